@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help
+help:
+	@echo 'make venv   system packages and .venv/ with everything installed'
+	@echo 'make demo   a container in a user namespace, inside and outside'
+	@echo 'make test   static checks, documentation, unit, functional tests'
+	@echo 'make bench  speed and memory beside other tools'
+	@echo 'make docs   the documentation, in doc/build/html'
+	@echo 'make clean  remove all that was built'
+
+.PHONY: venv system-packages
+venv: system-packages .venv/.installed
+
+# dpkg-query is quick enough to ask each time.
+system-packages:
+	@tools/install-system-packages
+
+.venv/.installed: pyproject.toml | system-packages
+	@tools/make-venv $(PYTHON) test,docs
+	@touch $@
+
+.PHONY: demo
+demo: venv
+	@tools/capabilities containers
+	@tools/private-libvirtd tools/demo
+
+.PHONY: test lint types imports unit functional
+test: lint types imports docs unit functional
+
+lint: venv
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+# reno reads the history, which an unpacked archive does not have.
+	if git rev-parse --quiet --verify HEAD >/dev/null 2>&1; \
+	then $(BIN)/reno --quiet lint; fi
+
+# Programs have no module name: one at a time.
+types: venv
+	$(BIN)/mypy
+	$(BIN)/mypy tools/capabilities
+	$(BIN)/mypy tools/private-libvirtd
+
+imports: venv
+	$(BIN)/lint-imports
+
+unit: venv
+	$(BIN)/pytest tests/unit
+
+functional: venv
+	tools/run-functional-tests
+
+.PHONY: docs
+docs: venv
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet \
+	    --builder html doc/source doc/build/html
+
+.PHONY: bench
+bench: venv .venv/.nova
+	@tools/install-system-packages lxd-tools
+	$(BIN)/python -m benchmarks
+
+# Nova is large, and only compared with.
+.venv/.nova: .venv/.installed
+	@tools/make-venv $(PYTHON) nova
+	@touch $@
+
+.PHONY: clean
+clean:
+	rm -rf .venv build dist doc/build src/*.egg-info
+	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache
+	rm -rf .ruff_cache
+	find src tests tools -name __pycache__ -exec rm -rf {} +

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures for tests as root, on the real kernel and a real libvirtd."""
+
+import contextlib
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import libvirt
+import pytest
+
+from tests.functional import images
+from tests.functional.capabilities import in_private_libvirtd, require
+
+
+@pytest.fixture(autouse=True)
+def capable(request: pytest.FixtureRequest) -> None:
+    """Skip a test whose ``needs`` this machine does not have."""
+    require("root")
+    for marker in request.node.iter_markers("needs"):
+        require(*marker.args)
+
+
+@pytest.fixture(scope="session")
+def libvirt_connection() -> Iterator[libvirt.virConnect]:
+    """Connect to the libvirtd of ``tools/private-libvirtd``.
+
+    Domains that a test leaves behind are destroyed at the end.
+    """
+    require("containers")
+    if not in_private_libvirtd():
+        pytest.fail(
+            "not inside a private libvirtd; run: tools/private-libvirtd "
+            ".venv/bin/pytest tests/functional",
+            pytrace=False,
+        )
+    # Errors come as exceptions; libvirt would print them as well.
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    connection = libvirt.open("lxc:///")
+    yield connection
+    for domain in connection.listAllDomains():
+        with contextlib.suppress(libvirt.libvirtError):
+            domain.destroy()
+        with contextlib.suppress(libvirt.libvirtError):
+            domain.undefine()
+    connection.close()
+
+
+@pytest.fixture
+def reachable_path() -> Iterator[Path]:
+    """Make a directory that the mapped root of a container can reach.
+
+    ``tmp_path`` is none: a directory above it is for its owner alone.
+    """
+    path = Path(tempfile.mkdtemp(prefix="lxc-userns-", dir="/var/tmp"))
+    path.chmod(0o711)
+    yield path
+    remove_tree(path)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a tree with what may be mounted or immutable in it."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    points = [line.split()[4] for line in lines]
+    for point in reversed(points):
+        if Path(point).is_relative_to(path):
+            subprocess.run(["umount", "--lazy", point], check=True)
+    argv = ["chattr", "-R", "-f", "-i", "-a", str(path)]
+    subprocess.run(argv, stderr=subprocess.DEVNULL)
+    shutil.rmtree(path)
+
+
+FilesystemFactory = Callable[[str], Path]
+
+
+@pytest.fixture
+def loop_filesystem(tmp_path: Path) -> Iterator[FilesystemFactory]:
+    """Make and mount file systems, each in an image file of its own.
+
+    ``loop_filesystem(kind)`` takes ``ext4``, ``xfs``, ``btrfs`` or ``tmpfs``
+    and returns the root directory of a new one, of 512 MiB.
+    """
+    mounted: list[Path] = []
+
+    def make(kind: str) -> Path:
+        require("mounts" if kind == "tmpfs" else kind)
+        directory = tmp_path / f"{kind}-{len(mounted)}"
+        directory.mkdir()
+        mount_new(kind, directory)
+        mounted.append(directory)
+        return directory
+
+    yield make
+    for directory in mounted:
+        # The kernel detaches the loop device with the last mount.
+        subprocess.run(["umount", directory], check=True, timeout=60)
+        directory.with_suffix(".image").unlink(missing_ok=True)
+
+
+def mount_new(kind: str, directory: Path) -> None:
+    """Make a file system and mount it."""
+    if kind == "tmpfs":
+        argv = ["mount", "-t", kind, "-o", "size=512M,mode=755", kind]
+    else:
+        image = directory.with_suffix(".image")
+        with image.open("wb") as stream:
+            stream.truncate(512 << 20)
+        mkfs = [f"mkfs.{kind}", "-q", str(image)]
+        subprocess.run(mkfs, check=True, stdout=subprocess.DEVNULL, timeout=60)
+        argv = ["mount", "-t", kind, "-o", "loop", str(image)]
+    subprocess.run([*argv, str(directory)], check=True, timeout=60)
+
+
+@pytest.fixture
+def busybox_rootfs(tmp_path: Path) -> Path:
+    """Make a small root file system; its owners are guest IDs.
+
+    It has a shell and the usual programs, root and ``alice`` (1000), whose
+    passwords are empty, and ``su`` with set-user-ID.
+    """
+    path = tmp_path / "busybox-rootfs"
+    images.make_busybox(path)
+    return path
+
+
+DebianFactory = Callable[[str, Path], Path]
+
+
+@pytest.fixture
+def debian_rootfs() -> DebianFactory:
+    """Unpack a Debian root file system; its owners are guest IDs.
+
+    ``debian_rootfs(init, path)`` takes ``sysvinit`` or ``systemd``, and a
+    directory to make. It returns that directory. The image is made once per
+    machine.
+    """
+    return images.unpack_debian

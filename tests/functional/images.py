@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Root file systems for containers: busybox and Debian."""
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+# Debian's default for those who run another system.
+MIRROR, SUITE = "http://deb.debian.org/debian", "bookworm"
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+PACKAGES = ["acl", "iputils-ping", "libcap2-bin", "login", "passwd"]
+INITS = {"sysvinit": ["sysvinit-core"], "systemd": ["systemd-sysv"]}
+APT_HELPER = "/usr/lib/apt/apt-helper"
+NO_NETWORK = re.compile("resolv|connect|timed out", re.IGNORECASE)
+LONGEST_BOOTSTRAP = 900.0
+
+TAR = ["tar", "--numeric-owner", "--acls", "--xattrs", "--xattrs-include=*"]
+
+FILES = {
+    "etc/passwd": "root::0:0:root:/root:/bin/sh\n"
+    "alice::1000:1000:Alice:/home/alice:/bin/sh\n"
+    "nobody:*:65534:65534:nobody:/:/bin/false\n",
+    "etc/group": "root:x:0:\ntty:x:5:\nalice:x:1000:\nnogroup:x:65534:\n",
+    # busybox init: ctrlaltdel is what a reboot from outside sends.
+    "etc/inittab": "::sysinit:/bin/hostname -F /etc/hostname\n"
+    "console::askfirst:-/bin/sh\n"
+    "::ctrlaltdel:/sbin/reboot\n"
+    "::restart:/sbin/init\n",
+    "etc/hostname": "busybox\n",
+}
+
+
+def make_busybox(path: Path) -> None:
+    """Make a root file system of busybox; its owner is root throughout."""
+    for name in ("bin", "sbin", "etc", "dev", "proc", "sys", "root"):
+        (path / name).mkdir(mode=0o755, parents=True)
+        (path / name).chmod(0o755)
+    path.chmod(0o755)
+    (path / "tmp").mkdir()
+    (path / "tmp").chmod(0o1777)
+    for name, text in FILES.items():
+        (path / name).write_text(text)
+        (path / name).chmod(0o644)
+
+    busybox = shutil.which("busybox")
+    assert busybox is not None, "busybox-static is not installed"
+    shutil.copy(busybox, path / "bin/busybox")
+    listed = subprocess.check_output([busybox, "--list"], text=True)
+    for name in set(listed.split()) - {"busybox", "su"}:
+        place = "sbin" if name in ("init", "reboot", "halt") else "bin"
+        (path / place / name).symlink_to("/bin/busybox")
+    # A program of its own, lest every program be set-user-ID.
+    shutil.copy(busybox, path / "bin/su")
+    (path / "bin/su").chmod(0o4755)
+
+    alice = path / "home/alice"
+    alice.mkdir(parents=True)
+    os.chown(alice, 1000, 1000)
+
+
+def unpack_debian(init: str, path: Path) -> Path:
+    """Unpack a Debian system with the given init system to a directory."""
+    archive = make_debian(init)
+    path.mkdir(mode=0o755, parents=True)
+    argv = [*TAR, "--extract", "--preserve-permissions"]
+    subprocess.run([*argv, "--file", archive, "-C", path], check=True)
+    return path
+
+
+def make_debian(init: str) -> Path:
+    """Find the image of a Debian system, or make it.
+
+    :returns: an archive in the user's cache directory.
+    """
+    mirror, suite = choose_mirror()
+    arch = subprocess.check_output(
+        ["dpkg", "--print-architecture"], text=True
+    ).strip()
+    packages = sorted([*PACKAGES, *INITS[init]])
+    key = hashlib.sha256(" ".join(packages).encode()).hexdigest()[:12]
+    cache = Path(
+        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache",
+        "lxc-userns",
+    )
+    archive = cache / f"debian-{suite}-{arch}-{key}.tar.zst"
+    with locked(cache):
+        if not archive.exists():
+            bootstrap(mirror, suite, packages, archive)
+    return archive
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold a lock on a directory, which is made if it is missing."""
+    directory.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def choose_mirror() -> tuple[str, str]:
+    """Find the mirror and the release of the host, if that is a Debian."""
+    listed = subprocess.check_output(
+        ["apt-get", "indextargets", "Created-By: Packages", "--format",
+         "$(REPO_URI) $(RELEASE) $(COMPONENT)"],
+        text=True,
+    )  # fmt: skip
+    release = Path("/etc/os-release").read_text().splitlines()
+    settings = dict(line.split("=", 1) for line in release if "=" in line)
+    codename = settings.get("VERSION_CODENAME", "").strip('"')
+    if settings.get("ID") == "debian":
+        for line in listed.splitlines():
+            mirror, suite, component = line.rsplit(" ", 2)
+            if (suite, component) == (codename, "main"):
+                return mirror.rstrip("/"), suite
+    return MIRROR, SUITE
+
+
+def bootstrap(
+    mirror: str, suite: str, packages: list[str], archive: Path
+) -> None:
+    """Make the archive of a minimal Debian system."""
+    require_network(f"{mirror}/dists/{suite}/InRelease")
+    # Not below /tmp, which may be small and forbid device nodes.
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        root = Path(directory, "root")
+        argv = ["debootstrap", "--variant=minbase", f"--keyring={KEYRING}"]
+        argv += [f"--include={','.join(packages)}", suite, str(root), mirror]
+        with Path(directory, "log").open("w+") as log:
+            result = subprocess.run(
+                argv,
+                env=os.environ | proxies(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                timeout=LONGEST_BOOTSTRAP,
+            )
+            log.seek(0)
+            assert result.returncode == 0, log.read()[-2000:]
+        shutil.rmtree(root / "var/cache/apt")
+        shutil.rmtree(root / "var/lib/apt/lists")
+        partial = archive.with_suffix(".partial")
+        argv = [*TAR, "--create", "--zstd", "--file", str(partial)]
+        subprocess.run([*argv, "-C", str(root), "."], check=True)
+        partial.rename(archive)
+
+
+def require_network(url: str) -> None:
+    """Skip the test if nothing answers where a file should come from.
+
+    :param url: a file, for apt's own downloader, which knows its proxy.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        result = subprocess.run(
+            [APT_HELPER, "download-file", url, f"{directory}/file"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+        )
+    if result.returncode and NO_NETWORK.search(result.stdout):
+        pytest.skip(f"missing on this machine: network (no way to {url})")
+    assert result.returncode == 0, result.stdout
+
+
+def proxies() -> dict[str, str]:
+    """Translate apt's proxy settings to what debootstrap understands."""
+    found = {}
+    for scheme in ("http", "https"):
+        option = f"Acquire::{scheme}::Proxy"
+        shell = subprocess.check_output(
+            ["apt-config", "shell", "proxy", option], text=True
+        )
+        value = shell.partition("=")[2].strip().strip("'")
+        if value and value != "DIRECT":
+            found[f"{scheme}_proxy"] = value
+    return found

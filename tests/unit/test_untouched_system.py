@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The guard of the unit tests holds."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lxc_userns.linux import mounts
+
+
+@pytest.fixture(autouse=True)
+def touched(untouched_system: None) -> type[BaseException]:
+    conftest = sys.modules["tests.unit.conftest"]
+    error: type[BaseException] = conftest.SystemTouchedError
+    return error
+
+
+def test_no_program(touched: type[BaseException]) -> None:
+    with pytest.raises(touched, match=r"subprocess\.Popen"):
+        subprocess.run(["true"])
+    with pytest.raises(touched, match=r"os\.system"):
+        os.system("true")  # noqa: S605 - it must not run
+
+
+def test_no_process(touched: type[BaseException]) -> None:
+    with pytest.raises(touched, match=r"os\.fork"):
+        os.fork()
+    spawn = multiprocessing.get_context("spawn")
+    with pytest.raises(touched):
+        spawn.Process(target=print).start()
+
+
+def test_no_owner(touched: type[BaseException], tmp_path: Path) -> None:
+    with pytest.raises(touched, match=r"os\.chown"):
+        os.chown(tmp_path, -1, -1)
+    with pytest.raises(touched, match=r"os\.chown"):
+        os.lchown(tmp_path, -1, -1)
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    with pytest.raises(touched, match=r"os\.chown"):
+        os.fchown(descriptor, -1, -1)
+    os.close(descriptor)
+
+
+def test_no_mount(touched: type[BaseException]) -> None:
+    with pytest.raises(touched):
+        mounts.unmount(-1, "nowhere")
+
+
+@pytest.mark.allow_subprocess
+def test_marked() -> None:
+    argv = [sys.executable, "-c", "print('fresh')"]
+    assert subprocess.check_output(argv) == b"fresh\n"
+
+
+@given(st.integers())
+def test_property(number: int) -> None:
+    assert number + 0 == number

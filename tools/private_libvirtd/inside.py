@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Inside the namespaces: libvirtd, the command, and the end of both."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from private_libvirtd import cgroups, daemon
+from private_libvirtd.plan import Plan, PrivateLibvirtdError
+from private_libvirtd.supervise import supervise
+
+STATE_DIRECTORIES = [
+    Path("/etc/libvirt"),
+    Path("/run/libvirt"),
+    Path("/var/cache/libvirt"),
+    Path("/var/lib/libvirt"),
+    Path("/var/log/libvirt"),
+]
+# By way of the bus, libvirtd would have the host's systemd make its
+# containers' control groups, and that knows them by other process IDs.
+BUS = Path("/run/dbus")
+
+
+def enter(plan: Plan) -> NoReturn:
+    """Join the run's control groups, and make them roots to what follows."""
+    for cgroup in plan.cgroups:
+        cgroup.join()
+    os.set_inheritable(plan.lifeline, True)
+    argv = ["unshare", "--cgroup", sys.executable, sys.argv[0]]
+    os.execvp(argv[0], [*argv, "--serve", plan.dumps()])
+
+
+def serve(plan: Plan) -> int:
+    """Be the first process: with its end the kernel kills all others.
+
+    :returns: the command's exit status.
+    """
+    signal.signal(signal.SIGINT, lambda *_: None)
+    os.set_inheritable(plan.lifeline, False)
+    try:
+        cgroups.remount_all(plan.cgroups)
+        mount_state_directories()
+        libvirtd = daemon.start()
+        command = start(plan.command)
+        return supervise(command, libvirtd, plan.lifeline)
+    finally:
+        # A frozen process cannot be killed; the kernel would wait for it.
+        for cgroup in plan.cgroups:
+            cgroups.thaw(cgroup.mount)
+
+
+def mount_state_directories() -> None:
+    """Cover libvirt's directories, but for a copy of its configuration."""
+    settings = {
+        path: path.read_bytes() for path in Path("/etc/libvirt").glob("*.conf")
+    }
+    # Profiles of a security module would go into the host's kernel.
+    settings[Path("/etc/libvirt/lxc.conf")] = b'security_driver = "none"\n'
+    for directory in filter(Path.is_dir, [*STATE_DIRECTORIES, BUS]):
+        argv = ["mount", "-t", "tmpfs", "-o", "mode=755", "private-libvirtd"]
+        subprocess.run([*argv, str(directory)], check=True)
+    for path, content in settings.items():
+        path.write_bytes(content)
+
+
+def start(command: list[str]) -> int:
+    """Start the command as the caller would.
+
+    :returns: its process ID.
+    """
+    try:
+        return subprocess.Popen(command).pid
+    except FileNotFoundError as err:
+        raise PrivateLibvirtdError(str(err), 127) from err
+    except OSError as err:
+        raise PrivateLibvirtdError(str(err), 126) from err
