@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options, and the ID maps that follow from them.
+
+Nothing is registered by importing this module; a service calls
+:func:`register_opts` on its own configuration object.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from oslo_config import cfg
+
+from lxc_userns.exceptions import ConfigError, IdMapError
+from lxc_userns.idmap import MAX_ENTRIES, IdMap, IdMapEntry, IdMaps
+
+LIBVIRT_GROUP = "libvirt"
+GROUP = "lxc_userns"
+
+
+class _SharedListOpt(cfg.ListOpt):
+    """A list option that Nova may register too, with a help text of its own.
+
+    oslo.config refuses a second registration that is not equal in every
+    detail, in Nova's own code if Nova comes second. Python asks the subclass
+    first on either side of a comparison, so this holds in both orders.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, cfg.ListOpt) and self.dest == other.dest
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _map_help(kind: str, ids: str) -> str:
+    return f"""
+ID map for {kind} IDs of the containers.
+
+A comma-separated list of at most {MAX_ENTRIES} entries guest:host:count, each
+three decimal integers: {ids} IDs guest..guest+count-1 inside the container
+are host..host+count-1 on the host. Guest ID 0 has to be mapped, host ID 0
+never is, and entries do not overlap. For example 0:100000:65536 gives the
+container 65536 IDs and makes its root the host's {kind} 100000.
+
+uid_maps and gid_maps are set together or not at all. While both are empty,
+user namespaces are off, and the root of a container is the root of the host.
+A value that breaks a rule stops every start of a container; it is never
+shortened or ignored. All instances share these maps: for a range of its own
+for each instance, set [lxc_userns] subid_owner instead.
+"""
+
+
+LIBVIRT_OPTS = (
+    _SharedListOpt("uid_maps", default=[], help=_map_help("user", "user")),
+    _SharedListOpt("gid_maps", default=[], help=_map_help("group", "group")),
+)
+
+OPTS = (
+    cfg.StrOpt(
+        "subid_owner",
+        default="",
+        help="""
+User, by name or number, whose ranges in /etc/subuid and /etc/subgid are the
+pool from which each instance leases a range of its own.
+
+For example "lxc-userns", with the line "lxc-userns:2000000000:131072000" in
+both files. Empty: no pool, and the maps of [libvirt] uid_maps and gid_maps
+serve all instances. Setting both is an error.
+""",
+    ),
+    cfg.IntOpt(
+        "range_size",
+        default=65536,
+        min=1,
+        max=2**32 - 2,
+        help="""
+Number of IDs that an instance leases from the pool.
+
+Fewer than 65536 leaves nobody (65534) without a host ID; more are needed only
+for user namespaces nested in the container. For example 131072.
+""",
+    ),
+    cfg.StrOpt(
+        "rootfs_strategy",
+        default="auto",
+        choices=[
+            ("auto", "The cheapest that works for the path at hand."),
+            ("idmapped", "The kernel shifts at mount time."),
+            ("overlay", "Idmapped shared image below, private layer above."),
+            ("chown", "Owners are shifted on disk, once, recursively."),
+        ],
+        help="""
+How the files of a root filesystem come to belong to the mapped IDs.
+
+For example "chown", on a filesystem that knows no idmapped mounts. A strategy
+that cannot be used for a root filesystem stops the start; only "auto" falls
+back.
+""",
+    ),
+    cfg.StrOpt(
+        "unmapped_ids",
+        default="keep",
+        choices=[
+            ("keep", "Leave the owner; the container sees nobody."),
+            ("nobody", "Make it the host ID of guest ID 65534, for good."),
+            ("error", "Change nothing, list the owners and stop."),
+        ],
+        help="""
+What becomes of files whose owner no ID map entry covers when a root
+filesystem is shifted on disk.
+
+For example "error" for images that have to be mapped whole. "nobody" loses
+the owner: a later unshift cannot bring it back.
+""",
+    ),
+    cfg.StrOpt(
+        "userns_policy",
+        default="required",
+        choices=[
+            ("required", "Every instance has its own user namespace."),
+            ("preferred", "A request may fall back to the host's."),
+        ],
+        help="""
+Whether an instance may run in the user namespace of the host.
+
+For example "preferred", if instances may ask for things that the kernel
+gives only in the host's user namespace. There, root is the host's root.
+""",
+    ),
+    cfg.StrOpt(
+        "state_path",
+        default="/var/lib/lxc-userns",
+        help="""
+Directory for what has to outlive a reboot of the host, as an absolute path:
+one record for each instance, and the leases. For example
+/srv/lxc-userns. It is made with mode 0700 and has to belong to root.
+""",
+    ),
+    cfg.StrOpt(
+        "run_path",
+        default="/run/lxc-userns",
+        help="""
+Directory for the mounts that containers use as filesystems, as an absolute
+path. For example /run/nova-lxc-userns. It is made with mode 0711: users of
+containers pass through it, and nobody lists it.
+""",
+    ),
+    cfg.IntOpt(
+        "shift_workers",
+        default=0,
+        min=0,
+        max=256,
+        help="""
+Most worker processes that shift one root filesystem on disk. 0: one for each
+CPU. For example 1, to leave the other CPUs to running instances; a large root
+filesystem then takes longer.
+""",
+    ),
+)
+
+
+def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
+    """All options by section, copied, for oslo-config-generator."""
+    return [
+        (LIBVIRT_GROUP, copy.deepcopy(list(LIBVIRT_OPTS))),
+        (GROUP, copy.deepcopy(list(OPTS))),
+    ]
+
+
+def register_opts(conf: cfg.ConfigOpts) -> None:
+    """Register all options; safe to repeat, and beside Nova's own.
+
+    ``[libvirt] uid_maps`` and ``gid_maps`` may have been registered by Nova
+    before, or may be later, with any help text and default.
+
+    :param conf: the configuration object of the service.
+    :raises oslo_config.cfg.DuplicateOptError: if an option of the same name
+        and another type is registered.
+    """
+    conf.register_opts(LIBVIRT_OPTS, group=LIBVIRT_GROUP)
+    conf.register_opts(OPTS, group=GROUP)
+
+
+def load_id_maps(conf: cfg.ConfigOpts) -> IdMaps | None:
+    """The ID maps that the configuration gives to every instance.
+
+    :param conf: a configuration object with our options registered.
+    :returns: the maps, or None if ``uid_maps`` and ``gid_maps`` are empty:
+        then user namespaces are off, or each instance has a lease.
+    :raises ConfigError: if a value breaks a rule; every problem of the maps
+        is in the text, and none is ever passed over.
+    """
+    maps, problems = _read_maps(conf)
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        options = ", ".join(dict.fromkeys(each.option for each in problems))
+        raise ConfigError(options, "", "; ".join(map(str, problems)))
+    return maps
+
+
+def find_problems(conf: cfg.ConfigOpts) -> list[ConfigError]:
+    """Everything that is wrong with the values of our options.
+
+    :param conf: a configuration object with our options registered.
+    :returns: one error for each problem, none if the values are good.
+    """
+    problems = [
+        error
+        for option in OPTS
+        if (error := _unreadable(conf, GROUP, option.name)) is not None
+    ]
+    for name in ("state_path", "run_path"):
+        problems += _check_path(conf, name)
+    return problems + _read_maps(conf)[1]
+
+
+def option_name(group: str, name: str) -> str:
+    """An option as messages name it, ``[group] name``."""
+    return f"[{group}] {name}"
+
+
+def _value(conf: cfg.ConfigOpts, group: str, name: str) -> Any:
+    return getattr(getattr(conf, group), name)
+
+
+def _unreadable(
+    conf: cfg.ConfigOpts, group: str, name: str
+) -> ConfigError | None:
+    try:
+        _value(conf, group, name)
+    except (cfg.ConfigFileValueError, ValueError) as err:
+        return ConfigError(option_name(group, name), "", str(err))
+    return None
+
+
+def _check_path(conf: cfg.ConfigOpts, name: str) -> Iterator[ConfigError]:
+    path = _value(conf, GROUP, name)
+    parts = PurePosixPath(path).parts
+    if not path.startswith("/") or ".." in parts or len(parts) < 2:
+        yield ConfigError(
+            option_name(GROUP, name),
+            path,
+            "an absolute path below / without '..' is needed",
+        )
+
+
+def _read_maps(
+    conf: cfg.ConfigOpts,
+) -> tuple[IdMaps | None, list[ConfigError]]:
+    problems: list[ConfigError] = []
+    uid, gid = (
+        _read_map(conf, name, problems) for name in ("uid_maps", "gid_maps")
+    )
+    problems += _check_together(conf)
+    if uid is None or gid is None or problems:
+        return None, problems
+    try:
+        return IdMaps(uid, gid), problems
+    except IdMapError as err:
+        return None, [_map_error("gid_maps", err)]
+
+
+def _read_map(
+    conf: cfg.ConfigOpts, name: str, problems: list[ConfigError]
+) -> IdMap | None:
+    error = _unreadable(conf, LIBVIRT_GROUP, name)
+    if error is not None:
+        problems.append(error)
+        return None
+    entries, errors = _read_entries(_value(conf, LIBVIRT_GROUP, name) or [])
+    if entries and not errors:
+        try:
+            return IdMap(tuple(entries))
+        except IdMapError as err:
+            errors = [err]
+    problems += [_map_error(name, err) for err in errors]
+    return None
+
+
+def _read_entries(
+    items: Sequence[str],
+) -> tuple[list[IdMapEntry], list[IdMapError]]:
+    entries, errors = [], []
+    for item in items:
+        try:
+            entries.append(IdMapEntry.parse(item))
+        except IdMapError as err:
+            errors.append(err)
+    return entries, errors
+
+
+def _map_error(name: str, err: IdMapError) -> ConfigError:
+    return ConfigError(option_name(LIBVIRT_GROUP, name), err.value, err.reason)
+
+
+def _check_together(conf: cfg.ConfigOpts) -> Iterator[ConfigError]:
+    given = {}
+    for name in ("uid_maps", "gid_maps"):
+        try:
+            given[name] = bool(_value(conf, LIBVIRT_GROUP, name))
+        except (cfg.ConfigFileValueError, ValueError):
+            given[name] = True
+    for name, other in (("uid_maps", "gid_maps"), ("gid_maps", "uid_maps")):
+        if given[other] and not given[name]:
+            yield ConfigError(
+                option_name(LIBVIRT_GROUP, name),
+                "",
+                f"is empty, but {other} is set; set both or neither",
+            )
+    owner = _value(conf, GROUP, "subid_owner")
+    if owner and any(given.values()):
+        yield ConfigError(
+            option_name(GROUP, "subid_owner"),
+            owner,
+            "is set beside [libvirt] uid_maps or gid_maps; every instance "
+            "has either these maps or a lease from the pool",
+        )

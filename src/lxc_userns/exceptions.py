@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error this package raises.
+
+::
+
+    LxcUsernsError
+    ├── ConfigError            an option of the configuration
+    ├── IdMapError             an ID map or one of its entries (a ValueError)
+    ├── DomainXmlError         domain XML, ours or somebody else's
+    ├── RootfsError            a root filesystem: path and reason
+    │   └── UnmappedIdsError   owners that no ID map entry covers
+    ├── LibvirtError           libvirt refused or cannot be reached
+    ├── InstanceError          an instance: name and reason
+    │   ├── NoSuchContainerError
+    │   ├── ContainerExistsError
+    │   └── IsolationError     what runs is not what was promised
+    └── PrerequisiteError      this host lacks what is needed
+
+The arguments of each constructor are its ``args``, so that an error survives
+pickling and ``type(error)(*error.args)``, which is how oslo.privsep carries
+it across its boundary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class LxcUsernsError(Exception):
+    """Base of all errors of this package."""
+
+
+class ConfigError(LxcUsernsError):
+    """An option has a value that cannot be used.
+
+    :param option: the option with its section, as ``[libvirt] uid_maps``.
+    :param value: the offending text.
+    :param reason: what is wrong and what to do.
+    """
+
+    def __init__(self, option: str, value: str, reason: str) -> None:
+        super().__init__(option, value, reason)
+        self.option = option
+        self.value = value
+        self.reason = reason
+
+    def __str__(self) -> str:
+        shown = f" = {self.value}" if self.value else ""
+        return f"{self.option}{shown}: {self.reason}"
+
+
+class IdMapError(LxcUsernsError, ValueError):
+    """An ID map, or an entry of one, breaks a rule.
+
+    :param rule: short stable name of the rule, as ``host-overlap``.
+    :param value: the offending text.
+    :param reason: what is wrong.
+    """
+
+    def __init__(self, rule: str, value: str, reason: str) -> None:
+        super().__init__(rule, value, reason)
+        self.rule = rule
+        self.value = value
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"ID map {self.value!r}: {self.reason}"
+
+
+class DomainXmlError(LxcUsernsError):
+    """Domain XML cannot be read, or would not give what was asked for."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class RootfsError(LxcUsernsError):
+    """A root filesystem, or something in it, cannot be worked on.
+
+    :param path: the path as the caller knows it.
+    :param reason: what is wrong and what to do.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class UnmappedIdsError(RootfsError):
+    """Owners on disk are covered by no entry, and the policy is ``error``.
+
+    :param path: the root filesystem.
+    :param uids: unmapped user IDs found, ascending.
+    :param gids: unmapped group IDs found, ascending.
+    """
+
+    def __init__(
+        self, path: str, uids: Sequence[int], gids: Sequence[int]
+    ) -> None:
+        kinds = (("user", uids), ("group", gids))
+        listed = "; ".join(
+            f"{kind} IDs {', '.join(map(str, ids))}"
+            for kind, ids in kinds
+            if ids
+        )
+        super().__init__(
+            path, f"owners that the ID maps do not cover: {listed}"
+        )
+        self.args = (path, uids, gids)
+        self.uids = tuple(uids)
+        self.gids = tuple(gids)
+
+
+class LibvirtError(LxcUsernsError):
+    """libvirt refused an operation or cannot be reached.
+
+    :param operation: what was tried, as ``define web1``.
+    :param reason: libvirt's own message, one line.
+    """
+
+    def __init__(self, operation: str, reason: str) -> None:
+        super().__init__(operation, reason)
+        self.operation = operation
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"libvirt: {self.operation}: {self.reason}"
+
+
+class InstanceError(LxcUsernsError):
+    """Something about one instance.
+
+    :param name: the instance's name.
+    :param reason: what is wrong and what to do.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+class NoSuchContainerError(InstanceError):
+    """No container has this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, "no such container")
+        self.args = (name,)
+
+
+class ContainerExistsError(InstanceError):
+    """A container of this name is there already."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            name, "the name is taken; destroy that container or take another"
+        )
+        self.args = (name,)
+
+
+class IsolationError(InstanceError):
+    """A running container is not isolated as was promised."""
+
+
+class PrerequisiteError(LxcUsernsError):
+    """This host, or this process, lacks what an operation needs."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

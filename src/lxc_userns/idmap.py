@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ID maps: which host ID stands behind each guest ID.
+
+The values here validate once, when they are made, and then only map. They
+obey the kernel's rules for ``/proc/PID/uid_map``, as in
+:manpage:`user_namespaces(7)`, and the stricter ones that make a map safe for
+a whole container.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from lxc_userns.exceptions import IdMapError
+
+#: One past the highest ID: 4294967295 is ``(uid_t) -1``, "no ID".
+ID_LIMIT = 2**32 - 1
+#: More entries than this are refused; Nova documents the same limit, and
+#: kernels before 4.15 know no more.
+MAX_ENTRIES = 5
+#: Group that owns terminals; libvirt gives ``devpts`` its host ID.
+TTY_GID = 5
+#: The owner that stands for "nobody" in a container.
+NOBODY_ID = 65534
+
+_ENTRY = re.compile(r"(0|[1-9][0-9]*):(0|[1-9][0-9]*):(0|[1-9][0-9]*)")
+_SYNTAX = (
+    "expected guest:host:count, three decimal integers without sign, "
+    "blanks or leading zeros"
+)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class IdMapEntry:
+    """Guest IDs ``guest..guest+count-1`` are host IDs ``host..``.
+
+    :param guest: first guest ID, 0..4294967294.
+    :param host: first host ID, 0..4294967294.
+    :param count: number of IDs, 1 or more; neither range may pass
+        4294967294, the highest ID (``(uid_t) -1`` is not an ID).
+    :raises IdMapError: if a number is out of range.
+    """
+
+    guest: int
+    host: int
+    count: int
+
+    def __post_init__(self) -> None:
+        for number in (self.guest, self.host, self.count):
+            if type(number) is not int or number < 0:
+                raise IdMapError("syntax", str(self), _SYNTAX)
+        if self.count == 0:
+            raise IdMapError("count", str(self), "count is 0")
+        for side, start in (("guest", self.guest), ("host", self.host)):
+            if start + self.count > ID_LIMIT:
+                raise IdMapError(
+                    "limit",
+                    str(self),
+                    f"{side} IDs end at {start + self.count - 1}, "
+                    f"the highest ID is {ID_LIMIT - 1}",
+                )
+
+    @classmethod
+    def parse(cls, text: str) -> IdMapEntry:
+        """Read one ``guest:host:count``.
+
+        :raises IdMapError: if the text is anything else.
+        """
+        match = _ENTRY.fullmatch(text)
+        if match is None:
+            raise IdMapError("syntax", text, _SYNTAX)
+        if max(map(len, match.groups())) > len(str(ID_LIMIT)):
+            raise IdMapError(
+                "limit", text, f"the highest ID is {ID_LIMIT - 1}"
+            )
+        return cls(*map(int, match.groups()))
+
+    def __str__(self) -> str:
+        return f"{self.guest}:{self.host}:{self.count}"
+
+    @property
+    def guest_ids(self) -> range:
+        """The guest IDs of this entry."""
+        return range(self.guest, self.guest + self.count)
+
+    @property
+    def host_ids(self) -> range:
+        """The host IDs of this entry."""
+        return range(self.host, self.host + self.count)
+
+
+def _overlap(one: range, other: range) -> bool:
+    return one.start < other.stop and other.start < one.stop
+
+
+@dataclass(frozen=True, slots=True)
+class IdMap:
+    """The ID map of one kind, for user or for group IDs.
+
+    :param entries: 1 to 5 entries; neither guest nor host ranges overlap
+        (adjacent ones are fine), guest ID 0 is mapped, host ID 0 is not.
+    :raises IdMapError: if a rule is broken; the error names the entries.
+    """
+
+    entries: tuple[IdMapEntry, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "entries", tuple(self.entries))
+        for rule in (
+            self._check_number,
+            self._check_overlap,
+            self._check_root,
+        ):
+            rule()
+
+    @classmethod
+    def parse(cls, text: str | Sequence[str]) -> IdMap:
+        """Read ``guest:host:count,...`` or a sequence of single entries.
+
+        :raises IdMapError: for anything but 1 to 5 valid entries; a bad
+            entry is never skipped.
+        """
+        items = text.split(",") if isinstance(text, str) else text
+        return cls(tuple(IdMapEntry.parse(item) for item in items))
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self.entries))
+
+    def __iter__(self) -> Iterator[IdMapEntry]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def to_host(self, guest_id: int) -> int | None:
+        """The host ID behind a guest ID, None if unmapped."""
+        for entry in self.entries:
+            if guest_id in entry.guest_ids:
+                return entry.host + guest_id - entry.guest
+        return None
+
+    def to_guest(self, host_id: int) -> int | None:
+        """The guest ID that a host ID stands behind, None if unmapped."""
+        for entry in self.entries:
+            if host_id in entry.host_ids:
+                return entry.guest + host_id - entry.host
+        return None
+
+    def _check_number(self) -> None:
+        if not 1 <= len(self.entries) <= MAX_ENTRIES:
+            raise IdMapError(
+                "number",
+                str(self),
+                f"{len(self.entries)} entries, 1 to {MAX_ENTRIES} are allowed",
+            )
+
+    def _check_overlap(self) -> None:
+        for one, other in combinations(self.entries, 2):
+            if _overlap(one.guest_ids, other.guest_ids):
+                raise IdMapError(
+                    "guest-overlap",
+                    str(self),
+                    f"guest IDs of {one} and {other} overlap",
+                )
+            if _overlap(one.host_ids, other.host_ids):
+                raise IdMapError(
+                    "host-overlap",
+                    str(self),
+                    f"host IDs of {one} and {other} overlap",
+                )
+
+    def _check_root(self) -> None:
+        # A container whose root is the host's root is what this package
+        # exists to prevent; libvirt itself accepts such a map in silence.
+        for entry in self.entries:
+            if 0 in entry.host_ids:
+                raise IdMapError(
+                    "host-root", str(self), f"{entry} maps to host ID 0"
+                )
+        if self.to_host(0) is None:
+            raise IdMapError(
+                "guest-root",
+                str(self),
+                "guest ID 0 is not mapped; libvirt cannot start a "
+                "container without its root user",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class IdMaps:
+    """The ID maps of a container: one for user IDs, one for group IDs.
+
+    :param uid: map of user IDs.
+    :param gid: map of group IDs; guest group 5 (tty) is mapped and no entry
+        starts at it.
+    :raises IdMapError: if the group map breaks the rule about group 5.
+    """
+
+    uid: IdMap
+    gid: IdMap
+
+    def __post_init__(self) -> None:
+        # virLXCControllerLookupUsernsMap() misses the first ID of an entry,
+        # so a gid entry that starts at 5 gives the container's terminals to
+        # the host's tty group, as does a map without 5 (libvirt 9.0.0).
+        if self.gid.to_host(TTY_GID) is None:
+            raise IdMapError(
+                "tty-unmapped",
+                str(self.gid),
+                "guest group 5 (tty) is not mapped; libvirt would give the "
+                "container's terminals to the host's group 5",
+            )
+        for entry in self.gid:
+            if entry.guest == TTY_GID:
+                raise IdMapError(
+                    "tty-start",
+                    str(self.gid),
+                    f"{entry} starts at guest group 5 (tty), which libvirt "
+                    "misreads; let an entry that starts lower cover it",
+                )
+
+    def shift_uid(self, uid: int) -> int | None:
+        """The host user ID of a guest user ID, None if unmapped."""
+        return self.uid.to_host(uid)
+
+    def shift_gid(self, gid: int) -> int | None:
+        """The host group ID of a guest group ID, None if unmapped."""
+        return self.gid.to_host(gid)
+
+    def unshift_uid(self, uid: int) -> int | None:
+        """The guest user ID of a host user ID, None if unmapped."""
+        return self.uid.to_guest(uid)
+
+    def unshift_gid(self, gid: int) -> int | None:
+        """The guest group ID of a host group ID, None if unmapped."""
+        return self.gid.to_guest(gid)
+
+
+#: IDs that systemd gives to containers of its own (systemd UIDS-GIDS).
+_SYSTEMD_CONTAINERS = range(524288, 1879048192)
+
+
+def advisories(id_map: IdMap) -> Iterable[str]:
+    """What is allowed in an ID map, but seldom wise.
+
+    :returns: one sentence per finding, none for a good map.
+    """
+    if sum(entry.count for entry in id_map) < 65536:
+        yield (
+            "fewer than 65536 IDs: nobody (65534) and the users that systemd "
+            "makes up are likely to be unmapped"
+        )
+    for entry in id_map:
+        if entry.host < 65536:
+            yield (
+                f"{entry} uses host IDs below 65536, where the host's own "
+                "users and services live"
+            )
+        if _overlap(entry.host_ids, _SYSTEMD_CONTAINERS):
+            yield (
+                f"{entry} lies in 524288-1879048191, which systemd hands out "
+                "to its own containers"
+            )
+        if entry.host + entry.count > 2**31:
+            yield (
+                f"{entry} uses host IDs above 2147483647, which some old "
+                "software takes for negative numbers"
+            )
