@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The raw kernel interface: what the standard library lacks."""

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Functions of the C library, each with a prototype of its own."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from typing import Any
+
+# Item access gives a fresh function object each time, so that no wrapper can
+# change the prototype under another thread's feet.
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def function(name: str, *argtypes: Any) -> Callable[..., int]:
+    """A function that returns a number, or -1 and an errno.
+
+    :param name: its name in the C library.
+    :param argtypes: the ctypes of its arguments.
+    :returns: a callable that raises OSError where the C function returns -1.
+    """
+    raw = _LIBC[name]
+    raw.argtypes = argtypes
+    raw.restype = ctypes.c_long
+
+    def call(*arguments: object) -> int:
+        result: int = raw(*arguments)
+        if result == -1:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        return result
+
+    return call

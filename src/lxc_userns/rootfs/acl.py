@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""POSIX ACLs as the kernel keeps them in extended attributes.
+
+Layout: ``include/uapi/linux/posix_acl_xattr.h``; meaning: :manpage:`acl(5)`.
+A chown leaves ACLs alone, so their user and group qualifiers are shifted
+here.
+"""
+
+from __future__ import annotations
+
+import struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ACCESS = "system.posix_acl_access"
+DEFAULT = "system.posix_acl_default"
+
+_VERSION = 2
+_HEADER = struct.Struct("<I")
+_ENTRY = struct.Struct("<HHI")
+_USER = 0x02
+_GROUP = 0x08
+
+
+def translate(
+    value: bytes,
+    uid: Callable[[int], int],
+    gid: Callable[[int], int],
+) -> bytes:
+    """An ACL with its qualifiers translated.
+
+    :param value: the extended attribute's value.
+    :param uid: gives the new user ID of a user ID.
+    :param gid: gives the new group ID of a group ID.
+    :returns: the new value; the old one if nothing in it changes, or if it is
+        no ACL that we know.
+    """
+    if (
+        len(value) < _HEADER.size
+        or (len(value) - _HEADER.size) % _ENTRY.size
+        or _HEADER.unpack_from(value)[0] != _VERSION
+    ):
+        return value
+    old = list(_ENTRY.iter_unpack(value[_HEADER.size :]))
+    new = {_USER: uid, _GROUP: gid}
+    entries = [
+        (tag, permissions, new[tag](number) if tag in new else number)
+        for tag, permissions, number in old
+    ]
+    if entries == old:
+        return value
+    # acl(5) and setfacl keep entries of a tag sorted by qualifier.
+    entries.sort(key=lambda entry: (entry[0], entry[2]))
+    return _HEADER.pack(_VERSION) + b"".join(
+        _ENTRY.pack(*entry) for entry in entries
+    )

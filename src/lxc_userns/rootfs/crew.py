@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A crew of workers that walk one tree together.
+
+The first is a thread with a working directory of its own; a tree that turns
+out to be large gets processes beside it. These are executed anew rather than
+forked: a compute service has threads, and a fork of it could hang on a lock
+that another thread held. They end with the process that started them, which
+they notice by a closed pipe.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from lxc_userns.exceptions import RootfsError
+from lxc_userns.linux import threads
+from lxc_userns.rootfs import channel, worker
+from lxc_userns.rootfs.translation import Pass, Table
+
+if TYPE_CHECKING:
+    from lxc_userns.rootfs.owners import PlainTable
+
+Progress = Callable[[int], None]
+
+#: Inodes walked before the crew grows: a smaller tree is done sooner than
+#: a process has started.
+_SMALL = 256
+_WORKER = (
+    "import sys; sys.path.append(sys.argv[1]); "
+    "from lxc_userns.rootfs.worker import main; main()"
+)
+_PACKAGE_PARENT = str(Path(__file__).parents[2])
+_TICK = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """What a crew has seen and done below the root directory.
+
+    :param inodes: inodes walked, each counted once.
+    :param shifted: of these, the ones that changed, or would change.
+    :param unmapped: of these, the ones whose owner no ID map entry covers.
+    :param uids: unmapped user IDs, the first of them.
+    :param gids: unmapped group IDs, the first of them.
+    :param blocks: the blocks of 65536 IDs in which one was found.
+    :param findings: what is wrong, as (path as the kernel names it, reason);
+        the first of them, and none when the crew acts.
+    """
+
+    inodes: int = 0
+    shifted: int = 0
+    unmapped: int = 0
+    uids: frozenset[int] = frozenset()
+    gids: frozenset[int] = frozenset()
+    blocks: frozenset[int] = frozenset()
+    findings: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One walk.
+
+    :param root: descriptor of the root directory.
+    :param step: what to do with owners.
+    :param acts: whether to change anything, or only look.
+    :param left: notes of an interrupted run, by inode number.
+    :param workers: most processes, 1..256.
+    """
+
+    root: int
+    step: Pass
+    acts: bool
+    left: Mapping[int, bytes]
+    workers: int
+
+
+def walk(task: Task, path: str, progress: Progress | None = None) -> Walked:
+    """Walk everything below a root directory, not the directory itself.
+
+    :param task: what to do.
+    :param path: the root directory, for error texts.
+    :param progress: called with the inodes walked so far, some ten times a
+        second, from the calling thread.
+    :raises WorkerError: if an inode refuses.
+    :raises RootfsError: if a worker died. In both cases the tree is
+        half-done and can be resumed.
+    """
+    with ExitStack() as stack:
+        return _merge(_Crew(task, path, stack).run(progress))
+
+
+class _Crew:
+    """Starts workers, counts what is left to do, gathers results.
+
+    :param task: what to do.
+    :param path: the root directory, for error texts.
+    :param stack: closes and ends everything.
+    """
+
+    def __init__(self, task: Task, path: str, stack: ExitStack) -> None:
+        self._task = task
+        self._path = path
+        self._stack = stack
+        self._queue = channel.Queue.create()
+        self._board = channel.Board.create()
+        self._reports, self._reporting = os.pipe2(os.O_CLOEXEC)
+        for fd in (*self._queue.fds, self._reports, self._reporting):
+            stack.callback(os.close, fd)
+        stack.callback(self._board.close)
+        #: Where the workers write their results.
+        self._outputs: list[int] = []
+        self._walked = 0
+        # Directories that wait or are being walked; starts with the root.
+        self._outstanding = 1
+
+    def run(self, progress: Progress | None) -> list[dict[str, Any]]:
+        """Walk the tree; the results of all workers."""
+        self._queue.put(b"")
+        self._start_thread()
+        while self._outstanding:
+            if self._walked >= _SMALL:
+                self._hire()
+            self._read_reports()
+            if progress is not None:
+                progress(self._walked)
+        for _ in self._outputs:
+            self._queue.put_quit()
+        return [self._result(output) for output in self._outputs]
+
+    def _start_thread(self) -> None:
+        """Begin in this process: most trees are done before another starts."""
+        output, end = os.pipe2(os.O_CLOEXEC)
+        life, holder = os.pipe2(os.O_CLOEXEC)
+        for fd in (output, life):
+            self._stack.callback(os.close, fd)
+        thread = threading.Thread(
+            target=_work_in_thread, args=(self._job(life), end)
+        )
+        self._stack.callback(thread.join)
+        # Whether it walks or waits, this ends it.
+        self._stack.callback(self._board.cancel)
+        self._stack.callback(os.close, holder)
+        self._outputs.append(output)
+        thread.start()
+
+    def _hire(self) -> None:
+        """Start worker processes until there are enough."""
+        while len(self._outputs) < self._task.workers:
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _WORKER, _PACKAGE_PARENT],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pass_fds=(
+                    self._task.root,
+                    self._board.fd,
+                    self._reporting,
+                    *self._queue.fds,
+                ),
+                # An interrupt from the terminal is ours to handle.
+                process_group=0,
+            )
+            self._stack.callback(_end, process)
+            # A worker that died at once is noticed by its silence.
+            with suppress(BrokenPipeError):
+                channel.send(_fd(process.stdin), self._job(life=0))
+            self._outputs.append(_fd(process.stdout))
+
+    def _job(self, life: int) -> dict[str, Any]:
+        return {
+            "root": self._task.root,
+            "acts": self._task.acts,
+            "left": dict(self._task.left),
+            "uid": plain(self._task.step.uid),
+            "gid": plain(self._task.step.gid),
+            "index": len(self._outputs),
+            "life": life,
+            "board": self._board.fd,
+            "queue": self._queue.fds,
+            "reports": self._reporting,
+        }
+
+    def _read_reports(self) -> None:
+        ready, _, _ = select.select(
+            [self._reports, *self._outputs], [], [], _TICK
+        )
+        for output in self._outputs:
+            if output in ready:
+                # It has more to say than reports only when it fails.
+                self._result(output)
+        if self._reports not in ready:
+            return
+        for kind, number in channel.read_reports(self._reports):
+            self._outstanding += (kind == channel.GIVEN) - (
+                kind == channel.DONE
+            )
+            self._walked += number
+
+    def _result(self, output: int) -> dict[str, Any]:
+        try:
+            result: dict[str, Any] = channel.receive(output)
+        except EOFError:
+            raise RootfsError(
+                self._path,
+                "a worker process died; run the same again to resume",
+            ) from None
+        if "error" in result:
+            raise WorkerError(*result["error"])
+        return result
+
+
+def _work_in_thread(job: dict[str, Any], output: int) -> None:
+    try:
+        threads.unshare_working_directory()
+        worker.work(job, output)
+    finally:
+        os.close(output)
+
+
+class WorkerError(OSError):
+    """A system call of a worker failed; the path is as the kernel names it."""
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    # Waits for the process, and closes its pipes.
+    with process:
+        pass
+
+
+def _fd(pipe: IO[bytes] | None) -> int:
+    if pipe is None:
+        raise ValueError("the process was started without this pipe")
+    return pipe.fileno()
+
+
+def plain(table: Table) -> PlainTable:
+    """A table as workers take it."""
+    return (
+        [(each.source, each.target, each.count) for each in table.segments],
+        [(ids.start, ids.stop) for ids in table.final],
+        table.nobody,
+    )
+
+
+def _merge(results: list[dict[str, Any]]) -> Walked:
+    # A hard link whose names several workers met is in the links of each.
+    links: dict[tuple[int, int], tuple[bool, bool]] = {}
+    for result in results:
+        for key, (shifted, unmapped) in result["links"]:
+            before = links.get(key, (False, False))
+            links[key] = before[0] or shifted, before[1] or unmapped
+
+    def total(name: str) -> int:
+        return sum(result[name] for result in results)
+
+    def union(name: str) -> frozenset[int]:
+        return frozenset().union(*(result[name] for result in results))
+
+    return Walked(
+        inodes=total("inodes") + len(links),
+        shifted=total("shifted") + sum(link[0] for link in links.values()),
+        unmapped=total("unmapped") + sum(link[1] for link in links.values()),
+        uids=union("uids"),
+        gids=union("gids"),
+        blocks=union("blocks"),
+        findings=tuple(
+            (path, reason)
+            for result in results
+            for path, reason in result["findings"]
+        ),
+    )

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The translation of one pass, made fast: a look-up for each inode.
+
+Worker processes load this, so it imports next to nothing.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    #: Segments, final ranges and nobody of a Table, as plain numbers.
+    PlainTable = tuple[
+        Sequence[tuple[int, int, int]], Sequence[tuple[int, int]], int | None
+    ]
+
+#: Distinct IDs remembered; a hostile image may have a million of them.
+_MOST_CACHED = 16384
+#: Distinct unmapped IDs that are reported.
+_MOST_REPORTED = 100
+_BLOCK = 65536
+
+
+class Ids(dict[int, int]):
+    """New ID by old ID, for one kind; filled as IDs are asked for.
+
+    :param table: what the pass does, as plain numbers.
+    """
+
+    def __init__(self, table: PlainTable) -> None:
+        super().__init__()
+        self._segments, self._final, self._nobody = table
+        #: Blocks of 65536 IDs in which one was found.
+        self.blocks: set[int] = set()
+        #: The first unmapped IDs that were found.
+        self.unmapped: set[int] = set()
+
+    def __missing__(self, number: int) -> int:
+        new = self._new(number)
+        if len(self) >= _MOST_CACHED:
+            self.clear()
+        self[number] = new
+        return new
+
+    def qualifier(self, number: int) -> int:
+        """The new ID where the policy for unmapped owners does not count."""
+        self.blocks.add(number // _BLOCK)
+        for source, target, count in self._segments:
+            if source <= number < source + count:
+                return target + number - source
+        return number
+
+    def is_final(self, number: int) -> bool:
+        """Whether an owner belongs where it is when all passes are done."""
+        return not self._final or any(
+            start <= number < stop for start, stop in self._final
+        )
+
+    def is_mapped(self, number: int) -> bool:
+        """Whether the maps cover an owner found before this pass."""
+        mapped = self.is_final(self.qualifier(number))
+        if not mapped and len(self.unmapped) < _MOST_REPORTED:
+            self.unmapped.add(number)
+        return mapped
+
+    def _new(self, number: int) -> int:
+        new = self.qualifier(number)
+        if self._nobody is not None and not self.is_final(new):
+            return self._nobody
+        return new
+
+
+class Owner:
+    """What becomes of the inodes of one owner.
+
+    :param uid: new user ID.
+    :param gid: new group ID.
+    :param moves: whether one of them differs from what it was.
+    :param mapped: whether the maps cover both.
+    """
+
+    __slots__ = ("gid", "mapped", "moves", "uid")
+
+    def __init__(self, uid: int, gid: int, moves: bool, mapped: bool) -> None:
+        self.uid = uid
+        self.gid = gid
+        self.moves = moves
+        self.mapped = mapped
+
+
+class Owners(dict[tuple[int, int], Owner]):
+    """:class:`Owner` by old (user ID, group ID).
+
+    :param uids: user IDs.
+    :param gids: group IDs.
+    """
+
+    def __init__(self, uids: Ids, gids: Ids) -> None:
+        super().__init__()
+        self.uids = uids
+        self.gids = gids
+
+    def __missing__(self, pair: tuple[int, int]) -> Owner:
+        uid, gid = pair
+        new = self.uids[uid], self.gids[gid]
+        owner = Owner(
+            *new,
+            moves=new != pair,
+            mapped=self.uids.is_mapped(uid) & self.gids.is_mapped(gid),
+        )
+        if len(self) >= _MOST_CACHED:
+            self.clear()
+        self[pair] = owner
+        return owner

@@ -1,0 +1,346 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shift, unshift and verify the owners of a whole tree on disk."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+
+from lxc_userns.exceptions import RootfsError, UnmappedIdsError
+from lxc_userns.idmap import NOBODY_ID, IdMaps
+from lxc_userns.rootfs import channel, crew, inode
+from lxc_userns.rootfs.crew import Progress, Task, Walked
+from lxc_userns.rootfs.owners import Ids, Owners
+from lxc_userns.rootfs.state import State, Work
+from lxc_userns.rootfs.translation import Pass, Translation, find_transit
+from lxc_userns.rootfs.tree import Tree, open_tree
+
+Path = str | os.PathLike[str]
+
+POLICIES = ("keep", "nobody", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class ShiftReport:
+    """What a shift or unshift did, or would do.
+
+    :param inodes: inodes of the tree, hard links counted once.
+    :param shifted: of these, the ones that changed.
+    :param unmapped: of these, the ones whose owner no entry covers.
+    :param uids: the first unmapped user IDs, ascending.
+    :param gids: the first unmapped group IDs, ascending.
+    """
+
+    inodes: int
+    shifted: int
+    unmapped: int
+    uids: tuple[int, ...] = ()
+    gids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One inode that is not as the maps say.
+
+    :param path: its path.
+    :param reason: what is wrong with it.
+    """
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """Whether a tree is as the maps say.
+
+    :param inodes: inodes of the tree, hard links counted once.
+    :param wrong: of these, the ones that a shift would change.
+    :param unmapped: of these, the ones whose owner no entry covers.
+    :param findings: the first that are wrong.
+    """
+
+    inodes: int
+    wrong: int
+    unmapped: int
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether a shift would change nothing."""
+        return not (self.wrong or self.findings)
+
+
+def shift(
+    path: Path,
+    id_maps: IdMaps,
+    *,
+    unmapped: str = "keep",
+    workers: int | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> ShiftReport:
+    """Make the owners of a tree the host IDs of its guest IDs.
+
+    Shifting twice is the same as once, and the second time costs nothing. A
+    tree that is shifted for other maps is shifted over to these; a shift
+    that was interrupted is resumed. Set-ID bits, file capabilities, ACLs and
+    inode flags are as before, in terms of the new owners. Nothing that is
+    mounted below the directory is touched.
+
+    :param path: the root directory of the tree; not a symbolic link.
+    :param id_maps: the maps to shift for.
+    :param unmapped: what becomes of owners that the maps do not cover:
+        ``keep`` leaves them, ``nobody`` makes them guest ID 65534,
+        ``error`` changes nothing and raises.
+    :param workers: most worker processes, 1..256; None or 0: one per CPU.
+    :param dry_run: only count.
+    :param progress: called with the inodes walked so far, some ten times a
+        second; it starts again for each walk over the tree.
+    :raises UnmappedIdsError: under ``error``, before anything has changed.
+    :raises RootfsError: if the tree cannot be shifted; the text says if it
+        is half-done.
+    """
+    if unmapped not in POLICIES:
+        raise ValueError(f"unmapped is one of {', '.join(POLICIES)}")
+    if unmapped == "nobody" and None in (
+        id_maps.shift_uid(NOBODY_ID),
+        id_maps.shift_gid(NOBODY_ID),
+    ):
+        raise RootfsError(
+            os.fspath(path),
+            "unmapped owners cannot become nobody: guest ID 65534 is not "
+            "mapped",
+        )
+    with open_tree(path, shared=dry_run) as tree:
+        job = _Job(tree, workers, progress)
+        return job.go_to(id_maps, unmapped, dry_run)
+
+
+def unshift(
+    path: Path,
+    *,
+    workers: int | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> ShiftReport:
+    """Give a shifted tree its guest IDs back, and forget the shift.
+
+    :param path: the root directory of a tree that :func:`shift` has shifted.
+    :param workers: most worker processes, 1..256; None or 0: one per CPU.
+    :param dry_run: only count.
+    :param progress: as for :func:`shift`.
+    :raises RootfsError: if the tree does not say what it is shifted for, or
+        cannot be unshifted.
+    """
+    with open_tree(path, shared=dry_run) as tree:
+        if tree.read_state() is None:
+            raise RootfsError(tree.path, "it was not shifted")
+        return _Job(tree, workers, progress).go_to(None, "keep", dry_run)
+
+
+def verify(
+    path: Path,
+    id_maps: IdMaps | None = None,
+    *,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> VerifyReport:
+    """Look whether every inode of a tree is as the maps say.
+
+    :param path: the root directory of the tree.
+    :param id_maps: the maps; None: those the tree was shifted for.
+    :param workers: most worker processes, 1..256; None or 0: one per CPU.
+    :param progress: as for :func:`shift`.
+    :raises RootfsError: if the tree cannot be read, or neither it nor the
+        caller says for which maps.
+    """
+    with open_tree(path, shared=True) as tree:
+        state = tree.read_state() or State()
+        maps = state.maps if id_maps is None else id_maps
+        if maps is None:
+            raise RootfsError(
+                tree.path, "it was not shifted, and no ID maps are given"
+            )
+        return _verify(_Job(tree, workers, progress), state, maps)
+
+
+def read_state(path: Path) -> State | None:
+    """What a tree remembers of its shifts; None if it never was shifted.
+
+    :raises RootfsError: if it cannot be read.
+    """
+    with open_tree(path, shared=True) as tree:
+        return tree.read_state()
+
+
+def _verify(job: _Job, state: State, maps: IdMaps) -> VerifyReport:
+    walked = job.look(Translation(state.maps, maps).direct())
+    findings = [
+        Finding(job.tree.show(name), reason)
+        for name, reason in walked.findings
+    ]
+    if state.work is not None:
+        findings.insert(
+            0, Finding(job.tree.path, "a shift was interrupted; run it again")
+        )
+    return VerifyReport(
+        walked.inodes, walked.shifted, walked.unmapped, tuple(findings[:100])
+    )
+
+
+class _Job:
+    """Takes one tree from what it is to what it shall be.
+
+    :param tree: the tree, opened and locked.
+    :param workers: most worker processes; None or 0: one per CPU.
+    :param progress: told the inodes walked so far.
+    """
+
+    def __init__(
+        self, tree: Tree, workers: int | None, progress: Progress | None
+    ) -> None:
+        self.tree = tree
+        cpus = workers or len(os.sched_getaffinity(0))
+        self._workers = min(cpus, channel.MOST_WORKERS)
+        self._progress = progress
+
+    def go_to(
+        self, maps: IdMaps | None, unmapped: str, dry_run: bool
+    ) -> ShiftReport:
+        """Shift for ``maps``, or back to guest IDs."""
+        state = self.tree.read_state() or State()
+        if dry_run:
+            return _report(self.look(_remaining(state, maps, unmapped)))
+        self.tree.check_unflagged()
+        report = None
+        if state.work is not None:
+            report, state = self._work(state, state.work)
+        if self._is_done(state, maps):
+            return report or _known(state)
+        report, _ = self._work(state, self._begin(state, maps, unmapped))
+        return report
+
+    def look(self, step: Pass) -> Walked:
+        """Walk the tree and change nothing."""
+        return self._walk(step, acts=False)
+
+    def _is_done(self, state: State, maps: IdMaps | None) -> bool:
+        if state.maps != maps or maps is None:
+            return state.maps == maps
+        # The root directory changes last, so that somebody who has chowned
+        # the whole tree since shows in it.
+        st = os.fstat(self.tree.fd)
+        return state.owner == (st.st_uid, st.st_gid)
+
+    def _begin(self, state: State, maps: IdMaps | None, unmapped: str) -> Work:
+        """Look first where that is needed, and note what is to be done."""
+        translation = Translation(state.maps, maps, unmapped)
+        transit = None
+        if unmapped == "error" or translation.needs_transit:
+            walked = self.look(translation.direct())
+            if unmapped == "error" and walked.unmapped:
+                raise UnmappedIdsError(
+                    self.tree.path, sorted(walked.uids), sorted(walked.gids)
+                )
+            if translation.needs_transit:
+                transit = self._find_transit(translation, walked)
+        return Work(maps, unmapped, transit)
+
+    def _find_transit(self, translation: Translation, walked: Walked) -> int:
+        transit = find_transit(
+            (translation.uid_segments, translation.gid_segments),
+            walked.blocks,
+        )
+        if transit is None:
+            raise RootfsError(
+                self.tree.path,
+                "guest and host IDs overlap, and so many IDs are in use that "
+                "no range is left to shift through; use maps that do not "
+                "overlap",
+            )
+        return transit
+
+    def _work(self, state: State, work: Work) -> tuple[ShiftReport, State]:
+        """Make all passes that are left, and note that all is done."""
+        passes = Translation(state.maps, work.maps, work.unmapped).passes(
+            work.transit
+        )
+        for number in range(work.step, len(passes)):
+            work = replace(work, step=number)
+            self.tree.write_state(replace(state, work=work))
+            walked = self._walk(passes[number], acts=True)
+        self.tree.forget_flagged()
+        return _report(walked), self._finish(work.maps, walked)
+
+    def _finish(self, maps: IdMaps | None, walked: Walked) -> State:
+        if maps is None:
+            self.tree.forget()
+            return State()
+        st = os.fstat(self.tree.fd)
+        state = State(
+            maps,
+            None,
+            walked.inodes,
+            walked.unmapped,
+            (st.st_uid, st.st_gid),
+        )
+        self.tree.write_state(state)
+        return state
+
+    def _walk(self, step: Pass, acts: bool) -> Walked:
+        """Walk below the root directory, then see to the directory itself."""
+        left = inode.read_left(self.tree.fd)
+        task = Task(self.tree.fd, step, acts, left, self._workers)
+        walked = crew.walk(task, self.tree.path, self._progress)
+        return _add(walked, self._visit_root(step, acts))
+
+    def _visit_root(self, step: Pass, acts: bool) -> Walked:
+        path = self.tree.proc_path
+        st = os.fstat(self.tree.fd)
+        owners = Owners(*(Ids(crew.plain(t)) for t in (step.uid, step.gid)))
+        change = inode.plan(st, inode.read_xattrs(path), owners)
+        if acts:
+            inode.apply(path, change)
+        return Walked(
+            inodes=1,
+            shifted=int(bool(change)),
+            unmapped=int(not owners[st.st_uid, st.st_gid].mapped),
+            uids=frozenset(owners.uids.unmapped),
+            gids=frozenset(owners.gids.unmapped),
+            blocks=frozenset(owners.uids.blocks | owners.gids.blocks),
+            findings=((os.readlink(path), "not shifted"),) if change else (),
+        )
+
+
+def _add(one: Walked, other: Walked) -> Walked:
+    return Walked(
+        one.inodes + other.inodes,
+        one.shifted + other.shifted,
+        one.unmapped + other.unmapped,
+        one.uids | other.uids,
+        one.gids | other.gids,
+        one.blocks | other.blocks,
+        one.findings + other.findings,
+    )
+
+
+def _report(walked: Walked) -> ShiftReport:
+    return ShiftReport(
+        walked.inodes,
+        walked.shifted,
+        walked.unmapped,
+        tuple(sorted(walked.uids)),
+        tuple(sorted(walked.gids)),
+    )
+
+
+def _known(state: State) -> ShiftReport:
+    return ShiftReport(state.inodes, 0, state.unmapped)
+
+
+def _remaining(state: State, maps: IdMaps | None, unmapped: str) -> Pass:
+    """What is left to do, as one pass to look at, not to make."""
+    work = state.work or Work(maps, unmapped)
+    translation = Translation(state.maps, work.maps, work.unmapped)
+    return translation.remaining(work.transit, work.step)

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which owner on disk becomes which, as plain arithmetic on ranges.
+
+A shift, an unshift and a reshift differ only here: each is a list of passes
+over the tree, and each pass translates IDs so that doing it twice is the same
+as once. That is what lets an interrupted pass simply be run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from lxc_userns.idmap import ID_LIMIT, NOBODY_ID, IdMap, IdMaps
+
+#: Granularity in which the IDs found on disk are remembered, and in which
+#: a transit range is looked for.
+BLOCK = 65536
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Segment:
+    """IDs ``source..source+count-1`` become ``target..``."""
+
+    source: int
+    target: int
+    count: int
+
+    @property
+    def sources(self) -> range:
+        """The IDs that change."""
+        return range(self.source, self.source + self.count)
+
+    @property
+    def targets(self) -> range:
+        """What they become."""
+        return range(self.target, self.target + self.count)
+
+
+Segments = tuple[Segment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What one pass does to the IDs of one kind.
+
+    :param segments: the IDs that change; all others stay.
+    :param final: the ranges in which an owner belongs when all is done;
+        empty for a pass after which another follows.
+    :param nobody: what an owner outside ``final`` becomes; None: it stays.
+    """
+
+    segments: Segments
+    final: tuple[range, ...] = ()
+    nobody: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One walk over a tree."""
+
+    uid: Table
+    gid: Table
+
+
+def _intersect(one: range, other: range) -> range:
+    return range(max(one.start, other.start), min(one.stop, other.stop))
+
+
+def _subtract(ids: range, holes: Iterable[range]) -> Iterator[range]:
+    """The parts of ``ids`` that no hole covers, ascending."""
+    start = ids.start
+    for hole in sorted(holes, key=lambda each: each.start):
+        cut = _intersect(ids, hole)
+        if cut:
+            if start < cut.start:
+                yield range(start, cut.start)
+            start = max(start, cut.stop)
+    if start < ids.stop:
+        yield range(start, ids.stop)
+
+
+def translate_map(old: IdMap | None, new: IdMap | None) -> Segments:
+    """What happens to owners when a tree goes from one ID map to another.
+
+    :param old: the map the tree is shifted for, None if for none.
+    :param new: the map it shall be shifted for, None for guest IDs.
+    :returns: the segments that change something, ascending by source. A guest
+        ID found in a shifted tree is shifted too; a host ID of the old map
+        whose guest ID the new map lacks goes back to that guest ID.
+    """
+    segments = [
+        *_leave(old, new),
+        *_enter(old, new),
+    ]
+    return tuple(
+        sorted(each for each in segments if each.source != each.target)
+    )
+
+
+def _leave(old: IdMap | None, new: IdMap | None) -> Iterator[Segment]:
+    """From host IDs of the old map."""
+    for entry in old or ():
+        kept = []
+        for other in new or ():
+            guest = _intersect(entry.guest_ids, other.guest_ids)
+            if guest:
+                kept.append(guest)
+                yield Segment(
+                    entry.host + guest.start - entry.guest,
+                    other.host + guest.start - other.guest,
+                    len(guest),
+                )
+        for guest in _subtract(entry.guest_ids, kept):
+            yield Segment(
+                entry.host + guest.start - entry.guest,
+                guest.start,
+                len(guest),
+            )
+
+
+def _enter(old: IdMap | None, new: IdMap | None) -> Iterator[Segment]:
+    """From guest IDs that the old map does not use as host IDs."""
+    taken = [entry.host_ids for entry in old or ()]
+    for entry in new or ():
+        for guest in _subtract(entry.guest_ids, taken):
+            yield Segment(
+                guest.start,
+                entry.host + guest.start - entry.guest,
+                len(guest),
+            )
+
+
+def is_idempotent(segments: Segments) -> bool:
+    """Whether doing it twice is the same as once: no target is a source."""
+    return not any(
+        _intersect(one.targets, other.sources)
+        for one in segments
+        for other in segments
+    )
+
+
+def find_transit(
+    kinds: Iterable[Segments], used_blocks: Iterable[int]
+) -> int | None:
+    """Where a transit range can lie.
+
+    :param kinds: the segments for user IDs, and those for group IDs.
+    :param used_blocks: the blocks of 65536 IDs in which an ID was found on
+        disk, as ``ID // 65536``.
+    :returns: the first ID, as high as possible; None if there is no room.
+    """
+    kinds = list(kinds)
+    size = max(sum(each.count for each in kind) for kind in kinds)
+    taken = [range(b * BLOCK, (b + 1) * BLOCK) for b in used_blocks]
+    taken += [ids for k in kinds for s in k for ids in (s.sources, s.targets)]
+    free = _subtract(range(ID_LIMIT), taken)
+    fitting = [each for each in free if len(each) >= size]
+    return fitting[-1].stop - size if fitting else None
+
+
+def _through(segments: Segments, transit: int) -> tuple[Segments, Segments]:
+    to, on = [], []
+    for each in segments:
+        to.append(Segment(each.source, transit, each.count))
+        on.append(Segment(transit, each.target, each.count))
+        transit += each.count
+    return tuple(to), tuple(on)
+
+
+def _uid(maps: IdMaps | None) -> IdMap | None:
+    return None if maps is None else maps.uid
+
+
+def _gid(maps: IdMaps | None) -> IdMap | None:
+    return None if maps is None else maps.gid
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """From one pair of ID maps to another.
+
+    :param old: the maps a tree is shifted for, None if for none.
+    :param new: the maps it shall be shifted for, None for guest IDs.
+    :param unmapped: ``keep``, ``nobody`` or ``error``.
+    """
+
+    old: IdMaps | None
+    new: IdMaps | None
+    unmapped: str = "keep"
+
+    @property
+    def uid_segments(self) -> Segments:
+        """What happens to user IDs."""
+        return translate_map(_uid(self.old), _uid(self.new))
+
+    @property
+    def gid_segments(self) -> Segments:
+        """What happens to group IDs."""
+        return translate_map(_gid(self.old), _gid(self.new))
+
+    @property
+    def needs_transit(self) -> bool:
+        """Whether an owner alone cannot tell if it was translated."""
+        return not (
+            is_idempotent(self.uid_segments)
+            and is_idempotent(self.gid_segments)
+        )
+
+    def direct(self) -> Pass:
+        """All in one pass."""
+        return self._last(self.uid_segments, self.gid_segments)
+
+    def passes(self, transit: int | None) -> Sequence[Pass]:
+        """The passes to make.
+
+        :param transit: first ID of the transit range, if one is needed.
+        """
+        if transit is None:
+            return (self.direct(),)
+        uid_to, uid_on = _through(self.uid_segments, transit)
+        gid_to, gid_on = _through(self.gid_segments, transit)
+        return (
+            Pass(Table(uid_to), Table(gid_to)),
+            self._last(uid_on, gid_on),
+        )
+
+    def remaining(self, transit: int | None, step: int) -> Pass:
+        """What is left from a pass on, as one pass to look at.
+
+        :param transit: first ID of the transit range, if there is one.
+        :param step: the pass under way, from 0.
+        """
+        last = self.passes(transit)[-1]
+        if transit is None or step:
+            return last
+        return self._last(
+            self.uid_segments + last.uid.segments,
+            self.gid_segments + last.gid.segments,
+        )
+
+    def _last(self, uid: Segments, gid: Segments) -> Pass:
+        return Pass(
+            self._final(uid, _uid(self.old), _uid(self.new)),
+            self._final(gid, _gid(self.old), _gid(self.new)),
+        )
+
+    def _final(
+        self, segments: Segments, old: IdMap | None, new: IdMap | None
+    ) -> Table:
+        if new is None:
+            final = tuple(entry.guest_ids for entry in old or ())
+            return Table(segments, final)
+        nobody = None
+        if self.unmapped == "nobody":
+            nobody = new.to_host(NOBODY_ID)
+        final = tuple(entry.host_ids for entry in new)
+        return Table(segments, final, nobody)

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The root directory of a tree: opened once, locked, and remembered on."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+from lxc_userns.exceptions import RootfsError
+from lxc_userns.linux import inode_flags, mounts, trees
+from lxc_userns.rootfs import inode
+from lxc_userns.rootfs.crew import WorkerError
+from lxc_userns.rootfs.state import STATE, State
+from lxc_userns.rootfs.walk import open_directory
+
+#: Seconds to wait for another process that works on the tree: long enough
+#: for the workers of a killed one to notice that they are alone.
+_PATIENCE = 5.0
+_RETRY = 0.02
+
+_REASONS = {
+    errno.ENOENT: "no such directory",
+    errno.ENOTDIR: "not a directory, or a symbolic link",
+    errno.ELOOP: "not a directory, or a symbolic link",
+    errno.EROFS: "read-only filesystem",
+    errno.EPERM: "operation not permitted (is this root?)",
+    errno.EACCES: "permission denied (is this root?)",
+    errno.EOPNOTSUPP: (
+        "the filesystem keeps no trusted.* extended attributes, so that an "
+        "interrupted shift could not be resumed"
+    ),
+    errno.ENOSPC: "no space left for an extended attribute",
+}
+
+
+class Tree:
+    """An opened root directory; see :func:`open_tree`.
+
+    :param path: its path as the caller knows it.
+    :param fd: its descriptor.
+    """
+
+    def __init__(self, path: str, fd: int) -> None:
+        self.path = path
+        self.fd = fd
+
+    @property
+    def proc_path(self) -> str:
+        """A path that leads to the open directory and nowhere else."""
+        return f"/proc/self/fd/{self.fd}"
+
+    def read_state(self) -> State | None:
+        """What the tree remembers; None if it was never shifted.
+
+        :raises RootfsError: if the attribute is malformed.
+        """
+        try:
+            return State.decode(os.getxattr(self.fd, STATE))
+        except ValueError as err:
+            raise RootfsError(self.path, f"attribute {STATE}: {err}") from err
+        except OSError as err:
+            if err.errno in (errno.ENODATA, errno.EOPNOTSUPP):
+                return None
+            raise
+
+    def write_state(self, state: State) -> None:
+        """Remember."""
+        os.setxattr(self.fd, STATE, state.encode())
+
+    def forget(self) -> None:
+        """Remove the notes of all shifts."""
+        for name in os.listxattr(self.fd):
+            if name == STATE or name.startswith(inode.FLAGGED):
+                os.removexattr(self.fd, name)
+
+    def forget_flagged(self) -> None:
+        """Remove notes on inodes that are no longer there."""
+        for number in inode.read_left(self.fd):
+            os.removexattr(self.fd, f"{inode.FLAGGED}{number}")
+
+    def check_unflagged(self) -> None:
+        """Refuse an immutable root directory: it could keep no notes.
+
+        :raises RootfsError: if it is immutable or append-only.
+        """
+        flags = 0
+        with suppress(OSError):  # A filesystem without flags.
+            flags = inode_flags.get(self.fd)
+        if flags & (inode_flags.FS_IMMUTABLE_FL | inode_flags.FS_APPEND_FL):
+            raise RootfsError(
+                self.path,
+                "the root directory itself is immutable or append-only; "
+                "chattr -i -a it first",
+            )
+
+    def show(self, kernel_path: str) -> str:
+        """A path below the root as the caller knows it, fit for a message.
+
+        :param kernel_path: as ``/proc/PID/cwd`` gives it.
+        """
+        root = os.readlink(self.proc_path).rstrip("/")
+        return self.path + printable(kernel_path.removeprefix(root))
+
+
+def printable(path: str) -> str:
+    """A path with bytes that are no text, and control characters, escaped."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(
+        char if char.isprintable() else ascii(char)[1:-1] for char in text
+    )
+
+
+@contextmanager
+def open_tree(path: str | os.PathLike[str], *, shared: bool) -> Iterator[Tree]:
+    """Open and lock a root directory.
+
+    It is opened through a detached copy of its mount without submounts, so
+    that whatever is mounted below the path is out of reach.
+
+    :param path: a directory, not a link, and not the host's own root.
+    :param shared: whether others may read at the same time.
+    :raises RootfsError: for every OSError in the body too.
+    """
+    name = os.fspath(path)
+    tree = Tree(printable(name), -1)
+    with ExitStack() as stack, _translated(tree):
+        given = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+        stack.callback(os.close, given)
+        if os.path.samestat(os.fstat(given), os.stat("/")):
+            raise RootfsError(tree.path, "is the root directory of this host")
+        mount = _without_submounts(tree.path, given)
+        if mount != given:
+            stack.callback(os.close, mount)
+        tree.fd = open_directory(".", dir_fd=mount)
+        stack.callback(os.close, tree.fd)
+        _lock(tree, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        yield tree
+
+
+def _without_submounts(path: str, fd: int) -> int:
+    try:
+        mount = trees.clone_mount(fd)
+        # Before Linux 5.12, only opening the directories spares their times.
+        with suppress(OSError):
+            trees.set_noatime(mount)
+        return mount
+    except OSError:
+        prefix = os.readlink(f"/proc/self/fd/{fd}") + "/"
+        points = [mount.point for mount in mounts.read_mounts()]
+        below = [point for point in points if point.startswith(prefix)]
+    if below:
+        raise RootfsError(
+            path,
+            "filesystems are mounted below it; unmount them first: "
+            + ", ".join(below),
+        )
+    return fd
+
+
+def _lock(tree: Tree, operation: int) -> None:
+    # Workers inherit the open directory and with it the lock: as long as one
+    # of a killed process lives, nobody else gets in.
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(tree.fd, operation | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise RootfsError(
+                    tree.path, "another process is shifting or reading it"
+                ) from None
+            time.sleep(_RETRY)
+
+
+@contextmanager
+def _translated(tree: Tree) -> Iterator[None]:
+    try:
+        yield
+    except OSError as err:
+        path = tree.path
+        if isinstance(err, WorkerError):
+            path = tree.show(str(err.filename))
+        reason = _REASONS.get(err.errno or 0, err.strerror or str(err))
+        raise RootfsError(path, reason) from err

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Walking a tree by descriptors, whatever a hostile image made of it.
+
+The process changes into each directory by its descriptor, so that every name
+is looked up in exactly that directory: no path is ever built, no symbolic
+link is followed, no depth is too deep for PATH_MAX. It therefore belongs in a
+worker process, which has its working directory for itself.
+"""
+
+from __future__ import annotations
+
+import os
+from itertools import islice
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+#: Size in bytes from which a directory is read piece by piece, for it may
+#: have millions of entries; below, all at once is quicker.
+_LARGE = 1 << 20
+#: Names held in memory for a large directory.
+_BATCH = 4096
+#: Longest path, in characters, at which a subdirectory is handed on.
+_TRAIL = 1000
+_OPEN = (
+    os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NOATIME | os.O_CLOEXEC
+)
+
+
+def open_directory(name: bytes | str, dir_fd: int | None = None) -> int:
+    """Open a directory that is no link, leaving its access time alone.
+
+    :raises OSError: ENOTDIR or ELOOP if it is anything else.
+    """
+    return os.open(name, _OPEN, dir_fd=dir_fd)
+
+
+def _read_large(fd: int) -> Iterator[list[bytes]]:
+    with os.scandir(fd) as entries:
+        while batch := [e.name for e in islice(entries, _BATCH)]:
+            yield list(map(os.fsencode, batch))
+
+
+class _Frame:
+    """A directory whose entries are being visited.
+
+    :param fd: its descriptor, owned by the frame.
+    :param size: its size in bytes.
+    :param trail: its path below the root, for handing subdirectories on;
+        None if that is too long.
+    """
+
+    __slots__ = ("_batches", "_size", "_trail", "fd", "subdirs")
+
+    def __init__(self, fd: int, size: int, trail: bytes | None) -> None:
+        self.fd = fd
+        self._size = size
+        self._trail = trail
+        self.subdirs: list[tuple[bytes, int]] = []
+        self._batches: Iterator[list[bytes]] | None = None
+
+    def read(self, noatime: bool) -> list[bytes]:
+        """The first names; the directory is the working directory.
+
+        :param noatime: whether its mount spares access times; otherwise only
+            the frame's own descriptor does.
+        """
+        if self._size < _LARGE:
+            if noatime:
+                return os.listdir(b".")
+            return list(map(os.fsencode, os.listdir(self.fd)))
+        self._batches = _read_large(self.fd)
+        return self.read_on()
+
+    def read_on(self) -> list[bytes]:
+        """More names, none at the end."""
+        if self._batches is None:
+            return []
+        names = next(self._batches, [])
+        if len(names) < _BATCH:
+            self._batches = None
+        return names
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether nothing is left to read or to descend into."""
+        return self._batches is None and not self.subdirs
+
+    def trail_to(self, name: bytes) -> bytes | None:
+        """The path of a subdirectory below the root, None if too long."""
+        trail = self._trail
+        if trail is None or len(trail) + len(name) > _TRAIL:
+            return None
+        return b"%b/%b" % (trail, name) if trail else name
+
+    def close(self) -> None:
+        """Close the directory."""
+        self._batches = None
+        os.close(self.fd)
+
+
+class Walk:
+    """All names below one directory, in no particular order.
+
+    :param fd: descriptor of the directory; it is the walk's to close.
+    :param trail: its path below the root of the tree.
+    """
+
+    def __init__(self, fd: int, trail: bytes = b"") -> None:
+        self._stack = [_Frame(fd, os.fstat(fd).st_size, trail)]
+        self._noatime = bool(os.fstatvfs(fd).f_flag & os.ST_NOATIME)
+
+    def __iter__(
+        self,
+    ) -> Iterator[tuple[list[bytes], list[tuple[bytes, int]]]]:
+        """Batches of names, each in the working directory of its turn.
+
+        :returns: names, and an empty list to which the caller adds (name,
+            size in bytes) of those that are directories to descend into.
+        :raises OSError: if a directory cannot be opened or read.
+        """
+        fresh = True
+        try:
+            while self._stack:
+                frame = self._stack[-1]
+                if fresh:
+                    os.fchdir(frame.fd)
+                    yield frame.read(self._noatime), frame.subdirs
+                elif names := self._read_on(frame):
+                    yield names, frame.subdirs
+                fresh = self._descend(frame)
+        finally:
+            for frame in self._stack:
+                frame.close()
+
+    @staticmethod
+    def _read_on(frame: _Frame) -> list[bytes]:
+        if frame.subdirs:
+            return []
+        os.fchdir(frame.fd)
+        return frame.read_on()
+
+    def _descend(self, frame: _Frame) -> bool:
+        """Go into a subdirectory, or leave the directory if it has none.
+
+        :returns: whether a subdirectory was entered.
+        """
+        below = None
+        while below is None and frame.subdirs:
+            below = self._open(frame, *frame.subdirs.pop())
+        if frame.is_spent:
+            # Left before the last subdirectory is entered, so that a chain
+            # of thousands of directories needs no descriptor for each.
+            self._stack.pop()
+            frame.close()
+        if below is None:
+            return False
+        self._stack.append(below)
+        return True
+
+    @staticmethod
+    def _open(frame: _Frame, name: bytes, size: int) -> _Frame | None:
+        try:
+            fd = open_directory(name, dir_fd=frame.fd)
+        except FileNotFoundError:
+            return None
+        return _Frame(fd, size, frame.trail_to(name))
+
+    def share(self, give: Callable[[bytes], bool]) -> None:
+        """Offer a subdirectory, as near to the root as can be, to another.
+
+        :param give: takes the subdirectory's path below the root of the
+            tree; returns whether somebody else will walk it.
+        """
+        for frame in self._stack:
+            if frame.subdirs:
+                trail = frame.trail_to(frame.subdirs[-1][0])
+                if trail is not None and give(trail):
+                    frame.subdirs.pop()
+                return
+
+
+def open_below(root: int, trail: bytes) -> int:
+    """Open the directory at a path below a root, one name at a time.
+
+    :param root: descriptor of the root.
+    :param trail: path of names, neither ``.`` nor ``..``; empty: the root.
+    :raises OSError: if a name is no directory, or a link.
+    """
+    fd = open_directory(".", dir_fd=root)
+    for name in trail.split(b"/") if trail else ():
+        try:
+            below = open_directory(name, dir_fd=fd)
+        finally:
+            os.close(fd)
+        fd = below
+    return fd

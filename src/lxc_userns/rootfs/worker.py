@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process that does the walking; :mod:`~lxc_userns.rootfs.crew` starts it.
+
+It loads little, to start in a few milliseconds, and keeps the loop over plain
+inodes (no attribute, no set-ID bit, no second link) short: a status, a look
+for attributes and a chown each, which is what the speed of it all hangs on.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from lxc_userns.rootfs import acl, capability, channel, inode
+from lxc_userns.rootfs.owners import Ids, Owners
+from lxc_userns.rootfs.walk import Walk, open_below
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+#: Inodes between two looks at who is idle.
+_STRIDE = 256
+#: Findings that one worker keeps.
+_MOST_FINDINGS = 100
+_RELEVANT = frozenset(
+    (acl.ACCESS, acl.DEFAULT, capability.NAME, inode.PENDING)
+)
+
+
+class Worker:
+    """One process of a crew.
+
+    :param job: what to do, in plain types; see ``Crew``.
+    """
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        self._root: int = job["root"]
+        self._acts: bool = job["acts"]
+        self._index: int = job["index"]
+        self._life: int = job["life"]
+        self._reports: int = job["reports"]
+        self._queue = channel.Queue(*job["queue"])
+        self._board = channel.Board(job["board"])
+        self._owners = Owners(Ids(job["uid"]), Ids(job["gid"]))
+        self._flagged = inode.Flagged(self._root, job["left"])
+        self._inodes = self._shifted = self._unmapped = 0
+        self._findings: list[tuple[str, str]] = []
+        # Inodes of which not every name was met, by device and number: how
+        # many are left, and whether it is shifted and unmapped.
+        self._links: dict[tuple[int, int], tuple[int, bool, bool]] = {}
+
+    def run(self) -> dict[str, Any]:
+        """Walk directories from the queue until there are none."""
+        while True:
+            self._board.set_idle(self._index, True)
+            trail = self._queue.get(self._life)
+            self._board.set_idle(self._index, False)
+            if trail is None:
+                return self._result()
+            self._visit(Walk(open_below(self._root, trail), trail))
+            channel.report(self._reports, channel.DONE)
+
+    def _result(self) -> dict[str, Any]:
+        uids, gids = self._owners.uids, self._owners.gids
+        return {
+            "inodes": self._inodes,
+            "shifted": self._shifted,
+            "unmapped": self._unmapped,
+            "links": [(key, link[1:]) for key, link in self._links.items()],
+            "uids": list(uids.unmapped),
+            "gids": list(gids.unmapped),
+            "blocks": list(uids.blocks | gids.blocks),
+            "findings": self._findings,
+        }
+
+    def _visit(self, walk: Walk) -> None:
+        walked = 0
+        for names, subdirs in walk:
+            self._visit_names(names, subdirs)
+            walked += len(names)
+            if walked >= _STRIDE:
+                self._look_up(walk, walked)
+                walked = 0
+        channel.report(self._reports, channel.WALKED, walked)
+
+    def _visit_names(
+        self, names: list[bytes], subdirs: list[tuple[bytes, int]]
+    ) -> None:
+        lstat, listxattr = os.lstat, os.listxattr
+        lchown = os.lchown if self._acts else self._find_owner
+        owners, left = self._owners, self._flagged.left
+        others = still = 0
+        for name in names:
+            try:
+                st = lstat(name)
+                mode = st.st_mode
+                kind = mode & 0o170000
+                if kind == 0o040000:
+                    subdirs.append((name, st.st_size))
+                elif st.st_nlink > 1 or mode & 0o6000:
+                    others += self._visit_special(name)
+                    continue
+                if kind != 0o120000:
+                    there = listxattr(name, follow_symlinks=False)
+                    if there and not _RELEVANT.isdisjoint(there):
+                        others += self._visit_special(name)
+                        continue
+                if left and st.st_ino in left:
+                    others += self._visit_special(name)
+                    continue
+                owner = owners[st.st_uid, st.st_gid]
+                if owner.moves:
+                    lchown(name, owner.uid, owner.gid)
+                else:
+                    still += 1
+                if not owner.mapped:
+                    self._unmapped += 1
+            except OSError:
+                # Gone, or immutable, or what the kernel will say again.
+                others += self._visit_special(name)
+        self._inodes += len(names) - others
+        self._shifted += len(names) - others - still
+
+    def _look_up(self, walk: Walk, walked: int) -> None:
+        """Report, and give work to whoever has none."""
+        if self._board.is_cancelled:
+            raise EOFError
+        channel.report(self._reports, channel.WALKED, walked)
+        if self._board.somebody_idle():
+            walk.share(self._give)
+
+    def _give(self, trail: bytes) -> bool:
+        # The report goes first, or the crew could believe for a moment that
+        # nothing is left to do.
+        channel.report(self._reports, channel.GIVEN)
+        given = self._queue.put(trail)
+        if not given:
+            channel.report(self._reports, channel.DONE)
+        return given
+
+    def _visit_special(self, name: bytes) -> int:
+        """Visit an inode with care; returns 1, as it counts by itself."""
+        try:
+            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return 1
+        try:
+            self._visit_open(name, fd)
+        except OSError as err:
+            raise OSError(err.errno, err.strerror, name) from err
+        finally:
+            os.close(fd)
+        return 1
+
+    def _visit_open(self, name: bytes, fd: int) -> None:
+        st = os.fstat(fd)
+        if st.st_nlink == 1 or stat.S_ISDIR(st.st_mode):
+            self._visit_inode(name, fd, st)
+            return
+        # Two workers on one inode could undo each other's work.
+        self._board.lock(st.st_ino)
+        try:
+            self._visit_inode(name, fd, os.fstat(fd))
+        finally:
+            self._board.unlock(st.st_ino)
+
+    def _visit_inode(self, name: bytes, fd: int, st: os.stat_result) -> None:
+        path = f"/proc/self/fd/{fd}"
+        change = inode.plan(st, inode.read_xattrs(path), self._owners)
+        owner = self._owners[st.st_uid, st.st_gid]
+        if self._acts and (change or st.st_ino in self._flagged.left):
+            self._flagged.apply(path, st, change)
+        elif not self._acts:
+            self._find_wrong(name, st, change)
+        self._count(st, bool(change), not owner.mapped)
+
+    def _count(
+        self, st: os.stat_result, shifted: bool, unmapped: bool
+    ) -> None:
+        """Count an inode when its last name is met."""
+        if st.st_nlink > 1 and not stat.S_ISDIR(st.st_mode):
+            key = st.st_dev, st.st_ino
+            left, *before = self._links.pop(key, (st.st_nlink, False, False))
+            shifted |= before[0]
+            unmapped |= before[1]
+            if left > 1:
+                self._links[key] = left - 1, shifted, unmapped
+                return
+        self._inodes += 1
+        self._shifted += shifted
+        self._unmapped += unmapped
+
+    def _find_wrong(
+        self, name: bytes, st: os.stat_result, change: inode.Change
+    ) -> None:
+        if change.owner is not None:
+            self._find_owner(name, *change.owner)
+        if change.acls:
+            self._find(name, "an ACL names IDs that are not shifted")
+        if change.capability is not None and change.owner is None:
+            self._find(name, "file capabilities count for another namespace")
+        if change.pending or st.st_ino in self._flagged.left:
+            self._find(name, "left half-done by an interrupted shift")
+
+    def _find_owner(self, name: bytes, uid: int, gid: int) -> None:
+        if len(self._findings) < _MOST_FINDINGS:
+            st = os.lstat(name)
+            self._find(
+                name,
+                f"owner {st.st_uid}:{st.st_gid} should be {uid}:{gid}",
+            )
+
+    def _find(self, name: bytes, reason: str) -> None:
+        if len(self._findings) < _MOST_FINDINGS:
+            self._findings.append((_here(name), reason))
+
+
+def _here(name: bytes) -> str:
+    """The path of a name as the kernel gives it."""
+    try:
+        # Not getcwd(), which refuses a detached mount.
+        parent = os.readlink("/proc/thread-self/cwd").rstrip("/")
+    except OSError:
+        parent = "/..."  # Longer than PATH_MAX.
+    return f"{parent}/{os.fsdecode(name)}"
+
+
+def work(job: dict[str, Any], output: int) -> None:
+    """Do a job and write the result.
+
+    :param job: what to do.
+    :param output: descriptor to write the result to.
+    """
+    try:
+        result = Worker(job).run()
+    except (BrokenPipeError, EOFError):
+        return  # The crew is gone; whoever comes next will resume.
+    except (OSError, ValueError) as err:
+        number = getattr(err, "errno", None)
+        reason = getattr(err, "strerror", None) or str(err)
+        name = getattr(err, "filename", None)
+        where = _here(
+            os.fsencode(name if isinstance(name, (bytes, str)) else "")
+        )
+        result = {"error": (number, reason, where)}
+    channel.send(output, result)
+
+
+def main() -> None:
+    """Read a job from standard input, do it, write to standard output."""
+    work(channel.receive(0), output=1)
+    # Nothing is left to clean up that the kernel would not do faster.
+    os._exit(0)
