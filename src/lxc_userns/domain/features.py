@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What sets a container's freedom: ``<features>``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Final
+
+from lxml import etree
+
+from lxc_userns.domain.checks import check_choice, refuse
+from lxc_userns.domain.document import attribute
+
+_POLICIES: Final = frozenset({"default", "allow", "deny"})
+#: libvirt's names, which are the kernel's without ``CAP_``; it knows none
+#: that is newer.
+_NAMES: Final = """
+    audit_control audit_write block_suspend chown dac_override
+    dac_read_search fowner fsetid ipc_lock ipc_owner kill lease
+    linux_immutable mac_admin mac_override mknod net_admin net_bind_service
+    net_broadcast net_raw setgid setfcap setpcap setuid sys_admin sys_boot
+    sys_chroot sys_module sys_nice sys_pacct sys_ptrace sys_rawio
+    sys_resource sys_time sys_tty_config syslog wake_alarm
+"""
+_CAPABILITIES: Final = frozenset(_NAMES.split())
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """Which capabilities (:manpage:`capabilities(7)`) init may have.
+
+    :param policy: ``default``: all but ``mknod``, ``sys_module``,
+        ``sys_time``, ``audit_control``, ``mac_admin`` and, where the kernel
+        cannot reboot a container, ``sys_boot``; ``allow``: all; ``deny``:
+        none.
+    :param keep: names to have although the policy would drop them, without
+        ``CAP_`` and in small letters.
+    :param drop: names to drop although the policy would keep them.
+    :raises DomainXmlError: for a name or policy that libvirt does not know.
+    """
+
+    policy: str = "default"
+    keep: Collection[str] = ()
+    drop: Collection[str] = ()
+
+    def __post_init__(self) -> None:
+        check_choice("capabilities policy", self.policy, _POLICIES)
+        for name in ("keep", "drop"):
+            names = getattr(self, name)
+            if isinstance(names, str):
+                refuse("capabilities", names, "a collection is expected")
+            object.__setattr__(self, name, frozenset(names))
+            for capability in names:
+                check_choice("capability", capability, _CAPABILITIES)
+        both = sorted(frozenset(self.keep) & frozenset(self.drop))
+        if both:
+            refuse("capabilities", both, "cannot be both kept and dropped")
+
+    def to_element(self) -> etree._Element:
+        """``<capabilities>``."""
+        element = etree.Element("capabilities", policy=self.policy)
+        for name in sorted([*self.keep, *self.drop]):
+            state = "on" if name in self.keep else "off"
+            etree.SubElement(element, name, state=state)
+        return element
+
+    @classmethod
+    def from_element(cls, element: etree._Element) -> Capabilities:
+        """Read ``<capabilities>``."""
+        states: dict[str, list[str]] = {"on": [], "off": []}
+        for capability in element.iterchildren(etree.Element):
+            state = attribute(capability, "state")
+            check_choice("state of a capability", state, states)
+            states[state].append(capability.tag)
+        return cls(attribute(element, "policy"), states["on"], states["off"])
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What a container is given beside its devices.
+
+    :param privnet: a network of its own even without interfaces. Without it
+        and without an interface the container is in the host's network: it
+        sees its devices, binds its ports and reaches its abstract sockets
+        (drvlxc, "Network isolation").
+    :param capabilities: what its root may do.
+    """
+
+    privnet: bool = True
+    capabilities: Capabilities = field(default_factory=Capabilities)
+
+    def to_element(self) -> etree._Element | None:
+        """``<features>``, None if there is nothing to say."""
+        element = etree.Element("features")
+        if self.privnet:
+            etree.SubElement(element, "privnet")
+        if self.capabilities != Capabilities():
+            element.append(self.capabilities.to_element())
+        return element if len(element) else None
+
+    @classmethod
+    def from_domain(cls, domain: etree._Element) -> Features:
+        """Read ``<features>`` of a ``<domain>``."""
+        capabilities = domain.find("features/capabilities")
+        return cls(
+            privnet=domain.find("features/privnet") is not None,
+            capabilities=Capabilities()
+            if capabilities is None
+            else Capabilities.from_element(capabilities),
+        )

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ID maps as ``<idmap>``.
+
+The only place for libvirt's words: ``start`` is the first guest ID,
+``target`` the first host ID, ``count`` the number of IDs.
+"""
+
+from __future__ import annotations
+
+import re
+
+from lxml import etree
+
+from lxc_userns.domain.checks import shown
+from lxc_userns.domain.document import attribute, parse_domain
+from lxc_userns.exceptions import DomainXmlError, IdMapError
+from lxc_userns.idmap import IdMap, IdMapEntry, IdMaps
+
+_KINDS = ("uid", "gid")
+#: The attributes, in the order of an entry's fields.
+_NUMBERS = ("start", "target", "count")
+
+
+def to_element(id_maps: IdMaps) -> etree._Element:
+    """``<idmap>`` with the entries of both maps, by guest ID.
+
+    libvirt makes the host ID of its first entry the owner of the container's
+    devices, so that entry has to be the one with the container's root.
+    """
+    element = etree.Element("idmap")
+    for kind, id_map in (("uid", id_maps.uid), ("gid", id_maps.gid)):
+        for entry in sorted(id_map):
+            etree.SubElement(
+                element,
+                kind,
+                start=str(entry.guest),
+                target=str(entry.host),
+                count=str(entry.count),
+            )
+    return element
+
+
+def from_domain(domain: etree._Element) -> IdMaps | None:
+    """The ID maps of a ``<domain>``, None if it has no ``<idmap>``.
+
+    :raises DomainXmlError: as :func:`read_id_maps`.
+    """
+    elements = domain.findall("idmap")
+    if not elements:
+        return None
+    if len(elements) > 1:
+        raise DomainXmlError(
+            f"domain XML: has {len(elements)} <idmap>, one is expected"
+        )
+    try:
+        return _from_element(elements[0])
+    except IdMapError as err:
+        raise DomainXmlError(f"<idmap>: {err}") from err
+
+
+def _from_element(element: etree._Element) -> IdMaps:
+    entries: dict[str, list[IdMapEntry]] = {kind: [] for kind in _KINDS}
+    for child in element.iterchildren(etree.Element):
+        if child.tag not in _KINDS:
+            raise DomainXmlError(
+                f"<idmap>: {shown(child.tag)} is neither uid nor gid"
+            )
+        entries[child.tag].append(_entry(child))
+    for kind in _KINDS:
+        if not entries[kind]:
+            raise DomainXmlError(
+                f"<idmap>: no <{kind}> entry; without entries of both kinds "
+                "libvirt starts no user namespace, or does not start at all"
+            )
+    uid, gid = (IdMap(tuple(entries[kind])) for kind in _KINDS)
+    return IdMaps(uid=uid, gid=gid)
+
+
+def _entry(element: etree._Element) -> IdMapEntry:
+    numbers = [attribute(element, name) for name in _NUMBERS]
+    for name, number in zip(_NUMBERS, numbers, strict=True):
+        if not re.fullmatch("0|[1-9][0-9]{0,9}", number):
+            raise DomainXmlError(
+                f"<idmap>: {element.tag} {name} {shown(number)}: expected a "
+                "decimal number without sign, blanks or leading zeros"
+            )
+    return IdMapEntry(*map(int, numbers))
+
+
+def read_id_maps(domain_xml: str) -> IdMaps | None:
+    """Read the ID maps of a domain.
+
+    :param domain_xml: an LXC domain, from anywhere.
+    :returns: the maps, None if the domain has none and so runs in the
+        host's user namespace.
+    :raises DomainXmlError: if this is not an LXC domain, or its ``<idmap>``
+        is empty, lacks one kind, has anything but well-formed entries in it
+        or breaks a rule of :class:`~lxc_userns.idmap.IdMaps`.
+    """
+    return from_domain(parse_domain(domain_xml))

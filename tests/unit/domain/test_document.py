@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading XML that nobody vouches for."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lxc_userns.domain import (
+    Domain,
+    add_id_maps,
+    read_id_maps,
+    read_metadata,
+)
+from lxc_userns.domain.document import MAX_SIZE, parse
+from lxc_userns.exceptions import DomainXmlError
+from tests.unit.domain.samples import MAPS, SAMPLES
+
+PRIVATE = SAMPLES["private"].to_xml()
+LAUGHS = "".join(
+    f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10)
+)
+
+
+def read_all(text: str) -> None:
+    for read in (read_id_maps, read_metadata, Domain.from_xml):
+        read(text)
+
+
+@pytest.mark.parametrize(
+    "doctype",
+    [
+        "<!DOCTYPE domain>",
+        f'<!DOCTYPE domain [<!ENTITY l0 "ha">{LAUGHS}]>',
+        '<!DOCTYPE domain [<!ENTITY l9 SYSTEM "file:///etc/hostname">]>',
+        '<!DOCTYPE domain SYSTEM "http://127.0.0.1:1/domain.dtd">',
+        '<!DOCTYPE domain [<!ENTITY % p SYSTEM "/etc/hostname"> %p;]>',
+    ],
+)
+@pytest.mark.parametrize("use", ["&l9;", "web"])
+def test_document_type(doctype: str, use: str) -> None:
+    text = f"{doctype}\n{PRIVATE.replace('private', use, 1)}"
+    with pytest.raises(DomainXmlError, match="has a document type"):
+        read_all(text)
+    with pytest.raises(DomainXmlError, match="has a document type"):
+        add_id_maps(text, MAPS)
+
+
+def test_document_type_is_only_a_word_elsewhere() -> None:
+    root = parse("<a><!-- <!DOCTYPE a> --><![CDATA[<!DOCTYPE a>]]></a>")
+    assert root[0].tail == "<!DOCTYPE a>"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "no element found"),
+        ("<domain", "unclosed token"),
+        ("<domain></a>", "mismatched tag"),
+        ("<domain/><domain/>", "junk after document element"),
+        ("<domain>&nbsp;</domain>", "undefined entity"),
+        ("<a:domain/>", "unbound prefix"),
+        ("<domain a='1' a='2'/>", "duplicate attribute"),
+        ("<domain>\x00</domain>", "not well-formed"),
+        ("<domain>\x1b</domain>", "not well-formed"),
+        ("<domain>&#0;</domain>", "invalid character number"),
+        ("<domain>\ud800</domain>", "not valid Unicode text"),
+        ("<a>" * 300 + "</a>" * 300, "depth"),
+        (f"<domain>{' ' * MAX_SIZE}</domain>", "libvirt takes at most"),
+    ],
+)
+def test_malformed(text: str, reason: str) -> None:
+    with pytest.raises(DomainXmlError, match=reason) as caught:
+        read_all(text)
+    assert str(caught.value).startswith("domain XML: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("<network/>", "the root element is 'network', <domain> is expected"),
+        ("<domain xmlns='urn:x' type='lxc'/>", "the root element is"),
+        ("<domain/>", "the domain's type is None, only 'lxc' has ID maps"),
+        ("<domain type='kvm'/>", "the domain's type is 'kvm'"),
+        ("<domain type='lxc'/>", "operating system is None"),
+        (
+            "<domain type='lxc'><os><type>hvm</type></os></domain>",
+            "operating system is 'hvm', a container's is 'exe'",
+        ),
+    ],
+)
+def test_no_lxc_domain(text: str, reason: str) -> None:
+    with pytest.raises(DomainXmlError, match=reason):
+        read_all(text)
+    with pytest.raises(DomainXmlError, match=reason):
+        add_id_maps(text, MAPS)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "UTF-16", "ISO-8859-1", "x"])
+def test_declared_encoding_is_that_of_the_file(encoding: str) -> None:
+    head = f"<?xml version='1.0' encoding='{encoding}'?>\n"
+    text = head + PRIVATE.replace("private", "prïvåte")
+    assert Domain.from_xml(text).name == "prïvåte"
+    assert add_id_maps(text, MAPS) == text
+
+
+def test_nothing_is_included(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    text = PRIVATE.replace(
+        "<name>private",
+        "<name xmlns:xi='http://www.w3.org/2001/XInclude'>"
+        f"<xi:include href='{secret}' parse='text'/>private",
+    )
+    with pytest.raises(
+        DomainXmlError, match="<name> has more in it than text"
+    ):
+        Domain.from_xml(text)
+
+
+@given(st.text() | st.text("<>/ =\"'&;a!-[]").map("<domain".__add__))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    with pytest.raises(DomainXmlError):
+        read_all(text)
