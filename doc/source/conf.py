@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Configuration of the documentation build."""
 
+import sys
 from importlib import metadata
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).with_name("_ext")))
 
 project = "lxc-userns"
 copyright = "lxc-userns authors"
@@ -9,6 +13,7 @@ release = metadata.version("lxc-userns")
 
 extensions = [
     "cliff.sphinxext",
+    "command_line",
     "oslo_config.sphinxext",
     "sphinx.ext.autodoc",
 ]
@@ -18,4 +23,13 @@ autodoc_member_order = "bysource"
 
 html_theme = "alabaster"
 html_theme_options = {"description": "User namespaces for libvirt-LXC"}
+# What cliff gives to every command is said once, in prose.
+autoprogram_cliff_application = project
+autoprogram_cliff_app_dist_name = project
+autoprogram_cliff_ignored = [
+    *("--help", "--max-width", "--fit-width", "--print-empty"),
+    *("--noindent", "--prefix", "--quote"),
+    *("--sort-column", "--sort-ascending", "--sort-descending"),
+]
+
 manpages_url = "https://manpages.debian.org/{path}"
