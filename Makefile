@@ -42,6 +42,7 @@ lint: venv
 types: venv
 	$(BIN)/mypy
 	$(BIN)/mypy tools/capabilities
+	$(BIN)/mypy tools/demo
 	$(BIN)/mypy tools/private-libvirtd
 
 imports: venv

@@ -18,6 +18,8 @@ import pytest
 from tests.functional.capabilities import TOOLS, require
 from tests.functional.images import make_busybox
 
+pytestmark = pytest.mark.needs("private-libvirtd")
+
 TOOL = TOOLS / "private-libvirtd"
 PROC = Path("/proc")
 DEADLINE = 60.0
@@ -98,10 +100,13 @@ def token() -> str:
 
 
 @pytest.fixture(autouse=True)
-def no_traces(capable: None, token: str) -> Iterator[list[str]]:
+def no_traces(
+    capable: None, libvirt_connection: libvirt.virConnect, token: str
+) -> Iterator[list[str]]:
     """Check that all is as before, once the processes are gone.
 
-    The list takes the names of namespaces in which none may be left.
+    Inside of a run there is nobody else to change it. The list takes the
+    names of namespaces in which none may be left.
     """
     namespaces: list[str] = []
     before = Traces.look()
@@ -186,6 +191,11 @@ def test_libvirtd_is_empty_and_local(token: str) -> None:
 )
 def test_exit_status(script: str, status: int, token: str) -> None:
     assert run(script, token).returncode == status
+
+
+@pytest.mark.parametrize("attempt", range(4))
+def test_command_ends_at_once(attempt: int) -> None:
+    assert subprocess.run([TOOL, "true"], timeout=DEADLINE).returncode == 0
 
 
 def test_no_such_command(token: str) -> None:
@@ -307,6 +317,34 @@ def test_sigkill_at_any_time(tenths: int, token: str) -> None:
     with started("sleep 1000", token) as process:
         time.sleep(tenths / 10)
         process.kill()
+
+
+def test_directories_go_with_the_last_run(token: str) -> None:
+    # A host where libvirt never ran: it lacks two of the directories.
+    script = """
+        mount --no-mtab -t tmpfs tmpfs /run
+        mount --no-mtab -t tmpfs tmpfs /var/cache
+        coproc one { "$1" bash -c "echo up; read" "$2"; }
+        pid=$one_PID
+        read <&${one[0]}
+        "$1" true "$2"
+        ls -A /run /var/cache
+        echo >&${one[1]}
+        wait $pid
+        ls -A /run /var/cache
+    """
+    argv = ["unshare", "--mount", "--propagation", "private", "bash", "-ec"]
+    result = subprocess.run(
+        [*argv, script, "bash", str(TOOL), token],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+    assert result.stdout.split() == [
+        *("/run:", "libvirt", "/var/cache:", "libvirt"),
+        *("/run:", "/var/cache:"),
+    ]
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_side_by_side(

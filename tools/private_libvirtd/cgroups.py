@@ -56,13 +56,27 @@ class Cgroup:
 
     def remount(self) -> None:
         """Show of the hierarchy what is below our cgroup namespace's root."""
-        mount = ["mount", "-t", "cgroup", "-o", self.controllers]
+        kind = ["cgroup", "-o", self.controllers]
         if not self.controllers:
-            mount = ["mount", "-t", "cgroup2"]
-        subprocess.run(["umount", self.mount], check=True)
-        subprocess.run([*mount, "cgroup", self.mount], check=True)
+            kind = ["cgroup2"]
+        unmount(self.mount)
+        # mount(8) would make /run/mount, which is the host's.
+        argv = ["mount", "--no-mtab", "-t", *kind, "cgroup", self.mount]
+        subprocess.run(argv, check=True)
         if not self.controllers:
             self.delegate()
+        elif self.controllers.startswith("name="):
+            self.descend()
+
+    def descend(self) -> None:
+        """Leave the top of a hierarchy that has no controllers.
+
+        Without systemd-machined, libvirt gives each container the group that
+        libvirtd itself is in.
+        """
+        group = Path(self.mount, "libvirtd")
+        group.mkdir()
+        (group / "cgroup.procs").write_text("0")
 
     def delegate(self) -> None:
         """Give the controllers to the groups below.
@@ -154,6 +168,11 @@ def hierarchies() -> Iterator[tuple[str, tuple[str, str]]]:
                     yield controllers, (root, mount)
 
 
+def unmount(mount: str) -> None:
+    """Unmount a hierarchy in our own mount namespace."""
+    subprocess.run(["umount", "--no-mtab", mount], check=True)
+
+
 def remount_all(cgroups: list[Cgroup]) -> None:
     """Make the groups the whole of what is seen below ``/sys/fs/cgroup``."""
     for cgroup in cgroups:
@@ -163,4 +182,4 @@ def remount_all(cgroups: list[Cgroup]) -> None:
         # that its containers must have, and cannot make its mount point.
         for controllers, (_, mount) in list(hierarchies()):
             if not controllers:
-                subprocess.run(["umount", mount], check=True)
+                unmount(mount)

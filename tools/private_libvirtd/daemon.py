@@ -17,11 +17,8 @@ LOG = Path("/var/log/libvirt/libvirtd.log")
 ANSWERS_WITHIN = 60.0
 
 
-def start() -> int:
-    """Start libvirtd and wait until it answers.
-
-    :returns: its process ID.
-    """
+def start() -> subprocess.Popen[bytes]:
+    """Start libvirtd and wait until it answers."""
     environment = {
         "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
         "LIBVIRT_DRIVER_DIR": str(choose_driver()),
@@ -51,7 +48,7 @@ def start() -> int:
                 + log_tail()
             )
         time.sleep(0.02)
-    return process.pid
+    return process
 
 
 def choose_driver() -> Path:

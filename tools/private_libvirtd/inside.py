@@ -45,7 +45,8 @@ def serve(plan: Plan) -> int:
         mount_state_directories()
         libvirtd = daemon.start()
         command = start(plan.command)
-        return supervise(command, libvirtd, plan.lifeline)
+        # Both are kept until here: an unused Popen reaps its process itself.
+        return supervise(command.pid, libvirtd.pid, plan.lifeline)
     finally:
         # A frozen process cannot be killed; the kernel would wait for it.
         for cgroup in plan.cgroups:
@@ -60,19 +61,17 @@ def mount_state_directories() -> None:
     # Profiles of a security module would go into the host's kernel.
     settings[Path("/etc/libvirt/lxc.conf")] = b'security_driver = "none"\n'
     for directory in filter(Path.is_dir, [*STATE_DIRECTORIES, BUS]):
-        argv = ["mount", "-t", "tmpfs", "-o", "mode=755", "private-libvirtd"]
-        subprocess.run([*argv, str(directory)], check=True)
+        argv = ["mount", "--no-mtab", "-t", "tmpfs", "-o", "mode=755"]
+        argv += ["private-libvirtd", str(directory)]
+        subprocess.run(argv, check=True)
     for path, content in settings.items():
         path.write_bytes(content)
 
 
-def start(command: list[str]) -> int:
-    """Start the command as the caller would.
-
-    :returns: its process ID.
-    """
+def start(command: list[str]) -> subprocess.Popen[bytes]:
+    """Start the command as the caller would."""
     try:
-        return subprocess.Popen(command).pid
+        return subprocess.Popen(command)
     except FileNotFoundError as err:
         raise PrivateLibvirtdError(str(err), 127) from err
     except OSError as err:
