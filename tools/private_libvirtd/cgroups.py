@@ -65,18 +65,6 @@ class Cgroup:
         subprocess.run(argv, check=True)
         if not self.controllers:
             self.delegate()
-        elif self.controllers.startswith("name="):
-            self.descend()
-
-    def descend(self) -> None:
-        """Leave the top of a hierarchy that has no controllers.
-
-        Without systemd-machined, libvirt gives each container the group that
-        libvirtd itself is in.
-        """
-        group = Path(self.mount, "libvirtd")
-        group.mkdir()
-        (group / "cgroup.procs").write_text("0")
 
     def delegate(self) -> None:
         """Give the controllers to the groups below.

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The installed program, as a user calls it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PROGRAM = Path(sys.executable).with_name("lxc-userns")
+LONGEST = 120.0
+
+BASE = 1_900_000_000
+COUNT = 65536
+ID_MAP = f"0:{BASE}:{COUNT}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a call gave."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        """What it printed, after it went well."""
+        assert (self.code, self.err) == (0, "")
+        return json.loads(self.out)
+
+    def error(self) -> str:
+        """Its one line of error, after it failed with exit code 1."""
+        assert self.code == 1, self
+        assert "Traceback" not in self.err
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("error: ")
+        return lines[0].removeprefix("error: ")
+
+
+def call(
+    *arguments: str | Path, prefix: Sequence[str] = (), **options: Any
+) -> Result:
+    """Call the program."""
+    done: subprocess.CompletedProcess[bytes] = subprocess.run(
+        [*prefix, PROGRAM, *arguments],
+        capture_output=True,
+        timeout=LONGEST,
+        **options,
+    )
+    return Result(
+        done.returncode,
+        done.stdout.decode(errors="surrogateescape"),
+        done.stderr.decode(errors="surrogateescape"),
+    )
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """The program with a configuration of its own."""
+
+    config: Path
+    state: Path
+    run: Path
+
+    @classmethod
+    def make(
+        cls, directory: Path, run: Path, extra: str = ""
+    ) -> "CommandLine":
+        """Write a configuration with ID maps."""
+        made = cls(directory / "test.conf", directory / "state", run)
+        made.config.write_text(
+            f"[libvirt]\nuid_maps = {ID_MAP}\ngid_maps = {ID_MAP}\n"
+            f"[lxc_userns]\nstate_path = {made.state}\n"
+            f"run_path = {made.run}\n{extra}"
+        )
+        return made
+
+    def __call__(self, *arguments: str | Path, **options: Any) -> Result:
+        """Call the program."""
+        return call("--config-file", self.config, *arguments, **options)
+
+    def json(self, *arguments: str | Path) -> Any:
+        """Call the program for JSON, which goes well."""
+        return self(*arguments, "-f", "json").json()
+
+    def mounts(self) -> list[str]:
+        """Where views are mounted."""
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        points = [line.split()[4] for line in lines]
+        return [each for each in points if each.startswith(f"{self.run}/")]

@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Busybox and Debian, booted whole, looked at from inside and outside."""
+
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import libvirt
+import pytest
+
+from tests.functional import images
+from tests.functional.command_line import BASE, COUNT, CommandLine
+from tests.functional.conftest import remove_tree
+
+pytestmark = pytest.mark.needs("containers")
+
+ALICE = 1000
+BOB = 1001
+#: States of a systemd that has come through.
+BOOTED = ("running", "degraded")
+
+
+@dataclass
+class Running:
+    """A running container, and its root filesystem as the host has it."""
+
+    cli: CommandLine
+    name: str
+    pid: int
+    rootfs: Path
+
+    def inside(
+        self, script: str, user: int = 0
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a shell script in the container.
+
+        It may do more than the container's own processes: it has all
+        capabilities of the container's user namespace.
+        """
+        argv = ["nsenter", "-t", str(self.pid), "-a", "-r", "-W", "/"]
+        argv += ["-S", str(user), "-G", str(user), "/bin/sh", "-c", script]
+        return subprocess.run(
+            argv,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            stdin=subprocess.DEVNULL,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        )
+
+    def ask(self, script: str, user: int = 0) -> str:
+        """What a script that goes well prints in the container."""
+        done = self.inside(script, user)
+        assert done.returncode == 0, (script, done)
+        return done.stdout.strip()
+
+    def refuse(self, script: str, reason: str, user: int = 0) -> None:
+        """Check that a script fails in the container, for a reason."""
+        done = self.inside(script, user)
+        assert done.returncode != 0, (script, done)
+        assert reason in done.stderr + done.stdout, (script, done)
+
+
+@pytest.fixture(scope="module")
+def cli(
+    libvirt_connection: libvirt.virConnect,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[CommandLine]:
+    """The program; its containers are destroyed at the end."""
+    run_path = Path(tempfile.mkdtemp(prefix="lxc-userns-", dir="/var/tmp"))
+    run_path.chmod(0o711)
+    made = CommandLine.make(tmp_path_factory.mktemp("cli"), run_path)
+    try:
+        yield made
+        for container in made.json("container", "list"):
+            made("container", "destroy", container["name"])
+        assert made.mounts() == []
+    finally:
+        remove_tree(run_path)
+
+
+def start(cli: CommandLine, name: str, rootfs: Path, *options: str) -> Running:
+    shown = cli.json("container", "run", name, "--rootfs", rootfs, *options)
+    return Running(cli, name, shown["init_pid"], rootfs)
+
+
+@pytest.fixture(scope="module")
+def busybox(
+    cli: CommandLine, tmp_path_factory: pytest.TempPathFactory
+) -> Running:
+    """Busybox, with its init as process 1."""
+    rootfs = tmp_path_factory.mktemp("busybox") / "rootfs"
+    images.make_busybox(rootfs)
+    return start(cli, "busybox", rootfs)
+
+
+def prepare_debian(rootfs: Path) -> None:
+    """Add users without passwords, an ACL and a ping without capability."""
+    with (rootfs / "etc/passwd").open("a") as stream:
+        stream.write(f"alice::{ALICE}:{ALICE}::/home/alice:/bin/sh\n")
+        stream.write(f"bob::{BOB}:{BOB}::/:/bin/sh\n")
+    with (rootfs / "etc/group").open("a") as stream:
+        stream.write(f"alice:x:{ALICE}:\nbob:x:{BOB}:\n")
+    shadow = rootfs / "etc/shadow"
+    lines = shadow.read_text().splitlines()
+    assert lines[0].startswith("root:*:")
+    shadow.write_text(
+        "\n".join(["root::19000:0:99999:7:::", *lines[1:]])
+        + "\nalice::19000:0:99999:7:::\nbob::19000:0:99999:7:::\n"
+    )
+    secret = rootfs / "root-only"
+    secret.write_text("for alice too\n")
+    secret.chmod(0o600)
+    run("setfacl", "-m", f"u:{ALICE}:r", secret)
+    ping = rootfs / "usr/bin/ping"
+    run("cp", ping, rootfs / "usr/bin/plain-ping")
+    run("setcap", "-q", "cap_net_raw+ep", ping)
+    ping.chmod(0o755)
+
+
+def run(*argv: str | Path) -> None:
+    subprocess.run(argv, check=True, timeout=60)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.1)
+
+
+def status(pid: int, key: str) -> str:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return line.partition(":")[2].strip()
+    raise AssertionError(key)
+
+
+@pytest.fixture(scope="module")
+def debian(
+    cli: CommandLine, tmp_path_factory: pytest.TempPathFactory
+) -> Running:
+    """Debian with sysvinit as process 1, booted to run level 2."""
+    rootfs = tmp_path_factory.mktemp("debian") / "rootfs"
+    images.unpack_debian("sysvinit", rootfs)
+    prepare_debian(rootfs)
+    # No getty has a terminal here; a marker tells that rc has come through.
+    (rootfs / "etc/inittab").write_text(
+        "id:2:initdefault:\n"
+        "si::sysinit:/etc/init.d/rcS\n"
+        "l2:2:wait:/etc/init.d/rc 2\n"
+        "up:2:once:/bin/touch /run-level-2\n"
+        "ca::ctrlaltdel:/sbin/shutdown -t1 -r now\n"
+    )
+    running = start(cli, "debian", rootfs)
+    wait_for((rootfs / "run-level-2").exists)
+    return running
+
+
+def test_debian_with_sysvinit_boots_whole(debian: Running) -> None:
+    assert debian.ask("readlink /proc/1/exe") == "/usr/sbin/init"
+    assert debian.ask("id -u; id -g").split() == ["0", "0"]
+    for kind in ("uid", "gid"):
+        seen = debian.ask(f"cat /proc/1/{kind}_map").split()
+        assert seen == ["0", str(BASE), str(COUNT)]
+    assert debian.ask("runlevel") == "N 2"
+    verified = debian.cli.json("rootfs", "verify", debian.rootfs)
+    assert verified["inodes"] > 5000
+    assert (verified["wrong"], verified["unmapped"]) == (0, 0)
+
+
+def test_debian_with_systemd_boots_whole(
+    cli: CommandLine, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    rootfs = tmp_path_factory.mktemp("systemd") / "rootfs"
+    images.unpack_debian("systemd", rootfs)
+    for unit in ("sys-kernel-debug.mount", "sys-kernel-tracing.mount"):
+        # The kernel mounts neither in a user namespace.
+        (rootfs / "etc/systemd/system" / unit).symlink_to("/dev/null")
+    running = start(cli, "systemd", rootfs, "--env", "container=lxc-libvirt")
+    state = "systemctl is-system-running"
+    wait_for(lambda: running.inside(state).stdout.strip() in BOOTED)
+    failed = running.ask("systemctl list-units --failed --no-legend")
+    assert (running.inside(state).stdout.strip(), failed) == ("running", "")
+    assert running.ask("readlink /proc/1/exe") == "/usr/lib/systemd/systemd"
+    assert cli("container", "stop", "systemd").code == 0
+    assert cli("container", "destroy", "systemd").code == 0
+
+
+def test_su_capabilities_and_acl_work_in_debian(debian: Running) -> None:
+    # Root only by a set-user-ID program.
+    assert debian.ask("stat -c '%u %a' /usr/bin/su") == "0 4755"
+    assert debian.ask("id -u", ALICE) == str(ALICE)
+    assert debian.ask("su -c 'id -u' root", ALICE) == "0"
+    # A raw socket only by a file capability.
+    assert "cap_net_raw" in debian.ask("getcap /usr/bin/ping")
+    probe = "ping -c 1 -W 5 127.0.0.1"
+    assert "1 received" in debian.ask(probe, ALICE)
+    debian.refuse(f"plain-{probe}", "missing cap_net_raw", ALICE)
+    # A file only by an ACL.
+    assert debian.ask("cat /root-only", ALICE) == "for alice too"
+    debian.refuse("cat /root-only", "Permission denied", BOB)
+    assert f"user:{BASE + ALICE}:r--" in subprocess.check_output(
+        ["getfacl", "-cnp", debian.rootfs / "root-only"], text=True
+    )
+
+
+def test_debian_installs_a_user_and_changes_owners(debian: Running) -> None:
+    debian.ask("useradd -m -u 4242 carol && chown -R carol:tty /home/carol")
+    st = (debian.rootfs / "home/carol").lstat()
+    assert (st.st_uid, st.st_gid) == (BASE + 4242, BASE + 5)
+    debian.ask("echo hello >/srv/greeting && chmod 640 /srv/greeting")
+    st = (debian.rootfs / "srv/greeting").lstat()
+    assert (st.st_uid, st.st_gid) == (BASE, BASE)
+    assert debian.ask("cat /srv/greeting") == "hello"
+
+
+def test_busybox_from_inside(busybox: Running) -> None:
+    assert busybox.ask("readlink /proc/1/exe") == "/bin/busybox"
+    assert busybox.ask("id -u; id -g").split() == ["0", "0"]
+    assert busybox.ask("/bin/su root -c 'id -u'", ALICE) == "0"
+    busybox.ask("echo text >/root/f; chown alice:tty /root/f; cat /root/f")
+    st = (busybox.rootfs / "root/f").lstat()
+    assert (st.st_uid, st.st_gid) == (BASE + ALICE, BASE + 5)
+    assert busybox.ask("stat -c %u:%g /root/f") == f"{ALICE}:5"
+
+
+def test_busybox_from_outside(busybox: Running) -> None:
+    assert status(busybox.pid, "Uid").split() == [str(BASE)] * 4
+    assert status(busybox.pid, "Gid").split() == [str(BASE)] * 4
+    ours = os.readlink("/proc/self/ns/user")
+    assert os.readlink(f"/proc/{busybox.pid}/ns/user") != ours
+
+
+def test_the_containers_root_is_nobody_to_the_hosts_files(
+    busybox: Running,
+) -> None:
+    canary = busybox.rootfs / "etc/canary"
+    canary.write_text("host\n")
+    canary.chmod(0o644)
+    secret = busybox.rootfs / "etc/secret"
+    secret.write_text("secret\n")
+    secret.chmod(0o600)
+    assert busybox.ask("stat -c %u /etc/canary") == "65534"
+    assert busybox.ask("cat /etc/canary") == "host"
+    busybox.refuse("echo x >>/etc/canary", "Permission denied")
+    busybox.refuse("chmod 666 /etc/canary", "not permitted")
+    busybox.refuse("chown root /etc/canary", "not permitted")
+    busybox.refuse("cat /etc/secret", "Permission denied")
+    assert canary.read_text() == "host\n"
+    st = canary.stat()
+    assert (st.st_uid, st.st_mode & 0o777) == (0, 0o644)
+
+
+def test_the_containers_root_cannot_write_the_hosts_cgroups(
+    busybox: Running,
+) -> None:
+    files = busybox.ask("find /sys/fs/cgroup -type f").split()
+    assert "/sys/fs/cgroup/memory/memory.limit_in_bytes" in files
+    # Opening it to append is what it takes, and harms nothing.
+    writable = busybox.ask(
+        "for f in $(find /sys/fs/cgroup -type f); do "
+        "(: >>$f) 2>/dev/null && echo $f; done; true"
+    ).split()
+    # libvirt 9 gives a container the top of the hierarchy that controls
+    # nothing, for a systemd in it. Here that is the top of this run's own
+    # part of it; see "host check" for elsewhere.
+    given = "/sys/fs/cgroup/systemd/"
+    assert [path for path in writable if not path.startswith(given)] == []
+    limit = "/sys/fs/cgroup/memory/memory.limit_in_bytes"
+    busybox.refuse(f"echo 1 >{limit}", "denied")
+    busybox.refuse("mkdir /sys/fs/cgroup/memory/made", "denied")
+
+
+def test_the_containers_root_cannot_signal_host_processes(
+    busybox: Running,
+) -> None:
+    with subprocess.Popen(["sleep", "600"]) as victim:
+        try:
+            busybox.refuse(f"kill -9 {victim.pid}", "No such process")
+            # Everybody it can see but itself and process 1.
+            busybox.inside("kill -9 -1")
+            # With the host's process table in sight, it still may not.
+            bound = busybox.inside("ls /proc")
+            assert str(victim.pid) not in bound.stdout.split()
+            argv = ["setpriv", "--reuid", str(BASE), "--regid", str(BASE)]
+            argv += ["--clear-groups", "kill", "-9", str(victim.pid)]
+            done = subprocess.run(argv, capture_output=True, text=True)
+            assert done.returncode != 0
+            assert "not permitted" in done.stderr
+            assert victim.poll() is None
+        finally:
+            victim.send_signal(signal.SIGKILL)
+
+
+def test_stop_and_start_do_not_walk_the_tree(debian: Running) -> None:
+    cli = debian.cli
+    # Would be shifted if anybody came by.
+    stray = debian.rootfs / "usr/share/stray"
+    stray.write_text("of the host\n")
+    os.chown(stray, 0, 0)
+    assert cli("container", "stop", "debian").code == 0
+    again = cli.json("container", "start", "debian")
+    assert again["init_pid"] != debian.pid
+    assert stray.lstat().st_uid == 0
+    found = cli("rootfs", "verify", debian.rootfs, "-f", "json")
+    assert found.code == 1
+    assert "stray" in found.err + found.out
