@@ -84,8 +84,10 @@ def _parse_line(number: int, line: str) -> SubordinateRange | MalformedLine:
         return MalformedLine(
             number, line, "start and count have to be decimal integers"
         )
-    if len(start.lstrip("0")) != len(start) and start != "0":
-        return MalformedLine(number, line, "start has a leading zero")
+    if any(field != "0" and field.startswith("0") for field in fields[1:]):
+        return MalformedLine(
+            number, line, "start and count must have no leading zero"
+        )
     if not 1 <= int(count) <= ID_LIMIT - int(start):
         return MalformedLine(
             number, line, f"IDs have to lie in 0..{ID_LIMIT - 1}"

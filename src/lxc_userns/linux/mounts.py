@@ -8,8 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-from lxc_userns.linux import libc
+from typing import NoReturn
 
 MS_NODEV = 0x4
 MS_REMOUNT = 0x20
@@ -19,15 +18,20 @@ UMOUNT_NOFOLLOW = 0x8
 
 _KEPT = os.ST_RDONLY | os.ST_NOSUID | os.ST_NOEXEC
 
-_mount = libc.function(
-    "mount",
+# Item access gives function objects of our own: nobody else's prototypes.
+_libc = ctypes.CDLL(None, use_errno=True)
+_mount = _libc["mount"]
+_mount.restype = ctypes.c_int
+_mount.argtypes = (
     ctypes.c_char_p,
     ctypes.c_char_p,
     ctypes.c_char_p,
     ctypes.c_ulong,
     ctypes.c_void_p,
 )
-_umount2 = libc.function("umount2", ctypes.c_char_p, ctypes.c_int)
+_umount2 = _libc["umount2"]
+_umount2.restype = ctypes.c_int
+_umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
@@ -90,7 +94,8 @@ def unmount(parent: int, name: str, *, lazy: bool = False) -> None:
     # A descriptor of the mount itself would keep it busy.
     path = f"/proc/self/fd/{parent}/{name}"
     flags = UMOUNT_NOFOLLOW | (MNT_DETACH if lazy else 0)
-    _umount2(os.fsencode(path), flags)
+    if _umount2(os.fsencode(path), flags) < 0:
+        _fail(name)
 
 
 def mount_id(fd: int) -> int:
@@ -136,4 +141,10 @@ def _open(parent: int, name: str) -> int:
 
 def _call_mount(source: int, target: int, flags: int) -> None:
     paths = [f"/proc/self/fd/{fd}".encode() for fd in (source, target)]
-    _mount(*paths, None, flags, None)
+    if _mount(*paths, None, flags, None) < 0:
+        _fail(os.readlink(f"/proc/self/fd/{target}"))
+
+
+def _fail(path: str) -> NoReturn:
+    number = ctypes.get_errno()
+    raise OSError(number, os.strerror(number), path)

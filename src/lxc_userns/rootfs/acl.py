@@ -51,8 +51,6 @@ def translate(
     ]
     if entries == old:
         return value
-    # acl(5) and setfacl keep entries of a tag sorted by qualifier.
-    entries.sort(key=lambda entry: (entry[0], entry[2]))
     return _HEADER.pack(_VERSION) + b"".join(
         _ENTRY.pack(*entry) for entry in entries
     )

@@ -63,6 +63,21 @@ def _read(fd: int, size: int) -> bytes:
     return data
 
 
+def wait(*fds: int, timeout: float | None = None) -> set[int]:
+    """Wait until one of some descriptors can be read, or has ended.
+
+    :param timeout: seconds after which to give up, None for never.
+    :returns: those that can be read.
+    """
+    # select() takes none above 1023, which a compute service may well have.
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return {
+        fd for fd, _ in poll.poll(None if timeout is None else timeout * 1000)
+    }
+
+
 class Queue:
     """Directories that wait for a worker, as paths below the root.
 
@@ -86,7 +101,7 @@ class Queue:
         return self._put(_DIRECTORY + trail)
 
     def put_quit(self) -> None:
-        """Tell one worker that all is done."""
+        """Tell all workers that all is done."""
         self._put(_QUIT)
 
     def get(self, parent: int) -> bytes | None:
@@ -96,14 +111,17 @@ class Queue:
         :raises EOFError: if it did.
         """
         while True:
-            ready, _, _ = select.select([self._read, parent], [], [])
-            if parent in ready:
+            if parent in wait(self._read, parent):
                 raise EOFError
             try:
                 packet = os.read(self._read, _PACKET)
             except BlockingIOError:
                 continue  # Another worker was faster.
-            return None if packet == _QUIT else packet[1:]
+            if packet == _QUIT:
+                # For the next worker: a pipe has no room for one for each.
+                self.put_quit()
+                return None
+            return packet[1:]
 
     def _put(self, packet: bytes) -> bool:
         if len(packet) > _PACKET:

@@ -11,11 +11,10 @@ they notice by a closed pipe.
 from __future__ import annotations
 
 import os
-import select
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +78,7 @@ class Task:
     root: int
     step: Pass
     acts: bool
-    left: Mapping[int, bytes]
+    left: Mapping[int, Sequence[bytes]]
     workers: int
 
 
@@ -132,8 +131,7 @@ class _Crew:
             self._read_reports()
             if progress is not None:
                 progress(self._walked)
-        for _ in self._outputs:
-            self._queue.put_quit()
+        self._queue.put_quit()
         return [self._result(output) for output in self._outputs]
 
     def _start_thread(self) -> None:
@@ -189,9 +187,7 @@ class _Crew:
         }
 
     def _read_reports(self) -> None:
-        ready, _, _ = select.select(
-            [self._reports, *self._outputs], [], [], _TICK
-        )
+        ready = channel.wait(self._reports, *self._outputs, timeout=_TICK)
         for output in self._outputs:
             if output in ready:
                 # It has more to say than reports only when it fails.

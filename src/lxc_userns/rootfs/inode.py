@@ -14,6 +14,7 @@ elsewhere by a rename.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -22,13 +23,13 @@ from lxc_userns.rootfs import acl, capability
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from lxc_userns.rootfs.owners import Owners
 
 #: Mode and capability to restore; on inodes whose chown is under way.
 PENDING = "trusted.lxc_userns.pending"
-#: Prefix, with an inode number, of notes on the root directory.
+#: Prefix, with inode and device number, of notes on the root directory.
 FLAGGED = "trusted.lxc_userns.flagged."
 
 _READ = (acl.ACCESS, acl.DEFAULT, capability.NAME, PENDING)
@@ -138,49 +139,61 @@ class Flagged:
     :param left: notes that an interrupted run has left, by inode number.
     """
 
-    def __init__(self, root: int, left: Mapping[int, bytes]) -> None:
+    def __init__(self, root: int, left: Mapping[int, Sequence[bytes]]) -> None:
         self._root = root
-        self.left = dict(left)
+        self.left = left
 
     def apply(self, path: str, st: os.stat_result, change: Change) -> None:
         """Make a planned change, around the inode's flags if need be.
 
         :raises OSError: as the kernel says.
         """
-        flags = self._take_left(st)
+        flags = self._flags_left(st)
         try:
-            if flags is None:
+            if not flags:
                 apply(path, change)
                 return
         except PermissionError:
-            flags = _get_flags(path, st)
-            if not flags & _FLAGS:
+            flags = _get_flags(path, st) & _FLAGS
+            if not flags:
                 raise
-        note = f"{FLAGGED}{st.st_ino}"
+        others = _get_flags(path, st) & ~_FLAGS
+        # Each btrfs subvolume counts its inodes from the start, and is a
+        # device of its own; after a crash it may be another device.
+        note = f"{FLAGGED}{st.st_ino}.{st.st_dev}"
         os.setxattr(self._root, note, _encode_flags(flags, st))
-        _set_flags(path, flags & ~_FLAGS)
+        _set_flags(path, others)
         try:
             apply(path, change)
         finally:
-            _set_flags(path, flags)
+            _set_flags(path, others | flags)
         os.removexattr(self._root, note)
 
-    def _take_left(self, st: os.stat_result) -> int | None:
-        note = self.left.pop(st.st_ino, None)
-        if note is None:
-            return None
-        flags, same = _decode_flags(note, st)
-        return flags if same else None
+    def _flags_left(self, st: os.stat_result) -> int:
+        if not _can_have_flags(st):
+            return 0
+        for note in self.left.get(st.st_ino, ()):
+            flags = _decode_flags(note, st)
+            if flags:
+                return flags
+        return 0
 
 
-def read_left(root: int) -> dict[int, bytes]:
+def read_left(root: int) -> dict[int, list[bytes]]:
     """The notes that an interrupted run has left on the root directory."""
-    names = [n for n in os.listxattr(root) if n.startswith(FLAGGED)]
-    return {
-        int(name.removeprefix(FLAGGED)): os.getxattr(root, name)
-        for name in names
-        if name.removeprefix(FLAGGED).isdecimal()
-    }
+    left: dict[int, list[bytes]] = {}
+    for name in os.listxattr(root):
+        number = name.removeprefix(FLAGGED).partition(".")[0]
+        if name.startswith(FLAGGED) and number.isdecimal():
+            left.setdefault(int(number), []).append(os.getxattr(root, name))
+    return left
+
+
+def forget_left(root: int) -> None:
+    """Remove these notes: the rest is on inodes that are no longer there."""
+    for name in os.listxattr(root):
+        if name.startswith(FLAGGED):
+            os.removexattr(root, name)
 
 
 def read_xattrs(path: str) -> dict[str, bytes]:
@@ -188,8 +201,22 @@ def read_xattrs(path: str) -> dict[str, bytes]:
 
     :param path: ``/proc/self/fd/N``.
     """
-    there = os.listxattr(path)
-    return {name: os.getxattr(path, name) for name in _READ if name in there}
+    try:
+        there = os.listxattr(path)
+    except OSError as err:
+        # XFS and btrfs let a list grow beyond what the kernel hands out.
+        if err.errno != errno.E2BIG:
+            raise
+        there = list(_READ)
+    found = {}
+    for name in _READ:
+        if name in there:
+            try:
+                found[name] = os.getxattr(path, name)
+            except OSError as err:
+                if err.errno != errno.ENODATA:
+                    raise
+    return found
 
 
 def _encode_pending(mode: int | None, caps: bytes | None) -> bytes:
@@ -200,11 +227,17 @@ def _encode_pending(mode: int | None, caps: bytes | None) -> bytes:
 def _decode_pending(value: bytes | None) -> tuple[int | None, bytes | None]:
     if value is None:
         return None, None
-    octal, caps = value.decode("ascii").split(" ")
-    return (
-        None if octal == "-" else int(octal, 8) & 0o7777,
-        None if caps == "-" else bytes.fromhex(caps),
-    )
+    try:
+        octal, caps = value.decode("ascii").split(" ")
+        return (
+            None if octal == "-" else int(octal, 8) & 0o7777,
+            None if caps == "-" else bytes.fromhex(caps),
+        )
+    except ValueError as err:
+        # Never ours, as the kernel writes an attribute whole.
+        raise OSError(
+            errno.EBADMSG, f"attribute {PENDING} is malformed; remove it"
+        ) from err
 
 
 # The modification time and the size tell whether an inode number found again
@@ -213,25 +246,28 @@ def _encode_flags(flags: int, st: os.stat_result) -> bytes:
     return f"{flags:x} {st.st_mtime_ns} {st.st_size}".encode()
 
 
-def _decode_flags(value: bytes, st: os.stat_result) -> tuple[int, bool]:
-    flags, mtime, size = value.decode("ascii").split(" ")
-    return int(flags, 16), (int(mtime), int(size)) == (
-        st.st_mtime_ns,
-        st.st_size,
-    )
+def _decode_flags(value: bytes, st: os.stat_result) -> int:
+    """The flags of a note, 0 if it is on another file, or malformed."""
+    try:
+        flags, mtime, size = value.split(b" ")
+        if (int(mtime), int(size)) == (st.st_mtime_ns, st.st_size):
+            return int(flags, 16) & _FLAGS
+    except ValueError:
+        pass
+    return 0
 
 
-def _open_for_flags(path: str, st: os.stat_result) -> int:
+def _can_have_flags(st: os.stat_result) -> bool:
     # The flags need a real descriptor. Only a regular file or directory is
     # opened, through a descriptor that has shown it to be one: opening
     # anything else could block or wake a device.
-    if not (stat.S_ISREG(st.st_mode) or stat.S_ISDIR(st.st_mode)):
-        raise PermissionError(1, "a special file refuses the change", path)
-    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return stat.S_ISREG(st.st_mode) or stat.S_ISDIR(st.st_mode)
 
 
 def _get_flags(path: str, st: os.stat_result) -> int:
-    fd = _open_for_flags(path, st)
+    if not _can_have_flags(st):
+        return 0
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         return inode_flags.get(fd)
     except OSError:

@@ -11,13 +11,11 @@ from lxc_userns.idmap import NOBODY_ID, IdMaps
 from lxc_userns.rootfs import channel, crew, inode
 from lxc_userns.rootfs.crew import Progress, Task, Walked
 from lxc_userns.rootfs.owners import Ids, Owners
-from lxc_userns.rootfs.state import State, Work
-from lxc_userns.rootfs.translation import Pass, Translation, find_transit
+from lxc_userns.rootfs.state import POLICIES, State, Work
+from lxc_userns.rootfs.translation import Pass, Translation
 from lxc_userns.rootfs.tree import Tree, open_tree
 
 Path = str | os.PathLike[str]
-
-POLICIES = ("keep", "nobody", "error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +214,7 @@ class _Job:
         report = None
         if state.work is not None:
             report, state = self._work(state, state.work)
-        if self._is_done(state, maps):
+        if self._is_done(state, maps, unmapped):
             return report or _known(state)
         report, _ = self._work(state, self._begin(state, maps, unmapped))
         return report
@@ -225,9 +223,13 @@ class _Job:
         """Walk the tree and change nothing."""
         return self._walk(step, acts=False)
 
-    def _is_done(self, state: State, maps: IdMaps | None) -> bool:
+    def _is_done(
+        self, state: State, maps: IdMaps | None, unmapped: str
+    ) -> bool:
         if state.maps != maps or maps is None:
             return state.maps == maps
+        if state.unmapped and unmapped != "keep":
+            return False  # An earlier shift has kept them.
         # The root directory changes last, so that somebody who has chowned
         # the whole tree since shows in it.
         st = os.fstat(self.tree.fd)
@@ -248,10 +250,7 @@ class _Job:
         return Work(maps, unmapped, transit)
 
     def _find_transit(self, translation: Translation, walked: Walked) -> int:
-        transit = find_transit(
-            (translation.uid_segments, translation.gid_segments),
-            walked.blocks,
-        )
+        transit = translation.find_transit(walked.blocks)
         if transit is None:
             raise RootfsError(
                 self.tree.path,
@@ -271,18 +270,18 @@ class _Job:
             self.tree.write_state(replace(state, work=work))
             walked = self._walk(passes[number], acts=True)
         self.tree.forget_flagged()
-        return _report(walked), self._finish(work.maps, walked)
+        return _report(walked), self._finish(work, walked)
 
-    def _finish(self, maps: IdMaps | None, walked: Walked) -> State:
-        if maps is None:
+    def _finish(self, work: Work, walked: Walked) -> State:
+        if work.maps is None:
             self.tree.forget()
             return State()
         st = os.fstat(self.tree.fd)
         state = State(
-            maps,
+            work.maps,
             None,
             walked.inodes,
-            walked.unmapped,
+            0 if work.unmapped == "nobody" else walked.unmapped,
             (st.st_uid, st.st_gid),
         )
         self.tree.write_state(state)

@@ -14,9 +14,12 @@ from typing import Any
 
 from lxc_userns.exceptions import IdMapError
 from lxc_userns.idmap import IdMap, IdMaps
+from lxc_userns.rootfs.translation import Translation
 
 #: Name of the attribute.
 STATE = "trusted.lxc_userns.state"
+#: What becomes of owners that the maps do not cover.
+POLICIES = ("keep", "nobody", "error")
 _VERSION = 1
 
 
@@ -55,6 +58,18 @@ class State:
     unmapped: int = 0
     owner: tuple[int, int] | None = None
 
+    def __post_init__(self) -> None:
+        work = self.work
+        if work is None:
+            return
+        if work.unmapped not in POLICIES:
+            raise ValueError(f"policy {work.unmapped!r} is not known")
+        passes = Translation(self.maps, work.maps, work.unmapped).passes(
+            work.transit
+        )
+        if work.step not in range(len(passes)):
+            raise ValueError(f"there is no pass {work.step}")
+
     def encode(self) -> bytes:
         """The value of the attribute."""
         work = self.work and {
@@ -90,7 +105,13 @@ class State:
                 int(value["unmapped"]),
                 _decode_owner(value["owner"]),
             )
-        except (KeyError, TypeError, IdMapError) as err:
+        except (
+            KeyError,
+            TypeError,
+            IdMapError,
+            OverflowError,
+            RecursionError,
+        ) as err:
             raise ValueError(f"malformed: {err}") from err
 
 

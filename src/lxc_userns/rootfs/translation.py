@@ -20,11 +20,19 @@ BLOCK = 65536
 
 @dataclass(frozen=True, slots=True, order=True)
 class Segment:
-    """IDs ``source..source+count-1`` become ``target..``."""
+    """IDs ``source..source+count-1`` become ``target..``.
+
+    :raises ValueError: if there are none, or they pass 4294967294.
+    """
 
     source: int
     target: int
     count: int
+
+    def __post_init__(self) -> None:
+        for ids in (self.sources, self.targets):
+            if not (ids and ids.start >= 0 and ids.stop <= ID_LIMIT):
+                raise ValueError(f"{self}: these are no IDs")
 
     @property
     def sources(self) -> range:
@@ -53,6 +61,15 @@ class Table:
     segments: Segments
     final: tuple[range, ...] = ()
     nobody: int | None = None
+
+    @property
+    def is_idempotent(self) -> bool:
+        """Whether doing it twice is the same as once."""
+        nobody = self.nobody
+        return is_idempotent(self.segments) and (
+            nobody is None
+            or not any(nobody in each.sources for each in self.segments)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,18 +158,22 @@ def is_idempotent(segments: Segments) -> bool:
 
 
 def find_transit(
-    kinds: Iterable[Segments], used_blocks: Iterable[int]
+    kinds: Iterable[Segments],
+    used_blocks: Iterable[int],
+    reserved: Iterable[range] = (),
 ) -> int | None:
     """Where a transit range can lie.
 
     :param kinds: the segments for user IDs, and those for group IDs.
     :param used_blocks: the blocks of 65536 IDs in which an ID was found on
         disk, as ``ID // 65536``.
+    :param reserved: other IDs that it must not hold.
     :returns: the first ID, as high as possible; None if there is no room.
     """
     kinds = list(kinds)
     size = max(sum(each.count for each in kind) for kind in kinds)
     taken = [range(b * BLOCK, (b + 1) * BLOCK) for b in used_blocks]
+    taken += reserved
     taken += [ids for k in kinds for s in k for ids in (s.sources, s.targets)]
     free = _subtract(range(ID_LIMIT), taken)
     fitting = [each for each in free if len(each) >= size]
@@ -202,10 +223,8 @@ class Translation:
     @property
     def needs_transit(self) -> bool:
         """Whether an owner alone cannot tell if it was translated."""
-        return not (
-            is_idempotent(self.uid_segments)
-            and is_idempotent(self.gid_segments)
-        )
+        direct = self.direct()
+        return not (direct.uid.is_idempotent and direct.gid.is_idempotent)
 
     def direct(self) -> Pass:
         """All in one pass."""
@@ -223,6 +242,15 @@ class Translation:
         return (
             Pass(Table(uid_to), Table(gid_to)),
             self._last(uid_on, gid_on),
+        )
+
+    def find_transit(self, used_blocks: Iterable[int]) -> int | None:
+        """Where a transit range for this can lie; see :func:`find_transit`."""
+        direct = self.direct()
+        return find_transit(
+            (self.uid_segments, self.gid_segments),
+            used_blocks,
+            (*direct.uid.final, *direct.gid.final),
         )
 
     def remaining(self, transit: int | None, step: int) -> Pass:

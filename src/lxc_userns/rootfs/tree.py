@@ -73,14 +73,13 @@ class Tree:
 
     def forget(self) -> None:
         """Remove the notes of all shifts."""
-        for name in os.listxattr(self.fd):
-            if name == STATE or name.startswith(inode.FLAGGED):
-                os.removexattr(self.fd, name)
+        inode.forget_left(self.fd)
+        if STATE in os.listxattr(self.fd):
+            os.removexattr(self.fd, STATE)
 
     def forget_flagged(self) -> None:
         """Remove notes on inodes that are no longer there."""
-        for number in inode.read_left(self.fd):
-            os.removexattr(self.fd, f"{inode.FLAGGED}{number}")
+        inode.forget_left(self.fd)
 
     def check_unflagged(self) -> None:
         """Refuse an immutable root directory: it could keep no notes.

@@ -9,6 +9,7 @@ worker process, which has its working directory for itself.
 
 from __future__ import annotations
 
+import errno
 import os
 from itertools import islice
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 _LARGE = 1 << 20
 #: Names held in memory for a large directory.
 _BATCH = 4096
+#: Directories of one walk that are held open, unless they are large.
+_MOST_OPEN = 64
 #: Longest path, in characters, at which a subdirectory is handed on.
 _TRAIL = 1000
 _OPEN = (
@@ -47,14 +50,27 @@ class _Frame:
 
     :param fd: its descriptor, owned by the frame.
     :param size: its size in bytes.
+    :param depth: how many directories it is below where the walk began.
     :param trail: its path below the root, for handing subdirectories on;
         None if that is too long.
     """
 
-    __slots__ = ("_batches", "_size", "_trail", "fd", "subdirs")
+    __slots__ = (
+        "_batches",
+        "_identity",
+        "_size",
+        "_trail",
+        "depth",
+        "fd",
+        "subdirs",
+    )
 
-    def __init__(self, fd: int, size: int, trail: bytes | None) -> None:
+    def __init__(
+        self, fd: int, size: int, depth: int, trail: bytes | None
+    ) -> None:
         self.fd = fd
+        self.depth = depth
+        self._identity: tuple[int, int] | None = None
         self._size = size
         self._trail = trail
         self.subdirs: list[tuple[bytes, int]] = []
@@ -97,7 +113,38 @@ class _Frame:
     def close(self) -> None:
         """Close the directory."""
         self._batches = None
-        os.close(self.fd)
+        if self._identity is None:
+            os.close(self.fd)
+
+    def set_aside(self) -> None:
+        """Do without the descriptor while directories below are walked."""
+        if self._batches is None and self._identity is None:
+            self._identity = _identify(self.fd)
+            os.close(self.fd)
+
+    def take_up(self, below: _Frame) -> None:
+        """Have a descriptor again, by the way up from a directory below.
+
+        :raises OSError: if a directory on the way was moved.
+        """
+        if self._identity is None:
+            return
+        fd = os.dup(below.fd)
+        for _ in range(below.depth - self.depth):
+            try:
+                parent = open_directory("..", dir_fd=fd)
+            finally:
+                os.close(fd)
+            fd = parent
+        if _identify(fd) != self._identity:
+            os.close(fd)
+            raise OSError(errno.ESTALE, "moved while it was walked")
+        self.fd, self._identity = fd, None
+
+
+def _identify(fd: int) -> tuple[int, int]:
+    st = os.fstat(fd)
+    return st.st_dev, st.st_ino
 
 
 class Walk:
@@ -108,7 +155,7 @@ class Walk:
     """
 
     def __init__(self, fd: int, trail: bytes = b"") -> None:
-        self._stack = [_Frame(fd, os.fstat(fd).st_size, trail)]
+        self._stack = [_Frame(fd, os.fstat(fd).st_size, 0, trail)]
         self._noatime = bool(os.fstatvfs(fd).f_flag & os.ST_NOATIME)
 
     def __iter__(
@@ -153,10 +200,17 @@ class Walk:
             # Left before the last subdirectory is entered, so that a chain
             # of thousands of directories needs no descriptor for each.
             self._stack.pop()
-            frame.close()
+            try:
+                if below is None and self._stack:
+                    self._stack[-1].take_up(frame)
+            finally:
+                frame.close()
         if below is None:
             return False
         self._stack.append(below)
+        if len(self._stack) > _MOST_OPEN:
+            # A directory with two in it, one of them with two, and so on.
+            self._stack[-_MOST_OPEN].set_aside()
         return True
 
     @staticmethod
@@ -165,7 +219,7 @@ class Walk:
             fd = open_directory(name, dir_fd=frame.fd)
         except FileNotFoundError:
             return None
-        return _Frame(fd, size, frame.trail_to(name))
+        return _Frame(fd, size, frame.depth + 1, frame.trail_to(name))
 
     def share(self, give: Callable[[bytes], bool]) -> None:
         """Offer a subdirectory, as near to the root as can be, to another.

@@ -91,6 +91,7 @@ class Worker:
         lchown = os.lchown if self._acts else self._find_owner
         owners, left = self._owners, self._flagged.left
         others = still = 0
+        uid = gid = None
         for name in names:
             try:
                 st = lstat(name)
@@ -109,12 +110,17 @@ class Worker:
                 if left and st.st_ino in left:
                     others += self._visit_special(name)
                     continue
-                owner = owners[st.st_uid, st.st_gid]
-                if owner.moves:
-                    lchown(name, owner.uid, owner.gid)
+                if st.st_uid != uid or st.st_gid != gid:
+                    # Most inodes have the owner of the one before.
+                    uid, gid = st.st_uid, st.st_gid
+                    owner = owners[uid, gid]
+                    new_uid, new_gid = owner.uid, owner.gid
+                    moves, mapped = owner.moves, owner.mapped
+                if moves:
+                    lchown(name, new_uid, new_gid)
                 else:
                     still += 1
-                if not owner.mapped:
+                if not mapped:
                     self._unmapped += 1
             except OSError:
                 # Gone, or immutable, or what the kernel will say again.

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What several commands need."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from cliff.command import Command
+from oslo_config import cfg
+
+from lxc_userns import conf as options
+from lxc_userns import config_check
+from lxc_userns.cli.main import PROGRAM
+from lxc_userns.exceptions import ConfigError, IdMapError
+from lxc_userns.idmap import IdMap, IdMaps
+
+if TYPE_CHECKING:
+    from lxc_userns.manager import UserNamespaceManager
+
+
+class ConfiguredCommand(Command):
+    """A command that reads the configuration.
+
+    Its exit code is 0, or 1 once :attr:`failed` is set.
+    """
+
+    failed = False
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        """Run it."""
+        return super().run(parsed_args) or int(self.failed)
+
+    @cached_property
+    def conf(self) -> cfg.ConfigOpts:
+        """The configuration; its values may still be wrong."""
+        return load_conf(self.app.options.config_file)
+
+    @cached_property
+    def manager(self) -> UserNamespaceManager:
+        """The manager of this configuration."""
+        from lxc_userns import guest
+        from lxc_userns.manager import UserNamespaceManager
+
+        guest.silence()
+        return UserNamespaceManager(self.conf)
+
+    def option(self, name: str) -> Any:
+        """The value of an option of ours.
+
+        :raises ConfigError: if it cannot be used.
+        """
+        return config_check.option(self.conf, name)
+
+    def id_maps(self, parsed_args: argparse.Namespace) -> IdMaps:
+        """The ID maps of the command line, or else of the configuration.
+
+        :raises ConfigError: if there are none in either, or bad ones.
+        """
+        given = given_id_maps(parsed_args)
+        if given is not None:
+            return given
+        configured = options.load_id_maps(self.conf)
+        if configured is None:
+            raise ConfigError(
+                "--uid-map, --gid-map",
+                "",
+                "are needed: [libvirt] uid_maps and gid_maps are empty",
+            )
+        return configured
+
+
+def load_conf(files: list[str] | None) -> cfg.ConfigOpts:
+    """Read the configuration.
+
+    :param files: files instead of the usual ones.
+    :raises ConfigError: if a file is missing or malformed.
+    """
+    conf = cfg.ConfigOpts()
+    options.register_opts(conf)
+    try:
+        conf([], project=PROGRAM, prog=PROGRAM, default_config_files=files)
+    except (cfg.Error, OSError, UnicodeDecodeError) as err:
+        names = ", ".join(files or conf.default_config_files or ())
+        raise ConfigError("--config-file", names, str(err)) from err
+    return conf
+
+
+def add_map_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--uid-map`` and ``--gid-map``."""
+    for kind in ("user", "group"):
+        parser.add_argument(
+            f"--{kind[0]}id-map",
+            metavar="MAP",
+            help=f"ID map for {kind} IDs, guest:host:count,... (default: "
+            "the configuration's); both maps are given or neither.",
+        )
+
+
+def given_id_maps(parsed_args: argparse.Namespace) -> IdMaps | None:
+    """The ID maps of the command line, None if it has none.
+
+    :raises ConfigError: if they are bad, or one is missing.
+    """
+    texts = {
+        "--uid-map": parsed_args.uid_map,
+        "--gid-map": parsed_args.gid_map,
+    }
+    missing = [name for name, text in texts.items() if text is None]
+    if len(missing) == len(texts):
+        return None
+    if missing:
+        raise ConfigError(missing[0], "", "is needed beside the other map")
+    uid, gid = (_parse_map(name, text) for name, text in texts.items())
+    try:
+        return IdMaps(uid, gid)
+    except IdMapError as err:
+        raise ConfigError("--gid-map", err.value, err.reason) from err
+
+
+def _parse_map(option: str, text: str) -> IdMap:
+    try:
+        return IdMap.parse(text)
+    except IdMapError as err:
+        raise ConfigError(option, err.value, err.reason) from err
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int], None] | None]:
+    """Show progress on a terminal.
+
+    :param what: what is done, for the bar's left.
+    :returns: what to call with the number of inodes so far, None if nobody
+        would see it.
+    """
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(desc=what, unit=" inodes", leave=False) as bar:
+
+        def show(inodes: int) -> None:
+            # It starts again for another walk over the tree.
+            bar.n = inodes
+            bar.refresh()
+
+        yield show

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``lxc-userns container``: whole containers."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from cliff.lister import Lister
+from cliff.show import ShowOne
+
+from lxc_userns.cli.base import ConfiguredCommand, progress_bar
+from lxc_userns.exceptions import ConfigError
+
+if TYPE_CHECKING:
+    from lxc_userns.containers import Container, Containers
+    from lxc_userns.domain import Interface
+
+Shown = tuple[tuple[str, ...], tuple[Any, ...]]
+
+_DEFAULT_TIMEOUT = 10.0
+
+
+class _ContainerCommand(ConfiguredCommand):
+    @cached_property
+    def containers(self) -> Containers:
+        from lxc_userns.containers import Containers
+
+        return Containers(self.manager)
+
+
+class _OnOne(_ContainerCommand):
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "name", metavar="NAME", help="Name of the container."
+        )
+        return parser
+
+
+class _ShowsOne(_OnOne, ShowOne):
+    def show(self, name: str) -> Shown:
+        return _show(self.containers.show(name))
+
+
+def _show(container: Container) -> Shown:
+    maps = container.id_maps
+    fields = {
+        "name": container.name,
+        "uuid": container.uuid,
+        "state": container.state,
+        "mode": container.mode,
+        "strategy": container.strategy,
+        "rootfs": container.rootfs,
+        "view": container.view,
+        "init_pid": container.init_pid,
+        "uid_map": None if maps is None else str(maps.uid),
+        "gid_map": None if maps is None else str(maps.gid),
+    }
+    return tuple(fields), tuple(fields.values())
+
+
+class Run(_ShowsOne):
+    """Make a container and start it.
+
+    Its root filesystem is shifted on disk first, for the configured ID maps.
+    What runs is compared with them, and destroyed if it differs.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add what a container is made of."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "--rootfs",
+            required=True,
+            metavar="DIR",
+            help="Directory with its root filesystem.",
+        )
+        parser.add_argument(
+            "--init",
+            default="/sbin/init",
+            metavar="CMD",
+            help="Program to start in it, with arguments as a shell would "
+            "split them (default: %(default)s).",
+        )
+        _add_limits(parser)
+        _add_surroundings(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
+        """Run it."""
+        from lxc_userns.containers import ContainerSpec
+
+        spec = ContainerSpec(
+            parsed_args.name,
+            parsed_args.rootfs,
+            _split_init(parsed_args.init),
+            parsed_args.memory,
+            parsed_args.vcpus,
+            dict(map(_split_variable, parsed_args.env)),
+            _interfaces(parsed_args.network),
+        )
+        with progress_bar("shift") as progress:
+            self.containers.run(spec, progress)
+        return self.show(spec.name)
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--memory",
+        type=int,
+        default=512,
+        metavar="MIB",
+        help="Memory in MiB (default: %(default)s).",
+    )
+    parser.add_argument(
+        "--vcpus",
+        type=int,
+        default=1,
+        metavar="N",
+        help="Number of virtual CPUs (default: %(default)s).",
+    )
+
+
+def _add_surroundings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--env",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="Environment variable of the program; can be repeated.",
+    )
+    parser.add_argument(
+        "--network",
+        action="append",
+        default=[],
+        metavar="NETWORK",
+        help="network:NAME of libvirt or bridge:NAME of the host, for "
+        "an interface each; none for a loopback device alone, which is "
+        "the default.",
+    )
+
+
+class List(_ContainerCommand, Lister):
+    """List the containers, as they are now."""
+
+    def take_action(
+        self, parsed_args: argparse.Namespace
+    ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+        """List them."""
+        columns = ("name", "state", "mode", "init_pid", "rootfs")
+        found = self.containers.list()
+        return columns, [
+            tuple(getattr(each, column) for column in columns)
+            for each in found
+        ]
+
+
+class Show(_ShowsOne):
+    """Show a container, as it is now."""
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
+        """Show it."""
+        return self.show(parsed_args.name)
+
+
+class Verify(_OnOne, ShowOne):
+    """Compare a running container with what was promised.
+
+    One that differs is destroyed, and the exit code is 1.
+    """
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
+        """Compare it."""
+        found = self.manager.verify(parsed_args.name)
+        return (
+            ("name", "init_pid", "uid_map", "gid_map"),
+            (found.name, found.pid, found.uid_map, found.gid_map),
+        )
+
+
+class Start(_ShowsOne):
+    """Start a container that was stopped, with the ID maps that it had."""
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
+        """Start it."""
+        with progress_bar("shift") as progress:
+            self.containers.start(parsed_args.name, progress)
+        return self.show(parsed_args.name)
+
+
+class Stop(_OnOne):
+    """Stop a container.
+
+    It is asked to, and killed if it has not stopped in time.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the time."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "--timeout",
+            type=float,
+            default=_DEFAULT_TIMEOUT,
+            metavar="SECONDS",
+            help="How long it has; 0 kills it at once (default: %(default)s).",
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        """Stop it."""
+        self.containers.stop(parsed_args.name, parsed_args.timeout)
+
+
+class Destroy(_OnOne):
+    """Kill a container and forget it, whatever state it is in.
+
+    Its root filesystem is left alone and stays shifted; "rootfs unshift"
+    gives it its own IDs back.
+    """
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        """Destroy it."""
+        self.containers.destroy(parsed_args.name)
+
+
+def _split_init(text: str) -> tuple[str, ...]:
+    try:
+        words = tuple(shlex.split(text))
+    except ValueError as err:
+        raise ConfigError("--init", text, str(err)) from err
+    if not words:
+        raise ConfigError("--init", text, "is empty")
+    return words
+
+
+def _split_variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise ConfigError("--env", text, "expected NAME=VALUE")
+    return name, value
+
+
+def _interfaces(texts: list[str]) -> tuple[Interface, ...]:
+    from lxc_userns.domain import Interface
+
+    if texts == ["none"]:
+        return ()
+    makers = {"network": Interface.network, "bridge": Interface.bridge}
+    interfaces = []
+    for text in texts:
+        kind, _, name = text.partition(":")
+        if kind not in makers or not name:
+            raise ConfigError(
+                "--network",
+                text,
+                "expected network:NAME, bridge:NAME, or none alone",
+            )
+        interfaces.append(makers[kind](name))
+    return tuple(interfaces)

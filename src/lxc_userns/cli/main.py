@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``lxc-userns``: find the command, run it, say in one line what failed."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+from cliff.app import App
+from cliff.commandmanager import CommandManager
+
+PROGRAM = "lxc-userns"
+_USAGE = 2
+_INTERRUPTED = 128 + signal.SIGINT
+_BROKEN_PIPE = 128 + signal.SIGPIPE
+
+#: Commands and where they are; loaded when they are called.
+_COMMANDS = {
+    "host check": "host:Check",
+    "config check": "config:Check",
+    "rootfs shift": "rootfs:Shift",
+    "rootfs unshift": "rootfs:Unshift",
+    "rootfs verify": "rootfs:Verify",
+    "domain idmap": "domain:IdMap",
+    "container run": "container:Run",
+    "container list": "container:List",
+    "container show": "container:Show",
+    "container verify": "container:Verify",
+    "container stop": "container:Stop",
+    "container start": "container:Start",
+    "container destroy": "container:Destroy",
+}
+
+
+class OneLineFormatter(logging.Formatter):
+    """An error and its notes in one line, with a traceback only if asked."""
+
+    def __init__(self, *, tracebacks: bool) -> None:
+        super().__init__("%(message)s")
+        self._tracebacks = tracebacks
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write ``error: what; note``."""
+        text = record.getMessage()
+        if isinstance(record.msg, BaseException):
+            text = describe(record.msg)
+        line = f"{record.levelname.lower()}: {' '.join(text.split())}"
+        if self._tracebacks and record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+def describe(error: BaseException) -> str:
+    """The text of an error, and of what went wrong while undoing."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror
+        if error.filename:
+            text = f"{os.fsdecode(error.filename)}: {text}"
+    return "; ".join((text, *getattr(error, "__notes__", ())))
+
+
+class LxcUserns(App):
+    """The program."""
+
+    NAME = PROGRAM
+    LOG = logging.getLogger(PROGRAM)
+
+    def __init__(self) -> None:
+        manager = CommandManager()
+        for name, place in _COMMANDS.items():
+            manager.commands[name] = metadata.EntryPoint(
+                name, f"lxc_userns.cli.{place}", "lxc_userns.cli"
+            )
+        super().__init__(
+            description="User namespaces for libvirt-LXC containers.",
+            version=metadata.version(PROGRAM),
+            command_manager=manager,
+            # Else --help after a command would be the program's own.
+            deferred_help=True,
+        )
+        # Shell completion, which nothing here is made for.
+        del manager.commands["complete"]
+
+    def build_option_parser(
+        self,
+        description: str | None,
+        version: str | None,
+        argparse_kwargs: dict[str, object] | None = None,
+    ) -> argparse.ArgumentParser:
+        """The options before the command."""
+        # It also sees those of the command: no abbreviations.
+        parser = argparse.ArgumentParser(
+            prog=PROGRAM,
+            description=description,
+            add_help=False,
+            allow_abbrev=False,
+        )
+        parser.add_argument(
+            "-h",
+            "--help",
+            action="store_true",
+            dest="deferred_help",
+            help="Show this help, or that of the command.",
+        )
+        parser.add_argument(
+            "--version", action="version", version=f"{PROGRAM} {version}"
+        )
+        parser.add_argument(
+            "-v",
+            "--verbose",
+            action="count",
+            default=0,
+            help="Say more; twice to say all.",
+        )
+        parser.add_argument(
+            "--debug",
+            action="store_true",
+            help="Show where an error comes from.",
+        )
+        parser.add_argument(
+            "--config-file",
+            action="append",
+            metavar="FILE",
+            help="Configuration file, instead of the usual ones; can be "
+            "given several times, later ones prevail.",
+        )
+        return parser
+
+    def configure_logging(self) -> None:
+        """Send errors to standard error, and all else nowhere unless asked."""
+        root = logging.getLogger()
+        for handler in root.handlers[:]:
+            if isinstance(handler.formatter, OneLineFormatter):
+                root.removeHandler(handler)
+        console = logging.StreamHandler(self.stderr)
+        console.setFormatter(OneLineFormatter(tracebacks=self.options.debug))
+        root.addHandler(console)
+        levels = (logging.WARNING, logging.INFO, logging.DEBUG)
+        root.setLevel(levels[min(self.options.verbose, 2)])
+        # stevedore and others log as errors what they go on to raise.
+        for name in ("stevedore", "oslo_concurrency"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+    def run(self, argv: list[str]) -> int:
+        """Run a command; without one, say which there are."""
+        if not argv:
+            self.parser.print_usage(self.stderr)
+            self.stderr.write(f"error: no command; see {PROGRAM} --help\n")
+            return _USAGE
+        return super().run(argv)
+
+    def interact(self) -> None:
+        """Refuse options without a command, instead of starting a shell."""
+        self.parser.error(f"no command; see {PROGRAM} --help")
+
+    def run_subcommand(self, argv: list[str]) -> int:
+        """Run the command that the arguments begin with."""
+        try:
+            self.command_manager.find_command(argv)
+        except ValueError:
+            self.stderr.write(f"error: {self._explain(argv)}\n")
+            return _USAGE
+        return super().run_subcommand(argv)
+
+    def _explain(self, argv: list[str]) -> str:
+        group = [name for name in _COMMANDS if name.split()[0] == argv[0]]
+        if group:
+            return f"incomplete or unknown command, try: {', '.join(group)}"
+        return f"unknown command {argv[0]!r}; see {PROGRAM} --help"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program.
+
+    :param argv: arguments, without the program's name.
+    :returns: exit code: 0 done, 1 failed or findings, 2 wrong usage.
+    """
+    _prepare_streams()
+    try:
+        code = LxcUserns().run(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:
+        code = _INTERRUPTED
+    except SystemExit as end:  # --help, --version and wrong usage.
+        code = end.code if isinstance(end.code, int) else 0
+    if code == _INTERRUPTED:
+        sys.stderr.write("interrupted\n")
+    return _flush() or code
+
+
+def _flush() -> int:
+    """Write what is left, so that the interpreter has nothing to fail on."""
+    try:
+        sys.stdout.flush()
+        return 0
+    except OSError as err:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(err, BrokenPipeError):
+            return _BROKEN_PIPE
+        sys.stderr.write(f"error: standard output: {err.strerror}\n")
+        return 1
+
+
+def _prepare_streams() -> None:
+    # Either is None if it was closed.
+    sys.stdout = sys.stdout or io.StringIO()
+    sys.stderr = sys.stderr or io.StringIO()
+    for stream in (sys.stdout, sys.stderr):
+        # Paths need not be text in the encoding of the terminal.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``lxc-userns rootfs``: owners of root filesystems on disk."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from cliff.show import ShowOne
+
+from lxc_userns import rootfs
+from lxc_userns.cli.base import (
+    ConfiguredCommand,
+    add_map_arguments,
+    given_id_maps,
+    progress_bar,
+)
+from lxc_userns.conf import load_id_maps
+from lxc_userns.exceptions import ConfigError
+from lxc_userns.idmap import IdMaps
+
+_MOST_WORKERS = 256
+
+Shown = tuple[tuple[str, ...], tuple[Any, ...]]
+
+
+class _OnDisk(ConfiguredCommand, ShowOne):
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "path", metavar="PATH", help="Directory of the root filesystem."
+        )
+        parser.add_argument(
+            "--workers",
+            type=int,
+            metavar="N",
+            help="Most worker processes, 0 for one per CPU (default: "
+            "[lxc_userns] shift_workers).",
+        )
+        return parser
+
+    def workers(self, parsed_args: argparse.Namespace) -> int | None:
+        count = parsed_args.workers
+        if count is None:
+            count = self.option("shift_workers")
+        if not 0 <= count <= _MOST_WORKERS:
+            raise ConfigError(
+                "--workers", str(count), f"expected 0 to {_MOST_WORKERS}"
+            )
+        return count or None
+
+    def reserved(
+        self, path: str, id_maps: IdMaps | None, dry_run: bool
+    ) -> AbstractContextManager[None]:
+        if dry_run:
+            return nullcontext()
+        return self.manager.reserved(path, id_maps)
+
+
+def _add_dry_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dry-run", action="store_true", help="Only count, change nothing."
+    )
+
+
+def _show(report: rootfs.ShiftReport) -> Shown:
+    return (
+        ("inodes", "shifted", "unmapped", "unmapped_uids", "unmapped_gids"),
+        (
+            report.inodes,
+            report.shifted,
+            report.unmapped,
+            list(report.uids),
+            list(report.gids),
+        ),
+    )
+
+
+class Shift(_OnDisk):
+    """Make the owners of a root filesystem host IDs.
+
+    Shifting again costs nothing; an interrupted shift is taken up; a tree
+    that is shifted for other ID maps is shifted over to these.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the ID maps."""
+        parser = super().get_parser(prog_name)
+        add_map_arguments(parser)
+        _add_dry_run(parser)
+        parser.add_argument(
+            "--unmapped",
+            choices=("keep", "nobody", "error"),
+            help="What becomes of owners that the maps do not cover "
+            "(default: [lxc_userns] unmapped_ids).",
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
+        """Shift."""
+        path, id_maps = parsed_args.path, self.id_maps(parsed_args)
+        unmapped = parsed_args.unmapped or self.option("unmapped_ids")
+        workers, dry_run = self.workers(parsed_args), parsed_args.dry_run
+        with (
+            self.reserved(path, id_maps, dry_run),
+            progress_bar("shift") as progress,
+        ):
+            report = rootfs.shift(
+                path,
+                id_maps,
+                unmapped=unmapped,
+                workers=workers,
+                dry_run=dry_run,
+                progress=progress,
+            )
+        return _show(report)
+
+
+class Unshift(_OnDisk):
+    """Make the owners of a root filesystem guest IDs again.
+
+    The tree remembers for which ID maps it was shifted.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add ``--dry-run``."""
+        parser = super().get_parser(prog_name)
+        _add_dry_run(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
+        """Unshift."""
+        path, dry_run = parsed_args.path, parsed_args.dry_run
+        workers = self.workers(parsed_args)
+        with (
+            self.reserved(path, None, dry_run),
+            progress_bar("unshift") as progress,
+        ):
+            report = rootfs.unshift(
+                path, workers=workers, dry_run=dry_run, progress=progress
+            )
+        return _show(report)
+
+
+class Verify(_OnDisk):
+    """Look whether every owner is what the ID maps give; change nothing.
+
+    Without ID maps on the command line those of the configuration count; if
+    it has none, those that the tree was shifted for. Exit code 1 if any owner
+    is wrong; the first hundred are listed on standard error.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the ID maps."""
+        parser = super().get_parser(prog_name)
+        add_map_arguments(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
+        """Verify."""
+        path, workers = parsed_args.path, self.workers(parsed_args)
+        id_maps = given_id_maps(parsed_args) or load_id_maps(self.conf)
+        with progress_bar("verify") as progress:
+            report = rootfs.verify(
+                path, id_maps, workers=workers, progress=progress
+            )
+        for finding in report.findings:
+            self.app.stderr.write(f"{finding.path}: {finding.reason}\n")
+        self.failed = not report.ok
+        return (
+            ("inodes", "wrong", "unmapped"),
+            (report.inodes, report.wrong, report.unmapped),
+        )

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole containers, for those who have no compute service."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+from lxc_userns.domain import Domain, Init, Interface
+from lxc_userns.exceptions import (
+    ConfigError,
+    ContainerExistsError,
+    InstanceError,
+    IsolationError,
+    NoSuchContainerError,
+)
+from lxc_userns.guest import LOG_DIRECTORY, STOP_TIMEOUT
+from lxc_userns.idmap import IdMaps
+from lxc_userns.instances import InstanceRecord, Mode
+from lxc_userns.manager import (
+    InstanceRequest,
+    PreparedInstance,
+    Progress,
+    UserNamespaceManager,
+)
+from lxc_userns.rootfs import views
+from lxc_userns.undo import undo
+from lxc_userns.verification import VerifiedInstance
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSpec:
+    """What a container is to be.
+
+    :param name: its name, as for
+        :class:`~lxc_userns.manager.InstanceRequest`.
+    :param rootfs: directory with its root filesystem.
+    :param init: program to start in it, an absolute path there, and its
+        arguments.
+    :param memory_mib: memory in MiB.
+    :param vcpus: number of virtual CPUs.
+    :param env: environment variables of init.
+    :param interfaces: its network interfaces; none leaves it alone with a
+        loopback device.
+    """
+
+    name: str
+    rootfs: str
+    init: tuple[str, ...] = ("/sbin/init",)
+    memory_mib: int = 512
+    vcpus: int = 1
+    env: Mapping[str, str] = field(default_factory=dict)
+    interfaces: tuple[Interface, ...] = ()
+
+    def to_domain(self, prepared: PreparedInstance) -> Domain:
+        """The domain for it.
+
+        :raises DomainXmlError: for a value that it cannot have.
+        """
+        return Domain(
+            name=prepared.name,
+            uuid=prepared.uuid,
+            memory_mib=self.memory_mib,
+            vcpus=self.vcpus,
+            init=Init(self.init[0], self.init[1:], self.env),
+            filesystems=prepared.filesystems,
+            id_maps=prepared.id_maps,
+            interfaces=self.interfaces,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A container as it is now.
+
+    :param name: its name.
+    :param uuid: its UUID.
+    :param state: ``running``, ``stopped`` and so on; ``incomplete`` if
+        libvirt does not know it, as after a crash while it was made.
+    :param mode: ``private`` or ``host``.
+    :param strategy: how its view is made.
+    :param rootfs: its root filesystem.
+    :param view: where that is mounted for it.
+    :param init_pid: host's process ID of its first process while it runs.
+    :param id_maps: what it was promised.
+    """
+
+    name: str
+    uuid: str
+    state: str
+    mode: Mode
+    strategy: str
+    rootfs: str
+    view: str
+    init_pid: int | None
+    id_maps: IdMaps | None
+
+
+class Containers:
+    """The containers of a host.
+
+    Stopping, starting and destroying one that a compute service made is
+    possible too, but that service will not expect it.
+    """
+
+    def __init__(self, manager: UserNamespaceManager) -> None:
+        self._manager = manager
+        self._guests = manager.guests
+        self._store = manager.store
+
+    def run(
+        self, spec: ContainerSpec, progress: Progress | None = None
+    ) -> VerifiedInstance:
+        """Make a container and start it.
+
+        If that fails nothing of it is left; its root filesystem may be
+        shifted, wholly or in part.
+
+        :raises ContainerExistsError: if the name is taken.
+        :raises ConfigError: if no ID maps are configured.
+        :raises LxcUsernsError: if anything else is in the way.
+        """
+        request = InstanceRequest(spec.name, str(uuid.uuid4()), spec.rootfs)
+        with self._store.lock_container(spec.name):
+            if self._store.load(spec.name) or self._guests.find(spec.name):
+                raise ContainerExistsError(spec.name)
+            plan = self._manager.plan(request)
+            _check_private(plan)
+            # Before anything changes on disk: it may be refused.
+            xml = spec.to_domain(plan).to_xml()
+            with views.opened_rootfs(plan.record.rootfs) as backing:
+                views.check_program(backing, spec.init[0])
+            with ExitStack() as stack:
+                self._manager.prepare(request, progress)
+                undo(stack, self._manager.release, spec.name)
+                self._guests.define(spec.name, xml)
+                undo(stack, self._guests.undefine, spec.name)
+                return self._start(spec.name, stack)
+
+    def start(
+        self, name: str, progress: Progress | None = None
+    ) -> VerifiedInstance:
+        """Start a container that was stopped.
+
+        :raises NoSuchContainerError: if there is none of this name.
+        :raises InstanceError: if it runs, or was only half made.
+        """
+        with self._locked(name) as record:
+            guest = self._manager.find_guest(record)
+            if guest is None:
+                raise InstanceError(name, "is incomplete; destroy it")
+            if guest.is_active:
+                raise InstanceError(name, "is running already")
+            request = InstanceRequest(
+                name, record.uuid, record.rootfs, record.id_maps
+            )
+            with ExitStack() as stack:
+                self._manager.prepare(request, progress)
+                undo(stack, self._manager.detach, name)
+                return self._start(name, stack)
+
+    def stop(self, name: str, timeout: float = STOP_TIMEOUT) -> None:
+        """Stop a container and unmount its view; nothing if it is stopped.
+
+        :param timeout: seconds that it has to stop by itself.
+        :raises NoSuchContainerError: if there is none of this name.
+        """
+        with self._locked(name) as record:
+            if self._manager.find_guest(record) is not None:
+                self._guests.stop(name, timeout)
+            self._manager.detach(name)
+
+    def destroy(self, name: str) -> None:
+        """Kill a container and forget it, whatever state it is in.
+
+        Its root filesystem is left alone, and stays shifted.
+
+        :raises NoSuchContainerError: if there is none of this name.
+        """
+        with self._locked(name) as record:
+            if self._manager.find_guest(record) is not None:
+                self._guests.destroy(name)
+                self._guests.undefine(name)
+            self._manager.release(name)
+
+    def show(self, name: str) -> Container:
+        """A container as it is now.
+
+        :raises NoSuchContainerError: if there is none of this name.
+        """
+        return self._describe(self._record(name))
+
+    def list(self) -> list[Container]:
+        """All containers as they are now, by name."""
+        return [self._describe(record) for record in self._store.load_all()]
+
+    @contextmanager
+    def _locked(self, name: str) -> Iterator[InstanceRecord]:
+        self._record(name)  # No lock for what is not there.
+        with self._store.lock_container(name):
+            yield self._record(name)
+
+    def _start(self, name: str, stack: ExitStack) -> VerifiedInstance:
+        # Registered first: a start that libvirt gave up on can leave it half
+        # running.
+        undo(stack, self._guests.destroy, name)
+        self._guests.start(name)
+        try:
+            return self._manager.verify(name)
+        except IsolationError:
+            raise
+        except InstanceError as err:
+            raise InstanceError(
+                name,
+                "its first process ended at once; the reason may be in "
+                f"{LOG_DIRECTORY}/{name}.log",
+            ) from err
+
+    def _record(self, name: str) -> InstanceRecord:
+        record = self._store.load(name)
+        if record is None:
+            raise NoSuchContainerError(name)
+        return record
+
+    def _describe(self, record: InstanceRecord) -> Container:
+        guest = self._manager.find_guest(record)
+        pid = None
+        if guest is not None and guest.is_active:
+            pid = self._guests.find_init(record.name)
+        return Container(
+            record.name,
+            record.uuid,
+            "incomplete" if guest is None else guest.state,
+            record.mode,
+            record.strategy,
+            record.rootfs,
+            record.view,
+            pid,
+            record.id_maps,
+        )
+
+
+def _check_private(plan: PreparedInstance) -> None:
+    if plan.mode != "private":
+        raise ConfigError(
+            "[libvirt] uid_maps, gid_maps",
+            "",
+            "are empty, so that the container's root would be the host's; "
+            "set both",
+        )

@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers as libvirt knows them: define, start, inspect, stop.
+
+The only module that speaks to libvirt. libvirt's own errors end here.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import libvirt
+
+from lxc_userns.exceptions import (
+    InstanceError,
+    LibvirtError,
+    NoSuchContainerError,
+)
+from lxc_userns.linux.process import Process, children
+
+URI = "lxc:///"
+#: Where libvirt keeps a log of each container.
+LOG_DIRECTORY = "/var/log/libvirt/lxc"
+#: Seconds that a container has to stop by itself.
+STOP_TIMEOUT = 10.0
+_INIT_TIMEOUT = 5.0
+_POLL = 0.05
+
+# SIGTERM, which libvirt sends, makes busybox reboot and systemd execute
+# itself anew.
+_BUSYBOX_POWER_OFF = signal.SIGUSR2
+_SYSTEMD_POWER_OFF = signal.SIGRTMIN + 4
+_STATES = {
+    libvirt.VIR_DOMAIN_NOSTATE: "unknown",
+    libvirt.VIR_DOMAIN_RUNNING: "running",
+    libvirt.VIR_DOMAIN_BLOCKED: "running",
+    libvirt.VIR_DOMAIN_PAUSED: "paused",
+    libvirt.VIR_DOMAIN_SHUTDOWN: "stopping",
+    libvirt.VIR_DOMAIN_SHUTOFF: "stopped",
+    libvirt.VIR_DOMAIN_CRASHED: "crashed",
+    libvirt.VIR_DOMAIN_PMSUSPENDED: "suspended",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A domain as libvirt sees it.
+
+    :param name: its name.
+    :param uuid: its UUID.
+    :param state: ``running``, ``stopped``, ``paused`` and so on.
+    :param controller: process ID of its ``libvirt_lxc``, None if not active.
+    """
+
+    name: str
+    uuid: str
+    state: str
+    controller: int | None
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it has processes, running or paused."""
+        return self.controller is not None
+
+
+class Guests:
+    """The LXC domains of a libvirtd.
+
+    :param uri: which libvirtd; connected to when first used, and again when
+        it was restarted in between.
+    """
+
+    def __init__(self, uri: str = URI) -> None:
+        self._uri = uri
+        self._connection: Any = None
+
+    def version(self) -> str:
+        """The version of libvirtd, as ``9.0.0``.
+
+        :raises LibvirtError: if it cannot be reached.
+        """
+        with _translated("read the version"):
+            number = self._connect().getLibVersion()
+        return ".".join(
+            map(str, (number // 10**6, number // 1000 % 1000, number % 1000))
+        )
+
+    def define(self, name: str, xml: str) -> None:
+        """Define a domain, or define it anew, with validation.
+
+        :raises LibvirtError: if libvirt refuses it.
+        """
+        with _translated(f"define {name}"):
+            self._connect().defineXMLFlags(
+                xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE
+            )
+
+    def undefine(self, name: str) -> None:
+        """Undefine a domain; nothing happens if there is none."""
+        with _translated(f"undefine {name}"):
+            domain = self._lookup(name)
+            if domain is not None:
+                domain.undefine()
+
+    def start(self, name: str) -> None:
+        """Start a domain that is defined.
+
+        :raises NoSuchContainerError: if there is none of this name.
+        :raises LibvirtError: if it does not start.
+        """
+        with _translated(f"start {name}"):
+            self._domain(name).create()
+
+    def destroy(self, name: str) -> None:
+        """Kill a domain; nothing happens if it is not active."""
+        with _translated(f"destroy {name}"):
+            domain = self._lookup(name)
+            if domain is not None and domain.isActive():
+                _ignoring_end(domain.destroy)
+
+    def stop(self, name: str, timeout: float = STOP_TIMEOUT) -> None:
+        """Ask a domain to stop, and kill it if it does not.
+
+        :param timeout: seconds to wait in between.
+        :raises NoSuchContainerError: if there is none of this name.
+        """
+        with _translated(f"stop {name}"):
+            domain = self._domain(name)
+            if timeout > 0 and domain.isActive():
+                self._ask(name, domain)
+                _wait_inactive(domain, timeout)
+        self.destroy(name)
+
+    def _ask(self, name: str, domain: Any) -> None:
+        """Ask a domain to stop in the way that its init understands."""
+        try:
+            with self.init_process(name) as init:
+                if init.program == "systemd":
+                    return init.send_signal(_SYSTEMD_POWER_OFF)
+                if init.program == "busybox" and init.command == "init":
+                    return init.send_signal(_BUSYBOX_POWER_OFF)
+        except (InstanceError, ProcessLookupError):
+            return None
+        # Each by itself: allowed both, libvirt 9.0 sends no signal even when
+        # nobody reads the pipe.
+        for flag in (
+            libvirt.VIR_DOMAIN_SHUTDOWN_INITCTL,
+            libvirt.VIR_DOMAIN_SHUTDOWN_SIGNAL,
+        ):
+            _ignoring_end(partial(domain.shutdownFlags, flag))
+        return None
+
+    def find(self, name: str) -> Guest | None:
+        """The domain of this name, None if there is none."""
+        with _translated(f"look up {name}"):
+            domain = self._lookup(name)
+            return None if domain is None else _describe(domain)
+
+    def list(self) -> list[Guest]:
+        """All domains, active and not."""
+        with _translated("list domains"):
+            found = []
+            for domain in self._connect().listAllDomains():
+                with _skipping_undefined():
+                    found.append(_describe(domain))
+            return found
+
+    @contextmanager
+    def init_process(self, name: str) -> Iterator[Process]:
+        """Hold the first process of an active domain.
+
+        :raises InstanceError: if the domain is not active, or has not
+            started that process within some seconds.
+        :raises LibvirtError: if libvirt cannot be reached.
+        """
+        deadline = time.monotonic() + _INIT_TIMEOUT
+        # A container that reboots has a new controller in between, and for
+        # a moment one without children.
+        while (init := _find_init(self._controller(name))) is None:
+            if time.monotonic() > deadline:
+                raise InstanceError(name, "its first process is not found")
+            time.sleep(_POLL)
+        with init:
+            yield init
+
+    def find_init(self, name: str) -> int | None:
+        """Process ID of a domain's first process, None if it has none."""
+        try:
+            with self.init_process(name) as init:
+                return int(init.pid)
+        except InstanceError:
+            return None
+
+    def _controller(self, name: str) -> int:
+        guest = self.find(name)
+        if guest is None or guest.controller is None:
+            raise InstanceError(name, "is not running")
+        return guest.controller
+
+    def _domain(self, name: str) -> Any:
+        domain = self._lookup(name)
+        if domain is None:
+            raise NoSuchContainerError(name)
+        return domain
+
+    def _lookup(self, name: str) -> Any:
+        try:
+            return self._connect().lookupByName(name)
+        except libvirt.libvirtError as err:
+            if err.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                return None
+            raise
+
+    def _connect(self) -> Any:
+        if self._connection is None or not self._connection.isAlive():
+            try:
+                self._connection = libvirt.open(self._uri)
+            except libvirt.libvirtError as err:
+                raise LibvirtError(
+                    f"connect to {self._uri}",
+                    f"{_one_line(err)}; is libvirtd (or virtlxcd) running, "
+                    "with its LXC driver?",
+                ) from err
+        return self._connection
+
+
+def silence() -> None:
+    """Keep libvirt from printing errors, in the whole process.
+
+    For programs; a library leaves its host's own handler alone.
+    """
+    libvirt.registerErrorHandler(lambda _context, _error: None, None)
+
+
+def _describe(domain: Any) -> Guest:
+    state, _reason = domain.state()
+    # The ID of an LXC domain is the process ID of its controller.
+    number = domain.ID()
+    return Guest(
+        domain.name(),
+        domain.UUIDString(),
+        _STATES.get(state, "unknown"),
+        number if number > 0 else None,
+    )
+
+
+def _find_init(controller: int) -> Process | None:
+    for pid in children(controller):
+        with suppress(ProcessLookupError), ExitStack() as stack:
+            process = stack.enter_context(Process(pid))
+            if _is_init(process, controller):
+                stack.pop_all()
+                return process
+    return None
+
+
+def _is_init(process: Process, controller: int) -> bool:
+    # Asked of the held process: its number may have been another's.
+    if not process.is_first or process.parent != controller:
+        return False
+    # Until it executes the container's program, it is a part of libvirt that
+    # sets up the container, and may yet fail.
+    with Process(controller) as libvirt_lxc:
+        return process.executable != libvirt_lxc.executable
+
+
+def _wait_inactive(domain: Any, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while domain.isActive() and time.monotonic() < deadline:
+        time.sleep(_POLL)
+
+
+def _ignoring_end(operation: Any) -> None:
+    """Do something to a domain that may just have ended by itself."""
+    try:
+        operation()
+    except libvirt.libvirtError as err:
+        if err.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
+            raise
+
+
+@contextmanager
+def _skipping_undefined() -> Iterator[None]:
+    try:
+        yield
+    except libvirt.libvirtError as err:
+        if err.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+            raise
+
+
+@contextmanager
+def _translated(operation: str) -> Iterator[None]:
+    try:
+        yield
+    except libvirt.libvirtError as err:
+        raise LibvirtError(operation, _one_line(err)) from err
+
+
+def _one_line(err: Exception) -> str:
+    return " ".join(str(err).split())

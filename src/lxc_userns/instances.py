@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records of instances: what each was promised, kept across reboots.
+
+One JSON file for each instance below ``state_path``, replaced as a whole, so
+that a crash leaves the old record or the new one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lxc_userns.exceptions import ConfigError, IdMapError, InstanceError
+from lxc_userns.idmap import IdMap, IdMaps
+from lxc_userns.linux import directory
+
+Mode = Literal["private", "host"]
+
+_FORMAT = 1
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_SUFFIX = ".json"
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceRecord:
+    """What an instance was promised, and where its files are.
+
+    :param name: name of the instance and of its libvirt domain: a letter or
+        digit, then at most 62 letters, digits, ``.``, ``_`` and ``-``.
+    :param uuid: UUID of both, in its usual text form.
+    :param rootfs: root filesystem, an absolute path without links.
+    :param id_maps: its ID maps, None in the host's user namespace.
+    :param strategy: how the view is made.
+    :param view: the view of the root filesystem, an absolute path.
+    :raises InstanceError: if name or UUID are anything else.
+    """
+
+    name: str
+    uuid: str
+    rootfs: str
+    id_maps: IdMaps | None
+    strategy: str
+    view: str
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        check_uuid(self.name, self.uuid)
+
+    @property
+    def mode(self) -> Mode:
+        """``private`` with ID maps, ``host`` without."""
+        return "host" if self.id_maps is None else "private"
+
+
+def check_name(name: str) -> None:
+    """Refuse what cannot be a file name, a host name and a domain name.
+
+    :raises InstanceError: if it is refused.
+    """
+    if not _NAME.fullmatch(name):
+        raise InstanceError(
+            repr(name),
+            "not a name: a letter or digit is needed, then at most 62 "
+            "letters, digits, '.', '_' or '-'",
+        )
+
+
+def check_uuid(name: str, text: str) -> None:
+    """Refuse any other form than ``str(uuid.UUID(...))`` gives.
+
+    :param name: the instance's, for the error.
+    :raises InstanceError: if it is refused.
+    """
+    try:
+        valid = str(uuid.UUID(text)) == text
+    except ValueError:
+        valid = False
+    if not valid:
+        raise InstanceError(name, f"{text!r} is not a UUID in its usual form")
+
+
+class InstanceStore:
+    """The records of a host.
+
+    :param state_path: directory that has to be ours and closed to others;
+        it is made when first used, and checked at every use.
+    """
+
+    def __init__(self, state_path: str) -> None:
+        self._path = Path(state_path)
+
+    def lock(self, name: str) -> AbstractContextManager[None]:
+        """Keep other threads and processes from the instance ``name``.
+
+        Waits for as long as it takes. Not reentrant.
+
+        :raises InstanceError: if it is not a name.
+        """
+        check_name(name)
+        return self._lock(f"instance-{name}")
+
+    def lock_container(self, name: str) -> AbstractContextManager[None]:
+        """As :meth:`lock`, for work of several steps that take that lock.
+
+        :raises InstanceError: if it is not a name.
+        """
+        check_name(name)
+        return self._lock(f"container-{name}")
+
+    def lock_rootfs(self, path: str) -> AbstractContextManager[None]:
+        """Keep others from shifting a root filesystem, or taking it in use.
+
+        :param path: any path of that directory.
+        :raises OSError: if it is not there.
+        """
+        status = os.stat(path)
+        return self._lock(f"rootfs-{status.st_dev}-{status.st_ino}")
+
+    @contextmanager
+    def _lock(self, name: str) -> Iterator[None]:
+        # Loaded late: it takes as long as half of the rest of a command.
+        from oslo_concurrency import lockutils
+
+        with self._made("locks"):
+            pass
+        path = str(self._path / "locks")
+        # The file lock belongs to the process (fcntl(2)), so threads need one
+        # of their own. Lock files stay: a waiter may have one open.
+        with (
+            lockutils.internal_lock(f"{path}/{name}"),
+            lockutils.external_lock(name, lock_path=path),
+        ):
+            yield
+
+    def load(self, name: str) -> InstanceRecord | None:
+        """The record of an instance, None if there is none.
+
+        :raises InstanceError: if it is not a name, or the record is damaged.
+        :raises ConfigError: if the state path cannot be used.
+        """
+        check_name(name)
+        with self._present() as fd:
+            return None if fd is None else self._read(fd, name)
+
+    def load_all(self) -> list[InstanceRecord]:
+        """All records, by name.
+
+        :raises InstanceError: if a record is damaged.
+        :raises ConfigError: if the state path cannot be used.
+        """
+        with self._present() as fd:
+            if fd is None:
+                return []
+            names = sorted(
+                name.removesuffix(_SUFFIX)
+                for name in os.listdir(fd)
+                if name.endswith(_SUFFIX) and not name.startswith(".")
+            )
+            found = [self._read(fd, name) for name in names]
+        return [record for record in found if record is not None]
+
+    def save(self, record: InstanceRecord) -> None:
+        """Write a record to disk, for good.
+
+        :raises ConfigError: if the state path cannot be used.
+        """
+        with self._made("instances") as fd:
+            final = record.name + _SUFFIX
+            temporary = f".{final}"
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+            with open(
+                os.open(temporary, flags, 0o600, dir_fd=fd),
+                "w",
+                encoding="ascii",
+            ) as stream:
+                json.dump(_encode(record), stream, indent=1)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.rename(temporary, final, src_dir_fd=fd, dst_dir_fd=fd)
+            os.fsync(fd)
+
+    def remove(self, name: str) -> None:
+        """Forget an instance; nothing happens if it is not known.
+
+        :raises InstanceError: if it is not a name.
+        :raises ConfigError: if the state path cannot be used.
+        """
+        check_name(name)
+        with self._present() as fd:
+            if fd is None:
+                return
+            try:
+                os.unlink(name + _SUFFIX, dir_fd=fd)
+            except FileNotFoundError:
+                return
+            os.fsync(fd)
+
+    def _read(self, fd: int, name: str) -> InstanceRecord | None:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            record = os.open(name + _SUFFIX, flags, dir_fd=fd)
+        except FileNotFoundError:
+            return None
+        with open(record, encoding="ascii") as stream:
+            try:
+                return _decode(name, json.load(stream))
+            except (ValueError, TypeError, KeyError, IdMapError) as err:
+                raise InstanceError(
+                    name,
+                    f"its record {self._path}/instances/{name}{_SUFFIX} is "
+                    f"damaged: {err}; repair or remove it",
+                ) from err
+
+    @contextmanager
+    def _present(self) -> Iterator[int | None]:
+        """The directory of the records, None if it is not there yet."""
+        with (
+            self._translated(),
+            directory.inside(str(self._path), 0o700, "instances") as fd,
+        ):
+            yield fd
+
+    @contextmanager
+    def _made(self, name: str) -> Iterator[int]:
+        with (
+            self._translated(),
+            directory.made_inside(str(self._path), 0o700, name, 0o700) as fd,
+        ):
+            yield fd
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as err:
+            raise ConfigError(
+                "[lxc_userns] state_path",
+                str(self._path),
+                err.strerror or str(err),
+            ) from err
+
+
+def _encode(record: InstanceRecord) -> dict[str, Any]:
+    maps = record.id_maps
+    return {
+        "format": _FORMAT,
+        "name": record.name,
+        "uuid": record.uuid,
+        "rootfs": record.rootfs,
+        "uid_maps": None if maps is None else str(maps.uid),
+        "gid_maps": None if maps is None else str(maps.gid),
+        "strategy": record.strategy,
+        "view": record.view,
+    }
+
+
+def _decode(name: str, data: dict[str, Any]) -> InstanceRecord:
+    if data["format"] != _FORMAT or data["name"] != name:
+        raise ValueError(f"format {data['format']!r}, name {data['name']!r}")
+    texts = [data[key] for key in ("uuid", "rootfs", "strategy", "view")]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("a value is no text")
+    uid, gid = data["uid_maps"], data["gid_maps"]
+    maps = None
+    # A record with half its maps must not pass for one without.
+    if not (uid is None and gid is None):
+        maps = IdMaps(IdMap.parse(uid), IdMap.parse(gid))
+    identifier, rootfs, strategy, view = texts
+    return InstanceRecord(name, identifier, rootfs, maps, strategy, view)

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Directories of our own, opened by descriptor and never through a link."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+_FLAGS = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[int]:
+    """Open a directory; the path's last component is no link.
+
+    :raises OSError: if it is not there, or not a directory.
+    """
+    fd = os.open(path, os.O_RDONLY | _FLAGS)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def opened_in(parent: int, name: str) -> Iterator[int]:
+    """Open ``parent/name``, a directory and no link.
+
+    :param parent: descriptor of a directory.
+    :raises OSError: if it is not there, or not a directory.
+    """
+    fd = os.open(name, os.O_RDONLY | _FLAGS, dir_fd=parent)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def owned(path: str, mode: int, *, create: bool = True) -> Iterator[int]:
+    """Open a directory of our own, and check that it is.
+
+    :param path: absolute path; what is missing of it is made.
+    :param mode: its mode when it is made, and the most it may allow.
+    :param create: whether it is made if missing.
+    :raises PermissionError: if it belongs to somebody else, or allows more.
+    :raises OSError: if it cannot be made or opened.
+    """
+    if create:
+        make(path, mode)
+    with opened(path) as fd:
+        check(fd, path, mode)
+        yield fd
+
+
+@contextmanager
+def made_inside(
+    path: str, mode: int, name: str, name_mode: int
+) -> Iterator[int]:
+    """Open ``path/name`` of a directory of our own, made if missing.
+
+    :raises OSError: as :func:`owned`.
+    """
+    with owned(path, mode) as fd:
+        make_in(fd, name, name_mode)
+        with opened_in(fd, name) as found:
+            yield found
+
+
+@contextmanager
+def inside(path: str, mode: int, name: str) -> Iterator[int | None]:
+    """Open ``path/name`` of a directory of our own, None if missing.
+
+    :raises OSError: as :func:`owned`, or in the body.
+    """
+    with ExitStack() as stack:
+        try:
+            fd = stack.enter_context(owned(path, mode, create=False))
+            found = stack.enter_context(opened_in(fd, name))
+        except FileNotFoundError:
+            found = None
+        yield found
+
+
+def make(path: str, mode: int) -> None:
+    """Make a directory and its parents, unless it is there."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+        os.chmod(path, mode)
+
+
+def make_in(parent: int, name: str, mode: int) -> None:
+    """Make ``parent/name``, unless it is there.
+
+    :param parent: descriptor of a directory.
+    :param mode: its mode, whatever the process's umask.
+    """
+    with suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=parent)
+        with opened_in(parent, name) as fd:
+            os.fchmod(fd, mode)
+
+
+def check(fd: int, path: str, mode: int) -> None:
+    """Check that a directory is ours and allows no more than ``mode``.
+
+    :raises PermissionError: naming the path and what is wrong.
+    """
+    status = os.fstat(fd)
+    if status.st_uid != os.geteuid():
+        raise PermissionError(
+            f"{path} belongs to user {status.st_uid}, "
+            f"it has to belong to user {os.geteuid()}"
+        )
+    found = stat.S_IMODE(status.st_mode)
+    if found & ~mode:
+        raise PermissionError(
+            f"{path} has mode {found:04o}, it may have {mode:04o} at most"
+        )

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``/proc`` says about a process (:manpage:`proc(5)`)."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+#: Rows of ``uid_map``: first ID inside, first ID outside, number of IDs.
+Rows = tuple[tuple[int, int, int], ...]
+
+
+class Process:
+    """A process held by its directory in ``/proc``.
+
+    The directory stands for this very process: once it has ended, every read
+    fails, also when another process has got its number.
+
+    :param pid: process ID, or ``self``.
+    :raises ProcessLookupError: now or at any read, if the process has ended.
+    """
+
+    def __init__(self, pid: int | str) -> None:
+        self.pid = pid
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+        try:
+            self._fd = os.open(f"/proc/{pid}", flags)
+        except FileNotFoundError as err:
+            raise ProcessLookupError(*err.args) from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        os.close(self._fd)
+
+    @property
+    def parent(self) -> int:
+        """Process ID of the parent."""
+        return int(self._status("PPid")[0])
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it is process 1 of a PID namespace below the caller's."""
+        numbers = self._status("NSpid")
+        return len(numbers) > 1 and numbers[-1] == "1"
+
+    @property
+    def uid_map(self) -> Rows:
+        """The rows of ``uid_map``, as the caller's user namespace sees it."""
+        return self._rows("uid_map")
+
+    @property
+    def gid_map(self) -> Rows:
+        """The rows of ``gid_map``, as the caller's user namespace sees it."""
+        return self._rows("gid_map")
+
+    @property
+    def user_namespace(self) -> tuple[int, int]:
+        """Identity of the user namespace: device and inode."""
+        return self._identity("ns/user")
+
+    @property
+    def executable(self) -> tuple[int, int]:
+        """Identity of the file that it executes: device and inode."""
+        return self._identity("exe")
+
+    @property
+    def program(self) -> str:
+        """Base name of the program that it runs; its own doing, no proof."""
+        try:
+            return os.path.basename(os.readlink("exe", dir_fd=self._fd))
+        except FileNotFoundError as err:
+            raise ProcessLookupError(*err.args) from None
+
+    @property
+    def command(self) -> str:
+        """Base name by which it was called; its own doing, no proof."""
+        return os.path.basename(self._read("cmdline").split("\0")[0])
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, and never another process."""
+        pidfd = os.pidfd_open(int(self.pid))
+        try:
+            # While this one is there, the number is its own.
+            self._status("PPid")
+            signal.pidfd_send_signal(pidfd, number)
+        finally:
+            os.close(pidfd)
+
+    def _identity(self, name: str) -> tuple[int, int]:
+        try:
+            status = os.stat(name, dir_fd=self._fd)
+        except FileNotFoundError as err:
+            raise ProcessLookupError(*err.args) from None
+        return status.st_dev, status.st_ino
+
+    def _rows(self, name: str) -> Rows:
+        return tuple(
+            (int(inside), int(outside), int(count))
+            for inside, outside, count in map(
+                str.split, self._read(name).splitlines()
+            )
+        )
+
+    def _status(self, field: str) -> list[str]:
+        for line in self._read("status").splitlines():
+            key, _, value = line.partition(":")
+            if key == field:
+                return value.split()
+        raise ProcessLookupError(f"no {field} in status of {self.pid}")
+
+    def _read(self, name: str) -> str:
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._fd)
+        except FileNotFoundError as err:
+            raise ProcessLookupError(*err.args) from None
+        with open(fd, encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+
+
+def children(pid: int) -> Iterator[int]:
+    """Process IDs of the children of a process.
+
+    ``/proc/PID/task/TID/children`` would be cheaper, but leaves some out
+    while others end (:manpage:`proc_pid_children(5)`).
+
+    :param pid: process ID of the parent.
+    """
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            try:
+                with Process(int(name)) as process:
+                    parent = process.parent
+            except ProcessLookupError:
+                continue
+            if parent == pid:
+                yield int(name)

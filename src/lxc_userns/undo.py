@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Steps that are undone if a later one fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+
+
+def undo(stack: ExitStack, step: Callable[..., object], *args: object) -> None:
+    """Have a step taken if the stack is left by an error, and only then.
+
+    Should the step fail too, that becomes a note of the first error.
+
+    :param stack: the steps so far; they are taken in reverse.
+    :param step: what to call, with ``args``.
+    """
+
+    def on_exit(
+        _type: object, error: BaseException | None, _traceback: object
+    ) -> None:
+        if error is None:
+            return
+        try:
+            step(*args)
+        except Exception as err:
+            error.add_note(f"while undoing what was done: {err}")
+
+    stack.push(on_exit)

@@ -1,0 +1,440 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The life of a container, by the command line."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import libvirt
+import pytest
+from oslo_config import cfg
+
+from lxc_userns import register_opts
+from lxc_userns.exceptions import InstanceError
+from lxc_userns.guest import Guests
+from lxc_userns.idmap import IdMap, IdMaps
+from lxc_userns.linux.process import children
+from lxc_userns.manager import InstanceRequest, UserNamespaceManager
+from tests.functional.command_line import BASE, ID_MAP, PROGRAM, CommandLine
+
+pytestmark = pytest.mark.needs("containers")
+
+SLEEP = "/bin/sleep 1000"
+UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
+
+
+@pytest.fixture
+def cli(
+    libvirt_connection: libvirt.virConnect,
+    tmp_path: Path,
+    reachable_path: Path,
+) -> Iterator[CommandLine]:
+    """The program; its containers are destroyed at the end."""
+    made = CommandLine.make(tmp_path, reachable_path / "run")
+    yield made
+    for container in made.json("container", "list"):
+        made("container", "destroy", container["name"])
+    assert made.mounts() == []
+
+
+@pytest.fixture
+def manager(cli: CommandLine) -> UserNamespaceManager:
+    """The manager behind the program."""
+    conf = cfg.ConfigOpts()
+    register_opts(conf)
+    conf([], default_config_files=[str(cli.config)])
+    return UserNamespaceManager(conf)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.05)
+
+
+def id_map_of(pid: int, kind: str) -> list[int]:
+    return [*map(int, Path(f"/proc/{pid}/{kind}_map").read_text().split())]
+
+
+def inode_times(tree: Path) -> dict[str, int]:
+    return {
+        str(path): path.lstat().st_ctime_ns for path in tree.rglob("bin/*")
+    }
+
+
+def test_from_run_to_destroy(
+    cli: CommandLine,
+    busybox_rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    shown = cli.json("container", "run", "web1", "--rootfs", busybox_rootfs)
+    pid = shown.pop("init_pid")
+    uuid = shown.pop("uuid")
+    assert shown == {
+        "name": "web1",
+        "state": "running",
+        "mode": "private",
+        "strategy": "chown",
+        "rootfs": str(busybox_rootfs),
+        "view": f"{cli.run}/web1/root",
+        "uid_map": ID_MAP,
+        "gid_map": ID_MAP,
+    }
+    # What the kernel says, not the program.
+    assert id_map_of(pid, "uid") == [0, BASE, 65536]
+    assert id_map_of(pid, "gid") == [0, BASE, 65536]
+    status = Path(f"/proc/{pid}").stat()
+    assert (status.st_uid, status.st_gid) == (BASE, BASE)
+    assert (busybox_rootfs / "bin/su").stat().st_uid == BASE
+    assert (busybox_rootfs / "home/alice").stat().st_uid == BASE + 1000
+    assert os.path.samefile(f"/proc/{pid}/root", busybox_rootfs)
+    assert os.statvfs(f"{cli.run}/web1/root").f_flag & os.ST_NODEV
+    assert libvirt_connection.lookupByName("web1").UUIDString() == uuid
+
+    (listed,) = cli.json("container", "list")
+    assert (listed["name"], listed["init_pid"]) == ("web1", pid)
+    verified = cli.json("container", "verify", "web1")
+    assert verified["init_pid"] == pid
+
+    assert cli("container", "stop", "web1").code == 0
+    assert cli.mounts() == []
+    assert cli.json("container", "show", "web1")["state"] == "stopped"
+    assert cli("container", "stop", "web1").code == 0  # Nothing to do.
+
+    before = inode_times(busybox_rootfs)
+    shown = cli.json("container", "start", "web1")
+    assert id_map_of(shown["init_pid"], "uid") == [0, BASE, 65536]
+    assert inode_times(busybox_rootfs) == before  # Not shifted again.
+
+    assert cli("container", "destroy", "web1").code == 0
+    assert cli.json("container", "list") == []
+    assert cli.mounts() == []
+    assert list(cli.run.iterdir()) == []
+    assert list((cli.state / "instances").iterdir()) == []
+    with pytest.raises(libvirt.libvirtError, match="Domain not found"):
+        libvirt_connection.lookupByName("web1")
+    # The root filesystem is left alone, and comes back by one command.
+    assert busybox_rootfs.stat().st_uid == BASE
+    report = cli.json("rootfs", "unshift", busybox_rootfs)
+    assert report["inodes"] == report["shifted"]
+    assert (busybox_rootfs / "home/alice").stat().st_uid == 1000
+
+
+def test_init_arguments_environment_and_no_network(
+    cli: CommandLine, busybox_rootfs: Path
+) -> None:
+    shown = cli.json(
+        *("container", "run", "env", "--rootfs", busybox_rootfs),
+        *("--init", "/bin/sh -c 'echo \"$GREETING\" >/out; exec sleep 1000'"),
+        *("--env", "GREETING=hello world", "--network", "none"),
+        *("--memory", "64", "--vcpus", "2"),
+    )
+    out = busybox_rootfs / "out"
+    wait_for(lambda: out.exists() and out.read_text())
+    assert out.read_text() == "hello world\n"
+    # Made inside, by the container's root.
+    assert out.stat().st_uid == BASE
+    devices = Path(f"/proc/{shown['init_pid']}/net/dev").read_text()
+    assert [
+        line.split(":")[0].strip() for line in devices.splitlines()[2:]
+    ] == ["lo"]
+
+
+def test_reboot_from_inside_and_verify(
+    cli: CommandLine, busybox_rootfs: Path
+) -> None:
+    first = cli.json("container", "run", "boot", "--rootfs", busybox_rootfs)
+    # It heeds signals once it has started what its inittab says.
+    wait_for(lambda: list(children(first["init_pid"])))
+    os.kill(first["init_pid"], signal.SIGTERM)  # busybox init: reboot.
+
+    def rebooted() -> bool:
+        (now,) = cli.json("container", "list")
+        return now["init_pid"] not in (None, first["init_pid"])
+
+    wait_for(rebooted, 20)
+    verified = cli.json("container", "verify", "boot")
+    assert verified["uid_map"] == ID_MAP
+
+
+def test_stop_lets_an_init_power_off(
+    cli: CommandLine, busybox_rootfs: Path
+) -> None:
+    trap = "trap 'echo bye >/out; exit' TERM; while :; do sleep 0.1; done"
+    cli.json(
+        *("container", "run", "trap", "--rootfs", busybox_rootfs),
+        *("--init", f'/bin/sh -c "{trap}"'),
+    )
+    time.sleep(0.5)  # For the shell to set its trap.
+    assert cli("container", "stop", "trap").code == 0
+    assert (busybox_rootfs / "out").read_text() == "bye\n"
+
+
+def test_stop_kills_what_does_not_heed_it(
+    cli: CommandLine, busybox_rootfs: Path
+) -> None:
+    cli.json(
+        *("container", "run", "deaf", "--rootfs", busybox_rootfs),
+        *("--init", SLEEP),
+    )
+    start = time.monotonic()
+    assert cli("container", "stop", "deaf", "--timeout", "0").code == 0
+    assert time.monotonic() - start < 8
+    assert cli.json("container", "show", "deaf")["state"] == "stopped"
+
+
+def redefine(
+    connection: libvirt.virConnect, name: str, old: str, new: str
+) -> None:
+    domain = connection.lookupByName(name)
+    xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    assert old in xml
+    connection.defineXML(xml.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        (
+            f"<uid start='0' target='{BASE}' count='65536'/>",
+            f"<uid start='0' target='{BASE}' count='65535'/>",
+            f"its uid_map is 0:{BASE}:65535, promised was {ID_MAP}",
+        ),
+        (
+            f"<gid start='0' target='{BASE}' count='65536'/>",
+            f"<gid start='0' target='{BASE + 1}' count='65536'/>",
+            f"its gid_map is 0:{BASE + 1}:65536, promised was {ID_MAP}",
+        ),
+    ],
+)
+def test_a_container_with_other_maps_is_destroyed(
+    cli: CommandLine,
+    busybox_rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
+    old: str,
+    new: str,
+    reason: str,
+) -> None:
+    cli.json("container", "run", "other", "--rootfs", busybox_rootfs,
+             "--init", SLEEP)  # fmt: skip
+    assert cli("container", "stop", "other", "--timeout", "0").code == 0
+    redefine(libvirt_connection, "other", old, new)
+    error = cli("container", "start", "other").error()
+    assert error == f"other: {reason}; it was destroyed"
+    assert not libvirt_connection.lookupByName("other").isActive()
+    assert cli.mounts() == []
+
+
+def test_a_container_without_a_user_namespace_is_destroyed(
+    cli: CommandLine,
+    busybox_rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    cli.json("container", "run", "bare", "--rootfs", busybox_rootfs,
+             "--init", SLEEP)  # fmt: skip
+    domain = libvirt_connection.lookupByName("bare")
+    domain.destroy()
+    xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    before, _, rest = xml.partition("<idmap>")
+    libvirt_connection.defineXML(before + rest.partition("</idmap>")[2])
+    domain.create()
+    error = cli("container", "verify", "bare").error()
+    assert "it runs in the host's user namespace" in error
+    assert not domain.isActive()
+
+
+def test_its_tree_is_not_shifted_for_others_while_it_runs(
+    cli: CommandLine, busybox_rootfs: Path
+) -> None:
+    cli.json("container", "run", "busy", "--rootfs", busybox_rootfs,
+             "--init", SLEEP)  # fmt: skip
+    other_map = "0:1800000000:65536"
+    other = ("--uid-map", other_map, "--gid-map", other_map)
+    in_use = "is in use by the instance busy; stop that one first"
+    for arguments in (
+        ("shift", busybox_rootfs, *other),
+        ("unshift", busybox_rootfs),
+        ("shift", busybox_rootfs / "bin", *other),
+        ("shift", busybox_rootfs.parent, *other),
+    ):
+        error = cli("rootfs", *arguments).error()
+        if arguments[1] == busybox_rootfs.parent:
+            assert "[lxc_userns] state_path" in error  # It is in there too.
+        else:
+            assert error == f"{arguments[1]}: {in_use}"
+    assert busybox_rootfs.stat().st_uid == BASE
+    # For the same maps nothing would change.
+    assert cli.json("rootfs", "shift", busybox_rootfs)["shifted"] == 0
+    cli("container", "stop", "busy", "--timeout", "0")
+    assert cli("rootfs", "unshift", busybox_rootfs).code == 0
+    # Start shifts it again.
+    shown = cli.json("container", "start", "busy")
+    assert id_map_of(shown["init_pid"], "uid") == [0, BASE, 65536]
+    assert busybox_rootfs.stat().st_uid == BASE
+
+
+def test_after_a_reboot_of_the_host(
+    cli: CommandLine,
+    busybox_rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    cli.json("container", "run", "host", "--rootfs", busybox_rootfs,
+             "--init", SLEEP)  # fmt: skip
+    libvirt_connection.lookupByName("host").destroy()
+    # All that a reboot takes away: what is mounted, and run_path itself.
+    subprocess.run(["umount", cli.run / "host/root"], check=True)
+    (cli.run / "host/root").rmdir()
+    (cli.run / "host").rmdir()
+    cli.run.rmdir()
+    shown = cli.json("container", "start", "host")
+    assert id_map_of(shown["init_pid"], "uid") == [0, BASE, 65536]
+    # Without a start, destroy has nothing to unmount.
+    libvirt_connection.lookupByName("host").destroy()
+    subprocess.run(["umount", cli.run / "host/root"], check=True)
+    (cli.run / "host/root").rmdir()
+    (cli.run / "host").rmdir()
+    cli.run.rmdir()
+    assert cli("container", "destroy", "host").code == 0
+    assert cli.json("container", "list") == []
+
+
+def test_half_made_containers_are_listed_and_destroyed(
+    cli: CommandLine, manager: UserNamespaceManager, busybox_rootfs: Path
+) -> None:
+    # As after a crash between prepare and define.
+    manager.prepare(InstanceRequest("half", UUID, str(busybox_rootfs)))
+    assert len(cli.mounts()) == 1
+    assert cli.json("container", "show", "half")["state"] == "incomplete"
+    assert cli("container", "start", "half").error() == (
+        "half: is incomplete; destroy it"
+    )
+    error = cli("container", "verify", "half").error()
+    assert error == "half: is not running"
+    assert cli("container", "destroy", "half").code == 0
+    assert cli.mounts() == []
+    assert cli.json("container", "list") == []
+
+
+def test_a_killed_run_leaves_what_destroy_removes(
+    cli: CommandLine, busybox_rootfs: Path
+) -> None:
+    for delay in (0.3, 0.4, 0.5):
+        process = subprocess.Popen(
+            [
+                *(str(PROGRAM), "--config-file", str(cli.config)),
+                *("container", "run", "killed", "--init", SLEEP),
+                *("--rootfs", str(busybox_rootfs)),
+            ],
+            stdout=subprocess.DEVNULL,
+        )
+        time.sleep(delay)
+        process.kill()
+        process.wait(10)
+        for container in cli.json("container", "list"):
+            assert cli("container", "destroy", container["name"]).code == 0
+        assert cli.mounts() == []
+        assert Guests().find("killed") is None
+
+
+def test_domains_of_others_are_left_alone(
+    cli: CommandLine,
+    manager: UserNamespaceManager,
+    busybox_rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    cli.json("container", "run", "mine", "--rootfs", busybox_rootfs,
+             "--init", SLEEP)  # fmt: skip
+    xml = libvirt_connection.lookupByName("mine").XMLDesc()
+    assert cli("container", "destroy", "mine").code == 0
+    other = libvirt_connection.defineXML(xml)  # Without a record of ours.
+    error = cli("container", "run", "mine", "--rootfs", busybox_rootfs)
+    assert "the name is taken" in error.error()
+    error = cli("container", "destroy", "mine")
+    assert error.error() == "mine: no such container"
+    # With a record, but another UUID.
+    manager.prepare(InstanceRequest("mine", UUID, str(busybox_rootfs)))
+    assert cli.json("container", "show", "mine")["state"] == "incomplete"
+    assert cli("container", "destroy", "mine").code == 0
+    other.undefine()  # It is still there.
+
+
+def test_prepare_and_release_are_idempotent(
+    cli: CommandLine, manager: UserNamespaceManager, busybox_rootfs: Path
+) -> None:
+    request = InstanceRequest("again", UUID, str(busybox_rootfs))
+    first = manager.prepare(request)
+    mounted = os.stat(first.root).st_ino, cli.mounts()
+    assert manager.prepare(request) == first
+    assert (os.stat(first.root).st_ino, cli.mounts()) == mounted
+    assert len(cli.mounts()) == 1
+    # Something else on top of it is no view.
+    subprocess.run(["mount", "-t", "tmpfs", "none", first.root], check=True)
+    assert manager.prepare(request) == first
+    assert (os.stat(first.root).st_ino, cli.mounts()) == mounted
+    other = IdMap.parse("0:1800000000:65536")
+    moved = InstanceRequest(
+        "again", UUID, str(busybox_rootfs), IdMaps(other, other)
+    )
+    assert manager.prepare(moved).id_maps == IdMaps(other, other)
+    assert busybox_rootfs.stat().st_uid == 1_800_000_000
+    manager.release("again")
+    manager.release("again")
+    manager.release(first)
+    assert cli.mounts() == []
+
+
+def test_a_running_instance_is_neither_changed_nor_released(
+    cli: CommandLine, manager: UserNamespaceManager, busybox_rootfs: Path
+) -> None:
+    shown = cli.json("container", "run", "live", "--rootfs", busybox_rootfs,
+                     "--init", SLEEP)  # fmt: skip
+    request = InstanceRequest("live", shown["uuid"], str(busybox_rootfs))
+    assert manager.prepare(request).root == shown["view"]
+    other = IdMap.parse("0:1800000000:65536")
+    with pytest.raises(InstanceError, match="live: is running; stop it"):
+        manager.prepare(
+            InstanceRequest(
+                "live",
+                shown["uuid"],
+                str(busybox_rootfs),
+                IdMaps(other, other),
+            )
+        )
+    with pytest.raises(InstanceError, match="live: is running; stop it"):
+        manager.release("live")
+    assert cli.json("container", "verify", "live")["uid_map"] == ID_MAP
+
+
+def test_a_busy_view_is_not_released(
+    cli: CommandLine, manager: UserNamespaceManager, busybox_rootfs: Path
+) -> None:
+    prepared = manager.prepare(
+        InstanceRequest("hold", UUID, str(busybox_rootfs))
+    )
+    below = f"{prepared.root}/tmp"
+    subprocess.run(["mount", "-t", "tmpfs", "none", below], check=True)
+    error = cli("container", "destroy", "hold").error()
+    assert error == f"{prepared.root}: is busy: unmount {below} first"
+    assert cli.json("container", "show", "hold")["name"] == "hold"
+    subprocess.run(["umount", below], check=True)
+    assert cli("container", "destroy", "hold").code == 0
+    assert (busybox_rootfs / "tmp").is_dir()
+
+
+def test_a_failed_start_leaves_nothing(
+    cli: CommandLine, busybox_rootfs: Path
+) -> None:
+    # A program that libvirt cannot execute.
+    broken = busybox_rootfs / "broken"
+    broken.write_text("#!/no/interpreter\n")
+    broken.chmod(0o755)
+    result = cli("container", "run", "fail", "--rootfs", busybox_rootfs,
+                 "--init", "/broken")  # fmt: skip
+    assert "its first process ended at once" in result.error()
+    assert cli.json("container", "list") == []
+    assert cli.mounts() == []
+    assert Guests().find("fail") is None

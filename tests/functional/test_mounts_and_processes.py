@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel interface of views and of verification, on the real kernel."""
+
+import errno
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lxc_userns.exceptions import ConfigError, RootfsError
+from lxc_userns.linux import directory, inroot, mounts
+from lxc_userns.linux.process import Process, children
+from lxc_userns.rootfs import views
+
+needs_mounts = pytest.mark.needs("mounts")
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    with directory.opened(path) as fd:
+        yield fd
+
+
+def options_of(point: Path) -> set[str]:
+    """The options of the topmost mount on a path."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    found = [line.split() for line in lines if line.split()[4] == str(point)]
+    return set(found[-1][5].split(","))
+
+
+@pytest.fixture
+def place(reachable_path: Path) -> Path:
+    """A directory with ``source/file`` and the mount point ``point``."""
+    (reachable_path / "source").mkdir()
+    (reachable_path / "source/file").write_text("x")
+    (reachable_path / "point").mkdir()
+    return reachable_path
+
+
+@needs_mounts
+def test_bind_and_unmount(place: Path) -> None:
+    with opened(place / "source") as source, opened(place) as parent:
+        assert not mounts.is_mount_point(parent, "point")
+        mounts.bind(source, parent, "point")
+        assert mounts.is_mount_point(parent, "point")
+        assert (place / "point/file").read_text() == "x"
+        assert "nodev" in options_of(place / "point")
+        assert str(place / "point") in [
+            mount.point for mount in mounts.read_mounts()
+        ]
+    with opened(place) as parent:
+        mounts.unmount(parent, "point")
+        assert not mounts.is_mount_point(parent, "point")
+        with pytest.raises(OSError, match="Invalid argument") as raised:
+            mounts.unmount(parent, "point")
+        assert raised.value.errno == errno.EINVAL
+
+
+@needs_mounts
+def test_bind_keeps_what_the_source_forbids(place: Path) -> None:
+    source = place / "source"
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "nosuid,noexec", "none", source],
+        check=True,
+    )
+    with opened(source) as fd, opened(place) as parent:
+        mounts.bind(fd, parent, "point")
+    assert {"nosuid", "noexec", "nodev"} <= options_of(place / "point")
+
+
+@needs_mounts
+def test_bind_leaves_submounts_out(place: Path) -> None:
+    (place / "source/sub").mkdir()
+    sub = place / "source/sub"
+    subprocess.run(["mount", "-t", "tmpfs", "none", sub], check=True)
+    (sub / "hidden").touch()
+    with opened(place / "source") as source, opened(place) as parent:
+        mounts.bind(source, parent, "point")
+    assert list((place / "point/sub").iterdir()) == []
+
+
+@needs_mounts
+def test_a_busy_mount_is_not_unmounted(place: Path) -> None:
+    with opened(place / "source") as source, opened(place) as parent:
+        mounts.bind(source, parent, "point")
+        with (
+            opened(place / "point"),
+            pytest.raises(OSError, match="busy") as raised,
+        ):
+            mounts.unmount(parent, "point")
+        assert raised.value.errno == errno.EBUSY
+        assert mounts.is_mount_point(parent, "point")
+        with opened(place / "point"):
+            mounts.unmount(parent, "point", lazy=True)
+        assert not mounts.is_mount_point(parent, "point")
+
+
+@needs_mounts
+def test_links_are_no_mount_points(place: Path) -> None:
+    (place / "link").symlink_to("point")
+    with opened(place / "source") as source, opened(place) as parent:
+        with pytest.raises(NotADirectoryError):
+            mounts.bind(source, parent, "link")
+        with pytest.raises(NotADirectoryError):
+            mounts.is_mount_point(parent, "link")
+        mounts.bind(source, parent, "point")
+        with pytest.raises(OSError, match="Invalid argument"):
+            mounts.unmount(parent, "link")
+        assert mounts.is_mount_point(parent, "point")
+
+
+@needs_mounts
+def test_names_with_blanks_in_the_list_of_mounts(place: Path) -> None:
+    odd = place / "a b\\c"
+    odd.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", odd], check=True)
+    (found,) = [m for m in mounts.read_mounts() if m.point == str(odd)]
+    assert found.fs_type == "tmpfs"
+    with opened(odd) as fd:
+        assert found.number == mounts.mount_id(fd)
+    subprocess.run(["umount", odd], check=True)
+
+
+def test_paths_are_followed_as_in_the_container(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").touch()
+    (tmp_path / "absolute").symlink_to("/etc/passwd")
+    (tmp_path / "upwards").symlink_to("../../../../etc/passwd")
+    (tmp_path / "nowhere").symlink_to("/etc/shadow")
+    (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "fifo")
+    inside = (tmp_path / "etc/passwd").stat().st_ino
+    with opened(tmp_path) as root:
+        for path in ("/etc/passwd", "absolute", "/upwards", "../etc/passwd"):
+            assert inroot.lookup(root, path).st_ino == inside
+        assert inroot.lookup(root, "fifo").st_ino  # It did not wait.
+        with pytest.raises(FileNotFoundError):
+            inroot.lookup(root, "nowhere")
+        with pytest.raises(OSError, match="symbolic links"):
+            inroot.lookup(root, "loop")
+
+
+@pytest.fixture
+def views_of(reachable_path: Path) -> views.Views:
+    return views.Views(str(reachable_path / "run"))
+
+
+@needs_mounts
+def test_a_view_comes_and_goes(views_of: views.Views, place: Path) -> None:
+    source = place / "source"
+    with views.opened_rootfs(str(source)) as backing:
+        for _ in range(2):  # The second time there is nothing to do.
+            views_of.mount(views.Plain(), backing, "web1", "root", None)
+    point = place / "run/web1/root"
+    assert os.path.samefile(point, source)
+    assert views_of.is_mounted("web1")
+    assert not views_of.is_mounted("web2")
+    for each in (place / "run", place / "run/web1"):
+        assert each.stat().st_mode & 0o7777 == 0o711
+    views_of.unmount("web1")
+    assert list((place / "run").iterdir()) == []
+    views_of.unmount("web1")
+    assert (source / "file").read_text() == "x"
+
+
+@needs_mounts
+def test_a_wrong_view_is_replaced(views_of: views.Views, place: Path) -> None:
+    other = place / "other"
+    other.mkdir()
+    for path in (other, place / "source"):
+        with views.opened_rootfs(str(path)) as backing:
+            views_of.mount(views.Plain(), backing, "web1", "root", None)
+    point = place / "run/web1/root"
+    assert os.path.samefile(point, place / "source")
+    points = [mount.point for mount in mounts.read_mounts()]
+    assert points.count(str(point)) == 1
+    # A view that has lost nodev is no longer right.
+    subprocess.run(["mount", "-o", "remount,bind,dev", point], check=True)
+    assert "nodev" not in options_of(point)
+    with views.opened_rootfs(str(place / "source")) as backing:
+        views_of.mount(views.Plain(), backing, "web1", "root", None)
+    assert "nodev" in options_of(point)
+
+
+@needs_mounts
+def test_nothing_is_removed_below_which_something_is_mounted(
+    views_of: views.Views, place: Path
+) -> None:
+    (place / "source/sub").mkdir()
+    with views.opened_rootfs(str(place / "source")) as backing:
+        views_of.mount(views.Plain(), backing, "web1", "root", None)
+    sub = place / "run/web1/root/sub"
+    subprocess.run(["mount", "-t", "tmpfs", "none", sub], check=True)
+    with pytest.raises(RootfsError, match=f"busy: unmount {sub} first"):
+        views_of.unmount("web1")
+    assert (place / "run/web1/root/file").read_text() == "x"
+
+
+def test_run_paths_that_are_not_ours(
+    views_of: views.Views, place: Path
+) -> None:
+    run = place / "run"
+    with views.opened_rootfs(str(place / "source")) as backing:
+
+        def mount() -> None:
+            views_of.mount(views.Plain(), backing, "web1", "root", None)
+
+        run.mkdir()
+        run.chmod(0o755)
+        with pytest.raises(ConfigError, match="has mode 0755, it may have"):
+            mount()
+        run.chmod(0o711)
+        os.chown(run, 1000, 1000)
+        with pytest.raises(ConfigError, match="belongs to user 1000"):
+            mount()
+        run.rmdir()
+        run.symlink_to("source")
+        with pytest.raises(ConfigError, match=r"\[lxc_userns\] run_path"):
+            mount()
+        run.unlink()
+        place.chmod(0o700)
+        with pytest.raises(ConfigError, match=f"pass through {place}"):
+            mount()
+    assert not views_of.is_mounted("web1")
+
+
+def sleeps(pid: int) -> bool:
+    """Whether a new process executes what it was made for."""
+    return Path(f"/proc/{pid}/cmdline").read_text().startswith("sleep\0")
+
+
+@pytest.fixture
+def sleeper() -> Iterator[int]:
+    """The process ID of one that is first in its namespaces."""
+    argv = ["unshare", "--user", "--map-root-user", "--pid"]
+    argv += ["--fork", "--kill-child"]
+    with subprocess.Popen(
+        [*argv, "sleep", "1000"], stderr=subprocess.DEVNULL
+    ) as parent:
+        found: list[int] = []
+        while not found:
+            assert parent.poll() is None
+            found = [each for each in children(parent.pid) if sleeps(each)]
+        yield found[0]
+        parent.kill()
+
+
+@pytest.mark.needs("user-namespaces")
+def test_a_process_and_its_end(sleeper: int) -> None:
+    with Process("self") as this, Process(sleeper) as process:
+        assert this.parent == os.getppid()
+        assert not this.is_first
+        assert process.is_first
+        assert process.user_namespace != this.user_namespace
+        assert process.uid_map == ((0, 0, 1),)
+        assert process.gid_map == ((0, 0, 1),)
+        assert sleeper not in children(os.getpid())
+        process.send_signal(signal.SIGKILL)
+        while Path(f"/proc/{sleeper}").exists():
+            pass  # Until unshare has reaped it.
+        for read in ("parent", "is_first", "uid_map", "user_namespace",
+                     "executable", "program", "command"):  # fmt: skip
+            with pytest.raises(ProcessLookupError):
+                getattr(process, read)
+        with pytest.raises(ProcessLookupError):
+            process.send_signal(signal.SIGKILL)
+    with pytest.raises(ProcessLookupError):
+        Process(sleeper)
+
+
+@pytest.mark.needs("user-namespaces")
+def test_what_a_process_executes() -> None:
+    with (
+        subprocess.Popen(["sleep", "1000"]) as one,
+        Process(one.pid) as process,
+        Process("self") as this,
+    ):
+        try:
+            while not sleeps(one.pid):
+                assert one.poll() is None
+            assert process.command == "sleep"
+            assert process.program in ("sleep", "coreutils", "busybox")
+            assert process.executable != this.executable
+            assert one.pid in children(os.getpid())
+        finally:
+            one.kill()

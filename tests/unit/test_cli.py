@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: commands, errors, exit codes, progress."""
+
+import json
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from lxc_userns import rootfs
+from lxc_userns.cli import base, main
+from lxc_userns.exceptions import InstanceError, RootfsError
+from lxc_userns.idmap import IdMap, IdMaps
+
+ID_MAP = "0:1900000000:65536"
+MAPS = IdMaps(IdMap.parse(ID_MAP), IdMap.parse(ID_MAP))
+XML = """\
+<domain type='lxc'>
+  <name>web1</name>
+  <memory unit='MiB'>64</memory>
+  <os><type>exe</type><init>/sbin/init</init></os>
+  <devices>
+    <filesystem type='mount'><source dir='/srv'/><target dir='/'/></filesystem>
+  </devices>
+</domain>
+"""
+
+COMMANDS = {
+    "config check",
+    "container destroy",
+    "container list",
+    "container run",
+    "container show",
+    "container start",
+    "container stop",
+    "container verify",
+    "domain idmap",
+    "host check",
+    "rootfs shift",
+    "rootfs unshift",
+    "rootfs verify",
+}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    file = tmp_path / "test.conf"
+    file.write_text(
+        f"[libvirt]\nuid_maps = {ID_MAP}\ngid_maps = {ID_MAP}\n"
+        f"[lxc_userns]\nstate_path = {tmp_path}/state\nshift_workers = 3\n"
+        "unmapped_ids = error\n"
+    )
+    return str(file)
+
+
+def call(*arguments: str) -> int:
+    return main.main(arguments)
+
+
+def test_all_commands_are_there_and_documented(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert call("--help") == 0
+    out = capsys.readouterr().out
+    for name in COMMANDS:
+        (line,) = [
+            each for each in out.splitlines() if each.strip().startswith(name)
+        ]
+        assert len(line.strip().removeprefix(name).strip()) > 10
+    assert "Could not load" not in out
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_help_of_each_command(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(*name.split(), "--help") == 0
+    assert f"lxc-userns {name}" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--version") == 0
+    version = metadata.version("lxc-userns")
+    assert capsys.readouterr().out == f"lxc-userns {version}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["bogus"], "error: unknown command 'bogus'; see lxc-userns --help"),
+        (
+            ["rootfs"],
+            "error: incomplete or unknown command, try: rootfs shift, "
+            "rootfs unshift, rootfs verify",
+        ),
+        ([], "error: no command; see lxc-userns --help"),
+        (["--debug"], "lxc-userns: error: no command; see lxc-userns --help"),
+    ],
+)
+def test_unknown_commands(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(*arguments) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.splitlines()[-1]) == ("", message)
+
+
+def test_errors_take_one_line() -> None:
+    error = RootfsError("/x", "two\n  lines")
+    error.add_note("and a note")
+    assert main.describe(error) == "/x: two\n  lines; and a note"
+    assert main.describe(FileNotFoundError(2, "No such", "/y")) == (
+        "/y: No such"
+    )
+    assert main.describe(OSError(28, "No space")) == "No space"
+    assert main.describe(KeyError()) == "KeyError"
+
+
+def test_an_error_on_standard_error(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    config: str,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise InstanceError("web1", "a\nb")
+
+    monkeypatch.setattr(rootfs, "verify", fail)
+    assert call("--config-file", config, "rootfs", "verify", "/x") == 1
+    assert capsys.readouterr() == ("", "error: web1: a b\n")
+
+
+def test_a_traceback_only_if_asked(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    config: str,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise InstanceError("web1", "why")
+
+    monkeypatch.setattr(rootfs, "verify", fail)
+    arguments = ("--config-file", config, "rootfs", "verify", "/x")
+    assert call("--debug", *arguments) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: web1: why\nTraceback")
+
+
+def test_interrupted(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    config: str,
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rootfs, "verify", interrupt)
+    assert call("--config-file", config, "rootfs", "verify", "/x") == 130
+    assert capsys.readouterr() == ("", "interrupted\n")
+
+
+def test_shift_by_the_configuration(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    config: str,
+    tmp_path: Path,
+) -> None:
+    calls = []
+
+    def shift(*arguments: object, **named: object) -> rootfs.ShiftReport:
+        calls.append((arguments, named))
+        return rootfs.ShiftReport(10, 8, 2, (5,), (6, 7))
+
+    monkeypatch.setattr(rootfs, "shift", shift)
+    tree = str(tmp_path / "tree")
+    Path(tree).mkdir()
+    arguments = ("--config-file", config, "rootfs", "shift", tree)
+    assert call(*arguments, "-f", "json") == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "inodes": 10,
+        "shifted": 8,
+        "unmapped": 2,
+        "unmapped_uids": [5],
+        "unmapped_gids": [6, 7],
+    }
+    other = "0:1800000000:65536"
+    assert (
+        call(
+            *(
+                *arguments,
+                "--uid-map",
+                other,
+                "--gid-map",
+                ID_MAP,
+                "--dry-run",
+            ),
+            *("--workers", "0", "--unmapped", "keep"),
+        )
+        == 0
+    )
+    named = {
+        "unmapped": "error",
+        "workers": 3,
+        "dry_run": False,
+        "progress": None,
+    }
+    given = IdMaps(IdMap.parse(other), IdMap.parse(ID_MAP))
+    assert calls == [
+        ((tree, MAPS), named),
+        (
+            (tree, given),
+            named | {"unmapped": "keep", "workers": None, "dry_run": True},
+        ),
+    ]
+
+
+def test_verify_fails_on_findings(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    config: str,
+) -> None:
+    report = rootfs.VerifyReport(
+        10, 1, 0, (rootfs.Finding("/x/y", "owner 0:0"),)
+    )
+    monkeypatch.setattr(rootfs, "verify", lambda *_, **__: report)
+    arguments = ("--config-file", config, "rootfs", "verify", "/x")
+    assert call(*arguments, "-f", "json") == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"inodes": 10, "wrong": 1, "unmapped": 0}
+    assert err == "/x/y: owner 0:0\n"
+    good = rootfs.VerifyReport(10, 0, 0)
+    monkeypatch.setattr(rootfs, "verify", lambda *_, **__: good)
+    assert call(*arguments) == 0
+
+
+def test_domain_idmap(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "domain.xml"
+    file.write_text(XML)
+    assert call("--config-file", config, "domain", "idmap", str(file)) == 0
+    out = capsys.readouterr().out
+    assert '<uid start="0" target="1900000000" count="65536"/>' in out
+    assert "<privnet/>" in out
+    file.write_text(out)
+    assert call("--config-file", config, "domain", "idmap", str(file)) == 0
+    assert capsys.readouterr().out == out
+
+
+def test_later_configuration_files_prevail(
+    config: str, tmp_path: Path
+) -> None:
+    later = tmp_path / "later.conf"
+    later.write_text("[lxc_userns]\nshift_workers = 4\n")
+    conf = base.load_conf([config, str(later)])
+    assert conf.lxc_userns.shift_workers == 4
+    assert conf.lxc_userns.unmapped_ids == "error"
+
+
+class Terminal:
+    """Standard error of somebody who looks."""
+
+    encoding = "utf-8"
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> None:
+        self.text += text
+
+    def flush(self) -> None:
+        pass
+
+    def fileno(self) -> int:
+        raise OSError("not a file")
+
+
+def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with base.progress_bar("shift") as progress:
+        assert progress is not None
+        progress(1234)
+        progress(17)  # Another walk.
+    assert "shift: 1234 inodes" in terminal.text
+    assert "shift: 17 inodes" in terminal.text
+
+
+def test_no_progress_into_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    with base.progress_bar("shift") as progress:
+        assert progress is None
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options: registered beside Nova's, every rule told, the sample current."""
+
+import io
+import itertools
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from oslo_config import cfg, generator
+
+from lxc_userns import conf as options
+from lxc_userns.exceptions import ConfigError
+from lxc_userns.idmap import IdMap, IdMaps
+
+GENERATOR = Path(__file__).parents[2] / "etc/lxc-userns"
+
+GOOD = "0:100000:65536"
+
+
+def nova_options() -> list[cfg.Opt]:
+    """Options of Nova's names, as different as Nova may make them."""
+    return [
+        cfg.ListOpt("uid_maps", default=[], help="Nova's own words."),
+        cfg.ListOpt(
+            "gid_maps", default=["0:1:2"], help="Others.", required=False
+        ),
+    ]
+
+
+def register_nova(conf: cfg.ConfigOpts) -> None:
+    conf.register_opts(nova_options(), group="libvirt")
+
+
+def configure(
+    tmp_path: Path, text: str, *, register: Callable[..., None] | None = None
+) -> cfg.ConfigOpts:
+    """A configuration read from this text."""
+    file = tmp_path / "test.conf"
+    file.write_text(text)
+    conf = cfg.ConfigOpts()
+    (register or options.register_opts)(conf)
+    conf([], default_config_files=[str(file)], default_config_dirs=[])
+    return conf
+
+
+def maps(uid: str, gid: str, more: str = "") -> str:
+    return f"[libvirt]\nuid_maps = {uid}\ngid_maps = {gid}\n{more}"
+
+
+REGISTRARS = {
+    "ours": options.register_opts,
+    "nova": register_nova,
+}
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        order
+        for length in (1, 2, 3)
+        for order in itertools.product(REGISTRARS, repeat=length)
+        if "ours" in order
+    ],
+    ids="-".join,
+)
+def test_registration_in_every_order(
+    tmp_path: Path, order: tuple[str, ...]
+) -> None:
+    def register(conf: cfg.ConfigOpts) -> None:
+        for name in order:
+            REGISTRARS[name](conf)
+
+    conf = configure(tmp_path, maps(GOOD, GOOD), register=register)
+    expected = IdMap.parse(GOOD)
+    assert options.load_id_maps(conf) == IdMaps(expected, expected)
+    assert conf.lxc_userns.range_size == 65536
+
+
+@pytest.mark.parametrize("first", ["ours", "nova"])
+def test_an_option_of_another_type_is_refused(first: str) -> None:
+    other = cfg.StrOpt("uid_maps", default="")
+    conf = cfg.ConfigOpts()
+    if first == "ours":
+        options.register_opts(conf)
+        with pytest.raises(cfg.DuplicateOptError, match="uid_maps"):
+            conf.register_opt(other, group="libvirt")
+    else:
+        conf.register_opt(other, group="libvirt")
+        with pytest.raises(cfg.DuplicateOptError, match="uid_maps"):
+            options.register_opts(conf)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[libvirt]\nuid_maps =\ngid_maps =\n", "[lxc_userns]\n"]
+)
+def test_no_maps_is_none(tmp_path: Path, text: str) -> None:
+    conf = configure(tmp_path, text)
+    assert options.load_id_maps(conf) is None
+    assert options.find_problems(conf) == []
+
+
+def test_uid_and_gid_maps_are_not_mixed_up(tmp_path: Path) -> None:
+    gid = "0:300000:65536,70000:400000:1"
+    conf = configure(tmp_path, maps(GOOD, gid))
+    assert options.load_id_maps(conf) == IdMaps(
+        IdMap.parse(GOOD), IdMap.parse(gid)
+    )
+    assert options.find_problems(conf) == []
+
+
+SYNTAX = "expected guest:host:count, three decimal integers without sign"
+UID, GID = "[libvirt] uid_maps", "[libvirt] gid_maps"
+
+
+@pytest.mark.parametrize(
+    ("uid", "gid", "message"),
+    [
+        ("0:100000", GOOD, f"{UID} = 0:100000: {SYNTAX}"),
+        ("0:100000:65536:1", GOOD, f"{UID} = 0:100000:65536:1: {SYNTAX}"),
+        ("0:-1:65536", GOOD, f"{UID} = 0:-1:65536: {SYNTAX}"),
+        ("+0:100000:65536", GOOD, f"{UID} = +0:100000:65536: {SYNTAX}"),
+        ("0:1 0:65536", GOOD, f"{UID} = 0:1 0:65536: {SYNTAX}"),
+        ("0:0x10:65536", GOOD, f"{UID} = 0:0x10:65536: {SYNTAX}"),
+        ("0:010:65536", GOOD, f"{UID} = 0:010:65536: {SYNTAX}"),
+        (f",{GOOD}", GOOD, f"{UID}: {SYNTAX}"),
+        ("root:100000:65536", GOOD, f"{UID} = root:100000:65536: {SYNTAX}"),
+        ("0:100000:0", GOOD, f"{UID} = 0:100000:0: count is 0"),
+        (
+            "0:4294901760:65536",
+            GOOD,
+            f"{UID} = 0:4294901760:65536: host IDs end at 4294967295, the "
+            "highest ID is 4294967294",
+        ),
+        (
+            "0:99999999999:1",
+            GOOD,
+            f"{UID} = 0:99999999999:1: the highest ID is 4294967294",
+        ),
+        (
+            ",".join(f"{i}:{100000 + i}:1" for i in range(6)),
+            GOOD,
+            "6 entries, 1 to 5 are allowed",
+        ),
+        (
+            "0:100000:10,9:200000:1",
+            GOOD,
+            "guest IDs of 0:100000:10 and 9:200000:1 overlap",
+        ),
+        (
+            "0:100000:10,10:100009:1",
+            GOOD,
+            "host IDs of 0:100000:10 and 10:100009:1 overlap",
+        ),
+        ("0:0:65536", GOOD, f"{UID} = 0:0:65536: 0:0:65536 maps to host ID 0"),
+        ("1:100000:65536", GOOD, "guest ID 0 is not mapped"),
+        (GOOD, "0:100000:5", f"{GID} = 0:100000:5: guest group 5 (tty) is"),
+        (
+            GOOD,
+            "0:100000:5,5:200000:100",
+            f"{GID} = 0:100000:5,5:200000:100: 5:200000:100 starts at guest",
+        ),
+        ("", GOOD, f"{UID}: is empty, but gid_maps is set; set both"),
+        (GOOD, "", f"{GID}: is empty, but uid_maps is set; set both"),
+    ],
+)
+def test_every_rule_of_the_maps(
+    tmp_path: Path, uid: str, gid: str, message: str
+) -> None:
+    conf = configure(tmp_path, maps(uid, gid))
+    (problem,) = options.find_problems(conf)
+    assert message in str(problem)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        options.load_id_maps(conf)
+
+
+def test_the_highest_id_may_be_mapped(tmp_path: Path) -> None:
+    conf = configure(tmp_path, maps("0:4294901759:65536", GOOD))
+    id_maps = options.load_id_maps(conf)
+    assert id_maps is not None
+    assert id_maps.shift_uid(65535) == 2**32 - 2
+
+
+def test_all_problems_of_the_maps_at_once(tmp_path: Path) -> None:
+    conf = configure(tmp_path, maps("x,y", "0:5"))
+    values = [
+        (each.option, each.value) for each in options.find_problems(conf)
+    ]
+    assert values == [(UID, "x"), (UID, "y"), (GID, "0:5")]
+    with pytest.raises(ConfigError, match=f"{re.escape(GID)} = 0:5") as raised:
+        options.load_id_maps(conf)
+    assert str(raised.value).count(SYNTAX) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "option", "message"),
+    [
+        ("range_size = many", "range_size", "many"),
+        ("range_size = 0", "range_size", "greater than or equal to 1"),
+        ("rootfs_strategy = copy", "rootfs_strategy", "found 'copy'"),
+        ("unmapped_ids = drop", "unmapped_ids", "found 'drop'"),
+        ("userns_policy = off", "userns_policy", "found 'off'"),
+        ("shift_workers = -1", "shift_workers", "greater than or equal to 0"),
+        ("shift_workers = 300", "shift_workers", "less than or equal to 256"),
+        ("state_path = var", "state_path", "an absolute path below /"),
+        ("state_path = /", "state_path", "an absolute path below /"),
+        ("state_path =", "state_path", "an absolute path below /"),
+        ("run_path = /run/../etc", "run_path", "without '..'"),
+    ],
+)
+def test_every_rule_of_the_other_options(
+    tmp_path: Path, text: str, option: str, message: str
+) -> None:
+    conf = configure(tmp_path, f"[lxc_userns]\n{text}\n")
+    (problem,) = options.find_problems(conf)
+    assert problem.option == f"[lxc_userns] {option}"
+    assert message in problem.reason
+
+
+def test_maps_and_a_pool_exclude_each_other(tmp_path: Path) -> None:
+    pool = "[lxc_userns]\nsubid_owner = lxc\n"
+    conf = configure(tmp_path, maps(GOOD, GOOD, pool))
+    (problem,) = options.find_problems(conf)
+    assert str(problem).startswith("[lxc_userns] subid_owner = lxc: is set")
+    with pytest.raises(ConfigError, match="beside"):
+        options.load_id_maps(conf)
+    conf = configure(tmp_path, pool)
+    assert options.find_problems(conf) == []
+    assert options.load_id_maps(conf) is None
+
+
+def test_problems_of_all_options_at_once(tmp_path: Path) -> None:
+    text = maps("x", "", "[lxc_userns]\nrange_size = 0\nrun_path = run\n")
+    problems = options.find_problems(configure(tmp_path, text))
+    assert [each.option for each in problems] == [
+        "[lxc_userns] range_size",
+        "[lxc_userns] run_path",
+        UID,
+        GID,
+    ]
+
+
+def test_options_are_copied_for_the_generator() -> None:
+    listed = dict(options.list_opts())
+    assert set(listed) == {"libvirt", "lxc_userns"}
+    for mine in (*options.LIBVIRT_OPTS, *options.OPTS):
+        (copy,) = [
+            each
+            for group in listed.values()
+            for each in group
+            if each.name == mine.name
+        ]
+        assert copy is not mine
+
+
+def test_help_gives_an_example_of_every_option() -> None:
+    for option in (*options.LIBVIRT_OPTS, *options.OPTS):
+        assert "example" in str(option.help), option.name
+
+
+def test_the_sample_is_current() -> None:
+    file = GENERATOR / "config-generator.conf"
+    conf = cfg.ConfigOpts()
+    generator.register_cli_opts(conf)
+    conf(["--config-file", str(file)], default_config_dirs=[])
+    sample = io.StringIO()
+    generator.generate(conf, output_file=sample)
+    current = (GENERATOR / "lxc-userns.conf.sample").read_text()
+    assert current == sample.getvalue(), (
+        f"run: oslo-config-generator --config-file {file}"
+    )

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``config check`` says of the configuration on a host."""
+
+import pytest
+from oslo_config import cfg
+
+from lxc_userns import hostids
+from lxc_userns.conf import register_opts
+from lxc_userns.config_check import Finding, check_config, option
+from lxc_userns.exceptions import ConfigError
+from lxc_userns.subid import parse
+
+HIGH = "0:1900000000:65536"
+UID, GID = "[libvirt] uid_maps", "[libvirt] gid_maps"
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> dict[str, hostids.HostIds]:
+    """The IDs of a host; put others in, as ``user`` and ``group``."""
+    held = {kind: hostids.HostIds(kind, {}, ()) for kind in ("user", "group")}
+    monkeypatch.setattr(hostids, "read_host_uids", lambda: held["user"])
+    monkeypatch.setattr(hostids, "read_host_gids", lambda: held["group"])
+    return held
+
+
+def configure(
+    uid: str = HIGH, gid: str = HIGH, **values: str
+) -> cfg.ConfigOpts:
+    conf = cfg.ConfigOpts()
+    register_opts(conf)
+    conf([], default_config_files=[], default_config_dirs=[])
+    for name, text in (("uid_maps", uid), ("gid_maps", gid)):
+        entries = text.split(",") if text else []
+        conf.set_override(name, entries, "libvirt")
+    for name, value in values.items():
+        conf.set_override(name, value, "lxc_userns")
+    return conf
+
+
+def find(conf: cfg.ConfigOpts, severity: str) -> list[tuple[str, str]]:
+    return [
+        (each.option, each.message)
+        for each in check_config(conf)
+        if each.severity == severity
+    ]
+
+
+@pytest.mark.usefixtures("host")
+def test_a_good_configuration() -> None:
+    gives = "guest IDs 0-65535 are host IDs 1900000000-1900065535"
+    assert check_config(configure()) == [
+        Finding("info", UID, HIGH, gives),
+        Finding("info", GID, HIGH, gives),
+    ]
+
+
+@pytest.mark.usefixtures("host")
+def test_no_maps_at_all() -> None:
+    (finding,) = check_config(configure("", ""))
+    assert (finding.severity, finding.option) == (
+        "warning",
+        "[libvirt] uid_maps, gid_maps",
+    )
+    assert finding.message == "are empty: user namespaces are off"
+    # A pool gives the maps.
+    assert check_config(configure("", "", subid_owner="lxc")) == []
+
+
+@pytest.mark.usefixtures("host")
+def test_every_problem_at_once() -> None:
+    conf = configure("x,0:0:1", "", run_path="run", subid_owner="lxc")
+    assert [name for name, _ in find(conf, "problem")] == [
+        "[lxc_userns] run_path",
+        UID,
+        GID,
+        "[lxc_userns] subid_owner",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "subuid", "holders"),
+    [
+        ({1899999999: "a", 1900065536: "b"}, "", []),
+        ({1900000000: "alice"}, "", ["user alice (1900000000)"]),
+        ({1900065535: "bob"}, "", ["user bob (1900065535)"]),
+        (
+            {},
+            "carol:1900065535:1\n",
+            ["the subordinate user IDs of carol (1900065535:1)"],
+        ),
+        ({}, "carol:1900065536:1\nlxc-userns:1900000000:65536\n", []),
+    ],
+)
+def test_ids_that_others_hold(
+    host: dict[str, hostids.HostIds],
+    names: dict[int, str],
+    subuid: str,
+    holders: list[str],
+) -> None:
+    host["user"] = hostids.HostIds("user", names, *parse(subuid))
+    expected = [
+        (UID, f"host IDs 1900000000-1900065535 are held by {holder}")
+        for holder in holders
+    ]
+    assert find(configure(), "problem") == expected
+
+
+def test_groups_are_compared_with_groups(
+    host: dict[str, hostids.HostIds],
+) -> None:
+    host["group"] = hostids.HostIds("group", {1900000005: "staff"}, ())
+    ((name, message),) = find(configure(), "problem")
+    assert name == GID
+    assert message.endswith("are held by group staff (1900000005)")
+
+
+def test_many_holders_are_not_all_listed(
+    host: dict[str, hostids.HostIds],
+) -> None:
+    names = {1900000000 + i: f"user{i}" for i in range(100)}
+    host["user"] = hostids.HostIds("user", names, ())
+    found = find(configure(), "problem")
+    assert len(found) == 6
+    assert found[-1][1].endswith("are held by 95 more")
+
+
+@pytest.mark.usefixtures("host")
+@pytest.mark.parametrize(
+    ("uid", "message"),
+    [
+        ("0:1900000000:65535", "fewer than 65536 IDs"),
+        ("0:20000:65536", "uses host IDs below 65536"),
+        ("0:600000:65536", "systemd hands out"),
+        ("0:3000000000:65536", "uses host IDs above 2147483647"),
+    ],
+)
+def test_warnings(uid: str, message: str) -> None:
+    conf = configure(uid)
+    ((name, text),) = find(conf, "warning")
+    assert name == UID
+    assert message in text
+    assert find(conf, "problem") == []
+
+
+def test_malformed_lines_are_warned_of(
+    host: dict[str, hostids.HostIds],
+) -> None:
+    host["group"] = hostids.HostIds("group", {}, *parse("\nx:y\n"))
+    (warning,) = [
+        each
+        for each in check_config(configure())
+        if each.severity == "warning"
+    ]
+    assert (warning.option, warning.value) == ("/etc/subgid", "x:y")
+    assert warning.message == (
+        "line 2: expected owner:start:count; it is not heeded"
+    )
+
+
+def test_an_option_is_read_whatever_the_others_are_like() -> None:
+    conf = configure("x", run_path="run")
+    assert option(conf, "range_size") == 65536
+    with pytest.raises(ConfigError, match=r"run_path = run: an absolute"):
+        option(conf, "run_path")

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""libvirt's errors end in guest.py, and a lost connection is made anew."""
+
+from typing import Any
+
+import libvirt
+import pytest
+
+from lxc_userns.exceptions import (
+    InstanceError,
+    LibvirtError,
+    NoSuchContainerError,
+)
+from lxc_userns.guest import Guests
+
+
+def failure(code: int, text: str) -> libvirt.libvirtError:
+    error = libvirt.libvirtError(text)
+    error.err = (code, 0, text, 2, None, None, None, 0, 0)
+    return error
+
+
+NO_DOMAIN = failure(libvirt.VIR_ERR_NO_DOMAIN, "Domain not found")
+ENDED = failure(libvirt.VIR_ERR_OPERATION_INVALID, "domain is not running")
+BROKEN = failure(libvirt.VIR_ERR_INTERNAL_ERROR, "two\n  lines")
+
+
+class FakeDomain:
+    def __init__(self, *, active: bool = True) -> None:
+        self.active = active
+        self.error: Exception | None = None
+
+    def _end(self) -> None:
+        if self.error:
+            raise self.error
+        self.active = False
+
+    def create(self) -> None:
+        if self.error:
+            raise self.error
+        self.active = True
+
+    destroy = undefine = _end
+
+    def isActive(self) -> bool:  # noqa: N802 - libvirt's name
+        return self.active
+
+    def state(self) -> list[int]:
+        if self.error:
+            raise self.error
+        running, off = libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_SHUTOFF
+        return [running if self.active else off, 0]
+
+    def ID(self) -> int:  # noqa: N802 - libvirt's name
+        return 4200 if self.active else -1
+
+    def name(self) -> str:
+        return "web1"
+
+    def UUIDString(self) -> str:  # noqa: N802 - libvirt's name
+        return "uuid"
+
+
+class FakeConnection:
+    def __init__(self) -> None:
+        self.alive = True
+        self.domains: dict[str, FakeDomain] = {}
+        self.error: Exception | None = None
+
+    def isAlive(self) -> bool:  # noqa: N802 - libvirt's name
+        return self.alive
+
+    def lookupByName(self, name: str) -> FakeDomain:  # noqa: N802
+        if self.error:
+            raise self.error
+        if name not in self.domains:
+            raise NO_DOMAIN
+        return self.domains[name]
+
+    def listAllDomains(self) -> list[FakeDomain]:  # noqa: N802
+        return list(self.domains.values())
+
+    def getLibVersion(self) -> int:  # noqa: N802 - libvirt's name
+        return 9001012
+
+
+@pytest.fixture
+def connection(monkeypatch: pytest.MonkeyPatch) -> FakeConnection:
+    made = FakeConnection()
+    monkeypatch.setattr(libvirt, "open", lambda _uri: made)
+    return made
+
+
+def test_no_libvirtd(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_uri: str) -> Any:
+        raise BROKEN
+
+    monkeypatch.setattr(libvirt, "open", fail)
+    with pytest.raises(
+        LibvirtError,
+        match=r"libvirt: connect to lxc:///: two lines; is libvirtd \(or ",
+    ):
+        Guests().list()
+
+
+def test_version(connection: FakeConnection) -> None:
+    assert Guests().version() == "9.1.12"
+
+
+def test_a_dead_connection_is_replaced(
+    connection: FakeConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guests = Guests()
+    guests.version()
+    fresh = FakeConnection()
+    fresh.domains["web1"] = FakeDomain()
+    monkeypatch.setattr(libvirt, "open", lambda _uri: fresh)
+    assert guests.find("web1") is None
+    connection.alive = False
+    assert guests.find("web1") is not None
+
+
+def test_what_is_not_there(connection: FakeConnection) -> None:
+    guests = Guests()
+    assert guests.find("web1") is None
+    guests.undefine("web1")
+    guests.destroy("web1")
+    for operation in (guests.start, guests.stop):
+        with pytest.raises(NoSuchContainerError, match="web1"):
+            operation("web1")
+    with (
+        pytest.raises(InstanceError, match="web1: is not running"),
+        guests.init_process("web1"),
+    ):
+        pytest.fail("must not get here")
+
+
+def test_other_errors_are_told_in_one_line(connection: FakeConnection) -> None:
+    connection.error = BROKEN
+    guests = Guests()
+    for operation, name in (
+        (guests.find, "look up"),
+        (guests.start, "start"),
+        (guests.stop, "stop"),
+        (guests.destroy, "destroy"),
+        (guests.undefine, "undefine"),
+    ):
+        with pytest.raises(
+            LibvirtError, match=f"^libvirt: {name} web1: two lines$"
+        ):
+            operation("web1")
+
+
+def test_what_ends_meanwhile_is_no_error(connection: FakeConnection) -> None:
+    connection.domains["web1"] = domain = FakeDomain()
+    domain.error = ENDED
+    Guests().destroy("web1")
+    domain.error = BROKEN
+    with pytest.raises(LibvirtError, match="destroy web1: two lines"):
+        Guests().destroy("web1")
+
+
+def test_what_is_undefined_meanwhile_is_not_listed(
+    connection: FakeConnection,
+) -> None:
+    connection.domains = {"web1": FakeDomain(), "web2": FakeDomain()}
+    connection.domains["web1"].error = NO_DOMAIN
+    (guest,) = Guests().list()
+    assert guest.is_active
+
+
+@pytest.mark.parametrize(
+    ("active", "state", "controller"),
+    [(True, "running", 4200), (False, "stopped", None)],
+)
+def test_find(
+    connection: FakeConnection,
+    active: bool,
+    state: str,
+    controller: int | None,
+) -> None:
+    connection.domains["web1"] = FakeDomain(active=active)
+    guest = Guests().find("web1")
+    assert guest is not None
+    assert (guest.name, guest.uuid) == ("web1", "uuid")
+    assert (guest.state, guest.controller) == (state, controller)
+    assert guest.is_active == active

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Judgements of the host check; what it tries is tried elsewhere."""
+
+from typing import cast
+
+import pytest
+from oslo_config import cfg
+
+from lxc_userns import host
+from lxc_userns.conf import register_opts
+from lxc_userns.exceptions import LibvirtError
+from lxc_userns.guest import Guests
+from lxc_userns.hostids import HostIds
+from lxc_userns.linux.mounts import Mount
+from lxc_userns.subid import parse
+
+
+def mounted(**points: str) -> list[Mount]:
+    return [
+        Mount(number, f"/sys/fs/cgroup{name.replace('_', '/')}", kind)
+        for number, (name, kind) in enumerate(points.items())
+    ]
+
+
+@pytest.mark.parametrize(
+    ("found", "status", "message"),
+    [
+        (mounted(_="tmpfs", _memory="cgroup"), "ok", "version 1"),
+        (
+            mounted(_="tmpfs", _memory="cgroup", _systemd="cgroup"),
+            "warning",
+            "version 1: unless systemd-machined runs, libvirt makes "
+            "/sys/fs/cgroup/systemd belong to the root",
+        ),
+        ([Mount(1, "/sys/fs/cgroup", "cgroup2")], "ok", "version 2"),
+        (
+            mounted(_memory="cgroup", _unified="cgroup2"),
+            "failed",
+            "hybrid, with version 2 on /sys/fs/cgroup/unified: libvirt "
+            "cannot start",
+        ),
+        ([Mount(1, "/", "ext4")], "failed", "no cgroup filesystem"),
+    ],
+)
+def test_cgroups(found: list[Mount], status: str, message: str) -> None:
+    result = host.check_cgroups(found)
+    assert result[0] == status
+    assert result[1].startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "message"),
+    [
+        ("", "ok", "0 ranges"),
+        ("a:100000:65536\na:100000:65536\n", "ok", "2 ranges"),
+        ("a:100000:65536\nb:165536:65536\n", "ok", "2 ranges"),
+        (
+            "a:100000:65536\nb:165535:10\n",
+            "warning",
+            "a (line 1) and b (line 2) overlap",
+        ),
+        (
+            "# shadow's\n\na:0x10:5\na:5\n",
+            "warning",
+            "line 3 is malformed: start and count have to be decimal "
+            "integers; line 4 is malformed: expected owner:start:count",
+        ),
+    ],
+)
+def test_subordinate_ids(text: str, status: str, message: str) -> None:
+    result = host.check_ids(HostIds("user", {}, *parse(text)))
+    assert result[0] == status
+    assert result[1].startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "ids"),
+    [
+        ("", "warning", "100000-600100000"),
+        ("SUB_UID_MIN 100000\nSUB_UID_MAX 524287\n", "ok", "100000-524287"),
+        ("SUB_UID_MIN\t2000000000\nSUB_UID_MAX 2100000000", "ok",
+         "2000000000-2100000000"),
+        ("#SUB_UID_MAX 524287\n", "warning", "100000-600100000"),
+        ("  SUB_UID_MAX 524288\n", "warning", "100000-524288"),
+    ],
+)  # fmt: skip
+def test_range_for_new_users(text: str, status: str, ids: str) -> None:
+    result = host.check_login_defs(text)
+    assert result[0] == status
+    assert f"gives new users IDs of {ids}" in result[1]
+
+
+class NoGuests:
+    def version(self) -> str:
+        raise LibvirtError("connect to lxc:///", "no such socket")
+
+
+def test_a_probe_that_raises_has_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    conf = cfg.ConfigOpts()
+    register_opts(conf)
+    conf([], default_config_files=[], default_config_dirs=[])
+    conf.set_override("state_path", "relative", "lxc_userns")
+    conf.set_override("run_path", "/nonexistent/run", "lxc_userns")
+    monkeypatch.setattr(
+        host, "_check_user_namespaces", lambda: ("ok", "as if")
+    )
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    checks = host.check_host(conf, cast(Guests, NoGuests()))
+    found = {check.name: (check.status, check.message) for check in checks}
+    assert found["root"] == ("failed", "this is user 1000; root is needed")
+    assert found["libvirt"] == (
+        "failed",
+        "libvirt: connect to lxc:///: no such socket",
+    )
+    assert found["state_path"] == (
+        "failed",
+        "[lxc_userns] state_path = relative: an absolute path below / "
+        "without '..' is needed",
+    )
+    assert found["run_path"] == (
+        "ok",
+        "users of containers can pass through /",
+    )

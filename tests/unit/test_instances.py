@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records of instances."""
+
+import json
+import os
+import stat
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lxc_userns.exceptions import ConfigError, InstanceError
+from lxc_userns.idmap import IdMap, IdMaps
+from lxc_userns.instances import InstanceRecord, InstanceStore
+
+UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
+UID, GID = IdMap.parse("0:100000:65536"), IdMap.parse("0:300000:65536")
+PRIVATE = InstanceRecord(
+    "web1", UUID, "/srv/web1", IdMaps(UID, GID), "chown", "/run/x/web1/root"
+)
+HOST = replace(PRIVATE, name="web2", id_maps=None, strategy="plain")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> InstanceStore:
+    return InstanceStore(str(tmp_path / "state"))
+
+
+@pytest.mark.parametrize("record", [PRIVATE, HOST], ids=["private", "host"])
+def test_round_trip(store: InstanceStore, record: InstanceRecord) -> None:
+    assert store.load(record.name) is None
+    store.save(record)
+    assert store.load(record.name) == record
+    store.remove(record.name)
+    assert store.load(record.name) is None
+    store.remove(record.name)
+
+
+def test_mode_follows_from_the_maps() -> None:
+    assert (PRIVATE.mode, HOST.mode) == ("private", "host")
+
+
+def test_paths_need_not_be_text(store: InstanceStore) -> None:
+    record = replace(PRIVATE, rootfs=os.fsdecode(b"/srv/\xff\n\"'"))
+    store.save(record)
+    assert store.load("web1") == record
+
+
+def test_all_by_name(store: InstanceStore) -> None:
+    assert store.load_all() == []
+    store.save(HOST)
+    store.save(PRIVATE)
+    assert store.load_all() == [PRIVATE, HOST]
+
+
+def test_reading_makes_nothing(store: InstanceStore, tmp_path: Path) -> None:
+    store.load("web1")
+    store.load_all()
+    store.remove("web1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_is_closed_to_others(store: InstanceStore, tmp_path: Path) -> None:
+    old = os.umask(0)
+    try:
+        store.save(PRIVATE)
+        with store.lock("web1"):
+            pass
+    finally:
+        os.umask(old)
+    made = tmp_path / "state"
+    for directory in (made, made / "instances", made / "locks"):
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    file = made / "instances/web1.json"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert sorted(p.name for p in file.parent.iterdir()) == ["web1.json"]
+
+
+@pytest.mark.parametrize("mode", [0o750, 0o701, 0o777])
+def test_a_directory_open_to_others_is_refused(
+    store: InstanceStore, tmp_path: Path, mode: int
+) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state").chmod(mode)
+    for use in (
+        lambda: store.load("web1"),
+        store.load_all,
+        lambda: store.save(PRIVATE),
+    ):
+        with pytest.raises(ConfigError, match=f"has mode {mode:04o}"):
+            use()
+
+
+def test_a_directory_of_others_is_refused(
+    store: InstanceStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.save(PRIVATE)
+    owner = (tmp_path / "state").stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    with pytest.raises(ConfigError, match=f"belongs to user {owner}, it has"):
+        store.load("web1")
+
+
+def test_a_link_is_refused(store: InstanceStore, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir(mode=0o700)
+    (tmp_path / "state").symlink_to(tmp_path / "other")
+    with pytest.raises(ConfigError, match=r"\[lxc_userns\] state_path"):
+        store.save(PRIVATE)
+    assert list((tmp_path / "other").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "a/b", "../x", "a b", "-x", ".x", "x" * 64, "ä", "a\n"],
+)
+def test_names_that_are_none(store: InstanceStore, name: str) -> None:
+    for use in (store.load, store.remove, store.lock, store.lock_container):
+        with pytest.raises(InstanceError, match="not a name"):
+            use(name)
+    with pytest.raises(InstanceError, match="not a name"):
+        replace(PRIVATE, name=name)
+
+
+@pytest.mark.parametrize("name", ["a", "0", "instance-00000001", "x" * 63])
+def test_names(store: InstanceStore, name: str) -> None:
+    store.save(replace(PRIVATE, name=name))
+    assert [each.name for each in store.load_all()] == [name]
+
+
+@pytest.mark.parametrize("uuid", ["", "x", UUID.upper(), f"{{{UUID}}}"])
+def test_uuids_that_are_none(uuid: str) -> None:
+    with pytest.raises(InstanceError, match="not a UUID in its usual form"):
+        replace(PRIVATE, uuid=uuid)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"uid_maps": None}, "damaged"),
+        ({"gid_maps": None}, "damaged"),
+        ({"uid_maps": "0:0:1"}, "host ID 0"),
+        ({"name": "web9"}, "name 'web9'"),
+        ({"format": 2}, "format 2"),
+        ({"uuid": 5}, "damaged"),
+        ({"rootfs": None}, "damaged"),
+    ],
+)
+def test_a_damaged_record_is_never_a_weaker_promise(
+    store: InstanceStore,
+    tmp_path: Path,
+    change: dict[str, object],
+    reason: str,
+) -> None:
+    store.save(PRIVATE)
+    file = tmp_path / "state/instances/web1.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(InstanceError, match=reason):
+        store.load("web1")
+    with pytest.raises(InstanceError, match=reason):
+        store.load_all()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff"])
+def test_what_is_no_record(
+    store: InstanceStore, tmp_path: Path, content: bytes
+) -> None:
+    store.save(PRIVATE)
+    (tmp_path / "state/instances/web1.json").write_bytes(content)
+    with pytest.raises(InstanceError, match=r"damaged: .*repair or remove"):
+        store.load("web1")
+
+
+def test_a_failed_write_leaves_the_old_record(
+    store: InstanceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.save(PRIVATE)
+
+    def fail(_fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(ConfigError, match="No space left"):
+        store.save(replace(PRIVATE, rootfs="/other"))
+    monkeypatch.undo()
+    assert store.load("web1") == PRIVATE
+    assert store.load_all() == [PRIVATE]
+
+
+def test_threads_exclude_each_other(store: InstanceStore) -> None:
+    inside: list[str] = []
+
+    def work() -> None:
+        with store.lock("web1"):
+            inside.append("in")
+            # If another thread got in, it shows here.
+            assert inside.count("in") == inside.count("out") + 1
+            inside.append("out")
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    with store.lock("web1"):
+        for thread in threads:
+            thread.start()
+        # Nobody got past the lock, and other names are free.
+        assert inside == []
+        with store.lock("web2"), store.lock_container("web1"):
+            pass
+    for thread in threads:
+        thread.join(10)
+    assert inside == ["in", "out"] * 8

@@ -1,0 +1,584 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pipeline: its order, its refusals, and what it undoes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from oslo_config import cfg
+
+from lxc_userns.conf import register_opts
+from lxc_userns.containers import Containers, ContainerSpec
+from lxc_userns.exceptions import (
+    ConfigError,
+    ContainerExistsError,
+    InstanceError,
+    IsolationError,
+    LibvirtError,
+    NoSuchContainerError,
+    RootfsError,
+)
+from lxc_userns.guest import Guest, Guests
+from lxc_userns.idmap import IdMap, IdMaps
+from lxc_userns.linux.process import Process, Rows
+from lxc_userns.manager import (
+    InstanceRequest,
+    PreparedInstance,
+    UserNamespaceManager,
+)
+from lxc_userns.rootfs import views
+
+UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
+ID_MAP = IdMap.parse("0:100000:65536")
+MAPS = IdMaps(ID_MAP, ID_MAP)
+OTHER = IdMaps(IdMap.parse("0:300000:65536"), IdMap.parse("0:300000:65536"))
+
+
+class FakeStrategy:
+    """Shifts and mounts in memory."""
+
+    def __init__(self, log: list[str]) -> None:
+        self.log = log
+        self.mounted: set[str] = set()
+        self.fail_at = ""
+
+    def _step(self, step: str) -> None:
+        self.log.append(step)
+        if step == self.fail_at:
+            raise RootfsError("/x", f"{step} failed")
+
+    def make_ready(
+        self,
+        backing: views.Backing,
+        id_maps: IdMaps | None,
+        options: views.ShiftOptions,
+    ) -> None:
+        self._step("shift" if id_maps else "leave")
+
+    def mount(
+        self,
+        backing: views.Backing,
+        parent: int,
+        name: str,
+        id_maps: IdMaps | None,
+    ) -> None:
+        raise AssertionError("FakeViews mounts")
+
+
+class FakeViews(views.Views):
+    """Of all run paths together."""
+
+    strategy: FakeStrategy
+
+    def mount(
+        self,
+        strategy: Any,
+        backing: views.Backing,
+        instance: str,
+        target: str,
+        id_maps: IdMaps | None,
+    ) -> None:
+        self.strategy._step("mount")
+        self.strategy.mounted.add(instance)
+
+    def is_mounted(self, instance: str) -> bool:
+        return instance in self.strategy.mounted
+
+    def unmount(self, instance: str) -> None:
+        self.strategy._step("unmount")
+        self.strategy.mounted.discard(instance)
+
+
+@dataclass
+class FakeInit:
+    pid: int = 4242
+    uid_map: Rows = ((0, 100000, 65536),)
+    gid_map: Rows = ((0, 100000, 65536),)
+    user_namespace: tuple[int, int] = (4, 1)
+
+
+@dataclass
+class FakeGuests:
+    """A libvirtd in memory."""
+
+    log: list[str]
+    domains: dict[str, Guest] = field(default_factory=dict)
+    init: FakeInit = field(default_factory=FakeInit)
+    fail_at: str = ""
+
+    def _step(self, step: str) -> None:
+        self.log.append(step)
+        if step == self.fail_at:
+            raise LibvirtError(step, "no")
+
+    def find(self, name: str) -> Guest | None:
+        return self.domains.get(name)
+
+    def add(self, name: str, *, active: bool = True, uuid: str = UUID) -> None:
+        state = "running" if active else "stopped"
+        self.domains[name] = Guest(name, uuid, state, 4200 if active else None)
+
+    def define(self, name: str, xml: str) -> None:
+        self._step("define")
+        self.add(name, active=False, uuid=xml.split("<uuid>")[1][:36])
+
+    def undefine(self, name: str) -> None:
+        self._step("undefine")
+        del self.domains[name]
+
+    def start(self, name: str) -> None:
+        self._step("start")
+        self.add(name, uuid=self.domains[name].uuid)
+
+    def destroy(self, name: str) -> None:
+        self._step("destroy")
+        if name in self.domains:
+            self.add(name, active=False, uuid=self.domains[name].uuid)
+
+    def stop(self, name: str, timeout: float) -> None:
+        self._step("stop")
+        self.destroy(name)
+
+    @contextmanager
+    def init_process(self, name: str) -> Iterator[Process]:
+        guest = self.find(name)
+        if guest is None or not guest.is_active:
+            raise InstanceError(name, "is not running")
+        yield cast(Process, self.init)
+
+    def find_init(self, name: str) -> int:
+        return self.init.pid
+
+
+@dataclass
+class World:
+    """A host in memory, but for the records and the root filesystem."""
+
+    conf: cfg.ConfigOpts
+    guests: FakeGuests
+    strategy: FakeStrategy
+    log: list[str]
+    rootfs: str
+    request: InstanceRequest
+
+    @property
+    def manager(self) -> UserNamespaceManager:
+        return UserNamespaceManager(self.conf, cast(Guests, self.guests))
+
+    @property
+    def containers(self) -> Containers:
+        return Containers(self.manager)
+
+    def set(self, **values: Any) -> None:
+        for name, value in values.items():
+            group = "libvirt" if name.endswith("_maps") else "lxc_userns"
+            self.conf.set_override(name, value, group)
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    conf = cfg.ConfigOpts()
+    register_opts(conf)
+    conf([], default_config_files=[], default_config_dirs=[])
+    log: list[str] = []
+    strategy = FakeStrategy(log)
+    monkeypatch.setattr(FakeViews, "strategy", strategy, raising=False)
+    monkeypatch.setattr(views, "Views", FakeViews)
+    monkeypatch.setattr(
+        views, "STRATEGIES", {"chown": strategy, views.PLAIN: strategy}
+    )
+    rootfs = tmp_path / "rootfs"
+    (rootfs / "sbin").mkdir(parents=True)
+    (rootfs / "sbin/init").touch(0o755)
+    request = InstanceRequest("web1", UUID, str(rootfs))
+    made = World(conf, FakeGuests(log), strategy, log, str(rootfs), request)
+    made.set(
+        uid_maps=[str(ID_MAP)],
+        gid_maps=[str(ID_MAP)],
+        state_path=str(tmp_path / "state"),
+        run_path=str(tmp_path / "run"),
+    )
+    return made
+
+
+def test_prepare_gives_what_the_domain_needs(
+    world: World, tmp_path: Path
+) -> None:
+    prepared = world.manager.prepare(world.request)
+    assert world.log == ["shift", "mount"]
+    assert (prepared.name, prepared.uuid) == ("web1", UUID)
+    assert (prepared.mode, prepared.id_maps) == ("private", MAPS)
+    assert prepared.root == f"{tmp_path}/run/web1/root"
+    (filesystem,) = prepared.filesystems
+    assert (filesystem.source, filesystem.target) == (prepared.root, "/")
+    assert prepared.needs_private_network
+    assert world.manager.store.load("web1") == prepared.record
+
+
+def test_maps_of_the_request_come_first(world: World) -> None:
+    request = replace(world.request, id_maps=OTHER)
+    assert world.manager.prepare(request).id_maps == OTHER
+
+
+def test_without_maps_the_feature_is_off(world: World) -> None:
+    world.set(uid_maps=[], gid_maps=[])
+    prepared = world.manager.prepare(world.request)
+    assert (prepared.mode, prepared.id_maps) == ("host", None)
+    assert not prepared.needs_private_network
+    assert world.log == ["leave", "mount"]
+
+
+def test_the_record_is_there_before_the_first_change(world: World) -> None:
+    seen = []
+    world.strategy.make_ready = lambda *_: seen.append(  # type: ignore[method-assign]
+        world.manager.store.load("web1")
+    )
+    prepared = world.manager.prepare(world.request)
+    assert seen == [prepared.record]
+
+
+@pytest.mark.parametrize(
+    ("step", "undone"),
+    [("shift", ["shift"]), ("mount", ["shift", "mount", "unmount"])],
+)
+def test_a_failed_prepare_is_undone(
+    world: World, step: str, undone: list[str]
+) -> None:
+    world.strategy.fail_at = step
+    with pytest.raises(RootfsError, match=f"{step} failed"):
+        world.manager.prepare(world.request)
+    assert world.log == undone
+    assert world.manager.store.load("web1") is None
+
+
+def test_a_failed_second_prepare_keeps_the_record(world: World) -> None:
+    first = world.manager.prepare(world.request)
+    world.strategy.fail_at = "mount"
+    with pytest.raises(RootfsError, match="mount failed"):
+        world.manager.prepare(world.request)
+    assert world.manager.store.load("web1") == first.record
+
+
+def test_an_error_while_undoing_is_not_lost(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_self: object, _instance: str) -> None:
+        raise RootfsError("/view", "is busy")
+
+    monkeypatch.setattr(FakeViews, "unmount", fail)
+    world.strategy.fail_at = "mount"
+    with pytest.raises(RootfsError, match="mount failed") as raised:
+        world.manager.prepare(world.request)
+    assert raised.value.__notes__ == [
+        "while undoing what was done: /view: is busy"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"subid_owner": "lxc"}, "subid_owner = lxc: is set beside"),
+        (
+            {"subid_owner": "lxc", "uid_maps": [], "gid_maps": []},
+            "subid_owner = lxc: leases from a pool are not available",
+        ),
+        ({"uid_maps": []}, "uid_maps: is empty, but gid_maps is set"),
+        ({"uid_maps": ["0:1"]}, "uid_maps = 0:1: expected"),
+        (
+            {"rootfs_strategy": "overlay"},
+            "rootfs_strategy = overlay: is not available; use auto or chown",
+        ),
+        ({"state_path": "state"}, "state_path = state: an absolute path"),
+    ],
+)
+def test_configurations_that_stop_it(
+    world: World, values: dict[str, Any], message: str
+) -> None:
+    world.set(**values)
+    with pytest.raises(ConfigError, match=message):
+        world.manager.prepare(world.request)
+    assert world.log == []
+
+
+@pytest.mark.parametrize("name", ["state_path", "run_path"])
+@pytest.mark.parametrize("where", ["{0}/x/y", "{0}", "{1}"])
+def test_a_tree_that_holds_our_own_directories(
+    world: World, tmp_path: Path, name: str, where: str
+) -> None:
+    world.set(**{name: where.format(world.rootfs, tmp_path)})
+    with pytest.raises(RootfsError, match=rf"\[lxc_userns\] {name}"):
+        world.manager.prepare(world.request)
+
+
+def test_a_running_instance_as_promised_is_left_alone(world: World) -> None:
+    first = world.manager.prepare(world.request)
+    world.guests.add("web1")
+    world.log.clear()
+    assert world.manager.prepare(world.request) == first
+    assert world.log == []
+    world.strategy.mounted.clear()
+    with pytest.raises(InstanceError, match=r"its view .* is not mounted"):
+        world.manager.prepare(world.request)
+
+
+def test_a_running_instance_is_not_changed(world: World) -> None:
+    world.manager.prepare(world.request)
+    world.guests.add("web1")
+    with pytest.raises(InstanceError, match="web1: is running; stop it"):
+        world.manager.prepare(replace(world.request, id_maps=OTHER))
+    for change in (world.manager.release, world.manager.detach):
+        with pytest.raises(InstanceError, match="web1: is running; stop it"):
+            change("web1")
+    assert world.strategy.mounted == {"web1"}
+
+
+def test_a_running_domain_without_a_record_is_not_prepared(
+    world: World,
+) -> None:
+    world.guests.add("web1")
+    with pytest.raises(InstanceError, match="web1: is running; stop it"):
+        world.manager.prepare(world.request)
+
+
+def test_a_name_is_not_taken_over(world: World) -> None:
+    world.manager.prepare(world.request)
+    other = replace(world.request, uuid=UUID.replace("0", "1"))
+    with pytest.raises(InstanceError, match=f"taken by the instance {UUID}"):
+        world.manager.prepare(other)
+
+
+def test_a_promise_is_not_weakened(world: World) -> None:
+    world.manager.prepare(world.request)
+    world.set(uid_maps=[], gid_maps=[])
+    with pytest.raises(InstanceError, match="now none are configured"):
+        world.manager.prepare(world.request)
+    world.manager.release("web1")
+    assert world.manager.prepare(world.request).mode == "host"
+
+
+@pytest.mark.parametrize("path", ["", "/sbin", "/.."])
+def test_a_tree_in_use_is_not_shifted_for_other_maps(
+    world: World, path: str, tmp_path: Path
+) -> None:
+    world.set(state_path="/nonexistent/s", run_path="/nonexistent/r")
+    world.set(state_path=f"{tmp_path}-state")
+    world.manager.prepare(world.request)
+    second = InstanceRequest("web2", UUID, world.rootfs + path, OTHER)
+    in_use = "is in use by the instance web1; stop that one first"
+    with pytest.raises(RootfsError, match=in_use):
+        world.manager.prepare(second)
+    with (
+        pytest.raises(RootfsError, match=in_use),
+        world.manager.reserved(second.rootfs, None),
+    ):
+        pytest.fail("must not get here")
+    assert world.manager.store.load("web2") is None
+    # Unmounted by hand, it runs on.
+    world.strategy.mounted.clear()
+    world.guests.add("web1")
+    with pytest.raises(RootfsError, match=in_use):
+        world.manager.prepare(second)
+    world.guests.add("web1", active=False)
+    with world.manager.reserved(second.rootfs, OTHER):
+        pass
+    assert world.manager.prepare(second).id_maps == OTHER
+
+
+def test_a_tree_is_shared_with_the_same_maps(world: World) -> None:
+    world.manager.prepare(world.request)
+    second = InstanceRequest("web2", UUID, world.rootfs)
+    assert world.manager.prepare(second).id_maps == MAPS
+    with world.manager.reserved(world.rootfs, MAPS):
+        pass
+
+
+def test_release_can_be_repeated(world: World) -> None:
+    prepared = world.manager.prepare(world.request)
+    world.manager.release(prepared)
+    assert world.manager.store.load("web1") is None
+    world.manager.release("web1")
+    assert world.strategy.mounted == set()
+
+
+def test_a_failed_release_keeps_the_record(world: World) -> None:
+    prepared = world.manager.prepare(world.request)
+    world.strategy.fail_at = "unmount"
+    with pytest.raises(RootfsError, match="unmount failed"):
+        world.manager.release("web1")
+    assert world.manager.store.load("web1") == prepared.record
+
+
+def test_verify(world: World) -> None:
+    prepared = world.manager.prepare(world.request)
+    world.guests.add("web1")
+    for instance in ("web1", prepared):
+        found = world.manager.verify(instance)
+        assert (found.name, found.pid) == ("web1", 4242)
+        assert (found.uid_map, found.gid_map) == (str(ID_MAP), str(ID_MAP))
+    assert "destroy" not in world.log
+
+
+def test_what_is_not_as_promised_is_destroyed(world: World) -> None:
+    world.manager.prepare(world.request)
+    world.guests.add("web1")
+    world.guests.init.uid_map = ((0, 0, 4294967295),)
+    world.guests.init.gid_map = ()
+    with pytest.raises(
+        IsolationError,
+        match=r"uid_map is 0:0:4294967295, promised was 0:100000:65536; its "
+        r"gid_map is empty, promised was 0:100000:65536; it was destroyed",
+    ):
+        world.manager.verify("web1")
+    assert world.log[-1] == "destroy"
+
+
+def test_what_cannot_be_looked_at_is_destroyed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.manager.prepare(world.request)
+    world.guests.add("web1")
+
+    def fail(_self: object, name: str) -> None:
+        raise InstanceError(name, "its first process is not found")
+
+    monkeypatch.setattr(FakeGuests, "init_process", fail)
+    with pytest.raises(IsolationError, match="is not found; it was destroyed"):
+        world.manager.verify("web1")
+    assert world.log[-1] == "destroy"
+
+
+def test_a_mismatch_is_told_even_if_it_cannot_be_destroyed(
+    world: World,
+) -> None:
+    world.manager.prepare(world.request)
+    world.guests.add("web1")
+    world.guests.init.uid_map = ()
+    world.guests.fail_at = "destroy"
+    with pytest.raises(LibvirtError) as raised:
+        world.manager.verify("web1")
+    assert "web1 is not as promised: its uid_map" in raised.value.__notes__[0]
+
+
+def test_verify_of_what_does_not_run(world: World) -> None:
+    with pytest.raises(NoSuchContainerError, match="web1"):
+        world.manager.verify("web1")
+    world.manager.prepare(world.request)
+    with pytest.raises(InstanceError, match="web1: is not running"):
+        world.manager.verify("web1")
+    # Somebody else's, of the same name.
+    world.guests.add("web1", uuid=UUID.replace("0", "1"))
+    world.guests.init.uid_map = ()
+    with pytest.raises(InstanceError, match="web1: is not running"):
+        world.manager.verify("web1")
+    assert "destroy" not in world.log
+
+
+def run(world: World) -> None:
+    world.containers.run(ContainerSpec("web1", world.rootfs))
+
+
+def test_run_takes_its_steps_in_order(world: World) -> None:
+    run(world)
+    assert world.log == ["shift", "mount", "define", "start"]
+    (container,) = world.containers.list()
+    assert container == world.containers.show("web1")
+    assert (container.state, container.init_pid) == ("running", 4242)
+    with pytest.raises(ContainerExistsError, match="the name is taken"):
+        run(world)
+
+
+@pytest.mark.parametrize(
+    ("step", "undone"),
+    [
+        ("shift", []),
+        ("mount", ["unmount"]),
+        ("define", ["unmount"]),
+        ("start", ["destroy", "undefine", "unmount"]),
+    ],
+)
+def test_a_failed_run_is_undone(
+    world: World, step: str, undone: list[str]
+) -> None:
+    world.guests.fail_at = world.strategy.fail_at = step
+    with pytest.raises((LibvirtError, RootfsError)):
+        run(world)
+    assert world.log[world.log.index(step) + 1 :] == undone
+    assert world.containers.list() == []
+    assert world.guests.domains == {}
+
+
+def test_run_needs_maps(world: World) -> None:
+    world.set(uid_maps=[], gid_maps=[])
+    with pytest.raises(ConfigError, match="uid_maps, gid_maps: are empty"):
+        run(world)
+    assert world.log == []
+
+
+def test_run_shifts_nothing_that_has_no_init(world: World) -> None:
+    spec = ContainerSpec("web1", world.rootfs, ("/sbin/absent",))
+    with pytest.raises(RootfsError, match="has no /sbin/absent"):
+        world.containers.run(spec)
+    assert world.log == []
+
+
+def test_stop_start_destroy(world: World) -> None:
+    run(world)
+    world.containers.stop("web1")
+    assert world.strategy.mounted == set()
+    assert world.containers.show("web1").state == "stopped"
+    world.log.clear()
+    world.containers.start("web1")
+    assert world.log == ["shift", "mount", "start"]
+    with pytest.raises(InstanceError, match="is running already"):
+        world.containers.start("web1")
+    world.containers.destroy("web1")
+    assert world.containers.list() == []
+    assert world.guests.domains == {}
+    for operation in (world.containers.start, world.containers.stop):
+        with pytest.raises(NoSuchContainerError):
+            operation("web1")
+
+
+def test_start_keeps_the_promise_of_its_record(world: World) -> None:
+    run(world)
+    world.containers.stop("web1")
+    world.set(uid_maps=[str(OTHER.uid)], gid_maps=[str(OTHER.gid)])
+    world.containers.start("web1")
+    assert world.containers.show("web1").id_maps == MAPS
+
+
+def test_a_failed_start_is_undone(world: World) -> None:
+    run(world)
+    world.containers.stop("web1")
+    world.guests.fail_at = "start"
+    with pytest.raises(LibvirtError):
+        world.containers.start("web1")
+    assert world.strategy.mounted == set()
+    assert world.containers.show("web1").state == "stopped"
+
+
+def test_a_container_that_ends_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeGuests, "start", FakeGuests._step)
+    with pytest.raises(InstanceError, match=r"at once; .*/lxc/web1\.log"):
+        run(world)
+    assert world.containers.list() == []
+
+
+def test_incomplete_containers(world: World) -> None:
+    world.manager.prepare(world.request)
+    assert world.containers.show("web1").state == "incomplete"
+    with pytest.raises(InstanceError, match="is incomplete; destroy it"):
+        world.containers.start("web1")
+    world.containers.destroy("web1")
+    assert world.containers.list() == []
+
+
+def test_prepared_instances_compare_by_value(world: World) -> None:
+    plan = world.manager.plan(world.request)
+    assert plan == PreparedInstance(plan.record)
+    assert world.log == []
