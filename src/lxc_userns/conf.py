@@ -15,7 +15,14 @@ from typing import Any
 from oslo_config import cfg
 
 from lxc_userns.exceptions import ConfigError, IdMapError
-from lxc_userns.idmap import MAX_ENTRIES, IdMap, IdMapEntry, IdMaps
+from lxc_userns.idmap import (
+    MAX_ENTRIES,
+    IdMap,
+    IdMapEntry,
+    IdMaps,
+    broken_rules,
+    broken_tty_rules,
+)
 
 LIBVIRT_GROUP = "libvirt"
 GROUP = "lxc_userns"
@@ -45,8 +52,8 @@ ID map for {kind} IDs of the containers.
 A comma-separated list of at most {MAX_ENTRIES} entries guest:host:count, each
 three decimal integers: {ids} IDs guest..guest+count-1 inside the container
 are host..host+count-1 on the host. Guest ID 0 has to be mapped, host ID 0
-never is, and entries do not overlap. For example 0:100000:65536 gives the
-container 65536 IDs and makes its root the host's {kind} 100000.
+never is, and entries do not overlap. For example 0:2000000000:65536 gives
+the container 65536 IDs and makes its root the host's {kind} 2000000000.
 
 uid_maps and gid_maps are set together or not at all. While both are empty,
 user namespaces are off, and the root of a container is the root of the host.
@@ -236,7 +243,9 @@ def _unreadable(
     try:
         _value(conf, group, name)
     except (cfg.ConfigFileValueError, ValueError) as err:
-        return ConfigError(option_name(group, name), "", str(err))
+        # What comes before is where oslo.config found it, as it prints it.
+        reason = str(err).rpartition("is not valid: ")[2]
+        return ConfigError(option_name(group, name), "", reason)
     return None
 
 
@@ -254,46 +263,42 @@ def _check_path(conf: cfg.ConfigOpts, name: str) -> Iterator[ConfigError]:
 def _read_maps(
     conf: cfg.ConfigOpts,
 ) -> tuple[IdMaps | None, list[ConfigError]]:
-    problems: list[ConfigError] = []
-    uid, gid = (
-        _read_map(conf, name, problems) for name in ("uid_maps", "gid_maps")
-    )
-    problems += _check_together(conf)
-    if uid is None or gid is None or problems:
+    uid, uid_problems = _read_entries(conf, "uid_maps")
+    gid, gid_problems = _read_entries(conf, "gid_maps")
+    problems = [*uid_problems, *gid_problems, *_check_together(conf)]
+    if not uid or not gid or problems:
         return None, problems
-    try:
-        return IdMaps(uid, gid), problems
-    except IdMapError as err:
-        return None, [_map_error("gid_maps", err)]
-
-
-def _read_map(
-    conf: cfg.ConfigOpts, name: str, problems: list[ConfigError]
-) -> IdMap | None:
-    error = _unreadable(conf, LIBVIRT_GROUP, name)
-    if error is not None:
-        problems.append(error)
-        return None
-    entries, errors = _read_entries(_value(conf, LIBVIRT_GROUP, name) or [])
-    if entries and not errors:
-        try:
-            return IdMap(tuple(entries))
-        except IdMapError as err:
-            errors = [err]
-    problems += [_map_error(name, err) for err in errors]
-    return None
+    return IdMaps(IdMap(uid), IdMap(gid)), []
 
 
 def _read_entries(
-    items: Sequence[str],
-) -> tuple[list[IdMapEntry], list[IdMapError]]:
+    conf: cfg.ConfigOpts, name: str
+) -> tuple[tuple[IdMapEntry, ...], list[ConfigError]]:
+    """The entries of a map, and all that is wrong with them."""
+    error = _unreadable(conf, LIBVIRT_GROUP, name)
+    if error is not None:
+        return (), [error]
     entries, errors = [], []
-    for item in items:
+    for item in _value(conf, LIBVIRT_GROUP, name) or []:
         try:
             entries.append(IdMapEntry.parse(item))
         except IdMapError as err:
             errors.append(err)
-    return entries, errors
+    if entries:
+        errors += _broken_rules(name, entries, complete=not errors)
+    return tuple(entries), [_map_error(name, err) for err in errors]
+
+
+def _broken_rules(
+    name: str, entries: Sequence[IdMapEntry], *, complete: bool
+) -> Iterator[IdMapError]:
+    broken = list(broken_rules(entries))
+    if name == "gid_maps":
+        broken += broken_tty_rules(entries)
+    for error in broken:
+        # An entry that cannot be read may be the one that is missed.
+        if complete or error.rule not in ("guest-root", "tty-unmapped"):
+            yield error
 
 
 def _map_error(name: str, err: IdMapError) -> ConfigError:

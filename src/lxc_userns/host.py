@@ -20,6 +20,7 @@ from lxc_userns import hostids
 from lxc_userns.config_check import option
 from lxc_userns.exceptions import LxcUsernsError
 from lxc_userns.guest import Guests
+from lxc_userns.idmap import SYSTEMD_CONTAINERS
 from lxc_userns.linux import mounts
 
 Status = Literal["ok", "warning", "failed"]
@@ -29,8 +30,6 @@ _CGROUP = "/sys/fs/cgroup"
 _LOGIN_DEFS = Path("/etc/login.defs")
 #: What shadow takes if that file is silent (login.defs(5)).
 _SHADOW_RANGE = (100000, 600100000)
-#: What systemd gives to its own containers (systemd UIDS-GIDS).
-_SYSTEMD_RANGE = (524288, 1879048191)
 _ATTRIBUTE = "trusted.lxc_userns.probe"
 
 
@@ -216,10 +215,11 @@ def check_login_defs(text: str) -> Result:
         )
     )
     given = f"{_LOGIN_DEFS} gives new users IDs of {first}-{last}"
-    if first <= _SYSTEMD_RANGE[1] and last >= _SYSTEMD_RANGE[0]:
+    theirs = SYSTEMD_CONTAINERS
+    if first < theirs.stop and last >= theirs.start:
         return "warning", (
             f"{given}, some of which systemd gives to containers "
-            f"({_SYSTEMD_RANGE[0]}-{_SYSTEMD_RANGE[1]})"
+            f"({theirs.start}-{theirs.stop - 1})"
         )
     return "ok", given
 

@@ -109,12 +109,8 @@ class IdMap:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "entries", tuple(self.entries))
-        for rule in (
-            self._check_number,
-            self._check_overlap,
-            self._check_root,
-        ):
-            rule()
+        for error in broken_rules(self.entries):
+            raise error
 
     @classmethod
     def parse(cls, text: str | Sequence[str]) -> IdMap:
@@ -127,7 +123,7 @@ class IdMap:
         return cls(tuple(IdMapEntry.parse(item) for item in items))
 
     def __str__(self) -> str:
-        return ",".join(map(str, self.entries))
+        return _join(self.entries)
 
     def __iter__(self) -> Iterator[IdMapEntry]:
         return iter(self.entries)
@@ -149,44 +145,69 @@ class IdMap:
                 return entry.guest + host_id - entry.host
         return None
 
-    def _check_number(self) -> None:
-        if not 1 <= len(self.entries) <= MAX_ENTRIES:
-            raise IdMapError(
-                "number",
-                str(self),
-                f"{len(self.entries)} entries, 1 to {MAX_ENTRIES} are allowed",
+
+def broken_rules(entries: Sequence[IdMapEntry]) -> Iterator[IdMapError]:
+    """Every rule of :class:`IdMap` that its entries would break.
+
+    :param entries: entries that are good by themselves.
+    """
+    text = _join(entries)
+    if not 1 <= len(entries) <= MAX_ENTRIES:
+        yield IdMapError(
+            "number",
+            text,
+            f"{len(entries)} entries, 1 to {MAX_ENTRIES} are allowed",
+        )
+    for one, other in combinations(entries, 2):
+        if _overlap(one.guest_ids, other.guest_ids):
+            reason = f"guest IDs of {one} and {other} overlap"
+            yield IdMapError("guest-overlap", text, reason)
+        if _overlap(one.host_ids, other.host_ids):
+            reason = f"host IDs of {one} and {other} overlap"
+            yield IdMapError("host-overlap", text, reason)
+    # A container whose root is the host's root is what this package exists
+    # to prevent; libvirt itself accepts such a map in silence.
+    for entry in entries:
+        if 0 in entry.host_ids:
+            yield IdMapError("host-root", text, f"{entry} maps to host ID 0")
+    if not any(0 in entry.guest_ids for entry in entries):
+        yield IdMapError(
+            "guest-root",
+            text,
+            "guest ID 0 is not mapped; libvirt cannot start a container "
+            "without its root user",
+        )
+
+
+def broken_tty_rules(entries: Sequence[IdMapEntry]) -> Iterator[IdMapError]:
+    """Every rule about guest group 5 that a group map would break.
+
+    virLXCControllerLookupUsernsMap() misses the first ID of an entry, so that
+    an entry which starts at 5 gives the container's terminals to the host's
+    tty group, as does a map without 5 (libvirt 9.0.0).
+
+    :param entries: the entries of a map for group IDs.
+    """
+    text = _join(entries)
+    if not any(TTY_GID in entry.guest_ids for entry in entries):
+        yield IdMapError(
+            "tty-unmapped",
+            text,
+            "guest group 5 (tty) is not mapped; libvirt would give the "
+            "container's terminals to the host's group 5",
+        )
+    for entry in entries:
+        if entry.guest == TTY_GID:
+            yield IdMapError(
+                "tty-start",
+                text,
+                f"{entry} starts at guest group 5 (tty), which libvirt "
+                "misreads; let an entry that starts lower cover it",
             )
 
-    def _check_overlap(self) -> None:
-        for one, other in combinations(self.entries, 2):
-            if _overlap(one.guest_ids, other.guest_ids):
-                raise IdMapError(
-                    "guest-overlap",
-                    str(self),
-                    f"guest IDs of {one} and {other} overlap",
-                )
-            if _overlap(one.host_ids, other.host_ids):
-                raise IdMapError(
-                    "host-overlap",
-                    str(self),
-                    f"host IDs of {one} and {other} overlap",
-                )
 
-    def _check_root(self) -> None:
-        # A container whose root is the host's root is what this package
-        # exists to prevent; libvirt itself accepts such a map in silence.
-        for entry in self.entries:
-            if 0 in entry.host_ids:
-                raise IdMapError(
-                    "host-root", str(self), f"{entry} maps to host ID 0"
-                )
-        if self.to_host(0) is None:
-            raise IdMapError(
-                "guest-root",
-                str(self),
-                "guest ID 0 is not mapped; libvirt cannot start a "
-                "container without its root user",
-            )
+def _join(entries: Sequence[IdMapEntry]) -> str:
+    return ",".join(map(str, entries))
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,24 +224,8 @@ class IdMaps:
     gid: IdMap
 
     def __post_init__(self) -> None:
-        # virLXCControllerLookupUsernsMap() misses the first ID of an entry,
-        # so a gid entry that starts at 5 gives the container's terminals to
-        # the host's tty group, as does a map without 5 (libvirt 9.0.0).
-        if self.gid.to_host(TTY_GID) is None:
-            raise IdMapError(
-                "tty-unmapped",
-                str(self.gid),
-                "guest group 5 (tty) is not mapped; libvirt would give the "
-                "container's terminals to the host's group 5",
-            )
-        for entry in self.gid:
-            if entry.guest == TTY_GID:
-                raise IdMapError(
-                    "tty-start",
-                    str(self.gid),
-                    f"{entry} starts at guest group 5 (tty), which libvirt "
-                    "misreads; let an entry that starts lower cover it",
-                )
+        for error in broken_tty_rules(self.gid.entries):
+            raise error
 
     def shift_uid(self, uid: int) -> int | None:
         """The host user ID of a guest user ID, None if unmapped."""
@@ -240,7 +245,7 @@ class IdMaps:
 
 
 #: IDs that systemd gives to containers of its own (systemd UIDS-GIDS).
-_SYSTEMD_CONTAINERS = range(524288, 1879048192)
+SYSTEMD_CONTAINERS = range(524288, 1879048192)
 
 
 def advisories(id_map: IdMap) -> Iterable[str]:
@@ -259,7 +264,7 @@ def advisories(id_map: IdMap) -> Iterable[str]:
                 f"{entry} uses host IDs below 65536, where the host's own "
                 "users and services live"
             )
-        if _overlap(entry.host_ids, _SYSTEMD_CONTAINERS):
+        if _overlap(entry.host_ids, SYSTEMD_CONTAINERS):
             yield (
                 f"{entry} lies in 524288-1879048191, which systemd hands out "
                 "to its own containers"

@@ -239,6 +239,33 @@ def test_problems_of_all_options_at_once(tmp_path: Path) -> None:
         UID,
         GID,
     ]
+    # Nothing of how oslo.config prints where it found the value.
+    assert str(problems[0]) == (
+        "[lxc_userns] range_size: Should be greater than or equal to 1"
+    )
+
+
+def test_a_bad_entry_does_not_hide_what_is_wrong_with_others(
+    tmp_path: Path,
+) -> None:
+    text = maps("x,1:5:10,9:50:5", "0:100000:5,5:200000:9,0:1", "")
+    reasons = [
+        (each.option, each.reason.partition(";")[0])
+        for each in options.find_problems(configure(tmp_path, text))
+    ]
+    syntax = (
+        "expected guest:host:count, three decimal integers without sign, "
+        "blanks or leading zeros"
+    )
+    assert reasons == [
+        (UID, syntax),
+        (UID, "guest IDs of 1:5:10 and 9:50:5 overlap"),
+        (GID, syntax),
+        (
+            GID,
+            "5:200000:9 starts at guest group 5 (tty), which libvirt misreads",
+        ),
+    ]
 
 
 def test_options_are_copied_for_the_generator() -> None:

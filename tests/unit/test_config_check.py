@@ -71,7 +71,8 @@ def test_every_problem_at_once() -> None:
     conf = configure("x,0:0:1", "", run_path="run", subid_owner="lxc")
     assert [name for name, _ in find(conf, "problem")] == [
         "[lxc_userns] run_path",
-        UID,
+        UID,  # x is no entry
+        UID,  # 0:0:1 maps to host ID 0
         GID,
         "[lxc_userns] subid_owner",
     ]

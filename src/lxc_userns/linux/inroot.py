@@ -23,9 +23,7 @@ class open_how(ctypes.Structure):
     )
 
 
-_syscall = libc.function(
-    "syscall",
-    ctypes.c_long,
+_openat2 = libc.system_call(
     ctypes.c_int,
     ctypes.c_char_p,
     ctypes.POINTER(open_how),
@@ -46,7 +44,7 @@ def lookup(root: int, path: str) -> os.stat_result:
     flags = os.O_PATH | os.O_CLOEXEC
     how = open_how(flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
     size = ctypes.sizeof(how)
-    fd = _syscall(_SYS_OPENAT2, root, os.fsencode(path), how, size)
+    fd = _openat2(_SYS_OPENAT2, root, os.fsencode(path), how, size)
     try:
         return os.fstat(fd)
     finally:

@@ -13,16 +13,20 @@ from typing import Any
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def function(name: str, *argtypes: Any) -> Callable[..., int]:
+def function(
+    name: str, *argtypes: Any, restype: Any = ctypes.c_int
+) -> Callable[..., int]:
     """A function that returns a number, or -1 and an errno.
 
     :param name: its name in the C library.
     :param argtypes: the ctypes of its arguments.
+    :param restype: the ctype of its result. It has to be right: an int of -1
+        read as a long is 4294967295.
     :returns: a callable that raises OSError where the C function returns -1.
     """
     raw = _LIBC[name]
     raw.argtypes = argtypes
-    raw.restype = ctypes.c_long
+    raw.restype = restype
 
     def call(*arguments: object) -> int:
         result: int = raw(*arguments)
@@ -32,3 +36,11 @@ def function(name: str, *argtypes: Any) -> Callable[..., int]:
         return result
 
     return call
+
+
+def system_call(*argtypes: Any) -> Callable[..., int]:
+    """:manpage:`syscall(2)`, for what the C library has no wrapper for.
+
+    :param argtypes: the ctypes of the arguments after the number.
+    """
+    return function("syscall", ctypes.c_long, *argtypes, restype=ctypes.c_long)

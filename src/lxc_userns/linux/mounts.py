@@ -8,7 +8,8 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NoReturn
+
+from lxc_userns.linux import libc
 
 MS_NODEV = 0x4
 MS_REMOUNT = 0x20
@@ -18,20 +19,15 @@ UMOUNT_NOFOLLOW = 0x8
 
 _KEPT = os.ST_RDONLY | os.ST_NOSUID | os.ST_NOEXEC
 
-# Item access gives function objects of our own: nobody else's prototypes.
-_libc = ctypes.CDLL(None, use_errno=True)
-_mount = _libc["mount"]
-_mount.restype = ctypes.c_int
-_mount.argtypes = (
+_mount = libc.function(
+    "mount",
     ctypes.c_char_p,
     ctypes.c_char_p,
     ctypes.c_char_p,
     ctypes.c_ulong,
     ctypes.c_void_p,
 )
-_umount2 = _libc["umount2"]
-_umount2.restype = ctypes.c_int
-_umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
+_umount2 = libc.function("umount2", ctypes.c_char_p, ctypes.c_int)
 
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
@@ -94,8 +90,7 @@ def unmount(parent: int, name: str, *, lazy: bool = False) -> None:
     # A descriptor of the mount itself would keep it busy.
     path = f"/proc/self/fd/{parent}/{name}"
     flags = UMOUNT_NOFOLLOW | (MNT_DETACH if lazy else 0)
-    if _umount2(os.fsencode(path), flags) < 0:
-        _fail(name)
+    _umount2(os.fsencode(path), flags)
 
 
 def mount_id(fd: int) -> int:
@@ -141,10 +136,4 @@ def _open(parent: int, name: str) -> int:
 
 def _call_mount(source: int, target: int, flags: int) -> None:
     paths = [f"/proc/self/fd/{fd}".encode() for fd in (source, target)]
-    if _mount(*paths, None, flags, None) < 0:
-        _fail(os.readlink(f"/proc/self/fd/{target}"))
-
-
-def _fail(path: str) -> NoReturn:
-    number = ctypes.get_errno()
-    raise OSError(number, os.strerror(number), path)
+    _mount(*paths, None, flags, None)

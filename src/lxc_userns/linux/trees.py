@@ -31,13 +31,9 @@ class MountAttr(ctypes.Structure):
     )
 
 
-_open_tree = libc.function(
-    "syscall", ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint
-)
+_open_tree = libc.system_call(ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 
-_mount_setattr = libc.function(
-    "syscall",
-    ctypes.c_long,
+_mount_setattr = libc.system_call(
     ctypes.c_int,
     ctypes.c_char_p,
     ctypes.c_uint,

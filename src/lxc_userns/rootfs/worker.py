@@ -97,9 +97,11 @@ class Worker:
                 st = lstat(name)
                 mode = st.st_mode
                 kind = mode & 0o170000
+                plain = st.st_nlink == 1 and not mode & 0o6000
                 if kind == 0o040000:
                     subdirs.append((name, st.st_size))
-                elif st.st_nlink > 1 or mode & 0o6000:
+                    plain = True
+                if not plain or (left and st.st_ino in left):
                     others += self._visit_special(name)
                     continue
                 if kind != 0o120000:
@@ -107,9 +109,6 @@ class Worker:
                     if there and not _RELEVANT.isdisjoint(there):
                         others += self._visit_special(name)
                         continue
-                if left and st.st_ino in left:
-                    others += self._visit_special(name)
-                    continue
                 if st.st_uid != uid or st.st_gid != gid:
                     # Most inodes have the owner of the one before.
                     uid, gid = st.st_uid, st.st_gid
