@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors keep what they say across pickling and privsep."""
+
+import copy
+import inspect
+import pickle
+
+import pytest
+
+from lxc_userns import exceptions
+from lxc_userns.exceptions import LxcUsernsError
+
+# Arguments by parameter name: a new error with new ones fails here.
+VALUES: dict[str, object] = {
+    "line": 7,
+    "name": "web1",
+    "names": ("web1",),
+    "operation": "define web1",
+    "option": "[libvirt] uid_maps",
+    "path": "/srv/rootfs",
+    "reason": "it is broken",
+    "rule": "count",
+    "uids": (70000, 70001),
+    "gids": (80000,),
+    "value": "0:1:0",
+}
+
+
+def leaves(base: type[LxcUsernsError]) -> list[type[LxcUsernsError]]:
+    below = base.__subclasses__()
+    return [base, *(leaf for each in below for leaf in leaves(each))][
+        base is LxcUsernsError :
+    ]
+
+
+def make(kind: type[LxcUsernsError]) -> LxcUsernsError:
+    names = list(inspect.signature(kind).parameters)
+    error: LxcUsernsError = kind(*(VALUES[name] for name in names))
+    for name in names:
+        assert getattr(error, name) == VALUES[name]
+    return error
+
+
+@pytest.mark.parametrize("kind", leaves(LxcUsernsError))
+def test_survives_the_boundary(kind: type[LxcUsernsError]) -> None:
+    error = make(kind)
+    for twin in (
+        pickle.loads(pickle.dumps(error)),  # noqa: S301 - ours
+        copy.copy(error),
+        kind(*error.args),
+        # privsep carries the arguments as msgpack lists, not tuples.
+        kind(*(list(a) if isinstance(a, tuple) else a for a in error.args)),
+    ):
+        assert type(twin) is kind
+        assert str(twin) == str(error)
+        assert vars(twin) == vars(error)
+
+
+@pytest.mark.parametrize("kind", leaves(LxcUsernsError))
+def test_text_is_one_line_that_names_what(kind: type[LxcUsernsError]) -> None:
+    text = str(make(kind))
+    assert "\n" not in text
+    for name in inspect.signature(kind).parameters:
+        if name not in ("rule", "uids", "gids"):
+            assert str(VALUES[name]) in text
+
+
+@pytest.mark.parametrize("kind", leaves(LxcUsernsError))
+def test_is_in_the_tree_of_the_docstring(kind: type[LxcUsernsError]) -> None:
+    assert kind.__module__ == exceptions.__name__
+    assert f"── {kind.__name__}" in (exceptions.__doc__ or "")
+
+
+def test_unmapped_ids() -> None:
+    error = exceptions.UnmappedIdsError("/srv/rootfs", [70000], [])
+    assert (error.uids, error.gids) == ((70000,), ())
+    assert "user IDs 70000" in str(error)
+    assert "group" not in str(error)
+    both = exceptions.UnmappedIdsError("/srv/rootfs", [1, 2], [3])
+    assert "user IDs 1, 2; group IDs 3" in str(both)
+
+
+def test_id_map_error_is_a_value_error() -> None:
+    assert issubclass(exceptions.IdMapError, ValueError)
+
+
+def test_no_empty_value_is_shown() -> None:
+    error = exceptions.ConfigError("[libvirt] gid_maps", "", "is missing")
+    assert str(error) == "[libvirt] gid_maps: is missing"

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be imported from the package, and what importing it costs."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+import lxc_userns
+from lxc_userns import rootfs
+
+PUBLIC = [
+    "IdMap",
+    "IdMapEntry",
+    "IdMaps",
+    "InstanceRequest",
+    "LxcUsernsError",
+    "PreparedInstance",
+    "UserNamespaceManager",
+    "add_id_maps",
+    "load_id_maps",
+    "register_opts",
+    "rootfs",
+]
+HEAVY = ["ctypes", "cliff", "libvirt", "lxml", "nova", "oslo_config"]
+
+
+def test_names() -> None:
+    assert lxc_userns.__all__ == PUBLIC
+
+
+@pytest.mark.parametrize("module", [lxc_userns, rootfs])
+def test_every_name_is_there(module: object) -> None:
+    names = list(module.__all__)  # type: ignore[attr-defined]
+    assert names == sorted(names)
+    for name in names:
+        value = getattr(module, name)
+        assert value is getattr(module, name)
+        assert name in dir(module) or module is rootfs
+        assert (getattr(value, "__doc__", "") or "").strip()
+
+
+def test_star_import() -> None:
+    there: dict[str, object] = {}
+    exec("from lxc_userns import *", there)  # noqa: S102
+    assert set(PUBLIC) <= set(there)
+
+
+def test_unknown_name() -> None:
+    for module in (lxc_userns, rootfs):
+        with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+            module.nothing  # noqa: B018
+    with pytest.raises(ImportError):
+        importlib.import_module("lxc_userns.nothing")
+
+
+def run(code: str) -> list[str]:
+    argv = [sys.executable, "-W", "error", "-c", code]
+    return subprocess.check_output(argv, text=True, timeout=60).split()
+
+
+@pytest.mark.allow_subprocess
+def test_importing_loads_nothing() -> None:
+    loaded = run(
+        "import sys; before = set(sys.modules); import lxc_userns;"
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    assert "lxc_userns" in loaded
+    roots = {name.split(".")[0] for name in loaded}
+    assert roots.isdisjoint(HEAVY)
+    assert [name for name in loaded if name.startswith("lxc_userns.")] == []
+
+
+@pytest.mark.allow_subprocess
+@pytest.mark.parametrize("name", ["IdMap", "LxcUsernsError", "rootfs"])
+def test_a_name_loads_no_more_than_it_needs(name: str) -> None:
+    loaded = run(
+        f"import sys; from lxc_userns import {name}; print(*sys.modules)"
+    )
+    roots = {each.split(".")[0] for each in loaded}
+    assert roots.isdisjoint(HEAVY)
+
+
+@pytest.mark.allow_subprocess
+def test_a_worker_loads_little() -> None:
+    # A worker process starts for each large tree.
+    argv = [sys.executable, "-I", "-S", "-c"]
+    parent = lxc_userns.__path__[0].rpartition("/")[0]
+    code = (
+        f"import sys; sys.path.append({parent!r});"
+        "import lxc_userns.rootfs.worker; print(*sys.modules)"
+    )
+    output = subprocess.check_output([*argv, code], text=True, timeout=60)
+    loaded = set(output.split())
+    assert "lxc_userns.rootfs.worker" in loaded
+    assert loaded.isdisjoint(
+        [*HEAVY, "re", "typing", "dataclasses", "subprocess", "json"]
+    )

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The text of /etc/subuid: ranges, and lines that are none."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lxc_userns import subid
+from lxc_userns.idmap import ID_LIMIT
+from lxc_userns.subid import SubordinateRange
+
+GOOD = [
+    ("alice:100000:65536", ("alice", 100000, 65536)),
+    ("1000:100000:1", ("1000", 100000, 1)),
+    ("user@example.org:5:1", ("user@example.org", 5, 1)),
+    ("zero:0:1", ("zero", 0, 1)),
+    ("top:4294967294:1", ("top", 4294967294, 1)),
+    ("all:0:4294967295", ("all", 0, 4294967295)),
+]
+
+
+@pytest.mark.parametrize(("line", "fields"), GOOD)
+def test_range(line: str, fields: tuple[str, int, int]) -> None:
+    found = SubordinateRange(*fields, line=1)
+    assert subid.parse(line) == ((found,), ())
+    assert found.ids == range(fields[1], fields[1] + fields[2])
+
+
+BAD = [
+    ("alice", "expected owner:start:count"),
+    ("alice:100000", "expected owner:start:count"),
+    ("alice:100000:1:1", "expected owner:start:count"),
+    (":100000:1", "expected owner:start:count"),
+    ("alice::1", "decimal"),
+    ("alice:100000:", "decimal"),
+    ("alice:0x186a0:1", "decimal"),
+    ("alice:100000:0x10", "decimal"),
+    ("alice:-1:1", "decimal"),
+    ("alice:+1:1", "decimal"),
+    ("alice: 1:1", "decimal"),
+    ("alice:1:1 ", "decimal"),
+    ("alice:1:1\r", "decimal"),
+    ("alice:٣:1", "decimal"),
+    ("alice:0100000:1", "no leading zero"),
+    ("alice:00:1", "leading zero"),
+    ("alice:100000:010", "leading zero"),
+    ("alice:100000:0", "have to lie in"),
+    ("alice:4294967295:1", "have to lie in"),
+    ("alice:4294967294:2", "have to lie in"),
+    ("alice:1:4294967295", "have to lie in"),
+    (f"alice:1:{'9' * 5000}", "decimal"),
+]
+
+
+@pytest.mark.parametrize(("line", "reason"), BAD)
+def test_malformed(line: str, reason: str) -> None:
+    good = "bob:200000:10"
+    ranges, malformed = subid.parse(f"{good}\n{line}\n{good}\n")
+    assert [each.line for each in ranges] == [1, 3]
+    assert [(each.line, each.text) for each in malformed] == [(2, line)]
+    assert reason in malformed[0].reason
+
+
+def test_comments_and_blank_lines_count_as_lines() -> None:
+    text = "# shadow\n\n  \t\n  # more\nalice:1:2\nalice:1:2"
+    ranges, malformed = subid.parse(text)
+    assert [each.line for each in ranges] == [5, 6]
+    assert malformed == ()
+    assert subid.parse("") == ((), ())
+
+
+def test_only_newlines_end_lines() -> None:
+    # Other readers do not see a second line here either.
+    ranges, malformed = subid.parse("alice:1:2\u2028bob:3:4\n")
+    assert ranges == ()
+    assert len(malformed) == 1
+
+
+@given(
+    st.lists(
+        st.builds(
+            SubordinateRange,
+            st.from_regex(r"[a-z0-9][a-z0-9_.-]{0,8}", fullmatch=True),
+            st.integers(0, ID_LIMIT - 1),
+            st.just(1),
+            st.just(0),
+        )
+    )
+)
+def test_round_trip(ranges: list[SubordinateRange]) -> None:
+    text = "".join(f"{e.owner}:{e.start}:{e.count}\n" for e in ranges)
+    found, malformed = subid.parse(text)
+    assert malformed == ()
+    assert [(e.owner, e.ids) for e in found] == [
+        (e.owner, e.ids) for e in ranges
+    ]
+
+
+@given(st.text())
+def test_every_line_is_accounted_for(text: str) -> None:
+    ranges, malformed = subid.parse(text)
+    lines = [
+        number
+        for number, line in enumerate(text.split("\n"), 1)
+        if line.strip() and not line.lstrip().startswith("#")
+    ]
+    found = [each.line for each in ranges]
+    found += [each.line for each in malformed]
+    assert sorted(found) == lines
