@@ -3,8 +3,8 @@
 
 Three things are shared by descriptors: a *queue* of directories to walk (a
 pipe of packets, from which whoever is idle reads), a pipe of *reports* to the
-crew, and a *board*, a file in memory on which each worker shows whether it is
-idle and whose byte ranges are locked, one for each hard-linked inode.
+crew, and a *board*, a file in memory that says whether all is called off and
+whose byte ranges are locked, one for each hard-linked inode.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
-#: Most workers of a crew: bytes of the board.
+#: Most workers of a crew.
 MOST_WORKERS = 256
-_CANCELLED = MOST_WORKERS
 #: Kinds of report; the number is one of inodes for WALKED, else 0.
 GIVEN, DONE, WALKED = 1, 2, 3
 
@@ -79,7 +79,10 @@ def wait(*fds: int, timeout: float | None = None) -> set[int]:
 
 
 class Queue:
-    """Directories that wait for a worker, as paths below the root.
+    """Directories that wait for a worker.
+
+    Each entry is the path of a directory below the root, and names of
+    subdirectories to walk in it; without any, all of it is to be walked.
 
     :param read: reading end, non-blocking, shared by all workers.
     :param write: writing end, non-blocking.
@@ -96,16 +99,20 @@ class Queue:
         flags = os.O_DIRECT | os.O_NONBLOCK | os.O_CLOEXEC
         return cls(*os.pipe2(flags))
 
-    def put(self, trail: bytes) -> bool:
-        """Add a directory; False if there is no room."""
-        return self._put(_DIRECTORY + trail)
+    def put(self, packed: Sequence[bytes]) -> bool:
+        """Add an entry; False if there is no room."""
+        return self._put(_DIRECTORY + b"\0".join(packed))
+
+    def is_empty(self) -> bool:
+        """Whether no entry waits."""
+        return not wait(self._read, timeout=0)
 
     def put_quit(self) -> None:
         """Tell all workers that all is done."""
         self._put(_QUIT)
 
-    def get(self, parent: int) -> bytes | None:
-        """Wait for a directory; None when all is done.
+    def get(self, parent: int) -> list[bytes] | None:
+        """Wait for an entry; None when all is done.
 
         :param parent: a descriptor that becomes readable if the crew dies.
         :raises EOFError: if it did.
@@ -121,7 +128,7 @@ class Queue:
                 # For the next worker: a pipe has no room for one for each.
                 self.put_quit()
                 return None
-            return packet[1:]
+            return packet[1:].split(b"\0")
 
     def _put(self, packet: bytes) -> bool:
         if len(packet) > _PACKET:
@@ -133,43 +140,35 @@ class Queue:
 
 
 class Board:
-    """Which workers are idle, and which inodes are being worked on.
+    """Whether all is called off, and which inodes are being worked on.
 
     :param fd: descriptor of the file in memory.
     """
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self._bytes = mmap.mmap(fd, MOST_WORKERS + 1)
+        self._cancelled = mmap.mmap(fd, 1)
 
     @classmethod
     def create(cls) -> Board:
-        """A board on which nobody is idle."""
+        """A board on which nothing is called off."""
         fd = os.memfd_create("board", os.MFD_CLOEXEC)
-        os.ftruncate(fd, MOST_WORKERS + 1)
+        os.ftruncate(fd, 1)
         return cls(fd)
 
     def close(self) -> None:
         """Let go of it."""
-        self._bytes.close()
+        self._cancelled.close()
         os.close(self.fd)
 
     def cancel(self) -> None:
         """Ask all workers to stop."""
-        self._bytes[_CANCELLED] = 2
+        self._cancelled[0] = 1
 
     @property
     def is_cancelled(self) -> bool:
         """Whether they were asked to."""
-        return self._bytes[_CANCELLED] != 0
-
-    def set_idle(self, worker: int, idle: bool) -> None:
-        """Show that a worker waits, or no longer waits, for a directory."""
-        self._bytes[worker] = idle
-
-    def somebody_idle(self) -> bool:
-        """Whether a worker waits."""
-        return self._bytes.find(b"\1") >= 0
+        return self._cancelled[0] != 0
 
     def lock(self, inode: int) -> None:
         """Wait until no other worker has this inode, and take it."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int], None]
 
-#: Inodes walked before the crew grows: a smaller tree is done sooner than
+#: Inodes walked for each worker process: a smaller tree is done sooner than
 #: a process has started.
 _SMALL = 256
 _WORKER = (
@@ -123,10 +123,10 @@ class _Crew:
 
     def run(self, progress: Progress | None) -> list[dict[str, Any]]:
         """Walk the tree; the results of all workers."""
-        self._queue.put(b"")
+        self._queue.put([b""])
         self._start_thread()
         while self._outstanding:
-            if self._walked >= _SMALL:
+            if len(self._outputs) < self._wanted():
                 self._hire()
             self._read_reports()
             if progress is not None:
@@ -144,33 +144,38 @@ class _Crew:
             target=_work_in_thread, args=(self._job(life), end)
         )
         self._stack.callback(thread.join)
-        # Whether it walks or waits, this ends it.
-        self._stack.callback(self._board.cancel)
+        # Whether it walks or waits, this ends it. (To close the pipe would
+        # not, if another thread has forked in between.)
         self._stack.callback(os.close, holder)
+        self._stack.callback(os.write, holder, b"!")
+        self._stack.callback(self._board.cancel)
         self._outputs.append(output)
         thread.start()
 
+    def _wanted(self) -> int:
+        """How many workers a tree has earned by its size so far."""
+        return min(self._task.workers, 1 + self._walked // _SMALL)
+
     def _hire(self) -> None:
-        """Start worker processes until there are enough."""
-        while len(self._outputs) < self._task.workers:
-            process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _WORKER, _PACKAGE_PARENT],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                pass_fds=(
-                    self._task.root,
-                    self._board.fd,
-                    self._reporting,
-                    *self._queue.fds,
-                ),
-                # An interrupt from the terminal is ours to handle.
-                process_group=0,
-            )
-            self._stack.callback(_end, process)
-            # A worker that died at once is noticed by its silence.
-            with suppress(BrokenPipeError):
-                channel.send(_fd(process.stdin), self._job(life=0))
-            self._outputs.append(_fd(process.stdout))
+        """Start a worker process."""
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _WORKER, _PACKAGE_PARENT],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=(
+                self._task.root,
+                self._board.fd,
+                self._reporting,
+                *self._queue.fds,
+            ),
+            # An interrupt from the terminal is ours to handle.
+            process_group=0,
+        )
+        self._stack.callback(_end, process)
+        # A worker that died at once is noticed by its silence.
+        with suppress(BrokenPipeError):
+            channel.send(_fd(process.stdin), self._job(life=0))
+        self._outputs.append(_fd(process.stdout))
 
     def _job(self, life: int) -> dict[str, Any]:
         return {
@@ -179,8 +184,8 @@ class _Crew:
             "left": dict(self._task.left),
             "uid": plain(self._task.step.uid),
             "gid": plain(self._task.step.gid),
-            "index": len(self._outputs),
             "life": life,
+            "shares": self._task.workers > 1,
             "board": self._board.fd,
             "queue": self._queue.fds,
             "reports": self._reporting,

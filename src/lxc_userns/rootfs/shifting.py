@@ -199,6 +199,8 @@ class _Job:
         self, tree: Tree, workers: int | None, progress: Progress | None
     ) -> None:
         self.tree = tree
+        if workers is not None and not 0 <= workers <= channel.MOST_WORKERS:
+            raise ValueError(f"workers is 0..{channel.MOST_WORKERS}")
         cpus = workers or len(os.sched_getaffinity(0))
         self._workers = min(cpus, channel.MOST_WORKERS)
         self._progress = progress

@@ -124,7 +124,9 @@ def open_tree(path: str | os.PathLike[str], *, shared: bool) -> Iterator[Tree]:
     :param shared: whether others may read at the same time.
     :raises RootfsError: for every OSError in the body too.
     """
+    # A slash at the end would follow a link.
     name = os.fspath(path)
+    name = name.rstrip("/") or name[:1]
     tree = Tree(printable(name), -1)
     with ExitStack() as stack, _translated(tree):
         given = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)

@@ -15,7 +15,7 @@ from itertools import islice
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 #: Size in bytes from which a directory is read piece by piece, for it may
 #: have millions of entries; below, all at once is quicker.
@@ -24,8 +24,10 @@ _LARGE = 1 << 20
 _BATCH = 4096
 #: Directories of one walk that are held open, unless they are large.
 _MOST_OPEN = 64
-#: Longest path, in characters, at which a subdirectory is handed on.
+#: Longest path, in bytes, below which directories are handed on, and most
+#: bytes of it and of their names; a queue takes 4095.
 _TRAIL = 1000
+_PACKET = 3000
 _OPEN = (
     os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NOATIME | os.O_CLOEXEC
 )
@@ -73,7 +75,7 @@ class _Frame:
         self._identity: tuple[int, int] | None = None
         self._size = size
         self._trail = trail
-        self.subdirs: list[tuple[bytes, int]] = []
+        self.subdirs: list[tuple[bytes, int | None]] = []
         self._batches: Iterator[list[bytes]] | None = None
 
     def read(self, noatime: bool) -> list[bytes]:
@@ -109,6 +111,23 @@ class _Frame:
         if trail is None or len(trail) + len(name) > _TRAIL:
             return None
         return b"%b/%b" % (trail, name) if trail else name
+
+    def pack(self) -> list[bytes]:
+        """Half of the subdirectories that are left, fit for a packet.
+
+        :returns: the directory's path below the root, and the last names;
+            empty if the path is too long.
+        """
+        if self._trail is None:
+            return []
+        packed = [self._trail]
+        room = _PACKET - len(self._trail)
+        for name, _ in reversed(self.subdirs[len(self.subdirs) // 2 :]):
+            room -= len(name) + 1
+            if room < 0:
+                break
+            packed.append(name)
+        return packed
 
     def close(self) -> None:
         """Close the directory."""
@@ -152,22 +171,27 @@ class Walk:
 
     :param fd: descriptor of the directory; it is the walk's to close.
     :param trail: its path below the root of the tree.
+    :param subdirs: what to walk of it; empty: all of it.
     """
 
-    def __init__(self, fd: int, trail: bytes = b"") -> None:
-        self._stack = [_Frame(fd, os.fstat(fd).st_size, 0, trail)]
+    def __init__(
+        self, fd: int, trail: bytes = b"", subdirs: Sequence[bytes] = ()
+    ) -> None:
+        top = _Frame(fd, os.fstat(fd).st_size, 0, trail)
+        top.subdirs += ((name, None) for name in subdirs)
+        self._stack = [top]
         self._noatime = bool(os.fstatvfs(fd).f_flag & os.ST_NOATIME)
 
     def __iter__(
         self,
-    ) -> Iterator[tuple[list[bytes], list[tuple[bytes, int]]]]:
+    ) -> Iterator[tuple[list[bytes], list[tuple[bytes, int | None]]]]:
         """Batches of names, each in the working directory of its turn.
 
         :returns: names, and an empty list to which the caller adds (name,
             size in bytes) of those that are directories to descend into.
         :raises OSError: if a directory cannot be opened or read.
         """
-        fresh = True
+        fresh = not self._stack[0].subdirs
         try:
             while self._stack:
                 frame = self._stack[-1]
@@ -214,24 +238,27 @@ class Walk:
         return True
 
     @staticmethod
-    def _open(frame: _Frame, name: bytes, size: int) -> _Frame | None:
+    def _open(frame: _Frame, name: bytes, size: int | None) -> _Frame | None:
         try:
             fd = open_directory(name, dir_fd=frame.fd)
         except FileNotFoundError:
             return None
+        if size is None:
+            size = os.fstat(fd).st_size
         return _Frame(fd, size, frame.depth + 1, frame.trail_to(name))
 
-    def share(self, give: Callable[[bytes], bool]) -> None:
-        """Offer a subdirectory, as near to the root as can be, to another.
+    def share(self, give: Callable[[Sequence[bytes]], bool]) -> None:
+        """Offer subdirectories, as near to the root as can be, to others.
 
-        :param give: takes the subdirectory's path below the root of the
-            tree; returns whether somebody else will walk it.
+        :param give: takes a directory's path below the root of the tree, and
+            names of subdirectories in it; returns whether somebody else will
+            walk them.
         """
         for frame in self._stack:
             if frame.subdirs:
-                trail = frame.trail_to(frame.subdirs[-1][0])
-                if trail is not None and give(trail):
-                    frame.subdirs.pop()
+                packed = frame.pack()
+                if packed and give(packed):
+                    del frame.subdirs[1 - len(packed) :]
                 return
 
 

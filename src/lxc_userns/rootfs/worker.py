@@ -17,10 +17,13 @@ from lxc_userns.rootfs.walk import Walk, open_below
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
-#: Inodes between two looks at who is idle.
+#: Inodes between two looks at the queue.
 _STRIDE = 256
+#: Names of one directory visited in between.
+_MOST_AT_ONCE = 1024
 #: Findings that one worker keeps.
 _MOST_FINDINGS = 100
 _RELEVANT = frozenset(
@@ -37,8 +40,8 @@ class Worker:
     def __init__(self, job: dict[str, Any]) -> None:
         self._root: int = job["root"]
         self._acts: bool = job["acts"]
-        self._index: int = job["index"]
         self._life: int = job["life"]
+        self._shares: bool = job["shares"]
         self._reports: int = job["reports"]
         self._queue = channel.Queue(*job["queue"])
         self._board = channel.Board(job["board"])
@@ -53,12 +56,11 @@ class Worker:
     def run(self) -> dict[str, Any]:
         """Walk directories from the queue until there are none."""
         while True:
-            self._board.set_idle(self._index, True)
-            trail = self._queue.get(self._life)
-            self._board.set_idle(self._index, False)
-            if trail is None:
+            packed = self._queue.get(self._life)
+            if packed is None:
                 return self._result()
-            self._visit(Walk(open_below(self._root, trail), trail))
+            trail, *subdirs = packed
+            self._visit(Walk(open_below(self._root, trail), trail, subdirs))
             channel.report(self._reports, channel.DONE)
 
     def _result(self) -> dict[str, Any]:
@@ -77,15 +79,17 @@ class Worker:
     def _visit(self, walk: Walk) -> None:
         walked = 0
         for names, subdirs in walk:
-            self._visit_names(names, subdirs)
-            walked += len(names)
-            if walked >= _STRIDE:
-                self._look_up(walk, walked)
-                walked = 0
+            for start in range(0, len(names), _MOST_AT_ONCE):
+                some = names[start : start + _MOST_AT_ONCE]
+                self._visit_names(some, subdirs)
+                walked += len(some)
+                if walked >= _STRIDE:
+                    self._look_up(walk, walked)
+                    walked = 0
         channel.report(self._reports, channel.WALKED, walked)
 
     def _visit_names(
-        self, names: list[bytes], subdirs: list[tuple[bytes, int]]
+        self, names: list[bytes], subdirs: list[tuple[bytes, int | None]]
     ) -> None:
         lstat, listxattr = os.lstat, os.listxattr
         lchown = os.lchown if self._acts else self._find_owner
@@ -128,18 +132,19 @@ class Worker:
         self._shifted += len(names) - others - still
 
     def _look_up(self, walk: Walk, walked: int) -> None:
-        """Report, and give work to whoever has none."""
+        """Report, and leave work for others."""
         if self._board.is_cancelled:
             raise EOFError
         channel.report(self._reports, channel.WALKED, walked)
-        if self._board.somebody_idle():
+        # So that whoever runs out of work finds some at once.
+        if self._shares and self._queue.is_empty():
             walk.share(self._give)
 
-    def _give(self, trail: bytes) -> bool:
+    def _give(self, packed: Sequence[bytes]) -> bool:
         # The report goes first, or the crew could believe for a moment that
         # nothing is left to do.
         channel.report(self._reports, channel.GIVEN)
-        given = self._queue.put(trail)
+        given = self._queue.put(packed)
         if not given:
             channel.report(self._reports, channel.DONE)
         return given

@@ -57,6 +57,16 @@ def test_path_is_no_directory(root: Path, name: str) -> None:
     assert os.stat(root / "dir").st_uid == 0
 
 
+def test_a_slash_does_not_make_a_link_a_directory(root: Path) -> None:
+    (root / "dir").mkdir()
+    (root / "link").symlink_to("dir")
+    with pytest.raises(RootfsError, match="symbolic link"):
+        rootfs.shift(f"{root}/link/", MAPS)
+    assert rootfs.shift(f"{root}/dir//", MAPS).shifted == 1
+    with pytest.raises(RootfsError, match="no such directory"):
+        rootfs.shift("", MAPS)
+
+
 def test_odd_path_is_one_line(root: Path) -> None:
     path = os.fsencode(root) + b"/absent\n\x1b[31m\xff"
     with pytest.raises(RootfsError) as caught:
