@@ -68,6 +68,10 @@ class ContainerSpec:
             filesystems=prepared.filesystems,
             id_maps=prepared.id_maps,
             interfaces=self.interfaces,
+            metadata={
+                "mode": prepared.mode,
+                "strategy": prepared.record.strategy,
+            },
         )
 
 

@@ -13,6 +13,7 @@ import pytest
 from oslo_config import cfg
 
 from lxc_userns import register_opts
+from lxc_userns.domain import read_metadata
 from lxc_userns.exceptions import InstanceError
 from lxc_userns.guest import Guests
 from lxc_userns.idmap import IdMap, IdMaps
@@ -93,7 +94,13 @@ def test_from_run_to_destroy(
     assert (busybox_rootfs / "home/alice").stat().st_uid == BASE + 1000
     assert os.path.samefile(f"/proc/{pid}/root", busybox_rootfs)
     assert os.statvfs(f"{cli.run}/web1/root").f_flag & os.ST_NODEV
-    assert libvirt_connection.lookupByName("web1").UUIDString() == uuid
+    domain = libvirt_connection.lookupByName("web1")
+    assert domain.UUIDString() == uuid
+    # Whoever reads the domain alone can tell what made it.
+    assert read_metadata(domain.XMLDesc()) == {
+        "mode": "private",
+        "strategy": "chown",
+    }
 
     (listed,) = cli.json("container", "list")
     assert (listed["name"], listed["init_pid"]) == ("web1", pid)
