@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from oslo_config import cfg
+from oslo_config import cfg, types
 
 from lxc_userns.exceptions import ConfigError, IdMapError
 from lxc_userns.idmap import (
@@ -43,6 +43,16 @@ class _SharedListOpt(cfg.ListOpt):
         return not self == other
 
     __hash__ = None  # type: ignore[assignment]
+
+
+class _Integer(types.Integer):
+    """An integer whose errors name the text that is none, or out of range."""
+
+    def __call__(self, value: Any) -> Any:
+        try:
+            return super().__call__(value)
+        except ValueError as err:
+            raise ValueError(f"{value}: {err}") from None
 
 
 def _map_help(kind: str, ids: str) -> str:
@@ -81,11 +91,10 @@ both files. Empty: no pool, and the maps of [libvirt] uid_maps and gid_maps
 serve all instances. Setting both is an error.
 """,
     ),
-    cfg.IntOpt(
+    cfg.Opt(
         "range_size",
+        _Integer(min=1, max=2**32 - 2),
         default=65536,
-        min=1,
-        max=2**32 - 2,
         help="""
 Number of IDs that an instance leases from the pool.
 
@@ -158,11 +167,10 @@ path. For example /run/nova-lxc-userns. It is made with mode 0711: users of
 containers pass through it, and nobody lists it.
 """,
     ),
-    cfg.IntOpt(
+    cfg.Opt(
         "shift_workers",
+        _Integer(min=0, max=256),
         default=0,
-        min=0,
-        max=256,
         help="""
 Most worker processes that shift one root filesystem on disk. 0: one for each
 CPU. For example 1, to leave the other CPUs to running instances; a large root
@@ -224,7 +232,8 @@ def find_problems(conf: cfg.ConfigOpts) -> list[ConfigError]:
         if (error := _unreadable(conf, GROUP, option.name)) is not None
     ]
     for name in ("state_path", "run_path"):
-        problems += _check_path(conf, name)
+        if _unreadable(conf, GROUP, name) is None:
+            problems += _check_path(conf, name)
     return problems + _read_maps(conf)[1]
 
 
@@ -242,7 +251,7 @@ def _unreadable(
 ) -> ConfigError | None:
     try:
         _value(conf, group, name)
-    except (cfg.ConfigFileValueError, ValueError) as err:
+    except (cfg.Error, ValueError) as err:
         # What comes before is where oslo.config found it, as it prints it.
         reason = str(err).rpartition("is not valid: ")[2]
         return ConfigError(option_name(group, name), "", reason)
@@ -306,12 +315,11 @@ def _map_error(name: str, err: IdMapError) -> ConfigError:
 
 
 def _check_together(conf: cfg.ConfigOpts) -> Iterator[ConfigError]:
-    given = {}
-    for name in ("uid_maps", "gid_maps"):
-        try:
-            given[name] = bool(_value(conf, LIBVIRT_GROUP, name))
-        except (cfg.ConfigFileValueError, ValueError):
-            given[name] = True
+    given = {
+        name: _unreadable(conf, LIBVIRT_GROUP, name) is not None
+        or bool(_value(conf, LIBVIRT_GROUP, name))
+        for name in ("uid_maps", "gid_maps")
+    }
     for name, other in (("uid_maps", "gid_maps"), ("gid_maps", "uid_maps")):
         if given[other] and not given[name]:
             yield ConfigError(
@@ -319,6 +327,8 @@ def _check_together(conf: cfg.ConfigOpts) -> Iterator[ConfigError]:
                 "",
                 f"is empty, but {other} is set; set both or neither",
             )
+    if _unreadable(conf, GROUP, "subid_owner") is not None:
+        return
     owner = _value(conf, GROUP, "subid_owner")
     if owner and any(given.values()):
         yield ConfigError(

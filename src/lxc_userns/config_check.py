@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
@@ -51,18 +51,56 @@ def option(conf: cfg.ConfigOpts, name: str) -> Any:
     return getattr(conf[options.GROUP], name)
 
 
-def check_config(conf: cfg.ConfigOpts) -> list[Finding]:
+def check_config(
+    conf: cfg.ConfigOpts, strategies: Collection[str] | None = None
+) -> list[Finding]:
     """Everything there is to say about the configuration on this host.
 
     :param conf: configuration with our options registered.
+    :param strategies: those that there are, besides ``auto``; None: all that
+        the option allows.
     """
     found = [
         Finding("problem", each.option, each.value, each.reason)
         for each in options.find_problems(conf)
     ]
+    if strategies is not None:
+        found += _check_strategy(conf, strategies)
+    found += _check_pool(conf)
     found += _check_maps(conf)
     found += _check_files()
     return found
+
+
+def _check_strategy(
+    conf: cfg.ConfigOpts, strategies: Collection[str]
+) -> Iterator[Finding]:
+    try:
+        name = option(conf, "rootfs_strategy")
+    except ConfigError:
+        return  # Told before.
+    if name not in ("auto", *strategies):
+        yield Finding(
+            "problem",
+            options.option_name(options.GROUP, "rootfs_strategy"),
+            name,
+            f"is not available; use auto or {' or '.join(strategies)}",
+        )
+
+
+def _check_pool(conf: cfg.ConfigOpts) -> Iterator[Finding]:
+    try:
+        owner = option(conf, "subid_owner")
+    except ConfigError:
+        return  # Told before.
+    if owner:
+        yield Finding(
+            "problem",
+            options.option_name(options.GROUP, "subid_owner"),
+            owner,
+            "leases from a pool are not available; leave it empty and set "
+            "[libvirt] uid_maps and gid_maps",
+        )
 
 
 def _check_maps(conf: cfg.ConfigOpts) -> Iterator[Finding]:
@@ -71,13 +109,14 @@ def _check_maps(conf: cfg.ConfigOpts) -> Iterator[Finding]:
     except ConfigError:
         return  # Told before.
     if id_maps is None:
-        if not conf[options.GROUP].subid_owner:
-            yield Finding(
-                "warning",
-                "[libvirt] uid_maps, gid_maps",
-                "",
-                "are empty: user namespaces are off",
-            )
+        if conf[options.GROUP].subid_owner:
+            return
+        yield Finding(
+            "warning",
+            "[libvirt] uid_maps, gid_maps",
+            "",
+            "are empty: user namespaces are off",
+        )
         return
     for name, id_map, read in (
         ("uid_maps", id_maps.uid, hostids.read_host_uids),

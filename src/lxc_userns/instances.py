@@ -39,6 +39,9 @@ class InstanceRecord:
     :param id_maps: its ID maps, None in the host's user namespace.
     :param strategy: how the view is made.
     :param view: the view of the root filesystem, an absolute path.
+    :param ready: inode number of the root filesystem's directory, once this
+        host has seen to all that is in it; None before. What the tree says
+        of itself does not count before, for an image may say anything.
     :raises InstanceError: if name or UUID are anything else.
     """
 
@@ -48,6 +51,7 @@ class InstanceRecord:
     id_maps: IdMaps | None
     strategy: str
     view: str
+    ready: int | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -258,6 +262,7 @@ def _encode(record: InstanceRecord) -> dict[str, Any]:
         "gid_maps": None if maps is None else str(maps.gid),
         "strategy": record.strategy,
         "view": record.view,
+        "ready": record.ready,
     }
 
 
@@ -272,5 +277,10 @@ def _decode(name: str, data: dict[str, Any]) -> InstanceRecord:
     # A record with half its maps must not pass for one without.
     if not (uid is None and gid is None):
         maps = IdMaps(IdMap.parse(uid), IdMap.parse(gid))
+    ready = data["ready"]
+    if not (ready is None or isinstance(ready, int)):
+        raise ValueError("ready is no inode number")
     identifier, rootfs, strategy, view = texts
-    return InstanceRecord(name, identifier, rootfs, maps, strategy, view)
+    return InstanceRecord(
+        name, identifier, rootfs, maps, strategy, view, ready
+    )

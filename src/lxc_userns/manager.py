@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -154,12 +154,16 @@ class UserNamespaceManager:
         record = self.plan(request).record
         with self.store.lock(record.name):
             known = self.store.load(record.name)
-            if known == record and self._is_active(record):
+            if (
+                known is not None
+                and replace(known, ready=None) == record
+                and self._is_active(record)
+            ):
                 self._check_mounted(record)
-                return PreparedInstance(record)
+                return PreparedInstance(known)
             with views.opened_rootfs(record.rootfs) as backing:
-                self._prepare(record, known, backing, progress)
-            return PreparedInstance(record)
+                done = self._prepare(record, known, backing, progress)
+            return PreparedInstance(done)
 
     def verify(
         self, instance: str | PreparedInstance
@@ -261,7 +265,7 @@ class UserNamespaceManager:
         known: InstanceRecord | None,
         backing: views.Backing,
         progress: Progress | None,
-    ) -> None:
+    ) -> InstanceRecord:
         self._check_replaceable(record, known)
         strategy = views.STRATEGIES[record.strategy]
         with ExitStack() as stack:
@@ -271,16 +275,21 @@ class UserNamespaceManager:
             )
             if known is None:
                 undo(stack, self.store.remove, record.name)
+            inode = os.fstat(backing.fd).st_ino
+            ready = replace(record, ready=inode)
             # Before the first change, so that release can undo them all.
-            self.store.save(record)
+            self.store.save(known if known == ready else record)
             strategy.make_ready(
-                backing, record.id_maps, self._shift_options(progress)
+                backing,
+                record.id_maps,
+                self._shift_options(progress, recheck=known != ready),
             )
-            _check_same(backing)
+            self.store.save(ready)
             undo(stack, self._views().unmount, record.name)
             self._views().mount(
                 strategy, backing, record.name, _ROOT, record.id_maps
             )
+        return ready
 
     def _check_replaceable(
         self, record: InstanceRecord, known: InstanceRecord | None
@@ -361,9 +370,12 @@ class UserNamespaceManager:
     def _views(self) -> views.Views:
         return views.Views(self._option("run_path"))
 
-    def _shift_options(self, progress: Progress | None) -> views.ShiftOptions:
+    def _shift_options(
+        self, progress: Progress | None, *, recheck: bool
+    ) -> views.ShiftOptions:
         return views.ShiftOptions(
             self._option("unmapped_ids"),
+            recheck,
             self._option("shift_workers") or None,
             progress,
         )
@@ -381,10 +393,3 @@ def _overlap(one: str, other: str) -> bool:
     return paths[0].is_relative_to(paths[1]) or paths[1].is_relative_to(
         paths[0]
     )
-
-
-def _check_same(backing: views.Backing) -> None:
-    # It was shifted by its path, and is mounted by its descriptor.
-    with views.translated(backing.path):
-        if not os.path.samestat(os.stat(backing.path), os.fstat(backing.fd)):
-            raise RootfsError(backing.path, "was replaced meanwhile")

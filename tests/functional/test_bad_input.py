@@ -527,12 +527,13 @@ def test_output_that_goes_nowhere(cli: CommandLine) -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
-def test_interrupted(cli: CommandLine, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["INT", "TERM", "HUP"])
+def test_interrupted(cli: CommandLine, tmp_path: Path, name: str) -> None:
     # It waits for a pipe that nobody writes to.
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     result = cli(
         *("domain", "idmap", fifo),
-        prefix=("timeout", "--preserve-status", "--signal=INT", "2"),
+        prefix=("timeout", "--preserve-status", f"--signal={name}", "2"),
     )
     assert (result.code, result.err) == (130, "interrupted\n")

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The life of a container, by the command line."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -17,6 +19,7 @@ from lxc_userns.domain import read_metadata
 from lxc_userns.exceptions import InstanceError
 from lxc_userns.guest import Guests
 from lxc_userns.idmap import IdMap, IdMaps
+from lxc_userns.instances import InstanceRecord, InstanceStore
 from lxc_userns.linux.process import children
 from lxc_userns.manager import InstanceRequest, UserNamespaceManager
 from tests.functional.command_line import BASE, ID_MAP, PROGRAM, CommandLine
@@ -282,6 +285,86 @@ def test_its_tree_is_not_shifted_for_others_while_it_runs(
     shown = cli.json("container", "start", "busy")
     assert id_map_of(shown["init_pid"], "uid") == [0, BASE, 65536]
     assert busybox_rootfs.stat().st_uid == BASE
+
+
+def test_an_image_that_says_it_is_shifted(
+    cli: CommandLine, busybox_rootfs: Path
+) -> None:
+    trap = busybox_rootfs / "bin/trap"
+    shutil.copy("/usr/bin/id", trap)
+    subprocess.run(
+        ["chown", "-hR", f"{BASE}:{BASE}", busybox_rootfs], check=True
+    )
+    os.chown(trap, 0, 0)
+    trap.chmod(0o4755)
+    said = {
+        "version": 1,
+        "maps": {"uid": ID_MAP, "gid": ID_MAP},
+        "inodes": 2,
+        "unmapped": 0,
+        "owner": [BASE, BASE],
+        "work": None,
+    }
+    state = json.dumps(said).encode()
+    os.setxattr(busybox_rootfs, "trusted.lxc_userns.state", state)
+    cli.json("container", "run", "liar", "--rootfs", busybox_rootfs,
+             "--init", SLEEP)  # fmt: skip
+    status = trap.stat()
+    assert (status.st_uid, status.st_gid) == (BASE, BASE)
+    assert status.st_mode & 0o7777 == 0o4755
+
+
+def test_users_of_the_host_do_not_reach_a_view(
+    cli: CommandLine, busybox_rootfs: Path
+) -> None:
+    # An owner that the maps do not cover keeps its files, and set-user-ID.
+    program = busybox_rootfs / "bin/unmapped"
+    shutil.copy("/usr/bin/id", program)
+    os.chown(program, 70000, 70000)
+    program.chmod(0o6755)
+    cli.json("container", "run", "closed", "--rootfs", busybox_rootfs,
+             "--init", SLEEP)  # fmt: skip
+    assert program.stat().st_uid == 70000
+    directory = (cli.run / "closed").stat()
+    assert (directory.st_gid, directory.st_mode & 0o7777) == (BASE, 0o710)
+    user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    # By a shell: setpriv has capabilities until it executes something.
+    done = subprocess.run(
+        [*user, "sh", "-c", f"exec {cli.run}/closed/root/bin/unmapped"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert "Permission denied" in done.stderr
+
+
+def test_a_tree_that_is_swapped_is_not_followed(
+    cli: CommandLine,
+    manager: UserNamespaceManager,
+    busybox_rootfs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The host's own, which a link in the path leads to all of a sudden.
+    victim = busybox_rootfs.parent / "victim/busybox-rootfs/bin"
+    victim.mkdir(parents=True)
+    above = busybox_rootfs.parent / "above"
+    above.mkdir()
+    busybox_rootfs.rename(above / "busybox-rootfs")
+    save = InstanceStore.save
+
+    def swap(store: InstanceStore, record: InstanceRecord) -> None:
+        save(store, record)
+        if not above.is_symlink():
+            above.rename(above.with_name("moved"))
+            above.symlink_to("victim")
+
+    monkeypatch.setattr(InstanceStore, "save", swap)
+    request = InstanceRequest("swap", UUID, str(above / "busybox-rootfs"))
+    manager.prepare(request)
+    assert victim.stat().st_uid == victim.parent.stat().st_uid == 0
+    moved = above.with_name("moved") / "busybox-rootfs"
+    assert moved.stat().st_uid == BASE
+    assert os.path.samefile(cli.run / "swap/root", moved)
 
 
 def test_after_a_reboot_of_the_host(

@@ -241,8 +241,21 @@ def test_problems_of_all_options_at_once(tmp_path: Path) -> None:
     ]
     # Nothing of how oslo.config prints where it found the value.
     assert str(problems[0]) == (
-        "[lxc_userns] range_size: Should be greater than or equal to 1"
+        "[lxc_userns] range_size: 0: Should be greater than or equal to 1"
     )
+
+
+def test_a_reference_to_no_option_is_a_problem_of_its_option(
+    tmp_path: Path,
+) -> None:
+    text = maps("$foo", "0:0:3", "[lxc_userns]\nstate_path = $HOME/x\n")
+    conf = configure(tmp_path, text)
+    assert [str(each) for each in options.find_problems(conf)][:2] == [
+        "[lxc_userns] state_path: no such option HOME in group [DEFAULT]",
+        "[libvirt] uid_maps: no such option foo in group [DEFAULT]",
+    ]
+    with pytest.raises(ConfigError, match=r"no such option foo.*0:0:3"):
+        options.load_id_maps(conf)
 
 
 def test_a_bad_entry_does_not_hide_what_is_wrong_with_others(

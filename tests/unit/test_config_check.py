@@ -62,8 +62,32 @@ def test_no_maps_at_all() -> None:
         "[libvirt] uid_maps, gid_maps",
     )
     assert finding.message == "are empty: user namespaces are off"
-    # A pool gives the maps.
-    assert check_config(configure("", "", subid_owner="lxc")) == []
+    # With a pool there would be no maps here, but there is none yet.
+    (finding,) = check_config(configure("", "", subid_owner="lxc"))
+    assert (finding.severity, finding.option, finding.value) == (
+        "problem",
+        "[lxc_userns] subid_owner",
+        "lxc",
+    )
+
+
+@pytest.mark.usefixtures("host")
+def test_a_strategy_that_is_not_there() -> None:
+    conf = configure(rootfs_strategy="overlay")
+    assert find(conf, "problem") == []
+    problems = [
+        (each.option, each.value, each.message)
+        for each in check_config(conf, ["chown"])
+        if each.severity == "problem"
+    ]
+    assert problems == [
+        (
+            "[lxc_userns] rootfs_strategy",
+            "overlay",
+            "is not available; use auto or chown",
+        )
+    ]
+    assert check_config(configure(), ["chown"]) == check_config(configure())
 
 
 @pytest.mark.usefixtures("host")

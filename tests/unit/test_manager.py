@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pipeline: its order, its refusals, and what it undoes."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -237,7 +238,35 @@ def test_the_record_is_there_before_the_first_change(world: World) -> None:
         world.manager.store.load("web1")
     )
     prepared = world.manager.prepare(world.request)
-    assert seen == [prepared.record]
+    # Not ready, so that a crash here makes the next one look again.
+    assert seen == [replace(prepared.record, ready=None)]
+    assert prepared.record.ready == os.stat(world.request.rootfs).st_ino
+
+
+def test_a_tree_is_believed_only_when_we_made_it_ready(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def make_ready(
+        _backing: views.Backing,
+        _id_maps: IdMaps | None,
+        options: views.ShiftOptions,
+    ) -> None:
+        seen.append(options.recheck)
+
+    monkeypatch.setattr(world.strategy, "make_ready", make_ready)
+    first = world.manager.prepare(world.request)
+    assert world.manager.prepare(world.request) == first
+    world.manager.release("web1")
+    world.manager.prepare(world.request)
+    assert seen == [True, False, True]
+    # Another directory in its place.
+    rootfs = Path(world.request.rootfs)
+    rootfs.rename(rootfs.with_name("old"))
+    rootfs.mkdir()
+    world.manager.prepare(world.request)
+    assert seen == [True, False, True, True]
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,10 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
+from types import FrameType
 
 from cliff.app import App
 from cliff.commandmanager import CommandManager
@@ -180,11 +182,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program.
 
     :param argv: arguments, without the program's name.
-    :returns: exit code: 0 done, 1 failed or findings, 2 wrong usage.
+    :returns: exit code: 0 done, 1 failed or findings, 2 wrong usage, and
+        as is usual 130 if it was interrupted, 141 if nobody reads what it
+        prints.
     """
     _prepare_streams()
     try:
-        code = LxcUserns().run(list(sys.argv[1:] if argv is None else argv))
+        with _ending_in_order():
+            code = LxcUserns().run(
+                list(sys.argv[1:] if argv is None else argv)
+            )
     except KeyboardInterrupt:
         code = _INTERRUPTED
     except SystemExit as end:  # --help, --version and wrong usage.
@@ -192,6 +199,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     if code == _INTERRUPTED:
         sys.stderr.write("interrupted\n")
     return _flush() or code
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Take the signals that end a program as an interrupt.
+
+    What is half done is undone then: a container that is started, and not
+    yet verified, does not go on to run.
+    """
+    before = {}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            before[number] = signal.signal(number, _interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    # Once is enough; the undoing is not to be interrupted.
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _flush() -> int:

@@ -77,6 +77,8 @@ def shift(
     workers: int | None = None,
     dry_run: bool = False,
     progress: Progress | None = None,
+    recheck: bool = False,
+    fd: int | None = None,
 ) -> ShiftReport:
     """Make the owners of a tree the host IDs of its guest IDs.
 
@@ -95,6 +97,10 @@ def shift(
     :param dry_run: only count.
     :param progress: called with the inodes walked so far, some ten times a
         second; it starts again for each walk over the tree.
+    :param recheck: walk the tree even if it says that all is done. A tree of
+        unknown origin may say so and lie.
+    :param fd: descriptor of the directory, if it is open; the path is then
+        only for messages.
     :raises UnmappedIdsError: under ``error``, before anything has changed.
     :raises RootfsError: if the tree cannot be shifted; the text says if it
         is half-done.
@@ -110,9 +116,9 @@ def shift(
             "unmapped owners cannot become nobody: guest ID 65534 is not "
             "mapped",
         )
-    with open_tree(path, shared=dry_run) as tree:
+    with open_tree(path, shared=dry_run, fd=fd) as tree:
         job = _Job(tree, workers, progress)
-        return job.go_to(id_maps, unmapped, dry_run)
+        return job.go_to(id_maps, unmapped, dry_run, recheck)
 
 
 def unshift(
@@ -163,12 +169,14 @@ def verify(
         return _verify(_Job(tree, workers, progress), state, maps)
 
 
-def read_state(path: Path) -> State | None:
+def read_state(path: Path, *, fd: int | None = None) -> State | None:
     """What a tree remembers of its shifts; None if it never was shifted.
 
+    :param path: the root directory of the tree.
+    :param fd: as for :func:`shift`.
     :raises RootfsError: if it cannot be read.
     """
-    with open_tree(path, shared=True) as tree:
+    with open_tree(path, shared=True, fd=fd) as tree:
         return tree.read_state()
 
 
@@ -206,7 +214,11 @@ class _Job:
         self._progress = progress
 
     def go_to(
-        self, maps: IdMaps | None, unmapped: str, dry_run: bool
+        self,
+        maps: IdMaps | None,
+        unmapped: str,
+        dry_run: bool,
+        recheck: bool = False,
     ) -> ShiftReport:
         """Shift for ``maps``, or back to guest IDs."""
         state = self.tree.read_state() or State()
@@ -216,7 +228,7 @@ class _Job:
         report = None
         if state.work is not None:
             report, state = self._work(state, state.work)
-        if self._is_done(state, maps, unmapped):
+        if not recheck and self._is_done(state, maps, unmapped):
             return report or _known(state)
         report, _ = self._work(state, self._begin(state, maps, unmapped))
         return report

@@ -2,8 +2,9 @@
 """What the root directory of a tree remembers of shifts.
 
 One extended attribute in the ``trusted`` namespace, which only the host's
-root can read or write: a container cannot forge it. It makes a finished tree
-known without a look at its files, and a half-done one resumable.
+root can read or write: a container cannot forge it, but whoever made an image
+can. It makes a finished tree known without a look at its files, and a
+half-done one resumable.
 """
 
 from __future__ import annotations

@@ -114,7 +114,9 @@ def printable(path: str) -> str:
 
 
 @contextmanager
-def open_tree(path: str | os.PathLike[str], *, shared: bool) -> Iterator[Tree]:
+def open_tree(
+    path: str | os.PathLike[str], *, shared: bool, fd: int | None = None
+) -> Iterator[Tree]:
     """Open and lock a root directory.
 
     It is opened through a detached copy of its mount without submounts, so
@@ -122,6 +124,8 @@ def open_tree(path: str | os.PathLike[str], *, shared: bool) -> Iterator[Tree]:
 
     :param path: a directory, not a link, and not the host's own root.
     :param shared: whether others may read at the same time.
+    :param fd: descriptor of the directory, if it is open; the path is then
+        only for messages.
     :raises RootfsError: for every OSError in the body too.
     """
     # A slash at the end would follow a link.
@@ -129,7 +133,8 @@ def open_tree(path: str | os.PathLike[str], *, shared: bool) -> Iterator[Tree]:
     name = name.rstrip("/") or name[:1]
     tree = Tree(printable(name), -1)
     with ExitStack() as stack, _translated(tree):
-        given = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
+        given = os.open(name if fd is None else ".", flags, dir_fd=fd)
         stack.callback(os.close, given)
         if os.path.samestat(os.fstat(given), os.stat("/")):
             raise RootfsError(tree.path, "is the root directory of this host")

@@ -47,6 +47,7 @@ class ShiftOptions:
     """How to do what has to be done on disk; see :func:`rootfs.shift`."""
 
     unmapped: str = "keep"
+    recheck: bool = False
     workers: int | None = None
     progress: Callable[[int], None] | None = None
 
@@ -80,7 +81,7 @@ class Plain:
         self, backing: Backing, id_maps: IdMaps | None, options: ShiftOptions
     ) -> None:
         """Refuse a tree that is shifted: its root would be nobody's."""
-        if rootfs.read_state(backing.path) is not None:
+        if rootfs.read_state(backing.path, fd=backing.fd) is not None:
             raise RootfsError(
                 backing.path,
                 "is shifted, and no ID maps are configured; configure them "
@@ -117,7 +118,9 @@ class Chown(Plain):
         rootfs.shift(
             backing.path,
             id_maps,
+            fd=backing.fd,
             unmapped=options.unmapped,
+            recheck=options.recheck,
             workers=options.workers,
             progress=options.progress,
         )
@@ -130,6 +133,8 @@ class Chown(Plain):
 PLAIN = "plain"
 #: Strategies by name, the best first.
 STRATEGIES: dict[str, Strategy] = {"chown": Chown(), PLAIN: Plain()}
+#: Those that ``[lxc_userns] rootfs_strategy`` can name, besides ``auto``.
+AVAILABLE = tuple(name for name in STRATEGIES if name != PLAIN)
 
 
 def choose(name: str, id_maps: IdMaps | None) -> str:
@@ -140,14 +145,13 @@ def choose(name: str, id_maps: IdMaps | None) -> str:
     """
     if id_maps is None:
         return PLAIN
-    there = [each for each in STRATEGIES if each != PLAIN]
     if name == "auto":
-        return there[0]
-    if name not in there:
+        return AVAILABLE[0]
+    if name not in AVAILABLE:
         raise ConfigError(
             "[lxc_userns] rootfs_strategy",
             name,
-            f"is not available; use auto or {' or '.join(there)}",
+            f"is not available; use auto or {' or '.join(AVAILABLE)}",
         )
     return name
 
@@ -233,6 +237,7 @@ class Views:
             directory.made_inside(self._path, _MODE, instance, _MODE) as fd,
         ):
             self._check_passable()
+            _close_to_others(fd, id_maps)
             directory.make_in(fd, target, _MODE)
             if not strategy.is_mounted(backing, fd, target, id_maps):
                 _unmount(fd, target)
@@ -296,6 +301,26 @@ class Views:
             raise ConfigError(
                 "[lxc_userns] run_path", self._path, err.strerror or str(err)
             ) from err
+
+
+def _close_to_others(fd: int, id_maps: IdMaps | None) -> None:
+    """Let only the container pass to its views.
+
+    A file of the image may have set-user-ID and an owner that the ID maps do
+    not cover: in the hands of a user of the host it would be a way to the
+    rights of that owner.
+    """
+    if id_maps is None:
+        os.fchmod(fd, 0o700)
+        return
+    group = id_maps.shift_gid(0)
+    if group is None:
+        raise ValueError("guest group 0 is not mapped")
+    # A chown to the same group changes nothing, but in the other order the
+    # old group could pass for a moment.
+    os.fchmod(fd, 0o700)
+    os.fchown(fd, -1, group)
+    os.fchmod(fd, 0o710)
 
 
 @contextmanager
