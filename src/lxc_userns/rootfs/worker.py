@@ -94,18 +94,19 @@ class Worker:
         lstat, listxattr = os.lstat, os.listxattr
         lchown = os.lchown if self._acts else self._find_owner
         owners, left = self._owners, self._flagged.left
-        others = still = 0
+        others = still = unmapped = 0
         uid = gid = None
         for name in names:
             try:
                 st = lstat(name)
                 mode = st.st_mode
                 kind = mode & 0o170000
-                plain = st.st_nlink == 1 and not mode & 0o6000
                 if kind == 0o040000:
                     subdirs.append((name, st.st_size))
-                    plain = True
-                if not plain or (left and st.st_ino in left):
+                elif st.st_nlink > 1 or mode & 0o6000:
+                    others += self._visit_special(name)
+                    continue
+                if left and st.st_ino in left:
                     others += self._visit_special(name)
                     continue
                 if kind != 0o120000:
@@ -118,16 +119,16 @@ class Worker:
                     uid, gid = st.st_uid, st.st_gid
                     owner = owners[uid, gid]
                     new_uid, new_gid = owner.uid, owner.gid
-                    moves, mapped = owner.moves, owner.mapped
+                    moves, outside = owner.moves, not owner.mapped
                 if moves:
                     lchown(name, new_uid, new_gid)
                 else:
                     still += 1
-                if not mapped:
-                    self._unmapped += 1
+                unmapped += outside
             except OSError:
                 # Gone, or immutable, or what the kernel will say again.
                 others += self._visit_special(name)
+        self._unmapped += unmapped
         self._inodes += len(names) - others
         self._shifted += len(names) - others - still
 
