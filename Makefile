@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
-PYTHON ?= python3
+# Empty: tools/make-venv chooses.
+PYTHON ?=
 BIN := .venv/bin
 
 .PHONY: help
@@ -20,7 +21,7 @@ system-packages:
 	@tools/install-system-packages
 
 .venv/.installed: pyproject.toml | system-packages
-	@tools/make-venv $(PYTHON) test,docs
+	@tools/make-venv "$(PYTHON)" test,docs
 	@touch $@
 
 .PHONY: demo
@@ -66,7 +67,7 @@ bench: venv .venv/.nova
 
 # Nova is large, and only compared with.
 .venv/.nova: .venv/.installed
-	@tools/make-venv $(PYTHON) nova
+	@tools/make-venv "$(PYTHON)" nova
 	@touch $@
 
 .PHONY: clean
