@@ -216,8 +216,8 @@ def redefine(
         ),
         (
             f"<gid start='0' target='{BASE}' count='65536'/>",
-            f"<gid start='0' target='{BASE + 1}' count='65536'/>",
-            f"its gid_map is 0:{BASE + 1}:65536, promised was {ID_MAP}",
+            f"<gid start='0' target='{BASE}' count='65537'/>",
+            f"its gid_map is 0:{BASE}:65537, promised was {ID_MAP}",
         ),
     ],
 )

@@ -216,7 +216,9 @@ def _ending_in_order() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # After one there may come more, as of a whole process group.
+            if signal.getsignal(number) is _interrupt:
+                signal.signal(number, handler)
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:
