@@ -51,6 +51,21 @@ def option(conf: cfg.ConfigOpts, name: str) -> Any:
     return getattr(conf[options.GROUP], name)
 
 
+def refuse_pool(conf: cfg.ConfigOpts) -> None:
+    """Refuse a pool, from which no instance can lease a range yet.
+
+    :raises ConfigError: if ``subid_owner`` is set, or cannot be used.
+    """
+    owner = option(conf, "subid_owner")
+    if owner:
+        raise ConfigError(
+            options.option_name(options.GROUP, "subid_owner"),
+            owner,
+            "leases from a pool are not available; leave it empty and set "
+            "[libvirt] uid_maps and gid_maps",
+        )
+
+
 def check_config(
     conf: cfg.ConfigOpts, strategies: Collection[str] | None = None
 ) -> list[Finding]:
@@ -89,18 +104,12 @@ def _check_strategy(
 
 
 def _check_pool(conf: cfg.ConfigOpts) -> Iterator[Finding]:
+    told = [each.args for each in options.find_problems(conf)]
     try:
-        owner = option(conf, "subid_owner")
-    except ConfigError:
-        return  # Told before.
-    if owner:
-        yield Finding(
-            "problem",
-            options.option_name(options.GROUP, "subid_owner"),
-            owner,
-            "leases from a pool are not available; leave it empty and set "
-            "[libvirt] uid_maps and gid_maps",
-        )
+        refuse_pool(conf)
+    except ConfigError as err:
+        if err.args not in told:
+            yield Finding("problem", err.option, err.value, err.reason)
 
 
 def _check_maps(conf: cfg.ConfigOpts) -> Iterator[Finding]:

@@ -14,10 +14,9 @@ from oslo_config import cfg
 
 from lxc_userns import conf as options
 from lxc_userns import verification
-from lxc_userns.config_check import option
+from lxc_userns.config_check import option, refuse_pool
 from lxc_userns.domain import Filesystem
 from lxc_userns.exceptions import (
-    ConfigError,
     InstanceError,
     IsolationError,
     NoSuchContainerError,
@@ -235,14 +234,7 @@ class UserNamespaceManager:
         return guest if guest and guest.uuid == record.uuid else None
 
     def _load_id_maps(self) -> IdMaps | None:
-        owner = self._option("subid_owner")
-        if owner:
-            raise ConfigError(
-                "[lxc_userns] subid_owner",
-                owner,
-                "leases from a pool are not available; leave it empty and "
-                "set [libvirt] uid_maps and gid_maps",
-            )
+        refuse_pool(self._conf)
         return options.load_id_maps(self._conf)
 
     def _resolve(self, path: str) -> str:

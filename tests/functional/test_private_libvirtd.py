@@ -317,6 +317,7 @@ def test_sigkill_at_any_time(tenths: int, token: str) -> None:
     with started("sleep 1000", token) as process:
         time.sleep(tenths / 10)
         process.kill()
+        assert process.wait(DEADLINE) == -signal.SIGKILL
 
 
 def test_directories_go_with_the_last_run(token: str) -> None:

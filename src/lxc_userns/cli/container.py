@@ -26,6 +26,7 @@ _DEFAULT_TIMEOUT = 10.0
 class _ContainerCommand(ConfiguredCommand):
     @cached_property
     def containers(self) -> Containers:
+        """The containers of this host."""
         from lxc_userns.containers import Containers
 
         return Containers(self.manager)
@@ -33,6 +34,7 @@ class _ContainerCommand(ConfiguredCommand):
 
 class _OnOne(_ContainerCommand):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Arguments of all commands on one container."""
         parser = super().get_parser(prog_name)
         parser.add_argument(
             "name", metavar="NAME", help="Name of the container."

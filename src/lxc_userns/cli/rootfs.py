@@ -19,14 +19,14 @@ from lxc_userns.cli.base import (
 from lxc_userns.conf import load_id_maps
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.idmap import IdMaps
-
-_MOST_WORKERS = 256
+from lxc_userns.rootfs.channel import MOST_WORKERS
 
 Shown = tuple[tuple[str, ...], tuple[Any, ...]]
 
 
 class _OnDisk(ConfiguredCommand, ShowOne):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Arguments of all commands that walk a tree."""
         parser = super().get_parser(prog_name)
         parser.add_argument(
             "path", metavar="PATH", help="Directory of the root filesystem."
@@ -41,18 +41,20 @@ class _OnDisk(ConfiguredCommand, ShowOne):
         return parser
 
     def workers(self, parsed_args: argparse.Namespace) -> int | None:
+        """Most worker processes, None for one per CPU."""
         count = parsed_args.workers
         if count is None:
             count = self.option("shift_workers")
-        if not 0 <= count <= _MOST_WORKERS:
+        if not 0 <= count <= MOST_WORKERS:
             raise ConfigError(
-                "--workers", str(count), f"expected 0 to {_MOST_WORKERS}"
+                "--workers", str(count), f"expected 0 to {MOST_WORKERS}"
             )
         return count or None
 
     def reserved(
         self, path: str, id_maps: IdMaps | None, dry_run: bool
     ) -> AbstractContextManager[None]:
+        """Keep the tree from being taken in use while it changes."""
         if dry_run:
             return nullcontext()
         return self.manager.reserved(path, id_maps)

@@ -72,8 +72,7 @@ class Tree:
         os.setxattr(self.fd, STATE, state.encode())
 
     def forget(self) -> None:
-        """Remove the notes of all shifts."""
-        inode.forget_left(self.fd)
+        """Remember nothing."""
         if STATE in os.listxattr(self.fd):
             os.removexattr(self.fd, STATE)
 
