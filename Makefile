@@ -9,7 +9,7 @@ help:
 	@echo 'make venv   system packages and .venv/ with everything installed'
 	@echo 'make demo   a container in a user namespace, inside and outside'
 	@echo 'make test   static checks, documentation, unit, functional tests'
-	@echo 'make bench  speed and memory beside other tools'
+	@echo 'make bench  speed and memory beside other tools, and the pages of it'
 	@echo 'make docs   the documentation, in doc/build/html'
 	@echo 'make clean  remove all that was built'
 
@@ -61,13 +61,15 @@ docs: venv
 	    --builder html doc/source doc/build/html
 
 .PHONY: bench
-bench: venv .venv/.nova
+bench: venv .venv/.bench
 	@tools/install-system-packages lxd-tools
-	$(BIN)/python -m benchmarks
+	@inside=; ! tools/capabilities containers \
+	    || inside=tools/private-libvirtd; \
+	$$inside $(BIN)/python -m benchmarks --doc doc/source/performance
 
 # Nova is large, and only compared with.
-.venv/.nova: .venv/.installed
-	@tools/make-venv "$(PYTHON)" nova
+.venv/.bench: .venv/.installed
+	@tools/make-venv "$(PYTHON)" bench,nova
 	@touch $@
 
 .PHONY: clean

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lxc_userns.manager import InstanceRequest as InstanceRequest
     from lxc_userns.manager import PreparedInstance as PreparedInstance
     from lxc_userns.manager import UserNamespaceManager as UserNamespaceManager
+    from lxc_userns.volume import Volume as Volume
 
 _HOMES = {
     "IdMap": "idmap",
@@ -32,6 +33,7 @@ _HOMES = {
     "LxcUsernsError": "exceptions",
     "PreparedInstance": "manager",
     "UserNamespaceManager": "manager",
+    "Volume": "volume",
     "add_id_maps": "domain",
     "load_id_maps": "conf",
     "register_opts": "conf",

@@ -106,17 +106,23 @@ for user namespaces nested in the container. For example 131072.
         "rootfs_strategy",
         default="auto",
         choices=[
-            ("auto", "The cheapest that works for the path at hand."),
-            ("idmapped", "The kernel shifts at mount time."),
+            ("auto", "idmapped where it works for the path, else chown."),
+            ("idmapped", "The kernel shifts owners as it shows them."),
             ("overlay", "Idmapped shared image below, private layer above."),
             ("chown", "Owners are shifted on disk, once, recursively."),
         ],
         help="""
 How the files of a root filesystem come to belong to the mapped IDs.
 
-For example "chown", on a filesystem that knows no idmapped mounts. A strategy
-that cannot be used for a root filesystem stops the start; only "auto" falls
-back.
+For example "overlay", to start many instances from one image that none of
+them changes. What each changes is kept below state_path.
+
+"idmapped" and "overlay" change nothing in the root filesystem. They need a
+kernel and a filesystem that can, and a parent directory of mode 0700, that
+only root can enter; if anything is missing, the start is stopped. Only
+"auto" falls back, to "chown", and says why; it is "chown" too for what is
+shifted on disk already. An instance stays with what "auto" gave it first.
+The request for an instance may name a strategy of its own.
 """,
     ),
     cfg.StrOpt(
@@ -124,15 +130,17 @@ back.
         default="keep",
         choices=[
             ("keep", "Leave the owner; the container sees nobody."),
-            ("nobody", "Make it the host ID of guest ID 65534, for good."),
+            ("nobody", "With chown, make it that of guest ID 65534."),
             ("error", "Change nothing, list the owners and stop."),
         ],
         help="""
-What becomes of files whose owner no ID map entry covers when a root
-filesystem is shifted on disk.
+What becomes of files whose owner no ID map entry covers.
 
-For example "error" for images that have to be mapped whole. "nobody" loses
-the owner: a later unshift cannot bring it back.
+For example "error" for images that have to be mapped whole: every root
+filesystem is walked once, before its first start. With the strategies
+idmapped and overlay nothing changes on disk, and the container sees nobody
+by "nobody" as by "keep". With chown, "nobody" loses the owner: a later
+unshift cannot bring it back.
 """,
     ),
     cfg.StrOpt(
@@ -154,8 +162,12 @@ gives only in the host's user namespace. There, root is the host's root.
         default="/var/lib/lxc-userns",
         help="""
 Directory for what has to outlive a reboot of the host, as an absolute path:
-one record for each instance, and the leases. For example
-/srv/lxc-userns. It is made with mode 0700 and has to belong to root.
+a record of each instance, what it has changed on an overlay, and what was
+unpacked for it from an archive. For example /srv/lxc-userns. It is made
+with mode 0700 and has to belong to root.
+
+For overlays its filesystem has to be one that can hold an upper layer, such
+as ext4, xfs or btrfs; not NFS.
 """,
     ),
     cfg.StrOpt(

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
@@ -66,41 +66,19 @@ def refuse_pool(conf: cfg.ConfigOpts) -> None:
         )
 
 
-def check_config(
-    conf: cfg.ConfigOpts, strategies: Collection[str] | None = None
-) -> list[Finding]:
+def check_config(conf: cfg.ConfigOpts) -> list[Finding]:
     """Everything there is to say about the configuration on this host.
 
     :param conf: configuration with our options registered.
-    :param strategies: those that there are, besides ``auto``; None: all that
-        the option allows.
     """
     found = [
         Finding("problem", each.option, each.value, each.reason)
         for each in options.find_problems(conf)
     ]
-    if strategies is not None:
-        found += _check_strategy(conf, strategies)
     found += _check_pool(conf)
     found += _check_maps(conf)
     found += _check_files()
     return found
-
-
-def _check_strategy(
-    conf: cfg.ConfigOpts, strategies: Collection[str]
-) -> Iterator[Finding]:
-    try:
-        name = option(conf, "rootfs_strategy")
-    except ConfigError:
-        return  # Told before.
-    if name not in ("auto", *strategies):
-        yield Finding(
-            "problem",
-            options.option_name(options.GROUP, "rootfs_strategy"),
-            name,
-            f"is not available; use auto or {' or '.join(strategies)}",
-        )
 
 
 def _check_pool(conf: cfg.ConfigOpts) -> Iterator[Finding]:

@@ -22,12 +22,12 @@ from lxc_userns.instances import InstanceRecord, Mode
 from lxc_userns.manager import (
     InstanceRequest,
     PreparedInstance,
-    Progress,
     UserNamespaceManager,
 )
-from lxc_userns.rootfs import views
+from lxc_userns.rootfs.strategies import Progress
 from lxc_userns.undo import undo
 from lxc_userns.verification import VerifiedInstance
+from lxc_userns.volume import Volume
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,10 @@ class ContainerSpec:
 
     :param name: its name, as for
         :class:`~lxc_userns.manager.InstanceRequest`.
-    :param rootfs: directory with its root filesystem.
+    :param rootfs: its root filesystem, and
+    :param strategy: how it is made the container's, and
+    :param volumes: what else of the host it sees, all as for
+        :class:`~lxc_userns.manager.InstanceRequest`.
     :param init: program to start in it, an absolute path there, and its
         arguments.
     :param memory_mib: memory in MiB.
@@ -53,6 +56,19 @@ class ContainerSpec:
     vcpus: int = 1
     env: Mapping[str, str] = field(default_factory=dict)
     interfaces: tuple[Interface, ...] = ()
+    strategy: str | None = None
+    volumes: tuple[Volume, ...] = ()
+
+    def to_request(self) -> InstanceRequest:
+        """What the manager is to prepare, under a new UUID."""
+        return InstanceRequest(
+            self.name,
+            str(uuid.uuid4()),
+            self.rootfs,
+            strategy=self.strategy,
+            volumes=self.volumes,
+            program=self.init[0],
+        )
 
     def to_domain(self, prepared: PreparedInstance) -> Domain:
         """The domain for it.
@@ -85,7 +101,10 @@ class Container:
         libvirt does not know it, as after a crash while it was made.
     :param mode: ``private`` or ``host``.
     :param strategy: how its view is made.
+    :param reason: why that strategy.
     :param rootfs: its root filesystem.
+    :param archive: what that was unpacked from, if it was.
+    :param volumes: what else of the host it sees.
     :param view: where that is mounted for it.
     :param init_pid: host's process ID of its first process while it runs.
     :param id_maps: what it was promised.
@@ -100,6 +119,9 @@ class Container:
     view: str
     init_pid: int | None
     id_maps: IdMaps | None
+    reason: str
+    archive: str | None
+    volumes: tuple[Volume, ...]
 
 
 class Containers:
@@ -126,19 +148,18 @@ class Containers:
         :raises ConfigError: if no ID maps are configured.
         :raises LxcUsernsError: if anything else is in the way.
         """
-        request = InstanceRequest(spec.name, str(uuid.uuid4()), spec.rootfs)
+        request = spec.to_request()
         with self._store.lock_container(spec.name):
             if self._store.load(spec.name) or self._guests.find(spec.name):
                 raise ContainerExistsError(spec.name)
             plan = self._manager.plan(request)
             _check_private(plan)
             # Before anything changes on disk: it may be refused.
-            xml = spec.to_domain(plan).to_xml()
-            with views.opened_rootfs(plan.record.rootfs) as backing:
-                views.check_program(backing, spec.init[0])
+            spec.to_domain(plan)
             with ExitStack() as stack:
-                self._manager.prepare(request, progress)
+                prepared = self._manager.prepare(request, progress)
                 undo(stack, self._manager.release, spec.name)
+                xml = spec.to_domain(prepared).to_xml()
                 self._guests.define(spec.name, xml)
                 undo(stack, self._guests.undefine, spec.name)
                 return self._start(spec.name, stack)
@@ -157,11 +178,8 @@ class Containers:
                 raise InstanceError(name, "is incomplete; destroy it")
             if guest.is_active:
                 raise InstanceError(name, "is running already")
-            request = InstanceRequest(
-                name, record.uuid, record.rootfs, record.id_maps
-            )
             with ExitStack() as stack:
-                self._manager.prepare(request, progress)
+                self._manager.prepare_again(name, progress)
                 undo(stack, self._manager.detach, name)
                 return self._start(name, stack)
 
@@ -179,7 +197,9 @@ class Containers:
     def destroy(self, name: str) -> None:
         """Kill a container and forget it, whatever state it is in.
 
-        Its root filesystem is left alone, and stays shifted.
+        A directory or image that was given as its root filesystem is left
+        alone, and stays shifted if it was. What was unpacked for it from an
+        archive, or changed on its overlay, is removed.
 
         :raises NoSuchContainerError: if there is none of this name.
         """
@@ -243,6 +263,9 @@ class Containers:
             record.view,
             pid,
             record.id_maps,
+            record.reason,
+            record.archive,
+            record.volumes,
         )
 
 

@@ -6,9 +6,12 @@
     LxcUsernsError
     ├── ConfigError            an option of the configuration
     ├── IdMapError             an ID map or one of its entries (a ValueError)
+    ├── VolumeError            a volume as it was asked for (a ValueError)
     ├── DomainXmlError         domain XML, ours or somebody else's
     ├── RootfsError            a root filesystem: path and reason
-    │   └── UnmappedIdsError   owners that no ID map entry covers
+    │   ├── UnmappedIdsError   owners that no ID map entry covers
+    │   ├── NotIdmappableError no idmapped mount can be made of it
+    │   └── ReachableError     users of the host could get at an idmapped tree
     ├── LibvirtError           libvirt refused or cannot be reached
     ├── InstanceError          an instance: name and reason
     │   ├── NoSuchContainerError
@@ -67,6 +70,22 @@ class IdMapError(LxcUsernsError, ValueError):
         return f"ID map {self.value!r}: {self.reason}"
 
 
+class VolumeError(LxcUsernsError, ValueError):
+    """A volume cannot be what was asked for.
+
+    :param value: the offending text.
+    :param reason: what is wrong.
+    """
+
+    def __init__(self, value: str, reason: str) -> None:
+        super().__init__(value, reason)
+        self.value = value
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"volume {self.value!r}: {self.reason}"
+
+
 class DomainXmlError(LxcUsernsError):
     """Domain XML cannot be read, or would not give what was asked for."""
 
@@ -114,6 +133,14 @@ class UnmappedIdsError(RootfsError):
         self.args = (path, uids, gids)
         self.uids = tuple(uids)
         self.gids = tuple(gids)
+
+
+class NotIdmappableError(RootfsError):
+    """The kernel or the filesystem allows no idmapped mount of it."""
+
+
+class ReachableError(RootfsError):
+    """Users of the host could reach a tree that is to be idmapped."""
 
 
 class LibvirtError(LxcUsernsError):

@@ -30,6 +30,9 @@ LOG_DIRECTORY = "/var/log/libvirt/lxc"
 STOP_TIMEOUT = 10.0
 _INIT_TIMEOUT = 5.0
 _POLL = 0.05
+# libvirt calls a container started some milliseconds before its first process
+# is there.
+_INIT_POLL = 0.005
 
 # SIGTERM, which libvirt sends, makes busybox reboot and systemd execute
 # itself anew.
@@ -184,7 +187,7 @@ class Guests:
         while (init := _find_init(self._controller(name))) is None:
             if time.monotonic() > deadline:
                 raise InstanceError(name, "its first process is not found")
-            time.sleep(_POLL)
+            time.sleep(_INIT_POLL)
         with init:
             yield init
 

@@ -18,10 +18,11 @@ from oslo_config import cfg
 
 from lxc_userns import hostids
 from lxc_userns.config_check import option
-from lxc_userns.exceptions import LxcUsernsError
+from lxc_userns.exceptions import LxcUsernsError, RootfsError
 from lxc_userns.guest import Guests
 from lxc_userns.idmap import SYSTEMD_CONTAINERS
 from lxc_userns.linux import mounts
+from lxc_userns.rootfs import probing
 
 Status = Literal["ok", "warning", "failed"]
 
@@ -67,8 +68,10 @@ def check_host(conf: cfg.ConfigOpts, guests: Guests) -> list[Check]:
         ("subordinate user IDs", lambda: check_ids(hostids.read_host_uids())),
         ("subordinate group IDs", lambda: check_ids(hostids.read_host_gids())),
         ("range for new users", lambda: check_login_defs(_login_defs())),
+        ("overlays", lambda: _check_overlays(_path(conf, "state_path"))),
     )
-    return [_try(name, probe) for name, probe in probes]
+    checks = [_try(name, probe) for name, probe in probes]
+    return [*checks, *check_filesystems()]
 
 
 def _try(name: str, probe: Callable[[], Result]) -> Check:
@@ -164,6 +167,43 @@ def _check_run_path(path: Path) -> Result:
                 "mode o+x"
             )
     return "ok", f"users of containers can pass through {place}"
+
+
+def _check_overlays(state_path: Path) -> Result:
+    place = _nearest(state_path)
+    try:
+        keeps_acls = probing.check_overlay(str(place))
+    except RootfsError as err:
+        return "warning", f"none with an upper layer in {place}: {err.reason}"
+    except OSError as err:
+        return "warning", f"not tried in {place}: {err.strerror or err}"
+    if not keeps_acls:
+        return "warning", (
+            f"can be made with their upper layer in {place}, but this kernel "
+            "spoils ACLs of files that are changed if the image is on XFS as "
+            "well; have images with ACLs on another filesystem"
+        )
+    return "ok", f"can be made with their upper layer in {place}"
+
+
+def check_filesystems() -> list[Check]:
+    """Whether root filesystems can be idmapped, by where they are.
+
+    One that cannot is a warning: there are other strategies.
+    """
+    try:
+        found = probing.find_idmappable()
+    except OSError as err:
+        message = f"not tried without user namespaces: {err.strerror or err}"
+        return [Check("idmapped mounts", "warning", message)]
+    return [
+        Check(
+            f"idmapped mounts on {each.point}",
+            "warning" if each.reason else "ok",
+            each.reason or f"{each.fs_type} can be idmapped",
+        )
+        for each in found
+    ]
 
 
 def _nearest(path: Path) -> Path:

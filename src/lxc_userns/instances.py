@@ -11,19 +11,26 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lxc_userns.exceptions import ConfigError, IdMapError, InstanceError
+from lxc_userns.exceptions import (
+    ConfigError,
+    InstanceError,
+    LxcUsernsError,
+)
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.linux import directory
+from lxc_userns.volume import Volume
 
 Mode = Literal["private", "host"]
 
-_FORMAT = 1
+_FORMAT = 2
+#: What format 1 did not have yet.
+_ADDED: Mapping[str, Any] = {"reason": "", "archive": None, "volumes": []}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SUFFIX = ".json"
 
@@ -42,6 +49,9 @@ class InstanceRecord:
     :param ready: inode number of the root filesystem's directory, once this
         host has seen to all that is in it; None before. What the tree says
         of itself does not count before, for an image may say anything.
+    :param reason: why this strategy was chosen; empty before it was.
+    :param archive: what the root filesystem was unpacked from, if it was.
+    :param volumes: files of the host that it sees besides.
     :raises InstanceError: if name or UUID are anything else.
     """
 
@@ -52,6 +62,9 @@ class InstanceRecord:
     strategy: str
     view: str
     ready: int | None = None
+    reason: str = ""
+    archive: str | None = None
+    volumes: tuple[Volume, ...] = ()
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -118,14 +131,23 @@ class InstanceStore:
         check_name(name)
         return self._lock(f"container-{name}")
 
-    def lock_rootfs(self, path: str) -> AbstractContextManager[None]:
-        """Keep others from shifting a root filesystem, or taking it in use.
+    @contextmanager
+    def lock_trees(self, paths: Iterable[str]) -> Iterator[None]:
+        """Keep others from shifting trees, or taking them in use.
 
-        :param path: any path of that directory.
-        :raises OSError: if it is not there.
+        :param paths: any path of each directory or image.
+        :raises OSError: if one is not there.
         """
-        status = os.stat(path)
-        return self._lock(f"rootfs-{status.st_dev}-{status.st_ino}")
+        # Always in the same order, and each once, or two could wait for
+        # each other.
+        inodes = {
+            (status.st_dev, status.st_ino) for status in map(os.stat, paths)
+        }
+        with ExitStack() as stack:
+            for device, inode in sorted(inodes):
+                lock = self._lock(f"rootfs-{device}-{inode}")
+                stack.enter_context(lock)
+            yield
 
     @contextmanager
     def _lock(self, name: str) -> Iterator[None]:
@@ -215,7 +237,7 @@ class InstanceStore:
         with open(record, encoding="ascii") as stream:
             try:
                 return _decode(name, json.load(stream))
-            except (ValueError, TypeError, KeyError, IdMapError) as err:
+            except (ValueError, TypeError, KeyError, LxcUsernsError) as err:
                 raise InstanceError(
                     name,
                     f"its record {self._path}/instances/{name}{_SUFFIX} is "
@@ -263,10 +285,15 @@ def _encode(record: InstanceRecord) -> dict[str, Any]:
         "strategy": record.strategy,
         "view": record.view,
         "ready": record.ready,
+        "reason": record.reason,
+        "archive": record.archive,
+        "volumes": [each.to_dict() for each in record.volumes],
     }
 
 
 def _decode(name: str, data: dict[str, Any]) -> InstanceRecord:
+    if data["format"] == 1:
+        data = {**data, **_ADDED, "format": _FORMAT}
     if data["format"] != _FORMAT or data["name"] != name:
         raise ValueError(f"format {data['format']!r}, name {data['name']!r}")
     texts = [data[key] for key in ("uuid", "rootfs", "strategy", "view")]
@@ -281,6 +308,18 @@ def _decode(name: str, data: dict[str, Any]) -> InstanceRecord:
     if not (ready is None or isinstance(ready, int)):
         raise ValueError("ready is no inode number")
     identifier, rootfs, strategy, view = texts
+    reason, archive = data["reason"], data["archive"]
+    if not (isinstance(reason, str) and isinstance(archive, str | None)):
+        raise ValueError("a value is no text")
     return InstanceRecord(
-        name, identifier, rootfs, maps, strategy, view, ready
+        name,
+        identifier,
+        rootfs,
+        maps,
+        strategy,
+        view,
+        ready,
+        reason,
+        archive,
+        tuple(map(Volume.from_dict, data["volumes"])),
     )

@@ -4,16 +4,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, NoReturn
 
 from oslo_config import cfg
 
 from lxc_userns import conf as options
 from lxc_userns import verification
+from lxc_userns.claims import Claim, overlap
 from lxc_userns.config_check import option, refuse_pool
 from lxc_userns.domain import Filesystem
 from lxc_userns.exceptions import (
@@ -22,15 +22,16 @@ from lxc_userns.exceptions import (
     NoSuchContainerError,
     RootfsError,
 )
+from lxc_userns.filesystems import Filesystems, volume_name
 from lxc_userns.guest import Guest, Guests
 from lxc_userns.idmap import IdMaps
 from lxc_userns.instances import InstanceRecord, InstanceStore, Mode
-from lxc_userns.rootfs import views
-from lxc_userns.undo import undo
-
-_ROOT = "root"
-
-Progress = Callable[[int], None]
+from lxc_userns.inventory import Inventory
+from lxc_userns.preparation import Preparation
+from lxc_userns.rootfs import strategies, unpacking, volumes
+from lxc_userns.rootfs.backing import translated
+from lxc_userns.rootfs.strategies import Progress, ShiftOptions
+from lxc_userns.volume import Volume
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +41,23 @@ class InstanceRequest:
     :param name: name of the instance and of its libvirt domain: a letter or
         digit, then at most 62 letters, digits, ``.``, ``_`` and ``-``.
     :param uuid: UUID of both.
-    :param rootfs: directory with its root filesystem.
+    :param rootfs: its root filesystem: a directory, a raw disk image with
+        one filesystem, or a tar archive, which is unpacked for it.
     :param id_maps: its ID maps; None: those of the configuration.
+    :param strategy: ``idmapped``, ``overlay``, ``chown`` or ``auto``; None:
+        that of the configuration.
+    :param volumes: files of the host that it sees besides.
+    :param program: what it will start, an absolute path in it; its root
+        filesystem is left alone unless it has that.
     """
 
     name: str
     uuid: str
     rootfs: str
     id_maps: IdMaps | None = None
+    strategy: str | None = None
+    volumes: tuple[Volume, ...] = ()
+    program: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +97,16 @@ class PreparedInstance:
     @property
     def filesystems(self) -> tuple[Filesystem, ...]:
         """The ``<filesystem>`` elements, the root's first."""
-        return (Filesystem.mount(self.root, "/"),)
+        parent = os.path.dirname(self.root)
+        # Read-only is the mount itself: of <readonly/> libvirt makes a
+        # remount that can fail in silence.
+        mounted = [
+            Filesystem.mount(f"{parent}/{volume_name(number)}", each.target)
+            for number, each in enumerate(self.record.volumes)
+        ]
+        # libvirt unmounts what is below a target before it mounts there.
+        mounted.sort(key=lambda each: each.target.count("/"))
+        return (Filesystem.mount(self.root, "/"), *mounted)
 
     @property
     def needs_private_network(self) -> bool:
@@ -117,23 +136,44 @@ class UserNamespaceManager:
         """The records of this host's instances."""
         return InstanceStore(self._option("state_path"))
 
+    @property
+    def files(self) -> Filesystems:
+        """The filesystems of this host's instances."""
+        return Filesystems(
+            self._option("state_path"), self._option("run_path")
+        )
+
+    @property
+    def inventory(self) -> Inventory:
+        """All that is known of this host's instances."""
+        return Inventory(self.store, self.files, self.guests)
+
     def plan(self, request: InstanceRequest) -> PreparedInstance:
         """What :meth:`prepare` would give; changes nothing.
 
+        The strategy may still be ``auto``: only trying it on the root
+        filesystem tells which one that is.
+
         :raises ConfigError: if the configuration cannot be used.
         :raises InstanceError: if name or UUID cannot be used.
-        :raises RootfsError: if the root filesystem is not there.
+        :raises RootfsError: if the root filesystem or a volume is not there.
         """
         for problem in options.find_problems(self._conf):
             raise problem
         id_maps = request.id_maps or self._load_id_maps()
+        path = self._resolve(request.rootfs)
+        archive = path if unpacking.is_archive(path) else None
+        files = self.files
+        strategy = request.strategy or self._option("rootfs_strategy")
         record = InstanceRecord(
             request.name,
             request.uuid,
-            self._resolve(request.rootfs),
+            files.unpacked(request.name) if archive else path,
             id_maps,
-            views.choose(self._option("rootfs_strategy"), id_maps),
-            self._views().path(request.name, _ROOT),
+            strategies.check_name(strategy) if id_maps else strategies.PLAIN,
+            files.view(request.name),
+            archive=archive,
+            volumes=tuple(map(self._resolve_volume, request.volumes)),
         )
         return PreparedInstance(record)
 
@@ -142,27 +182,26 @@ class UserNamespaceManager:
     ) -> PreparedInstance:
         """Do what an instance needs before its domain can start.
 
-        Idempotent, also after a crash or a reboot of the host; what is right
-        already is kept. If it fails, nothing new is left but the part of the
-        root filesystem that was shifted by then, and a later shift or unshift
-        goes on from there.
+        Idempotent, also after a crash or a reboot of the host. If it fails,
+        nothing new is left but the part of the root filesystem that was
+        shifted by then, and a later shift or unshift goes on from there.
 
         :param progress: called with the number of inodes seen so far.
         :raises LxcUsernsError: if anything is in the way.
         """
         record = self.plan(request).record
-        with self.store.lock(record.name):
-            known = self.store.load(record.name)
-            if (
-                known is not None
-                and replace(known, ready=None) == record
-                and self._is_active(record)
-            ):
-                self._check_mounted(record)
-                return PreparedInstance(known)
-            with views.opened_rootfs(record.rootfs) as backing:
-                done = self._prepare(record, known, backing, progress)
-            return PreparedInstance(done)
+        return self._prepare(record, progress, request.program)
+
+    def prepare_again(
+        self, name: str, progress: Progress | None = None
+    ) -> PreparedInstance:
+        """Prepare an instance as it was promised, whatever is configured now.
+
+        :param progress: as for :meth:`prepare`.
+        :raises NoSuchContainerError: if it was never prepared.
+        :raises LxcUsernsError: if anything is in the way.
+        """
+        return self._prepare(self._record(name), progress)
 
     def verify(
         self, instance: str | PreparedInstance
@@ -175,14 +214,14 @@ class UserNamespaceManager:
         :raises InstanceError: if it is not running.
         """
         record = self._record(instance)
-        if not self._is_active(record):
+        if not self.inventory.is_active(record):
             raise InstanceError(record.name, "is not running")
         try:
             with self.guests.init_process(record.name) as init:
                 found = verification.describe(record.name, init)
                 reasons = list(verification.mismatches(record.id_maps, init))
         except (InstanceError, ProcessLookupError) as err:
-            if not self._is_active(record):
+            if not self.inventory.is_active(record):
                 raise InstanceError(record.name, "is not running") from err
             self._destroy_unverified(record, [str(err)])
         if reasons:
@@ -201,7 +240,10 @@ class UserNamespaceManager:
     def release(self, instance: str | PreparedInstance) -> None:
         """Undo :meth:`prepare`; safe to repeat, and after half of it.
 
-        The root filesystem stays shifted, for the next start.
+        A directory or image that was given stays as it is: shifted, for the
+        next start, if the strategy is ``chown``. What was made for the
+        instance alone is removed: the upper layer of its overlay, and what
+        was unpacked from an archive.
 
         :raises InstanceError: if the instance is running.
         :raises RootfsError: if a view is busy.
@@ -209,6 +251,7 @@ class UserNamespaceManager:
         name = _name(instance)
         with self.store.lock(name):
             self._unmount(name)
+            self.files.remove(name)
             self.store.remove(name)
 
     @contextmanager
@@ -221,124 +264,64 @@ class UserNamespaceManager:
             within it, with other ID maps.
         """
         rootfs = self._resolve(path)
-        with views.translated(path), self.store.lock_rootfs(rootfs):
-            self._check_unused(rootfs, id_maps, besides=None)
+        claim = Claim(rootfs, "chown", id_maps)
+        with translated(path), self.store.lock_trees([rootfs]):
+            self.inventory.check_unused([claim], besides=None)
             yield
 
     def find_guest(self, record: InstanceRecord) -> Guest | None:
-        """The domain of an instance, None if there is none.
-
-        A domain of the same name and another UUID is somebody else's.
-        """
-        guest = self.guests.find(record.name)
-        return guest if guest and guest.uuid == record.uuid else None
+        """The domain of an instance, None if there is none."""
+        return self.inventory.find_guest(record)
 
     def _load_id_maps(self) -> IdMaps | None:
         refuse_pool(self._conf)
         return options.load_id_maps(self._conf)
 
     def _resolve(self, path: str) -> str:
-        with views.translated(path):
+        with translated(path):
             os.stat(path)  # To realpath(), "" is the working directory.
             rootfs = os.path.realpath(path, strict=True)
+        self._check_not_ours(rootfs, "give the directory of a root filesystem")
+        return rootfs
+
+    def _resolve_volume(self, volume: Volume) -> Volume:
+        """The same, with the path that its source has now."""
+        with volumes.opened(volume) as source:
+            self._check_not_ours(source.path, "give another directory")
+            return replace(volume, source=source.path)
+
+    def _check_not_ours(self, path: str, advice: str) -> None:
         for name in ("state_path", "run_path"):
             ours = os.path.realpath(self._option(name))
-            if _overlap(rootfs, ours):
+            if overlap(path, ours):
                 raise RootfsError(
-                    rootfs,
+                    path,
                     f"contains, or is in, [lxc_userns] {name} ({ours}); "
-                    "give the directory of a root filesystem",
+                    f"{advice}",
                 )
-        return rootfs
 
     def _prepare(
         self,
         record: InstanceRecord,
-        known: InstanceRecord | None,
-        backing: views.Backing,
         progress: Progress | None,
-    ) -> InstanceRecord:
-        self._check_replaceable(record, known)
-        strategy = views.STRATEGIES[record.strategy]
-        with ExitStack() as stack:
-            stack.enter_context(self.store.lock_rootfs(record.rootfs))
-            self._check_unused(
-                record.rootfs, record.id_maps, besides=record.name
-            )
-            if known is None:
-                undo(stack, self.store.remove, record.name)
-            inode = os.fstat(backing.fd).st_ino
-            ready = replace(record, ready=inode)
-            # Before the first change, so that release can undo them all.
-            self.store.save(known if known == ready else record)
-            strategy.make_ready(
-                backing,
-                record.id_maps,
-                self._shift_options(progress, recheck=known != ready),
-            )
-            self.store.save(ready)
-            undo(stack, self._views().unmount, record.name)
-            self._views().mount(
-                strategy, backing, record.name, _ROOT, record.id_maps
-            )
-        return ready
-
-    def _check_replaceable(
-        self, record: InstanceRecord, known: InstanceRecord | None
-    ) -> None:
-        guest = self.guests.find(record.name)
-        if guest and guest.is_active:
-            raise InstanceError(record.name, "is running; stop it first")
-        if known is None:
-            return
-        if known.uuid != record.uuid:
-            raise InstanceError(
-                record.name,
-                f"the name is taken by the instance {known.uuid}; release "
-                "that one first",
-            )
-        if known.id_maps is not None and record.id_maps is None:
-            raise InstanceError(
-                record.name,
-                f"it was promised the ID maps {known.id_maps.uid} and "
-                f"{known.id_maps.gid}, and now none are configured; "
-                "configure them or release it first",
+        program: str | None = None,
+    ) -> PreparedInstance:
+        def shift(recheck: bool) -> ShiftOptions:
+            return ShiftOptions(
+                self._option("unmapped_ids"),
+                recheck,
+                self._option("shift_workers") or None,
+                progress,
             )
 
-    def _check_unused(
-        self, rootfs: str, id_maps: IdMaps | None, *, besides: str | None
-    ) -> None:
-        for record in self.store.load_all():
-            if record.name == besides or not _overlap(record.rootfs, rootfs):
-                continue
-            if record.rootfs == rootfs and record.id_maps == id_maps:
-                continue
-            if self._views().is_mounted(record.name) or self._is_active(
-                record
-            ):
-                raise RootfsError(
-                    rootfs,
-                    f"is in use by the instance {record.name}; stop that "
-                    "one first",
-                )
-
-    def _check_mounted(self, record: InstanceRecord) -> None:
-        if not self._views().is_mounted(record.name):
-            raise InstanceError(
-                record.name,
-                f"is running, but its view {record.view} is not mounted; "
-                "stop it first",
-            )
-
-    def _is_active(self, record: InstanceRecord) -> bool:
-        guest = self.find_guest(record)
-        return guest is not None and guest.is_active
+        preparation = Preparation(self.inventory, shift, program)
+        return PreparedInstance(preparation.run(record))
 
     def _unmount(self, name: str) -> None:
         record = self.store.load(name)
-        if record is not None and self._is_active(record):
+        if record is not None and self.inventory.is_active(record):
             raise InstanceError(name, "is running; stop it first")
-        self._views().unmount(name)
+        self.files.unmount(name)
 
     def _record(self, instance: str | PreparedInstance) -> InstanceRecord:
         if isinstance(instance, PreparedInstance):
@@ -359,29 +342,9 @@ class UserNamespaceManager:
             raise
         raise IsolationError(record.name, f"{text}; it was destroyed")
 
-    def _views(self) -> views.Views:
-        return views.Views(self._option("run_path"))
-
-    def _shift_options(
-        self, progress: Progress | None, *, recheck: bool
-    ) -> views.ShiftOptions:
-        return views.ShiftOptions(
-            self._option("unmapped_ids"),
-            recheck,
-            self._option("shift_workers") or None,
-            progress,
-        )
-
     def _option(self, name: str) -> Any:
         return option(self._conf, name)
 
 
 def _name(instance: str | PreparedInstance) -> str:
     return instance if isinstance(instance, str) else instance.name
-
-
-def _overlap(one: str, other: str) -> bool:
-    paths = Path(one), Path(other)
-    return paths[0].is_relative_to(paths[1]) or paths[1].is_relative_to(
-        paths[0]
-    )

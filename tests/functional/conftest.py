@@ -79,8 +79,9 @@ FilesystemFactory = Callable[[str], Path]
 def loop_filesystem(tmp_path: Path) -> Iterator[FilesystemFactory]:
     """Make and mount file systems, each in an image file of its own.
 
-    ``loop_filesystem(kind)`` takes ``ext4``, ``xfs``, ``btrfs`` or ``tmpfs``
-    and returns the root directory of a new one, of 512 MiB.
+    ``loop_filesystem(kind)`` takes ``ext2``, ``ext3``, ``ext4``, ``xfs``,
+    ``btrfs`` or ``tmpfs`` and returns the root directory of a new one, of
+    512 MiB.
     """
     mounted: list[Path] = []
 

@@ -198,7 +198,7 @@ def test_roots_that_would_lead_libvirt_astray(
     ("rootfs", "message"),
     [
         ("/nonexistent", "/nonexistent: No such file or directory"),
-        ("/etc/passwd", "/etc/passwd: Not a directory"),
+        ("/etc/passwd", "/etc/passwd: is neither a directory nor a raw"),
         ("", "No such file or directory"),
         ("/", "contains, or is in, [lxc_userns] state_path"),
         ("/proc/sys", "/proc/sys: has no /bin/sleep"),
@@ -229,9 +229,8 @@ def test_what_is_no_root_filesystem(
         ),
         ("uid_maps = 0:1900000000\n", SYNTAX),
         (
-            "[lxc_userns]\nrootfs_strategy = idmapped\n",
-            "[lxc_userns] rootfs_strategy = idmapped: is not available; use "
-            "auto or chown",
+            "[lxc_userns]\nrootfs_strategy = fast\n",
+            "[lxc_userns] rootfs_strategy",
         ),
         (
             "uid_maps =\ngid_maps =\n[lxc_userns]\nsubid_owner = lxc\n",

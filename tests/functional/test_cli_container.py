@@ -37,7 +37,8 @@ def cli(
     reachable_path: Path,
 ) -> Iterator[CommandLine]:
     """The program; its containers are destroyed at the end."""
-    made = CommandLine.make(tmp_path, reachable_path / "run")
+    chown = "rootfs_strategy = chown\n"
+    made = CommandLine.make(tmp_path, reachable_path / "run", chown)
     yield made
     for container in made.json("container", "list"):
         made("container", "destroy", container["name"])
@@ -83,7 +84,10 @@ def test_from_run_to_destroy(
         "state": "running",
         "mode": "private",
         "strategy": "chown",
+        "reason": "it was asked for",
         "rootfs": str(busybox_rootfs),
+        "archive": None,
+        "volumes": [],
         "view": f"{cli.run}/web1/root",
         "uid_map": ID_MAP,
         "gid_map": ID_MAP,

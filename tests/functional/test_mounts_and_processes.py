@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from lxc_userns import IdMap, IdMaps
 from lxc_userns.exceptions import ConfigError, RootfsError
-from lxc_userns.linux import directory, inroot, mounts
+from lxc_userns.linux import directory, inroot, mounts, trees
 from lxc_userns.linux.process import Process, children
-from lxc_userns.rootfs import views
+from lxc_userns.rootfs import backing, views
+from tests.functional.rootfs import guest
 
 needs_mounts = pytest.mark.needs("mounts")
 
@@ -105,8 +107,7 @@ def test_links_are_no_mount_points(place: Path) -> None:
     with opened(place / "source") as source, opened(place) as parent:
         with pytest.raises(NotADirectoryError):
             mounts.bind(source, parent, "link")
-        with pytest.raises(NotADirectoryError):
-            mounts.is_mount_point(parent, "link")
+        assert not mounts.is_mount_point(parent, "link")
         mounts.bind(source, parent, "point")
         with pytest.raises(OSError, match="Invalid argument"):
             mounts.unmount(parent, "link")
@@ -144,19 +145,71 @@ def test_paths_are_followed_as_in_the_container(tmp_path: Path) -> None:
             inroot.lookup(root, "loop")
 
 
+@needs_mounts
+@pytest.mark.parametrize("name", ["_open_tree", "_mount_setattr"])
+def test_bind_on_kernels_before_mount_setattr(
+    place: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(trees, name, refuse)
+    source = place / "source"
+    options = "nosuid,noexec"
+    guest.call("mount", "-t", "tmpfs", "-o", options, "none", source)
+    guest.call("mount", "--make-shared", source)
+    (source / "sub").mkdir()
+    with opened(source) as fd, opened(place) as parent:
+        mounts.bind(fd, parent, "point")
+    assert {"nosuid", "noexec", "nodev"} <= options_of(place / "point")
+    guest.call("mount", "-t", "tmpfs", "none", source / "sub")
+    (source / "sub/hidden").touch()
+    assert list((place / "point/sub").iterdir()) == []
+
+
+@needs_mounts
+def test_what_is_known_of_a_mount(place: Path) -> None:
+    inner = place / "source/a b"
+    inner.mkdir()
+    guest.call("mount", "-t", "tmpfs", "so urce\\", place / "source")
+    inner.mkdir()
+    guest.call("mount", "--bind", "-o", "ro", inner, place / "point")
+    with opened(place / "point") as fd:
+        found = mounts.find_mount(fd)
+        number = os.fstat(fd).st_dev
+    assert found is not None
+    assert (found.point, found.root) == (str(place / "point"), "/a b")
+    assert (found.fs_type, found.source) == ("tmpfs", "so urce\\")
+    assert found.device == f"{os.major(number)}:{os.minor(number)}"
+    assert "ro" in found.options
+    assert mounts.points_below(str(place)) == [
+        str(place / "source"),
+        str(place / "point"),
+    ]
+    assert mounts.points_below(str(place / "poin")) == []
+
+
 @pytest.fixture
 def views_of(reachable_path: Path) -> views.Views:
     return views.Views(str(reachable_path / "run"))
 
 
+def mount_plain(
+    views_of: views.Views, source: Path, id_maps: IdMaps | None = None
+) -> None:
+    """Mount a view of a directory as it is."""
+    with backing.opened(str(source)) as tree:
+        views_of.mount("web1", "root", id_maps, tree.attach)
+
+
 @needs_mounts
 def test_a_view_comes_and_goes(views_of: views.Views, place: Path) -> None:
     source = place / "source"
-    with views.opened_rootfs(str(source)) as backing:
-        for _ in range(2):  # The second time there is nothing to do.
-            views_of.mount(views.Plain(), backing, "web1", "root", None)
+    for _ in range(2):
+        mount_plain(views_of, source)
     point = place / "run/web1/root"
     assert os.path.samefile(point, source)
+    assert views_of.path("web1", "root") == str(point)
     assert views_of.is_mounted("web1")
     assert not views_of.is_mounted("web2")
     assert (place / "run").stat().st_mode & 0o7777 == 0o711
@@ -169,22 +222,66 @@ def test_a_view_comes_and_goes(views_of: views.Views, place: Path) -> None:
 
 
 @needs_mounts
-def test_a_wrong_view_is_replaced(views_of: views.Views, place: Path) -> None:
+def test_only_the_container_passes_to_its_views(
+    views_of: views.Views, place: Path
+) -> None:
+    id_map = IdMap.parse("0:1900000000:65536")
+    mount_plain(views_of, place / "source", IdMaps(id_map, id_map))
+    status = (place / "run/web1").stat()
+    assert status.st_mode & 0o7777 == 0o710
+    assert (status.st_uid, status.st_gid) == (0, 1_900_000_000)
+    views_of.unmount("web1")
+
+
+@needs_mounts
+def test_a_view_that_is_there_is_replaced(
+    views_of: views.Views, place: Path
+) -> None:
     other = place / "other"
     other.mkdir()
-    for path in (other, place / "source"):
-        with views.opened_rootfs(str(path)) as backing:
-            views_of.mount(views.Plain(), backing, "web1", "root", None)
     point = place / "run/web1/root"
-    assert os.path.samefile(point, place / "source")
-    points = [mount.point for mount in mounts.read_mounts()]
-    assert points.count(str(point)) == 1
+    for path in (other, place / "source"):
+        mount_plain(views_of, path)
+        assert os.path.samefile(point, path)
+        points = [mount.point for mount in mounts.read_mounts()]
+        assert points.count(str(point)) == 1
     # A view that has lost nodev is no longer right.
     subprocess.run(["mount", "-o", "remount,bind,dev", point], check=True)
     assert "nodev" not in options_of(point)
-    with views.opened_rootfs(str(place / "source")) as backing:
-        views_of.mount(views.Plain(), backing, "web1", "root", None)
+    mount_plain(views_of, place / "source")
     assert "nodev" in options_of(point)
+
+
+@needs_mounts
+def test_a_view_of_a_file(views_of: views.Views, place: Path) -> None:
+    file = place / "source/file"
+
+    def mount(parent: int, name: str) -> None:
+        point = os.readlink(f"/proc/self/fd/{parent}")
+        guest.call("mount", "--bind", file, f"{point}/{name}")
+
+    for _ in range(2):
+        views_of.mount("web1", "volume0", None, mount, is_directory=False)
+    assert (place / "run/web1/volume0").read_text() == "x"
+    assert views_of.is_mounted("web1")
+    views_of.unmount("web1")
+    assert list((place / "run").iterdir()) == []
+    assert file.read_text() == "x"
+
+
+@needs_mounts
+def test_a_mounter_that_fails_leaves_nothing_mounted(
+    views_of: views.Views, place: Path
+) -> None:
+    def fail(parent: int, name: str) -> None:
+        raise RootfsError(name, "as if")
+
+    mount_plain(views_of, place / "source")
+    with pytest.raises(RootfsError, match="as if"):
+        views_of.mount("web1", "root", None, fail)
+    assert not views_of.is_mounted("web1")
+    views_of.unmount("web1")
+    assert list((place / "run").iterdir()) == []
 
 
 @needs_mounts
@@ -192,12 +289,14 @@ def test_nothing_is_removed_below_which_something_is_mounted(
     views_of: views.Views, place: Path
 ) -> None:
     (place / "source/sub").mkdir()
-    with views.opened_rootfs(str(place / "source")) as backing:
-        views_of.mount(views.Plain(), backing, "web1", "root", None)
+    mount_plain(views_of, place / "source")
     sub = place / "run/web1/root/sub"
     subprocess.run(["mount", "-t", "tmpfs", "none", sub], check=True)
-    with pytest.raises(RootfsError, match=f"busy: unmount {sub} first"):
+    busy = f"busy: unmount {sub} first"
+    with pytest.raises(RootfsError, match=busy):
         views_of.unmount("web1")
+    with pytest.raises(RootfsError, match=busy):
+        mount_plain(views_of, place / "source")
     assert (place / "run/web1/root/file").read_text() == "x"
 
 
@@ -205,27 +304,26 @@ def test_run_paths_that_are_not_ours(
     views_of: views.Views, place: Path
 ) -> None:
     run = place / "run"
-    with views.opened_rootfs(str(place / "source")) as backing:
 
-        def mount() -> None:
-            views_of.mount(views.Plain(), backing, "web1", "root", None)
+    def mount() -> None:
+        mount_plain(views_of, place / "source")
 
-        run.mkdir()
-        run.chmod(0o755)
-        with pytest.raises(ConfigError, match="has mode 0755, it may have"):
-            mount()
-        run.chmod(0o711)
-        os.chown(run, 1000, 1000)
-        with pytest.raises(ConfigError, match="belongs to user 1000"):
-            mount()
-        run.rmdir()
-        run.symlink_to("source")
-        with pytest.raises(ConfigError, match=r"\[lxc_userns\] run_path"):
-            mount()
-        run.unlink()
-        place.chmod(0o700)
-        with pytest.raises(ConfigError, match=f"pass through {place}"):
-            mount()
+    run.mkdir()
+    run.chmod(0o755)
+    with pytest.raises(ConfigError, match="has mode 0755, it may have"):
+        mount()
+    run.chmod(0o711)
+    os.chown(run, 1000, 1000)
+    with pytest.raises(ConfigError, match="belongs to user 1000"):
+        mount()
+    run.rmdir()
+    run.symlink_to("source")
+    with pytest.raises(ConfigError, match=r"\[lxc_userns\] run_path"):
+        mount()
+    run.unlink()
+    place.chmod(0o700)
+    with pytest.raises(ConfigError, match=f"pass through {place}"):
+        mount()
     assert not views_of.is_mounted("web1")
 
 

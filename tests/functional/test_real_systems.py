@@ -74,7 +74,9 @@ def cli(
     """The program; its containers are destroyed at the end."""
     run_path = Path(tempfile.mkdtemp(prefix="lxc-userns-", dir="/var/tmp"))
     run_path.chmod(0o711)
-    made = CommandLine.make(tmp_path_factory.mktemp("cli"), run_path)
+    # Whose files on disk show what the container may do to the host's.
+    chown = "rootfs_strategy = chown\n"
+    made = CommandLine.make(tmp_path_factory.mktemp("cli"), run_path, chown)
     try:
         yield made
         for container in made.json("container", "list"):

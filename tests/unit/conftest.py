@@ -2,13 +2,17 @@
 """Unit tests cannot touch the system: what would, raises."""
 
 import _posixsubprocess
+import importlib
+import pkgutil
 import sys
 from collections.abc import Iterator
+from types import ModuleType
 from typing import NoReturn
 
 import pytest
 
-from lxc_userns.linux import mounts, trees
+from lxc_userns import linux
+from lxc_userns.linux import libc, loop
 
 # Events of sys.addaudithook(3): the interpreter raises them by whatever name
 # a function was imported.
@@ -24,6 +28,14 @@ FORBIDDEN = {
     "subprocess.Popen",
 }
 forbidden: set[str] = set()
+MODULES = [
+    importlib.import_module(f"{linux.__name__}.{module.name}")
+    for module in pkgutil.iter_modules(linux.__path__)
+]
+#: What every function of the C library is called by.
+CALLER = libc.function("getpid").__qualname__
+#: System calls that only look.
+HARMLESS = {"_openat2"}
 
 
 class SystemTouchedError(BaseException):
@@ -36,6 +48,18 @@ class SystemTouchedError(BaseException):
 def audit(event: str, arguments: tuple[object, ...]) -> None:
     if event in forbidden:
         refuse(event, *arguments)
+
+
+def system_calls() -> Iterator[tuple[ModuleType, str]]:
+    """All functions of the C library that could change something."""
+    for module in MODULES:
+        for name, value in vars(module).items():
+            is_call = getattr(value, "__qualname__", "") == CALLER
+            if is_call and name not in HARMLESS:
+                yield module, name
+
+
+SYSTEM_CALLS = list(system_calls())
 
 
 def refuse(*arguments: object, **_: object) -> NoReturn:
@@ -55,9 +79,9 @@ def untouched_system(
         allowed = set()
     # What C code does raises no event.
     monkeypatch.setattr(_posixsubprocess, "fork_exec", refuse)
-    monkeypatch.setattr(mounts, "bind", refuse)
-    monkeypatch.setattr(mounts, "unmount", refuse)
-    monkeypatch.setattr(trees, "clone_mount", refuse)
+    for module, name in SYSTEM_CALLS:
+        monkeypatch.setattr(module, name, refuse)
+    monkeypatch.setattr(loop, "_find_free", refuse)
     forbidden.update(FORBIDDEN - allowed)
     yield
     forbidden.clear()

@@ -1,16 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """The benchmarks' arithmetic and their tree, on paper."""
 
+import json
 import stat
 from collections.abc import Callable
+from dataclasses import asdict
 from itertools import chain
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 
-from benchmarks import report, trees
+from benchmarks import child, document, plot, report, scratch, trees
 from benchmarks.contenders import CHOWN, CONTENDERS
-from benchmarks.measure import Result, Size, Spread, compare
+from benchmarks.debian import alternatives
+from benchmarks.debian.alternatives import (
+    ALTERNATIVES,
+    CONTAINER,
+    CREATOR,
+    IMAGE,
+    Account,
+    Cost,
+)
+from benchmarks.debian.sharing import Sharing
+from benchmarks.debian.starting import Start, Stopwatch
+from benchmarks.measure import Result, Spread, compare, take_turns
+from benchmarks.race import Race, Size
 
 PACKAGES = 1000
 
@@ -79,6 +94,11 @@ def test_others_are_compared_with_chown() -> None:
     assert len({each.name for each in CONTENDERS}) == len(CONTENDERS)
 
 
+def test_what_is_timed_inside_is_known_there() -> None:
+    names = {each.argv[0] for each in CONTENDERS if each.timed_inside}
+    assert names == set(child.WORKS)
+
+
 def test_what_is_not_installed_is_not_there() -> None:
     missing = trees.__name__ + "-is-no-program"
     one, other = (
@@ -87,6 +107,28 @@ def test_what_is_not_installed_is_not_there() -> None:
     assert CHOWN.is_there
     assert not one.is_there
     assert not other.is_there
+
+
+def test_turns_are_taken_round_by_round(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken: list[str] = []
+
+    def taker(name: str, *seconds: float) -> Callable[[], float]:
+        left = iter(seconds)
+
+        def take() -> float:
+            taken.append(name)
+            return next(left)
+
+        return take
+
+    monkeypatch.setattr("os.sync", lambda: taken.append("sync"))
+    takers = {"one": taker("one", 1.0, 2.0), "two": taker("two", 3.0, 8.0)}
+    one, two = take_turns(takers, 2, "unit", lambda _: None)
+    assert taken == ["sync", "one", "sync", "two"] * 2
+    assert (one.seconds, one.ratios) == ((1.0, 2.0), (1.0, 1.0))
+    assert (two.seconds, two.ratios) == ((3.0, 8.0), (3.0, 4.0))
 
 
 def test_ratios_are_taken_round_by_round() -> None:
@@ -111,19 +153,122 @@ def test_json_has_raw_numbers_and_spreads() -> None:
     assert found["ratio_spread"] == {"median": 1.5, "least": 1.0, "most": 2.0}
 
 
+RESULTS = (
+    Result("chown -hR", (1.0, 2.0), (1.0, 1.0)),
+    Result("rootfs.mount_idmapped", (0.002, 0.003), (0.002, 0.0015)),
+)
+RACES = [Race(1009, RESULTS), Race(300004, RESULTS)]
+SHARING = Sharing(
+    views=(0.004, 0.002, 0.003),
+    views_disk=3 << 14,
+    views_used=3 << 15,
+    copies=(1.0, 3.0),
+    shifts=(0.5, 0.25),
+    copies_disk=2 << 28,
+    copies_used=2 << 29,
+)
+START = Start(
+    "overlay",
+    (1.0, 2.0),
+    {
+        "prepare": (0.1, 0.3),
+        "define": (0.01, 0.01),
+        "start": (0.8, 1.5),
+        "verify": (0.05, 0.1),
+    },
+)
+ACCOUNT = Account(
+    "at boot",
+    (
+        Cost(IMAGE, "tar --extract", (2.0, 3.0)),
+        Cost(CONTAINER, "cp -a", (1.0, 2.0)),
+        Cost(CONTAINER, "lxc-userns container run", (10.0, 20.0)),
+    ),
+    disk=3 << 20,
+)
+
+
+@pytest.mark.parametrize(
+    "found", [RESULTS[0], RACES[0], SHARING, START, ACCOUNT]
+)
+def test_json_keeps_all_numbers(
+    found: Result | Race | Sharing | Start | Account,
+) -> None:
+    plain: dict[str, Any] = json.loads(json.dumps(found.to_json()))
+    assert type(found).from_json(plain) == found
+
+
+def test_libvirts_part_is_told_from_ours() -> None:
+    assert START.ours == pytest.approx((0.2, 0.5))
+    assert START.ratios == pytest.approx((0.25, 1 / 3))
+    assert START.rest == pytest.approx((0.04, 0.09))
+
+
+def test_stopwatch_takes_the_time_and_gives_the_result() -> None:
+    class Service:
+        def start(self, name: str, *, times: int) -> str:
+            return name * times
+
+    service, stopwatch = Service(), Stopwatch()
+    stopwatch.watch(service, "start", "begin")
+    assert service.start("web", times=2) == "webweb"
+    assert stopwatch.read()["begin"] > 0
+    assert stopwatch.read() == {}
+
+
+def test_account_sums_up_by_round() -> None:
+    assert ACCOUNT.total(CONTAINER) == (11.0, 22.0)
+    assert ACCOUNT.total(IMAGE) == (2.0, 3.0)
+    assert ACCOUNT.total(CREATOR) == ()
+
+
+@pytest.mark.parametrize("each", ALTERNATIVES, ids=lambda each: each.name)
+def test_alternatives_end_with_a_running_container(
+    each: alternatives.Alternative,
+) -> None:
+    *before, last = each.steps
+    assert last.when == CONTAINER
+    assert last.argv[1:3] == ("container", "run")
+    order = [CREATOR, IMAGE, CONTAINER]
+    times = [order.index(step.when) for step in each.steps]
+    assert times == sorted(times)
+    for step in before:
+        assert "{" not in alternatives.show(step.argv)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1234.5, "1234"),
+        (99.5, "99.5"),
+        (12.34, "12.3"),
+        (1.234, "1.23"),
+        (0.1234, "0.123"),
+        (0.01234, "0.0123"),
+        (0.001234, "0.00123"),
+        (0.0, "0"),
+    ],
+)
+def test_numbers_have_three_digits(value: float, text: str) -> None:
+    assert report.number(value) == text
+
+
 def test_table_of_races() -> None:
-    results = [
-        Result("chown -hR", (1.0, 2.0), (1.0, 1.0)),
-        Result("shift", (0.5, 2.0), (0.5, 1.0)),
+    assert list(report.race_times(RACES[:1])) == [
+        "===================== ==== =========",
+        "inodes                1009   min-max",
+        "===================== ==== =========",
+        "chown -hR             1500 1000-2000",
+        "rootfs.mount_idmapped 2.50 2.00-3.00",
+        "===================== ==== =========",
     ]
-    assert list(report.races(results)) == [
-        "========= ======= ========= ===== =========",
-        "tool      seconds   min-max ratio   min-max",
-        "========= ======= ========= ===== =========",
-        "chown -hR    1.50 1.00-2.00  1.00 1.00-1.00",
-        "shift        1.25 0.50-2.00  0.75 0.50-1.00",
-        "========= ======= ========= ===== =========",
-    ]
+
+
+def test_table_of_race_ratios_has_all_sizes() -> None:
+    (_, head, *_, row, _) = report.race_ratios(RACES)
+    assert head.split() == ["inodes", "1009", "min-max", "300004", "min-max"]
+    same = ["0.00175", "0.00150-0.00200"]
+    assert row.split() == ["rootfs.mount_idmapped", *same, *same]
 
 
 def test_table_of_sizes() -> None:
@@ -132,5 +277,95 @@ def test_table_of_sizes() -> None:
 
 
 def test_table_of_commands() -> None:
-    (*_, row, _) = report.commands({"pass": Spread(0.03, 0.02, 0.04)})
-    assert row.split() == ["pass", "30", "20-40"]
+    (*_, row, _) = report.commands([Result("pass", (0.02, 0.04), (1.0, 1.0))])
+    assert row.split() == ["pass", "30.0", "20.0-40.0"]
+
+
+def test_table_of_unpacking() -> None:
+    (*_, row, _) = report.unpacking([Result("ours", (1.0, 3.0), (0.9, 1.1))])
+    assert row.split() == ["ours", "2.00", "1.00-3.00", "1.00", "0.900-1.10"]
+
+
+def test_table_of_sharing() -> None:
+    (_, _, _, view, _, _, copy, _) = report.sharing(SHARING)
+    numbers = ["3.00", "2.00-4.00", "4.00", "3.00", "0.0156", "0.0312"]
+    assert view.split() == ["overlay", "view,", "of", "3", *numbers]
+    assert copy.split()[-2:] == ["256", "512"]
+
+
+def test_table_of_starts() -> None:
+    (*_, row, _) = report.starts([START])
+    parts = ["200", "10.0", "1150", "75.0"]
+    ours = ["350", "200-500", "0.292", "0.250-0.333"]
+    assert row.split() == ["overlay", *parts, "65.0", *ours]
+
+
+def test_table_of_alternatives() -> None:
+    (*_, row, _) = report.alternatives([ACCOUNT])
+    assert row.split() == ["at", "boot", "2.50", "16.5", "3.00"]
+
+
+def test_table_of_an_account_ends_with_commands_of_any_length() -> None:
+    (rule, *_, row, _) = report.account(ACCOUNT)
+    assert row == "container    15.0 10.0-20.0 ``lxc-userns container run``"
+    assert len(rule) < len(row)
+
+
+def test_plot_has_a_style_for_each_contender() -> None:
+    assert set(plot.STYLES) == {each.name for each in CONTENDERS}
+    assert len(set(plot.STYLES.values())) == len(plot.STYLES)
+
+
+def test_plot_shows_medians_and_how_far_the_spread_goes() -> None:
+    slow, quick = plot.lines(RACES)
+    assert (slow.name, quick.name) == ("chown -hR", "rootfs.mount_idmapped")
+    assert slow.inodes == (1009, 300004)
+    assert slow.medians == [1.5, 1.5]
+    assert slow.errors == [[0.5, 0.5], [0.5, 0.5]]
+
+
+@pytest.fixture
+def found() -> dict[str, Any]:
+    plain: dict[str, Any] = {
+        "machine": {"kernel": "Linux 6.18", "cpus": "2 CPUs"},
+        "ready": [each.to_json() for each in RACES],
+        "memory": [asdict(Size(1000, 2048, 4096, 2, 0.0015))],
+        "commands": [RESULTS[0].to_json()],
+        "image": {"archive_bytes": 3, "tree_bytes": 4, "inodes": 5},
+        "unpacking": [RESULTS[0].to_json()],
+        "sharing": SHARING.to_json(),
+        "starts": [START.to_json()],
+        "alternatives": [ACCOUNT.to_json()],
+    }
+    return plain
+
+
+def test_pages_say_all_that_was_found(
+    found: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[object] = []
+    monkeypatch.setattr(plot, "draw", lambda *some: drawn.append(some))
+    document.write(found, tmp_path)
+    page = (tmp_path / document.PAGE).read_text()
+    steps = (tmp_path / document.STEPS).read_text()
+    assert "\nLinux 6.18, 2 CPUs\n" in page
+    assert "\nLinux 6.18, 2 CPUs\n" in steps
+    assert "``tar --extract``" in steps
+    for name in found.keys() - {"alternatives"}:
+        for title, rows in document.parts(name, found[name]):
+            assert "\n".join([title, *document.spaced(rows)]) in page
+    assert json.loads((tmp_path / document.JSON).read_text()) == json.loads(
+        json.dumps(found)
+    )
+    assert drawn == [(RACES, tmp_path / document.PLOT)]
+
+
+def test_disk_of_a_hard_link_counts_once(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    file = tmp_path / "tree/file"
+    file.write_bytes(b"x" * 100_000)
+    before = scratch.disk_bytes(tmp_path)
+    (tmp_path / "tree/link").hardlink_to(file)
+    assert before > 100_000
+    assert scratch.disk_bytes(tmp_path) == before
+    assert scratch.disk_bytes(tmp_path, tmp_path / "tree") == before

@@ -37,7 +37,9 @@ COMMANDS = {
     "container verify",
     "domain idmap",
     "host check",
+    "rootfs mount",
     "rootfs shift",
+    "rootfs unmount",
     "rootfs unshift",
     "rootfs verify",
 }
@@ -92,7 +94,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (
             ["rootfs"],
             "error: incomplete or unknown command, try: rootfs shift, "
-            "rootfs unshift, rootfs verify",
+            "rootfs unshift, rootfs verify, rootfs mount, rootfs unmount",
         ),
         ([], "error: no command; see lxc-userns --help"),
         (["--debug"], "lxc-userns: error: no command; see lxc-userns --help"),

@@ -72,25 +72,6 @@ def test_no_maps_at_all() -> None:
 
 
 @pytest.mark.usefixtures("host")
-def test_a_strategy_that_is_not_there() -> None:
-    conf = configure(rootfs_strategy="overlay")
-    assert find(conf, "problem") == []
-    problems = [
-        (each.option, each.value, each.message)
-        for each in check_config(conf, ["chown"])
-        if each.severity == "problem"
-    ]
-    assert problems == [
-        (
-            "[lxc_userns] rootfs_strategy",
-            "overlay",
-            "is not available; use auto or chown",
-        )
-    ]
-    assert check_config(configure(), ["chown"]) == check_config(configure())
-
-
-@pytest.mark.usefixtures("host")
 def test_every_problem_at_once() -> None:
     conf = configure("x,0:0:1", "", run_path="run", subid_owner="lxc")
     assert [name for name, _ in find(conf, "problem")] == [

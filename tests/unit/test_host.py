@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Judgements of the host check; what it tries is tried elsewhere."""
 
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -8,10 +9,11 @@ from oslo_config import cfg
 
 from lxc_userns import host
 from lxc_userns.conf import register_opts
-from lxc_userns.exceptions import LibvirtError
+from lxc_userns.exceptions import LibvirtError, NotIdmappableError
 from lxc_userns.guest import Guests
 from lxc_userns.hostids import HostIds
 from lxc_userns.linux.mounts import Mount
+from lxc_userns.rootfs import probing
 from lxc_userns.subid import parse
 
 
@@ -107,6 +109,7 @@ def test_a_probe_that_raises_has_failed(
         host, "_check_user_namespaces", lambda: ("ok", "as if")
     )
     monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr(probing, "find_idmappable", list)
     checks = host.check_host(conf, cast(Guests, NoGuests()))
     found = {check.name: (check.status, check.message) for check in checks}
     assert found["root"] == ("failed", "this is user 1000; root is needed")
@@ -119,7 +122,69 @@ def test_a_probe_that_raises_has_failed(
         "[lxc_userns] state_path = relative: an absolute path below / "
         "without '..' is needed",
     )
+    assert found["overlays"] == found["state_path"]
     assert found["run_path"] == (
         "ok",
         "users of containers can pass through /",
     )
+
+
+def test_filesystems_by_whether_they_can_be_idmapped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    findings = [
+        probing.Finding("/", "ext4", None),
+        probing.Finding("/old", "ext3", "ext3 cannot; mount it as ext4"),
+    ]
+    monkeypatch.setattr(probing, "find_idmappable", lambda: findings)
+    assert host.check_filesystems() == [
+        host.Check("idmapped mounts on /", "ok", "ext4 can be idmapped"),
+        host.Check(
+            "idmapped mounts on /old",
+            "warning",
+            "ext3 cannot; mount it as ext4",
+        ),
+    ]
+
+    def fail() -> list[probing.Finding]:
+        raise OSError("the kernel makes none")
+
+    monkeypatch.setattr(probing, "find_idmappable", fail)
+    (check,) = host.check_filesystems()
+    assert (check.name, check.status) == ("idmapped mounts", "warning")
+    assert check.message.endswith("namespaces: the kernel makes none")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "message"),
+    [
+        (True, "ok", "can be made with their upper layer in /"),
+        (False, "warning", "but this kernel spoils ACLs"),
+        (
+            NotIdmappableError("/x", "no overlay here"),
+            "warning",
+            "none with an upper layer in /: no overlay here",
+        ),
+        (
+            OSError(30, "Read-only file system"),
+            "warning",
+            "not tried in /: Read-only file system",
+        ),
+    ],
+)
+def test_overlays(
+    outcome: bool | Exception,
+    status: str,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def check(path: str) -> bool:
+        assert path == "/"
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(probing, "check_overlay", check)
+    result = host._check_overlays(Path("/nonexistent/state"))
+    assert result[0] == status
+    assert message in result[1]

@@ -13,6 +13,7 @@ import pytest
 from lxc_userns.exceptions import ConfigError, InstanceError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.instances import InstanceRecord, InstanceStore
+from lxc_userns.volume import Volume
 
 UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
 UID, GID = IdMap.parse("0:100000:65536"), IdMap.parse("0:300000:65536")
@@ -20,6 +21,17 @@ PRIVATE = InstanceRecord(
     "web1", UUID, "/srv/web1", IdMaps(UID, GID), "chown", "/run/x/web1/root"
 )
 HOST = replace(PRIVATE, name="web2", id_maps=None, strategy="plain")
+UNPACKED = replace(
+    PRIVATE,
+    strategy="overlay",
+    reason="it was asked for",
+    archive="/srv/web1.tar",
+    ready=7,
+    volumes=(
+        Volume("/srv/data", "/data"),
+        Volume("/srv/a:b", "/c", "none", readonly=True, nosuid=False),
+    ),
+)
 
 
 @pytest.fixture
@@ -27,7 +39,9 @@ def store(tmp_path: Path) -> InstanceStore:
     return InstanceStore(str(tmp_path / "state"))
 
 
-@pytest.mark.parametrize("record", [PRIVATE, HOST], ids=["private", "host"])
+@pytest.mark.parametrize(
+    "record", [PRIVATE, HOST, UNPACKED], ids=["private", "host", "unpacked"]
+)
 def test_round_trip(store: InstanceStore, record: InstanceRecord) -> None:
     assert store.load(record.name) is None
     store.save(record)
@@ -141,7 +155,12 @@ def test_uuids_that_are_none(uuid: str) -> None:
         ({"gid_maps": None}, "damaged"),
         ({"uid_maps": "0:0:1"}, "host ID 0"),
         ({"name": "web9"}, "name 'web9'"),
-        ({"format": 2}, "format 2"),
+        ({"format": 3}, "format 3"),
+        ({"reason": None}, "no text"),
+        ({"archive": 1}, "no text"),
+        ({"volumes": None}, "damaged"),
+        ({"volumes": [{}]}, "damaged"),
+        ({"volumes": [{"source": "/", "target": 1}]}, "damaged"),
         ({"uuid": 5}, "damaged"),
         ({"rootfs": None}, "damaged"),
     ],
@@ -159,6 +178,21 @@ def test_a_damaged_record_is_never_a_weaker_promise(
         store.load("web1")
     with pytest.raises(InstanceError, match=reason):
         store.load_all()
+
+
+def test_records_of_an_older_version(
+    store: InstanceStore, tmp_path: Path
+) -> None:
+    store.save(PRIVATE)
+    file = tmp_path / "state/instances/web1.json"
+    data = json.loads(file.read_text())
+    for key in ("reason", "archive", "volumes"):
+        del data[key]
+    file.write_text(json.dumps(data | {"format": 1}))
+    assert store.load("web1") == PRIVATE
+    file.write_text(json.dumps(data))
+    with pytest.raises(InstanceError, match="damaged"):
+        store.load("web1")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff"])

@@ -30,7 +30,8 @@ from lxc_userns.manager import (
     PreparedInstance,
     UserNamespaceManager,
 )
-from lxc_userns.rootfs import views
+from lxc_userns.rootfs import strategies, views
+from lxc_userns.rootfs.backing import Backing
 
 UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
 ID_MAP = IdMap.parse("0:100000:65536")
@@ -53,18 +54,17 @@ class FakeStrategy:
 
     def make_ready(
         self,
-        backing: views.Backing,
+        tree: Backing,
         id_maps: IdMaps | None,
-        options: views.ShiftOptions,
+        options: strategies.ShiftOptions,
     ) -> None:
         self._step("shift" if id_maps else "leave")
 
     def mount(
         self,
-        backing: views.Backing,
-        parent: int,
-        name: str,
+        tree: Backing,
         id_maps: IdMaps | None,
+        place: strategies.Place,
     ) -> None:
         raise AssertionError("FakeViews mounts")
 
@@ -76,11 +76,12 @@ class FakeViews(views.Views):
 
     def mount(
         self,
-        strategy: Any,
-        backing: views.Backing,
         instance: str,
-        target: str,
+        name: str,
         id_maps: IdMaps | None,
+        mounter: views.Mounter,
+        *,
+        is_directory: bool = True,
     ) -> None:
         self.strategy._step("mount")
         self.strategy.mounted.add(instance)
@@ -189,7 +190,9 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(FakeViews, "strategy", strategy, raising=False)
     monkeypatch.setattr(views, "Views", FakeViews)
     monkeypatch.setattr(
-        views, "STRATEGIES", {"chown": strategy, views.PLAIN: strategy}
+        strategies,
+        "STRATEGIES",
+        {strategies.CHOWN: strategy, strategies.PLAIN: strategy},
     )
     rootfs = tmp_path / "rootfs"
     (rootfs / "sbin").mkdir(parents=True)
@@ -199,6 +202,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     made.set(
         uid_maps=[str(ID_MAP)],
         gid_maps=[str(ID_MAP)],
+        rootfs_strategy="chown",
         state_path=str(tmp_path / "state"),
         run_path=str(tmp_path / "run"),
     )
@@ -249,9 +253,9 @@ def test_a_tree_is_believed_only_when_we_made_it_ready(
     seen = []
 
     def make_ready(
-        _backing: views.Backing,
+        _tree: Backing,
         _id_maps: IdMaps | None,
-        options: views.ShiftOptions,
+        options: strategies.ShiftOptions,
     ) -> None:
         seen.append(options.recheck)
 
@@ -316,10 +320,6 @@ def test_an_error_while_undoing_is_not_lost(
         ),
         ({"uid_maps": []}, "uid_maps: is empty, but gid_maps is set"),
         ({"uid_maps": ["0:1"]}, "uid_maps = 0:1: expected"),
-        (
-            {"rootfs_strategy": "overlay"},
-            "rootfs_strategy = overlay: is not available; use auto or chown",
-        ),
         ({"state_path": "state"}, "state_path = state: an absolute path"),
     ],
 )

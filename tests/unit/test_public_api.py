@@ -18,6 +18,7 @@ PUBLIC = [
     "LxcUsernsError",
     "PreparedInstance",
     "UserNamespaceManager",
+    "Volume",
     "add_id_maps",
     "load_id_maps",
     "register_opts",

@@ -11,7 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxc_userns.linux import mounts
+from lxc_userns.linux import (
+    loop,
+    mounts,
+    superblocks,
+    trees,
+    user_namespaces,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -47,9 +53,27 @@ def test_no_owner(touched: type[BaseException], tmp_path: Path) -> None:
     os.close(descriptor)
 
 
-def test_no_mount(touched: type[BaseException]) -> None:
-    with pytest.raises(touched):
-        mounts.unmount(-1, "nowhere")
+def test_no_mount(touched: type[BaseException], tmp_path: Path) -> None:
+    image = os.open(tmp_path / "image", os.O_CREAT | os.O_RDWR)
+    options = {"lowerdir": "/"}
+    for forbidden in (
+        lambda: mounts.unmount(-1, "nowhere"),
+        lambda: trees.clone_mount(-1),
+        lambda: trees.set_attributes(-1, 0),
+        lambda: trees.attach(-1, -1),
+        lambda: superblocks.mount("overlay", options, 0),
+        lambda: loop.attached(image, "image", readonly=True).__enter__(),
+        lambda: user_namespaces.made([], []).__enter__(),
+    ):
+        with pytest.raises(touched):
+            forbidden()
+    os.close(image)
+
+
+def test_every_system_call_is_found() -> None:
+    conftest = sys.modules["tests.unit.conftest"]
+    found = {name for _, name in conftest.SYSTEM_CALLS}
+    assert {"_mount", "_umount2", "_move_mount", "_fsopen"} <= found
 
 
 @pytest.mark.allow_subprocess

@@ -24,9 +24,8 @@ class Check(ConfiguredCommand, Lister):
     ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         """Check everything."""
         from lxc_userns.config_check import check_config
-        from lxc_userns.rootfs.views import AVAILABLE
 
-        findings = check_config(self.conf, AVAILABLE)
+        findings = check_config(self.conf)
         self.failed = any(each.severity == "problem" for each in findings)
         columns = ("severity", "option", "value", "message")
         return columns, [*map(astuple, findings)]

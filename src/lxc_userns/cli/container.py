@@ -13,6 +13,7 @@ from cliff.show import ShowOne
 
 from lxc_userns.cli.base import ConfiguredCommand, progress_bar
 from lxc_userns.exceptions import ConfigError
+from lxc_userns.volume import Volume
 
 if TYPE_CHECKING:
     from lxc_userns.containers import Container, Containers
@@ -55,7 +56,10 @@ def _show(container: Container) -> Shown:
         "state": container.state,
         "mode": container.mode,
         "strategy": container.strategy,
+        "reason": container.reason,
         "rootfs": container.rootfs,
+        "archive": container.archive,
+        "volumes": [*map(str, container.volumes)],
         "view": container.view,
         "init_pid": container.init_pid,
         "uid_map": None if maps is None else str(maps.uid),
@@ -67,8 +71,9 @@ def _show(container: Container) -> Shown:
 class Run(_ShowsOne):
     """Make a container and start it.
 
-    Its root filesystem is shifted on disk first, for the configured ID maps.
-    What runs is compared with them, and destroyed if it differs.
+    It sees its root filesystem with the configured ID maps: by an idmapped
+    mount, an overlay on one, or shifted on disk. What runs is compared with
+    them, and destroyed if it differs.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -77,9 +82,12 @@ class Run(_ShowsOne):
         parser.add_argument(
             "--rootfs",
             required=True,
-            metavar="DIR",
-            help="Directory with its root filesystem.",
+            metavar="DIR|IMAGE|ARCHIVE",
+            help="Its root filesystem: a directory; a raw disk image with "
+            "one filesystem; a tar archive, plain or compressed by gzip, xz "
+            "or zstd, which is unpacked for this container alone.",
         )
+        _add_files(parser)
         parser.add_argument(
             "--init",
             default="/sbin/init",
@@ -103,10 +111,31 @@ class Run(_ShowsOne):
             parsed_args.vcpus,
             dict(map(_split_variable, parsed_args.env)),
             _interfaces(parsed_args.network),
+            parsed_args.strategy,
+            tuple(map(Volume.parse, parsed_args.volume)),
         )
         with progress_bar("shift") as progress:
             self.containers.run(spec, progress)
         return self.show(spec.name)
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--strategy",
+        choices=("auto", "idmapped", "overlay", "chown"),
+        help="How its files come to belong to the mapped IDs (default: "
+        "[lxc_userns] rootfs_strategy).",
+    )
+    parser.add_argument(
+        "--volume",
+        action="append",
+        default=[],
+        metavar="SOURCE:TARGET[:OPTION,...]",
+        help="A directory, file or socket of the host in the container; can "
+        "be repeated. Options: idmap (default; it sees the owners on disk as "
+        "its own IDs), none (it sees them as nobody's), chown (they are "
+        "shifted on disk); ro, suid, dev.",
+    )
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
@@ -219,8 +248,10 @@ class Stop(_OnOne):
 class Destroy(_OnOne):
     """Kill a container and forget it, whatever state it is in.
 
-    Its root filesystem is left alone and stays shifted; "rootfs unshift"
-    gives it its own IDs back.
+    A directory or image that was given as its root filesystem is left alone.
+    If the strategy was chown it stays shifted; "rootfs unshift" gives it its
+    own IDs back. What was unpacked from an archive for it, and what it changed
+    on an overlay, is removed.
     """
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:

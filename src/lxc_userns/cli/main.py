@@ -29,6 +29,8 @@ _COMMANDS = {
     "rootfs shift": "rootfs:Shift",
     "rootfs unshift": "rootfs:Unshift",
     "rootfs verify": "rootfs:Verify",
+    "rootfs mount": "rootfs:Mount",
+    "rootfs unmount": "rootfs:Unmount",
     "domain idmap": "domain:IdMap",
     "container run": "container:Run",
     "container list": "container:List",

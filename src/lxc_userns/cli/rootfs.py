@@ -174,3 +174,57 @@ class Verify(_OnDisk):
             ("inodes", "wrong", "unmapped"),
             (report.inodes, report.wrong, report.unmapped),
         )
+
+
+class Mount(ConfiguredCommand):
+    """Mount a view of a root filesystem, its owners shifted by the kernel.
+
+    Nothing changes on disk. With --overlay the root filesystem is not even
+    written to: what changes is kept in STATE_DIR, and many can share it.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add source, target, ID maps and the overlay's directory."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "source",
+            metavar="SOURCE",
+            help="Directory of the root filesystem, which only root can "
+            "reach, or a raw disk image of one.",
+        )
+        parser.add_argument(
+            "target", metavar="TARGET", help="Directory to mount it on."
+        )
+        add_map_arguments(parser)
+        parser.add_argument(
+            "--overlay",
+            metavar="STATE_DIR",
+            help="Keep what changes in this directory, of mode 0700 and made "
+            "if missing, which is for one view alone.",
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        """Mount."""
+        source, target = parsed_args.source, parsed_args.target
+        id_maps = self.id_maps(parsed_args)
+        if parsed_args.overlay is None:
+            rootfs.mount_idmapped(source, target, id_maps)
+        else:
+            rootfs.mount_overlay(source, parsed_args.overlay, target, id_maps)
+
+
+class Unmount(ConfiguredCommand):
+    """Unmount a view; what it shows stays as it is."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the target."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "target", metavar="TARGET", help="Directory it is mounted on."
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        """Unmount."""
+        rootfs.unmount(parsed_args.target)

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable
-from typing import Any
+
+TYPE_CHECKING = False  # What is only for type checkers takes long to load.
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 # Item access gives a fresh function object each time, so that no wrapper can
 # change the prototype under another thread's feet.

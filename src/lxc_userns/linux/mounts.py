@@ -4,18 +4,30 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lxc_userns.linux import libc
+from lxc_userns.linux import libc, trees
 
 MS_NODEV = 0x4
 MS_REMOUNT = 0x20
 MS_BIND = 0x1000
+MS_PRIVATE = 1 << 18
 MNT_DETACH = 0x2
 UMOUNT_NOFOLLOW = 0x8
+
+#: Filesystems whose files are the kernel's own state.
+KERNEL_STATE = frozenset(
+    {
+        "autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs",
+        "debugfs", "devpts", "efivarfs", "fusectl", "mqueue", "nsfs", "proc",
+        "pstore", "resctrl", "rpc_pipefs", "securityfs", "selinuxfs",
+        "smackfs", "sysfs", "tracefs",
+    }
+)  # fmt: skip
 
 _KEPT = os.ST_RDONLY | os.ST_NOSUID | os.ST_NOEXEC
 
@@ -39,17 +51,27 @@ class Mount:
     :param number: the mount's ID.
     :param point: where it is mounted.
     :param fs_type: type of the filesystem.
+    :param options: options of the mount, not of the filesystem.
+    :param device: which filesystem, as ``major:minor``.
+    :param root: what of that is mounted, a path in it.
+    :param source: what was mounted, as whoever did it said: a block device,
+        for one.
     """
 
     number: int
     point: str
     fs_type: str
+    options: frozenset[str] = frozenset()
+    device: str = ""
+    root: str = "/"
+    source: str = ""
 
 
 def bind(source: int, parent: int, name: str) -> None:
     """Mount a directory on ``parent/name``, without what is mounted in it.
 
-    Device nodes on the new mount cannot be opened (``nodev``).
+    Device nodes on the new mount cannot be opened (``nodev``), and what is
+    mounted in the directory later does not turn up in it.
 
     :param source: descriptor of the directory.
     :param parent: descriptor of the directory that holds the mount point.
@@ -58,9 +80,27 @@ def bind(source: int, parent: int, name: str) -> None:
     """
     target = _open(parent, name)
     try:
-        _call_mount(source, target, MS_BIND)
+        _attach_copy(source, target)
+    except OSError as err:
+        if err.errno != errno.ENOSYS:
+            raise
+        _bind_by_path(source, target, parent, name)
     finally:
         os.close(target)
+
+
+def _attach_copy(source: int, target: int) -> None:
+    copy = trees.clone_mount(source)
+    try:
+        trees.set_attributes(copy, trees.MOUNT_ATTR_NODEV)
+        trees.attach(copy, target)
+    finally:
+        os.close(copy)
+
+
+def _bind_by_path(source: int, target: int, parent: int, name: str) -> None:
+    """The same before Linux 5.12, where for a moment it is as its source."""
+    _call_mount(source, target, MS_BIND)
     try:
         # The descriptor from before is below the new mount. Flags of a bind
         # mount can only be set once it is there.
@@ -71,6 +111,7 @@ def bind(source: int, parent: int, name: str) -> None:
             kept = os.fstatvfs(target).f_flag & _KEPT
             flags = MS_BIND | MS_REMOUNT | MS_NODEV | kept
             _call_mount(target, target, flags)
+            _call_mount(target, target, MS_PRIVATE)
         finally:
             os.close(target)
     except BaseException:
@@ -104,8 +145,9 @@ def mount_id(fd: int) -> int:
 
 
 def is_mount_point(parent: int, name: str) -> bool:
-    """Whether something is mounted on the directory ``parent/name``."""
-    fd = _open(parent, name)
+    """Whether something is mounted on ``parent/name``, which is no link."""
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(name, flags, dir_fd=parent)
     try:
         return mount_id(fd) != mount_id(parent)
     finally:
@@ -117,12 +159,39 @@ def read_mounts() -> Iterator[Mount]:
     with open("/proc/self/mountinfo", "rb") as stream:
         for line in stream:
             before, _, after = line.partition(b" - ")
-            fields = before.split()
+            # By one blank each: a source can be empty.
+            fields = before.split(b" ")
+            fs_type, source = after.split(b" ")[:2]
             yield Mount(
                 int(fields[0]),
-                os.fsdecode(_ESCAPE.sub(_unescape, fields[4])),
-                after.split()[0].decode("ascii"),
+                _unescaped(fields[4]),
+                fs_type.decode("ascii"),
+                frozenset(fields[5].decode("ascii").split(",")),
+                fields[2].decode("ascii"),
+                _unescaped(fields[3]),
+                _unescaped(source),
             )
+
+
+def points_below(path: str) -> list[str]:
+    """Where something is mounted below a directory.
+
+    :param path: absolute path without links.
+    """
+    prefix = path.rstrip("/") + "/"
+    points = (mount.point for mount in read_mounts())
+    return [point for point in points if point.startswith(prefix)]
+
+
+def find_mount(fd: int) -> Mount | None:
+    """The mount that a descriptor was opened on, None if it is detached."""
+    number = mount_id(fd)
+    found = (mount for mount in read_mounts() if mount.number == number)
+    return next(found, None)
+
+
+def _unescaped(field: bytes) -> str:
+    return os.fsdecode(_ESCAPE.sub(_unescape, field))
 
 
 def _unescape(match: re.Match[bytes]) -> bytes:

@@ -11,6 +11,9 @@ from importlib import import_module
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from lxc_userns.rootfs.mounting import mount_idmapped as mount_idmapped
+    from lxc_userns.rootfs.mounting import mount_overlay as mount_overlay
+    from lxc_userns.rootfs.mounting import unmount as unmount
     from lxc_userns.rootfs.shifting import Finding as Finding
     from lxc_userns.rootfs.shifting import ShiftReport as ShiftReport
     from lxc_userns.rootfs.shifting import VerifyReport as VerifyReport
@@ -18,19 +21,32 @@ if TYPE_CHECKING:
     from lxc_userns.rootfs.shifting import shift as shift
     from lxc_userns.rootfs.shifting import unshift as unshift
     from lxc_userns.rootfs.shifting import verify as verify
+    from lxc_userns.rootfs.unpacking import UnpackReport as UnpackReport
+    from lxc_userns.rootfs.unpacking import unpack as unpack
 
-__all__ = [
-    "Finding",
-    "ShiftReport",
-    "VerifyReport",
-    "read_state",
-    "shift",
-    "unshift",
-    "verify",
-]
+_HOMES = {
+    "Finding": "shifting",
+    "ShiftReport": "shifting",
+    "UnpackReport": "unpacking",
+    "VerifyReport": "shifting",
+    "mount_idmapped": "mounting",
+    "mount_overlay": "mounting",
+    "read_state": "shifting",
+    "shift": "shifting",
+    "unmount": "mounting",
+    "unpack": "unpacking",
+    "unshift": "shifting",
+    "verify": "shifting",
+}
+
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.shifting"), name)
+    try:
+        home = import_module(f"{__name__}.{_HOMES[name]}")
+    except KeyError:
+        raise AttributeError(
+            f"module {__name__!r} has no attribute {name!r}"
+        ) from None
+    return getattr(home, name)

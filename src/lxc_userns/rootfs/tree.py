@@ -151,7 +151,7 @@ def _without_submounts(path: str, fd: int) -> int:
         mount = trees.clone_mount(fd)
         # Before Linux 5.12, only opening the directories spares their times.
         with suppress(OSError):
-            trees.set_noatime(mount)
+            trees.set_attributes(mount, trees.MOUNT_ATTR_NOATIME)
         return mount
     except OSError:
         prefix = os.readlink(f"/proc/self/fd/{fd}") + "/"

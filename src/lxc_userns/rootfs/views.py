@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Views: the mounts that containers use as filesystems.
 
-A view of the instance ``web1`` is mounted on ``run_path/web1/TARGET`` and
+A view of the instance ``web1`` is mounted on ``run_path/web1/NAME`` and
 stays for as long as its domain may run: libvirt reads the path again when the
 container reboots itself. Directories below ``run_path`` are only ever removed
 empty, so nothing that is still mounted can be deleted through them.
@@ -14,196 +14,18 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from lxc_userns import rootfs
 from lxc_userns.exceptions import ConfigError, RootfsError
 from lxc_userns.idmap import IdMaps
-from lxc_userns.linux import directory, inroot, mounts
+from lxc_userns.linux import directory, mounts
 
 #: Mode of ``run_path`` and all in it: passed through, never listed.
 _MODE = 0o711
-#: What libvirt mounts on before the container's own root holds, in the
-#: order it does; a link here would lead it out of the root filesystem.
-_MOUNTED_BY_LIBVIRT = (".oldroot", "dev", "proc", "sys")
 
-
-@dataclass(frozen=True, slots=True)
-class Backing:
-    """A root filesystem at hand.
-
-    :param path: absolute path without links.
-    :param fd: descriptor of that directory.
-    """
-
-    path: str
-    fd: int
-
-
-@dataclass(frozen=True, slots=True)
-class ShiftOptions:
-    """How to do what has to be done on disk; see :func:`rootfs.shift`."""
-
-    unmapped: str = "keep"
-    recheck: bool = False
-    workers: int | None = None
-    progress: Callable[[int], None] | None = None
-
-
-class Strategy(Protocol):
-    """How files of a root filesystem come to belong to the mapped IDs.
-
-    ID maps are None for a container in the host's user namespace.
-    """
-
-    def make_ready(
-        self, backing: Backing, id_maps: IdMaps | None, options: ShiftOptions
-    ) -> None:
-        """Do on disk what has to be done once; cheap if it is done."""
-
-    def mount(
-        self, backing: Backing, parent: int, name: str, id_maps: IdMaps | None
-    ) -> None:
-        """Mount the view of a tree on ``parent/name``."""
-
-    def is_mounted(
-        self, backing: Backing, parent: int, name: str, id_maps: IdMaps | None
-    ) -> bool:
-        """Whether this very view is mounted on ``parent/name``."""
-
-
-class Plain:
-    """The tree as it is, for a container without ID maps."""
-
-    def make_ready(
-        self, backing: Backing, id_maps: IdMaps | None, options: ShiftOptions
-    ) -> None:
-        """Refuse a tree that is shifted: its root would be nobody's."""
-        if rootfs.read_state(backing.path, fd=backing.fd) is not None:
-            raise RootfsError(
-                backing.path,
-                "is shifted, and no ID maps are configured; configure them "
-                "or unshift it first",
-            )
-        _add_oldroot(backing, (0, 0))
-
-    def mount(
-        self, backing: Backing, parent: int, name: str, id_maps: IdMaps | None
-    ) -> None:
-        """Bind it, ``nodev``."""
-        mounts.bind(backing.fd, parent, name)
-
-    def is_mounted(
-        self, backing: Backing, parent: int, name: str, id_maps: IdMaps | None
-    ) -> bool:
-        """Whether what is mounted is this directory, ``nodev``."""
-        if not mounts.is_mount_point(parent, name):
-            return False
-        with directory.opened_in(parent, name) as fd:
-            same = os.path.samestat(os.fstat(fd), os.fstat(backing.fd))
-            return same and bool(os.fstatvfs(fd).f_flag & os.ST_NODEV)
-
-
-class Chown(Plain):
-    """Owners shifted on disk; works on every Unix filesystem."""
-
-    def make_ready(
-        self, backing: Backing, id_maps: IdMaps | None, options: ShiftOptions
-    ) -> None:
-        """Shift it."""
-        if id_maps is None:
-            raise ValueError("chown needs ID maps")
-        rootfs.shift(
-            backing.path,
-            id_maps,
-            fd=backing.fd,
-            unmapped=options.unmapped,
-            recheck=options.recheck,
-            workers=options.workers,
-            progress=options.progress,
-        )
-        uid, gid = id_maps.shift_uid(0), id_maps.shift_gid(0)
-        if uid is not None and gid is not None:
-            _add_oldroot(backing, (uid, gid))
-
-
-#: What a container without ID maps has.
-PLAIN = "plain"
-#: Strategies by name, the best first.
-STRATEGIES: dict[str, Strategy] = {"chown": Chown(), PLAIN: Plain()}
-#: Those that ``[lxc_userns] rootfs_strategy`` can name, besides ``auto``.
-AVAILABLE = tuple(name for name in STRATEGIES if name != PLAIN)
-
-
-def choose(name: str, id_maps: IdMaps | None) -> str:
-    """The strategy for a root filesystem.
-
-    :param name: value of ``[lxc_userns] rootfs_strategy``.
-    :raises ConfigError: if it is none of those that there are.
-    """
-    if id_maps is None:
-        return PLAIN
-    if name == "auto":
-        return AVAILABLE[0]
-    if name not in AVAILABLE:
-        raise ConfigError(
-            "[lxc_userns] rootfs_strategy",
-            name,
-            f"is not available; use auto or {' or '.join(AVAILABLE)}",
-        )
-    return name
-
-
-@contextmanager
-def opened_rootfs(path: str) -> Iterator[Backing]:
-    """Open a root filesystem, and check what libvirt will mount on.
-
-    :param path: absolute path without links.
-    :raises RootfsError: if it is no directory, or has a link or a file where
-        libvirt needs a directory.
-    """
-    with translated(path), directory.opened(path) as fd:
-        for name in _MOUNTED_BY_LIBVIRT:
-            try:
-                mode = os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode
-            except FileNotFoundError:
-                continue
-            if not stat.S_ISDIR(mode):
-                raise RootfsError(
-                    f"{path}/{name}", "has to be a directory, or absent"
-                )
-        yield Backing(path, fd)
-
-
-def check_program(backing: Backing, path: str) -> None:
-    """Check that a root filesystem has a program, before it is shifted.
-
-    :param path: absolute path in the container.
-    :raises RootfsError: if there is no such file.
-    """
-    try:
-        mode = inroot.lookup(backing.fd, path).st_mode
-    except OSError as err:
-        if err.errno == errno.ENOSYS:
-            return
-        raise RootfsError(
-            backing.path, f"has no {path}: {err.strerror}"
-        ) from err
-    if not (stat.S_ISREG(mode) and mode & 0o111):
-        raise RootfsError(backing.path, f"{path} in it is no program")
-
-
-def _add_oldroot(backing: Backing, owner: tuple[int, int]) -> None:
-    # libvirt would make it too, and leaves it; this way it is in order
-    # before anything of the container runs.
-    name = _MOUNTED_BY_LIBVIRT[0]
-    directory.make_in(backing.fd, name, 0o755)
-    with directory.opened_in(backing.fd, name) as made:
-        status = os.fstat(made)
-        if (status.st_uid, status.st_gid) != owner:
-            os.fchown(made, *owner)
+#: Mounts on a mount point, given the descriptor of its directory and its
+#: name.
+Mounter = Callable[[int, str], None]
 
 
 class Views:
@@ -216,21 +38,26 @@ class Views:
     def __init__(self, run_path: str) -> None:
         self._path = run_path
 
-    def path(self, instance: str, target: str) -> str:
+    def path(self, instance: str, name: str) -> str:
         """Where a view of an instance is, or would be."""
-        return f"{self._path}/{instance}/{target}"
+        return f"{self._path}/{instance}/{name}"
 
     def mount(
         self,
-        strategy: Strategy,
-        backing: Backing,
         instance: str,
-        target: str,
+        name: str,
         id_maps: IdMaps | None,
+        mounter: Mounter,
+        *,
+        is_directory: bool = True,
     ) -> None:
-        """Mount a view; one that is there and right is kept.
+        """Mount a view; one that is there is replaced.
 
+        :param mounter: does it.
+        :param is_directory: whether the mount point is to be a directory, or
+            a file.
         :raises ConfigError: if ``run_path`` cannot be used.
+        :raises RootfsError: if the view that is there is busy.
         """
         with (
             self._translated(),
@@ -238,10 +65,19 @@ class Views:
         ):
             self._check_passable()
             _close_to_others(fd, id_maps)
-            directory.make_in(fd, target, _MODE)
-            if not strategy.is_mounted(backing, fd, target, id_maps):
-                _unmount(fd, target)
-                strategy.mount(backing, fd, target, id_maps)
+            self._remove(fd, instance, name)
+            _make_point(fd, name, is_directory)
+            mounter(fd, name)
+
+    @contextmanager
+    def opened(self, instance: str, name: str) -> Iterator[int]:
+        """Open the root of a view that is mounted, a directory."""
+        with self._instance(instance) as parent:
+            if parent is None:
+                path = self.path(instance, name)
+                raise RootfsError(path, "is not mounted")
+            with directory.opened_in(parent, name) as fd:
+                yield fd
 
     def is_mounted(self, instance: str) -> bool:
         """Whether an instance has any view mounted."""
@@ -260,18 +96,23 @@ class Views:
             if parent is None:
                 return
             for name in os.listdir(parent):
-                try:
-                    _unmount(parent, name)
-                    os.rmdir(name, dir_fd=parent)
-                except OSError as err:
-                    path = self.path(instance, name)
-                    raise RootfsError(path, _why_busy(path, err)) from err
+                self._remove(parent, instance, name)
         with (
             self._translated(),
             directory.owned(self._path, _MODE, create=False) as run,
             suppress(FileNotFoundError),
         ):
             os.rmdir(instance, dir_fd=run)
+
+    def _remove(self, parent: int, instance: str, name: str) -> None:
+        """Unmount a view and remove its mount point, if it is there."""
+        try:
+            _unmount(parent, name)
+        except FileNotFoundError:
+            pass
+        except OSError as err:
+            path = self.path(instance, name)
+            raise RootfsError(path, _why_busy(path, err)) from err
 
     @contextmanager
     def _instance(self, instance: str) -> Iterator[int | None]:
@@ -323,18 +164,22 @@ def _close_to_others(fd: int, id_maps: IdMaps | None) -> None:
     os.fchmod(fd, 0o710)
 
 
-@contextmanager
-def translated(path: str) -> Iterator[None]:
-    """Raise an ``OSError`` as :class:`RootfsError` of this path."""
-    try:
-        yield
-    except OSError as err:
-        raise RootfsError(path, err.strerror or str(err)) from err
-
-
 def _unmount(parent: int, name: str) -> None:
     while mounts.is_mount_point(parent, name):
         mounts.unmount(parent, name)
+    mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
+    if stat.S_ISDIR(mode):
+        os.rmdir(name, dir_fd=parent)
+    else:
+        os.unlink(name, dir_fd=parent)
+
+
+def _make_point(parent: int, name: str, is_directory: bool) -> None:
+    if is_directory:
+        directory.make_in(parent, name, _MODE)
+        return
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    os.close(os.open(name, flags, 0o600, dir_fd=parent))
 
 
 def _why_busy(path: str, err: OSError) -> str:

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What instances use on disk, and which uses go together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from lxc_userns.idmap import IdMaps
+
+#: Strategies and modes of volumes, by what they do to the files.
+_SHIFTED = "chown"
+_BELOW_OVERLAY = "overlay"
+#: Either of those that change the tree itself, looked at again once chosen.
+_UNDECIDED = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One use of a directory or image.
+
+    :param path: absolute path without links.
+    :param how: strategy of a root filesystem, or owners of a volume.
+    :param id_maps: with which ID maps.
+    :param is_root: whether it is a root filesystem, not a volume.
+    :param is_image: whether it is a disk image, which no two may write to.
+    :param readonly: whether a volume cannot be written to.
+    """
+
+    path: str
+    how: str
+    id_maps: IdMaps | None
+    is_root: bool = True
+    is_image: bool = False
+    readonly: bool = False
+
+    def conflicts_with(self, other: Claim) -> bool:
+        """Whether the two uses would harm each other at the same time."""
+        if not overlap(self.path, other.path):
+            return False
+        if _SHIFTED in (self.how, other.how):
+            return not self._is_same_use(other)
+        if _BELOW_OVERLAY in (self.how, other.how):
+            return self._writes() or other._writes()
+        if self.is_root and other.is_root:
+            return not self._is_same_use(other)
+        return False
+
+    def _is_same_use(self, other: Claim) -> bool:
+        ways = {self.how, other.how} - {_UNDECIDED}
+        return (
+            not self.is_image
+            and len(ways) <= 1
+            and (self.path, self.id_maps) == (other.path, other.id_maps)
+        )
+
+    def _writes(self) -> bool:
+        return not self.readonly and self.how != _BELOW_OVERLAY
+
+
+def find_conflicts(
+    mine: list[Claim], theirs: list[Claim]
+) -> Iterator[tuple[Claim, Claim]]:
+    """All pairs that do not go together."""
+    for one in mine:
+        for other in theirs:
+            if one.conflicts_with(other):
+                yield one, other
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether two absolute paths are the same, or one is in the other."""
+    paths = PurePath(one), PurePath(other)
+    return paths[0].is_relative_to(paths[1]) or paths[1].is_relative_to(
+        paths[0]
+    )

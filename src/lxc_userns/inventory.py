@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The instances of a host: known, running, mounted, and what they use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lxc_userns.claims import Claim, find_conflicts
+from lxc_userns.exceptions import RootfsError
+from lxc_userns.filesystems import Filesystems, claims
+from lxc_userns.guest import Guest, Guests
+from lxc_userns.instances import InstanceRecord, InstanceStore
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """All that is known of a host's instances.
+
+    :param store: their records.
+    :param files: their filesystems.
+    :param guests: their domains.
+    """
+
+    store: InstanceStore
+    files: Filesystems
+    guests: Guests
+
+    def find_guest(self, record: InstanceRecord) -> Guest | None:
+        """The domain of an instance, None if there is none.
+
+        A domain of the same name and another UUID is somebody else's.
+        """
+        guest = self.guests.find(record.name)
+        return guest if guest and guest.uuid == record.uuid else None
+
+    def is_active(self, record: InstanceRecord) -> bool:
+        """Whether the domain of an instance runs."""
+        guest = self.find_guest(record)
+        return guest is not None and guest.is_active
+
+    def check_unused(self, mine: list[Claim], *, besides: str | None) -> None:
+        """Check that what is to be used goes with what is in use.
+
+        :param besides: name of an instance that does not count.
+        :raises RootfsError: naming the instance that is in the way.
+        """
+        for record in self.store.load_all():
+            if record.name == besides:
+                continue
+            for claim, _ in find_conflicts(mine, claims(record)):
+                if self._is_in_use(record):
+                    raise RootfsError(
+                        claim.path,
+                        f"is in use by the instance {record.name}; stop that "
+                        "one first",
+                    )
+
+    def _is_in_use(self, record: InstanceRecord) -> bool:
+        return self.files.is_mounted(record.name) or self.is_active(record)

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loop devices: image files as disks (:manpage:`loop(4)`)."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+LO_FLAGS_READ_ONLY = 1
+LO_FLAGS_AUTOCLEAR = 4
+LOOP_CONFIGURE = 0x4C0A
+LOOP_CTL_GET_FREE = 0x4C82
+
+_CONTROL = "/dev/loop-control"
+_DEVICES = Path("/sys/block")
+#: How often to try again when somebody else was faster to take a device.
+_TRIES = 64
+
+
+class loop_info64(ctypes.Structure):
+    """``struct loop_info64`` of ``linux/loop.h``."""
+
+    _fields_ = (
+        ("lo_device", ctypes.c_uint64),
+        ("lo_inode", ctypes.c_uint64),
+        ("lo_rdevice", ctypes.c_uint64),
+        ("lo_offset", ctypes.c_uint64),
+        ("lo_sizelimit", ctypes.c_uint64),
+        ("lo_number", ctypes.c_uint32),
+        ("lo_encrypt_type", ctypes.c_uint32),
+        ("lo_encrypt_key_size", ctypes.c_uint32),
+        ("lo_flags", ctypes.c_uint32),
+        ("lo_file_name", ctypes.c_char * 64),
+        ("lo_crypt_name", ctypes.c_char * 64),
+        ("lo_encrypt_key", ctypes.c_char * 32),
+        ("lo_init", ctypes.c_uint64 * 2),
+    )
+
+
+class loop_config(ctypes.Structure):
+    """``struct loop_config`` of ``linux/loop.h``."""
+
+    _fields_ = (
+        ("fd", ctypes.c_uint32),
+        ("block_size", ctypes.c_uint32),
+        ("info", loop_info64),
+        ("reserved", ctypes.c_uint64 * 8),
+    )
+
+
+@contextmanager
+def attached(image: int, name: str, *, readonly: bool) -> Iterator[str]:
+    """Make a disk of an image file, for one that writes or many that read.
+
+    The kernel frees the device with the last that uses it: this context, or
+    a filesystem that was mounted from it meanwhile, however it ends.
+
+    :param image: descriptor of the file, opened for this alone, and for
+        writing unless ``readonly``.
+    :param name: what tools shall show for it, at most 63 bytes of it.
+    :returns: path of the block device.
+    :raises BlockingIOError: if the file is a disk already, and either is
+        written to.
+    :raises OSError: ENOENT or ENXIO without loop devices, EINVAL before Linux
+        5.8.
+    """
+    _reserve(image, readonly)
+    device, path = _configure(image, name, readonly)
+    try:
+        yield path
+    finally:
+        os.close(device)
+
+
+def _reserve(image: int, readonly: bool) -> None:
+    """Lock an image file for as long as it is a disk.
+
+    Two disks of one file, each with a cache that knows nothing of the other,
+    would destroy the filesystem in it. The lock belongs to the open file,
+    which the loop device keeps (:manpage:`flock(2)`). Who has made a disk of
+    it by other means, such as :manpage:`mount(8)`, has no lock, and is
+    looked for.
+    """
+    kind = fcntl.LOCK_SH if readonly else fcntl.LOCK_EX
+    fcntl.flock(image, kind | fcntl.LOCK_NB)
+    for device in _devices_of(os.fstat(image)):
+        read = (device / "ro").read_text(encoding="ascii").strip() == "1"
+        if not (readonly and read):
+            reason = f"it is /dev/{device.name}"
+            raise BlockingIOError(errno.EAGAIN, reason)
+
+
+def _devices_of(image: os.stat_result) -> Iterator[Path]:
+    for backing in _DEVICES.glob("loop*/loop/backing_file"):
+        # A device can go meanwhile, and its file can be gone.
+        with suppress(OSError):
+            file = backing.read_bytes().removesuffix(b"\n")
+            if os.path.samestat(os.stat(file), image):
+                yield backing.parent.parent
+
+
+def _configure(image: int, name: str, readonly: bool) -> tuple[int, str]:
+    config = loop_config(fd=image)
+    config.info.lo_flags = LO_FLAGS_AUTOCLEAR
+    if readonly:
+        config.info.lo_flags |= LO_FLAGS_READ_ONLY
+    config.info.lo_file_name = os.fsencode(name)[:63]
+    mode = os.O_RDONLY if readonly else os.O_RDWR
+    for _ in range(_TRIES):
+        path = f"/dev/loop{_find_free()}"
+        device = os.open(path, mode | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(device, LOOP_CONFIGURE, bytes(config))
+        except BaseException as err:
+            os.close(device)
+            if not (isinstance(err, OSError) and err.errno == errno.EBUSY):
+                raise
+        else:
+            return device, path
+    raise OSError(errno.EBUSY, "no loop device is free")
+
+
+def _find_free() -> int:
+    control = os.open(_CONTROL, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        return fcntl.ioctl(control, LOOP_CTL_GET_FREE)
+    finally:
+        os.close(control)

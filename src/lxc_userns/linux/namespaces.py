@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Namespaces of the calling process (:manpage:`namespaces(7)`)."""
+
+from __future__ import annotations
+
+import ctypes
+
+from lxc_userns.linux import libc
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+
+_unshare = libc.function("unshare", ctypes.c_int)
+_setns = libc.function("setns", ctypes.c_int, ctypes.c_int)
+
+
+def unshare(kinds: int) -> None:
+    """Have new namespaces; of processes, only children are in the new one.
+
+    :param kinds: ``CLONE_NEW*``, or several.
+    :raises OSError: EPERM without CAP_SYS_ADMIN, ENOSPC if a limit of the
+        host is reached.
+    """
+    _unshare(kinds)
+
+
+def join(fd: int, kind: int) -> None:
+    """Be in a namespace, with all capabilities in it if it is one of users.
+
+    :param fd: descriptor of the namespace.
+    :param kind: ``CLONE_NEW*``.
+    :raises OSError: EPERM without CAP_SYS_ADMIN in it; EINVAL if it is of
+        another kind, or one of users and this process has threads.
+    """
+    _setns(fd, kind)

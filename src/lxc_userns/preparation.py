@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What has to happen on a host before the domain of an instance can start."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+from lxc_userns.exceptions import InstanceError, RootfsError
+from lxc_userns.filesystems import claims, shared_paths
+from lxc_userns.instances import InstanceRecord
+from lxc_userns.inventory import Inventory
+from lxc_userns.rootfs import strategies
+from lxc_userns.rootfs.backing import check_program
+from lxc_userns.rootfs.strategies import ShiftOptions
+from lxc_userns.undo import undo
+
+_LOG = logging.getLogger(__name__)
+
+#: Makes the options of a shift, given whether a tree that says that it is
+#: shifted is to be walked all the same.
+Shift = Callable[[bool], ShiftOptions]
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """One instance on its way from a promise to views that are mounted.
+
+    :param inventory: what there is on the host.
+    :param shift: how to shift.
+    :param program: what the root filesystem of a new instance has to have.
+    """
+
+    inventory: Inventory
+    shift: Shift
+    program: str | None = None
+
+    def run(self, wanted: InstanceRecord) -> InstanceRecord:
+        """Do all that is not done yet.
+
+        :param wanted: what is promised; its strategy may be ``auto``.
+        :returns: the record as it is kept.
+        """
+        store = self.inventory.store
+        with store.lock(wanted.name), ExitStack() as stack:
+            known = store.load(wanted.name)
+            record = _keep_choice(wanted, known)
+            if known is not None and self.inventory.is_active(known):
+                self._check_running(record, known)
+                return known
+            self._check_replaceable(record, known)
+            if known is None:
+                undo(stack, store.remove, record.name)
+                undo(stack, self.inventory.files.remove, record.name)
+            return self._prepare(record, known, stack)
+
+    def _prepare(
+        self,
+        record: InstanceRecord,
+        known: InstanceRecord | None,
+        stack: ExitStack,
+    ) -> InstanceRecord:
+        store, files = self.inventory.store, self.inventory.files
+        if record.archive is not None:
+            # Before the first change, so that release can undo them all.
+            store.save(known or record)
+            record = files.unpack(record, self.shift(False).progress)
+        stack.enter_context(store.lock_trees(shared_paths(record)))
+        self._check_unused(record)
+        tree = stack.enter_context(files.opened(record))
+        if known is None and self.program is not None:
+            check_program(tree, self.program)
+        record = files.choose(record, tree)
+        self._check_unused(record)
+        ready = replace(record, ready=tree.inode)
+        options = self.shift(known != ready)
+        # What is not ready yet must not pass for it after a crash.
+        store.save(known if known == ready else record)
+        files.make_ready(record, tree, options)
+        store.save(ready)
+        undo(stack, files.unmount, record.name)
+        files.mount(record, tree, options)
+        _LOG.info(
+            "%s: %s is prepared by strategy %s: %s",
+            record.name,
+            record.rootfs,
+            record.strategy,
+            record.reason,
+        )
+        return ready
+
+    def _check_unused(self, record: InstanceRecord) -> None:
+        mine = claims(record)
+        for one, other in combinations(mine, 2):
+            if one.conflicts_with(other):
+                raise RootfsError(
+                    one.path,
+                    f"cannot be used as {one.how} while {other.path} is as "
+                    f"{other.how}, by the same instance",
+                )
+        self.inventory.check_unused(mine, besides=record.name)
+
+    def _check_running(
+        self, record: InstanceRecord, known: InstanceRecord
+    ) -> None:
+        if replace(known, ready=None) != replace(record, ready=None):
+            raise InstanceError(record.name, "is running; stop it first")
+        if not self.inventory.files.is_mounted(record.name):
+            raise InstanceError(
+                record.name,
+                f"is running, but its view {record.view} is not mounted; "
+                "stop it first",
+            )
+        self.inventory.files.check_unreachable(record)
+
+    def _check_replaceable(
+        self, record: InstanceRecord, known: InstanceRecord | None
+    ) -> None:
+        guest = self.inventory.guests.find(record.name)
+        if guest and guest.is_active:
+            raise InstanceError(record.name, "is running; stop it first")
+        if known is None:
+            return
+        if known.uuid != record.uuid:
+            raise InstanceError(
+                record.name,
+                f"the name is taken by the instance {known.uuid}; release "
+                "that one first",
+            )
+        if _own_files(known) != _own_files(record):
+            raise InstanceError(
+                record.name,
+                "it has files of its own, by the strategy "
+                f"{known.strategy} from {known.archive or known.rootfs}, and "
+                "would lose them; release it first",
+            )
+        if known.id_maps is not None and record.id_maps is None:
+            raise InstanceError(
+                record.name,
+                f"it was promised the ID maps {known.id_maps.uid} and "
+                f"{known.id_maps.gid}, and now none are configured; "
+                "configure them or release it first",
+            )
+
+
+def _keep_choice(
+    record: InstanceRecord, known: InstanceRecord | None
+) -> InstanceRecord:
+    """Stay with what ``auto`` was when the instance was first prepared.
+
+    Else a directory that was opened to others meanwhile would be shifted on
+    disk, where there is something to be told.
+    """
+    if known is None or record.strategy not in (
+        strategies.AUTO,
+        known.strategy,
+    ):
+        return record
+    if (known.rootfs, known.id_maps) != (record.rootfs, record.id_maps):
+        return record
+    return replace(record, strategy=known.strategy, reason=known.reason)
+
+
+def _own_files(record: InstanceRecord) -> tuple[str | None, bool]:
+    """What an instance has below the state path besides its record."""
+    return record.archive, record.strategy == strategies.OVERLAY

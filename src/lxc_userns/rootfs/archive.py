@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tar archives as files: what they are compressed by, and how far one is.
+
+See :manpage:`tar(5)` for the format, RFC 1952, the XZ file format and RFC
+8878 for the marks that compressed data begins with.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from lxc_userns.exceptions import RootfsError
+
+#: How much of a file's beginning is looked at, in bytes: a header's size.
+LENGTH = 512
+
+_MAGIC = {
+    b"\x1f\x8b": ("gzip", "--decompress", "--stdout"),
+    b"\xfd7zXZ\0": ("xz", "--decompress", "--stdout"),
+    b"\x28\xb5\x2f\xfd": ("zstd", "--decompress", "--stdout"),
+}
+_CHECKSUM = slice(148, 156)
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """An archive at hand.
+
+    :param path: its path as the caller knows it.
+    :param fd: descriptor of it, which is at its beginning.
+    :param decompressor: the program that unpacks it to a tar archive, by
+        name, and its arguments; none if it is one.
+    """
+
+    path: str
+    fd: int
+    decompressor: tuple[str, ...]
+
+    @property
+    def position(self) -> int:
+        """How many bytes were read by whoever has the descriptor too."""
+        return os.lseek(self.fd, 0, os.SEEK_CUR)
+
+    def rewind(self) -> None:
+        """Begin anew."""
+        os.lseek(self.fd, 0, os.SEEK_SET)
+
+
+def find_decompressor(head: bytes) -> tuple[str, ...] | None:
+    """What unpacks a file to a tar archive.
+
+    :param head: its first :data:`LENGTH` bytes, or all if it has fewer.
+    :returns: a program, by name, and its arguments; none for a tar archive
+        as it is; None if it is nothing of the kind.
+    """
+    for magic, argv in _MAGIC.items():
+        if head.startswith(magic):
+            return argv
+    if _is_skippable_frame(head):
+        return _MAGIC[b"\x28\xb5\x2f\xfd"]
+    return () if _is_header(head) else None
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[Archive]:
+    """Open an archive.
+
+    :raises RootfsError: if it cannot be read, or is none.
+    """
+    name = os.fspath(path)
+    try:
+        # O_NONBLOCK: it may be a pipe, and nobody writes.
+        fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as err:
+        raise RootfsError(name, err.strerror or str(err)) from err
+    try:
+        yield Archive(name, fd, _find_decompressor(fd, name))
+    finally:
+        os.close(fd)
+
+
+def _find_decompressor(fd: int, path: str) -> tuple[str, ...]:
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        found = find_decompressor(os.pread(fd, LENGTH, 0))
+        if found is not None:
+            return found
+    raise RootfsError(
+        path, "is no tar archive, plain or compressed by gzip, xz or zstd"
+    )
+
+
+def _is_skippable_frame(head: bytes) -> bool:
+    # pzstd begins with one.
+    return head[:1] in b"PQRSTUVWXYZ[\\]^_" and head[1:4] == b"\x2a\x4d\x18"
+
+
+def _is_header(head: bytes) -> bool:
+    # The checksum is over the whole header, with blanks for itself. Every
+    # kind of header has it, and not every kind has a magic string.
+    if len(head) < LENGTH:
+        return False
+    try:
+        stated = int(head[_CHECKSUM].strip(b" \0"), 8)
+    except ValueError:
+        return False
+    rest = head[: _CHECKSUM.start] + b" " * 8 + head[_CHECKSUM.stop : LENGTH]
+    # Some have taken bytes for signed numbers.
+    return stated in (sum(rest), sum(b - 256 if b > 127 else b for b in rest))

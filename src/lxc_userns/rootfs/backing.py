@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Root filesystems before a container sees them: directories and images."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from lxc_userns.exceptions import RootfsError
+from lxc_userns.idmap import IdMaps
+from lxc_userns.linux import directory, inroot, mounts, trees
+from lxc_userns.rootfs import idmapped, image, reach
+from lxc_userns.rootfs.image import Image
+
+_KINDS = (stat.S_IFDIR, stat.S_IFREG, stat.S_IFBLK)
+
+#: What libvirt mounts on before the container's own root holds, in the
+#: order it does; a link here would lead it out of the root filesystem.
+MOUNTED_BY_LIBVIRT = (".oldroot", "dev", "proc", "sys")
+
+
+@dataclass(frozen=True, slots=True)
+class Backing:
+    """A root filesystem at hand.
+
+    :param path: absolute path of the directory or image, without links.
+    :param fd: descriptor of the root directory, for the host: owners are as
+        on disk.
+    :param image: the image, None for a directory.
+    :param inode: inode number of a directory. None for an image: that can be
+        written anew and keep its number.
+    """
+
+    path: str
+    fd: int
+    image: Image | None = None
+    inode: int | None = None
+
+    @contextmanager
+    def idmapped(self, id_maps: IdMaps) -> Iterator[int]:
+        """An idmapped view, ``nodev``, mounted nowhere yet.
+
+        :returns: its descriptor; it is gone afterwards unless attached.
+        :raises NotIdmappableError: if the kernel or the filesystem cannot.
+        :raises ReachableError: if users of the host could reach it.
+        """
+        if self.image is None:
+            with idmapped.detached(
+                self.fd, self.path, id_maps, trees.MOUNT_ATTR_NODEV
+            ) as view:
+                reach.check_unreachable(self.fd, self.path)
+                yield view
+            return
+        # Mounted nowhere else, it cannot be reached but through the view.
+        with _mounted(self.image) as view:
+            idmapped.apply(view, self.path, id_maps, self.image.fs_type)
+            yield view
+
+    def attach(self, parent: int, name: str) -> None:
+        """Mount it as it is, ``nodev``, on the directory ``parent/name``."""
+        if self.image is None:
+            mounts.bind(self.fd, parent, name)
+            return
+        with (
+            _mounted(self.image) as view,
+            directory.opened_in(parent, name) as target,
+        ):
+            trees.attach(view, target)
+
+
+@contextmanager
+def opened(path: str, *, readonly: bool = False) -> Iterator[Backing]:
+    """Open a directory, or mount a raw disk image nowhere.
+
+    :param path: absolute path without links.
+    :param readonly: whether an image is mounted read-only, so that others
+        may do so at the same time.
+    :raises RootfsError: if it is neither.
+    """
+    with translated(path), _opened_file(path) as fd:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            yield Backing(path, fd, inode=os.fstat(fd).st_ino)
+            return
+        with (
+            image.opened(fd, path, readonly) as found,
+            _mounted(found) as mount,
+            directory.opened_in(mount, ".") as root,
+        ):
+            yield Backing(path, root, found)
+
+
+@contextmanager
+def _opened_file(path: str) -> Iterator[int]:
+    # To open a device can be to start what it drives.
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+    place = os.open(path, flags)
+    try:
+        if stat.S_IFMT(os.fstat(place).st_mode) not in _KINDS:
+            raise RootfsError(path, "is neither a directory nor a disk image")
+        link = f"/proc/self/fd/{place}"
+        fd = os.open(link, os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(place)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _mounted(found: Image) -> Iterator[int]:
+    mount = found.mount()
+    try:
+        yield mount
+    finally:
+        os.close(mount)
+
+
+def check_layout(tree: Backing) -> None:
+    """Check what libvirt will mount on.
+
+    :raises RootfsError: if it has a link or a file where libvirt needs a
+        directory.
+    """
+    with translated(tree.path):
+        for name in MOUNTED_BY_LIBVIRT:
+            try:
+                mode = os.stat(
+                    name, dir_fd=tree.fd, follow_symlinks=False
+                ).st_mode
+            except FileNotFoundError:
+                continue
+            if not stat.S_ISDIR(mode):
+                raise RootfsError(
+                    f"{tree.path}/{name}", "has to be a directory, or absent"
+                )
+
+
+def check_program(tree: Backing, path: str) -> None:
+    """Check that a root filesystem has a program, before it is shifted.
+
+    :param path: absolute path in the container.
+    :raises RootfsError: if there is no such file.
+    """
+    try:
+        mode = inroot.lookup(tree.fd, path).st_mode
+    except OSError as err:
+        if err.errno == errno.ENOSYS:
+            return
+        raise RootfsError(tree.path, f"has no {path}: {err.strerror}") from err
+    if not (stat.S_ISREG(mode) and mode & 0o111):
+        raise RootfsError(tree.path, f"{path} in it is no program")
+
+
+def add_oldroot(tree: Backing, owner: tuple[int, int]) -> None:
+    """Make the directory in which libvirt keeps the host's tree for a while.
+
+    libvirt would make it too, and leaves it; this way it is in order before
+    anything of the container runs.
+
+    :param owner: the root of the container as it is on disk.
+    """
+    name = MOUNTED_BY_LIBVIRT[0]
+    with translated(f"{tree.path}/{name}"):
+        directory.make_in(tree.fd, name, 0o755)
+        with directory.opened_in(tree.fd, name) as made:
+            status = os.fstat(made)
+            if (status.st_uid, status.st_gid) != owner:
+                os.fchown(made, *owner)
+
+
+@contextmanager
+def translated(path: str) -> Iterator[None]:
+    """Raise an ``OSError`` as :class:`RootfsError` of this path."""
+    try:
+        yield
+    except OSError as err:
+        raise RootfsError(path, err.strerror or str(err)) from err

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Raw disk images: one filesystem in a file or on a block device.
+
+libvirt cannot mount one for a container with ID maps: it would do so inside,
+where the kernel lets nobody mount a disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from lxc_userns.exceptions import RootfsError
+from lxc_userns.linux import loop, superblocks, trees
+from lxc_userns.rootfs import reach, signature
+
+#: Types of filesystem and what they are mounted with. ext2 and ext3 are
+#: mounted as ext4, for only under that name does their driver support
+#: idmapped mounts. An image can ask in its superblock that an error in it be
+#: the host's end (ext4(5), errors). Copies of one image have the same UUID
+#: (xfs(5)).
+_OPTIONS: Mapping[str, Mapping[str, str | None]] = {
+    "ext4": {"errors": "remount-ro"},
+    "xfs": {"nouuid": None},
+    "btrfs": {},
+    "squashfs": {},
+    "erofs": {},
+}
+_NEVER_WRITTEN = ("squashfs", "erofs")
+_SHOWN = "ext2, ext3, " + ", ".join(_OPTIONS)
+_REASONS = {
+    errno.ENODEV: "this kernel has no driver for it",
+    errno.EROFS: "it was not unmounted in order, and read-only its log "
+    "cannot be replayed; mount it for writing once",
+    errno.EEXIST: "another filesystem with the same UUID is mounted; give "
+    "this one another",
+    errno.EBUSY: "the device is in use",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A filesystem that can be mounted while this is open.
+
+    :param path: the image as the caller knows it.
+    :param fs_type: type of the filesystem, ``ext4`` for ext2 and ext3 too.
+    :param device: path of the block device.
+    :param readonly: whether nothing is written to it.
+    """
+
+    path: str
+    fs_type: str
+    device: str
+    readonly: bool
+
+    def mount(self) -> int:
+        """Mount it, ``nodev``, on no directory.
+
+        :returns: an ``O_PATH`` descriptor of the root; closing it unmounts
+            it, unless it was attached.
+        :raises RootfsError: if the kernel refuses.
+        """
+        options = {"source": self.device, **_OPTIONS[self.fs_type]}
+        attributes = trees.MOUNT_ATTR_NODEV
+        if self.readonly:
+            options["ro"] = None
+            attributes |= trees.MOUNT_ATTR_RDONLY
+        try:
+            return superblocks.mount(self.fs_type, options, attributes)
+        except OSError as err:
+            why = _REASONS.get(err.errno or 0, err.strerror)
+            reason = f"its {self.fs_type} cannot be mounted: {why}"
+            raise RootfsError(self.path, reason) from err
+
+
+@contextmanager
+def opened(fd: int, path: str, readonly: bool) -> Iterator[Image]:
+    """Open an image, so that it can be mounted.
+
+    What was mounted and attached by the end goes on to work; the device is
+    freed with it.
+
+    :param fd: descriptor of the file or block device, read-only.
+    :param path: the same as the caller knows it.
+    :param readonly: whether nothing is to be written to it. An image that is
+        written to is for one user alone.
+    :raises ReachableError: if it is a block device that is mounted where
+        users of the host can reach it.
+    :raises RootfsError: if it is not an image of one filesystem, or is in
+        use.
+    """
+    fs_type = _find_type(fd, path)
+    readonly = readonly or fs_type in _NEVER_WRITTEN
+    if stat.S_ISBLK(os.fstat(fd).st_mode):
+        _check_device(path)
+        reach.check_device_unreachable(fd, path)
+        yield Image(path, fs_type, path, readonly)
+        return
+    with (
+        _reopened(fd, readonly) as file,
+        _attached(file, path, readonly) as device,
+    ):
+        yield Image(path, fs_type, device, readonly)
+
+
+def _check_device(path: str) -> None:
+    # The kernel takes it by path, which is nobody else's to change there.
+    if not path.startswith("/dev/"):
+        raise RootfsError(
+            path, "is a block device; give it by its path below /dev"
+        )
+
+
+@contextmanager
+def _reopened(fd: int, readonly: bool) -> Iterator[int]:
+    """The same file, whatever has become of the path."""
+    mode = os.O_RDONLY if readonly else os.O_RDWR
+    file = os.open(f"/proc/self/fd/{fd}", mode | os.O_CLOEXEC)
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+@contextmanager
+def _attached(file: int, path: str, readonly: bool) -> Iterator[str]:
+    with ExitStack() as stack:
+        try:
+            device = stack.enter_context(
+                loop.attached(file, path, readonly=readonly)
+            )
+        except BlockingIOError as err:
+            raise RootfsError(
+                path,
+                "is in use already, and an image that is written to is for "
+                "one alone; unmount it there, or share it by the strategy "
+                "overlay",
+            ) from err
+        yield device
+
+
+def _find_type(fd: int, path: str) -> str:
+    """The type of the filesystem in an image."""
+    found = signature.read(os.pread(fd, signature.LENGTH, 0))
+    if len(found.filesystems) > 1:
+        kinds = " and ".join(found.filesystems)
+        raise RootfsError(
+            path,
+            f"has signatures of {kinds}; remove those that are left over, "
+            "see wipefs(8)",
+        )
+    if found.filesystems:
+        return found.filesystems[0]
+    if found.is_partitioned:
+        raise RootfsError(
+            path,
+            "has a partition table; give an image of the one partition that "
+            "is the root filesystem",
+        )
+    but = f", but {found.other}" if found.other else ""
+    raise RootfsError(
+        path, f"is neither a directory nor a raw image of {_SHOWN}{but}"
+    )

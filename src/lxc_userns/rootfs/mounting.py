@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Views mounted where the caller says, for use without libvirt."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lxc_userns.exceptions import RootfsError
+from lxc_userns.idmap import IdMaps
+from lxc_userns.linux import directory, mounts, trees
+from lxc_userns.rootfs import backing, overlay
+from lxc_userns.rootfs.backing import Backing
+from lxc_userns.rootfs.shifting import read_state
+
+Path = str | os.PathLike[str]
+
+
+def mount_idmapped(source: Path, target: Path, id_maps: IdMaps) -> None:
+    """Mount a view of a tree with its owners shifted by the kernel.
+
+    Nothing changes on disk. Device nodes in the view cannot be opened.
+
+    :param source: the tree, a directory, or a raw disk image with one
+        filesystem; its owners are guest IDs. Only root may be able to reach
+        a directory.
+    :param target: the directory to mount on, no link and no mount point yet.
+    :param id_maps: the ID maps of those who will use the view.
+    :raises NotIdmappableError: if the kernel or the filesystem cannot.
+    :raises ReachableError: if users of the host could reach the tree.
+    :raises RootfsError: if anything else is in the way; nothing is mounted
+        then.
+    """
+    with (
+        _opened(source, readonly=False) as tree,
+        tree.idmapped(id_maps) as view,
+    ):
+        _attach(view, target)
+
+
+def mount_overlay(
+    lower: Path, state_dir: Path, target: Path, id_maps: IdMaps
+) -> None:
+    """Mount a view of an image with what is changed in it kept apart.
+
+    The image is never written to, so that many can share it. Device nodes in
+    the view cannot be opened.
+
+    :param lower: the image, as the source of :func:`mount_idmapped`.
+    :param state_dir: a directory of root's, of mode 0700, for what is
+        changed; made if missing. It is for this image, these ID maps and one
+        mount at a time.
+    :param target: the directory to mount on, no link and no mount point yet.
+    :param id_maps: the ID maps of those who will use the view.
+    :raises NotIdmappableError: if the kernel or a filesystem cannot.
+    :raises ReachableError: if users of the host could reach the image.
+    :raises RootfsError: if anything else is in the way; nothing is mounted
+        then.
+    """
+    state_path = os.path.abspath(state_dir)
+    with (
+        _opened(lower, readonly=True) as tree,
+        tree.idmapped(id_maps) as below,
+        backing.translated(state_path),
+        directory.owned(state_path, 0o700) as state,
+        overlay.detached(below, tree.path, state, id_maps) as view,
+    ):
+        _attach(view, target)
+
+
+def unmount(target: Path) -> None:
+    """Unmount the topmost view of a directory.
+
+    :param target: where it is mounted, no link.
+    :raises RootfsError: if no view is mounted there, or it is in use.
+    """
+    path = _place(target)
+    parent, name = os.path.split(path)
+    with backing.translated(path), directory.opened(parent) as fd:
+        if not name or not mounts.is_mount_point(fd, name):
+            raise RootfsError(path, "nothing is mounted there")
+        with directory.opened_in(fd, name) as point:
+            _check_view(point, path)
+        try:
+            mounts.unmount(fd, name)
+        except OSError as err:
+            raise RootfsError(path, _why_busy(path, err)) from err
+
+
+@contextmanager
+def _opened(path: Path, *, readonly: bool) -> Iterator[Backing]:
+    name = os.fspath(path)
+    with backing.translated(name):
+        os.stat(name)  # To realpath(), "" is the working directory.
+        found = os.path.realpath(name, strict=True)
+    with backing.opened(found, readonly=readonly) as tree:
+        if read_state(found, fd=tree.fd) is not None:
+            raise RootfsError(
+                found,
+                "is shifted on disk, and would be shifted twice; unshift it "
+                "first",
+            )
+        yield tree
+
+
+def _attach(view: int, target: Path) -> None:
+    path = _place(target)
+    with backing.translated(path), directory.opened(path) as point:
+        found = mounts.find_mount(point)
+        if found and found.point == path:
+            raise RootfsError(
+                path, "something is mounted there already; unmount it first"
+            )
+        trees.attach(view, point)
+
+
+def _place(target: Path) -> str:
+    """The absolute path of a mount point, which is no link itself."""
+    name = os.fspath(target)
+    with backing.translated(name):
+        if os.path.islink(name.rstrip("/")):
+            raise RootfsError(
+                name, "is a symbolic link; give the directory it leads to"
+            )
+        os.stat(name)
+        return os.path.realpath(name, strict=True)
+
+
+def _check_view(point: int, path: str) -> None:
+    found = mounts.find_mount(point)
+    if found is None or not (
+        "idmapped" in found.options or found.source == overlay.SOURCE
+    ):
+        raise RootfsError(
+            path, "what is mounted there is no view; see umount(8)"
+        )
+
+
+def _why_busy(path: str, err: OSError) -> str:
+    if err.errno != errno.EBUSY:
+        return err.strerror or str(err)
+    below = mounts.points_below(path)
+    if below:
+        return f"is busy: unmount {', '.join(below)} first"
+    return "is busy: a process works in it"

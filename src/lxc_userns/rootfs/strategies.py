@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Strategies: how the files of an image come to belong to mapped IDs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from lxc_userns import rootfs
+from lxc_userns.exceptions import (
+    ConfigError,
+    NotIdmappableError,
+    ReachableError,
+    RootfsError,
+    UnmappedIdsError,
+)
+from lxc_userns.idmap import IdMaps
+from lxc_userns.linux import directory, trees
+from lxc_userns.rootfs import overlay
+from lxc_userns.rootfs.backing import (
+    Backing,
+    add_oldroot,
+    check_layout,
+    translated,
+)
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ShiftOptions:
+    """How to do what has to be done on disk; see :func:`rootfs.shift`."""
+
+    unmapped: str = "keep"
+    recheck: bool = False
+    workers: int | None = None
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a view is to be.
+
+    :param parent: descriptor of the directory that holds the mount point.
+    :param name: name of the mount point, a directory.
+    :param state: directory of the instance for what it changes, an absolute
+        path; made by the strategy that needs it.
+    """
+
+    parent: int
+    name: str
+    state: str
+
+
+class Strategy(Protocol):
+    """How files of a root filesystem come to belong to the mapped IDs.
+
+    ID maps are None for a container in the host's user namespace.
+    """
+
+    def make_ready(
+        self, tree: Backing, id_maps: IdMaps | None, options: ShiftOptions
+    ) -> None:
+        """Do on disk what has to be done once; cheap if it is done."""
+
+    def mount(
+        self, tree: Backing, id_maps: IdMaps | None, place: Place
+    ) -> None:
+        """Mount the view of a tree; ``nodev``."""
+
+
+class Plain:
+    """The tree as it is, for a container without ID maps."""
+
+    def make_ready(
+        self, tree: Backing, id_maps: IdMaps | None, options: ShiftOptions
+    ) -> None:
+        """Refuse a tree that is shifted: its root would be nobody's."""
+        if _is_shifted(tree):
+            raise RootfsError(
+                tree.path,
+                "is shifted, and no ID maps are configured; configure them "
+                "or unshift it first",
+            )
+        add_oldroot(tree, (0, 0))
+
+    def mount(
+        self, tree: Backing, id_maps: IdMaps | None, place: Place
+    ) -> None:
+        """Bind it."""
+        tree.attach(place.parent, place.name)
+
+
+class Chown(Plain):
+    """Owners shifted on disk; works on every Unix filesystem."""
+
+    def make_ready(
+        self, tree: Backing, id_maps: IdMaps | None, options: ShiftOptions
+    ) -> None:
+        """Shift it."""
+        maps = _needed(id_maps)
+        rootfs.shift(
+            tree.path,
+            maps,
+            fd=tree.fd,
+            unmapped=options.unmapped,
+            recheck=options.recheck,
+            workers=options.workers,
+            progress=options.progress,
+        )
+        uid, gid = maps.shift_uid(0), maps.shift_gid(0)
+        if uid is not None and gid is not None:
+            add_oldroot(tree, (uid, gid))
+
+
+class Idmapped:
+    """Owners shifted by the kernel, as it shows them."""
+
+    def make_ready(
+        self, tree: Backing, id_maps: IdMaps | None, options: ShiftOptions
+    ) -> None:
+        """Refuse a tree that is shifted: it would be shifted twice."""
+        _check_guest_owned(tree, _needed(id_maps), options)
+        add_oldroot(tree, (0, 0))
+
+    def mount(
+        self, tree: Backing, id_maps: IdMaps | None, place: Place
+    ) -> None:
+        """Mount it idmapped."""
+        with tree.idmapped(_needed(id_maps)) as view:
+            _attach(view, place)
+
+
+class Overlay:
+    """As :class:`Idmapped`, and what changes goes to a private layer."""
+
+    def make_ready(
+        self, tree: Backing, id_maps: IdMaps | None, options: ShiftOptions
+    ) -> None:
+        """Refuse a tree that is shifted: it would be shifted twice."""
+        _check_guest_owned(tree, _needed(id_maps), options)
+
+    def mount(
+        self, tree: Backing, id_maps: IdMaps | None, place: Place
+    ) -> None:
+        """Mount an overlay on it."""
+        maps = _needed(id_maps)
+        with (
+            translated(place.state),
+            directory.owned(place.state, 0o700) as state,
+            tree.idmapped(maps) as lower,
+            overlay.detached(lower, tree.path, state, maps) as view,
+            directory.opened_in(view, ".") as root,
+        ):
+            # What the container has changed counts as much as the image.
+            check_layout(Backing(tree.path, root))
+            _attach(view, place)
+
+
+AUTO, IDMAPPED, OVERLAY, CHOWN = "auto", "idmapped", "overlay", "chown"
+#: What a container without ID maps has.
+PLAIN = "plain"
+#: Strategies by name.
+STRATEGIES: Mapping[str, Strategy] = {
+    IDMAPPED: Idmapped(),
+    OVERLAY: Overlay(),
+    CHOWN: Chown(),
+    PLAIN: Plain(),
+}
+#: Names that can be asked for.
+NAMES = (AUTO, IDMAPPED, OVERLAY, CHOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The strategy for a root filesystem.
+
+    :param strategy: its name in :data:`STRATEGIES`.
+    :param reason: why that one.
+    """
+
+    strategy: str
+    reason: str
+
+
+def check_name(name: str) -> str:
+    """The same name, if a strategy of it can be asked for.
+
+    :raises ConfigError: if there is none.
+    """
+    if name not in NAMES:
+        raise ConfigError(
+            "[lxc_userns] rootfs_strategy",
+            name,
+            f"expected {', '.join(NAMES)}",
+        )
+    return name
+
+
+def choose(name: str, tree: Backing, id_maps: IdMaps | None) -> Choice:
+    """Choose a strategy by trying it on the root filesystem itself.
+
+    ``auto`` is ``idmapped`` where the kernel and the filesystem can and no
+    user of the host can reach the tree, else ``chown``. It is never
+    ``overlay``, which is for images that are to be shared.
+
+    :param name: value of ``[lxc_userns] rootfs_strategy``.
+    """
+    if id_maps is None:
+        return Choice(PLAIN, "no ID maps are configured")
+    if name != AUTO:
+        return Choice(name, "it was asked for")
+    if _is_shifted(tree):
+        return Choice(CHOWN, "the root filesystem is shifted on disk")
+    try:
+        with tree.idmapped(id_maps):
+            return Choice(IDMAPPED, "an idmapped mount of it can be made")
+    except (NotIdmappableError, ReachableError) as err:
+        return Choice(CHOWN, err.reason)
+
+
+def _check_guest_owned(
+    tree: Backing, id_maps: IdMaps, options: ShiftOptions
+) -> None:
+    if _is_shifted(tree):
+        raise RootfsError(
+            tree.path,
+            "is shifted on disk, and would be shifted twice; unshift it "
+            "first, or take the strategy chown",
+        )
+    if options.unmapped == "error" and options.recheck:
+        report = rootfs.shift(
+            tree.path,
+            id_maps,
+            fd=tree.fd,
+            dry_run=True,
+            workers=options.workers,
+            progress=options.progress,
+        )
+        if report.unmapped:
+            raise UnmappedIdsError(tree.path, report.uids, report.gids)
+
+
+def _is_shifted(tree: Backing) -> bool:
+    return rootfs.read_state(tree.path, fd=tree.fd) is not None
+
+
+def _needed(id_maps: IdMaps | None) -> IdMaps:
+    if id_maps is None:
+        raise ValueError("this strategy needs ID maps")
+    return id_maps
+
+
+def _attach(view: int, place: Place) -> None:
+    with (
+        translated(f"/proc/self/fd/{place.parent}/{place.name}"),
+        directory.opened_in(place.parent, place.name) as target,
+    ):
+        trees.attach(view, target)

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Root filesystems out of tar archives, with owners shifted or as they are.
+
+GNU tar does it, in a user namespace and confined to the new tree. For a
+shifted tree that namespace has the container's ID maps, and the kernel writes
+shifted owners, ACLs and capabilities. For one that is not, tar works through
+an idmapped mount that takes its owners back to what they are in the archive.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from lxc_userns.exceptions import RootfsError, UnmappedIdsError
+from lxc_userns.idmap import IdMap, IdMapEntry, IdMaps
+from lxc_userns.linux import trees
+from lxc_userns.rootfs import archive as archives
+from lxc_userns.rootfs import (
+    channel,
+    crew,
+    extraction,
+    holder,
+    idmapped,
+    reach,
+)
+from lxc_userns.rootfs.archive import Archive
+from lxc_userns.rootfs.extraction import Extracted, Place, Progress
+from lxc_userns.rootfs.holder import Holder
+from lxc_userns.rootfs.state import State
+from lxc_userns.rootfs.translation import Translation
+from lxc_userns.rootfs.tree import Tree, open_tree
+
+Path = str | os.PathLike[str]
+
+# Host IDs that no user or service has, for as long as tar runs: on disk, and
+# so in the idmapped mount, they are 0 and up again.
+_UPPER_HALF = IdMap((IdMapEntry(0, 2**31, 2**31 - 1),))
+_THROWAWAY = IdMaps(_UPPER_HALF, _UPPER_HALF)
+_ATTRIBUTES = (
+    trees.MOUNT_ATTR_NOSUID | trees.MOUNT_ATTR_NODEV | trees.MOUNT_ATTR_NOEXEC
+)
+
+
+@dataclass(frozen=True, slots=True)
+class UnpackReport:
+    """What was unpacked.
+
+    :param inodes: inodes of the new tree, hard links counted once.
+    :param skipped: device nodes of the archive, which were left out: a
+        container may not make any, and libvirt makes those of ``/dev``.
+    """
+
+    inodes: int
+    skipped: int
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is a tar archive in a form that can be unpacked.
+
+    Of a compressed one only that is known: not what is in it.
+    """
+    try:
+        with archives.opened(path):
+            return True
+    except RootfsError:
+        return False
+
+
+def unpack(
+    archive: Path,
+    path: Path,
+    id_maps: IdMaps | None,
+    *,
+    shifted: bool = True,
+    progress: Progress | None = None,
+) -> UnpackReport:
+    """Unpack a tar archive to a new directory.
+
+    Whatever is in the archive, nothing outside of the directory changes, and
+    the directory is there only once all of the archive is in it. Owners are
+    the numbers in the archive, not its names.
+
+    :param archive: a file, plain or compressed by gzip, xz or zstd.
+    :param path: the directory; it is not there yet, or empty.
+    :param id_maps: the ID maps to shift for; of no account unless shifted.
+    :param shifted: whether owners become host IDs, as :func:`shift` makes
+        them. If not they are on disk as in the archive, for a view; then only
+        root may be able to reach the directory.
+    :param progress: called with the bytes of the archive read so far, some
+        ten times a second.
+    :raises UnmappedIdsError: if the maps do not cover an owner.
+    :raises NotIdmappableError: if it is not to be shifted, and the filesystem
+        cannot be idmapped.
+    :raises ReachableError: if it is not to be shifted, and users of the host
+        could reach it.
+    :raises PrerequisiteError: if tar or what decompresses is missing.
+    :raises RootfsError: if anything else is in the way.
+    """
+    if shifted and id_maps is None:
+        raise ValueError("to shift, ID maps are needed")
+    maps = id_maps if shifted else None
+    with archives.opened(archive) as source, holder.opened(path) as place:
+        if maps is None:
+            reach.check_unreachable(place.fd, place.path)
+        extracted, inodes = _fill(source, place, maps, progress)
+        place.release()
+    return UnpackReport(inodes, extracted.devices)
+
+
+def _fill(
+    source: Archive,
+    place: Holder,
+    maps: IdMaps | None,
+    progress: Progress | None,
+) -> tuple[Extracted, int]:
+    """Make the tree.
+
+    :param maps: the ID maps if it is to be shifted, else None.
+    :returns: what tar did, and the number of inodes.
+    """
+    text_acls = False
+    while True:
+        with place.fresh_tree(_root_of(maps)) as fd:
+            if maps is not None:
+                # Now rather than after a long time, for the filesystem may
+                # not keep it.
+                _remember(fd, place.path, State(maps))
+            found = _extract(
+                source,
+                place,
+                fd,
+                maps,
+                text_acls=text_acls,
+                progress=progress,
+            )
+            if not found.has_lost_acls:
+                return found, _finish(fd, place.path, maps)
+        text_acls = True
+
+
+def _root_of(maps: IdMaps | None) -> tuple[int, int]:
+    """The owner on disk of what belongs to the container's root."""
+    if maps is None:
+        return 0, 0
+    uid, gid = maps.shift_uid(0), maps.shift_gid(0)
+    if uid is None or gid is None:
+        raise ValueError("guest ID 0 is not mapped")
+    return uid, gid
+
+
+def _extract(
+    source: Archive,
+    place: Holder,
+    fd: int,
+    maps: IdMaps | None,
+    *,
+    text_acls: bool,
+    progress: Progress | None,
+) -> Extracted:
+    with (
+        _view(fd, place.path, maps) as view,
+        idmapped.user_namespace(maps or _THROWAWAY) as namespace,
+    ):
+        found = extraction.extract(
+            source,
+            Place(view, namespace, place.fd),
+            text_acls=text_acls,
+            progress=progress,
+        )
+    if found.owners:
+        raise _explain(found.owners, source.path, maps)
+    return found
+
+
+@contextmanager
+def _view(fd: int, path: str, maps: IdMaps | None) -> Iterator[int]:
+    """The new tree, on a mount that hangs nowhere."""
+    if maps is None:
+        with idmapped.detached(fd, path, _THROWAWAY, _ATTRIBUTES) as view:
+            yield view
+        return
+    with idmapped.cloned(fd, path, _ATTRIBUTES) as view:
+        yield view
+
+
+def _explain(
+    owners: Iterable[tuple[int, int]], path: str, maps: IdMaps | None
+) -> RootfsError:
+    """Why some owners could not be given."""
+    covering = maps or _THROWAWAY
+    uids = {uid for uid, _ in owners if covering.shift_uid(uid) is None}
+    gids = {gid for _, gid in owners if covering.shift_gid(gid) is None}
+    if maps is None:
+        listed = ", ".join(map(str, sorted(uids | gids)))
+        return RootfsError(
+            path, f"owners above {2**31 - 2} cannot be unpacked: {listed}"
+        )
+    return UnmappedIdsError(path, sorted(uids), sorted(gids))
+
+
+def _remember(fd: int, path: str, state: State) -> None:
+    with open_tree(path, shared=False, fd=fd) as tree:
+        tree.write_state(state)
+
+
+def _finish(fd: int, path: str, maps: IdMaps | None) -> int:
+    """Look at all that was unpacked, and remember that it is shifted.
+
+    :returns: the number of inodes.
+    """
+    with open_tree(path, shared=False, fd=fd) as tree:
+        walked = crew.walk(_look(tree, maps), path)
+        inodes = walked.inodes + 1
+        if maps is not None:
+            if walked.shifted:
+                reason = f"{walked.shifted} inodes have not arrived shifted"
+                raise RootfsError(path, reason)
+            status = os.fstat(tree.fd)
+            owner = status.st_uid, status.st_gid
+            tree.write_state(State(maps, inodes=inodes, owner=owner))
+    return inodes
+
+
+def _look(tree: Tree, maps: IdMaps | None) -> crew.Task:
+    """A walk that finds what is not as it is in a finished tree."""
+    return crew.Task(
+        root=tree.fd,
+        step=Translation(maps, maps).direct(),
+        acts=False,
+        left={},
+        workers=min(len(os.sched_getaffinity(0)), channel.MOST_WORKERS),
+    )

@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Volumes: files of the host, opened once and mounted for a container.
+
+The path of a source is followed once. Whatever becomes of it then, what is
+looked at and mounted is what it led to.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+
+from lxc_userns import rootfs
+from lxc_userns.exceptions import ReachableError, RootfsError
+from lxc_userns.idmap import IdMaps
+from lxc_userns.linux import mounts, trees
+from lxc_userns.rootfs import idmapped, reach, targets
+from lxc_userns.rootfs.backing import translated
+from lxc_userns.rootfs.strategies import ShiftOptions
+from lxc_userns.rootfs.tree import printable
+from lxc_userns.volume import Volume
+
+_KINDS = (stat.S_IFDIR, stat.S_IFREG, stat.S_IFSOCK)
+#: Filesystems whose files are the kernel's own state.
+_KERNEL_STATE = frozenset(
+    {
+        "autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs",
+        "debugfs", "devpts", "efivarfs", "fusectl", "mqueue", "nsfs", "proc",
+        "pstore", "resctrl", "rpc_pipefs", "securityfs", "selinuxfs",
+        "smackfs", "sysfs", "tracefs",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The source of a volume, open.
+
+    :param volume: the volume.
+    :param fd: ``O_PATH`` descriptor of the source.
+    :param path: where it is, an absolute path without links.
+    :param origin: the mount that it is on.
+    """
+
+    volume: Volume
+    fd: int
+    path: str
+    origin: mounts.Mount
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it has to be mounted on a directory, else on a file."""
+        return self._kind == stat.S_IFDIR
+
+    @property
+    def _kind(self) -> int:
+        return stat.S_IFMT(os.fstat(self.fd).st_mode)
+
+    @property
+    def _shown(self) -> str:
+        return printable(self.path)
+
+    def mount(
+        self,
+        id_maps: IdMaps | None,
+        parent: int,
+        name: str,
+        options: ShiftOptions | None = None,
+    ) -> None:
+        """Mount it for a container.
+
+        What is mounted in it is left out, now and later. What its own mount
+        forbids stays forbidden.
+
+        :param id_maps: those of the container; None if it has none, and sees
+            all owners as they are.
+        :param parent: descriptor of the directory that holds the mount point.
+        :param name: name of the mount point, a directory for a directory,
+            else a file.
+        :param options: how to shift it, if that is to be done.
+        :raises NotIdmappableError: if the kernel or its filesystem cannot do
+            what is asked for.
+        :raises ReachableError: if users of the host could get at what the
+            container makes in it.
+        :raises RootfsError: if anything else is in the way; nothing is
+            mounted then.
+        """
+        with translated(self._shown), ExitStack() as stack:
+            view = stack.enter_context(self._view(id_maps, options))
+            flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+            target = os.open(name, flags, dir_fd=parent)
+            stack.callback(os.close, target)
+            trees.attach(view, target)
+
+    def _view(
+        self, id_maps: IdMaps | None, options: ShiftOptions | None
+    ) -> AbstractContextManager[int]:
+        if id_maps is None or self.volume.owners == "none":
+            return self._as_it_is()
+        if self.volume.owners == "chown":
+            self._shift(id_maps, options or ShiftOptions())
+            return self._as_it_is()
+        return self._idmapped(id_maps)
+
+    def _as_it_is(self) -> AbstractContextManager[int]:
+        return idmapped.cloned(
+            self.fd, self._shown, self._attributes, _newer_kernel
+        )
+
+    @contextmanager
+    def _idmapped(self, id_maps: IdMaps) -> Iterator[int]:
+        with idmapped.detached(
+            self.fd,
+            self._shown,
+            id_maps,
+            self._attributes,
+            self._another_option,
+        ) as view:
+            self._check_guest_owned()
+            self.check_harmless()
+            yield view
+
+    def _shift(self, id_maps: IdMaps, options: ShiftOptions) -> None:
+        rootfs.shift(
+            self._shown,
+            id_maps,
+            fd=self.fd,
+            unmapped=options.unmapped,
+            recheck=options.recheck,
+            workers=options.workers,
+            progress=options.progress,
+        )
+
+    @property
+    def _attributes(self) -> int:
+        attributes = 0
+        if self.volume.nosuid:
+            attributes |= trees.MOUNT_ATTR_NOSUID
+        if self.volume.nodev:
+            attributes |= trees.MOUNT_ATTR_NODEV
+        # A socket can be connected to all the same, but nobody changes whom
+        # its permissions let in.
+        if self.volume.readonly or self._kind == stat.S_IFSOCK:
+            attributes |= trees.MOUNT_ATTR_RDONLY
+        return attributes
+
+    def _check_guest_owned(self) -> None:
+        """Refuse what is shifted on disk: it would be shifted twice."""
+        if (
+            self.is_directory
+            and rootfs.read_state(self._shown, fd=self.fd) is not None
+        ):
+            raise RootfsError(
+                self._shown,
+                "is shifted on disk, and would be shifted twice; unshift it "
+                "first, or give the volume the option chown",
+            )
+
+    def check_harmless(self) -> None:
+        """Refuse to let others have what the container's root makes of it.
+
+        The owners of what is idmapped are not shifted on disk: a set-user-ID
+        program that is made there is set-user-ID root to the host
+        (CVE-2025-64507).
+
+        :raises ReachableError: if users of the host could get at it.
+        """
+        if self.volume.owners != "idmap":
+            return
+        if self._attributes & trees.MOUNT_ATTR_RDONLY:
+            return
+        # A copy of a mount stays read-only whatever becomes of that.
+        if "ro" in self.origin.options:
+            return
+        try:
+            reach.check_unreachable(self.fd, self._shown)
+        except ReachableError as err:
+            raise ReachableError(
+                self._shown,
+                f"{err.reason}, or mount it nosuid on the host, or give the "
+                "volume the option ro or none",
+            ) from err
+
+    def _another_option(self, fs_type: str | None) -> str:
+        options = "none or chown" if self.is_directory else "none"
+        return idmapped.WAYS_OUT.get(
+            fs_type or "", f"give the volume the option {options}"
+        )
+
+
+@contextmanager
+def opened(volume: Volume) -> Iterator[Source]:
+    """Open the source of a volume, and check that it can be one.
+
+    :raises RootfsError: if it is not there, or nothing to be mounted.
+    """
+    with ExitStack() as stack:
+        with translated(volume.source):
+            # This opens no device and waits for no pipe.
+            fd = os.open(volume.source, os.O_PATH | os.O_CLOEXEC)
+            stack.callback(os.close, fd)
+            source = _identify(volume, fd)
+        yield source
+
+
+def check_targets(root: int, sources: Sequence[Source]) -> None:
+    """Check where libvirt would mount volumes in a root filesystem.
+
+    :param root: descriptor of the root directory as the container will see
+        it: of the view, as what an overlay has changed counts too.
+    :param sources: the volumes; a domain has them with parents first.
+    :raises RootfsError: if a link leads a target out of the root filesystem,
+        libvirt could not mount there, or one volume would hide another.
+    """
+    covers: dict[targets.Names, int] = {}
+    for source in sorted(sources, key=_depth):
+        target = source.volume.target
+        with translated(target):
+            place = targets.follow(root, target, covers)
+        _check_place(source, place)
+        for names in covers:
+            if names[: len(place.names)] == place.names:
+                raise RootfsError(
+                    target,
+                    f"would hide the volume on /{'/'.join(names)}; give "
+                    "each a place of its own",
+                )
+        covers[place.names] = source.fd
+
+
+def _depth(source: Source) -> int:
+    return source.volume.target.count("/")
+
+
+def _check_place(source: Source, place: targets.Place) -> None:
+    target = source.volume.target
+    if place.is_missing and not source.is_directory:
+        raise RootfsError(
+            target,
+            "its directory is not in the root filesystem, and libvirt makes "
+            "none for a file; make it there",
+        )
+    if place.mode is None:
+        return
+    if stat.S_ISDIR(place.mode) != source.is_directory:
+        kinds = ("a directory", "no directory")
+        there, given = kinds if source.is_directory is False else kinds[::-1]
+        raise RootfsError(
+            target,
+            f"is {there} in the root filesystem, and {source._shown} is "
+            f"{given}",
+        )
+
+
+def _identify(volume: Volume, fd: int) -> Source:
+    kind = stat.S_IFMT(os.fstat(fd).st_mode)
+    if kind not in _KINDS:
+        raise RootfsError(
+            volume.source,
+            "is neither a directory nor a regular file nor a socket",
+        )
+    if kind != stat.S_IFDIR and volume.owners == "chown":
+        raise RootfsError(
+            volume.source,
+            "is no directory, and only those are shifted on disk; give the "
+            "directory that it is in, or the option idmap",
+        )
+    origin = mounts.find_mount(fd)
+    if origin is None:
+        raise RootfsError(
+            volume.source, "is on no filesystem that is mounted here"
+        )
+    if origin.fs_type in _KERNEL_STATE:
+        raise RootfsError(
+            volume.source,
+            f"is on {origin.fs_type}, which shows the kernel's state and "
+            "holds no data",
+        )
+    return Source(volume, fd, os.readlink(f"/proc/self/fd/{fd}"), origin)
+
+
+def _newer_kernel(_: str | None) -> str:
+    return "volumes need that"
