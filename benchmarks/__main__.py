@@ -1,27 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure; print tables, and write all numbers to a file if asked."""
+"""Measure; print tables, and write them down if asked."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-import platform
-import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measure, report
+from benchmarks import document, machine, plot, race, scratch
+from benchmarks.child import id_map_text
 from benchmarks.contenders import CONTENDERS, Contender
+from benchmarks.debian import alternatives, image, sharing, starting, unpacking
+from benchmarks.measure import clock_command, take_turns
+from benchmarks.scratch import Scratch
 from benchmarks.trees import Tree
+from tests.functional.capabilities import in_private_libvirtd
 
-_COMMAND_ROUNDS = 5
+#: A section of the numbers: its name, and what was found, in plain types.
+Section = tuple[str, Any]
+
+_COPIES, _JOURNEYS = 3, 3
 
 
 def main() -> int:
@@ -31,12 +35,16 @@ def main() -> int:
         print("benchmarks: changing owners needs root", file=sys.stderr)
         return 1
     found: dict[str, Any] = {}
-    with _scratch(arguments.filesystem) as directory:
-        found["machine"] = _describe_machine(directory)
-        print(", ".join(found["machine"].values()))
-        found |= _run(directory, arguments.inodes, arguments.rounds)
+    with scratch.made(arguments.filesystem) as place:
+        for name, section in _measure(place, arguments):
+            found[name] = section
+            _show(name, section)
+        _say("cleaning up")
+    _say("")
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+    if arguments.doc:
+        document.write(found, arguments.doc)
     return 0
 
 
@@ -48,73 +56,82 @@ def _parse() -> argparse.Namespace:
         "--inodes",
         type=int,
         default=100_000,
-        help="size of the tree that is shifted by all (default: %(default)s)",
+        help="size of a tree that is made ready by all; so are some of a "
+        "hundredth, a tenth and three times that (default: %(default)s)",
     )
     parser.add_argument(
         "--rounds",
         type=int,
         default=5,
-        help="how often each of them shifts it (default: %(default)s)",
+        help="how often each of them has a turn, on the largest tree three "
+        "fifths of that (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--views",
+        type=int,
+        default=100,
+        help="how many overlays share an image (default: %(default)s)",
     )
     parser.add_argument(
         "--filesystem",
         type=Path,
         default=Path("/var/tmp"),  # noqa: S108 - a directory is made in it
         metavar="DIR",
-        help="directory in which the tree is made (default: %(default)s)",
+        help="directory in which all is made (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--only",
+        choices=_GROUPS,
+        nargs="+",
+        default=_GROUPS,
+        metavar="GROUP",
+        help="what is measured, of %(choices)s (default: all)",
     )
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="where to write all numbers"
     )
-    return parser.parse_args()
+    parser.add_argument(
+        "--doc",
+        type=Path,
+        metavar="DIR",
+        help="where to write the pages and the plot of the documentation",
+    )
+    arguments = parser.parse_args()
+    if arguments.doc and not plot.is_installed():
+        parser.error("--doc draws with matplotlib, which is not installed")
+    return arguments
 
 
-@contextmanager
-def _scratch(parent: Path) -> Iterator[Path]:
-    directory = Path(tempfile.mkdtemp(prefix="lxc-userns-bench-", dir=parent))
-    try:
-        yield directory
-    finally:
-        _say("cleaning up")
-        shutil.rmtree(directory)
-        _say("")
+def _measure(
+    place: Scratch, arguments: argparse.Namespace
+) -> Iterator[Section]:
+    yield "machine", machine.describe(place.path)
+    for name in arguments.only:
+        yield from _GROUPS[name](place, arguments)
 
 
-def _describe_machine(directory: Path) -> dict[str, str]:
-    argv = ["findmnt", "-n", "-o", "FSTYPE", "-T", str(directory)]
-    filesystem = subprocess.run(
-        argv, check=True, stdout=subprocess.PIPE, text=True
-    ).stdout.strip()
-    return {
-        "kernel": f"Linux {platform.release()}",
-        "python": f"Python {platform.python_version()}",
-        "cpus": f"{len(os.sched_getaffinity(0))} CPUs",
-        "filesystem": filesystem,
-    }
-
-
-def _run(directory: Path, inodes: int, rounds: int) -> dict[str, Any]:
+def _measure_trees(
+    place: Scratch, arguments: argparse.Namespace
+) -> Iterator[Section]:
     """Run everything on one tree, which only grows."""
-    tree = Tree(directory / "tree")
-    sizes = [
-        _measure_size(tree, size)
-        for size in (inodes // 100, inodes // 10, inodes)
-    ]
-    results = measure.race(tree, list(_present()), rounds, _say)
-    _show(f"Shift of {tree.inodes} inodes", report.races(results))
-    sizes.append(_measure_size(tree, 3 * inodes))
-    _show("Memory of a shift, and a second shift", report.sizes(sizes))
-    return {
-        "race": [each.to_json() for each in results],
-        "sizes": [asdict(each) for each in sizes],
-        "commands": _run_commands(directory),
-    }
-
-
-def _measure_size(tree: Tree, inodes: int) -> measure.Size:
-    _say(f"making a tree of {inodes} inodes")
-    tree.grow(inodes)
-    return measure.measure_size(tree, _say)
+    tree = Tree(place.closed / "tree")
+    inodes, rounds = arguments.inodes, arguments.rounds
+    plan = [(part, rounds) for part in (inodes // 100, inodes // 10, inodes)]
+    # There, a round takes as long as all others.
+    plan.append((3 * inodes, -(-rounds * 3 // 5)))
+    races, sizes = [], []
+    with race.lanes(list(_present()), place) as lanes:
+        for number, (size, turns) in enumerate(plan):
+            _say(f"making a tree of {size} inodes")
+            tree.grow(size)
+            if number == 0:
+                race.check(tree, lanes, _say)
+            sizes.append(race.measure_size(tree, _say))
+            races.append(race.run(tree, lanes, turns, _say))
+    yield "ready", [each.to_json() for each in races]
+    yield "memory", [asdict(each) for each in sizes]
+    _say("removing the tree")
+    scratch.remove(tree.root)
 
 
 def _present() -> Iterator[Contender]:
@@ -122,32 +139,76 @@ def _present() -> Iterator[Contender]:
         if each.is_there:
             yield each
         else:
-            print(f"{each.name}: left out, {each.needs} is not installed")
+            _warn(f"{each.name}: left out, {each.needs} is not there")
 
 
-def _run_commands(directory: Path) -> dict[str, Any]:
+def _measure_commands(
+    place: Scratch, arguments: argparse.Namespace
+) -> Iterator[Section]:
     program = str(Path(sys.executable).with_name("lxc-userns"))
-    empty = directory / "empty"
-    empty.mkdir()
-    maps = "0:100000:65536"
-    shift = [program, "rootfs", "shift", str(empty)]
-    shift += ["--uid-map", maps, "--gid-map", maps]
-    found = measure.time_commands(
-        {
-            "python -c pass": [sys.executable, "-c", "pass"],
-            "lxc-userns --version": [program, "--version"],
-            "lxc-userns rootfs shift, of a shifted tree": shift,
-        },
-        _COMMAND_ROUNDS,
-        _say,
-    )
-    _show("Command line, from start to end", report.commands(found))
-    return {name: asdict(spread) for name, spread in found.items()}
+    shifted, tree = place.closed / "shifted", place.closed / "small"
+    view = place.run_path("command")
+    for path in (shifted, tree, view):
+        path.mkdir()
+    maps = [f"--{kind}-map={id_map_text()}" for kind in ("uid", "gid")]
+    argvs = {
+        "python -c pass": [sys.executable, "-c", "pass"],
+        "lxc-userns --version": [program, "--version"],
+        "lxc-userns rootfs shift, of a shifted tree": [
+            *(program, "rootfs", "shift", str(shifted), *maps)
+        ],
+        "lxc-userns rootfs mount": [
+            *(program, "rootfs", "mount", str(tree), str(view), *maps)
+        ],
+        "lxc-userns rootfs unmount": [program, "rootfs", "unmount", str(view)],
+    }
+    takers = {
+        name: partial(clock_command, argv) for name, argv in argvs.items()
+    }
+    for taker in takers.values():
+        taker()
+    found = take_turns(takers, arguments.rounds, "command line", _say)
+    yield "commands", [each.to_json() for each in found]
 
 
-def _show(title: str, lines: Iterator[str]) -> None:
+def _measure_debian(
+    place: Scratch, arguments: argparse.Namespace
+) -> Iterator[Section]:
+    _say("making a Debian system")
+    system = image.make(place.closed)
+    if system is None:
+        return
+    yield "image", system.describe()
+    rounds = arguments.rounds
+    found = unpacking.measure(system, place.closed, rounds, _say)
+    yield "unpacking", [each.to_json() for each in found]
+    shared = sharing.measure(system, place, arguments.views, _COPIES, _say)
+    yield "sharing", shared.to_json()
+    if not in_private_libvirtd():
+        _warn("containers: left out, there is no private libvirtd")
+        return
+    started = starting.measure(system, place, rounds, _say)
+    yield "starts", [each.to_json() for each in started]
+    accounts = alternatives.measure(system, place, _JOURNEYS, _say)
+    yield "alternatives", [each.to_json() for each in accounts]
+
+
+_GROUPS = {
+    "trees": _measure_trees,
+    "commands": _measure_commands,
+    "debian": _measure_debian,
+}
+
+
+def _show(name: str, section: Any) -> None:
     _say("")
-    print(f"\n{title}\n", *lines, sep="\n", flush=True)
+    for title, lines in document.parts(name, section):
+        print("", title, *document.spaced(lines), sep="\n", flush=True)
+
+
+def _warn(text: str) -> None:
+    _say("")
+    print(text, flush=True)
 
 
 def _say(text: str) -> None:

@@ -1,36 +1,61 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs one thing in a process of its own; says how long the call took.
+"""A process that does one thing again and again, as a service would.
 
-usage: python -m benchmarks.child NAME PATH
+usage: python -m benchmarks.child serve NAME SCRATCH
+       python -m benchmarks.child memory PATH
 
-Python's own start and the imports are not counted: a service has them behind
-it when it shifts a tree.
+``serve`` reads a path from each line of its input, does what NAME says to
+the tree there, and prints how long the call took and where the result can be
+seen. It undoes it at the next line, which is empty. Python's own start and
+the imports are not counted: a service has them behind it.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
-import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from benchmarks import by_hand
+from benchmarks.measure import LONGEST, clock
+from benchmarks.scratch import Scratch, remove
 from benchmarks.trees import ENTRY
 
-Call = Callable[[], object]
+_INSTANCE, _UUID = "bench", "7c1f7a5e-3b52-4a55-9f1d-0c6a2f6f3b10"
 
 
-def shift(path: str) -> Call:
+def _nothing() -> None:
+    """Do nothing; whoever asked puts the tree back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is to be done to a tree.
+
+    :param call: does it; this is timed.
+    :param shown: where the new owners can be seen then.
+    :param undo: undoes it, but for owners on disk.
+    """
+
+    call: Callable[[], object]
+    shown: str
+    undo: Callable[[], object] = _nothing
+
+
+def shift(path: str, _scratch: Scratch) -> Work:
     """Shift as the package does."""
     rootfs = import_module("lxc_userns.rootfs.shifting")
-    id_maps = _id_maps()
-    return lambda: rootfs.shift(path, id_maps)
+    return Work(partial(rootfs.shift, path, id_maps()), path)
 
 
-def walk(path: str) -> Call:
+def walk(path: str, _scratch: Scratch) -> Work:
     """Shift owners, and nothing else, in a plain walk by one process."""
     guest, host, count = ENTRY
 
@@ -50,24 +75,134 @@ def walk(path: str) -> Call:
                 change(name, fd)
         os.chown(path, host, host)
 
-    return call
+    return Work(call, path)
 
 
-def nova(path: str) -> Call:
+def nova(path: str, _scratch: Scratch) -> Work:
     """Shift as Nova does, without a privsep daemon in between.
 
     Its callers in Nova hand it objects that it cannot unpack; tuples work.
     """
     import_module("nova.privsep").sys_admin_pctxt.set_client_mode(False)
     function = import_module("nova.privsep.idmapshift").shift
-    return lambda: function(path, [ENTRY], [ENTRY])
+    return Work(partial(function, path, [ENTRY], [ENTRY]), path)
 
 
-def _id_maps() -> Any:
+def idmapped(path: str, scratch: Scratch) -> Work:
+    """Mount an idmapped view as the package does."""
+    rootfs = import_module("lxc_userns.rootfs.mounting")
+    target = _target(scratch, "idmapped")
+    return Work(
+        partial(rootfs.mount_idmapped, path, target, id_maps()),
+        target,
+        partial(rootfs.unmount, target),
+    )
+
+
+def overlay(path: str, scratch: Scratch) -> Work:
+    """Mount an overlay as the package does, with a new upper layer."""
+    rootfs = import_module("lxc_userns.rootfs.mounting")
+    target = _target(scratch, "overlay")
+    state = scratch.state_path("overlay")
+
+    def undo() -> None:
+        rootfs.unmount(target)
+        remove(state)
+
+    call = partial(rootfs.mount_overlay, path, state, target, id_maps())
+    return Work(call, target, undo)
+
+
+def mount(path: str, scratch: Scratch) -> Work:
+    """Mount an idmapped view by the system calls alone."""
+    rootfs = import_module("lxc_userns.rootfs.mounting")
+    target = _target(scratch, "by-hand")
+    return Work(
+        partial(by_hand.mount, path, target, ENTRY),
+        target,
+        partial(rootfs.unmount, target),
+    )
+
+
+def prepare(strategy: str, path: str, scratch: Scratch) -> Work:
+    """Do all that an instance needs before its domain can start."""
+    manager = make_manager(scratch, f"prepare-{strategy}")
+    # A service is connected to libvirt.
+    manager.guests.version()
+    request = import_module("lxc_userns.manager").InstanceRequest(
+        _INSTANCE, _UUID, path, strategy=strategy
+    )
+    return Work(
+        partial(manager.prepare, request),
+        manager.plan(request).root,
+        partial(manager.release, _INSTANCE),
+    )
+
+
+def make_manager(scratch: Scratch, name: str) -> Any:
+    """A manager with a configuration of its own."""
+    options = import_module("lxc_userns.conf")
+    conf = import_module("oslo_config.cfg").ConfigOpts()
+    options.register_opts(conf)
+    conf([], default_config_files=[], default_config_dirs=[])
+    for kind in ("uid_maps", "gid_maps"):
+        conf.set_override(kind, [id_map_text()], "libvirt")
+    for kind, place in (
+        ("state_path", scratch.state_path(name)),
+        ("run_path", scratch.run_path(name)),
+    ):
+        conf.set_override(kind, str(place), "lxc_userns")
+    import_module("lxc_userns.guest").silence()
+    return import_module("lxc_userns.manager").UserNamespaceManager(conf)
+
+
+def id_map_text() -> str:
+    """The ID map, as options and arguments have it."""
+    return ":".join(map(str, ENTRY))
+
+
+def id_maps() -> Any:
+    """The ID maps."""
     idmap = import_module("lxc_userns.idmap")
-    text = ":".join(map(str, ENTRY))
-    both = idmap.IdMap.parse(text), idmap.IdMap.parse(text)
+    both = (idmap.IdMap.parse(id_map_text()) for _ in range(2))
     return idmap.IdMaps(*both)
+
+
+def _target(scratch: Scratch, name: str) -> str:
+    path = scratch.run_path(name)
+    path.mkdir(exist_ok=True)
+    return str(path)
+
+
+WORKS: dict[str, Callable[[str, Scratch], Work]] = {
+    "by-hand": mount,
+    "idmapped": idmapped,
+    "nova": nova,
+    "overlay": overlay,
+    "prepare-chown": partial(prepare, "chown"),
+    "prepare-idmapped": partial(prepare, "idmapped"),
+    "prepare-overlay": partial(prepare, "overlay"),
+    "shift": shift,
+    "walk": walk,
+}
+
+
+def serve(name: str, directory: str) -> None:
+    """Work until the input ends."""
+    scratch = Scratch(Path(directory))
+    while path := sys.stdin.readline().rstrip("\n"):
+        # Whoever waits sees that this process is gone.
+        signal.alarm(int(LONGEST))
+        work = WORKS[name](path, scratch)
+        _answer({"seconds": clock(work.call), "shown": work.shown})
+        sys.stdin.readline()
+        work.undo()
+        _answer({})
+        signal.alarm(0)
+
+
+def _answer(found: dict[str, Any]) -> None:
+    print(json.dumps(found), flush=True)
 
 
 class Memory:
@@ -101,28 +236,17 @@ def _highest(pid: int) -> int:
     return 0
 
 
-def memory(path: str) -> dict[str, int]:
-    """Shift, and see how much memory that takes."""
+def memory(path: str) -> None:
+    """Shift, see how much memory that takes, and shift again."""
     rootfs = import_module("lxc_userns.rootfs.shifting")
     seen = Memory()
-    rootfs.shift(path, _id_maps(), progress=seen.look)
-    return seen.total()
+    rootfs.shift(path, id_maps(), progress=seen.look)
+    found = seen.total()
+    again = clock(partial(rootfs.shift, path, id_maps()))
+    _answer(found | {"again": again})
 
 
-CALLS = {"shift": shift, "walk": walk, "nova": nova}
-
-
-def main(name: str, path: str) -> int:
-    """Run it, print what was measured as JSON."""
-    if name == "memory":
-        print(json.dumps(memory(path)))
-        return 0
-    call = CALLS[name](path)
-    start = time.perf_counter()
-    call()
-    print(json.dumps({"seconds": time.perf_counter() - start}))
-    return 0
-
+MODES: dict[str, Callable[..., None]] = {"memory": memory, "serve": serve}
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    MODES[sys.argv[1]](*sys.argv[2:])

@@ -6,15 +6,16 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from benchmarks.contenders import Contender, check_shifted, run_child
-from benchmarks.trees import Tree
-
 Say = Callable[[str], None]
+#: Takes a turn, and returns the seconds that count.
+Taker = Callable[[], float]
+#: The longest that a single turn may take, in seconds.
+LONGEST = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,13 @@ class Result:
     seconds: tuple[float, ...]
     ratios: tuple[float, ...]
 
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Result:
+        """What :meth:`to_json` gave."""
+        return cls(
+            plain["name"], tuple(plain["seconds"]), tuple(plain["ratios"])
+        )
+
     def to_json(self) -> dict[str, Any]:
         """All of it, in plain types."""
         return asdict(self) | {
@@ -55,7 +63,7 @@ class Result:
 
 
 def compare(
-    times: dict[str, list[float]], baseline: Sequence[float]
+    times: Mapping[str, Sequence[float]], baseline: Sequence[float]
 ) -> list[Result]:
     """Ratios to a baseline, round by round."""
     return [
@@ -71,65 +79,41 @@ def compare(
     ]
 
 
-def race(
-    tree: Tree, contenders: Sequence[Contender], rounds: int, say: Say
+def take_turns(
+    takers: Mapping[str, Taker], rounds: int, what: str, say: Say
 ) -> list[Result]:
-    """Let all contenders shift the same tree, in turns.
+    """Let all take a turn, round by round.
 
-    :param contenders: the first is what the others are compared with.
+    :param takers: by name; the first is what the others are compared with.
+    :param what: what they do, for the progress.
     """
-    times: dict[str, list[float]] = {each.name: [] for each in contenders}
+    times: dict[str, list[float]] = {name: [] for name in takers}
     for number in range(1, rounds + 1):
-        for each in contenders:
-            say(f"round {number} of {rounds}: {each.name}")
+        for name, taker in takers.items():
+            say(f"{what}, round {number} of {rounds}: {name}")
             # What one has left to write must not slow the next.
             os.sync()
-            times[each.name].append(each.run(tree))
-            if number == 1:
-                check_shifted(tree)
-            tree.restore()
-    return compare(times, times[contenders[0].name])
+            times[name].append(taker())
+    return compare(times, next(iter(times.values())))
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
-    """What a shift takes on trees of different size.
+def clock(call: Callable[[], object]) -> float:
+    """Seconds that a call takes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
 
-    :param inodes: inodes of the tree.
-    :param coordinator_kib: highest resident memory of the calling process.
-    :param workers_kib: the same of all processes it has started, summed up.
-    :param workers: how many of them there were.
-    :param again: seconds of a second shift, which finds it done.
+
+def clock_command(argv: Sequence[str]) -> float:
+    """Seconds that a command takes, from start to end.
+
+    :raises RuntimeError: if it fails, with what it says.
     """
-
-    inodes: int
-    coordinator_kib: int
-    workers_kib: int
-    workers: int
-    again: float
-
-
-def measure_size(tree: Tree, say: Say) -> Size:
-    """Shift a tree once for its memory, and again for its time."""
-    say(f"memory at {tree.inodes} inodes")
-    found = run_child("memory", str(tree.root))
-    again = run_child("shift", str(tree.root))["seconds"]
-    tree.restore()
-    return Size(tree.inodes, **found, again=again)
-
-
-def time_commands(
-    commands: dict[str, list[str]], rounds: int, say: Say
-) -> dict[str, Spread]:
-    """Time short commands, in turns, after one run that does not count."""
-    times: dict[str, list[float]] = {name: [] for name in commands}
-    for number in range(rounds + 1):
-        say(f"command line, round {number} of {rounds}")
-        for name, argv in commands.items():
-            start = time.perf_counter()
-            subprocess.run(
-                argv, check=True, stdout=subprocess.DEVNULL, timeout=60
-            )
-            if number:
-                times[name].append(time.perf_counter() - start)
-    return {name: Spread.of(values) for name, values in times.items()}
+    start = time.perf_counter()
+    done = subprocess.run(
+        argv, capture_output=True, text=True, timeout=LONGEST
+    )
+    seconds = time.perf_counter() - start
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(argv)}: {done.stderr.strip()}")
+    return seconds

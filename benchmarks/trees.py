@@ -13,7 +13,7 @@ import os
 import stat
 import struct
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import chdir, suppress
 from dataclasses import dataclass, field
 from itertools import count, takewhile
 from pathlib import Path
@@ -162,6 +162,8 @@ def _home(number: int) -> Iterator[Inode]:
 def top_directories() -> Iterator[Inode]:
     """The directories that packages share."""
     paths = [
+        # libvirt needs it, and we make it where it is missing.
+        ".oldroot",
         "home",
         "usr/bin",
         "usr/share/doc",
@@ -215,12 +217,11 @@ class Tree:
         with suppress(OSError):
             os.removexattr(self.root, STATE)
         os.chown(self.root, 0, 0)
-        os.chdir(self.root)
-        for inode in self.contents():
-            os.lchown(inode.path, inode.uid, inode.gid)
-            if inode.needs_more_than_owner:
-                _finish(inode)
-        os.chdir("/")
+        with chdir(self.root):
+            for inode in self.contents():
+                os.lchown(inode.path, inode.uid, inode.gid)
+                if inode.needs_more_than_owner:
+                    _finish(inode)
 
     def _make(self, inode: Inode) -> None:
         path = f"{self.root}/{inode.path}"

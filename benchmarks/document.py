@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pages and a plot of what was measured.
+
+usage: python -m benchmarks.document FILE.json DIRECTORY
+
+writes into DIRECTORY, the documentation's, what the run that wrote FILE would
+have.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks import plot, report
+from benchmarks.debian.alternatives import Account
+from benchmarks.debian.sharing import Sharing
+from benchmarks.debian.starting import Start
+from benchmarks.measure import Result
+from benchmarks.race import Race, Size
+
+Found = Mapping[str, Any]
+Lines = Iterator[str]
+#: A heading, and a table below it.
+Part = tuple[str, Lines]
+
+JSON, PLOT = "measured.json", "ready.svg"
+PAGE, STEPS = "measured.rst", "measured-alternatives.rst"
+_HEAD = (
+    ".. SPDX-License-Identifier: Apache-2.0",
+    "",
+    '.. Written by "python -m benchmarks"; changes will be lost.',
+)
+
+
+def parts(name: str, found: Any) -> Iterator[Part]:
+    """The tables of a section."""
+    return _SECTIONS[name](found)
+
+
+def spaced(lines: Lines) -> list[str]:
+    """An empty line before a table, if there is one."""
+    found = list(lines)
+    return ["", *found] if found else []
+
+
+def _machine(found: Mapping[str, str]) -> Iterator[Part]:
+    yield ", ".join(found.values()), iter(())
+
+
+def _ready(found: list[Found]) -> Iterator[Part]:
+    races = [Race.from_json(each) for each in found]
+    rounds = ", ".join(str(len(each.results[0].seconds)) for each in races)
+    yield (
+        f"Milliseconds to make a root filesystem ready ({rounds} rounds)",
+        report.race_times(races),
+    )
+    first = races[0].results[0].name
+    yield f"The same as ratio to {first}", report.race_ratios(races)
+
+
+def _memory(found: list[Found]) -> Iterator[Part]:
+    sizes = [Size(**each) for each in found]
+    yield "Memory of a shift, and a second shift", report.sizes(sizes)
+
+
+def _commands(found: list[Found]) -> Iterator[Part]:
+    results = [Result.from_json(each) for each in found]
+    yield "Command line, from start to end", report.commands(results)
+
+
+def _image(found: Mapping[str, int]) -> Iterator[Part]:
+    archive, tree = (
+        found[key] / (1 << 20) for key in ("archive_bytes", "tree_bytes")
+    )
+    yield (
+        f"The Debian system: {found['inodes']} inodes, {tree:.0f} MiB on "
+        f"disk, {archive:.0f} MiB as archive",
+        iter(()),
+    )
+
+
+def _unpacking(found: list[Found]) -> Iterator[Part]:
+    results = [Result.from_json(each) for each in found]
+    yield "Unpacking the Debian system", report.unpacking(results)
+
+
+def _sharing(found: Found) -> Iterator[Part]:
+    yield (
+        "One more container from the Debian system",
+        report.sharing(Sharing.from_json(found)),
+    )
+
+
+def _starts(found: list[Found]) -> Iterator[Part]:
+    starts = [Start.from_json(each) for each in found]
+    yield (
+        "Milliseconds to start a container from the Debian system, medians",
+        report.starts(starts),
+    )
+
+
+def _alternatives(found: list[Found]) -> Iterator[Part]:
+    accounts = [Account.from_json(each) for each in found]
+    yield (
+        "Seconds from the archive to a started container, by when owners "
+        "are shifted",
+        report.alternatives(accounts),
+    )
+    for each in accounts:
+        yield f"Owners shifted {each.name}", report.account(each)
+
+
+_SECTIONS: Mapping[str, Callable[[Any], Iterator[Part]]] = {
+    "machine": _machine,
+    "ready": _ready,
+    "memory": _memory,
+    "commands": _commands,
+    "image": _image,
+    "unpacking": _unpacking,
+    "sharing": _sharing,
+    "starts": _starts,
+    "alternatives": _alternatives,
+}
+
+
+def write(found: Found, directory: Path) -> None:
+    """Write pages, plot and all numbers into the documentation."""
+    text = json.dumps(found, indent=1)
+    (directory / JSON).write_text(f"{text}\n")
+    both = ("machine", "image", "alternatives")
+    steps = (name for name in found if name in both)
+    _write_page(directory / STEPS, found, steps)
+    others = (name for name in found if name != "alternatives")
+    _write_page(directory / PAGE, found, others)
+    if "ready" in found:
+        races = [Race.from_json(each) for each in found["ready"]]
+        plot.draw(races, directory / PLOT)
+
+
+def _write_page(path: Path, found: Found, names: Iterable[str]) -> None:
+    lines = [*_HEAD]
+    for name in names:
+        for title, rows in parts(name, found[name]):
+            lines += ["", title, *spaced(rows)]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def main(source: str, directory: str) -> None:
+    """Write them from what an earlier run has found."""
+    write(json.loads(Path(source).read_text()), Path(directory))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
