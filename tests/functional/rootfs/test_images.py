@@ -100,7 +100,8 @@ def test_an_image_can_be_written_to(place: Path, kind: str) -> None:
 
 def read_data(image: Path) -> dict[int, bytes]:
     """All that is not a hole, by where it is."""
-    found, end = {}, 0
+    found: dict[int, bytes] = {}
+    end = 0
     with image.open("rb") as stream:
         size = image.stat().st_size
         while True:
