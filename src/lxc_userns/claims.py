@@ -35,13 +35,18 @@ class Claim:
     is_image: bool = False
     readonly: bool = False
 
+    @property
+    def is_below_overlay(self) -> bool:
+        """Whether changes elsewhere depend on it, mounted or not."""
+        return self.is_root and self.how == _BELOW_OVERLAY
+
     def conflicts_with(self, other: Claim) -> bool:
         """Whether the two uses would harm each other at the same time."""
         if not overlap(self.path, other.path):
             return False
         if _SHIFTED in (self.how, other.how):
             return not self._is_same_use(other)
-        if _BELOW_OVERLAY in (self.how, other.how):
+        if self.is_below_overlay or other.is_below_overlay:
             return self._writes() or other._writes()
         if self.is_root and other.is_root:
             return not self._is_same_use(other)
@@ -56,7 +61,7 @@ class Claim:
         )
 
     def _writes(self) -> bool:
-        return not self.readonly and self.how != _BELOW_OVERLAY
+        return not (self.readonly or self.is_below_overlay)
 
 
 def find_conflicts(

@@ -47,7 +47,13 @@ class Inventory:
         for record in self.store.load_all():
             if record.name == besides:
                 continue
-            for claim, _ in find_conflicts(mine, claims(record)):
+            for claim, other in find_conflicts(mine, claims(record)):
+                if other.is_below_overlay:
+                    raise RootfsError(
+                        claim.path,
+                        f"is below an overlay of the instance {record.name}; "
+                        "release that one first",
+                    )
                 if self._is_in_use(record):
                     raise RootfsError(
                         claim.path,
