@@ -76,7 +76,8 @@ class Preparation:
         record = files.choose(record, tree)
         self._check_unused(record)
         ready = replace(record, ready=tree.inode)
-        options = self.shift(known != ready)
+        # An image can be written anew and be the same file.
+        options = self.shift(tree.inode is None or known != ready)
         # What is not ready yet must not pass for it after a crash.
         store.save(known if known == ready else record)
         files.make_ready(record, tree, options)

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ from lxc_userns import config_check
 from lxc_userns.cli.main import PROGRAM
 from lxc_userns.exceptions import ConfigError, IdMapError
 from lxc_userns.idmap import IdMap, IdMaps
+
+#: Unit of a progress bar.
+BYTES = "B"
 
 if TYPE_CHECKING:
     from lxc_userns.manager import UserNamespaceManager
@@ -130,23 +134,46 @@ def _parse_map(option: str, text: str) -> IdMap:
 
 
 @contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[int], None] | None]:
+def progress_bar(
+    what: str, unit: str = " inodes", total: int | None = None
+) -> Iterator[Callable[[int], None] | None]:
     """Show progress on a terminal.
 
     :param what: what is done, for the bar's left.
-    :returns: what to call with the number of inodes so far, None if nobody
-        would see it.
+    :param unit: what is counted.
+    :param total: how many there are, if that is known.
+    :returns: what to call with the number so far, None if nobody would see
+        it.
     """
     if not sys.stderr.isatty():
         yield None
         return
     from tqdm import tqdm
 
-    with tqdm(desc=what, unit=" inodes", leave=False) as bar:
+    scaled = unit == BYTES
+    with tqdm(
+        desc=what,
+        unit=unit,
+        total=total,
+        unit_scale=scaled,
+        unit_divisor=1024,
+        leave=False,
+    ) as bar:
 
-        def show(inodes: int) -> None:
+        def show(number: int) -> None:
             # It starts again for another walk over the tree.
-            bar.n = inodes
+            bar.n = number
             bar.refresh()
 
         yield show
+
+
+def unpack_bar(
+    archive: str,
+) -> AbstractContextManager[Callable[[int], None] | None]:
+    """Show how much of an archive has been read."""
+    try:
+        size = os.stat(archive).st_size
+    except OSError:
+        size = None  # Whoever opens it will say why.
+    return progress_bar("unpack", BYTES, size)

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from cliff.lister import Lister
 from cliff.show import ShowOne
 
-from lxc_userns.cli.base import ConfiguredCommand, progress_bar
+from lxc_userns.cli.base import ConfiguredCommand, progress_bar, unpack_bar
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.volume import Volume
 
@@ -114,9 +116,17 @@ class Run(_ShowsOne):
             parsed_args.strategy,
             tuple(map(Volume.parse, parsed_args.volume)),
         )
-        with progress_bar("shift") as progress:
+        with _bar(spec.rootfs) as progress:
             self.containers.run(spec, progress)
         return self.show(spec.name)
+
+
+def _bar(
+    path: str,
+) -> AbstractContextManager[Callable[[int], None] | None]:
+    from lxc_userns.rootfs.unpacking import is_archive
+
+    return unpack_bar(path) if is_archive(path) else progress_bar("shift")
 
 
 def _add_files(parser: argparse.ArgumentParser) -> None:

@@ -29,6 +29,7 @@ _COMMANDS = {
     "rootfs shift": "rootfs:Shift",
     "rootfs unshift": "rootfs:Unshift",
     "rootfs verify": "rootfs:Verify",
+    "rootfs unpack": "rootfs:Unpack",
     "rootfs mount": "rootfs:Mount",
     "rootfs unmount": "rootfs:Unmount",
     "domain idmap": "domain:IdMap",

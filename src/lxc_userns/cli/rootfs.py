@@ -15,6 +15,7 @@ from lxc_userns.cli.base import (
     add_map_arguments,
     given_id_maps,
     progress_bar,
+    unpack_bar,
 )
 from lxc_userns.conf import load_id_maps
 from lxc_userns.exceptions import ConfigError
@@ -174,6 +175,52 @@ class Verify(_OnDisk):
             ("inodes", "wrong", "unmapped"),
             (report.inodes, report.wrong, report.unmapped),
         )
+
+
+class Unpack(ConfiguredCommand, ShowOne):
+    """Unpack a tar archive to a new root filesystem.
+
+    Its owners become host IDs on the way, or stay as they are for a view.
+    Whatever is in the archive, nothing outside of the directory changes, and
+    the directory is there only once all of it is in it. Device nodes are left
+    out, and counted.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add what goes where."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "archive",
+            metavar="ARCHIVE",
+            help="Tar archive, plain or compressed by gzip, xz or zstd.",
+        )
+        parser.add_argument(
+            "path",
+            metavar="PATH",
+            help="Directory to make; it may be there already if it is empty.",
+        )
+        add_map_arguments(parser)
+        parser.add_argument(
+            "--unshifted",
+            action="store_true",
+            help="Keep the owners of the archive, for the strategies "
+            "idmapped and overlay; ID maps are of no account then.",
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
+        """Unpack."""
+        shifted = not parsed_args.unshifted
+        id_maps = self.id_maps(parsed_args) if shifted else None
+        with unpack_bar(parsed_args.archive) as progress:
+            report = rootfs.unpack(
+                parsed_args.archive,
+                parsed_args.path,
+                id_maps,
+                shifted=shifted,
+                progress=progress,
+            )
+        return ("inodes", "skipped"), (report.inodes, report.skipped)
 
 
 class Mount(ConfiguredCommand):

@@ -163,5 +163,7 @@ def _find_type(fd: int, path: str) -> str:
         )
     but = f", but {found.other}" if found.other else ""
     raise RootfsError(
-        path, f"is neither a directory nor a raw image of {_SHOWN}{but}"
+        path,
+        f"is neither a directory nor a raw image of {_SHOWN}{but}; an archive "
+        "has to be tar, plain or compressed by gzip, xz or zstd",
     )
