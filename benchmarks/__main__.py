@@ -130,8 +130,6 @@ def _measure_trees(
             races.append(race.run(tree, lanes, turns, _say))
     yield "ready", [each.to_json() for each in races]
     yield "memory", [asdict(each) for each in sizes]
-    _say("removing the tree")
-    scratch.remove(tree.root)
 
 
 def _present() -> Iterator[Contender]:
@@ -193,10 +191,11 @@ def _measure_debian(
     yield "alternatives", [each.to_json() for each in accounts]
 
 
+#: In this order: the trees are put back again and again.
 _GROUPS = {
-    "trees": _measure_trees,
     "commands": _measure_commands,
     "debian": _measure_debian,
+    "trees": _measure_trees,
 }
 
 

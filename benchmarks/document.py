@@ -27,6 +27,7 @@ Lines = Iterator[str]
 #: A heading, and a table below it.
 Part = tuple[str, Lines]
 
+_ON_STEPS = ("machine", "image", "alternatives")
 JSON, PLOT = "measured.json", "ready.svg"
 PAGE, STEPS = "measured.rst", "measured-alternatives.rst"
 _HEAD = (
@@ -111,7 +112,7 @@ def _alternatives(found: list[Found]) -> Iterator[Part]:
         report.alternatives(accounts),
     )
     for each in accounts:
-        yield f"Owners shifted {each.name}", report.account(each)
+        yield each.name[0].upper() + each.name[1:], report.account(each)
 
 
 _SECTIONS: Mapping[str, Callable[[Any], Iterator[Part]]] = {
@@ -131,10 +132,8 @@ def write(found: Found, directory: Path) -> None:
     """Write pages, plot and all numbers into the documentation."""
     text = json.dumps(found, indent=1)
     (directory / JSON).write_text(f"{text}\n")
-    both = ("machine", "image", "alternatives")
-    steps = (name for name in found if name in both)
-    _write_page(directory / STEPS, found, steps)
-    others = (name for name in found if name != "alternatives")
+    _write_page(directory / STEPS, found, _ON_STEPS)
+    others = (name for name in _SECTIONS if name != "alternatives")
     _write_page(directory / PAGE, found, others)
     if "ready" in found:
         races = [Race.from_json(each) for each in found["ready"]]
@@ -143,7 +142,7 @@ def write(found: Found, directory: Path) -> None:
 
 def _write_page(path: Path, found: Found, names: Iterable[str]) -> None:
     lines = [*_HEAD]
-    for name in names:
+    for name in filter(found.__contains__, names):
         for title, rows in parts(name, found[name]):
             lines += ["", title, *spaced(rows)]
     path.write_text("\n".join(lines) + "\n")

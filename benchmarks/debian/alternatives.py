@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,14 @@ from typing import Any
 from benchmarks.child import id_map_text
 from benchmarks.debian.image import CREATE, EXTRACT, Image
 from benchmarks.measure import Say, clock_command
-from benchmarks.scratch import Scratch, disk_bytes, remove
+from benchmarks.scratch import Scratch, disk_bytes
 
 #: When a step is done: by whoever makes the image, for each image on a host,
 #: for each container.
 CREATOR, IMAGE, CONTAINER = "creator", "image", "container"
 _PROGRAM = "lxc-userns"
-_NAME = "web1"
-_DESTROY = (_PROGRAM, "container", "destroy", _NAME)
+_STOP = (_PROGRAM, "container", "stop", "{name}", "--timeout", "0")
+_DESTROY = (_PROGRAM, "container", "destroy", "{name}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def _rootfs(*words: str) -> tuple[str, ...]:
 
 
 def _run(rootfs: str, strategy: str) -> Step:
-    argv = (_PROGRAM, "container", "run", _NAME, "--rootfs", rootfs)
+    argv = (_PROGRAM, "container", "run", "{name}", "--rootfs", rootfs)
     return Step(CONTAINER, (*argv, "--strategy", strategy))
 
 
@@ -152,19 +152,27 @@ class Account:
 
 
 class Places:
-    """Where the steps find and leave their files.
+    """Where the steps of one journey find and leave their files.
+
+    Nothing is removed until all are done: making files can be slow for minutes
+    after others were deleted.
 
     :param image: gives the archive.
+    :param name: name of the container.
     """
 
-    def __init__(self, image: Image, scratch: Scratch) -> None:
-        top = scratch.closed / "alternatives"
+    def __init__(self, image: Image, scratch: Scratch, name: str) -> None:
+        top = scratch.closed / name
         top.mkdir(mode=0o700)
-        self.tree, self.cache = top / "tree", top / "cache"
-        self.instance = top / "instance"
-        self._shifted = top / "shifted.tar.zst"
-        self._archive = image.archive
         self._state = scratch.state_path("alternatives")
+        self._words = {
+            "archive": str(image.archive),
+            "shifted": f"{top}/shifted.tar.zst",
+            "tree": f"{top}/tree",
+            "cache": f"{top}/cache",
+            "instance": f"{top}/instance",
+            "name": name,
+        }
         self._config = top / "lxc-userns.conf"
         self._config.write_text(
             f"[libvirt]\nuid_maps = {id_map_text()}\n"
@@ -175,33 +183,46 @@ class Places:
 
     def fill(self, argv: tuple[str, ...]) -> list[str]:
         """A command as it is run here."""
-        places = {
-            "archive": self._archive,
-            "shifted": self._shifted,
-            "tree": self.tree,
-            "cache": self.cache,
-            "instance": self.instance,
-        }
-        filled = [word.format_map(places) for word in argv]
+        filled = [word.format_map(self._words) for word in argv]
         if filled[0] == _PROGRAM:
             program = Path(sys.executable).with_name(_PROGRAM)
             filled[:1] = [str(program), "--config-file", str(self._config)]
         return filled
 
     def disk(self) -> int:
-        """Bytes that one container has on disk."""
-        paths = [self.instance, self._state / "private" / _NAME]
+        """Bytes that the container has on disk."""
+        private = self._state / "private" / self._words["name"]
+        paths = Path(self._words["instance"]), private
         return disk_bytes(*(path for path in paths if path.exists()))
 
-    def make_targets(self, argv: tuple[str, ...]) -> None:
-        """Make the directory that tar extracts to."""
-        if argv[: len(EXTRACT)] == EXTRACT:
-            Path(self.fill(argv)[-1]).mkdir(mode=0o755)
+    def take(self, step: Step) -> float:
+        """Seconds of a step."""
+        if step.argv[: len(EXTRACT)] == EXTRACT:
+            Path(self.fill(step.argv)[-1]).mkdir(mode=0o755)
+        os.sync()
+        return clock_command(self.fill(step.argv))
 
-    def clear(self) -> None:
-        """Remove what the steps left."""
-        for path in (self.tree, self.cache, self.instance, self._shifted):
-            remove(path)
+    def travel(self, alternative: Alternative) -> Journey:
+        """Take all steps, and stop the container."""
+        seconds = [self.take(step) for step in alternative.steps]
+        clock_command(self.fill(_STOP))
+        return Journey(tuple(seconds), self.disk())
+
+    def destroy(self) -> None:
+        """Take the container away."""
+        clock_command(self.fill(_DESTROY))
+
+
+@dataclass(frozen=True, slots=True)
+class Journey:
+    """What one way took in one round.
+
+    :param seconds: of each step.
+    :param disk: of :class:`Account`.
+    """
+
+    seconds: tuple[float, ...]
+    disk: int
 
 
 def show(argv: tuple[str, ...]) -> str:
@@ -211,7 +232,8 @@ def show(argv: tuple[str, ...]) -> str:
         "shifted": "shifted.tar.zst",
         "tree": "tree",
         "cache": "/srv/cache/debian",
-        "instance": f"/srv/{_NAME}",
+        "instance": "/srv/web1",
+        "name": "web1",
     }
     return shlex.join(word.format_map(names) for word in argv)
 
@@ -220,37 +242,23 @@ def measure(
     image: Image, scratch: Scratch, rounds: int, say: Say
 ) -> list[Account]:
     """Go all ways from the archive to a container, by turns."""
-    places = Places(image, scratch)
-    rows: dict[str, list[list[float]]] = {
-        each.name: [] for each in ALTERNATIVES
-    }
-    disk: dict[str, int] = {}
+    journeys: list[list[Journey]] = [[] for _ in ALTERNATIVES]
+    everywhere = []
     for number in range(1, rounds + 1):
-        for each in ALTERNATIVES:
+        for which, each in enumerate(ALTERNATIVES):
             say(f"alternatives, round {number} of {rounds}: {each.name}")
-            rows[each.name].append(list(_take(each, places)))
-            disk[each.name] = places.disk()
-            clock_command(places.fill(_DESTROY))
-            places.clear()
-    return [
-        _account(each, rows[each.name], disk[each.name])
-        for each in ALTERNATIVES
-    ]
+            places = Places(image, scratch, f"web{number}-{which}")
+            journeys[which].append(places.travel(each))
+            everywhere.append(places)
+    for places in everywhere:
+        places.destroy()
+    return list(map(_account, ALTERNATIVES, journeys))
 
 
-def _take(alternative: Alternative, places: Places) -> Iterator[float]:
-    for step in alternative.steps:
-        places.make_targets(step.argv)
-        os.sync()
-        yield clock_command(places.fill(step.argv))
-
-
-def _account(
-    alternative: Alternative, rows: list[list[float]], disk: int
-) -> Account:
-    columns = zip(*rows, strict=True)
+def _account(alternative: Alternative, journeys: list[Journey]) -> Account:
+    columns = zip(*(each.seconds for each in journeys), strict=True)
     costs = (
-        Cost(step.when, show(step.argv), tuple(seconds))
+        Cost(step.when, show(step.argv), seconds)
         for step, seconds in zip(alternative.steps, columns, strict=True)
     )
-    return Account(alternative.name, tuple(costs), disk)
+    return Account(alternative.name, tuple(costs), journeys[0].disk)

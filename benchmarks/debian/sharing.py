@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.child import id_maps
 from benchmarks.debian.image import Image
 from benchmarks.measure import Say, clock, clock_command
-from benchmarks.scratch import Scratch, disk_bytes, remove, used_bytes
+from benchmarks.scratch import Scratch, disk_bytes, used_bytes
 from lxc_userns import rootfs
 
 
@@ -60,11 +60,10 @@ def measure(
     views_disk = disk_bytes(*states)
     for point in points:
         rootfs.unmount(point)
-    remove(scratch.closed / "states")
     before = used_bytes(scratch.path)
     trees = [scratch.closed / f"copy-{number}" for number in range(copies)]
     pairs = [_copy(image, tree, say) for tree in trees]
-    found = Sharing(
+    return Sharing(
         seconds,
         views_disk,
         views_used,
@@ -73,9 +72,6 @@ def measure(
         disk_bytes(*trees),
         used_bytes(scratch.path) - before,
     )
-    for tree in trees:
-        remove(tree)
-    return found
 
 
 def _make_views(

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 from benchmarks.child import id_maps
@@ -16,9 +17,8 @@ from benchmarks.measure import (
     clock_command,
     take_turns,
 )
-from benchmarks.scratch import remove
 from benchmarks.trees import ENTRY
-from lxc_userns.rootfs.unpacking import unpack
+from lxc_userns import rootfs
 
 _, _HOST, _ = ENTRY
 
@@ -32,8 +32,11 @@ def measure(
         "rootfs.unpack, shifted": partial(_ours, image.archive, True),
         "rootfs.unpack, unshifted": partial(_ours, image.archive, False),
     }
+    # Never to the same place, and nothing is removed meanwhile: making files
+    # can be slow for minutes after others were deleted.
+    targets = (directory / f"unpacked-{number}" for number in count())
     turns = {
-        name: partial(_fresh, directory / "unpacked", taker)
+        name: partial(_to_next, targets, taker)
         for name, taker in takers.items()
     }
     # The archive has to be in the page cache, and all modules loaded.
@@ -42,11 +45,10 @@ def measure(
     return take_turns(turns, rounds, "unpacking", say)
 
 
-def _fresh(target: Path, unpack: Callable[[Path], float]) -> float:
-    try:
-        return unpack(target)
-    finally:
-        remove(target)
+def _to_next(
+    targets: Iterator[Path], unpack: Callable[[Path], float]
+) -> float:
+    return unpack(next(targets))
 
 
 def _tar(archive: Path, target: Path) -> float:
@@ -57,7 +59,7 @@ def _tar(archive: Path, target: Path) -> float:
 
 def _ours(archive: Path, shifted: bool, target: Path) -> float:
     seconds = clock(
-        partial(unpack, archive, target, id_maps(), shifted=shifted)
+        partial(rootfs.unpack, archive, target, id_maps(), shifted=shifted)
     )
     owner = (target / "etc/passwd").stat().st_uid
     if owner != (_HOST if shifted else 0):

@@ -446,6 +446,27 @@ def test_an_image_shifted_on_disk(
     assert inside(pid_of(cli, "disk"), "stat -c %u /bin/su") == "0"
 
 
+def test_an_image_that_says_it_is_shifted(
+    cli: CommandLine, busybox_rootfs: Path, tmp_path: Path
+) -> None:
+    image = make_image("xfs", busybox_rootfs, tmp_path / "disk.img")
+    run(cli, "disk", image, "--strategy", "chown")
+    view = cli.run / "disk/root"
+    state = os.getxattr(view, "trusted.lxc_userns.state")
+    stop(cli, "disk")
+    # Written anew, it is the same file with another filesystem in it, whose
+    # owners are not what it says.
+    os.setxattr(busybox_rootfs, "trusted.lxc_userns.state", state)
+    os.chown(busybox_rootfs, BASE, BASE)
+    other = make_image("xfs", busybox_rootfs, tmp_path / "other.img")
+    inode = image.stat().st_ino
+    with image.open("r+b") as stream:
+        stream.write(other.read_bytes())
+    assert image.stat().st_ino == inode
+    cli.json("container", "start", "disk")
+    assert inside(pid_of(cli, "disk"), "stat -c %u /bin/su") == "0"
+
+
 @pytest.mark.parametrize("strategy", ["auto", "chown", "overlay"])
 def test_an_archive(
     cli: CommandLine, busybox_rootfs: Path, tmp_path: Path, strategy: str

@@ -40,6 +40,7 @@ COMMANDS = {
     "rootfs mount",
     "rootfs shift",
     "rootfs unmount",
+    "rootfs unpack",
     "rootfs unshift",
     "rootfs verify",
 }
@@ -94,7 +95,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (
             ["rootfs"],
             "error: incomplete or unknown command, try: rootfs shift, "
-            "rootfs unshift, rootfs verify, rootfs mount, rootfs unmount",
+            "rootfs unshift, rootfs verify, rootfs unpack, rootfs mount, "
+            "rootfs unmount",
         ),
         ([], "error: no command; see lxc-userns --help"),
         (["--debug"], "lxc-userns: error: no command; see lxc-userns --help"),

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from lxc_userns.exceptions import RootfsError
+from lxc_userns.rootfs.tree import printable
 
 #: How much of a file's beginning is looked at, in bytes: a header's size.
 LENGTH = 512
@@ -71,14 +72,14 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Archive]:
 
     :raises RootfsError: if it cannot be read, or is none.
     """
-    name = os.fspath(path)
+    shown = printable(os.fspath(path))
     try:
         # O_NONBLOCK: it may be a pipe, and nobody writes.
-        fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as err:
-        raise RootfsError(name, err.strerror or str(err)) from err
+        raise RootfsError(shown, err.strerror or str(err)) from err
     try:
-        yield Archive(name, fd, _find_decompressor(fd, name))
+        yield Archive(shown, fd, _find_decompressor(fd, shown))
     finally:
         os.close(fd)
 

@@ -2,9 +2,9 @@
 """What tar says while it extracts, sorted.
 
 Names of members are in it, which can be made to look like anything. GNU tar
-escapes them, line breaks too, in what is matched here; what it says is at the
-end of its line. Where it does not, for extended attributes, the line begins
-with that, and is not one that is passed over.
+escapes them, colons and line breaks too, in what is passed over here. Where it
+does not, for extended attributes, its line begins with that, and whatever the
+name adds to it the beginning is not passed over.
 """
 
 from __future__ import annotations
@@ -16,12 +16,17 @@ from lxc_userns.rootfs.tree import printable
 #: Bytes of a line that are looked at, and characters that are passed on.
 _LONGEST_LINE = 1 << 16
 _LONGEST_SHOWN = 300
-#: Distinct IDs that are remembered.
-_MOST_IDS = 100
+#: Distinct owners, and names of device nodes, that are remembered.
+_MOST_OWNERS = 100
+_MOST_NAMES = 1000
 
-_DEVICE = re.compile(rb"tar: .+: Cannot mknod: Operation not permitted")
+_MEMBER = rb"tar: ((?:[^:\\]|\\.)+): "
+_DEVICE = re.compile(_MEMBER + rb"Cannot mknod: Operation not permitted")
+_LINK = re.compile(
+    _MEMBER + rb"Cannot hard link to '([\w./+-]+)': No such file or directory"
+)
 _OWNER = re.compile(
-    rb"tar: .+: Cannot change ownership to uid ([0-9]+), gid ([0-9]+): "
+    _MEMBER + rb"Cannot change ownership to uid ([0-9]+), gid ([0-9]+): "
     rb"Invalid argument"
 )
 # It makes a name relative and goes on; and says at the end that there was
@@ -30,6 +35,21 @@ _HARMLESS = re.compile(
     rb"tar: (Removing leading .+ from (member names|hard link targets)"
     rb"|Substituting .+ for empty (member name|hard link target)"
     rb"|Exiting with failure status due to previous errors)"
+)
+# What there is to add, to the end of a line.
+_HINTS = (
+    (
+        re.compile(
+            rb".*(POSIX ACLs|'system\.posix_acl_.*'|'security\.capability')"
+            rb".*: Invalid argument"
+        ),
+        "do the ID maps cover the IDs in it?",
+    ),
+    (
+        re.compile(rb".*: Cannot acl_from_text: Invalid argument"),
+        "does it name a user or group that this host does not have? tar "
+        "--xattrs --create keeps their IDs",
+    ),
 )
 
 
@@ -44,6 +64,7 @@ class Complaints:
         #: The first thing that went wrong otherwise, fit for a message.
         self.first: str | None = None
         self._line = b""
+        self._names: set[bytes] = set()
 
     def feed(self, said: bytes) -> None:
         """Read on.
@@ -60,11 +81,15 @@ class Complaints:
     def _sort(self, line: bytes) -> None:
         if not line or _HARMLESS.fullmatch(line):
             return
-        if _DEVICE.fullmatch(line):
+        if device := _DEVICE.fullmatch(line):
+            self.devices += 1
+            if len(self._names) < _MOST_NAMES:
+                self._names.add(device[1])
+        elif (link := _LINK.fullmatch(line)) and link[2] in self._names:
             self.devices += 1
         elif owner := _OWNER.fullmatch(line):
-            if len(self.owners) < _MOST_IDS:
-                self.owners.add((int(owner[1]), int(owner[2])))
+            if len(self.owners) < _MOST_OWNERS:
+                self.owners.add((int(owner[2]), int(owner[3])))
         elif self.first is None:
             self.first = _show(line)
 
@@ -72,5 +97,8 @@ class Complaints:
 def _show(line: bytes) -> str:
     text = printable(line.decode(errors="surrogateescape").strip())
     if len(text) > _LONGEST_SHOWN:
-        return f"{text[:_LONGEST_SHOWN]}..."
-    return text
+        # A name is in the middle, and the reason at the end.
+        half = _LONGEST_SHOWN // 2
+        text = f"{text[:half]}...{text[-half:]}"
+    hints = (hint for pattern, hint in _HINTS if pattern.fullmatch(line))
+    return " ".join((text, *(f"({hint})" for hint in hints)))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -43,11 +44,18 @@ _OPTIONS = (
     "--xattrs-include=user.*",
     "--xattrs-include=security.capability",
     "--quoting-style=escape",
+    "--warning=no-contiguous-cast",
     "--warning=no-timestamp",
     "--warning=no-unknown-keyword",
     # So that it tells whether the archive has an end.
     "--block-number",
 )
+_REASONS = {
+    errno.ENOSYS: "Linux 5.12 or later is needed",
+    errno.ENOSPC: "the host's limit of namespaces is reached, see "
+    "/proc/sys/user",
+    errno.EPERM: "no permission (is this root?)",
+}
 _END = b": ** Block of NULs **\n"
 # An ACL is in an archive in one form or both. The raw one has IDs, and the
 # kernel maps them; tar --xattrs makes it. The other has names, which tar looks
@@ -168,7 +176,10 @@ def _running(job: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
             channel.send(_fd(process.stdin), job)
         yield process
     finally:
-        # Its standard input first: that it is closed ends it.
+        # Whatever it does, this ends it. (To close the pipe would not, if
+        # another thread has forked in between.)
+        with suppress(BrokenPipeError):
+            os.write(_fd(process.stdin), b"!")
         for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
@@ -182,14 +193,13 @@ def _listen(
     progress: Progress | None,
 ) -> None:
     """Hear complaints, to the end or to one that is enough."""
-    while complaints.first is None:
-        if progress is not None:
-            progress(archive.position)
+    data = None
+    while data != b"" and complaints.first is None:
         if channel.wait(said, timeout=_TICK):
             data = os.read(said, _MOST_AT_ONCE)
             complaints.feed(data)
-            if not data:
-                return
+        if progress is not None:
+            progress(archive.position)
 
 
 def _receive(fd: int, path: str) -> dict[str, Any]:
@@ -200,8 +210,9 @@ def _receive(fd: int, path: str) -> dict[str, Any]:
             path, "the process that unpacks it has died"
         ) from None
     if "error" in result:
-        reason = f"there can be no sandbox to unpack it in: {result['error']}"
-        raise RootfsError(path, reason)
+        number, reason = result["error"]
+        reason = _REASONS.get(number, reason)
+        raise RootfsError(path, f"cannot be unpacked: {reason}")
     return result
 
 

@@ -15,6 +15,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 
 from lxc_userns.exceptions import RootfsError
@@ -96,9 +97,16 @@ class Holder:
         if os.listdir(fd):
             raise RootfsError(self.path, "is not empty")
 
+    @contextmanager
+    def syncing(self) -> Iterator[None]:
+        """Have all that was written so far on the disk in the end."""
+        with ThreadPoolExecutor(1) as thread:
+            done = thread.submit(syncing.sync_filesystem, self.fd)
+            yield
+        done.result()
+
     def release(self) -> None:
-        """Put the tree in its place, once all of it is on the disk."""
-        syncing.sync_filesystem(self.fd)
+        """Put the tree in its place."""
         try:
             # An empty directory is replaced, and nothing else.
             os.rename(

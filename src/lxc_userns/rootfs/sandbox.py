@@ -116,14 +116,14 @@ def _extract(job: dict[str, Any]) -> dict[str, Any]:
     archive, printed = job["archive"], os.memfd_create("printed")
     code = 0
     if job["decompressor"]:
-        packed, plain = pipes.make_wide(), pipes.make_wide()
-        decompressor = _Child(job["decompressor"], archive, packed[1])
-        os.close(packed[1])
-        tar = _Child(job["tar"], plain[0], printed)
-        os.close(plain[0])
-        watch_pipe(packed[0], plain[1], watch)
-        os.close(packed[0])
-        os.close(plain[1])
+        (source, unpacked), (fed, sink) = pipes.make_wide(), pipes.make_wide()
+        decompressor = _Child(job["decompressor"], archive, unpacked)
+        os.close(unpacked)
+        tar = _Child(job["tar"], fed, printed)
+        os.close(fed)
+        watch_pipe(source, sink, watch)
+        os.close(source)
+        os.close(sink)
         code = decompressor.wait()
     else:
         tar = _Child(job["tar"], archive, printed)
@@ -149,12 +149,16 @@ def _enter(job: dict[str, Any]) -> None:
     os.umask(0o022)
 
 
+def _failure(err: OSError) -> dict[str, Any]:
+    return {"error": (err.errno, err.strerror or str(err))}
+
+
 def _be_first(job: dict[str, Any]) -> None:
     try:
         _enter(job)
         result = _extract(job)
     except OSError as err:
-        result = {"error": str(err)}
+        result = _failure(err)
     channel.send(_RESULT, result)
 
 
@@ -190,5 +194,5 @@ def main() -> None:
     except EOFError:
         pass  # The parent is gone already.
     except OSError as err:
-        channel.send(_RESULT, {"error": str(err)})
+        channel.send(_RESULT, _failure(err))
     os._exit(0)

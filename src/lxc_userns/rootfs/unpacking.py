@@ -137,7 +137,10 @@ def _fill(
                 progress=progress,
             )
             if not found.has_lost_acls:
-                return found, _finish(fd, place.path, maps)
+                # What it looks at is in memory, and what it writes cannot be
+                # on the disk later than the rename.
+                with place.syncing():
+                    return found, _finish(fd, place.path, maps)
         text_acls = True
 
 
@@ -179,11 +182,22 @@ def _extract(
 def _view(fd: int, path: str, maps: IdMaps | None) -> Iterator[int]:
     """The new tree, on a mount that hangs nowhere."""
     if maps is None:
-        with idmapped.detached(fd, path, _THROWAWAY, _ATTRIBUTES) as view:
+        with idmapped.detached(
+            fd, path, _THROWAWAY, _ATTRIBUTES, _another_way
+        ) as view:
             yield view
         return
     with idmapped.cloned(fd, path, _ATTRIBUTES) as view:
         yield view
+
+
+def _another_way(fs_type: str | None) -> str:
+    otherwise = "unpack it shifted"
+    if fs_type is None:
+        return otherwise
+    return idmapped.WAYS_OUT.get(
+        fs_type, f"take another filesystem, or {otherwise}"
+    )
 
 
 def _explain(

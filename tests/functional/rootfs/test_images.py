@@ -2,13 +2,16 @@
 """Raw disk images: mounted, shared, and freed."""
 
 import base64
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -193,6 +196,48 @@ def test_one_that_is_written_to_is_for_one(place: Path) -> None:
         refused(place / "name", place / "other", "is in use already")
     with guest.mounted(place / "name", place / "view", MAPS):
         pass
+
+
+def test_of_several_at_the_same_time_one_wins(place: Path) -> None:
+    image = make_image("ext4", place / "image")
+    points = [place / f"point{number}" for number in range(4)]
+    barrier = threading.Barrier(len(points))
+    reasons: list[str] = []
+
+    def mount(point: Path) -> bool:
+        point.mkdir(exist_ok=True)
+        barrier.wait()
+        try:
+            rootfs.mount_idmapped(image, point, MAPS)
+        except RootfsError as err:
+            reasons.append(err.reason)
+            return False
+        return True
+
+    with ThreadPoolExecutor(len(points)) as pool:
+        for _ in range(5):
+            assert sum(pool.map(mount, points)) == 1
+            assert len(guest.loop_devices(place)) == 1
+            (made,) = [point for point in points if guest.mountinfo(point)]
+            rootfs.unmount(made)
+    assert all("is in use already" in reason for reason in reasons)
+
+
+def test_a_disk_keeps_its_image_locked(place: Path) -> None:
+    image = make_image("ext4", place / "image")
+    fd = os.open(image, os.O_RDONLY)
+    with (
+        guest.mounted(image, place / "view", MAPS),
+        pytest.raises(BlockingIOError),
+    ):
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    with guest.mounted(image, place / "view", MAPS, place / "state"):
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    refused(image, place / "view", "is in use already")
+    os.close(fd)
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])

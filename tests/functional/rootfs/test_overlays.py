@@ -4,6 +4,7 @@
 import fcntl
 import os
 import shutil
+import tempfile
 import threading
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from lxc_userns.linux import directory, superblocks
 from lxc_userns.rootfs import idmapped, overlay, probing
 from tests.functional.conftest import FilesystemFactory
 from tests.functional.rootfs import golden, guest
+from tests.functional.rootfs.conftest import Filesystem
 from tests.functional.rootfs.golden import ACCESS, CAPABILITY
 from tests.functional.rootfs.guest import BASE, GID_OFFSET
 
@@ -356,6 +358,23 @@ def test_another_file_system_for_the_upper_layer(
             guest.out(MAPS, "touch", view / "etc/new")
             check_special_rights(view)
         assert (state / "upper/etc/new").exists()
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper"), [("xfs", "ext4"), ("ext4", "xfs")]
+)
+def test_acls_are_kept_where_only_one_layer_is_on_xfs(
+    filesystem: Filesystem, reachable_path: Path, lower: str, upper: str
+) -> None:
+    image, states = (
+        Path(tempfile.mkdtemp(dir=filesystem(kind))) for kind in (lower, upper)
+    )
+    make_image(image)
+    state, view = states / "state", reachable_path / "view"
+    with guest.mounted(image / "image", view, MAPS, state):
+        guest.out(MAPS, "touch", view / "secret")
+        check_special_rights(view)
+    assert (state / "upper/secret").exists()
 
 
 def test_no_upper_layer_on_an_overlay(

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be known of archives, and of what tar says, without running it."""
+
+import bz2
+import gzip
+import io
+import lzma
+import tarfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lxc_userns.rootfs import archive, sandbox, unpacking
+from lxc_userns.rootfs.complaints import Complaints
+
+FORMATS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
+PIECES = st.lists(st.integers(1, 40), max_size=20)
+
+
+def make_tar(
+    name: str = "name", tar_format: int = tarfile.PAX_FORMAT
+) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tar_format) as tar:
+        tar.addfile(tarfile.TarInfo(name))
+    return stream.getvalue()
+
+
+def program(data: bytes) -> str | None:
+    argv = archive.find_decompressor(data[: archive.LENGTH])
+    return None if argv is None else " ".join(argv[:1])
+
+
+@pytest.mark.parametrize("tar_format", FORMATS)
+def test_plain_archives(tar_format: int) -> None:
+    for name in ("name", "é" * 40, "n" * 200):
+        data = make_tar(name, tar_format)
+        assert program(data) == ""
+        assert program(data[:511]) is None
+
+
+def with_checksum(head: bytes, total: int) -> bytes:
+    return head[:148] + b"%06o\0 " % total + head[156:]
+
+
+def test_headers_without_a_magic_string() -> None:
+    head = make_tar()[:512]
+    head = head[:257] + bytes(255)
+    assert program(head) is None
+    blank = head[:148] + b" " * 8 + head[156:]
+    assert program(with_checksum(head, sum(blank))) == ""
+    assert program(with_checksum(head, sum(blank) + 1)) is None
+
+
+def test_checksums_of_signed_bytes() -> None:
+    head = b"\xff" * 100 + make_tar()[100:512]
+    blank = head[:148] + b" " * 8 + head[156:]
+    signed = sum(byte - 256 * (byte > 127) for byte in blank)
+    assert program(with_checksum(head, signed)) == ""
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (gzip.compress(make_tar()), "gzip"),
+        (lzma.compress(make_tar()), "xz"),
+        (b"\x28\xb5\x2f\xfd" + bytes(9), "zstd"),
+        (b"\x50\x2a\x4d\x18\4\0\0\0", "zstd"),
+        (b"\x5f\x2a\x4d\x18\4\0\0\0", "zstd"),
+        (b"\x60\x2a\x4d\x18\4\0\0\0", None),
+        (bz2.compress(make_tar()), None),
+        (b"", None),
+        (b"\x1f", None),
+        (bytes(512), None),  # As a disk image may begin.
+        (b"garbage" * 100, None),
+        (b"PK\3\4" + bytes(600), None),
+    ],
+)
+def test_what_decompresses(data: bytes, expected: str | None) -> None:
+    assert program(data) == expected
+
+
+@given(st.binary(max_size=600))
+def test_anything_can_be_looked_at(data: bytes) -> None:
+    assert program(data) in (None, "", "gzip", "xz", "zstd")
+
+
+def test_what_is_an_archive(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    assert not unpacking.is_archive(file)
+    assert not unpacking.is_archive(tmp_path)
+    file.write_bytes(b"text")
+    assert not unpacking.is_archive(file)
+    file.write_bytes(make_tar())
+    assert unpacking.is_archive(str(file))
+
+
+def test_a_shift_needs_id_maps(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="ID maps"):
+        unpacking.unpack(tmp_path / "archive", tmp_path / "path", None)
+
+
+def hear(said: bytes, pieces: list[int] | None = None) -> Complaints:
+    complaints = Complaints()
+    for size in pieces or [len(said) + 1]:
+        if said[:size]:
+            complaints.feed(said[:size])
+        said = said[size:]
+    if said:
+        complaints.feed(said)
+    complaints.feed(b"")
+    return complaints
+
+
+PASSED_OVER = b"""\
+tar: Removing leading `/' from member names
+tar: Removing leading `../' from hard link targets
+tar: Substituting `.' for empty member name
+tar: Exiting with failure status due to previous errors
+"""
+DEVICES = b"""\
+tar: dev/null: Cannot mknod: Operation not permitted
+tar: a\\:b\\\\: Cannot mknod: Operation not permitted
+tar: dev/zero: Cannot hard link to 'dev/null': No such file or directory
+"""
+OWNERS = b"""\
+tar: a: Cannot change ownership to uid 70000, gid 5: Invalid argument
+tar: \\:\\n: Cannot change ownership to uid 0, gid 4294967294: Invalid argument
+"""
+
+
+@given(PIECES)
+def test_what_is_counted(pieces: list[int]) -> None:
+    heard = hear(PASSED_OVER + DEVICES + OWNERS, pieces)
+    assert heard.devices == 3
+    assert heard.owners == {(70000, 5), (0, 4294967294)}
+    assert heard.first is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "tar: Unexpected EOF in archive",
+        "tar: a: Cannot open: File exists",
+        "tar: a: Cannot mknod: No space left on device",
+        "tar: a: Cannot mkfifo: Operation not permitted",
+        "tar: a: Cannot change ownership to uid 0, gid 0: Permission denied",
+        "tar: a: Cannot hard link to 'b': No such file or directory",
+        "tar: a: Cannot hard link to 'dev/null': Permission denied",
+        "tar: a/..: Member name contains '..'",
+        "tar: A lone zero block at 5",
+        "xz: (stdin): Unexpected end of input",
+        "gzip: dev/null: Cannot mknod: Operation not permitted",
+        " tar: dev/null: Cannot mknod: Operation not permitted",
+        "Traceback (most recent call last):",
+    ],
+)
+def test_everything_else_is_wrong(line: str) -> None:
+    said = DEVICES + line.encode() + b"\ntar: something: else\n"
+    assert hear(said).first == line.strip()
+    # Also if the last line has no end.
+    assert hear(DEVICES + line.encode()).first == line.strip()
+
+
+@given(st.text(max_size=50), st.sampled_from((DEVICES, OWNERS, PASSED_OVER)))
+def test_a_name_that_is_not_escaped_hides_nothing(
+    name: str, lines: bytes
+) -> None:
+    """GNU tar escapes no names in this message, line breaks included."""
+    before = b"tar: setxattrat: Cannot set 'user.a' extended attribute for "
+    after = b"': Operation not supported\n"
+    for inner in (b"", lines, lines.removeprefix(b"tar: "), lines[:-1]):
+        hostile = name.encode(errors="replace") + inner
+        heard = hear(before + b"file '" + hostile + after)
+        assert heard.first is not None
+
+
+def test_a_message_is_short_and_printable() -> None:
+    said = b"tar: " + b"a\x1b[31m\xff" * 10000 + b": Cannot open: Reason\n"
+    first = hear(said, [4096] * 100).first
+    assert first is not None
+    assert first.isprintable()
+    assert len(first) < 400
+    assert first.startswith("tar: a\\x1b[31m\\xff")
+    assert first.endswith(": Cannot open: Reason")
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        (
+            "tar: setxattrat: Cannot set 'system.posix_acl_default' extended "
+            "attribute for file 'a': Invalid argument",
+            "do the ID maps cover",
+        ),
+        (
+            "tar: setxattrat: Cannot set 'security.capability' extended "
+            "attribute for file 'a': Invalid argument",
+            "do the ID maps cover",
+        ),
+        (
+            "tar: acl_set_file_at: Cannot set POSIX ACLs for file 'a': "
+            "Invalid argument",
+            "do the ID maps cover",
+        ),
+        (
+            "tar: a: Warning: Cannot acl_from_text: Invalid argument",
+            "that this host does not have",
+        ),
+    ],
+)
+def test_hints(line: str, hint: str) -> None:
+    first = hear(line.encode() + b"\n").first
+    assert first is not None
+    assert first.startswith(line)
+    assert hint in first
+    other = line.replace("Invalid argument", "Read-only file system")
+    assert hear(other.encode()).first == other
+
+
+def test_few_of_many_owners_are_kept() -> None:
+    line = (
+        b"tar: a: Cannot change ownership to uid %d, gid 0: Invalid argument"
+    )
+    said = b"\n".join(line % number for number in range(70000, 71000))
+    assert 0 < len(hear(said).owners) < 1000
+
+
+@given(st.binary(max_size=40), st.binary(max_size=40), PIECES)
+def test_strings_are_found_wherever_the_stream_is_cut(
+    before: bytes, after: bytes, pieces: list[int]
+) -> None:
+    strings = [b" SCHILY.acl.", b"other"]
+    for data, expected in (
+        (before + strings[0] + after, {strings[0]}),
+        (before + strings[0][:-1] + b"!" + after, set()),
+    ):
+        watch = sandbox.Watch(strings)
+        rest = data
+        for size in [*pieces, len(data)]:
+            piece, rest = rest[:size], rest[size:]
+            watch.room[: len(piece)] = piece
+            watch.look(len(piece))
+        assert watch.found >= expected
+        assert watch.found <= {each for each in strings if each in data}
