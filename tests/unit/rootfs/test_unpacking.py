@@ -35,7 +35,7 @@ def program(data: bytes) -> str | None:
 
 @pytest.mark.parametrize("tar_format", FORMATS)
 def test_plain_archives(tar_format: int) -> None:
-    for name in ("name", "é" * 40, "n" * 200):
+    for name in ("name", "é" * 40, "n" * 90):
         data = make_tar(name, tar_format)
         assert program(data) == ""
         assert program(data[:511]) is None
