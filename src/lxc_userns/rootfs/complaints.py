@@ -50,6 +50,10 @@ _HINTS = (
         "does it name a user or group that this host does not have? tar "
         "--xattrs --create keeps their IDs",
     ),
+    (
+        re.compile(rb".*: Wrote only [0-9]+ of [0-9]+ bytes"),
+        "is the filesystem full?",
+    ),
 )
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Directories to shift, on file systems of each kind."""
 
+import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ import pytest
 
 from tests.functional.capabilities import require
 from tests.functional.conftest import mount_new, remove_tree
+from tests.functional.rootfs.archives import compress, craft
 
 KINDS = ("ext4", "xfs", "btrfs", "tmpfs")
 Filesystem = Callable[[str], Path]
@@ -68,3 +70,25 @@ def make_root(parent: Path) -> Iterator[Path]:
     argv = ["rm", "-rf", str(path)]
     if subprocess.run(argv, stderr=subprocess.DEVNULL).returncode:
         remove_tree(path)
+
+
+@pytest.fixture
+def no_holder_left(tmp_path: Path) -> Iterator[None]:
+    """Whatever becomes of archives, nothing of it is left next to them."""
+    yield
+    assert [*tmp_path.rglob(".unpacking*")] == []
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """Make an archive of one file."""
+    return craft(tmp_path / "small.tar", ("file", {}))
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """Make an archive of five files, more than all pipes together hold."""
+    data = os.urandom(1 << 20)
+    members = [(f"f{number}", {"data": data}) for number in range(4)]
+    archive = craft(tmp_path / "large.tar", ("first", {}), *members)
+    return compress(archive, "zst")

@@ -220,6 +220,11 @@ def test_hints(line: str, hint: str) -> None:
     assert hear(other.encode()).first == other
 
 
+def test_a_full_filesystem() -> None:
+    line = "tar: a: Wrote only 63488 of 65536 bytes"
+    assert hear(line.encode()).first == f"{line} (is the filesystem full?)"
+
+
 def test_few_of_many_owners_are_kept() -> None:
     line = (
         b"tar: a: Cannot change ownership to uid %d, gid 0: Invalid argument"

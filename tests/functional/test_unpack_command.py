@@ -1,21 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Root filesystems out of archives, good and hostile, by the command."""
 
+import fcntl
 import hashlib
 import io
 import os
+import pty
+import re
 import signal
 import stat
+import struct
 import subprocess
 import tarfile
+import termios
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.functional import images
-from tests.functional.command_line import BASE, CommandLine, Result
+from tests.functional.command_line import BASE, PROGRAM, CommandLine, Result
 from tests.functional.conftest import FilesystemFactory
 from tests.functional.rootfs import golden
 
@@ -362,6 +368,33 @@ def test_needs_maps_unless_unshifted(tmp_path: Path) -> None:
     assert (tmp_path / "x/file").stat().st_uid == 200000
 
 
+def test_progress_is_for_terminals(
+    cli: CommandLine, source: Path, tmp_path: Path
+) -> None:
+    with (source / "large").open("wb") as stream:
+        for _ in range(100):
+            stream.write(os.urandom(1 << 20))
+    archive = pack(source, tmp_path / "root.tar")
+    controller, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    argv = [str(PROGRAM), "--config-file", str(cli.config), "rootfs", "unpack"]
+    argv += [str(archive), str(tmp_path / "target")]
+    with subprocess.Popen(
+        argv, stdout=subprocess.DEVNULL, stderr=terminal
+    ) as work:
+        os.close(terminal)
+        shown = b""
+        with suppress(OSError):  # EIO: the last has closed it.
+            while more := os.read(controller, 4096):
+                shown += more
+    os.close(controller)
+    assert work.returncode == 0
+    # Parts of the archive, and not only at its beginning.
+    assert len(set(re.findall(rb"unpack: +([0-9]+)%", shown))) > 2
+    # To a pipe there is nothing but the report.
+    assert cli.json("rootfs", "unpack", archive, tmp_path / "again")
+
+
 def test_killed_in_the_middle(
     cli: CommandLine, source: Path, tmp_path: Path
 ) -> None:
@@ -370,8 +403,6 @@ def test_killed_in_the_middle(
             stream.write(os.urandom(1 << 20))
     archive = pack(source, tmp_path / "root.tar")
     target = tmp_path / "target"
-    from tests.functional.command_line import PROGRAM
-
     argv = [PROGRAM, "--config-file", cli.config, "rootfs", "unpack"]
     with subprocess.Popen(
         [*map(str, argv), str(archive), str(target)]

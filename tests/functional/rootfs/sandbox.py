@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tar in the middle of its work, and who is around it then."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lxc_userns.linux.process import Process, children
+from lxc_userns.rootfs import channel, extraction
+from tests.functional.rootfs.archives import unpack
+
+LONGEST = 60.0
+
+
+@contextmanager
+def paused(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let tar wait at the first record, long enough to be looked at."""
+    options = "--checkpoint=1", "--checkpoint-action=sleep=1000"
+    with monkeypatch.context() as patch:
+        whole = (*extraction._OPTIONS, *options)
+        patch.setattr(extraction, "_OPTIONS", whole)
+        yield
+
+
+class Unpacking(threading.Thread):
+    """Unpacks in a thread; what comes of it is kept."""
+
+    def __init__(self, archive: Path, path: Path, shifted: bool) -> None:
+        super().__init__()
+        self.arguments = archive, path, shifted
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        archive, path, shifted = self.arguments
+        try:
+            unpack(archive, path, shifted=shifted)
+        except BaseException as err:
+            self.error = err
+
+
+def wait_for(found: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + LONGEST
+    while not (value := found()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return value
+
+
+def descendants(pid: int) -> list[tuple[str, int]]:
+    """All that a process has started: the command and its process ID."""
+    found = []
+    for child in children(pid):
+        try:
+            with Process(child) as process:
+                found.append((process.command, child))
+        except ProcessLookupError:
+            continue
+        found += descendants(child)
+    return found
+
+
+def family(pid: int) -> dict[str, int]:
+    """Keeper, first process, tar and zstd; none until all are there."""
+    found = descendants(pid)
+    programs = dict(found)
+    pythons = [each for name, each in found if "python" in name]
+    if not {"tar", "zstd"} <= set(programs) or len(pythons) != 2:
+        return {}
+    keeper, first = pythons
+    return {
+        "keeper": keeper,
+        "first": first,
+        "tar": programs["tar"],
+        "zstd": programs["zstd"],
+    }
+
+
+def status(pid: int) -> dict[str, list[str]]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    pairs = (line.partition(":") for line in lines)
+    return {key: value.split() for key, _, value in pairs}
+
+
+def gone(processes: dict[str, int]) -> Callable[[], bool]:
+    fds = [os.pidfd_open(pid) for pid in processes.values()]
+
+    def all_gone() -> bool:
+        poll = channel.wait(*fds, timeout=0)
+        if len(poll) < len(fds):
+            return False
+        for fd in fds:
+            os.close(fd)
+        return True
+
+    return all_gone

@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where an archive is unpacked to: taken, shared, full, unable."""
+
+import fcntl
+import os
+import re
+import signal
+import stat
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lxc_userns import rootfs
+from lxc_userns.exceptions import (
+    NotIdmappableError,
+    PrerequisiteError,
+    RootfsError,
+)
+from lxc_userns.linux import syncing
+from lxc_userns.rootfs import extraction, holder, sandbox
+from tests.functional.conftest import mount_new
+from tests.functional.rootfs.archives import (
+    BASE,
+    COMPRESSORS,
+    compress,
+    holder_of,
+    id_maps,
+    refused,
+    unpack,
+)
+from tests.functional.rootfs.sandbox import (
+    LONGEST,
+    Unpacking,
+    family,
+    paused,
+    wait_for,
+)
+
+pytestmark = [
+    pytest.mark.needs("mounts"),
+    pytest.mark.usefixtures("no_holder_left"),
+]
+
+
+def test_two_at_once(
+    tmp_path: Path,
+    large: Path,
+    small: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(holder, "_PATIENCE", 0.3)
+    with paused(monkeypatch):
+        work = Unpacking(large, tmp_path / "out", True)
+        work.start()
+        found = wait_for(lambda: family(os.getpid()))
+    reason = refused(small, tmp_path / "out")
+    assert "another process is unpacking to it" in reason
+    # Others are not kept waiting.
+    assert unpack(small, tmp_path / "other").inodes == 2
+    os.kill(found["tar"], signal.SIGKILL)
+    work.join(LONGEST)
+    assert unpack(small, tmp_path / "out").inodes == 2
+
+
+def test_many_at_once(tmp_path: Path, small: Path) -> None:
+    """One of them gets the place, and it is whole."""
+    works = [Unpacking(small, tmp_path / "out", True) for _ in range(6)]
+    for work in works:
+        work.start()
+    for work in works:
+        work.join(LONGEST)
+    errors = [work.error for work in works if work.error is not None]
+    assert len(errors) == len(works) - 1
+    assert all("is not empty" in str(error) for error in errors)
+    assert rootfs.verify(tmp_path / "out", id_maps()).ok
+
+
+def test_what_a_killed_one_has_left(tmp_path: Path, small: Path) -> None:
+    out = tmp_path / "out"
+    tree = holder_of(out) / "tree"
+    tree.mkdir(parents=True)
+    holder_of(out).chmod(0o2700)
+    (tree / "out").symlink_to(tmp_path)
+    (tree / "-rf\n").touch()
+    (tree / "sealed").mkdir(mode=0)
+    fd = os.open(tree, os.O_RDONLY)
+    for _ in range(2000):
+        os.mkdir("d" * 20, dir_fd=fd)
+        below = os.open("d" * 20, os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(fd)
+    unpack(small, out)
+    assert sorted(os.listdir(tmp_path)) == ["out", "small.tar"]
+
+
+@pytest.mark.parametrize("kind", ["link", "file", "foreign"])
+def test_something_else_is_where_it_works(
+    tmp_path: Path, small: Path, kind: str
+) -> None:
+    place, victim = holder_of(tmp_path / "out"), tmp_path / "victim"
+    (victim / "tree").mkdir(parents=True)
+    if kind == "link":
+        place.symlink_to(victim)
+    elif kind == "file":
+        place.touch()
+    else:
+        place.mkdir(mode=0o777)
+        os.chown(place, 1000, 1000)
+    refused(small, tmp_path / "out")
+    assert (victim / "tree").exists()
+    if place.is_dir() and not place.is_symlink():
+        place.rmdir()
+    else:
+        place.unlink()
+
+
+def test_names(
+    tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "real").mkdir()
+    (tmp_path / "linked").symlink_to("real")
+    for name in (
+        "n" * 255,
+        "relative/",
+        "line\nbreak\udcff",
+        "linked/below",
+        "./dot",
+        f"{tmp_path}//slashes//",
+    ):
+        rootfs.unpack(small, name, id_maps())
+        assert Path(name, "file").read_text() == "data"
+    assert (tmp_path / "real/below/file").exists()
+    for name in ("", "/", ".", "..", "real/.", "real/..", "/proc/self/root/"):
+        if name == "/proc/self/root/":
+            continue
+        with pytest.raises(RootfsError, match="not the name"):
+            rootfs.unpack(small, name, id_maps())
+
+
+def test_places_that_are_taken(tmp_path: Path, small: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to("empty")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "file").touch()
+    (tmp_path / "full/x").mkdir(parents=True)
+    for name, reason in (
+        ("link", "no directory"),
+        ("dangling", "no directory"),
+        ("file", "no directory"),
+        ("full", "is not empty"),
+        ("absent/below", "No such file or directory"),
+        ("file/below", "Not a directory"),
+    ):
+        with pytest.raises(RootfsError, match=reason) as caught:
+            unpack(small, tmp_path / name)
+        assert caught.value.path == str(tmp_path / name)
+    assert os.listdir(empty) == []
+    unpack(small, empty)
+    assert stat.S_IMODE(empty.stat().st_mode) == 0o755
+    assert empty.stat().st_uid == BASE
+
+
+def test_a_place_that_is_taken_meanwhile(
+    tmp_path: Path, large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+
+    def take(_: int) -> None:
+        (out / "taken").mkdir(parents=True, exist_ok=True)
+
+    with pytest.raises(RootfsError, match="was put there meanwhile"):
+        unpack(large, out, progress=take)
+    assert os.listdir(out) == ["taken"]
+
+
+@pytest.mark.parametrize("any_root", ["tmpfs", "btrfs"], indirect=True)
+def test_places_that_cannot_be_replaced(any_root: Path, small: Path) -> None:
+    point = any_root / "point"
+    if any_root.parent.name == "btrfs":
+        argv = ["btrfs", "-q", "subvolume", "create", str(point)]
+    else:
+        point.mkdir()
+        argv = ["mount", "--bind", str(any_root), str(point)]
+    subprocess.run(argv, check=True)
+    with pytest.raises(RootfsError, match="mount point or a subvolume"):
+        unpack(small, point)
+    if any_root.parent.name == "tmpfs":
+        subprocess.run(["umount", point], check=True)
+    assert os.listdir(point) == []
+    if any_root.parent.name == "btrfs":
+        unpack(small, point / "below")
+
+
+@contextmanager
+def mounted(point: Path, *options: str) -> Iterator[Path]:
+    point.mkdir(mode=0o700)
+    subprocess.run(["mount", *options, point], check=True)
+    point.chmod(0o700)
+    try:
+        yield point
+    finally:
+        subprocess.run(["umount", point], check=True)
+
+
+def test_no_space(tmp_path: Path, large: Path) -> None:
+    options = ("-t", "tmpfs", "-o", "size=2M", "tmpfs")
+    with mounted(tmp_path / "tiny", *options) as tiny:
+        reason = refused(large, tiny / "out")
+        assert re.search("No space left on device|Wrote only", reason)
+        assert "No space" in reason or "is the filesystem full?" in reason
+        assert os.listdir(tiny) == []
+
+
+def test_a_filesystem_without_attributes(tmp_path: Path, small: Path) -> None:
+    with mounted(tmp_path / "ramfs", "-t", "ramfs", "ramfs") as ramfs:
+        assert "no trusted.* extended" in refused(small, ramfs / "out")
+        with pytest.raises(NotIdmappableError) as caught:
+            unpack(small, ramfs / "out", shifted=False)
+        assert caught.value.reason == (
+            "ramfs cannot be idmapped by this kernel; take another "
+            "filesystem, or unpack it shifted"
+        )
+        assert os.listdir(ramfs) == []
+
+
+@pytest.mark.needs("loop-devices")
+def test_ext3(tmp_path: Path, small: Path) -> None:
+    point = tmp_path / "ext3"
+    point.mkdir(mode=0o700)
+    mount_new("ext3", point)
+    point.chmod(0o700)
+    try:
+        assert "type ext4" in refused(small, point / "out", shifted=False)
+        assert unpack(small, point / "out").inodes == 2
+    finally:
+        subprocess.run(["umount", point], check=True)
+
+
+def test_a_read_only_filesystem(tmp_path: Path, small: Path) -> None:
+    options = ("-t", "tmpfs", "-o", "ro", "tmpfs")
+    (tmp_path / "ro").mkdir()
+    subprocess.run(["mount", *options, tmp_path / "ro"], check=True)
+    try:
+        assert "Read-only" in refused(small, tmp_path / "ro/out")
+    finally:
+        subprocess.run(["umount", tmp_path / "ro"], check=True)
+
+
+@pytest.mark.parametrize("program", ["tar", "gzip", "xz", "zstd"])
+def test_a_program_is_missing(
+    tmp_path: Path,
+    small: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    program: str,
+) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in {"tar", *COMPRESSORS.values()} - {program}:
+        (programs / name).symlink_to(f"/usr/bin/{name}")
+    suffixes = {value: key for key, value in COMPRESSORS.items()}
+    if program in suffixes:
+        small = compress(small, suffixes[program])
+    environment = sandbox.ENVIRONMENT | {"PATH": str(programs)}
+    monkeypatch.setattr(extraction, "ENVIRONMENT", environment)
+    with pytest.raises(PrerequisiteError, match=f"^{program} is needed"):
+        unpack(small, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_power_is_lost_no_sooner_than_all_is_on_the_disk(
+    tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All is synced before the tree gets its name."""
+    seen = []
+
+    def sync(fd: int) -> None:
+        seen.append(sorted(os.listdir(f"/proc/self/fd/{fd}/tree")))
+        assert not (tmp_path / "out").exists()
+
+    monkeypatch.setattr(syncing, "sync_filesystem", sync)
+    unpack(small, tmp_path / "out")
+    assert seen == [["file"]]
+
+    def fail(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(syncing, "sync_filesystem", fail)
+    assert refused(small, tmp_path / "other") == "Input/output error"
+
+
+def test_locks_are_not_waited_for_in_vain(tmp_path: Path, small: Path) -> None:
+    """Who waits gets the place as soon as it is free."""
+    place = holder_of(tmp_path / "out")
+    place.mkdir(mode=0o700)
+    fd = os.open(place, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    timer = threading.Timer(0.3, os.close, [fd])
+    timer.start()
+    assert unpack(small, tmp_path / "out").inodes == 2
+    timer.join()
