@@ -37,6 +37,25 @@ class ShiftOptions:
     workers: int | None = None
     progress: Progress | None = None
 
+    def shift(
+        self, path: str, fd: int, id_maps: IdMaps, *, dry_run: bool = False
+    ) -> rootfs.ShiftReport:
+        """Shift a tree like this.
+
+        :param path: the tree as the caller knows it.
+        :param fd: descriptor of its root directory.
+        """
+        return rootfs.shift(
+            path,
+            id_maps,
+            fd=fd,
+            unmapped="keep" if dry_run else self.unmapped,
+            recheck=self.recheck,
+            workers=self.workers,
+            progress=self.progress,
+            dry_run=dry_run,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -100,15 +119,7 @@ class Chown(Plain):
     ) -> None:
         """Shift it."""
         maps = _needed(id_maps)
-        rootfs.shift(
-            tree.path,
-            maps,
-            fd=tree.fd,
-            unmapped=options.unmapped,
-            recheck=options.recheck,
-            workers=options.workers,
-            progress=options.progress,
-        )
+        options.shift(tree.path, tree.fd, maps)
         uid, gid = maps.shift_uid(0), maps.shift_gid(0)
         if uid is not None and gid is not None:
             add_oldroot(tree, (uid, gid))
@@ -230,14 +241,7 @@ def _check_guest_owned(
             "first, or take the strategy chown",
         )
     if options.unmapped == "error" and options.recheck:
-        report = rootfs.shift(
-            tree.path,
-            id_maps,
-            fd=tree.fd,
-            dry_run=True,
-            workers=options.workers,
-            progress=options.progress,
-        )
+        report = options.shift(tree.path, tree.fd, id_maps, dry_run=True)
         if report.unmapped:
             raise UnmappedIdsError(tree.path, report.uids, report.gids)
 

@@ -101,7 +101,8 @@ class Source:
         if id_maps is None or self.volume.owners == "none":
             return self._as_it_is()
         if self.volume.owners == "chown":
-            self._shift(id_maps, options or ShiftOptions())
+            how = options or ShiftOptions()
+            how.shift(self._shown, self.fd, id_maps)
             return self._as_it_is()
         return self._idmapped(id_maps)
 
@@ -122,17 +123,6 @@ class Source:
             self._check_guest_owned()
             self.check_harmless()
             yield view
-
-    def _shift(self, id_maps: IdMaps, options: ShiftOptions) -> None:
-        rootfs.shift(
-            self._shown,
-            id_maps,
-            fd=self.fd,
-            unmapped=options.unmapped,
-            recheck=options.recheck,
-            workers=options.workers,
-            progress=options.progress,
-        )
 
     @property
     def _attributes(self) -> int:
