@@ -180,7 +180,8 @@ def test_reboot_from_inside(
         "--strategy", strategy)  # fmt: skip
     first = pid_of(cli, "boot")
     inside(first, "touch /before")
-    inside(first, "reboot")
+    with suppress(AssertionError):  # It may be killed before it has ended.
+        inside(first, "reboot")
 
     def is_back() -> bool:
         # While it reboots there may be no first process, or one that is not
