@@ -292,6 +292,19 @@ def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "shift: 17 inodes" in terminal.text
 
 
+def test_progress_of_an_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "archive").write_bytes(bytes(4096))
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    for name, shown in (("archive", " 25%|"), ("absent", "1.00kB")):
+        with base.unpack_bar(str(tmp_path / name)) as progress:
+            assert progress is not None
+            progress(1024)
+        assert f"unpack: {shown}" in terminal.text
+
+
 def test_no_progress_into_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     with base.progress_bar("shift") as progress:
         assert progress is None

@@ -167,6 +167,7 @@ def _running(job: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         pass_fds=job["descriptors"],
+        cwd="/",
         # An interrupt from the terminal is ours to handle.
         process_group=0,
     )

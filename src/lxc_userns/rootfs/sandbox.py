@@ -4,9 +4,8 @@
 A *keeper*, which is the host's root, makes new mount and PID namespaces and
 every mount read-only. Its child, the first process in them, joins the user
 namespace of the ID maps and becomes its root; it runs tar, and what
-decompresses for it. For these, one directory can be written to: the working
-directory, on a mount that hangs nowhere, so that not even ``..`` leads out of
-it.
+decompresses for it. One directory can be written to: tar's working directory,
+on a mount that hangs nowhere, so that not even ``..`` leads out of it.
 
 When the first process ends the kernel kills the others, and so does the
 keeper when its parent has died. It loads little, to start quickly.
@@ -119,6 +118,7 @@ def _extract(job: dict[str, Any]) -> dict[str, Any]:
         (source, unpacked), (fed, sink) = pipes.make_wide(), pipes.make_wide()
         decompressor = _Child(job["decompressor"], archive, unpacked)
         os.close(unpacked)
+        os.fchdir(job["view"])
         tar = _Child(job["tar"], fed, printed)
         os.close(fed)
         watch_pipe(source, sink, watch)
@@ -126,6 +126,7 @@ def _extract(job: dict[str, Any]) -> dict[str, Any]:
         os.close(sink)
         code = decompressor.wait()
     else:
+        os.fchdir(job["view"])
         tar = _Child(job["tar"], archive, printed)
         watch_file(archive, watch)
     return {
@@ -137,8 +138,7 @@ def _extract(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _enter(job: dict[str, Any]) -> None:
-    """Be root of the user namespace, in the directory to write to."""
-    os.fchdir(job["view"])
+    """Be root of the user namespace."""
     os.setgroups([])
     namespaces.join(job["namespace"], namespaces.CLONE_NEWUSER)
     os.setresgid(0, 0, 0)

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.rootfs import unpacking
+from lxc_userns.rootfs import extraction, unpacking
 from tests.functional.rootfs import golden
 from tests.functional.rootfs.archives import (
     BASE,
     DEVICE,
     DIRECTORY,
+    Member,
     both,
     compress,
     craft,
@@ -185,10 +186,12 @@ def test_odd_members_that_are_unpacked(tmp_path: Path, shifted: bool) -> None:
     assert (out / "past").stat().st_mtime == -100
 
 
-# -- Nothing leads out -----------------------------------------------------
+# What could be done by a tar that takes archives at their word, too.
+TRUSTING = "--absolute-names", "--keep-directory-symlink"
 
 
 @both
+@pytest.mark.parametrize("options", [(), TRUSTING], ids=["tar", "trusting"])
 @pytest.mark.parametrize(
     "members",
     [
@@ -200,12 +203,18 @@ def test_odd_members_that_are_unpacked(tmp_path: Path, shifted: bool) -> None:
         [("p", link("/proc/{pid}/cwd")), ("p/new", {})],
         [("p", link("/dev")), ("p/null", {}), ("p/new", {})],
         [("p", link("/dev/shm")), ("p/lxc-userns-new", {})],
+        [("{out}/new", {}), ("{out}/canary", {})],
+        [("../out/new", {}), ("../../out/new", {})],
+        [("{out}", {**DIRECTORY, "mode": 0o700})],
+        [("h", hard_link("{out}/canary")), ("h", {})],
+        [("o", link("{out}")), ("o/new", {}), ("o/canary", {})],
         [("o", link("{out}")), ("o/fifo", {}), ("o/socket", {})],
         [("o", link("{out}")), ("o/null", {}), ("o", hard_link("o/canary"))],
         [("o", link("{out}")), ("o", {**DIRECTORY, "mode": 0o700})],
         [("o", link("{out}")), ("o/", {**DIRECTORY, "mode": 0o700})],
         [("o", link("{out}/canary")), ("o", {"uid": 5, "mode": 0o600})],
         [("o", link("{out}/canary")), ("h", hard_link("o")), ("h", {})],
+        [("o", link("{out}")), ("h", hard_link("o/canary")), ("h", {})],
         [("a", DIRECTORY), ("a/o", link("{out}")), ("a/o/x", DEVICE)],
         [("o", link("{out}")), ("o/x/y/z", {})],
         [("o", link("{out}")), ("o/l", link("canary"))],
@@ -214,40 +223,42 @@ def test_odd_members_that_are_unpacked(tmp_path: Path, shifted: bool) -> None:
 def test_nothing_outside_changes(
     tmp_path: Path,
     reachable_path: Path,
-    members: list[tuple[str, dict[str, Any]]],
+    monkeypatch: pytest.MonkeyPatch,
+    members: list[Member],
+    options: tuple[str, ...],
     shifted: bool,
 ) -> None:
     out = reachable_path / "out"
     make_target_of_all(out)
-    before = golden.snapshot(out), golden.change_times(out, {b"": None})  # type: ignore[dict-item]
-    node = os.lstat("/dev/null")
-    place = tmp_path if not shifted else reachable_path
+    before = seen(out)
     fields = {"out": out, "pid": os.getpid()}
-    archive = craft(
-        tmp_path / "a.tar",
-        *(
-            (
-                name.format(**fields),
-                {
-                    key: value.format(**fields) if key == "linkname" else value
-                    for key, value in each.items()
-                },
-            )
-            for name, each in members
-        ),
-    )
+    filled = [(n.format(**fields), fill(each, fields)) for n, each in members]
+    archive = craft(tmp_path / "a.tar", *filled)
     archive.chmod(0o666)
     data = archive.read_bytes()
+    whole = extraction._OPTIONS + options
+    monkeypatch.setattr(extraction, "_OPTIONS", whole)
+    target = (reachable_path if shifted else tmp_path) / "target"
     try:
-        unpack(archive, place / "target", shifted=shifted)
+        unpack(archive, target, shifted=shifted)
     except RootfsError:
-        assert not (place / "target").exists()
-    after = golden.snapshot(out), golden.change_times(out, {b"": None})  # type: ignore[dict-item]
-    assert after == before
+        assert not target.exists()
+    assert seen(out) == before
     assert archive.read_bytes() == data
-    assert os.lstat("/dev/null") == node
-    assert not os.path.lexists("/dev/new")
-    assert not os.path.lexists("/dev/shm/lxc-userns-new")
+    assert stat.S_ISCHR(os.lstat("/dev/null").st_mode)
+    for path in ("/dev/new", "/dev/shm/lxc-userns-new"):
+        assert not os.path.lexists(path)
+
+
+def seen(out: Path) -> tuple[golden.Snapshot, list[int]]:
+    snapshot = golden.snapshot(out)
+    return snapshot, golden.change_times(out, snapshot)
+
+
+def fill(member: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+    if "linkname" not in member:
+        return member
+    return {**member, "linkname": member["linkname"].format(**fields)}
 
 
 def make_target_of_all(out: Path) -> None:

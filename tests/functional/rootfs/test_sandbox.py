@@ -70,10 +70,13 @@ def look_at_sandbox(
             options = line.split()[5].split(",")
             assert {"ro", "nosuid", "nodev"} <= set(options)
             assert "shared:" not in line.partition(" - ")[0]
-        # Its working directory is the new tree, and on none of these.
-        assert os.path.samestat(os.stat(f"/proc/{pid}/cwd"), tree)
-        assert os.readlink(f"/proc/{pid}/cwd") == "/"
     assert status(found["first"])["NSpid"][1] == "1"
+    # tar's working directory is the new tree, and on none of these.
+    there = os.stat(f"/proc/{found['tar']}/cwd")
+    assert os.path.samestat(there, tree)
+    assert os.readlink(f"/proc/{found['tar']}/cwd") == "/"
+    elsewhere = os.stat(f"/proc/{found['zstd']}/cwd")
+    assert os.path.samestat(elsewhere, os.stat("/"))
     for name in ("tar", "zstd"):
         fds = Path(f"/proc/{found[name]}/fd")
         assert {each.name for each in fds.iterdir()} == {"0", "1", "2"}

@@ -296,6 +296,13 @@ def test_owners_that_are_not_mapped(tmp_path: Path) -> None:
     assert os.stat(tmp_path / "out/a").st_uid == 2**31 - 2
 
 
+def test_names_of_owners_mean_nothing(tmp_path: Path) -> None:
+    owner = {"uid": 1234, "uname": "daemon", "gid": 4321, "gname": "root"}
+    unpack(craft(tmp_path / "a.tar", ("a", owner)), tmp_path / "out")
+    status = os.stat(tmp_path / "out/a")
+    assert (status.st_uid, status.st_gid) == (BASE + 1234, BASE + 4321)
+
+
 def test_progress(tmp_path: Path) -> None:
     archive = craft(tmp_path / "a.tar", ("a", {"data": os.urandom(1 << 22)}))
     for each in (archive, compress(archive, "gz")):

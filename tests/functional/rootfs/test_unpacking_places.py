@@ -79,12 +79,12 @@ def test_many_at_once(tmp_path: Path, small: Path) -> None:
     assert rootfs.verify(tmp_path / "out", id_maps()).ok
 
 
-def test_what_a_killed_one_has_left(tmp_path: Path, small: Path) -> None:
-    out = tmp_path / "out"
+def test_what_a_killed_one_has_left(root: Path, small: Path) -> None:
+    out = root / "out"
     tree = holder_of(out) / "tree"
     tree.mkdir(parents=True)
     holder_of(out).chmod(0o2700)
-    (tree / "out").symlink_to(tmp_path)
+    (tree / "out").symlink_to(root)
     (tree / "-rf\n").touch()
     (tree / "sealed").mkdir(mode=0)
     fd = os.open(tree, os.O_RDONLY)
@@ -95,7 +95,7 @@ def test_what_a_killed_one_has_left(tmp_path: Path, small: Path) -> None:
         fd = below
     os.close(fd)
     unpack(small, out)
-    assert sorted(os.listdir(tmp_path)) == ["out", "small.tar"]
+    assert sorted(os.listdir(root)) == ["out"]
 
 
 @pytest.mark.parametrize("kind", ["link", "file", "foreign"])
@@ -274,6 +274,23 @@ def test_a_program_is_missing(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_program_fails_and_does_not_say_why(
+    tmp_path: Path,
+    reachable_path: Path,
+    small: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    archive = compress(small, "gz")
+    (reachable_path / "tar").symlink_to("/usr/bin/tar")
+    script = reachable_path / "gzip"
+    script.write_text('#!/bin/sh\n/usr/bin/gzip "$@"\nexit 3\n')
+    script.chmod(0o755)
+    environment = sandbox.ENVIRONMENT | {"PATH": str(reachable_path)}
+    monkeypatch.setattr(extraction, "ENVIRONMENT", environment)
+    reason = refused(archive, tmp_path / "out")
+    assert reason == "gzip failed with exit code 3"
+
+
 def test_power_is_lost_no_sooner_than_all_is_on_the_disk(
     tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,13 +312,22 @@ def test_power_is_lost_no_sooner_than_all_is_on_the_disk(
     assert refused(small, tmp_path / "other") == "Input/output error"
 
 
-def test_locks_are_not_waited_for_in_vain(tmp_path: Path, small: Path) -> None:
-    """Who waits gets the place as soon as it is free."""
+@pytest.mark.parametrize("removed", [False, True])
+def test_who_waits_gets_the_place(
+    tmp_path: Path, small: Path, removed: bool
+) -> None:
+    """As soon as it is free, and also if the lock went with its directory."""
     place = holder_of(tmp_path / "out")
     place.mkdir(mode=0o700)
     fd = os.open(place, os.O_RDONLY)
     fcntl.flock(fd, fcntl.LOCK_EX)
-    timer = threading.Timer(0.3, os.close, [fd])
+
+    def leave() -> None:
+        if removed:
+            place.rmdir()
+        os.close(fd)
+
+    timer = threading.Timer(0.3, leave)
     timer.start()
     assert unpack(small, tmp_path / "out").inodes == 2
     timer.join()
