@@ -274,7 +274,8 @@ def test_worker_process_dies(
     )
     for number in range(1500):
         (root / str(number)).touch()
-    for number in range(30):
+    # Large enough that it dies before the other worker is through.
+    for number in range(200):
         (root / f"d{number}").mkdir()
         for name in range(100):
             (root / f"d{number}" / str(name)).touch()
