@@ -40,6 +40,11 @@ class Claim:
         """Whether changes elsewhere depend on it, mounted or not."""
         return self.is_root and self.how == _BELOW_OVERLAY
 
+    @property
+    def may_be_shifted(self) -> bool:
+        """Whether its owners on disk are, or may become, host IDs."""
+        return self.how in (_SHIFTED, _UNDECIDED)
+
     def conflicts_with(self, other: Claim) -> bool:
         """Whether the two uses would harm each other at the same time."""
         if not overlap(self.path, other.path):

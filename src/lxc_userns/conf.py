@@ -8,6 +8,7 @@ Nothing is registered by importing this module; a service calls
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -17,6 +18,7 @@ from oslo_config import cfg, types
 from lxc_userns.exceptions import ConfigError, IdMapError
 from lxc_userns.idmap import (
     MAX_ENTRIES,
+    TTY_GID,
     IdMap,
     IdMapEntry,
     IdMaps,
@@ -26,6 +28,7 @@ from lxc_userns.idmap import (
 
 LIBVIRT_GROUP = "libvirt"
 GROUP = "lxc_userns"
+_OWNER = re.compile(r"[^\s:#-][^\s:]*")
 
 
 class _SharedListOpt(cfg.ListOpt):
@@ -87,8 +90,9 @@ User, by name or number, whose ranges in /etc/subuid and /etc/subgid are the
 pool from which each instance leases a range of its own.
 
 For example "lxc-userns", with the line "lxc-userns:2000000000:131072000" in
-both files. Empty: no pool, and the maps of [libvirt] uid_maps and gid_maps
-serve all instances. Setting both is an error.
+both files. There need be no such user. If /etc/nsswitch.conf names another
+source for "subid", getsubids(1) asks that one. Empty: no pool, and the maps of
+[libvirt] uid_maps and gid_maps serve all instances. Setting both is an error.
 """,
     ),
     cfg.Opt(
@@ -96,10 +100,11 @@ serve all instances. Setting both is an error.
         _Integer(min=1, max=2**32 - 2),
         default=65536,
         help="""
-Number of IDs that an instance leases from the pool.
+Number of user IDs, and of group IDs, that an instance leases from the pool.
 
 Fewer than 65536 leaves nobody (65534) without a host ID; more are needed only
-for user namespaces nested in the container. For example 131072.
+for user namespaces nested in the container. For example 131072. At least 6,
+for group 5 (tty) has to be mapped. The leases that are there keep their size.
 """,
     ),
     cfg.StrOpt(
@@ -232,6 +237,14 @@ def load_id_maps(conf: cfg.ConfigOpts) -> IdMaps | None:
     return maps
 
 
+def has_pool(conf: cfg.ConfigOpts) -> bool:
+    """Whether each instance is to have a lease from a pool.
+
+    :param conf: a configuration object with our options registered.
+    """
+    return bool(_value(conf, GROUP, "subid_owner"))
+
+
 def find_problems(conf: cfg.ConfigOpts) -> list[ConfigError]:
     """Everything that is wrong with the values of our options.
 
@@ -243,6 +256,7 @@ def find_problems(conf: cfg.ConfigOpts) -> list[ConfigError]:
         for option in OPTS
         if (error := _unreadable(conf, GROUP, option.name)) is not None
     ]
+    problems += [*_check_owner(conf), *_check_size(conf)]
     for name in ("state_path", "run_path"):
         if _unreadable(conf, GROUP, name) is None:
             problems += _check_path(conf, name)
@@ -268,6 +282,32 @@ def _unreadable(
         reason = str(err).rpartition("is not valid: ")[2]
         return ConfigError(option_name(group, name), "", reason)
     return None
+
+
+def _check_owner(conf: cfg.ConfigOpts) -> Iterator[ConfigError]:
+    if _unreadable(conf, GROUP, "subid_owner") is not None:
+        return
+    owner = _value(conf, GROUP, "subid_owner")
+    # Whatever getsubids could take for an option is no user either.
+    if owner and not _OWNER.fullmatch(owner):
+        yield ConfigError(
+            option_name(GROUP, "subid_owner"),
+            owner,
+            "the name or the number of a user is needed",
+        )
+
+
+def _check_size(conf: cfg.ConfigOpts) -> Iterator[ConfigError]:
+    for name in ("subid_owner", "range_size"):
+        if _unreadable(conf, GROUP, name) is not None:
+            return
+    size = _value(conf, GROUP, "range_size")
+    if has_pool(conf) and size <= TTY_GID:
+        yield ConfigError(
+            option_name(GROUP, "range_size"),
+            str(size),
+            f"is too small: guest group {TTY_GID} (tty) has to be mapped",
+        )
 
 
 def _check_path(conf: cfg.ConfigOpts, name: str) -> Iterator[ConfigError]:

@@ -12,8 +12,17 @@ from oslo_config import cfg
 
 from lxc_userns import conf as options
 from lxc_userns import hostids
-from lxc_userns.exceptions import ConfigError
-from lxc_userns.idmap import IdMap, IdMapEntry, advisories
+from lxc_userns.allocation import capacity
+from lxc_userns.exceptions import ConfigError, PrerequisiteError
+from lxc_userns.idmap import (
+    CONTAINER_IDS,
+    FEW_IDS,
+    IdMap,
+    IdMapEntry,
+    advisories,
+    host_advisories,
+)
+from lxc_userns.pool import Pool, read_pools
 
 Severity = Literal["problem", "warning", "info"]
 
@@ -51,21 +60,6 @@ def option(conf: cfg.ConfigOpts, name: str) -> Any:
     return getattr(conf[options.GROUP], name)
 
 
-def refuse_pool(conf: cfg.ConfigOpts) -> None:
-    """Refuse a pool, from which no instance can lease a range yet.
-
-    :raises ConfigError: if ``subid_owner`` is set, or cannot be used.
-    """
-    owner = option(conf, "subid_owner")
-    if owner:
-        raise ConfigError(
-            options.option_name(options.GROUP, "subid_owner"),
-            owner,
-            "leases from a pool are not available; leave it empty and set "
-            "[libvirt] uid_maps and gid_maps",
-        )
-
-
 def check_config(conf: cfg.ConfigOpts) -> list[Finding]:
     """Everything there is to say about the configuration on this host.
 
@@ -82,12 +76,53 @@ def check_config(conf: cfg.ConfigOpts) -> list[Finding]:
 
 
 def _check_pool(conf: cfg.ConfigOpts) -> Iterator[Finding]:
-    told = [each.args for each in options.find_problems(conf)]
+    name = options.option_name(options.GROUP, "subid_owner")
     try:
-        refuse_pool(conf)
-    except ConfigError as err:
-        if err.args not in told:
-            yield Finding("problem", err.option, err.value, err.reason)
+        owner, size = option(conf, "subid_owner"), option(conf, "range_size")
+        if not owner:
+            return
+        pools = read_pools(owner)
+    except ConfigError:
+        return  # Told before.
+    except PrerequisiteError as err:
+        yield Finding("problem", name, owner, str(err))
+        return
+    for problem in pools.problems(size):
+        yield Finding("problem", name, owner, problem)
+    for _, pool in pools:
+        yield from _describe_pool(name, pool, size)
+    if size < CONTAINER_IDS:
+        size_name = options.option_name(options.GROUP, "range_size")
+        yield Finding("warning", size_name, str(size), FEW_IDS)
+
+
+def _describe_pool(name: str, pool: Pool, size: int) -> Iterator[Finding]:
+    for ids in pool.ids:
+        shown = f"{ids.start}:{len(ids)}"
+        yield Finding(
+            "info",
+            name,
+            shown,
+            f"{pool.kind} IDs {_show(ids)} are in the pool",
+        )
+        for advisory in host_advisories(shown, ids):
+            yield Finding("warning", name, shown, advisory)
+    room = capacity(pool.ids, pool.free, size)
+    if room:
+        yield Finding(
+            "info",
+            name,
+            str(room),
+            f"the pool has {pool.kind} IDs for {room} leases of {size}",
+        )
+    if pool.holders:
+        yield Finding(
+            "warning",
+            name,
+            pool.source,
+            f"of the pool's {pool.kind} IDs, some are not leased, for they "
+            f"are held by {pool.describe_holders()}",
+        )
 
 
 def _check_maps(conf: cfg.ConfigOpts) -> Iterator[Finding]:
@@ -96,7 +131,7 @@ def _check_maps(conf: cfg.ConfigOpts) -> Iterator[Finding]:
     except ConfigError:
         return  # Told before.
     if id_maps is None:
-        if conf[options.GROUP].subid_owner:
+        if options.has_pool(conf):
             return
         yield Finding(
             "warning",
@@ -131,7 +166,7 @@ def _check_held(
     option: str, id_map: IdMap, host: hostids.HostIds
 ) -> Iterator[Finding]:
     for entry in id_map:
-        holders = list(host.holders(entry.host_ids, RESERVER))
+        holders = [*map(str, host.holders(entry.host_ids, RESERVER))]
         for holder in islice(holders, _MOST_HOLDERS):
             yield _held(option, entry, holder)
         if len(holders) > _MOST_HOLDERS:

@@ -16,6 +16,8 @@
     ├── InstanceError          an instance: name and reason
     │   ├── NoSuchContainerError
     │   ├── ContainerExistsError
+    │   ├── LeaseError         its range of IDs: none to be had, or another's
+    │   │   └── PoolExhaustedError
     │   └── IsolationError     what runs is not what was promised
     └── PrerequisiteError      this host lacks what is needed
 
@@ -191,6 +193,14 @@ class ContainerExistsError(InstanceError):
             name, "the name is taken; destroy that container or take another"
         )
         self.args = (name,)
+
+
+class LeaseError(InstanceError):
+    """An instance cannot have, or keep, the IDs that it asks for."""
+
+
+class PoolExhaustedError(LeaseError):
+    """The pool has no room for another lease."""
 
 
 class IsolationError(InstanceError):

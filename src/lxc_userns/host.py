@@ -8,20 +8,21 @@ import re
 import stat
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
 from oslo_config import cfg
 
-from lxc_userns import hostids
+from lxc_userns import hostids, subid
+from lxc_userns.allocation import capacity
 from lxc_userns.config_check import option
 from lxc_userns.exceptions import LxcUsernsError, RootfsError
 from lxc_userns.guest import Guests
 from lxc_userns.idmap import SYSTEMD_CONTAINERS
 from lxc_userns.linux import mounts
+from lxc_userns.pool import read_pools
 from lxc_userns.rootfs import probing
 
 Status = Literal["ok", "warning", "failed"]
@@ -68,6 +69,7 @@ def check_host(conf: cfg.ConfigOpts, guests: Guests) -> list[Check]:
         ("subordinate user IDs", lambda: check_ids(hostids.read_host_uids())),
         ("subordinate group IDs", lambda: check_ids(hostids.read_host_gids())),
         ("range for new users", lambda: check_login_defs(_login_defs())),
+        ("pool", lambda: _check_pool(conf)),
         ("overlays", lambda: _check_overlays(_path(conf, "state_path"))),
     )
     checks = [_try(name, probe) for name, probe in probes]
@@ -217,23 +219,26 @@ def check_ids(ids: hostids.HostIds) -> Result:
         f"line {line.line} is malformed: {line.reason}"
         for line in ids.malformed
     ]
-    problems += _overlaps(ids)
+    problems += [
+        f"{one.owner} (line {one.line}) and {other.owner} (line "
+        f"{other.line}) overlap"
+        for one, other in subid.find_overlaps(ids.subordinates, ids.identify)
+    ]
     if problems:
         return "warning", "; ".join(problems)
     return "ok", f"{len(ids.subordinates)} ranges, none overlaps another"
 
 
-def _overlaps(ids: hostids.HostIds) -> Iterator[str]:
-    for one, other in combinations(ids.subordinates, 2):
-        if (
-            one.owner != other.owner
-            and one.ids.start < other.ids.stop
-            and other.ids.start < one.ids.stop
-        ):
-            yield (
-                f"{one.owner} (line {one.line}) and {other.owner} (line "
-                f"{other.line}) overlap"
-            )
+def _check_pool(conf: cfg.ConfigOpts) -> Result:
+    owner, size = option(conf, "subid_owner"), option(conf, "range_size")
+    if not owner:
+        return "ok", "none: [lxc_userns] subid_owner is empty"
+    pools = read_pools(owner)
+    problems = pools.problems(size)
+    if problems:
+        return "failed", "; ".join(problems)
+    room = min(capacity(pool.ids, pool.free, size) for _, pool in pools)
+    return "ok", f"the subordinate IDs of {owner} give {room} leases of {size}"
 
 
 def _login_defs() -> str:

@@ -5,14 +5,35 @@ from __future__ import annotations
 
 import grp
 import pwd
-from collections.abc import Iterator
-from dataclasses import dataclass
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from lxc_userns import subid
+from lxc_userns.exceptions import PrerequisiteError
+from lxc_userns.subid import MalformedLine, SubordinateRange
 
 SUBUID = Path("/etc/subuid")
 SUBGID = Path("/etc/subgid")
+NSSWITCH = Path("/etc/nsswitch.conf")
+_LONGEST = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Somebody who holds IDs.
+
+    :param name: a phrase, as ``user alice (1000)``.
+    :param ids: what of the IDs in question, or around them.
+    """
+
+    name: str
+    ids: range
+
+    def __str__(self) -> str:
+        return self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,54 +42,144 @@ class HostIds:
 
     :param kind: ``user`` or ``group``.
     :param names: the names behind single IDs.
-    :param subordinates: the ranges of :manpage:`subuid(5)`.
-    :param malformed: lines of that file which could not be read.
+    :param subordinates: the subordinate ranges.
+    :param malformed: lines of the file which could not be read.
+    :param source: where the ranges of the owner asked for come from: a file,
+        or how another source was asked.
+    :param owner_ids: user IDs, in decimal, of those owners of subordinate
+        ranges who have one.
     """
 
     kind: str
-    names: dict[int, str]
-    subordinates: tuple[subid.SubordinateRange, ...]
-    malformed: tuple[subid.MalformedLine, ...] = ()
+    names: Mapping[int, str]
+    subordinates: tuple[SubordinateRange, ...]
+    malformed: tuple[MalformedLine, ...] = ()
+    source: str = ""
+    owner_ids: Mapping[str, str] = field(default_factory=dict)
 
-    def holders(self, ids: range, owner: str = "") -> Iterator[str]:
+    def identify(self, owner: str) -> str:
+        """What is the same for all names of an owner, and the number."""
+        return self.owner_ids.get(owner, owner)
+
+    def owned(self, owner: str) -> Iterator[range]:
+        """The subordinate ranges of an owner, by name or number."""
+        identity = self.identify(owner)
+        for held in self.subordinates:
+            if self.identify(held.owner) == identity:
+                yield held.ids
+
+    def holders(self, ids: range, owner: str = "") -> Iterator[Holder]:
         """Who holds any of these IDs.
 
         :param ids: host IDs.
         :param owner: the owner whose own subordinate ranges do not count.
-        :returns: a phrase for each holder, as ``user alice (1000)``.
         """
         for number, name in sorted(self.names.items()):
             if number in ids:
-                yield f"{self.kind} {name} ({number})"
+                single = range(number, number + 1)
+                yield Holder(f"{self.kind} {name} ({number})", single)
+        identity = self.identify(owner)
         for held in self.subordinates:
-            if held.owner != owner and (
+            if self.identify(held.owner) != identity and (
                 held.start < ids.stop and ids.start < held.ids.stop
             ):
-                yield (
+                yield Holder(
                     f"the subordinate {self.kind} IDs of {held.owner} "
-                    f"({held.start}:{held.count})"
+                    f"({held.start}:{held.count})",
+                    held.ids,
                 )
 
 
-def read_host_uids() -> HostIds:
-    """Users (by NSS) and subordinate user IDs of this host."""
+def read_host_uids(owner: str = "") -> HostIds:
+    """Users (by NSS) and subordinate user IDs of this host.
+
+    :param owner: whose subordinate IDs are asked for by
+        :manpage:`getsubids(1)`, if ``/etc/nsswitch.conf`` names a source
+        for ``subid`` other than the files. Those of others are not listed
+        by such a source; what the files say of others counts in any case.
+    :raises PrerequisiteError: if that source cannot be asked.
+    """
     names = {each.pw_uid: each.pw_name for each in pwd.getpwall()}
-    return HostIds("user", names, *_read_subordinates(SUBUID))
+    return _read("user", names, SUBUID, (), owner)
 
 
-def read_host_gids() -> HostIds:
-    """Groups (by NSS) and subordinate group IDs of this host."""
+def read_host_gids(owner: str = "") -> HostIds:
+    """The same for groups and subordinate group IDs."""
     names = {each.gr_gid: each.gr_name for each in grp.getgrall()}
-    return HostIds("group", names, *_read_subordinates(SUBGID))
+    return _read("group", names, SUBGID, ("-g",), owner)
 
 
-def _read_subordinates(
+def _read(
+    kind: str,
+    names: Mapping[int, str],
     path: Path,
-) -> tuple[
-    tuple[subid.SubordinateRange, ...], tuple[subid.MalformedLine, ...]
-]:
+    options: tuple[str, ...],
+    owner: str,
+) -> HostIds:
+    ranges, malformed = subid.parse(_read_text(path))
+    made = partial(HostIds, kind, names, malformed=malformed)
+    ids = _owner_ids({owner, *(held.owner for held in ranges)})
+    service = subid.parse_source(_read_text(NSSWITCH))
+    if service == "files" or not owner:
+        return made(ranges, source=str(path), owner_ids=ids)
+    # Then the file does not count for the owner, as it does not for shadow.
+    of_others = [
+        held
+        for held in ranges
+        if ids.get(held.owner, held.owner) != ids.get(owner, owner)
+    ]
+    listed = _ask(("getsubids", *options, owner), owner, service)
+    source = f"the source {service} of subordinate IDs"
+    return made((*of_others, *listed), source=source, owner_ids=ids)
+
+
+def _read_text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        return path.read_text(encoding="utf-8", errors="surrogateescape")
     except FileNotFoundError:
-        return (), ()
-    return subid.parse(text)
+        return ""
+
+
+def _owner_ids(owners: set[str]) -> dict[str, str]:
+    found = {}
+    for owner in owners:
+        try:
+            found[owner] = str(pwd.getpwnam(owner).pw_uid)
+        except KeyError:
+            continue
+    return found
+
+
+def _ask(
+    argv: tuple[str, ...], owner: str, service: str
+) -> Iterator[SubordinateRange]:
+    """The ranges that a source other than the files has for an owner."""
+    why = f"{NSSWITCH} has the subordinate IDs come from {service!r}"
+    try:
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            timeout=_LONGEST,
+            check=False,
+        )
+    except FileNotFoundError as err:
+        raise PrerequisiteError(
+            f"{why}, and getsubids, which asks it, is not installed "
+            "(Debian package uidmap)"
+        ) from err
+    except subprocess.TimeoutExpired as err:
+        raise PrerequisiteError(f"{why}, which does not answer") from err
+    # It fails the same for an owner without ranges as for a source that is
+    # out of order: either way there are none to lease.
+    if done.returncode:
+        return
+    ranges, malformed = subid.parse_listed(done.stdout)
+    for line in malformed:
+        raise PrerequisiteError(
+            f"{why}, of which getsubids says {line.text!r}: {line.reason}"
+        )
+    for held in ranges:
+        yield SubordinateRange(owner, held.start, held.count, held.line)

@@ -13,9 +13,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Literal
 
 from lxc_userns.exceptions import IdMapError
 
+#: The two kinds of IDs: of users and of groups.
+Kind = Literal["uid", "gid"]
+KINDS: tuple[Kind, Kind] = ("uid", "gid")
 #: One past the highest ID: 4294967295 is ``(uid_t) -1``, "no ID".
 ID_LIMIT = 2**32 - 1
 #: More entries than this are refused; Nova documents the same limit, and
@@ -227,6 +231,14 @@ class IdMaps:
         for error in broken_tty_rules(self.gid.entries):
             raise error
 
+    @property
+    def entries(self) -> Iterator[tuple[Kind, IdMapEntry]]:
+        """All entries, each with its kind."""
+        for entry in self.uid:
+            yield "uid", entry
+        for entry in self.gid:
+            yield "gid", entry
+
     def shift_uid(self, uid: int) -> int | None:
         """The host user ID of a guest user ID, None if unmapped."""
         return self.uid.to_host(uid)
@@ -248,29 +260,43 @@ class IdMaps:
 SYSTEMD_CONTAINERS = range(524288, 1879048192)
 
 
+#: What a container expects.
+CONTAINER_IDS = 65536
+#: What is said of fewer.
+FEW_IDS = (
+    "fewer than 65536 IDs: nobody (65534) and the users that systemd makes up "
+    "are likely to be unmapped"
+)
+
+
 def advisories(id_map: IdMap) -> Iterable[str]:
     """What is allowed in an ID map, but seldom wise.
 
     :returns: one sentence per finding, none for a good map.
     """
-    if sum(entry.count for entry in id_map) < 65536:
-        yield (
-            "fewer than 65536 IDs: nobody (65534) and the users that systemd "
-            "makes up are likely to be unmapped"
-        )
+    if sum(entry.count for entry in id_map) < CONTAINER_IDS:
+        yield FEW_IDS
     for entry in id_map:
-        if entry.host < 65536:
-            yield (
-                f"{entry} uses host IDs below 65536, where the host's own "
-                "users and services live"
-            )
-        if _overlap(entry.host_ids, SYSTEMD_CONTAINERS):
-            yield (
-                f"{entry} lies in 524288-1879048191, which systemd hands out "
-                "to its own containers"
-            )
-        if entry.host + entry.count > 2**31:
-            yield (
-                f"{entry} uses host IDs above 2147483647, which some old "
-                "software takes for negative numbers"
-            )
+        yield from host_advisories(str(entry), entry.host_ids)
+
+
+def host_advisories(name: str, ids: range) -> Iterator[str]:
+    """What is seldom wise about host IDs that containers are given.
+
+    :param name: what they are called.
+    """
+    if ids.start < 65536:
+        yield (
+            f"{name} uses host IDs below 65536, where the host's own users "
+            "and services live"
+        )
+    if _overlap(ids, SYSTEMD_CONTAINERS):
+        yield (
+            f"{name} lies in 524288-1879048191, which systemd hands out to "
+            "its own containers"
+        )
+    if ids.stop > 2**31:
+        yield (
+            f"{name} uses host IDs above 2147483647, which some old software "
+            "takes for negative numbers"
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -14,7 +14,7 @@ from oslo_config import cfg
 from lxc_userns import conf as options
 from lxc_userns import verification
 from lxc_userns.claims import Claim, overlap
-from lxc_userns.config_check import option, refuse_pool
+from lxc_userns.config_check import option
 from lxc_userns.domain import Filesystem
 from lxc_userns.exceptions import (
     InstanceError,
@@ -22,15 +22,18 @@ from lxc_userns.exceptions import (
     NoSuchContainerError,
     RootfsError,
 )
-from lxc_userns.filesystems import Filesystems, volume_name
+from lxc_userns.filesystems import Filesystems, claims, volume_name
 from lxc_userns.guest import Guest, Guests
 from lxc_userns.idmap import IdMaps
 from lxc_userns.instances import InstanceRecord, InstanceStore, Mode
 from lxc_userns.inventory import Inventory
+from lxc_userns.leases import LeaseStore
+from lxc_userns.lessor import Lessor
 from lxc_userns.preparation import Preparation
 from lxc_userns.rootfs import strategies, unpacking, volumes
 from lxc_userns.rootfs.backing import translated
 from lxc_userns.rootfs.strategies import Progress, ShiftOptions
+from lxc_userns.undo import undo
 from lxc_userns.volume import Volume
 
 
@@ -43,7 +46,10 @@ class InstanceRequest:
     :param uuid: UUID of both.
     :param rootfs: its root filesystem: a directory, a raw disk image with
         one filesystem, or a tar archive, which is unpacked for it.
-    :param id_maps: its ID maps; None: those of the configuration.
+    :param id_maps: its ID maps; None: those of the configuration, or of a
+        lease from the pool that is configured.
+    :param range_size: number of IDs of its lease, 6 or more; None: that of
+        the configuration, or whatever lease it has.
     :param strategy: ``idmapped``, ``overlay``, ``chown`` or ``auto``; None:
         that of the configuration.
     :param volumes: files of the host that it sees besides.
@@ -58,6 +64,7 @@ class InstanceRequest:
     strategy: str | None = None
     volumes: tuple[Volume, ...] = ()
     program: str | None = None
+    range_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,34 +155,30 @@ class UserNamespaceManager:
         """All that is known of this host's instances."""
         return Inventory(self.store, self.files, self.guests)
 
+    @property
+    def lessor(self) -> Lessor:
+        """Who leases ranges from the pool of this host."""
+        return Lessor(
+            self.inventory,
+            LeaseStore(self._option("state_path")),
+            self._option("subid_owner"),
+            self._option("range_size"),
+        )
+
     def plan(self, request: InstanceRequest) -> PreparedInstance:
         """What :meth:`prepare` would give; changes nothing.
 
         The strategy may still be ``auto``: only trying it on the root
-        filesystem tells which one that is.
+        filesystem tells which one that is. The ID maps of an instance that
+        has no lease yet are another's if that one is prepared first.
 
         :raises ConfigError: if the configuration cannot be used.
-        :raises InstanceError: if name or UUID cannot be used.
+        :raises InstanceError: if name or UUID cannot be used, or there is no
+            lease for it.
         :raises RootfsError: if the root filesystem or a volume is not there.
         """
-        for problem in options.find_problems(self._conf):
-            raise problem
-        id_maps = request.id_maps or self._load_id_maps()
-        path = self._resolve(request.rootfs)
-        archive = path if unpacking.is_archive(path) else None
-        files = self.files
-        strategy = request.strategy or self._option("rootfs_strategy")
-        record = InstanceRecord(
-            request.name,
-            request.uuid,
-            files.unpacked(request.name) if archive else path,
-            id_maps,
-            strategies.check_name(strategy) if id_maps else strategies.PLAIN,
-            files.view(request.name),
-            archive=archive,
-            volumes=tuple(map(self._resolve_volume, request.volumes)),
-        )
-        return PreparedInstance(record)
+        draft = self._draft(request)
+        return PreparedInstance(self._complete(draft, request, keep=False))
 
     def prepare(
         self, request: InstanceRequest, progress: Progress | None = None
@@ -189,8 +192,13 @@ class UserNamespaceManager:
         :param progress: called with the number of inodes seen so far.
         :raises LxcUsernsError: if anything is in the way.
         """
-        record = self.plan(request).record
-        return self._prepare(record, progress, request.program)
+        draft = self._draft(request)
+        lessor = self.lessor
+        with ExitStack() as stack:
+            if lessor.find(request.name) is None:
+                undo(stack, lessor.release, request.name, claims(draft))
+            record = self._complete(draft, request)
+            return self._prepare(record, progress, request.program)
 
     def prepare_again(
         self, name: str, progress: Progress | None = None
@@ -250,9 +258,16 @@ class UserNamespaceManager:
         """
         name = _name(instance)
         with self.store.lock(name):
-            self._unmount(name)
-            self.files.remove(name)
-            self.store.remove(name)
+            self.clear(name)
+
+    def clear(self, name: str) -> None:
+        """As :meth:`release`, for who has locked the instance."""
+        record = self.store.load(name)
+        self._unmount(name)
+        self.files.remove(name)
+        # As long as there is a record, nobody else gets these IDs.
+        self.lessor.release(name, claims(record) if record else ())
+        self.store.remove(name)
 
     @contextmanager
     def reserved(self, path: str, id_maps: IdMaps | None) -> Iterator[None]:
@@ -273,9 +288,52 @@ class UserNamespaceManager:
         """The domain of an instance, None if there is none."""
         return self.inventory.find_guest(record)
 
-    def _load_id_maps(self) -> IdMaps | None:
-        refuse_pool(self._conf)
-        return options.load_id_maps(self._conf)
+    def _draft(self, request: InstanceRequest) -> InstanceRecord:
+        """What an instance is to be promised, but for its ID maps."""
+        for problem in options.find_problems(self._conf):
+            raise problem
+        path = self._resolve(request.rootfs)
+        archive = path if unpacking.is_archive(path) else None
+        files = self.files
+        strategy = request.strategy or self._option("rootfs_strategy")
+        return InstanceRecord(
+            request.name,
+            request.uuid,
+            files.unpacked(request.name) if archive else path,
+            None,
+            strategies.check_name(strategy),
+            files.view(request.name),
+            archive=archive,
+            volumes=tuple(map(self._resolve_volume, request.volumes)),
+        )
+
+    def _complete(
+        self,
+        draft: InstanceRecord,
+        request: InstanceRequest,
+        *,
+        keep: bool = True,
+    ) -> InstanceRecord:
+        """Add its ID maps."""
+        id_maps = self._find_id_maps(request, keep=keep)
+        if id_maps is None:
+            return replace(draft, strategy=strategies.PLAIN)
+        return replace(draft, id_maps=id_maps)
+
+    def _find_id_maps(
+        self, request: InstanceRequest, *, keep: bool
+    ) -> IdMaps | None:
+        if request.id_maps is None and options.has_pool(self._conf):
+            lease = self.lessor.acquire(
+                request.name, request.uuid, request.range_size, keep=keep
+            )
+            return lease.id_maps
+        if request.range_size is not None:
+            raise InstanceError(
+                request.name,
+                "asks for a lease of its own, and has ID maps or no pool",
+            )
+        return request.id_maps or options.load_id_maps(self._conf)
 
     def _resolve(self, path: str) -> str:
         with translated(path):
@@ -314,7 +372,7 @@ class UserNamespaceManager:
                 progress,
             )
 
-        preparation = Preparation(self.inventory, shift, program)
+        preparation = Preparation(self.inventory, self.lessor, shift, program)
         return PreparedInstance(preparation.run(record))
 
     def _unmount(self, name: str) -> None:

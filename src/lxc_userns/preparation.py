@@ -13,6 +13,7 @@ from lxc_userns.exceptions import InstanceError, RootfsError
 from lxc_userns.filesystems import claims, shared_paths
 from lxc_userns.instances import InstanceRecord
 from lxc_userns.inventory import Inventory
+from lxc_userns.lessor import Lessor
 from lxc_userns.rootfs import strategies
 from lxc_userns.rootfs.backing import check_program
 from lxc_userns.rootfs.strategies import ShiftOptions
@@ -30,11 +31,13 @@ class Preparation:
     """One instance on its way from a promise to views that are mounted.
 
     :param inventory: what there is on the host.
+    :param lessor: who gives no other instance its IDs.
     :param shift: how to shift.
     :param program: what the root filesystem of a new instance has to have.
     """
 
     inventory: Inventory
+    lessor: Lessor
     shift: Shift
     program: str | None = None
 
@@ -66,7 +69,7 @@ class Preparation:
         store, files = self.inventory.store, self.inventory.files
         if record.archive is not None:
             # Before the first change, so that release can undo them all.
-            store.save(known or record)
+            self._promise(known or record)
             record = files.unpack(record, self.shift(False).progress)
         stack.enter_context(store.lock_trees(shared_paths(record)))
         self._check_unused(record)
@@ -79,7 +82,7 @@ class Preparation:
         # An image can be written anew and be the same file.
         options = self.shift(tree.inode is None or known != ready)
         # What is not ready yet must not pass for it after a crash.
-        store.save(known if known == ready else record)
+        self._promise(known if known == ready else record)
         files.make_ready(record, tree, options)
         store.save(ready)
         undo(stack, files.unmount, record.name)
@@ -92,6 +95,10 @@ class Preparation:
             record.reason,
         )
         return ready
+
+    def _promise(self, record: InstanceRecord) -> None:
+        with self.lessor.settling(record):
+            self.inventory.store.save(record)
 
     def _check_unused(self, record: InstanceRecord) -> None:
         mine = claims(record)

@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The text of ``/etc/subuid`` and ``/etc/subgid`` (:manpage:`subuid(5)`)."""
+"""Subordinate IDs: what files and programs say of them, read as text.
+
+The files are ``/etc/subuid`` and ``/etc/subgid`` (:manpage:`subuid(5)`), or
+what ``/etc/nsswitch.conf`` has in their place.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from lxc_userns.idmap import ID_LIMIT
 
 _NUMBER = re.compile(r"[0-9]{1,10}")
+_LISTED = re.compile(r"[0-9]+: (\S+) ([0-9]+) ([0-9]+)")
+_SOURCE = re.compile(r"^\s*subid:[^\S\n]*(\S+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +64,66 @@ def parse(
     :param text: the whole text of the file.
     :returns: the ranges, and the lines that are none, in file order.
     """
-    ranges = []
-    malformed = []
-    for number, line in _lines(text):
-        result = _parse_line(number, line)
-        if isinstance(result, SubordinateRange):
-            ranges.append(result)
-        else:
-            malformed.append(result)
-    return tuple(ranges), tuple(malformed)
+    return _sort(_parse_line(number, line) for number, line in _lines(text))
+
+
+def parse_listed(
+    text: str,
+) -> tuple[tuple[SubordinateRange, ...], tuple[MalformedLine, ...]]:
+    """Read what :manpage:`getsubids(1)` prints.
+
+    :param text: all of its output, lines of ``INDEX: OWNER START COUNT``.
+    :returns: as :func:`parse`.
+    """
+    return _sort(_parse_listed(number, line) for number, line in _lines(text))
+
+
+def parse_source(text: str) -> str:
+    """Where subordinate IDs come from.
+
+    :param text: text of :manpage:`nsswitch.conf(5)`. Of several sources
+        shadow heeds the first, and so do we.
+    :returns: the source of ``subid``, which is ``files`` unless it says
+        otherwise.
+    """
+    match = _SOURCE.search(text)
+    return "files" if match is None else match[1]
+
+
+def find_overlaps(
+    ranges: tuple[SubordinateRange, ...], identify: Callable[[str], str]
+) -> Iterator[tuple[SubordinateRange, SubordinateRange]]:
+    """Pairs of ranges that share IDs and have different owners.
+
+    :param identify: what is the same for all names of an owner.
+    """
+    active: list[SubordinateRange] = []
+    for each in sorted(ranges, key=lambda held: held.start):
+        active = [one for one in active if one.ids.stop > each.start]
+        for one in active:
+            if identify(one.owner) != identify(each.owner):
+                yield one, each
+        active.append(each)
+
+
+def _sort(
+    results: Iterator[SubordinateRange | MalformedLine],
+) -> tuple[tuple[SubordinateRange, ...], tuple[MalformedLine, ...]]:
+    found = tuple(results)
+    return (
+        tuple(each for each in found if isinstance(each, SubordinateRange)),
+        tuple(each for each in found if isinstance(each, MalformedLine)),
+    )
+
+
+def _parse_listed(number: int, line: str) -> SubordinateRange | MalformedLine:
+    match = _LISTED.fullmatch(line)
+    if match is None:
+        return MalformedLine(number, line, "expected INDEX: OWNER START COUNT")
+    parsed = _parse_line(number, ":".join(match.groups()))
+    if isinstance(parsed, MalformedLine):
+        return MalformedLine(number, line, parsed.reason)
+    return parsed
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:

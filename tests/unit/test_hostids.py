@@ -50,16 +50,18 @@ HELD = HostIds(
     ],
 )
 def test_holders(ids: range, holders: list[str]) -> None:
-    assert list(HELD.holders(ids)) == holders
+    assert [*map(str, HELD.holders(ids))] == holders
 
 
 def test_own_subordinates_do_not_count() -> None:
     assert list(HELD.holders(range(100000, 100010), owner="alice")) == []
     assert len(list(HELD.holders(range(100000, 100010), owner="bob"))) == 1
     # The owner's own user does count: the container would be that user.
-    assert list(HELD.holders(range(1000, 1010), owner="alice")) == [
-        "user alice (1000)"
-    ]
+    (holder,) = HELD.holders(range(1000, 1010), owner="alice")
+    assert (holder.name, holder.ids) == (
+        "user alice (1000)",
+        range(1000, 1001),
+    )
 
 
 def test_reads_this_host(

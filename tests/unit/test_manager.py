@@ -316,7 +316,7 @@ def test_an_error_while_undoing_is_not_lost(
         ({"subid_owner": "lxc"}, "subid_owner = lxc: is set beside"),
         (
             {"subid_owner": "lxc", "uid_maps": [], "gid_maps": []},
-            "subid_owner = lxc: leases from a pool are not available",
+            "subid_owner = lxc: lxc has no subordinate user IDs in /etc/su",
         ),
         ({"uid_maps": []}, "uid_maps: is empty, but gid_maps is set"),
         ({"uid_maps": ["0:1"]}, "uid_maps = 0:1: expected"),

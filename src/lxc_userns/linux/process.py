@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -67,6 +68,20 @@ class Process:
     def user_namespace(self) -> tuple[int, int]:
         """Identity of the user namespace: device and inode."""
         return self._identity("ns/user")
+
+    def is_in(self, namespaces: set[tuple[int, int]]) -> bool:
+        """Whether its user namespace is one of these, to which it is added.
+
+        False as well if the kernel does not tell: root without all
+        capabilities may not trace every process.
+        """
+        try:
+            found = self.user_namespace
+        except PermissionError:
+            return False
+        is_known = found in namespaces
+        namespaces.add(found)
+        return is_known
 
     @property
     def executable(self) -> tuple[int, int]:
@@ -144,3 +159,22 @@ def children(pid: int) -> Iterator[int]:
                 continue
             if parent == pid:
                 yield int(name)
+
+
+def with_other_maps() -> Iterator[Process]:
+    """Processes whose ID maps are not the caller's, held.
+
+    At least one of each user namespace; each is let go when the next one is
+    asked for. A namespace in which nobody runs, that is kept by a mount or a
+    descriptor, is not seen.
+    """
+    with Process("self") as this:
+        maps = this.uid_map, this.gid_map
+        seen = {this.user_namespace}
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            with suppress(ProcessLookupError), Process(int(name)) as process:
+                if process.is_in(seen):
+                    continue
+                if (process.uid_map, process.gid_map) != maps:
+                    yield process

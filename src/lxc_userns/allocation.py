@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where in a pool the next lease is: arithmetic, and nothing else."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from lxc_userns.idset import IdSet
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """The IDs of one kind that a lease can be made of.
+
+    :param pool: all IDs that may ever be leased.
+    :param new: of these, the ones that never were, and nobody else holds.
+    :param released: ranges that were and can be again, the longest released
+        first. Read once, and no further than is needed.
+    """
+
+    pool: IdSet
+    new: IdSet
+    released: Iterable[range] = ()
+
+
+def choose(supplies: Sequence[Supply], size: int) -> list[int | None]:
+    """Where a lease begins, by kind: where nobody was, or longest ago.
+
+    Of the same pool for all kinds the places are the same, for as long as
+    there are new ones.
+
+    :param supplies: one for each kind.
+    :param size: number of IDs of each kind, 1 or more.
+    :returns: the first IDs; None where there is no room.
+    """
+    first, *others = supplies
+    if all(other.pool == first.pool for other in others):
+        common = first.new
+        for other in others:
+            common &= other.new
+        start = place(first.pool, common, size)
+        if start is not None:
+            return [start for _ in supplies]
+    return [_choose_one(supply, size) for supply in supplies]
+
+
+def _choose_one(supply: Supply, size: int) -> int | None:
+    start = place(supply.pool, supply.new, size)
+    if start is not None:
+        return start
+    return place_again(supply.pool, supply.new, supply.released, size)
+
+
+def place(pool: IdSet, free: IdSet, size: int) -> int | None:
+    """The lowest place for a lease.
+
+    Places are a multiple of ``size`` apart within each range of the pool. By
+    default they are multiples of it as well; where that would waste room for
+    one, they begin where the pool does. Leases of other sizes can leave room
+    between such places only; it is taken when there is no other.
+
+    :param pool: all IDs that may ever be leased.
+    :param free: of these, the ones to choose from.
+    :param size: number of IDs, 1 or more.
+    :returns: the first ID, None if there is no room.
+    """
+    for gap in free:
+        start = _first_on_grid(pool, gap, size)
+        if start + size <= gap.stop:
+            return start
+    return next((gap.start for gap in free if len(gap) >= size), None)
+
+
+def place_again(
+    pool: IdSet, free: IdSet, released: Iterable[range], size: int
+) -> int | None:
+    """The place for a lease that was released the longest time ago.
+
+    :param pool: all IDs that may ever be leased.
+    :param free: the ones to choose from that were never leased, with no room
+        among them.
+    :param released: the ones that were, the longest ago first; read no
+        further than is needed.
+    :param size: number of IDs, 1 or more.
+    :returns: the first ID, None if there is no room.
+    """
+    source = iter(released)
+    ranges: list[range] = []
+
+    def place_among(count: int) -> int | None:
+        among = IdSet.of(ranges[:count]) & pool
+        return place(pool, free | among, size)
+
+    # As many as there are so far, so that few steps lead to any number.
+    while more := list(islice(source, max(1, len(ranges)))):
+        ranges += more
+        if place_among(len(ranges)) is not None:
+            fewest = bisect_left(
+                range(len(ranges)),
+                True,
+                key=lambda count: place_among(count) is not None,
+            )
+            return place_among(fewest)
+    return None
+
+
+def capacity(pool: IdSet, free: IdSet, size: int) -> int:
+    """How many leases :func:`place` would still give, one after the other.
+
+    :param pool: all IDs that may ever be leased.
+    :param free: of these, the ones to choose from.
+    :param size: number of IDs of each, 1 or more.
+    """
+    count = 0
+    for gap in free:
+        on_grid = (gap.stop - _first_on_grid(pool, gap, size)) // size
+        # What is left before and after them has no room for one more.
+        count += on_grid if on_grid > 0 else len(gap) // size
+    return count
+
+
+def _first_on_grid(pool: IdSet, gap: range, size: int) -> int:
+    """The first place at or after the start of a gap."""
+    whole = pool.around(gap.start)
+    if whole is None:
+        raise ValueError(f"{gap} is not in the pool")
+    origin = -(-whole.start // size) * size
+    if (whole.stop - origin) // size < len(whole) // size:
+        origin = whole.start
+    return gap.start + (origin - gap.start) % size

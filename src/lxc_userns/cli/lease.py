@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``lxc-userns lease``: ranges of host IDs, and who has them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from cliff.lister import Lister
+from cliff.show import ShowOne
+
+from lxc_userns.cli.base import ConfiguredCommand
+from lxc_userns.exceptions import ConfigError
+
+if TYPE_CHECKING:
+    from lxc_userns.leases import Lease
+    from lxc_userns.lessor import Lessor, Room
+
+Table = tuple[tuple[str, ...], list[tuple[Any, ...]]]
+
+_GRACE_PERIOD = 3600.0
+
+
+class _LeaseCommand(ConfiguredCommand):
+    @property
+    def lessor(self) -> Lessor:
+        """Who leases ranges on this host."""
+        return self.manager.lessor
+
+
+class _OnInstance(_LeaseCommand):
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the instance."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "instance",
+            metavar="INSTANCE",
+            help="Name of the instance, or its UUID.",
+        )
+        return parser
+
+
+class Acquire(_OnInstance, ShowOne):
+    """Lease a range of its own to an instance, or show the one it has.
+
+    It is kept until it is released. A container that is run under this name
+    gets it.
+    """
+
+    def take_action(
+        self, parsed_args: argparse.Namespace
+    ) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+        """Acquire it."""
+        lease = self.lessor.acquire(parsed_args.instance)
+        return (
+            ("instance", "uid_start", "gid_start", "count"),
+            (lease.instance, lease.uid_start, lease.gid_start, lease.count),
+        )
+
+
+class Release(_OnInstance):
+    """Take the lease of an instance back; safe to repeat.
+
+    Refused while anything runs with its IDs, and for a container, which has
+    its lease until it is destroyed.
+    """
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        """Release it."""
+        self.lessor.release_unused(parsed_args.instance)
+
+
+class List(_LeaseCommand, Lister):
+    """List the leases; below a table, how many more there can be."""
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Table:
+        """List them."""
+        lessor = self.lessor
+        with lessor.leases.reading() as leases:
+            held = leases.all()
+        room = self.room = lessor.room() if lessor.owner else None
+        columns = (
+            "instance", "uid_start", "gid_start", "count", "state",
+            "acquired", "uuid",
+        )  # fmt: skip
+        rows = [
+            (
+                lease.instance,
+                lease.uid_start,
+                lease.gid_start,
+                lease.count,
+                _state(lease, room),
+                _show_time(lease.acquired),
+                lease.uuid,
+            )
+            for lease in held
+        ]
+        self.held = len(held)
+        return columns, rows
+
+    def produce_output(
+        self,
+        parsed_args: argparse.Namespace,
+        column_names: Sequence[str],
+        data: Iterable[Sequence[Any]],
+    ) -> int:
+        """Print them, and a summary where nobody is to parse it."""
+        code = super().produce_output(parsed_args, column_names, data)
+        if parsed_args.formatter == "table":
+            for line in _summary(self.held, self.room):
+                self.app.stdout.write(f"{line}\n")
+        return int(code)
+
+
+class Gc(_LeaseCommand, Lister):
+    """Return the leases of instances that are gone from libvirt.
+
+    One that libvirt does not know is noted first, and its lease returned by a
+    call that finds it still unknown after the grace period. Nothing is
+    returned while anything runs with its IDs, and no files are removed.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the grace period."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "--grace-period",
+            type=float,
+            default=_GRACE_PERIOD,
+            metavar="SECONDS",
+            help="How long libvirt has not to know an instance; 0 returns "
+            "its lease at once (default: %(default)s).",
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Table:
+        """Collect them."""
+        from lxc_userns import orphans
+
+        grace_period = parsed_args.grace_period
+        if not grace_period >= 0:
+            raise ConfigError(
+                "--grace-period", str(grace_period), "expected 0 or more"
+            )
+        found = orphans.collect(self.manager, grace_period)
+        columns = (
+            "instance", "uid_start", "gid_start", "count", "outcome", "reason"
+        )  # fmt: skip
+        return columns, [
+            (
+                each.lease.instance,
+                each.lease.uid_start,
+                each.lease.gid_start,
+                each.lease.count,
+                each.outcome,
+                each.reason,
+            )
+            for each in found
+        ]
+
+
+def _state(lease: Lease, room: Room | None) -> str:
+    states = ["held"]
+    if room is not None and not room.pools.have(lease):
+        states.append("outside the pool")
+    if lease.missing is not None:
+        states.append(f"unknown to libvirt since {_show_time(lease.missing)}")
+    return ", ".join(states)
+
+
+def _show_time(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
+def _summary(held: int, room: Room | None) -> list[str]:
+    if room is None:
+        return [f"{held} held; there is no pool, subid_owner is empty"]
+    lines = [
+        f"{held} held, {room.free} free: leases of {room.size} IDs from the "
+        f"pool of {room.pools.owner}"
+    ]
+    for _, pool in room.pools:
+        if pool.holders:
+            held_by = pool.describe_holders()
+            lines.append(f"not leased, {pool.kind} IDs held by: {held_by}")
+    lines += [
+        f"not leased again while shifted for {tree.uid_start}: {tree.path}"
+        for tree in room.waiting
+    ]
+    return lines

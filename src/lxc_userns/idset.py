@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sets of host IDs, held as ranges: a pool has millions of them."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from operator import attrgetter
+
+_START = attrgetter("start")
+
+
+@dataclass(frozen=True, slots=True)
+class IdSet:
+    """A set of IDs.
+
+    :param ranges: half-open and of step 1, ascending; none is empty, and
+        between two there is a gap. :meth:`of` makes them so.
+    """
+
+    ranges: tuple[range, ...] = ()
+
+    @classmethod
+    def of(cls, ranges: Iterable[range]) -> IdSet:
+        """The IDs that are in any of these ranges, of step 1.
+
+        :param ranges: in any order; they may be empty and overlap.
+        """
+        merged: list[range] = []
+        for each in sorted(filter(len, ranges), key=_START):
+            if merged and each.start <= merged[-1].stop:
+                last = merged.pop()
+                each = range(last.start, max(last.stop, each.stop))
+            merged.append(each)
+        return cls(tuple(merged))
+
+    def __bool__(self) -> bool:
+        return bool(self.ranges)
+
+    def __iter__(self) -> Iterator[range]:
+        return iter(self.ranges)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.ranges))
+
+    def __contains__(self, ids: int | range) -> bool:
+        """Whether an ID, or all of a range that is not empty, is in it."""
+        wanted = range(ids, ids + 1) if isinstance(ids, int) else ids
+        around = self.around(wanted.start)
+        return around is not None and wanted.stop <= around.stop
+
+    def __or__(self, other: IdSet) -> IdSet:
+        return IdSet.of((*self.ranges, *other.ranges))
+
+    def __and__(self, other: IdSet) -> IdSet:
+        return self - (self - other)
+
+    def __sub__(self, other: IdSet) -> IdSet:
+        left = []
+        for each in self.ranges:
+            start = each.start
+            for hole in other.meeting(each):
+                left.append(range(start, hole.start))
+                start = hole.stop
+            left.append(range(start, each.stop))
+        return IdSet(tuple(filter(len, left)))
+
+    def meets(self, ids: range) -> bool:
+        """Whether any of these IDs is in it."""
+        return any(self.meeting(ids))
+
+    def around(self, number: int) -> range | None:
+        """The range that an ID is in, None if it is in none."""
+        index = bisect_right(self.ranges, number, key=_START) - 1
+        if index >= 0 and number in self.ranges[index]:
+            return self.ranges[index]
+        return None
+
+    def meeting(self, ids: range) -> Iterator[range]:
+        """The ranges, whole, that have any of these IDs."""
+        index = max(0, bisect_right(self.ranges, ids.start, key=_START) - 1)
+        while index < len(self.ranges):
+            each = self.ranges[index]
+            if each.start >= ids.stop:
+                return
+            if each.stop > ids.start:
+                yield each
+            index += 1

@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Leases: which instance holds which range of host IDs.
+
+An SQLite database below ``state_path``, opened anew for each use, so that
+there is no daemon and nothing to keep in step. One transaction is one step:
+another process sees all of it or nothing, and so does who looks after a crash
+or a power loss. That two leases share no ID is a constraint of the database.
+"""
+
+from lxc_userns.leases.lease import Lease, ShiftedTree
+from lxc_userns.leases.rows import Leases
+from lxc_userns.leases.store import LeaseStore
+
+__all__ = ["Lease", "LeaseStore", "Leases", "ShiftedTree"]

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the database holds, read and changed within one transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import astuple
+
+from lxc_userns.exceptions import LeaseError
+from lxc_userns.idmap import KINDS, IdMaps, Kind
+from lxc_userns.idset import IdSet
+from lxc_userns.leases.lease import Lease, ShiftedTree
+
+_LEASE = "instance, uuid, uid_start, gid_start, count, acquired, missing"
+
+
+class Leases:
+    """The leases, within one transaction.
+
+    :param is_new: whether there were none, nor promises, before it.
+    """
+
+    def __init__(
+        self, database: sqlite3.Connection, *, is_new: bool = False
+    ) -> None:
+        self._database = database
+        self.is_new = is_new
+
+    def get(self, instance: str) -> Lease | None:
+        """The lease of an instance, None if it has none."""
+        query = f"SELECT {_LEASE} FROM lease WHERE instance = ?"  # noqa: S608
+        row = self._database.execute(query, (instance,)).fetchone()
+        return None if row is None else Lease(*row)
+
+    def all(self) -> list[Lease]:
+        """All leases, by their user IDs."""
+        query = f"SELECT {_LEASE} FROM lease ORDER BY uid_start"  # noqa: S608
+        return [Lease(*row) for row in self._database.execute(query)]
+
+    def meeting(self, kind: Kind, ids: range) -> list[Lease]:
+        """The leases that have any of these IDs, by these."""
+        query = (
+            f"SELECT {_LEASE} FROM lease "  # noqa: S608 - of constants
+            f"WHERE {kind}_start < ? ORDER BY {kind}_start DESC"
+        )
+        found = []
+        for row in self._database.execute(query, (ids.stop,)):
+            lease = Lease(*row)
+            if lease.ids(kind).stop <= ids.start:
+                break
+            found.append(lease)
+        return found[::-1]
+
+    def promised(self, kind: Kind) -> Iterator[tuple[str, range]]:
+        """Instances without a lease, and the IDs of their ID maps."""
+        query = "SELECT instance, start, stop FROM promise WHERE kind = ?"
+        for instance, *ids in self._database.execute(query, (kind,)):
+            yield instance, range(*ids)
+
+    def promise(self, instance: str, id_maps: IdMaps | None) -> None:
+        """Note which ID maps an instance has; None: none any more.
+
+        What it has by its lease is not noted again.
+
+        :raises LeaseError: if another instance has a lease of any of them.
+        """
+        lease = self.get(instance)
+        rows = []
+        for kind, entry in id_maps.entries if id_maps else ():
+            ids = entry.host_ids
+            for other in self.meeting(kind, ids):
+                if other != lease:
+                    raise LeaseError(
+                        instance,
+                        f"the host IDs of its ID map entry {entry} are leased "
+                        f"to the instance {other.instance} ({other})",
+                    )
+            if lease is None or ids != lease.ids(kind):
+                rows.append((instance, kind, ids.start, ids.stop))
+        self._database.execute(
+            "DELETE FROM promise WHERE instance = ?", (instance,)
+        )
+        self._database.executemany(
+            "INSERT INTO promise VALUES (?, ?, ?, ?)", rows
+        )
+
+    def used(self, kind: Kind) -> IdSet:
+        """All IDs that were ever leased."""
+        query = "SELECT start, stop FROM used WHERE kind = ? ORDER BY start"
+        rows = self._database.execute(query, (kind,))
+        return IdSet(tuple(range(*row) for row in rows))
+
+    def released(self, kind: Kind) -> Iterator[range]:
+        """What was leased and is not now, the longest released first."""
+        query = (
+            "SELECT start, stop FROM released WHERE kind = ? "
+            "ORDER BY number, start"
+        )
+        for row in self._database.execute(query, (kind,)):
+            yield range(*row)
+
+    def trees(self) -> list[ShiftedTree]:
+        """What is noted as shifted for ranges that are released."""
+        query = "SELECT path, uid_start, gid_start, count FROM tree"
+        rows = self._database.execute(f"{query} ORDER BY path")
+        return [ShiftedTree(*row) for row in rows]
+
+    def add(self, lease: Lease) -> None:
+        """Give a lease to an instance that has none.
+
+        :raises LeaseError: if another lease has any of its IDs, or its
+            instance or UUID has one already.
+        """
+        with _refused(lease.instance):
+            self._database.execute(
+                f"INSERT INTO lease ({_LEASE}) "  # noqa: S608 - of constants
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                astuple(lease),
+            )
+        for kind in KINDS:
+            self._use(kind, lease.ids(kind))
+
+    def renew(self, instance: str, uuid: str | None) -> None:
+        """Note that an instance is there; nothing if it has no lease.
+
+        :param uuid: its UUID, if that is known.
+        :raises LeaseError: if another instance has that UUID.
+        """
+        with _refused(instance):
+            self._database.execute(
+                "UPDATE lease SET uuid = coalesce(uuid, ?), missing = NULL "
+                "WHERE instance = ?",
+                (uuid, instance),
+            )
+
+    def note_missing(self, instance: str, since: int) -> None:
+        """Note since when libvirt is known not to know an instance."""
+        self._database.execute(
+            "UPDATE lease SET missing = ? WHERE instance = ?",
+            (since, instance),
+        )
+
+    def remove(self, lease: Lease, trees: Iterable[str] = ()) -> None:
+        """Take a lease back.
+
+        :param trees: paths of what is shifted on disk for it.
+        """
+        self._database.execute(
+            "DELETE FROM lease WHERE instance = ?", (lease.instance,)
+        )
+        query = "SELECT coalesce(max(number), 0) + 1 FROM released"
+        (number,) = self._database.execute(query).fetchone()
+        for kind in KINDS:
+            self._release(kind, lease.ids(kind), number)
+        for path in trees:
+            self._database.execute(
+                "INSERT OR REPLACE INTO tree VALUES (?, ?, ?, ?)",
+                (path, lease.uid_start, lease.gid_start, lease.count),
+            )
+
+    def keep_trees(self, trees: Iterable[ShiftedTree]) -> None:
+        """Forget all trees but these; the others are gone, or unshifted."""
+        for tree in {*self.trees()} - {*trees}:
+            self._database.execute(
+                "DELETE FROM tree "
+                "WHERE path = ? AND uid_start = ? AND gid_start = ?",
+                (tree.path, tree.uid_start, tree.gid_start),
+            )
+
+    def _use(self, kind: Kind, ids: range) -> None:
+        """Note that IDs were leased, and are no longer released."""
+        touching = "kind = ? AND start <= ? AND stop >= ?"
+        key = (kind, ids.stop, ids.start)
+        (start, stop) = self._database.execute(
+            f"SELECT min(start), max(stop) FROM used WHERE {touching}",  # noqa: S608
+            key,
+        ).fetchone()
+        self._database.execute(f"DELETE FROM used WHERE {touching}", key)  # noqa: S608
+        merged = IdSet.of((range(start or ids.start, stop or ids.stop), ids))
+        self._insert("used", kind, merged)
+
+        meeting = "kind = ? AND start < ? AND stop > ?"
+        rows = self._database.execute(
+            f"SELECT start, stop, number FROM released WHERE {meeting}",  # noqa: S608
+            key,
+        ).fetchall()
+        self._database.execute(f"DELETE FROM released WHERE {meeting}", key)  # noqa: S608
+        for start, stop, number in rows:
+            left = IdSet.of((range(start, stop),)) - IdSet.of((ids,))
+            self._insert("released", kind, left, number)
+
+    def _release(self, kind: Kind, ids: range, number: int) -> None:
+        self._insert("released", kind, IdSet.of((ids,)), number)
+
+    def _insert(self, table: str, kind: Kind, ids: IdSet, *more: int) -> None:
+        marks = ", ".join("?" * (3 + len(more)))
+        self._database.executemany(
+            f"INSERT INTO {table} VALUES ({marks})",  # noqa: S608
+            [(kind, each.start, each.stop, *more) for each in ids],
+        )
+
+
+@contextmanager
+def _refused(instance: str) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.IntegrityError as err:
+        raise LeaseError(
+            instance, f"no such lease can be given: {err}"
+        ) from err

@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lessor: gives each instance a range of its own, and takes it back."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from lxc_userns import occupants, rootfs
+from lxc_userns.allocation import Supply, capacity, choose
+from lxc_userns.claims import Claim
+from lxc_userns.exceptions import (
+    ConfigError,
+    LeaseError,
+    LxcUsernsError,
+    PoolExhaustedError,
+)
+from lxc_userns.hostids import Holder
+from lxc_userns.idmap import KINDS, Kind
+from lxc_userns.idset import IdSet
+from lxc_userns.instances import InstanceRecord, check_name
+from lxc_userns.inventory import Inventory
+from lxc_userns.leases import Lease, Leases, LeaseStore, ShiftedTree
+from lxc_userns.pool import Pool, Pools, read_pools
+
+_LOG = logging.getLogger(__name__)
+_OPTION = "[lxc_userns] subid_owner"
+_MOST_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How much of the pool is in use.
+
+    :param pools: the pool, with all who hold IDs of it besides leases.
+    :param size: the usual number of IDs of a lease.
+    :param free: how many more of that size can be given.
+    :param waiting: what is still shifted for ranges that were released, and
+        keeps them from being leased again.
+    """
+
+    pools: Pools
+    size: int
+    free: int
+    waiting: tuple[ShiftedTree, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lessor:
+    """Leases ranges from the pool of a host.
+
+    :param inventory: what there is on the host.
+    :param leases: who holds what.
+    :param owner: whose subordinate IDs are the pool; empty: there is none.
+    :param size: number of IDs of either kind that an instance gets unless it
+        asks for another.
+    """
+
+    inventory: Inventory
+    leases: LeaseStore
+    owner: str
+    size: int
+
+    def find(self, instance: str) -> Lease | None:
+        """The lease that an instance has."""
+        check_name(instance)
+        with self.leases.reading() as leases:
+            return leases.get(instance)
+
+    def acquire(
+        self,
+        instance: str,
+        uuid: str | None = None,
+        size: int | None = None,
+        *,
+        keep: bool = True,
+    ) -> Lease:
+        """Give an instance a lease, or the one that it has.
+
+        One that it has stays as it is, also if the pool has changed since.
+
+        :param instance: its name.
+        :param uuid: its UUID, if that is known.
+        :param size: number of IDs of either kind, 1 or more; None: that of
+            the configuration, or whatever it has.
+        :param keep: False: to see what it would get.
+        :raises ConfigError: if there is no pool, or one from which nothing
+            can be leased.
+        :raises PoolExhaustedError: if all of it is in use.
+        :raises LeaseError: if the lease of that name is another instance's,
+            or of another size.
+        """
+        check_name(instance)
+        with self._changing(keep=keep) as leases:
+            lease = leases.get(instance)
+            if lease is None:
+                lease = self._choose(leases, instance, uuid, size or self.size)
+                leases.add(lease)
+                _LOG.info("%s: leased %s", instance, lease)
+                return lease
+            _check_same(lease, uuid, size)
+            leases.renew(instance, uuid)
+        self._warn_if_outside(lease)
+        return lease
+
+    def release(self, instance: str, uses: Iterable[Claim] = ()) -> None:
+        """Take the lease of an instance back; nothing if it has none.
+
+        :param uses: what it used on disk. What of that is shifted for the
+            lease keeps its range from being leased again for as long as it
+            is.
+        """
+        check_name(instance)
+        if not self.leases.is_there:
+            return
+        with self._changing() as leases:
+            leases.promise(instance, None)
+            lease = leases.get(instance)
+            if lease is not None:
+                trees = [*_find_shifted(lease, uses)]
+                leases.remove(lease, trees)
+                _LOG.info("%s: released %s", instance, lease)
+
+    def release_unused(self, instance: str) -> None:
+        """As :meth:`release`, for a lease that was acquired by itself.
+
+        :raises LeaseError: if an instance was prepared with it, or anything
+            runs with its IDs.
+        """
+        store = self.inventory.store
+        with store.lock(instance):
+            lease = self.find(instance)
+            if lease is None:
+                return
+            if store.load(instance) is not None:
+                raise LeaseError(
+                    instance, "has its lease until it is destroyed or released"
+                )
+            for user in self.users(lease):
+                raise LeaseError(
+                    instance, f"its lease is in use by {user}; stop that first"
+                )
+            self.release(instance)
+
+    def renew(self, instance: str) -> None:
+        """Note that an instance is there."""
+        with self._changing() as leases:
+            leases.renew(instance, None)
+
+    def note_missing(self, instance: str, since: int) -> None:
+        """Note since when libvirt is known not to know an instance.
+
+        :param since: in seconds of Unix time.
+        """
+        with self._changing() as leases:
+            leases.note_missing(instance, since)
+
+    @contextmanager
+    def settling(self, record: InstanceRecord) -> Iterator[None]:
+        """Write down what an instance is promised, in the body.
+
+        From then on no other instance gets a lease of its IDs.
+
+        :raises LeaseError: if another instance has one already.
+        """
+        if not self.leases.is_there:
+            yield
+            # If the first lease of all was given meanwhile, whoever gave it
+            # may have seen the record or not.
+            if self.leases.is_there:
+                with self._changing() as leases:
+                    leases.promise(record.name, record.id_maps)
+            return
+        with self._changing() as leases:
+            leases.promise(record.name, record.id_maps)
+            leases.renew(record.name, None)
+            yield
+
+    def users(self, lease: Lease) -> list[Holder]:
+        """What runs with any of the IDs of a lease."""
+        return [
+            holder
+            for kind, holder in occupants.running(self.inventory)
+            if IdSet((lease.ids(kind),)).meets(holder.ids)
+        ]
+
+    def room(self) -> Room:
+        """How much of the pool is in use.
+
+        :raises ConfigError: if there is no pool.
+        """
+        pools = self._pools()
+        with self.leases.reading() as leases:
+            pools = self._beside_others(pools, leases)
+            held, waiting = leases.all(), _find_waiting(leases)
+        occupied: list[Lease | ShiftedTree] = [*held, *waiting]
+        free = []
+        for kind, pool in pools:
+            taken = IdSet.of(each.ids(kind) for each in occupied)
+            free.append(capacity(pool.ids, pool.free - taken, self.size))
+        return Room(pools, self.size, min(free), tuple(waiting))
+
+    def _choose(
+        self, leases: Leases, instance: str, uuid: str | None, size: int
+    ) -> Lease:
+        pools = self._pools()
+        problems = pools.problems(size)
+        if problems:
+            raise ConfigError(_OPTION, self.owner, "; ".join(problems))
+        pools = self._beside_others(pools, leases, instance)
+        starts = choose(
+            [_supply(leases, kind, pool) for kind, pool in pools], size
+        )
+        for (kind, pool), start in zip(pools, starts, strict=True):
+            if start is None:
+                reason = _why_exhausted(leases, kind, pool)
+                raise PoolExhaustedError(
+                    instance,
+                    f"no range of {size} {pool.kind} IDs is left in the pool "
+                    f"of {self.owner}: {reason}",
+                )
+        uid, gid = (start or 0 for start in starts)
+        return Lease(instance, uuid, uid, gid, size, int(time.time()))
+
+    def _pools(self) -> Pools:
+        if not self.owner:
+            raise ConfigError(
+                _OPTION, "", "is empty: there is no pool to lease from"
+            )
+        pools = read_pools(self.owner)
+        for text in pools.malformed:
+            _LOG.warning("%s; it is not heeded", text)
+        return pools
+
+    def _beside_others(
+        self, pools: Pools, leases: Leases, instance: str | None = None
+    ) -> Pools:
+        """The pools, without the IDs that are in use though not leased."""
+        others: list[tuple[Kind, Holder]] = [
+            (kind, holder)
+            for kind, holder in occupants.running(self.inventory)
+            if not leases.meeting(kind, holder.ids)
+        ]
+        for kind in KINDS:
+            for name, ids in leases.promised(kind):
+                if name != instance:
+                    phrase = f"the instance {name} ({ids.start}:{len(ids)})"
+                    others.append((kind, Holder(phrase, ids)))
+        return pools.beside(others)
+
+    @contextmanager
+    def _changing(self, *, keep: bool = True) -> Iterator[Leases]:
+        with self.leases.changing(keep=keep) as leases:
+            if leases.is_new:
+                # From the time before there were leases.
+                for record in self.inventory.store.load_all():
+                    leases.promise(record.name, record.id_maps)
+            yield leases
+
+    def _warn_if_outside(self, lease: Lease) -> None:
+        if not self.owner:
+            return
+        pools = read_pools(self.owner)
+        if not pools.have(lease):
+            _LOG.warning(
+                "%s: its lease (%s) is not, or no longer, in the pool of %s; "
+                "it keeps it",
+                lease.instance,
+                lease,
+                self.owner,
+            )
+
+
+def _check_same(lease: Lease, uuid: str | None, size: int | None) -> None:
+    if None not in (uuid, lease.uuid) and uuid != lease.uuid:
+        raise LeaseError(
+            lease.instance,
+            f"the instance {lease.uuid} has the lease of that name; release "
+            "that one first",
+        )
+    if size not in (None, lease.count):
+        raise LeaseError(
+            lease.instance,
+            f"has a lease of {lease.count} IDs, not of {size}; release it "
+            "first",
+        )
+
+
+def _supply(leases: Leases, kind: Kind, pool: Pool) -> Supply:
+    new = pool.free - leases.used(kind)
+    return Supply(pool.ids, new, _released(leases, kind, pool))
+
+
+def _released(leases: Leases, kind: Kind, pool: Pool) -> Iterator[range]:
+    """What can be leased again, the longest released first."""
+    waiting = _find_waiting(leases)
+    leases.keep_trees(waiting)
+    usable = pool.free - IdSet.of(tree.ids(kind) for tree in waiting)
+    for ids in leases.released(kind):
+        yield from IdSet((ids,)) & usable
+
+
+def _why_exhausted(leases: Leases, kind: Kind, pool: Pool) -> str:
+    held = [each for each in leases.all() if pool.ids.meets(each.ids(kind))]
+    reasons = [
+        f"{len(held)} leases have {sum(each.count for each in held)} of its "
+        f"{len(pool.ids)} IDs"
+    ]
+    if pool.holders:
+        reasons.append(f"some are held by {pool.describe_holders()}")
+    paths = [
+        tree.path
+        for tree in _find_waiting(leases)
+        if pool.ids.meets(tree.ids(kind))
+    ]
+    if paths:
+        reasons.append(
+            "some were released, but are still on disk, so remove or unshift "
+            + ", ".join(paths[:_MOST_NAMED])
+        )
+    return "; ".join(reasons)
+
+
+def _find_shifted(lease: Lease, uses: Iterable[Claim]) -> Iterator[str]:
+    """What of all that an instance has used is shifted for its lease."""
+    for claim in uses:
+        if claim.is_image:
+            # Nobody sees what is in an image without mounting it.
+            if claim.may_be_shifted:
+                yield claim.path
+        elif _is_shifted(claim.path, lease):
+            yield claim.path
+
+
+def _find_waiting(leases: Leases) -> list[ShiftedTree]:
+    """What is still shifted for leases that were released."""
+    return [tree for tree in leases.trees() if _is_shifted(tree.path, tree)]
+
+
+def _is_shifted(path: str, lease: Lease | ShiftedTree) -> bool:
+    """Whether a tree is shifted, wholly or in part, for a lease."""
+    if not os.path.isdir(path):
+        return os.path.lexists(path)
+    try:
+        state = rootfs.read_state(path)
+    except LxcUsernsError:
+        return os.path.lexists(path)  # In doubt it is.
+    if state is None:
+        return False
+    if state.work is not None:
+        return True
+    return state.maps is not None and any(
+        IdSet((lease.ids(kind),)).meets(entry.host_ids)
+        for kind, entry in state.maps.entries
+    )

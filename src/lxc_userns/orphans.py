@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Leases whose instance is gone, as after a crash of a compute service."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from lxc_userns.exceptions import InstanceError, RootfsError
+from lxc_userns.guest import Guests
+from lxc_userns.instances import InstanceRecord
+from lxc_userns.leases import Lease
+from lxc_userns.manager import UserNamespaceManager
+from lxc_userns.rootfs import strategies
+
+#: Seconds that libvirt has not to know an instance for.
+GRACE_PERIOD = 3600.0
+
+Outcome = Literal["returned", "waiting", "kept"]
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A lease whose instance libvirt does not know.
+
+    :param lease: the lease.
+    :param outcome: ``returned`` to the pool; ``waiting`` for the grace period
+        to be over; ``kept`` for somebody to look after.
+    :param reason: why.
+    """
+
+    lease: Lease
+    outcome: Outcome
+    reason: str
+
+
+def collect(
+    manager: UserNamespaceManager, grace_period: float = GRACE_PERIOD
+) -> list[Orphan]:
+    """Return leases whose instance libvirt has not known for a while.
+
+    With the lease goes what was prepared for the instance: its views are
+    unmounted. What nobody else has, its upper layer or what was unpacked for
+    it, is never removed: such an instance is kept.
+
+    One that libvirt does not know is only noted when it is met first, for its
+    domain may be about to be defined, or defined anew. So two calls are
+    needed, at least as far apart as the period.
+
+    :param grace_period: how long, in seconds; with 0 one call is enough.
+    :returns: all orphans, by their user IDs.
+    :raises LibvirtError: if libvirt cannot be asked; nothing is returned
+        then.
+    """
+    lessor = manager.lessor
+    with lessor.leases.reading() as leases:
+        held = leases.all()
+    known = _Known.ask(manager.guests)
+    orphans: list[Orphan] = []
+    for lease in held:
+        if lease not in known:
+            with manager.store.lock(lease.instance):
+                orphans += _judge(manager, lease.instance, grace_period)
+        elif lease.missing is not None:
+            lessor.renew(lease.instance)
+    return orphans
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The domains that libvirt knows."""
+
+    names: frozenset[str]
+    uuids: frozenset[str]
+
+    @classmethod
+    def ask(cls, guests: Guests) -> _Known:
+        found = guests.list()
+        return cls(
+            frozenset(guest.name for guest in found),
+            frozenset(guest.uuid for guest in found),
+        )
+
+    def __contains__(self, lease: Lease) -> bool:
+        if lease.uuid is not None:
+            return lease.uuid in self.uuids
+        # Acquired by hand, for a name or a UUID.
+        return lease.instance in self.names | self.uuids
+
+
+def _judge(
+    manager: UserNamespaceManager, instance: str, grace_period: float
+) -> Iterator[Orphan]:
+    """Do with a lease what is to be done, now that nobody else can."""
+    lessor = manager.lessor
+    lease = lessor.find(instance)
+    if lease is None or lease in _Known.ask(manager.guests):
+        return
+    now = int(time.time())
+    since = now if lease.missing is None else lease.missing
+    running = lessor.users(lease)
+    record = manager.store.load(instance)
+    if running:
+        yield Orphan(lease, "kept", f"is in use by {running[0]}")
+    elif now - since < grace_period:
+        lessor.note_missing(instance, since)
+        reason = f"libvirt has not known it for {now - since} seconds"
+        yield Orphan(lease, "waiting", reason)
+    elif record is not None and _has_own_files(record):
+        reason = "has files of its own; destroy or release the instance"
+        yield Orphan(lease, "kept", reason)
+    else:
+        yield _take_back(manager, lease)
+
+
+def _take_back(manager: UserNamespaceManager, lease: Lease) -> Orphan:
+    try:
+        manager.clear(lease.instance)
+    except (InstanceError, RootfsError) as err:
+        return Orphan(lease, "kept", str(err))
+    return Orphan(lease, "returned", "libvirt does not know it")
+
+
+def _has_own_files(record: InstanceRecord) -> bool:
+    return record.archive is not None or record.strategy == strategies.OVERLAY

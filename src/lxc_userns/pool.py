@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pool: the host IDs from which leases are taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from lxc_userns import hostids
+from lxc_userns.allocation import capacity, place
+from lxc_userns.hostids import SUBGID, SUBUID, Holder, HostIds
+from lxc_userns.idmap import Kind
+from lxc_userns.idset import IdSet
+
+_FILES = (str(SUBUID), str(SUBGID))
+#: Never leased, whoever owns them: root, the owner that stands for unmapped
+#: ones, and -1 of 16 bits.
+_RESERVED = IdSet((range(1), range(65534, 65536)))
+#: On no common Linux system do these belong to anybody (systemd UIDS-GIDS).
+_USUALLY_FREE = IdSet((range(1879048192, 2147352576),))
+_MOST_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The IDs of one kind from which leases are taken.
+
+    :param kind: ``user`` or ``group``.
+    :param source: where it is from, as ``/etc/subuid``.
+    :param ids: all of its IDs.
+    :param holders: who else holds some of them. They are never leased.
+    """
+
+    kind: str
+    source: str
+    ids: IdSet
+    holders: tuple[Holder, ...] = ()
+
+    @property
+    def free(self) -> IdSet:
+        """The IDs that nobody else holds."""
+        return self.ids - IdSet.of(holder.ids for holder in self.holders)
+
+    def beside(self, holders: Iterable[Holder]) -> Pool:
+        """The same pool, with these holders too."""
+        found = (each for each in holders if any(self.ids.meeting(each.ids)))
+        return replace(self, holders=(*self.holders, *found))
+
+    def describe_holders(self) -> str:
+        """The first holders, empty if there are none."""
+        names = [*map(str, self.holders[:_MOST_NAMED])]
+        if len(self.holders) > _MOST_NAMED:
+            names.append(f"{len(self.holders) - _MOST_NAMED} more")
+        return ", ".join(names)
+
+
+class HasIds(Protocol):
+    """A lease, or what has been one."""
+
+    def ids(self, kind: Kind) -> range:
+        """Its IDs of one kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """The pools of both kinds, at one moment.
+
+    :param owner: whose subordinate IDs they are, a name or a number.
+    :param uid: the pool of user IDs.
+    :param gid: the pool of group IDs.
+    :param taken: IDs of either kind that belong to anybody.
+    :param malformed: what is wrong with which line of which file.
+    """
+
+    owner: str
+    uid: Pool
+    gid: Pool
+    taken: IdSet
+    malformed: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[tuple[Kind, Pool]]:
+        yield "uid", self.uid
+        yield "gid", self.gid
+
+    def beside(self, holders: Iterable[tuple[Kind, Holder]]) -> Pools:
+        """The same pools, with these holders too."""
+        known = [*holders]
+        uid, gid = (
+            pool.beside(holder for of, holder in known if of == kind)
+            for kind, pool in self
+        )
+        return replace(self, uid=uid, gid=gid)
+
+    def have(self, lease: HasIds) -> bool:
+        """Whether all IDs of a lease are in the pool."""
+        return all(lease.ids(kind) in pool.ids for kind, pool in self)
+
+    def problems(self, size: int) -> list[str]:
+        """Why no range can be leased, and what to do; empty if some can.
+
+        :param size: number of IDs of either kind.
+        """
+        return [
+            f"{reason}; {self._remedy(pool, size)}"
+            for _, pool in self
+            if (reason := self._why_unusable(pool, size))
+        ]
+
+    def suggest(self, size: int) -> str:
+        """A line for the files that gives a pool of many ranges."""
+        free = _USUALLY_FREE - self.taken
+        for number in (1000, 100, 10, 1):
+            start = place(_USUALLY_FREE, free, number * size)
+            if start is not None:
+                return f"{self.owner}:{start}:{number * size}"
+        return f"{self.owner}:START:COUNT"
+
+    def _why_unusable(self, pool: Pool, size: int) -> str | None:
+        if not pool.ids:
+            return (
+                f"{self.owner} has no subordinate {pool.kind} IDs in "
+                f"{pool.source}"
+            )
+        if capacity(pool.ids, pool.free, size):
+            return None
+        held = pool.describe_holders()
+        return (
+            f"the {len(pool.ids)} subordinate {pool.kind} IDs of "
+            f"{self.owner} in {pool.source} have no room for {size}"
+            + (f" beside {held}" if held else "")
+        )
+
+    def _remedy(self, pool: Pool, size: int) -> str:
+        if pool.source in _FILES:
+            return f"add the line {self.suggest(size)} to {pool.source}"
+        return "give it some there"
+
+
+def read_pools(owner: str) -> Pools:
+    """The pools that this host has now.
+
+    :param owner: value of ``[lxc_userns] subid_owner``.
+    :raises PrerequisiteError: if the source of subordinate IDs cannot be
+        asked.
+    """
+    users, groups = (
+        hostids.read_host_uids(owner),
+        hostids.read_host_gids(owner),
+    )
+    return Pools(
+        owner,
+        _make(users, owner),
+        _make(groups, owner),
+        IdSet.of(ids for host in (users, groups) for ids in _held(host)),
+        tuple(
+            f"{path}, line {line.line}, {line.text!r}: {line.reason}"
+            for path, host in zip(_FILES, (users, groups), strict=True)
+            for line in host.malformed
+        ),
+    )
+
+
+def _make(host: HostIds, owner: str) -> Pool:
+    ids = IdSet.of(host.owned(owner)) - _RESERVED
+    # One that reaches over several parts of the pool is told once.
+    holders = dict.fromkeys(
+        holder for part in ids for holder in host.holders(part, owner)
+    )
+    return Pool(host.kind, host.source, ids, tuple(holders))
+
+
+def _held(host: HostIds) -> Iterator[range]:
+    for number in host.names:
+        yield range(number, number + 1)
+    for held in host.subordinates:
+        yield held.ids
