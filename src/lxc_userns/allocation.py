@@ -26,7 +26,9 @@ class Supply:
     released: Iterable[range] = ()
 
 
-def choose(supplies: Sequence[Supply], size: int) -> list[int | None]:
+def choose(
+    supplies: Sequence[Supply], size: int, unit: int | None = None
+) -> list[int | None]:
     """Where a lease begins, by kind: where nobody was, or longest ago.
 
     Of the same pool for all kinds the places are the same, for as long as
@@ -34,6 +36,7 @@ def choose(supplies: Sequence[Supply], size: int) -> list[int | None]:
 
     :param supplies: one for each kind.
     :param size: number of IDs of each kind, 1 or more.
+    :param unit: as for :func:`place`.
     :returns: the first IDs; None where there is no room.
     """
     first, *others = supplies
@@ -41,41 +44,51 @@ def choose(supplies: Sequence[Supply], size: int) -> list[int | None]:
         common = first.new
         for other in others:
             common &= other.new
-        start = place(first.pool, common, size)
+        start = place(first.pool, common, size, unit)
         if start is not None:
             return [start for _ in supplies]
-    return [_choose_one(supply, size) for supply in supplies]
+    return [_choose_one(supply, size, unit) for supply in supplies]
 
 
-def _choose_one(supply: Supply, size: int) -> int | None:
-    start = place(supply.pool, supply.new, size)
+def _choose_one(supply: Supply, size: int, unit: int | None) -> int | None:
+    start = place(supply.pool, supply.new, size, unit)
     if start is not None:
         return start
-    return place_again(supply.pool, supply.new, supply.released, size)
+    return place_again(supply.pool, supply.new, supply.released, size, unit)
 
 
-def place(pool: IdSet, free: IdSet, size: int) -> int | None:
+def place(
+    pool: IdSet, free: IdSet, size: int, unit: int | None = None
+) -> int | None:
     """The lowest place for a lease.
 
-    Places are a multiple of ``size`` apart within each range of the pool. By
-    default they are multiples of it as well; where that would waste room for
-    one, they begin where the pool does. Leases of other sizes can leave room
-    between such places only; it is taken when there is no other.
+    Places are a multiple of ``size`` apart within each range of the pool. They
+    are counted from its first multiple of ``unit``; where that would waste
+    room for one of that size, from its start. If none of these places is
+    free, they may be a multiple of ``unit`` apart, and at last anywhere:
+    leases of several sizes leave room between each other.
 
     :param pool: all IDs that may ever be leased.
     :param free: of these, the ones to choose from.
     :param size: number of IDs, 1 or more.
+    :param unit: the size that most leases have; None: this one.
     :returns: the first ID, None if there is no room.
     """
-    for gap in free:
-        start = _first_on_grid(pool, gap, size)
-        if start + size <= gap.stop:
-            return start
-    return next((gap.start for gap in free if len(gap) >= size), None)
+    unit = unit or size
+    for step in dict.fromkeys((size, unit, 1)):
+        for gap in free:
+            start = _next_place(pool, gap, step, unit)
+            if start + size <= gap.stop:
+                return start
+    return None
 
 
 def place_again(
-    pool: IdSet, free: IdSet, released: Iterable[range], size: int
+    pool: IdSet,
+    free: IdSet,
+    released: Iterable[range],
+    size: int,
+    unit: int | None = None,
 ) -> int | None:
     """The place for a lease that was released the longest time ago.
 
@@ -85,6 +98,7 @@ def place_again(
     :param released: the ones that were, the longest ago first; read no
         further than is needed.
     :param size: number of IDs, 1 or more.
+    :param unit: as for :func:`place`.
     :returns: the first ID, None if there is no room.
     """
     source = iter(released)
@@ -92,7 +106,7 @@ def place_again(
 
     def place_among(count: int) -> int | None:
         among = IdSet.of(ranges[:count]) & pool
-        return place(pool, free | among, size)
+        return place(pool, free | among, size, unit)
 
     # As many as there are so far, so that few steps lead to any number.
     while more := list(islice(source, max(1, len(ranges)))):
@@ -116,18 +130,18 @@ def capacity(pool: IdSet, free: IdSet, size: int) -> int:
     """
     count = 0
     for gap in free:
-        on_grid = (gap.stop - _first_on_grid(pool, gap, size)) // size
+        on_grid = (gap.stop - _next_place(pool, gap, size, size)) // size
         # What is left before and after them has no room for one more.
         count += on_grid if on_grid > 0 else len(gap) // size
     return count
 
 
-def _first_on_grid(pool: IdSet, gap: range, size: int) -> int:
+def _next_place(pool: IdSet, gap: range, step: int, unit: int) -> int:
     """The first place at or after the start of a gap."""
     whole = pool.around(gap.start)
     if whole is None:
         raise ValueError(f"{gap} is not in the pool")
-    origin = -(-whole.start // size) * size
-    if (whole.stop - origin) // size < len(whole) // size:
+    origin = -(-whole.start // unit) * unit
+    if (whole.stop - origin) // unit < len(whole) // unit:
         origin = whole.start
-    return gap.start + (origin - gap.start) % size
+    return gap.start + (origin - gap.start) % step

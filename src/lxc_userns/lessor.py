@@ -103,27 +103,37 @@ class Lessor:
                 _LOG.info("%s: leased %s", instance, lease)
                 return lease
             _check_same(lease, uuid, size)
-            leases.renew(instance, uuid)
+            lease = leases.renew(instance, uuid) or lease
         self._warn_if_outside(lease)
         return lease
 
-    def release(self, instance: str, uses: Iterable[Claim] = ()) -> None:
-        """Take the lease of an instance back; nothing if it has none.
+    def release(
+        self,
+        instance: str,
+        uses: Iterable[Claim] = (),
+        expected: Lease | None = None,
+    ) -> bool:
+        """Take the lease of an instance back, if it has one.
 
         :param uses: what it used on disk. What of that is shifted for the
             lease keeps its range from being leased again for as long as it
             is.
+        :param expected: what the lease has to be, or else it is left alone:
+            somebody has asked for it again in between.
+        :returns: whether it has none now.
         """
         check_name(instance)
         if not self.leases.is_there:
-            return
+            return True
         with self._changing() as leases:
-            leases.promise(instance, None)
             lease = leases.get(instance)
+            if expected not in (None, lease):
+                return lease is None
+            leases.promise(instance, None)
             if lease is not None:
-                trees = [*_find_shifted(lease, uses)]
-                leases.remove(lease, trees)
+                leases.remove(lease, [*_find_shifted(lease, uses)])
                 _LOG.info("%s: released %s", instance, lease)
+        return True
 
     def release_unused(self, instance: str) -> None:
         """As :meth:`release`, for a lease that was acquired by itself.
@@ -151,13 +161,17 @@ class Lessor:
         with self._changing() as leases:
             leases.renew(instance, None)
 
-    def note_missing(self, instance: str, since: int) -> None:
-        """Note since when libvirt is known not to know an instance.
+    def note_missing(self, instance: str, now: int) -> Lease | None:
+        """Note that libvirt may not know an instance, unless that is noted.
 
-        :param since: in seconds of Unix time.
+        :param now: in seconds of Unix time.
+        :returns: its lease, None if it has none.
         """
         with self._changing() as leases:
-            leases.note_missing(instance, since)
+            lease = leases.get(instance)
+            if lease is not None and lease.missing is None:
+                leases.note_missing(instance, now)
+            return leases.get(instance)
 
     @contextmanager
     def settling(self, record: InstanceRecord) -> Iterator[None]:
@@ -213,7 +227,9 @@ class Lessor:
             raise ConfigError(_OPTION, self.owner, "; ".join(problems))
         pools = self._beside_others(pools, leases, instance)
         starts = choose(
-            [_supply(leases, kind, pool) for kind, pool in pools], size
+            [_supply(leases, kind, pool) for kind, pool in pools],
+            size,
+            self.size,
         )
         for (kind, pool), start in zip(pools, starts, strict=True):
             if start is None:

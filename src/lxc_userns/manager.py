@@ -27,7 +27,7 @@ from lxc_userns.guest import Guest, Guests
 from lxc_userns.idmap import IdMaps
 from lxc_userns.instances import InstanceRecord, InstanceStore, Mode
 from lxc_userns.inventory import Inventory
-from lxc_userns.leases import LeaseStore
+from lxc_userns.leases import Lease, LeaseStore
 from lxc_userns.lessor import Lessor
 from lxc_userns.preparation import Preparation
 from lxc_userns.rootfs import strategies, unpacking, volumes
@@ -260,14 +260,20 @@ class UserNamespaceManager:
         with self.store.lock(name):
             self.clear(name)
 
-    def clear(self, name: str) -> None:
-        """As :meth:`release`, for who has locked the instance."""
+    def clear(self, name: str, lease: Lease | None = None) -> bool:
+        """As :meth:`release`, for who has locked the instance.
+
+        :param lease: what its lease has to be to be taken back.
+        :returns: whether it has none now.
+        """
         record = self.store.load(name)
         self._unmount(name)
         self.files.remove(name)
         # As long as there is a record, nobody else gets these IDs.
-        self.lessor.release(name, claims(record) if record else ())
+        uses = claims(record) if record else ()
+        is_released = self.lessor.release(name, uses, lease)
         self.store.remove(name)
+        return is_released
 
     @contextmanager
     def reserved(self, path: str, id_maps: IdMaps | None) -> Iterator[None]:

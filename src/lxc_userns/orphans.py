@@ -93,34 +93,41 @@ class _Known:
 def _judge(
     manager: UserNamespaceManager, instance: str, grace_period: float
 ) -> Iterator[Orphan]:
-    """Do with a lease what is to be done, now that nobody else can."""
+    """Do with the lease of an instance what is to be done."""
     lessor = manager.lessor
-    lease = lessor.find(instance)
-    if lease is None or lease in _Known.ask(manager.guests):
-        return
     now = int(time.time())
-    since = now if lease.missing is None else lease.missing
+    # Noted before libvirt is asked: who asks for the lease again takes the
+    # note away, and who did so before has defined the domain before.
+    lease = lessor.note_missing(instance, now)
+    if lease is None or lease.missing is None:
+        return
+    if lease in _Known.ask(manager.guests):
+        lessor.renew(instance)
+        return
     running = lessor.users(lease)
     record = manager.store.load(instance)
     if running:
         yield Orphan(lease, "kept", f"is in use by {running[0]}")
-    elif now - since < grace_period:
-        lessor.note_missing(instance, since)
-        reason = f"libvirt has not known it for {now - since} seconds"
+    elif now - lease.missing < grace_period:
+        reason = f"libvirt has not known it for {now - lease.missing} seconds"
         yield Orphan(lease, "waiting", reason)
     elif record is not None and _has_own_files(record):
         reason = "has files of its own; destroy or release the instance"
         yield Orphan(lease, "kept", reason)
     else:
-        yield _take_back(manager, lease)
+        yield from _take_back(manager, lease)
 
 
-def _take_back(manager: UserNamespaceManager, lease: Lease) -> Orphan:
+def _take_back(
+    manager: UserNamespaceManager, lease: Lease
+) -> Iterator[Orphan]:
     try:
-        manager.clear(lease.instance)
+        is_released = manager.clear(lease.instance, lease)
     except (InstanceError, RootfsError) as err:
-        return Orphan(lease, "kept", str(err))
-    return Orphan(lease, "returned", "libvirt does not know it")
+        yield Orphan(lease, "kept", str(err))
+        return
+    if is_released:
+        yield Orphan(lease, "returned", "libvirt does not know it")
 
 
 def _has_own_files(record: InstanceRecord) -> bool:

@@ -4,10 +4,10 @@
 import pytest
 from oslo_config import cfg
 
-from lxc_userns import hostids
+from lxc_userns import config_check, hostids
 from lxc_userns.conf import register_opts
 from lxc_userns.config_check import Finding, check_config, option
-from lxc_userns.exceptions import ConfigError
+from lxc_userns.exceptions import ConfigError, PrerequisiteError
 from lxc_userns.subid import parse
 
 HIGH = "0:1900000000:65536"
@@ -102,6 +102,105 @@ def test_ids_that_others_hold(
         for holder in holders
     ]
     assert find(configure(), "problem") == expected
+
+
+POOL = "[lxc_userns] subid_owner"
+LINE = "lxc:2000000000:131072\n"
+
+
+def set_pool(host: dict[str, hostids.HostIds], uid: str, gid: str) -> None:
+    for kind, text in (("user", uid), ("group", gid)):
+        host[kind] = hostids.HostIds(
+            kind, {}, *parse(text), source=f"/etc/sub{kind[0]}id"
+        )
+
+
+def test_a_good_pool(host: dict[str, hostids.HostIds]) -> None:
+    set_pool(host, LINE, LINE + "lxc:2000200000:65536\n")
+    assert check_config(configure("", "", subid_owner="lxc")) == [
+        Finding("info", POOL, value, message)
+        for value, message in (
+            ("2000000000:131072", "user IDs 2000000000-2000131071 are in the "
+             "pool"),
+            ("2", "the pool has user IDs for 2 leases of 65536"),
+            ("2000000000:131072", "group IDs 2000000000-2000131071 are in "
+             "the pool"),
+            ("2000200000:65536", "group IDs 2000200000-2000265535 are in the "
+             "pool"),
+            ("3", "the pool has group IDs for 3 leases of 65536"),
+        )
+    ]  # fmt: skip
+
+
+def test_pools_that_are_none(host: dict[str, hostids.HostIds]) -> None:
+    set_pool(host, "", LINE.replace("131072", "65535"))
+    conf = configure("", "", subid_owner="lxc")
+    advice = "add the line lxc:1879048192:65536000 to /etc/sub"
+    assert find(conf, "problem") == [
+        (POOL, f"lxc has no subordinate user IDs in /etc/subuid; {advice}uid"),
+        (
+            POOL,
+            "the 65535 subordinate group IDs of lxc in /etc/subgid have no "
+            f"room for 65536; {advice}gid",
+        ),
+    ]
+
+
+def test_what_is_unwise_about_a_pool(
+    host: dict[str, hostids.HostIds],
+) -> None:
+    set_pool(host, "lxc:60000:600000\nbob:100000:5\n", LINE)
+    conf = configure("", "", subid_owner="lxc", range_size="1000")
+    held = "held by the subordinate user IDs of bob (100000:5)"
+    found = find(conf, "warning")
+    for (name, message), (option_name, part) in zip(
+        found,
+        [
+            (POOL, "60000:5534 uses host IDs below 65536"),
+            (POOL, "65536:594464 lies in 524288-1879048191"),
+            (POOL, held),
+            ("[lxc_userns] range_size", "fewer than 65536 IDs"),
+        ],
+        strict=True,
+    ):
+        assert name == option_name
+        assert part in message
+    assert find(conf, "problem") == []
+
+
+@pytest.mark.usefixtures("host")
+def test_a_pool_that_cannot_be_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def read(_owner: str = "") -> hostids.HostIds:
+        raise PrerequisiteError("getsubids is not installed")
+
+    monkeypatch.setattr(hostids, "read_host_gids", read)
+    monkeypatch.setattr(config_check, "_check_files", tuple)
+    conf = configure("", "", subid_owner="lxc")
+    assert find(conf, "problem") == [(POOL, "getsubids is not installed")]
+
+
+@pytest.mark.parametrize("owner", ["-g", "a:b", "a b", "#x", "a\nb"])
+@pytest.mark.usefixtures("host")
+def test_owners_that_are_none(owner: str) -> None:
+    conf = configure("", "", subid_owner=owner)
+    assert find(conf, "problem") == [
+        (POOL, "the name or the number of a user is needed")
+    ]
+
+
+@pytest.mark.usefixtures("host")
+def test_leases_too_small_for_a_terminal() -> None:
+    conf = configure("", "", subid_owner="lxc", range_size="5")
+    assert find(conf, "problem") == [
+        (
+            "[lxc_userns] range_size",
+            "is too small: guest group 5 (tty) has to be mapped",
+        )
+    ]
+    # It says nothing while there is no pool.
+    assert find(configure(range_size="5"), "problem") == []
 
 
 def test_groups_are_compared_with_groups(

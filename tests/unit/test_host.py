@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 from oslo_config import cfg
 
-from lxc_userns import host
+from lxc_userns import host, hostids
 from lxc_userns.conf import register_opts
 from lxc_userns.exceptions import LibvirtError, NotIdmappableError
 from lxc_userns.guest import Guests
@@ -90,6 +90,44 @@ def test_range_for_new_users(text: str, status: str, ids: str) -> None:
     result = host.check_login_defs(text)
     assert result[0] == status
     assert f"gives new users IDs of {ids}" in result[1]
+
+
+@pytest.mark.parametrize(
+    ("owner", "text", "status", "message"),
+    [
+        ("", "", "ok", "none: [lxc_userns] subid_owner is empty"),
+        (
+            "lxc",
+            "lxc:2000000000:131072\n",
+            "ok",
+            "the subordinate IDs of lxc give 2 leases of 65536",
+        ),
+        (
+            "lxc",
+            "lxc:2000000000:10\n",
+            "failed",
+            "the 10 subordinate user IDs of lxc in /etc/x have no room for "
+            "65536; give it some there; the 10 subordinate group IDs of lxc "
+            "in /etc/x have no room for 65536; give it some there",
+        ),
+    ],
+)
+def test_pool(
+    owner: str,
+    text: str,
+    status: str,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for kind in ("user", "group"):
+        found = HostIds(kind, {}, *parse(text), source="/etc/x")
+        name = f"read_host_{kind[0]}ids"
+        monkeypatch.setattr(hostids, name, lambda _owner, found=found: found)
+    conf = cfg.ConfigOpts()
+    register_opts(conf)
+    conf([], default_config_files=[], default_config_dirs=[])
+    conf.set_override("subid_owner", owner, "lxc_userns")
+    assert host._check_pool(conf) == (status, message)
 
 
 class NoGuests:

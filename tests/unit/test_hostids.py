@@ -3,11 +3,14 @@
 
 import grp
 import pwd
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lxc_userns import hostids
+from lxc_userns.exceptions import PrerequisiteError
 from lxc_userns.hostids import HostIds
 from lxc_userns.subid import SubordinateRange
 
@@ -84,3 +87,131 @@ def test_reads_this_host(
     assert groups.names[0] == grp.getgrgid(0).gr_name
     assert groups.subordinates == ()
     assert groups.malformed == ()
+
+
+def test_an_owner_by_any_name_or_number() -> None:
+    ranges = tuple(
+        SubordinateRange(owner, number * 10, 10, number)
+        for number, owner in enumerate(
+            ("alice", "1000", "also-alice", "bob", "nobody-there", "2000")
+        )
+    )
+    ids = {"alice": "1000", "also-alice": "1000", "bob": "1001"}
+    host = HostIds("user", {}, ranges, owner_ids=ids)
+    for owner in ("alice", "1000", "also-alice"):
+        assert [each.start for each in host.owned(owner)] == [0, 10, 20]
+        assert [each.ids.start for each in host.holders(range(99), owner)] == [
+            30, 40, 50,
+        ]  # fmt: skip
+    assert [each.start for each in host.owned("nobody-there")] == [40]
+    assert [each.start for each in host.owned("2000")] == [50]
+    assert [*host.owned("carol")] == []
+
+
+Files = Callable[[str, str], None]
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Files:
+    """Write ``/etc/subuid`` and ``/etc/nsswitch.conf`` of a host."""
+
+    def write(subuid: str, nsswitch: str) -> None:
+        for name, text in (("SUBUID", subuid), ("NSSWITCH", nsswitch)):
+            file = tmp_path / name
+            file.write_text(text)
+            monkeypatch.setattr(hostids, name, file)
+
+    return write
+
+
+def answer(
+    monkeypatch: pytest.MonkeyPatch, code: int, out: str
+) -> list[list[str]]:
+    """Answer for getsubids; what it is called with."""
+    calls = []
+
+    def run(argv: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        calls.append([*argv])
+        return subprocess.CompletedProcess(argv, code, out, "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return calls
+
+
+def test_the_files_are_the_source(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = answer(monkeypatch, 1, "")
+    for nsswitch in ("", "subid: files\n"):
+        files("lxc:100000:10\nroot:5:1\n0:7:1\n", nsswitch)
+        host = hostids.read_host_uids("lxc")
+        assert [*host.owned("lxc")] == [range(100000, 100010)]
+        assert host.source == str(tmp_path / "SUBUID")
+        # root is in any passwd.
+        assert [*host.owned("root")] == [range(5, 6), range(7, 8)]
+    assert calls == []
+
+
+def test_another_source(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    files("lxc:100000:10\nbob:200000:10\nbroken\n", "subid: sss\n")
+    calls = answer(monkeypatch, 0, "0: lxc 300000 10\n1: lxc 400000 10\n")
+    host = hostids.read_host_uids("lxc")
+    assert calls == [["getsubids", "lxc"]]
+    # The file does not count for the owner, but what it gives to others does.
+    assert [*host.owned("lxc")] == [
+        range(300000, 300010),
+        range(400000, 400010),
+    ]
+    assert [each.owner for each in host.subordinates] == ["bob", "lxc", "lxc"]
+    assert [each.line for each in host.malformed] == [3]
+    assert host.source == "the source sss of subordinate IDs"
+    hostids.read_host_gids("lxc")
+    assert calls[1] == ["getsubids", "-g", "lxc"]
+    # Nobody is asked for nobody.
+    hostids.read_host_uids()
+    assert len(calls) == 2
+
+
+def test_a_source_without_ranges(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files("lxc:100000:10\n", "subid: sss\n")
+    answer(monkeypatch, 1, "")
+    assert [*hostids.read_host_uids("lxc").owned("lxc")] == []
+
+
+def test_a_source_that_cannot_be_understood(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files("", "subid: sss\n")
+    answer(monkeypatch, 0, "0: lxc 300000 10\n1: lxc 300000 0\n")
+    with pytest.raises(
+        PrerequisiteError, match=r"'sss', of which .*'1: lxc 300000 0': IDs"
+    ):
+        hostids.read_host_uids("lxc")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (FileNotFoundError(2, "x"), r"'sss', and getsubids, .* uidmap"),
+        (
+            subprocess.TimeoutExpired(["getsubids"], 60),
+            "'sss', which does not answer",
+        ),
+    ],
+)
+def test_a_source_that_cannot_be_asked(
+    files: Files,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    message: str,
+) -> None:
+    files("", "subid: sss\n")
+
+    def run(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(PrerequisiteError, match=message):
+        hostids.read_host_uids("lxc")

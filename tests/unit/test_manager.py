@@ -2,6 +2,7 @@
 """The pipeline: its order, its refusals, and what it undoes."""
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,8 @@ from typing import Any, cast
 import pytest
 from oslo_config import cfg
 
+import lxc_userns as package
+from lxc_userns import hostids, occupants, orphans
 from lxc_userns.conf import register_opts
 from lxc_userns.containers import Containers, ContainerSpec
 from lxc_userns.exceptions import (
@@ -18,12 +21,17 @@ from lxc_userns.exceptions import (
     ContainerExistsError,
     InstanceError,
     IsolationError,
+    LeaseError,
     LibvirtError,
+    LxcUsernsError,
     NoSuchContainerError,
+    PoolExhaustedError,
     RootfsError,
 )
 from lxc_userns.guest import Guest, Guests
+from lxc_userns.hostids import HostIds
 from lxc_userns.idmap import IdMap, IdMaps
+from lxc_userns.leases import Lease
 from lxc_userns.linux.process import Process, Rows
 from lxc_userns.manager import (
     InstanceRequest,
@@ -32,6 +40,7 @@ from lxc_userns.manager import (
 )
 from lxc_userns.rootfs import strategies, views
 from lxc_userns.rootfs.backing import Backing
+from lxc_userns.subid import parse
 
 UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
 ID_MAP = IdMap.parse("0:100000:65536")
@@ -118,6 +127,9 @@ class FakeGuests:
 
     def find(self, name: str) -> Guest | None:
         return self.domains.get(name)
+
+    def list(self) -> list[Guest]:
+        return [*self.domains.values()]
 
     def add(self, name: str, *, active: bool = True, uuid: str = UUID) -> None:
         state = "running" if active else "stopped"
@@ -611,3 +623,172 @@ def test_prepared_instances_compare_by_value(world: World) -> None:
     plan = world.manager.plan(world.request)
     assert plan == PreparedInstance(plan.record)
     assert world.log == []
+
+
+POOL = "lxc:2000000000:131072\n"
+
+
+@pytest.fixture
+def pool(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A world in which each instance has a lease, and two can."""
+    monkeypatch.setattr(occupants, "with_other_maps", lambda: iter(()))
+    monkeypatch.setattr(package.rootfs, "read_state", lambda _path: None)
+    for kind in ("user", "group"):
+        found = HostIds(kind, {}, *parse(POOL), source="/etc/x")
+        name = f"read_host_{kind[0]}ids"
+        monkeypatch.setattr(hostids, name, lambda _owner, found=found: found)
+    world.set(uid_maps=[], gid_maps=[], subid_owner="lxc")
+    return world
+
+
+def leased(number: int) -> IdMaps:
+    each = IdMap.parse(f"0:{2_000_000_000 + number * 65536}:65536")
+    return IdMaps(each, each)
+
+
+def another(world: World, name: str) -> InstanceRequest:
+    """An instance with a UUID and a root filesystem of its own."""
+    rootfs = Path(world.rootfs).with_name(name)
+    rootfs.mkdir()
+    number = uuid.uuid5(uuid.NAMESPACE_OID, name)
+    return InstanceRequest(name, str(number), str(rootfs))
+
+
+def lease_of(world: World, name: str) -> Lease | None:
+    return world.manager.lessor.find(name)
+
+
+def test_each_instance_has_a_lease(pool: World) -> None:
+    request = another(pool, "db")
+    assert pool.manager.prepare(pool.request).id_maps == leased(0)
+    assert pool.manager.prepare(request).id_maps == leased(1)
+    # Again, and after a restart of the service.
+    assert pool.manager.prepare(pool.request).id_maps == leased(0)
+    assert pool.manager.prepare_again("web1").id_maps == leased(0)
+    lease = lease_of(pool, "web1")
+    assert lease is not None
+    assert lease.uuid == UUID
+    third = another(pool, "no")
+    with pytest.raises(PoolExhaustedError, match="no: no range of 65536"):
+        pool.manager.prepare(third)
+    assert pool.manager.store.load("no") is None
+    pool.manager.release("db")
+    pool.manager.release("db")
+    assert lease_of(pool, "db") is None
+    assert pool.manager.prepare(third).id_maps == leased(1)
+
+
+def test_a_plan_leases_nothing(pool: World) -> None:
+    plan = pool.manager.plan(pool.request)
+    assert (plan.id_maps, plan.mode) == (leased(0), "private")
+    assert plan.record.strategy == "chown"
+    assert not pool.manager.lessor.leases.is_there
+
+
+@pytest.mark.parametrize("step", ["shift", "mount"])
+def test_a_failed_prepare_gives_its_lease_back(pool: World, step: str) -> None:
+    pool.strategy.fail_at = step
+    with pytest.raises(RootfsError, match=f"{step} failed"):
+        pool.manager.prepare(pool.request)
+    assert lease_of(pool, "web1") is None
+
+
+def test_a_failed_prepare_keeps_a_lease_that_was_there(pool: World) -> None:
+    lease = pool.manager.lessor.acquire("web1")
+    pool.strategy.fail_at = "shift"
+    with pytest.raises(RootfsError, match="shift failed"):
+        pool.manager.prepare(pool.request)
+    assert lease_of(pool, "web1") == replace(lease, uuid=UUID)
+
+
+def test_a_bad_request_leases_nothing(pool: World) -> None:
+    for request in (
+        replace(pool.request, rootfs="/nonexistent"),
+        replace(pool.request, strategy="copy"),
+        replace(pool.request, uuid="x"),
+    ):
+        with pytest.raises(LxcUsernsError):
+            pool.manager.prepare(request)
+    assert not pool.manager.lessor.leases.is_there
+
+
+def test_a_lease_of_another_size(pool: World) -> None:
+    request = replace(pool.request, range_size=131072)
+    prepared = pool.manager.prepare(request)
+    assert str(cast(IdMaps, prepared.id_maps).uid) == "0:2000000000:131072"
+    # It keeps it, and whoever asks for no size gets that one.
+    assert pool.manager.prepare(pool.request).id_maps == prepared.id_maps
+    with pytest.raises(LeaseError, match="131072 IDs, not of 65536"):
+        pool.manager.prepare(replace(pool.request, range_size=65536))
+
+
+def test_a_size_without_a_pool(world: World) -> None:
+    for request in (
+        replace(world.request, range_size=65536),
+        replace(world.request, range_size=65536, id_maps=OTHER),
+    ):
+        with pytest.raises(InstanceError, match="has ID maps or no pool"):
+            world.manager.prepare(request)
+
+
+def test_maps_of_a_request_beside_leases(pool: World) -> None:
+    pool.manager.prepare(pool.request)
+    request = another(pool, "db")
+    with pytest.raises(LeaseError, match="leased to the instance web1"):
+        pool.manager.prepare(replace(request, id_maps=leased(0)))
+    assert pool.manager.store.load("db") is None
+    fixed = replace(request, id_maps=leased(1))
+    assert pool.manager.prepare(fixed).id_maps == leased(1)
+    assert lease_of(pool, "db") is None
+    third = another(pool, "c")
+    with pytest.raises(PoolExhaustedError, match="held by the instance db"):
+        pool.manager.prepare(third)
+    pool.manager.release("db")
+    assert pool.manager.prepare(third).id_maps == leased(1)
+
+
+def test_from_maps_for_all_to_leases(pool: World) -> None:
+    """A deployer changes the configuration below a stopped instance."""
+    maps = "0:2000000000:65536"
+    pool.set(subid_owner="", uid_maps=[maps], gid_maps=[maps])
+    assert pool.manager.prepare(pool.request).id_maps == leased(0)
+    assert not pool.manager.lessor.leases.is_there
+    pool.set(subid_owner="lxc", uid_maps=[], gid_maps=[])
+    request = another(pool, "db")
+    assert pool.manager.prepare(request).id_maps == leased(1)
+    # As it was promised, whatever is configured.
+    assert pool.manager.prepare_again("web1").id_maps == leased(0)
+    assert lease_of(pool, "web1") is None
+    assert pool.manager.prepare(pool.request).id_maps == leased(0)
+    assert lease_of(pool, "web1") is not None
+
+
+def test_containers_have_leases(pool: World) -> None:
+    pool.guests.init = FakeInit(
+        uid_map=((0, 2_000_000_000, 65536),),
+        gid_map=((0, 2_000_000_000, 65536),),
+    )
+    spec = ContainerSpec("web1", pool.rootfs)
+    pool.containers.run(spec)
+    pool.containers.stop("web1")
+    lease = lease_of(pool, "web1")
+    assert lease is not None
+    assert lease.uuid == pool.guests.domains["web1"].uuid
+    pool.containers.start("web1")
+    assert lease_of(pool, "web1") == lease
+    pool.containers.destroy("web1")
+    assert lease_of(pool, "web1") is None
+    # Another container of the same name is not the same instance.
+    pool.manager.lessor.acquire("web1", UUID)
+    with pytest.raises(LeaseError, match=f"the instance {UUID} has the lease"):
+        pool.containers.run(spec)
+
+
+def test_an_orphan_is_collected_whole(pool: World) -> None:
+    pool.manager.prepare(pool.request)
+    pool.log.clear()
+    (orphan,) = orphans.collect(pool.manager, 0)
+    assert orphan.outcome == "returned"
+    assert pool.log == ["unmount"]
+    assert pool.manager.store.load("web1") is None
+    assert lease_of(pool, "web1") is None

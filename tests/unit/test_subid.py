@@ -107,3 +107,73 @@ def test_every_line_is_accounted_for(text: str) -> None:
     found = [each.line for each in ranges]
     found += [each.line for each in malformed]
     assert sorted(found) == lines
+
+
+@pytest.mark.parametrize(
+    ("text", "ranges", "malformed"),
+    [
+        ("", [], []),
+        ("0: lxc 100000 65536\n", [("lxc", 100000, 65536)], []),
+        (
+            "0: lxc 5 1\n1: 1000 4294967294 1\n",
+            [("lxc", 5, 1), ("1000", 4294967294, 1)],
+            [],
+        ),
+        ("0: lxc 5\n", [], ["expected INDEX: OWNER START COUNT"]),
+        ("Error fetching ranges\n", [], ["expected INDEX"]),
+        ("0: lxc 0x5 1\n", [], ["expected INDEX"]),
+        ("0: lxc -5 1\n", [], ["expected INDEX"]),
+        ("0: lxc 5 0\n", [], ["have to lie in"]),
+        ("0: lxc 4294967290 10\n", [], ["have to lie in"]),
+        ("0: lxc 18446744073709551615 1\n", [], ["decimal"]),
+        ("0: lxc 05 1\n1: lxc 7 1\n", [("lxc", 7, 1)], ["leading zero"]),
+    ],
+)
+def test_what_getsubids_prints(
+    text: str, ranges: list[tuple[str, int, int]], malformed: list[str]
+) -> None:
+    found, bad = subid.parse_listed(text)
+    assert [(each.owner, each.start, each.count) for each in found] == ranges
+    assert len(bad) == len(malformed)
+    for line, reason in zip(bad, malformed, strict=True):
+        assert reason in line.reason
+        assert line.text in text.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [
+        ("", "files"),
+        ("passwd: files sss\n", "files"),
+        ("subid: files\n", "files"),
+        ("subid:\tsss\n", "sss"),
+        ("  subid: sss files\n", "sss"),
+        ("#subid: sss\n", "files"),
+        ("subid:\npasswd: files\n", "files"),
+        ("shadow: files\nsubid: zzz\nsubid: sss\n", "zzz"),
+        ("gsubid: sss\n", "files"),
+    ],
+)
+def test_source(text: str, source: str) -> None:
+    assert subid.parse_source(text) == source
+
+
+@pytest.mark.parametrize(
+    ("text", "pairs"),
+    [
+        ("a:0:10\nb:10:10\n", []),
+        ("a:0:10\na:5:10\n", []),
+        ("a:0:10\nb:9:10\n", [(1, 2)]),
+        ("b:9:10\na:0:10\n", [(2, 1)]),
+        # One within another, with one more between them.
+        ("a:0:100\na:10:5\nb:50:1\n", [(1, 3)]),
+        ("a:0:100\nb:0:100\nc:99:1\n", [(1, 2), (1, 3), (2, 3)]),
+        # The same owner by name and by number.
+        ("alice:0:10\n1000:5:10\nb:14:1\n", [(2, 3)]),
+    ],
+)
+def test_overlaps(text: str, pairs: list[tuple[int, int]]) -> None:
+    ranges, _ = subid.parse(text)
+    numbers = {"alice": "1000"}
+    found = subid.find_overlaps(ranges, lambda name: numbers.get(name, name))
+    assert [(one.line, other.line) for one, other in found] == pairs

@@ -122,10 +122,11 @@ class Leases:
         for kind in KINDS:
             self._use(kind, lease.ids(kind))
 
-    def renew(self, instance: str, uuid: str | None) -> None:
+    def renew(self, instance: str, uuid: str | None) -> Lease | None:
         """Note that an instance is there; nothing if it has no lease.
 
         :param uuid: its UUID, if that is known.
+        :returns: its lease, as it is then.
         :raises LeaseError: if another instance has that UUID.
         """
         with _refused(instance):
@@ -134,6 +135,7 @@ class Leases:
                 "WHERE instance = ?",
                 (uuid, instance),
             )
+        return self.get(instance)
 
     def note_missing(self, instance: str, since: int) -> None:
         """Note since when libvirt is known not to know an instance."""

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Leases under many processes, kill -9 at any moment, and power cuts."""
+
+import fcntl
+import json
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from lxc_userns.idset import IdSet
+from lxc_userns.leases import Lease, LeaseStore
+from lxc_userns.leases import store as store_module
+from tests.functional.conftest import FilesystemFactory
+
+HERE = Path(__file__).parent
+S = 65536
+BASE = 2_000_000_000
+#: FS_IOC_SHUTDOWN of ext4 and XFS, and to write nothing more, not even what
+#: the journal has in memory: what a power cut leaves.
+SHUTDOWN, NOTHING_MORE = 0x8004587D, (2).to_bytes(4, sys.byteorder)
+#: What SQLite changes files by.
+CHANGES = ("pwrite64", "fdatasync", "fsync", "ftruncate", "unlink", "rename")
+
+
+def lease(name: str, number: int) -> Lease:
+    start = BASE + number * S
+    return Lease(name, None, start, start, S, 0)
+
+
+def test_eight_processes_that_are_killed(tmp_path: Path) -> None:
+    seed = str(random.randrange(2**32))  # noqa: S311 - no secret
+    race = str(HERE / "lease_race.py")
+    argv = [sys.executable, race, str(tmp_path), seed, "500", "8"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, (seed, done.stdout, done.stderr)
+    found = json.loads(done.stdout)
+    assert found["kills"] > 20
+    assert found["looks"] > found["kills"]
+    # All that there are places for, and no more, which each was told.
+    assert found["most"] == 20
+    assert found["full acquire"] > 0
+    for call in ("acquire", "release", "gc"):
+        # Some were killed in the middle, and most were not.
+        assert found[f"begin {call}"] > found[f"done {call}"] > 20
+    assert sum(found[f"begin {c}"] for c in ("acquire", "release", "gc")) >= (
+        500
+    )
+
+
+CROWD = """
+import os, sys
+from lxc_userns.leases import Lease, LeaseStore
+
+def take(number):
+    with LeaseStore(sys.argv[1]).changing() as leases:
+        used = leases.used("uid")
+        start = used.ranges[-1].stop if used else 2000000000
+        leases.add(Lease(f"i{number}", None, start, start, 65536, 0))
+
+children = []
+for number in range(200):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            take(number)
+            os._exit(0)
+        except BaseException as err:
+            print(err, file=sys.stderr, flush=True)
+        finally:
+            os._exit(1)
+    children.append(pid)
+sys.exit(any(os.waitpid(pid, 0)[1] for pid in children))
+"""
+
+
+def test_two_hundred_processes_at_once(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    done = subprocess.run(
+        [sys.executable, "-c", CROWD, state],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    with LeaseStore(str(state)).reading() as leases:
+        found = leases.all()
+        assert leases.used("uid") == IdSet((range(BASE, BASE + 200 * S),))
+    assert [each.uid_start for each in found] == [
+        BASE + number * S for number in range(200)
+    ]
+    assert len({each.instance for each in found}) == 200
+
+
+STEP = """
+import sys
+from lxc_userns.leases import Lease, LeaseStore
+
+with LeaseStore(sys.argv[1]).changing() as leases:
+    leases.remove(leases.get("old"), ["/srv/tree"])
+    leases.add(Lease("new", None, 2000065536, 2000065536, 65536, 0))
+    leases.note_missing("other", 77)
+"""
+
+
+def kill_at(change: str, number: int, state: Path) -> bool:
+    """Kill a step right before one of its changes to files.
+
+    :returns: whether there was that change.
+    """
+    argv = ["strace", "-f", "-qq", "-e", f"trace={change}"]
+    argv += ["-e", f"inject={change}:signal=KILL:when={number}"]
+    done = subprocess.run(
+        [*argv, sys.executable, "-c", STEP, str(state)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode in (0, -9, 137), done
+    return done.returncode != 0
+
+
+Found = tuple[list[Lease], IdSet, list[range], int]
+
+
+def describe(state: Path) -> Found:
+    with LeaseStore(str(state)).reading() as leases:
+        return (
+            leases.all(),
+            leases.used("uid"),
+            [*leases.released("gid")],
+            len(leases.trees()),
+        )
+
+
+BEFORE: Found = (
+    [lease("old", 0), lease("other", 9)],
+    IdSet((range(BASE, BASE + S), range(BASE + 9 * S, BASE + 10 * S))),
+    [],
+    0,
+)
+AFTER: Found = (
+    [
+        lease("new", 1),
+        Lease("other", None, BASE + 9 * S, BASE + 9 * S, S, 0, 77),
+    ],
+    IdSet((range(BASE, BASE + 2 * S), range(BASE + 9 * S, BASE + 10 * S))),
+    [range(BASE, BASE + S)],
+    1,
+)
+
+
+def test_killed_before_each_change(tmp_path: Path) -> None:
+    """A step is done or it is not, wherever it ends."""
+    outcomes = []
+    for change in CHANGES:
+        for number in count(1):
+            state = tmp_path / f"{change}-{number}"
+            with LeaseStore(str(state)).changing() as leases:
+                for each in BEFORE[0]:
+                    leases.add(each)
+            assert describe(state) == BEFORE
+            died = kill_at(change, number, state)
+            found = describe(state)
+            assert found in (BEFORE, AFTER)
+            if not died:
+                assert found == AFTER
+                break
+            outcomes.append(found == AFTER)
+            if found == BEFORE:
+                subprocess.run([sys.executable, "-c", STEP, state], check=True)
+                assert describe(state) == AFTER
+    # Before it was done, and between that and its end.
+    assert outcomes.count(False) > 10
+    assert outcomes.count(True) >= 1
+
+
+@contextmanager
+def power_cut(directory: Path, kind: str) -> Iterator[None]:
+    """What is not on the disk after the body is lost."""
+    yield
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.ioctl(fd, SHUTDOWN, NOTHING_MORE)
+    finally:
+        os.close(fd)
+    subprocess.run(["umount", directory], check=True, timeout=60)
+    image = str(directory.with_suffix(".image"))
+    argv = ["mount", "-t", kind, "-o", "loop", image, str(directory)]
+    subprocess.run(argv, check=True, timeout=60)
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+def test_a_power_cut(
+    kind: str,
+    loop_filesystem: FilesystemFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place = loop_filesystem(kind)
+    store = LeaseStore(str(place / "state"))
+    leases = [lease(f"i{number}", number) for number in range(5)]
+    with power_cut(place, kind):
+        for each in leases:
+            with store.changing() as table:
+                table.add(each)
+        (place / "unwritten").write_text("lost")
+    assert not (place / "unwritten").exists()
+    with store.reading() as table:
+        assert table.all() == leases
+    with power_cut(place, kind), store.changing() as table:
+        table.remove(leases[0])
+    with store.reading() as table:
+        assert table.all() == leases[1:]
+        assert [*table.released("uid")] == [leases[0].ids("uid")]
+
+    # That it would be lost if nobody took care.
+    connect = store_module._connect
+
+    def careless(file: str) -> sqlite3.Connection:
+        database = connect(file)
+        database.execute("PRAGMA synchronous = OFF")
+        return database
+
+    monkeypatch.setattr(store_module, "_connect", careless)
+    with power_cut(place, kind), store.changing() as table:
+        table.remove(leases[1])
+    with store.reading() as table:
+        assert table.all() == leases[1:]

@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The database of leases: one step at a time, and what it refuses."""
+
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lxc_userns.exceptions import ConfigError, IdMapError, LeaseError
+from lxc_userns.idmap import IdMap, IdMaps
+from lxc_userns.idset import IdSet
+from lxc_userns.leases import Lease, LeaseStore, ShiftedTree
+
+S = 65536
+BASE = 2_000_000_000
+UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
+OTHER_UUID = "5dce174d-7133-416f-be8b-e0fc2fac55de"
+
+
+def lease(name: str, number: int, count: int = S) -> Lease:
+    start = BASE + number * S
+    return Lease(name, None, start, start + S * 1000, count, 1000)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LeaseStore:
+    return LeaseStore(str(tmp_path / "state"))
+
+
+def add(store: LeaseStore, *leases: Lease) -> None:
+    with store.changing() as table:
+        for each in leases:
+            table.add(each)
+
+
+def held(store: LeaseStore) -> list[Lease]:
+    with store.reading() as table:
+        return table.all()
+
+
+def test_looking_makes_nothing(store: LeaseStore, tmp_path: Path) -> None:
+    assert held(store) == []
+    with store.changing(keep=False) as table:
+        assert table.is_new
+        table.add(lease("web", 0))
+        assert table.get("web") == lease("web", 0)
+    assert not store.is_there
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_kept(store: LeaseStore, tmp_path: Path) -> None:
+    add(store, lease("web", 1), lease("db", 0))
+    assert held(store) == [lease("db", 0), lease("web", 1)]
+    with store.reading() as table:
+        assert table.get("web") == lease("web", 1)
+        assert table.get("nobody") is None
+    with store.changing(keep=False) as table:
+        assert not table.is_new
+        table.remove(lease("web", 1))
+        assert table.get("web") is None
+    assert len(held(store)) == 2
+    assert store.is_there
+    file = tmp_path / "state/leases.sqlite3"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_an_error_keeps_nothing(store: LeaseStore) -> None:
+    add(store, lease("web", 1))
+
+    def fail() -> None:
+        with store.changing() as table:
+            table.add(lease("db", 0))
+            table.remove(lease("web", 1))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert held(store) == [lease("web", 1)]
+    with store.reading() as table:
+        assert table.used("uid") == IdSet((lease("web", 1).ids("uid"),))
+        assert [*table.released("uid")] == []
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lease("web", 5),
+        replace(lease("db", 5), uuid=UUID),
+        # Any ID of either kind, at either end, within, around.
+        lease("db", 1),
+        replace(lease("db", 5), uid_start=BASE + S + 1),
+        replace(lease("db", 5), uid_start=BASE + 2 * S - 1),
+        replace(lease("db", 5), uid_start=BASE + S + 5, count=10),
+        replace(lease("db", 5), uid_start=BASE, count=3 * S),
+        replace(lease("db", 5), gid_start=BASE + 1001 * S - 1),
+        replace(lease("db", 5), gid_start=BASE + 1000 * S, count=S + 1),
+        replace(lease("db", 5), gid_start=BASE + 900 * S, count=500 * S),
+        replace(lease("db", 5), uid_start=0),
+        replace(lease("db", 5), count=0),
+    ],
+)
+def test_what_the_database_refuses(store: LeaseStore, other: Lease) -> None:
+    first = replace(lease("web", 1), uuid=UUID)
+    add(store, first)
+    with pytest.raises(LeaseError, match="no such lease can be given"):
+        add(store, other)
+    assert held(store) == [first]
+
+
+def test_a_lease_does_not_change(store: LeaseStore, tmp_path: Path) -> None:
+    add(store, lease("web", 1))
+    file = tmp_path / "state/leases.sqlite3"
+    with (
+        closing(sqlite3.connect(file)) as database,
+        pytest.raises(sqlite3.IntegrityError, match="does not change"),
+    ):
+        database.execute("UPDATE lease SET uid_start = 1")
+
+
+def test_renewing(store: LeaseStore) -> None:
+    add(store, lease("web", 0), lease("db", 1))
+    with store.changing() as table:
+        table.note_missing("web", 5000)
+        assert table.get("web") == replace(lease("web", 0), missing=5000)
+        table.renew("web", UUID)
+        assert table.get("web") == replace(lease("web", 0), uuid=UUID)
+        # A UUID stays; and one that is known is not asked for again.
+        table.renew("web", OTHER_UUID)
+        table.renew("web", None)
+        assert table.get("web") == replace(lease("web", 0), uuid=UUID)
+        table.renew("nobody", None)
+        with pytest.raises(LeaseError, match=r"db: .*uuid"):
+            table.renew("db", UUID)
+
+
+def test_who_has_any_of_these(store: LeaseStore) -> None:
+    first, second = lease("a", 0), lease("b", 1, 10)
+    add(store, second, first)
+    with store.reading() as table:
+        for ids, found in (
+            (range(BASE), []),
+            (range(BASE, BASE + 1), [first]),
+            (range(BASE + S - 1, BASE + S + 1), [first, second]),
+            (range(BASE + S + 10, BASE + 9 * S), []),
+            (range(1, 2**32 - 1), [first, second]),
+        ):
+            assert table.meeting("uid", ids) == found
+        assert table.meeting("gid", range(BASE, BASE + S)) == []
+
+
+def test_history(store: LeaseStore) -> None:
+    leases = [lease(name, number) for number, name in enumerate("abc")]
+    add(store, *leases)
+    everything = IdSet((range(BASE, BASE + 3 * S),))
+    with store.changing() as table:
+        assert table.used("uid") == everything
+        assert len(table.used("gid")) == 3 * S
+        table.remove(leases[1])
+        table.remove(leases[0])
+        assert table.used("uid") == everything
+        assert [*table.released("uid")] == [
+            leases[1].ids("uid"),
+            leases[0].ids("uid"),
+        ]
+        # Part of two of them is leased again.
+        table.add(replace(lease("d", 0), uid_start=BASE + S - 10, count=20))
+        assert [*table.released("uid")] == [
+            range(BASE + S + 10, BASE + 2 * S),
+            range(BASE, BASE + S - 10),
+        ]
+        assert table.used("uid") == everything
+
+
+def test_shifted_trees(store: LeaseStore) -> None:
+    with store.changing() as table:
+        table.add(lease("web", 0))
+        table.remove(lease("web", 0), ["/b", "/a"])
+        # Again, for another one.
+        table.add(lease("web", 1))
+        table.remove(lease("web", 1), ["/a"])
+    trees = [
+        ShiftedTree(path, each.uid_start, each.gid_start, S)
+        for path, each in (
+            ("/a", lease("", 0)),
+            ("/a", lease("", 1)),
+            ("/b", lease("", 0)),
+        )
+    ]
+    with store.changing() as table:
+        assert table.trees() == trees
+        assert trees[0].ids("gid") == lease("", 0).ids("gid")
+        table.keep_trees(trees[1:2])
+    with store.reading() as table:
+        assert table.trees() == trees[1:2]
+
+
+def test_promises(store: LeaseStore) -> None:
+    add(store, lease("web", 0))
+    uid, gid = lease("web", 0).ids("uid"), lease("web", 0).ids("gid")
+    fixed = IdMaps(
+        IdMap.parse("0:100000:10,20:200000:5"), IdMap.parse("0:300000:9")
+    )
+    with store.changing() as table:
+        table.promise("old", fixed)
+        assert [*table.promised("uid")] == [
+            ("old", range(100000, 100010)),
+            ("old", range(200000, 200005)),
+        ]
+        assert [*table.promised("gid")] == [("old", range(300000, 300009))]
+        # What is leased is noted as that.
+        table.promise("web", lease("web", 0).id_maps)
+        assert len([*table.promised("uid")]) == 2
+        for text in (f"0:{uid.stop - 1}:6", f"0:{uid.start - 5}:6"):
+            maps = IdMaps(IdMap.parse(text), fixed.gid)
+            with pytest.raises(LeaseError, match=f"old: .*{text}.* web "):
+                table.promise("old", maps)
+        maps = IdMaps(fixed.uid, IdMap.parse(f"0:{gid.start}:6"))
+        with pytest.raises(LeaseError, match="leased to the instance web"):
+            table.promise("old", maps)
+        assert len([*table.promised("uid")]) == 2
+        table.promise("old", None)
+        assert [*table.promised("uid")] == []
+
+
+def test_id_maps_of_a_lease() -> None:
+    maps = lease("web", 0).id_maps
+    assert str(maps.uid) == f"0:{BASE}:{S}"
+    assert str(maps.gid) == f"0:{BASE + S * 1000}:{S}"
+    with pytest.raises(IdMapError, match="tty"):
+        _ = lease("web", 0, 5).id_maps
+    assert str(lease("web", 0)) == (
+        f"{S} IDs, users from {BASE} on, groups from {BASE + S * 1000} on"
+    )
+
+
+def overwrite(file: Path) -> None:
+    file.write_bytes(b"x" * 4096)
+
+
+def make_directory(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def make_later(file: Path) -> None:
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("PRAGMA user_version = 9")
+
+
+def open_to_others(file: Path) -> None:
+    file.parent.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (overwrite, "not a database"),
+        (make_directory, "leases.sqlite3"),
+        (make_later, "version is not known"),
+        (open_to_others, "0755"),
+    ],
+)
+def test_a_database_that_cannot_be_used(
+    store: LeaseStore,
+    tmp_path: Path,
+    damage: Callable[[Path], None],
+    message: str,
+) -> None:
+    add(store, lease("web", 0))
+    damage(tmp_path / "state/leases.sqlite3")
+    for opened in (store.changing(), store.reading()):
+        with pytest.raises(ConfigError, match=message) as raised, opened:
+            raise AssertionError
+        assert raised.value.option == "[lxc_userns] state_path"
+        assert "leases.sqlite3" in str(raised.value)
+
+
+def test_a_link_is_not_followed(store: LeaseStore, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir(mode=0o700)
+    (tmp_path / "elsewhere").touch()
+    (tmp_path / "state/leases.sqlite3").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="symbolic links"):
+        add(store, lease("web", 0))
+    assert (tmp_path / "elsewhere").read_bytes() == b""
+
+
+def test_an_empty_file_is_as_none(store: LeaseStore, tmp_path: Path) -> None:
+    """What is left if it was made and the first step never done."""
+    (tmp_path / "state").mkdir(mode=0o700)
+    (tmp_path / "state/leases.sqlite3").touch()
+    assert held(store) == []
+    with store.changing() as table:
+        assert table.is_new
+    with store.changing() as table:
+        assert not table.is_new
+
+
+def test_one_after_the_other(store: LeaseStore) -> None:
+    """Threads that each take the next number, and lose none."""
+
+    def take(name: str) -> None:
+        with store.changing() as table:
+            number = len(table.all())
+            table.add(lease(name, number))
+
+    threads = [
+        threading.Thread(target=take, args=(f"t{number}",))
+        for number in range(16)
+    ]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert [each.uid_start for each in held(store)] == [
+        BASE + number * S for number in range(16)
+    ]
+
+
+steps = st.lists(
+    st.tuples(st.sampled_from("abcdef"), st.integers(0, 30)), max_size=30
+)
+
+
+@given(steps)
+def test_a_model(steps: list[tuple[str, int]]) -> None:
+    """Any order of steps, against the simplest thing that could be right."""
+    leases: dict[str, range] = {}
+    used: set[int] = set()
+    released: list[set[int]] = []
+    store = LeaseStore("/nonexistent")
+    with store.changing(keep=False) as table:
+        for name, number in steps:
+            if name in leases:
+                lease = table.get(name)
+                assert lease is not None
+                assert lease.ids("uid") == leases.pop(name)
+                table.remove(lease)
+                released.append(set(lease.ids("uid")))
+                continue
+            ids = range(number + 1, number + 2 + number % 5)
+            lease = Lease(name, None, ids.start, ids.start, len(ids), 0)
+            if any(set(ids) & set(other) for other in leases.values()):
+                with pytest.raises(LeaseError):
+                    table.add(lease)
+                continue
+            table.add(lease)
+            leases[name] = ids
+            used |= set(ids)
+            released = [each - set(ids) for each in released]
+        assert {n for each in table.used("gid") for n in each} == used
+        assert [n for each in table.released("gid") for n in each] == [
+            number for each in released for number in sorted(each)
+        ]
+        assert {e.instance: e.ids("uid") for e in table.all()} == leases

@@ -1,0 +1,676 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Leases given and taken back, on a host in memory."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from lxc_userns import hostids, lessor, occupants, orphans, rootfs
+from lxc_userns.claims import Claim
+from lxc_userns.exceptions import (
+    ConfigError,
+    InstanceError,
+    LeaseError,
+    LibvirtError,
+    PoolExhaustedError,
+    RootfsError,
+)
+from lxc_userns.filesystems import Filesystems
+from lxc_userns.guest import Guest, Guests
+from lxc_userns.hostids import HostIds
+from lxc_userns.idmap import IdMap, IdMaps
+from lxc_userns.instances import InstanceRecord, InstanceStore
+from lxc_userns.inventory import Inventory
+from lxc_userns.leases import Lease, LeaseStore
+from lxc_userns.lessor import Lessor
+from lxc_userns.linux.process import Process, Rows
+from lxc_userns.manager import UserNamespaceManager
+from lxc_userns.rootfs.state import State, Work
+from lxc_userns.subid import parse
+
+S = 65536
+BASE = 2_000_000_000
+UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
+OTHER_UUID = "5dce174d-7133-416f-be8b-e0fc2fac55de"
+
+
+@dataclass
+class FakeProcess:
+    """One in a user namespace of its own."""
+
+    pid: int
+    uid_map: Rows
+    gid_map: Rows
+    parent: int = 1
+    command: str = "sleep"
+
+
+@dataclass
+class FakeGuests:
+    """A libvirtd in memory."""
+
+    found: list[Guest] = field(default_factory=list)
+    is_there: bool = True
+
+    def list(self) -> list[Guest]:
+        if not self.is_there:
+            raise LibvirtError("connect", "no such socket")
+        return self.found
+
+
+@dataclass
+class Host:
+    """A host in memory, but for records and leases."""
+
+    lessor: Lessor
+    guests: FakeGuests
+    processes: list[FakeProcess]
+    ids: dict[str, HostIds]
+
+    def set_pool(self, uid: str, gid: str | None = None) -> None:
+        for kind, text in (
+            ("user", uid),
+            ("group", uid if gid is None else gid),
+        ):
+            self.ids[kind] = HostIds(kind, {}, *parse(text), source="/etc/x")
+
+    def run(self, pid: int, start: int, count: int, parent: int = 1) -> None:
+        rows = ((0, start, count),)
+        self.processes.append(FakeProcess(pid, rows, rows, parent))
+
+    def starts(self) -> dict[str, int]:
+        with self.lessor.leases.reading() as leases:
+            return {each.instance: each.uid_start for each in leases.all()}
+
+    def save(self, name: str, maps: IdMaps | None, **values: object) -> None:
+        self.lessor.inventory.store.save(record(name, maps, **values))
+
+
+def record(name: str, maps: IdMaps | None, **values: object) -> InstanceRecord:
+    made = InstanceRecord(name, UUID, "/srv/x", maps, "idmapped", "/run/x")
+    return replace(made, **values)  # type: ignore[arg-type]
+
+
+def maps(start: int, count: int = S) -> IdMaps:
+    each = IdMap.parse(f"0:{start}:{count}")
+    return IdMaps(each, each)
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    guests = FakeGuests()
+    state = str(tmp_path / "state")
+    inventory = Inventory(
+        InstanceStore(state),
+        Filesystems(state, str(tmp_path / "run")),
+        cast(Guests, guests),
+    )
+    made = Host(Lessor(inventory, LeaseStore(state), "lxc", S), guests, [], {})
+    made.set_pool(f"lxc:{BASE}:{3 * S}\n")
+    monkeypatch.setattr(
+        hostids, "read_host_uids", lambda _owner: made.ids["user"]
+    )
+    monkeypatch.setattr(
+        hostids, "read_host_gids", lambda _owner: made.ids["group"]
+    )
+
+    def with_other_maps() -> Iterator[Process]:
+        yield from cast(list[Process], made.processes)
+
+    monkeypatch.setattr(occupants, "with_other_maps", with_other_maps)
+    return made
+
+
+def test_to_the_last_one(host: Host) -> None:
+    for number, name in enumerate("abc"):
+        lease = host.lessor.acquire(name)
+        assert lease == host.lessor.find(name) == host.lessor.acquire(name)
+        assert lease.uid_start == lease.gid_start == BASE + number * S
+    with pytest.raises(
+        PoolExhaustedError,
+        match=rf"^d: no range of {S} user IDs is left in the pool of lxc: "
+        rf"3 leases have {3 * S} of its {3 * S} IDs$",
+    ):
+        host.lessor.acquire("d")
+    assert host.lessor.find("d") is None
+    host.lessor.release("b")
+    host.lessor.release("a")
+    host.lessor.release("b")
+    # The longest released first.
+    assert host.lessor.acquire("d").uid_start == BASE + S
+    assert host.lessor.acquire("e").uid_start == BASE
+
+
+def test_never_used_ones_first(host: Host) -> None:
+    host.lessor.acquire("a")
+    host.lessor.release("a")
+    assert host.lessor.acquire("a").uid_start == BASE + S
+
+
+def test_looking_changes_nothing(host: Host) -> None:
+    seen = host.lessor.acquire("a", keep=False)
+    assert host.lessor.find("a") is None
+    assert not host.lessor.leases.is_there
+    assert host.lessor.acquire("b").uid_start == seen.uid_start
+
+
+def test_whose_it_is(host: Host) -> None:
+    host.lessor.acquire("by-hand")
+    assert host.lessor.acquire("by-hand", UUID).uuid == UUID
+    assert host.lessor.acquire("by-hand").uuid == UUID
+    with pytest.raises(LeaseError, match=f"the instance {UUID} has the lease"):
+        host.lessor.acquire("by-hand", OTHER_UUID)
+    with pytest.raises(LeaseError, match=r"other: .*uuid"):
+        host.lessor.acquire("other", UUID)
+
+
+def test_sizes(host: Host) -> None:
+    assert host.lessor.acquire("small", size=10).count == 10
+    assert host.lessor.acquire("large", size=2 * S).uid_start == BASE + S
+    assert host.lessor.acquire("large", size=2 * S).count == 2 * S
+    # What the configuration says now does not matter to them.
+    assert replace(host.lessor, size=5).acquire("small").count == 10
+    with pytest.raises(LeaseError, match="has a lease of 10 IDs, not of 11"):
+        host.lessor.acquire("small", size=11)
+    with pytest.raises(PoolExhaustedError):
+        host.lessor.acquire("middle")
+    starts = host.starts()
+    assert len(starts) == 2
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a b", "-x", "a/b", "x" * 64])
+def test_names_that_are_none(host: Host, name: str) -> None:
+    for call in (host.lessor.acquire, host.lessor.release, host.lessor.find):
+        with pytest.raises(InstanceError, match="not a name"):
+            call(name)
+
+
+def test_without_a_pool(host: Host) -> None:
+    lease = host.lessor.acquire("a")
+    without = replace(host.lessor, owner="")
+    with pytest.raises(ConfigError, match="subid_owner: is empty: there is"):
+        without.acquire("b")
+    assert without.acquire("a") == lease
+    without.release("a")
+    assert without.find("a") is None
+
+
+def test_a_pool_that_cannot_be_used(host: Host) -> None:
+    host.set_pool("lxc:5:5\n")
+    with pytest.raises(
+        ConfigError, match=r"subid_owner = lxc: the 5 .*user.*; the 5 .*group"
+    ):
+        host.lessor.acquire("a")
+    assert not host.starts()
+
+
+def test_a_pool_that_has_changed(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    lease = host.lessor.acquire("a")
+    assert not caplog.records
+    host.set_pool(f"lxc:{BASE + S}:{S}\n")
+    assert host.lessor.acquire("a") == lease
+    (said,) = caplog.messages
+    assert said.startswith("a: its lease (65536 IDs, users from 2000000000")
+    assert said.endswith("no longer, in the pool of lxc; it keeps it")
+    assert host.lessor.acquire("b").uid_start == BASE + S
+    with pytest.raises(PoolExhaustedError, match="1 leases have 65536 of"):
+        host.lessor.acquire("c")
+    # What it had is not leased again, either.
+    host.lessor.release("a")
+    with pytest.raises(PoolExhaustedError):
+        host.lessor.acquire("c")
+    host.set_pool(f"lxc:{BASE}:{3 * S}\n")
+    assert host.lessor.acquire("c").uid_start == BASE + 2 * S
+    assert host.lessor.acquire("d").uid_start == BASE
+
+
+def test_malformed_lines_are_warned_of(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    host.set_pool(f"lxc:{BASE}:{S}\n", f"lxc:{BASE}:{S}\nlxc:1:0x5\n")
+    host.lessor.acquire("a")
+    (said,) = caplog.messages
+    assert said.startswith("/etc/subgid, line 2, 'lxc:1:0x5': start and")
+    assert said.endswith("; it is not heeded")
+
+
+def test_what_runs_is_not_leased(host: Host) -> None:
+    host.run(4000, BASE + 100, 1)
+    host.run(5000, BASE + S, S, parent=4999)
+    host.guests.found = [
+        Guest("other", OTHER_UUID, "running", 4999),
+        Guest("stopped", UUID, "stopped", None),
+    ]
+    host.set_pool(f"lxc:{BASE}:{4 * S}\n")
+    assert host.lessor.acquire("a").uid_start == BASE + 2 * S
+    assert host.lessor.acquire("b").uid_start == BASE + 3 * S
+    with pytest.raises(
+        PoolExhaustedError,
+        match=r"2 leases have 131072 of its 262144 IDs; some are held by the "
+        r"running process 4000 \(sleep\) \(2000000100:1\), the running "
+        r"container other \(2000065536:65536\)$",
+    ):
+        host.lessor.acquire("c")
+    # Who runs with a lease is not told as somebody else.
+    host.run(6000, BASE + 2 * S, S)
+    assert len(host.lessor.room().pools.uid.holders) == 2
+
+
+def test_what_still_runs_is_not_leased_again(host: Host) -> None:
+    lease = host.lessor.acquire("a")
+    host.run(4000, lease.uid_start, S)
+    host.lessor.release("a")
+    assert {host.lessor.acquire(name).uid_start for name in "bc"} == {
+        BASE + S,
+        BASE + 2 * S,
+    }
+    with pytest.raises(PoolExhaustedError, match="process 4000"):
+        host.lessor.acquire("d")
+    host.processes.clear()
+    assert host.lessor.acquire("d").uid_start == BASE
+
+
+def test_without_libvirt_what_runs_has_no_name(host: Host) -> None:
+    host.guests.is_there = False
+    host.run(5000, BASE, S, parent=4999)
+    assert host.lessor.acquire("a").uid_start == BASE + S
+    assert "process 5000" in host.lessor.room().pools.uid.describe_holders()
+
+
+def test_what_was_promised_before_there_were_leases(host: Host) -> None:
+    host.save("old", maps(BASE + S - 1, 10))
+    host.save("plain", None)
+    assert host.lessor.acquire("a").uid_start == BASE + 2 * S
+    with pytest.raises(
+        PoolExhaustedError, match=rf"the instance old \({BASE + S - 1}:10\)"
+    ):
+        host.lessor.acquire("b")
+    # The instance itself may move to a lease of its own.
+    assert host.lessor.acquire("old").uid_start == BASE
+
+
+def test_what_is_promised_without_a_lease(host: Host) -> None:
+    host.lessor.acquire("a")
+    with host.lessor.settling(record("fixed", maps(BASE + S))):
+        pass
+    assert host.lessor.acquire("b").uid_start == BASE + 2 * S
+    written = []
+    with (
+        pytest.raises(LeaseError, match="leased to the instance a"),
+        host.lessor.settling(record("bad", maps(BASE + S - 1, 10))),
+    ):
+        written.append("bad")
+    assert written == []
+    host.lessor.release("fixed")
+    assert host.lessor.acquire("c").uid_start == BASE + S
+
+
+def test_the_first_lease_of_all_while_a_record_is_written(host: Host) -> None:
+    with (
+        pytest.raises(LeaseError, match="leased to the instance a"),
+        host.lessor.settling(record("fixed", maps(BASE))),
+    ):
+        # It does not see the record yet.
+        host.lessor.acquire("a")
+    assert [*host.starts()] == ["a"]
+
+
+def test_hosts_without_leases_get_no_database(host: Host) -> None:
+    with host.lessor.settling(record("fixed", maps(BASE))):
+        pass
+    host.lessor.release("fixed")
+    assert host.lessor.find("fixed") is None
+    assert not host.lessor.leases.is_there
+
+
+Shift = Callable[[str, State | None], None]
+
+
+@pytest.fixture
+def shifted(monkeypatch: pytest.MonkeyPatch) -> Shift:
+    """Say what trees say of themselves."""
+    states: dict[str, State | None] = {}
+
+    def read_state(path: str) -> State | None:
+        if path not in states:
+            raise RootfsError(path, "cannot be read")
+        return states[path]
+
+    monkeypatch.setattr(rootfs, "read_state", read_state)
+    return states.__setitem__
+
+
+def test_what_is_shifted_is_not_leased_again(
+    host: Host, tmp_path: Path, shifted: Shift
+) -> None:
+    host.set_pool(f"lxc:{BASE}:{S}\n")
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    uses = [Claim(str(tree), "chown", maps(BASE))]
+    for state, is_free in (
+        (State(maps(BASE)), False),
+        (State(None, Work(maps(BASE), "keep")), False),
+        (State(maps(BASE + S - 1, 10)), False),
+        (State(maps(BASE + S)), True),
+        (None, True),
+    ):
+        host.lessor.acquire("a")
+        shifted(str(tree), State(maps(BASE)))
+        host.lessor.release("a", uses)
+        shifted(str(tree), state)
+        if not is_free:
+            with pytest.raises(PoolExhaustedError, match=f"unshift {tree}$"):
+                host.lessor.acquire("a")
+            assert [e.path for e in host.lessor.room().waiting] == [str(tree)]
+            shifted(str(tree), None)
+        assert host.lessor.room().free == 1
+        assert host.lessor.acquire("a").uid_start == BASE
+        host.lessor.release("a")
+    # Nothing is left of it.
+    host.lessor.acquire("a")
+    with host.lessor.leases.reading() as leases:
+        assert leases.trees() == []
+
+
+def test_a_tree_that_is_gone(
+    host: Host, tmp_path: Path, shifted: Shift
+) -> None:
+    host.set_pool(f"lxc:{BASE}:{S}\n")
+    tree, image = tmp_path / "tree", tmp_path / "image"
+    tree.mkdir()
+    image.touch()
+    shifted(str(tree), State(maps(BASE)))
+    host.lessor.acquire("a")
+    host.lessor.release(
+        "a",
+        [
+            Claim(str(tree), "chown", maps(BASE)),
+            Claim(str(image), "auto", maps(BASE), is_image=True),
+            Claim(str(image), "idmapped", maps(BASE), is_image=True),
+        ],
+    )
+    with pytest.raises(PoolExhaustedError, match=f"{image}, {tree}$"):
+        host.lessor.acquire("a")
+    tree.rename(tmp_path / "away")
+    with pytest.raises(PoolExhaustedError, match=f"unshift {image}$"):
+        host.lessor.acquire("a")
+    image.unlink()
+    assert host.lessor.acquire("a").uid_start == BASE
+
+
+def test_a_tree_that_cannot_be_read_counts_as_shifted(
+    host: Host, tmp_path: Path, shifted: Shift
+) -> None:
+    host.set_pool(f"lxc:{BASE}:{S}\n")
+    host.lessor.acquire("a")
+    host.lessor.release("a", [Claim(str(tmp_path), "chown", maps(BASE))])
+    with pytest.raises(PoolExhaustedError):
+        host.lessor.acquire("a")
+
+
+def test_releasing_by_hand(host: Host) -> None:
+    host.lessor.release_unused("a")
+    lease = host.lessor.acquire("a")
+    host.run(4000, lease.uid_start + 5, 1)
+    with pytest.raises(LeaseError, match="in use by the running process 4000"):
+        host.lessor.release_unused("a")
+    host.processes.clear()
+    host.save("a", maps(lease.uid_start))
+    with pytest.raises(LeaseError, match="until it is destroyed or released"):
+        host.lessor.release_unused("a")
+    host.lessor.inventory.store.remove("a")
+    host.lessor.release_unused("a")
+    assert host.lessor.find("a") is None
+
+
+@dataclass
+class FakeManager:
+    """What the collection needs of a manager."""
+
+    lessor: Lessor
+    guests: FakeGuests
+    cleared: list[str] = field(default_factory=list)
+    error: Exception | None = None
+    meanwhile: Callable[[], object] = int
+
+    @property
+    def store(self) -> InstanceStore:
+        return self.lessor.inventory.store
+
+    def clear(self, name: str, lease: Lease | None) -> bool:
+        if self.error is not None:
+            raise self.error
+        self.cleared.append(name)
+        self.meanwhile()
+        return self.lessor.release(name, (), lease)
+
+
+Collect = Callable[[float], dict[str, tuple[str, str]]]
+
+
+@pytest.fixture
+def manager(host: Host) -> FakeManager:
+    return FakeManager(host.lessor, host.guests)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the time is, in the first place."""
+    now = [1000.0]
+    monkeypatch.setattr("time.time", lambda: now[0])
+    return now
+
+
+def collect(
+    manager: FakeManager, grace_period: float = 60
+) -> dict[str, tuple[str, str]]:
+    found = orphans.collect(cast(UserNamespaceManager, manager), grace_period)
+    return {e.lease.instance: (e.outcome, e.reason) for e in found}
+
+
+def test_an_orphan(
+    host: Host, manager: FakeManager, clock: list[float]
+) -> None:
+    host.lessor.acquire("by-name")
+    host.lessor.acquire("by-uuid", UUID)
+    host.guests.found = [
+        Guest("by-name", OTHER_UUID, "stopped", None),
+        Guest("renamed", UUID, "running", 77),
+    ]
+    assert collect(manager) == {}
+    host.guests.found = []
+    waiting = ("waiting", "libvirt has not known it for 0 seconds")
+    assert collect(manager) == {"by-name": waiting, "by-uuid": waiting}
+    lease = host.lessor.find("by-name")
+    assert lease is not None
+    assert lease.missing == 1000
+    clock[0] = 1059
+    assert collect(manager)["by-name"] == (
+        "waiting",
+        "libvirt has not known it for 59 seconds",
+    )
+    clock[0] = 1060
+    gone = ("returned", "libvirt does not know it")
+    assert collect(manager) == {"by-name": gone, "by-uuid": gone}
+    assert manager.cleared == ["by-name", "by-uuid"]
+    assert collect(manager) == {}
+
+
+def test_no_period_needs_no_second_look(
+    host: Host, manager: FakeManager
+) -> None:
+    host.lessor.acquire("a")
+    assert collect(manager, 0)["a"][0] == "returned"
+
+
+def test_a_domain_that_comes_back(
+    host: Host, manager: FakeManager, clock: list[float]
+) -> None:
+    host.lessor.acquire("a")
+    assert collect(manager)["a"][0] == "waiting"
+    host.guests.found = [Guest("a", UUID, "stopped", None)]
+    clock[0] = 5000
+    assert collect(manager) == {}
+    host.guests.found = []
+    # The period begins anew.
+    assert collect(manager)["a"][0] == "waiting"
+
+
+def test_a_domain_that_is_about_to_be(
+    host: Host, manager: FakeManager, clock: list[float]
+) -> None:
+    host.lessor.acquire("a")
+    collect(manager)
+    clock[0] = 5000
+    host.lessor.acquire("a")
+    assert collect(manager)["a"][0] == "waiting"
+    clock[0] = 9000
+    with host.lessor.settling(record("a", maps(BASE))):
+        pass
+    assert collect(manager)["a"][0] == "waiting"
+
+
+def test_a_clock_that_goes_back(
+    host: Host, manager: FakeManager, clock: list[float]
+) -> None:
+    host.lessor.acquire("a")
+    collect(manager)
+    clock[0] = 10
+    assert collect(manager)["a"][0] == "waiting"
+
+
+def test_somebody_elses_domain_of_that_name(
+    host: Host, manager: FakeManager
+) -> None:
+    host.lessor.acquire("a", UUID)
+    host.guests.found = [Guest("a", OTHER_UUID, "running", 77)]
+    assert collect(manager, 0)["a"][0] == "returned"
+
+
+def test_orphans_that_are_kept(host: Host, manager: FakeManager) -> None:
+    for name, values in (
+        ("over", {"strategy": "overlay"}),
+        ("packed", {"archive": "/srv/x.tar"}),
+    ):
+        lease = host.lessor.acquire(name)
+        host.save(name, lease.id_maps, **values)
+    running = host.lessor.acquire("running")
+    host.run(4000, running.uid_start, 1)
+    found = collect(manager, 0)
+    own = ("kept", "has files of its own; destroy or release the instance")
+    assert found == {
+        "over": own,
+        "packed": own,
+        "running": (
+            "kept",
+            "is in use by the running process 4000 (sleep) "
+            f"({running.uid_start}:1)",
+        ),
+    }
+    assert manager.cleared == []
+    assert len(host.starts()) == 3
+
+
+def test_an_orphan_that_is_busy(host: Host, manager: FakeManager) -> None:
+    lease = host.lessor.acquire("a")
+    host.save("a", lease.id_maps)
+    manager.error = RootfsError("/run/x", "is busy")
+    assert collect(manager, 0) == {"a": ("kept", "/run/x: is busy")}
+    manager.error = None
+    assert collect(manager, 0)["a"][0] == "returned"
+
+
+def test_nothing_without_libvirt(host: Host, manager: FakeManager) -> None:
+    host.lessor.acquire("a")
+    host.guests.is_there = False
+    with pytest.raises(LibvirtError):
+        collect(manager, 0)
+    assert [*host.starts()] == ["a"]
+
+
+def test_one_that_was_released_meanwhile(
+    host: Host, manager: FakeManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.lessor.acquire("a")
+    host.lessor.acquire("b")
+    lock = InstanceStore.lock
+
+    @contextmanager
+    def slow_lock(store: InstanceStore, name: str) -> Iterator[None]:
+        with lock(store, name):
+            if name == "a":
+                host.lessor.release("a")
+            else:
+                host.guests.found = [Guest("b", UUID, "running", 7)]
+            yield
+
+    monkeypatch.setattr(InstanceStore, "lock", slow_lock)
+    assert collect(manager, 0) == {}
+    assert [*host.starts()] == ["b"]
+
+
+def test_one_that_is_asked_for_again_meanwhile(
+    host: Host, manager: FakeManager
+) -> None:
+    lease = host.lessor.acquire("a")
+    manager.meanwhile = lambda: host.lessor.acquire("a")
+    assert collect(manager, 0) == {}
+    assert host.lessor.find("a") == lease
+
+
+def test_libvirt_is_asked_after_it_was_noted(
+    host: Host, manager: FakeManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has a domain and asks for the lease before that loses nothing."""
+    lease = host.lessor.acquire("a")
+    note = Lessor.note_missing
+
+    def slow_note(self: Lessor, instance: str, now: int) -> Lease | None:
+        host.guests.found = [Guest("a", UUID, "stopped", None)]
+        host.lessor.acquire("a")
+        return note(self, instance, now)
+
+    monkeypatch.setattr(Lessor, "note_missing", slow_note)
+    assert collect(manager, 0) == {}
+    assert host.lessor.find("a") == lease
+
+
+def test_room(host: Host) -> None:
+    host.set_pool(f"lxc:{BASE}:{5 * S}\n", f"lxc:{BASE}:{4 * S}\n")
+    assert host.lessor.room().free == 4
+    host.lessor.acquire("a")
+    host.lessor.acquire("b", size=10)
+    assert (host.lessor.room().free, host.lessor.room().size) == (2, S)
+    host.lessor.release("a")
+    assert host.lessor.room().free == 3
+    host.run(4000, BASE + 3 * S, 1)
+    assert host.lessor.room().free == 2
+
+
+def test_what_is_logged(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, lessor.__name__)
+    host.lessor.acquire("a")
+    host.lessor.release("a")
+    host.lessor.release("a")
+    assert caplog.messages == [
+        f"a: leased {S} IDs, users from {BASE} on, groups from {BASE} on",
+        f"a: released {S} IDs, users from {BASE} on, groups from {BASE} on",
+    ]
+
+
+def test_leases_have_no_default_owner(host: Host) -> None:
+    assert host.lessor.acquire("a") == Lease(
+        "a",
+        None,
+        BASE,
+        BASE,
+        S,
+        cast(Lease, host.lessor.find("a")).acquired,
+    )

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pool: what is in it, who holds some of it, what to do without one."""
+
+import pytest
+
+from lxc_userns import hostids
+from lxc_userns.hostids import Holder, HostIds
+from lxc_userns.idset import IdSet
+from lxc_userns.leases import Lease
+from lxc_userns.pool import Pool, Pools, read_pools
+from lxc_userns.subid import parse
+
+S = 65536
+BASE = 2_000_000_000
+LINE = f"lxc:{BASE}:{4 * S}\n"
+
+
+def read(
+    monkeypatch: pytest.MonkeyPatch,
+    subuid: str = LINE,
+    subgid: str = LINE,
+    users: dict[int, str] | None = None,
+    groups: dict[int, str] | None = None,
+    source: str = "",
+) -> Pools:
+    asked = []
+    for name, text, names in (
+        ("user", subuid, users),
+        ("group", subgid, groups),
+    ):
+        found = HostIds(
+            name,
+            names or {},
+            *parse(text),
+            source=source or f"/etc/sub{name[0]}id",
+        )
+
+        def answer(owner: str, found: HostIds = found) -> HostIds:
+            asked.append(owner)
+            return found
+
+        kind = "uid" if name == "user" else "gid"
+        monkeypatch.setattr(hostids, f"read_host_{kind}s", answer)
+    made = read_pools("lxc")
+    assert asked == ["lxc", "lxc"]
+    return made
+
+
+def test_of_all_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    subuid = f"lxc:{BASE + S}:{S}\nroot:5:5\nlxc:{BASE}:{S}\nlxc:{BASE}:{S}\n"
+    pools = read(monkeypatch, subuid, "lxc:100000:10\nlxc:200000:10\n")
+    assert [*pools.uid.ids] == [range(BASE, BASE + 2 * S)]
+    assert [*pools.gid.ids] == [range(100000, 100010), range(200000, 200010)]
+    assert pools.uid.holders == pools.gid.holders == ()
+    assert (pools.uid.source, pools.gid.source) == (
+        "/etc/subuid",
+        "/etc/subgid",
+    )
+    assert pools.problems(10) == []
+
+
+def test_some_ids_are_never_leased(monkeypatch: pytest.MonkeyPatch) -> None:
+    pools = read(monkeypatch, "lxc:0:100000\n", "lxc:65534:1\n")
+    assert [*pools.uid.ids] == [range(1, 65534), range(65536, 100000)]
+    assert not pools.gid.ids
+
+
+def test_who_holds_some_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    pools = read(
+        monkeypatch,
+        LINE + f"bob:{BASE + 2 * S - 5}:10\n",
+        users={BASE + 7: "alice", BASE - 1: "x", BASE + 4 * S: "y"},
+        groups={BASE + 4 * S - 1: "staff"},
+    )
+    assert [*map(str, pools.uid.holders)] == [
+        f"user alice ({BASE + 7})",
+        f"the subordinate user IDs of bob ({BASE + 2 * S - 5}:10)",
+    ]
+    assert [*pools.uid.free] == [
+        range(BASE, BASE + 7),
+        range(BASE + 8, BASE + 2 * S - 5),
+        range(BASE + 2 * S + 5, BASE + 4 * S),
+    ]
+    assert pools.gid.describe_holders() == f"group staff ({BASE + 4 * S - 1})"
+    more = pools.beside(
+        [
+            ("uid", Holder("somebody", range(BASE + 3 * S, BASE + 9 * S))),
+            ("gid", Holder("elsewhere", range(5, 9))),
+        ]
+    )
+    assert [*map(str, more.uid.holders)][2:] == ["somebody"]
+    assert more.gid.holders == pools.gid.holders
+    assert BASE + 3 * S not in more.uid.free
+
+
+def test_many_holders_are_counted() -> None:
+    holders = tuple(Holder(f"user u{n}", range(n, n + 1)) for n in range(9))
+    described = Pool("user", "", IdSet(), holders).describe_holders()
+    assert described == "user u0, user u1, user u2, user u3, user u4, 4 more"
+
+
+def test_what_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    pools = read(monkeypatch, subgid=f"lxc:{BASE}:{2 * S}\n")
+    assert pools.have(Lease("a", None, BASE + 2 * S, BASE + S, S, 0))
+    assert not pools.have(Lease("a", None, BASE, BASE + S, S + 1, 0))
+    assert not pools.have(Lease("a", None, BASE - 1, BASE, S, 0))
+
+
+FREE = 1879048192
+ADVICE = f"add the line lxc:{FREE}:{1000 * S} to /etc/sub"
+
+
+@pytest.mark.parametrize(
+    ("subuid", "subgid", "problems"),
+    [
+        (LINE, LINE, []),
+        (
+            "",
+            "bob:1:1\n",
+            [
+                f"lxc has no subordinate user IDs in /etc/subuid; {ADVICE}uid",
+                "lxc has no subordinate group IDs in /etc/subgid; "
+                f"{ADVICE}gid",
+            ],
+        ),
+        (
+            LINE,
+            f"lxc:{BASE}:{S - 1}\n",
+            [
+                f"the {S - 1} subordinate group IDs of lxc in /etc/subgid "
+                f"have no room for {S}; {ADVICE}gid"
+            ],
+        ),
+        (
+            LINE + f"bob:{BASE}:{4 * S - 1}\n",
+            LINE,
+            [
+                f"the {4 * S} subordinate user IDs of lxc in /etc/subuid "
+                f"have no room for {S} beside the subordinate user IDs of bob "
+                f"({BASE}:{4 * S - 1}); {ADVICE}uid"
+            ],
+        ),
+    ],
+)
+def test_pools_that_are_none(
+    monkeypatch: pytest.MonkeyPatch,
+    subuid: str,
+    subgid: str,
+    problems: list[str],
+) -> None:
+    assert read(monkeypatch, subuid, subgid).problems(S) == problems
+
+
+def test_a_source_has_no_line_to_add(monkeypatch: pytest.MonkeyPatch) -> None:
+    pools = read(monkeypatch, "", LINE, source="the source sss")
+    assert pools.problems(S) == [
+        "lxc has no subordinate user IDs in the source sss; give it some there"
+    ]
+
+
+def test_the_advice_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line can be added as it is, to both files."""
+    others = f"bob:{FREE + 5}:{S}\n"
+    groups = {FREE + 500 * S: "staff"}
+    pools = read(monkeypatch, others, "", groups=groups)
+    line = pools.suggest(S)
+    # The room behind the group, though this is the file of users.
+    owner, start, count = line.split(":")
+    assert (owner, int(count)) == ("lxc", 1000 * S)
+    assert int(start) > FREE + 500 * S
+    after = read(monkeypatch, others + line, line, groups=groups)
+    assert after.problems(S) == []
+    assert after.uid.holders == after.gid.holders == ()
+
+
+def test_advice_where_little_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    most = f"bob:{FREE}:{2147352576 - FREE - 15 * S}\n"
+    assert read(monkeypatch, most, "").suggest(S).endswith(f":{10 * S}")
+    everything = f"bob:1:{2**32 - 2}\n"
+    assert read(monkeypatch, everything, "").suggest(S) == "lxc:START:COUNT"
+
+
+def test_malformed_lines_have_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    pools = read(monkeypatch, "\nlxc:0x10:5\n" + LINE, "lxc\n" + LINE)
+    assert pools.malformed == (
+        "/etc/subuid, line 2, 'lxc:0x10:5': start and count have to be "
+        "decimal integers",
+        "/etc/subgid, line 1, 'lxc': expected owner:start:count",
+    )
