@@ -8,7 +8,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-from lxc_userns.domain import Domain, Init, Interface
+from lxc_userns.domain import (
+    Capabilities,
+    Domain,
+    Features,
+    Init,
+    Interface,
+)
 from lxc_userns.exceptions import (
     ConfigError,
     ContainerExistsError,
@@ -84,6 +90,9 @@ class ContainerSpec:
             filesystems=prepared.filesystems,
             id_maps=prepared.id_maps,
             interfaces=self.interfaces,
+            features=Features(
+                capabilities=Capabilities(drop=prepared.dropped_capabilities)
+            ),
             metadata={
                 "mode": prepared.mode,
                 "strategy": prepared.record.strategy,
@@ -275,5 +284,5 @@ def _check_private(plan: PreparedInstance) -> None:
             "[libvirt] uid_maps, gid_maps",
             "",
             "are empty, so that the container's root would be the host's; "
-            "set both",
+            "set both, or [lxc_userns] subid_owner",
         )

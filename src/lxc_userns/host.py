@@ -8,7 +8,7 @@ import re
 import stat
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,7 +21,7 @@ from lxc_userns.config_check import option
 from lxc_userns.exceptions import LxcUsernsError, RootfsError
 from lxc_userns.guest import Guests
 from lxc_userns.idmap import SYSTEMD_CONTAINERS
-from lxc_userns.linux import mounts
+from lxc_userns.linux import mounts, user_limits
 from lxc_userns.pool import read_pools
 from lxc_userns.rootfs import probing
 
@@ -32,6 +32,8 @@ _CGROUP = "/sys/fs/cgroup"
 _LOGIN_DEFS = Path("/etc/login.defs")
 #: What shadow takes if that file is silent (login.defs(5)).
 _SHADOW_RANGE = (100000, 600100000)
+#: Inotify instances: some dozens for each of hundreds of containers.
+_ENOUGH = 8192
 _ATTRIBUTE = "trusted.lxc_userns.probe"
 
 
@@ -62,6 +64,7 @@ def check_host(conf: cfg.ConfigOpts, guests: Guests) -> list[Check]:
         ("root", _check_root),
         ("user namespaces", _check_user_namespaces),
         ("number of user namespaces", _check_number),
+        ("shared limits", lambda: check_limits(user_limits.read())),
         ("libvirt", lambda: _check_libvirt(guests)),
         ("cgroups", lambda: check_cgroups(list(mounts.read_mounts()))),
         ("state_path", lambda: _check_state_path(_path(conf, "state_path"))),
@@ -111,6 +114,22 @@ def _check_number() -> Result:
     name = "user.max_user_namespaces"
     if number == 0:
         return "failed", f"sysctl {name} is 0; raise it"
+    return "ok", f"sysctl {name} is {number}"
+
+
+def check_limits(found: Mapping[str, int]) -> Result:
+    """Whether what all containers share is enough for many.
+
+    :param found: limits of the host's root, by name.
+    """
+    number = found.get("max_inotify_instances", _ENOUGH)
+    name = "fs.inotify.max_user_instances"
+    if number < _ENOUGH:
+        return "warning", (
+            f"sysctl {name} is {number}, of which each container may use "
+            f"half, and all of them with the host's root share it; raise it "
+            f"to {_ENOUGH} or more"
+        )
     return "ok", f"sysctl {name} is {number}"
 
 

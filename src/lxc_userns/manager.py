@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from oslo_config import cfg
 
 from lxc_userns import conf as options
-from lxc_userns import verification
+from lxc_userns import limits, verification
 from lxc_userns.claims import Claim, overlap
 from lxc_userns.config_check import option
 from lxc_userns.domain import Filesystem
@@ -124,6 +124,15 @@ class PreparedInstance:
         """
         return self.mode == "private"
 
+    @property
+    def dropped_capabilities(self) -> tuple[str, ...]:
+        """Capabilities that its domain drops, by libvirt's names.
+
+        With them its root could take away the limits that :meth:`verify
+        <UserNamespaceManager.verify>` sets.
+        """
+        return (limits.CAPABILITY,) if self.mode == "private" else ()
+
 
 class UserNamespaceManager:
     """Prepares, verifies and releases the instances of a host.
@@ -216,6 +225,10 @@ class UserNamespaceManager:
     ) -> verification.VerifiedInstance:
         """Compare a running container with what was promised.
 
+        One that is as promised is limited in what it may use up of what all
+        containers share, see :doc:`../security/index`. Repeat that when it
+        may have rebooted itself.
+
         :param instance: its name, or what :meth:`prepare` gave.
         :raises IsolationError: if it is not as promised, or cannot be
             looked at; it is destroyed then.
@@ -228,7 +241,9 @@ class UserNamespaceManager:
             with self.guests.init_process(record.name) as init:
                 found = verification.describe(record.name, init)
                 reasons = list(verification.mismatches(record.id_maps, init))
-        except (InstanceError, ProcessLookupError) as err:
+                if record.id_maps is not None and not reasons:
+                    limits.apply(init)
+        except (InstanceError, OSError) as err:
             if not self.inventory.is_active(record):
                 raise InstanceError(record.name, "is not running") from err
             self._destroy_unverified(record, [str(err)])

@@ -13,7 +13,7 @@ import pytest
 from oslo_config import cfg
 
 import lxc_userns as package
-from lxc_userns import hostids, occupants, orphans
+from lxc_userns import hostids, limits, occupants, orphans
 from lxc_userns.conf import register_opts
 from lxc_userns.containers import Containers, ContainerSpec
 from lxc_userns.exceptions import (
@@ -201,6 +201,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     strategy = FakeStrategy(log)
     monkeypatch.setattr(FakeViews, "strategy", strategy, raising=False)
     monkeypatch.setattr(views, "Views", FakeViews)
+    monkeypatch.setattr(limits, "apply", lambda _init: log.append("limit"))
     monkeypatch.setattr(
         strategies,
         "STRATEGIES",
@@ -523,7 +524,7 @@ def run(world: World) -> None:
 
 def test_run_takes_its_steps_in_order(world: World) -> None:
     run(world)
-    assert world.log == ["shift", "mount", "define", "start"]
+    assert world.log == ["shift", "mount", "define", "start", "limit"]
     (container,) = world.containers.list()
     assert container == world.containers.show("web1")
     assert (container.state, container.init_pid) == ("running", 4242)
@@ -572,7 +573,7 @@ def test_stop_start_destroy(world: World) -> None:
     assert world.containers.show("web1").state == "stopped"
     world.log.clear()
     world.containers.start("web1")
-    assert world.log == ["shift", "mount", "start"]
+    assert world.log == ["shift", "mount", "start", "limit"]
     with pytest.raises(InstanceError, match="is running already"):
         world.containers.start("web1")
     world.containers.destroy("web1")
@@ -650,8 +651,11 @@ def another(world: World, name: str) -> InstanceRequest:
     """An instance with a UUID and a root filesystem of its own."""
     rootfs = Path(world.rootfs).with_name(name)
     rootfs.mkdir()
-    number = uuid.uuid5(uuid.NAMESPACE_OID, name)
-    return InstanceRequest(name, str(number), str(rootfs))
+    return InstanceRequest(name, another_uuid(name), str(rootfs))
+
+
+def another_uuid(name: str) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, name))
 
 
 def lease_of(world: World, name: str) -> Lease | None:
@@ -792,3 +796,37 @@ def test_an_orphan_is_collected_whole(pool: World) -> None:
     assert pool.log == ["unmount"]
     assert pool.manager.store.load("web1") is None
     assert lease_of(pool, "web1") is None
+
+
+def test_what_cannot_be_limited_is_destroyed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.manager.prepare(world.request)
+    world.guests.add("web1")
+
+    def fail(_init: Process) -> None:
+        raise OSError("sh: cannot create /proc/sys/user/x")
+
+    monkeypatch.setattr(limits, "apply", fail)
+    with pytest.raises(IsolationError, match=r"cannot create .*destroyed"):
+        world.manager.verify("web1")
+    assert world.log[-1] == "destroy"
+
+
+def test_only_what_is_as_promised_is_limited(world: World) -> None:
+    world.manager.prepare(world.request)
+    world.guests.add("web1")
+    world.manager.verify("web1")
+    assert world.log[-1] == "limit"
+    world.log.clear()
+    world.guests.init = FakeInit(uid_map=((0, 7, 65536),))
+    with pytest.raises(IsolationError):
+        world.manager.verify("web1")
+    assert world.log == ["destroy"]
+    # In the host's user namespace it would be the host that is limited.
+    world.set(uid_maps=[], gid_maps=[])
+    world.manager.prepare(another(world, "plain"))
+    world.guests.add("plain", uuid=another_uuid("plain"))
+    world.log.clear()
+    world.manager.verify("plain")
+    assert world.log == []

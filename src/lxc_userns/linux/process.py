@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
@@ -68,6 +68,19 @@ class Process:
     def user_namespace(self) -> tuple[int, int]:
         """Identity of the user namespace: device and inode."""
         return self._identity("ns/user")
+
+    @contextmanager
+    def opened_user_namespace(self) -> Iterator[int]:
+        """Open its user namespace."""
+        flags = os.O_RDONLY | os.O_CLOEXEC
+        try:
+            fd = os.open("ns/user", flags, dir_fd=self._fd)
+        except FileNotFoundError as err:
+            raise ProcessLookupError(*err.args) from None
+        try:
+            yield fd
+        finally:
+            os.close(fd)
 
     def is_in(self, namespaces: set[tuple[int, int]]) -> bool:
         """Whether its user namespace is one of these, to which it is added.

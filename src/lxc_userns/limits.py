@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one container may use of what all containers share.
+
+The kernel counts inotify instances and the like for a user of a user
+namespace, and once more for the user who has made the namespace: for libvirt's
+containers that is the root of the host, whatever their ID maps are. One
+container could use up what all others, and the host's root, have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lxc_userns.linux import user_limits
+from lxc_userns.linux.process import Process
+
+#: What a container's root needs to raise these limits itself. In a user
+#: namespace it is good for nothing else.
+CAPABILITY = "sys_resource"
+
+
+def share(limits: Mapping[str, int]) -> dict[str, int]:
+    """What one container may have: half, so that others have some left.
+
+    :param limits: what the host's root may have, by name.
+    """
+    return {
+        name: max(1, limit // 2) for name, limit in limits.items() if limit > 0
+    }
+
+
+def apply(init: Process) -> None:
+    """Limit a container; safe to repeat.
+
+    :param init: its first process, in a user namespace of its own.
+    :raises OSError: if it cannot be limited.
+    :raises ProcessLookupError: if it has ended.
+    """
+    with init.opened_user_namespace() as namespace:
+        user_limits.write(namespace, share(user_limits.read()))

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A host with users and subordinate IDs of our choice, and who runs there."""
+
+import json
+import subprocess
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.functional.command_line import BASE, CommandLine, Result
+
+OWNER = "lxc-userns"
+#: IDs of a lease where no container is run with it.
+SIZE = 1000
+#: What a container expects.
+WHOLE = 65536
+FILES = ("subuid", "subgid", "passwd", "group", "nsswitch.conf")
+#: Nothing of these is looked up by programs of the host while we test.
+NSSWITCH = "passwd: files\ngroup: files\n"
+# Where libvirt's sockets are out of sight.
+WITHOUT_LIBVIRT = (
+    *("unshare", "--mount", "--propagation", "private", "sh", "-ec"),
+    'mount -t tmpfs none /run; exec "$@"',
+    "sh",
+)
+
+
+def nth(number: int, size: int = SIZE) -> int:
+    """Where the range of a number begins, in a pool from ``BASE`` on."""
+    return BASE + number * size
+
+
+@dataclass(frozen=True)
+class HostFiles:
+    """Copies of files of ``/etc`` that are mounted over them."""
+
+    directory: Path
+
+    def __getitem__(self, name: str) -> Path:
+        """The copy, to be changed in place."""
+        assert name in FILES
+        return self.directory / name
+
+    def append(self, name: str, *lines: str) -> None:
+        """Add lines to a file."""
+        with self[name].open("a") as stream:
+            stream.writelines(f"{line}\n" for line in lines)
+
+    def give(self, *lines: str) -> None:
+        """Have these be all lines of ``/etc/subuid`` and ``/etc/subgid``."""
+        text = "".join(f"{line}\n" for line in lines)
+        for name in ("subuid", "subgid"):
+            self[name].write_text(text)
+
+    def give_ranges(self, number: int, size: int = SIZE) -> None:
+        """Have the pool be so many ranges from ``BASE`` on."""
+        self.give(f"{OWNER}:{BASE}:{number * size}")
+
+
+@contextmanager
+def mounted_host_files(directory: Path) -> Iterator[HostFiles]:
+    """Mount copies over files of ``/etc``; nobody has subordinate IDs.
+
+    Only where the mount namespace is our own.
+    """
+    directory.mkdir()
+    files = HostFiles(directory)
+    with ExitStack() as stack:
+        for name in FILES:
+            files[name].write_bytes(Path("/etc", name).read_bytes())
+            argv = ["mount", "--bind", str(files[name]), f"/etc/{name}"]
+            subprocess.run(argv, check=True)
+            umount = ["umount", f"/etc/{name}"]
+            stack.callback(subprocess.run, umount, check=True)
+        files.give()
+        files["nsswitch.conf"].write_text(NSSWITCH)
+        yield files
+
+
+def make_command_line(
+    directory: Path, run: Path, size: int = SIZE
+) -> CommandLine:
+    """The program with a pool in its configuration."""
+    made = CommandLine(directory / "test.conf", directory / "state", run)
+    configure(made, size=size)
+    return made
+
+
+def configure(
+    cli: CommandLine, *, size: int = SIZE, owner: str = OWNER, extra: str = ""
+) -> None:
+    """Write the configuration anew."""
+    cli.config.write_text(
+        f"[lxc_userns]\nsubid_owner = {owner}\nrange_size = {size}\n"
+        f"state_path = {cli.state}\nrun_path = {cli.run}\n{extra}"
+    )
+
+
+def at_once(
+    cli: CommandLine, *commands: str | Sequence[str], **options: Any
+) -> list[Result]:
+    """Call the program several times at the same time.
+
+    :param commands: arguments, or a text with blanks between them.
+    """
+
+    def call(command: str | Sequence[str]) -> Result:
+        argv = command.split() if isinstance(command, str) else command
+        return cli(*argv, **options)
+
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(call, commands))
+
+
+def acquire(cli: CommandLine, instance: str) -> tuple[int, int]:
+    """Acquire a lease, which goes well: where its IDs begin."""
+    return starts(cli("lease", "acquire", instance, "-f", "json").json())
+
+
+def acquire_at_once(
+    cli: CommandLine, *instances: str
+) -> tuple[list[tuple[int, int]], list[str]]:
+    """Acquire leases at the same time.
+
+    :returns: where the IDs begin of those that there were, in order; the
+        errors of all others.
+    """
+    commands = (f"lease acquire {instance} -f json" for instance in instances)
+    results = at_once(cli, *commands)
+    good = [each for each in results if each.code == 0]
+    bad = [each for each in results if each.code != 0]
+    return (
+        sorted(starts(each.json()) for each in good),
+        [each.error() for each in bad],
+    )
+
+
+def starts(lease: dict[str, Any]) -> tuple[int, int]:
+    """The first user ID and the first group ID of a lease."""
+    return lease["uid_start"], lease["gid_start"]
+
+
+def held(cli: CommandLine) -> dict[str, tuple[int, int]]:
+    """Where the IDs of all leases begin."""
+    listed = cli.json("lease", "list")
+    return {lease["instance"]: starts(lease) for lease in listed}
+
+
+def summary(result: Result) -> list[str]:
+    """The lines below the table of ``lease list``."""
+    assert (result.code, result.err) == (0, "")
+    lines = result.out.splitlines()
+    return [line for line in lines if line and line[0] not in "+|"]
+
+
+def findings(result: Result, code: int) -> list[dict[str, str]]:
+    """What ``config check`` or ``host check`` says, as JSON."""
+    assert (result.code, result.err) == (code, "")
+    found: list[dict[str, str]] = json.loads(result.out)
+    return found
+
+
+@contextmanager
+def running_with(
+    start: int, count: int, name: str = "cat"
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in a user namespace that is made by hand.
+
+    :param start: the first host ID that it has.
+    :param count: how many it has.
+    :param name: by which name its program is called.
+    """
+    argv = ["unshare", "--user", "bash", "-c", 'exec -a "$0" cat', name]
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    ) as process:
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            # By its echo, it is in there, and cat.
+            process.stdin.write(b"\n")
+            assert process.stdout.read(1) == b"\n"
+            for kind in ("uid", "gid"):
+                file = Path(f"/proc/{process.pid}/{kind}_map")
+                file.write_text(f"0 {start} {count}\n")
+            yield process
+        finally:
+            process.kill()
+
+
+def id_maps_of(pid: int) -> list[list[int]]:
+    """The rows of both ID maps of a process, as the kernel shows them."""
+    return [
+        [*map(int, Path(f"/proc/{pid}/{kind}_map").read_text().split())]
+        for kind in ("uid", "gid")
+    ]
