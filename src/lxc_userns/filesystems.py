@@ -89,9 +89,15 @@ class Filesystems:
     def make_ready(
         self, record: InstanceRecord, tree: Backing, options: ShiftOptions
     ) -> None:
-        """Do on disk what the strategy needs; cheap if it is done."""
+        """Do on disk what the strategy needs; cheap if it is done.
+
+        Of an overlay, none of its views may be mounted with other ID maps.
+        """
         strategy = strategies.STRATEGIES[record.strategy]
         strategy.make_ready(tree, record.id_maps, options)
+        if record.strategy == strategies.OVERLAY and record.id_maps:
+            shift = replace(options, unmapped="keep", recheck=False).shift
+            self._private.reshift(record.name, record.id_maps, shift)
 
     def mount(
         self, record: InstanceRecord, tree: Backing, options: ShiftOptions

@@ -231,6 +231,17 @@ class IdMaps:
         for error in broken_tty_rules(self.gid.entries):
             raise error
 
+    def __str__(self) -> str:
+        return f"{self.uid} {self.gid}"
+
+    @property
+    def root(self) -> tuple[int, int]:
+        """The host's user and group ID of the container's root."""
+        uid, gid = self.uid.to_host(0), self.gid.to_host(0)
+        if uid is None or gid is None:
+            raise ValueError("guest ID 0 is not mapped")
+        return uid, gid
+
     @property
     def entries(self) -> Iterator[tuple[Kind, IdMapEntry]]:
         """All entries, each with its kind."""

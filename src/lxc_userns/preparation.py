@@ -81,6 +81,8 @@ class Preparation:
         ready = replace(record, ready=tree.inode)
         # An image can be written anew and be the same file.
         options = self.shift(tree.inode is None or known != ready)
+        if known is not None and known.id_maps != record.id_maps:
+            files.unmount(record.name)
         # What is not ready yet must not pass for it after a crash.
         self._promise(known if known == ready else record)
         files.make_ready(record, tree, options)

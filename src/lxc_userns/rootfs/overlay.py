@@ -12,16 +12,20 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from lxc_userns.exceptions import NotIdmappableError, RootfsError
-from lxc_userns.idmap import IdMaps
+from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.linux import directory, mounts, superblocks, trees
 from lxc_userns.rootfs import acl
+from lxc_userns.rootfs.state import State
+from lxc_userns.rootfs.tree import open_tree
 
 #: What the list of mounts says of where an overlay comes from.
 SOURCE = "lxc-userns"
+
+Shift = Callable[[str, int, IdMaps], object]
 
 _UPPER, _WORK, _LOWER = "upper", "work", "lower"
 _MAPS = "trusted.lxc_userns.overlay"
@@ -60,6 +64,37 @@ def detached(
         yield view
     finally:
         os.close(view)
+
+
+def reshift(state: int, id_maps: IdMaps, shift: Shift) -> None:
+    """Have an upper layer that nobody has mounted fit other ID maps.
+
+    Nothing happens if it is for these, or not there yet. To be called again
+    if it was interrupted.
+
+    :param state: descriptor of the state directory.
+    :param shift: shifts a tree, given its path, descriptor and ID maps.
+    :raises RootfsError: if it cannot be shifted.
+    """
+    with _locked(state):
+        found = _read_maps(state)
+        if found is None:
+            return
+        with directory.opened_in(state, _UPPER) as upper:
+            if found != str(id_maps):
+                # Like any tree, the layer says itself how far it is.
+                _note_maps(upper, _parse_maps(found))
+                shift(_shown(upper), upper, id_maps)
+                _own_work(state, id_maps)
+                _write_maps(state, str(id_maps))
+            with open_tree(_shown(upper), shared=False, fd=upper) as tree:
+                tree.forget()
+
+
+def _note_maps(upper: int, maps: IdMaps) -> None:
+    with open_tree(_shown(upper), shared=False, fd=upper) as tree:
+        if tree.read_state() is None:
+            tree.write_state(State(maps))
 
 
 def unmount_leftovers(state: int) -> None:
@@ -102,7 +137,7 @@ def _attached(state: int, lower: int) -> Iterator[None]:
 
 def _prepare_state(state: int, lower: int, path: str, id_maps: IdMaps) -> None:
     """Make the layers, or see that they are for these ID maps."""
-    wanted = f"{id_maps.uid} {id_maps.gid}"
+    wanted = str(id_maps)
     found = _read_maps(state)
     if found == wanted:
         return
@@ -120,11 +155,13 @@ def _prepare_state(state: int, lower: int, path: str, id_maps: IdMaps) -> None:
     _write_maps(state, wanted)
 
 
+def _own_work(state: int, id_maps: IdMaps) -> None:
+    with directory.opened_in(state, _WORK) as work:
+        os.fchown(work, *id_maps.root)
+
+
 @contextmanager
 def _made_layer(state: int, name: str, id_maps: IdMaps) -> Iterator[int]:
-    uid, gid = id_maps.shift_uid(0), id_maps.shift_gid(0)
-    if uid is None or gid is None:
-        raise ValueError("guest ID 0 is not mapped")
     directory.make_in(state, name, 0o700)
     with directory.opened_in(state, name) as fd:
         if os.listdir(fd):
@@ -132,7 +169,7 @@ def _made_layer(state: int, name: str, id_maps: IdMaps) -> Iterator[int]:
                 f"{_shown(state)}/{name}",
                 "is not empty, and nothing says what it belongs to; remove it",
             )
-        os.fchown(fd, uid, gid)
+        os.fchown(fd, *id_maps.root)
         yield fd
 
 
@@ -164,6 +201,11 @@ def _read_maps(state: int) -> str | None:
         if err.errno in _NO_ATTRIBUTE:
             return None
         raise
+
+
+def _parse_maps(text: str) -> IdMaps:
+    uid, _, gid = text.partition(" ")
+    return IdMaps(IdMap.parse(uid), IdMap.parse(gid))
 
 
 def _write_maps(state: int, maps: str) -> None:

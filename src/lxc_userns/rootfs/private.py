@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lxc_userns.exceptions import RootfsError
+from lxc_userns.idmap import IdMaps
 from lxc_userns.linux import directory, mounts, removal
 from lxc_userns.rootfs import overlay
 from lxc_userns.rootfs.backing import translated
+from lxc_userns.rootfs.overlay import Shift
 
 _NAME, _MODE = "private", 0o700
 _OVERLAY, _ROOTFS = "overlay", "rootfs"
@@ -45,6 +47,16 @@ class PrivateFiles:
             directory.make_in(private, instance, _MODE)
             with directory.opened_in(private, instance) as fd:
                 yield fd
+
+    def reshift(self, instance: str, id_maps: IdMaps, shift: Shift) -> None:
+        """Have its overlay, if it has one, fit other ID maps.
+
+        :param shift: as for :func:`overlay.reshift`.
+        """
+        with self.opened(instance) as fd:
+            if _OVERLAY in os.listdir(fd):
+                with directory.opened_in(fd, _OVERLAY) as state:
+                    overlay.reshift(state, id_maps, shift)
 
     def remove(self, instance: str) -> None:
         """Remove all that an instance has; nothing happens if it has nothing.

@@ -120,9 +120,7 @@ class Chown(Plain):
         """Shift it."""
         maps = _needed(id_maps)
         options.shift(tree.path, tree.fd, maps)
-        uid, gid = maps.shift_uid(0), maps.shift_gid(0)
-        if uid is not None and gid is not None:
-            add_oldroot(tree, (uid, gid))
+        add_oldroot(tree, maps.root)
 
 
 class Idmapped:

@@ -123,7 +123,7 @@ def _fill(
     """
     text_acls = False
     while True:
-        with place.fresh_tree(_root_of(maps)) as fd:
+        with place.fresh_tree(maps.root if maps else (0, 0)) as fd:
             if maps is not None:
                 # Now rather than after a long time, for the filesystem may
                 # not keep it.
@@ -142,16 +142,6 @@ def _fill(
                 with place.syncing():
                     return found, _finish(fd, place.path, maps)
         text_acls = True
-
-
-def _root_of(maps: IdMaps | None) -> tuple[int, int]:
-    """The owner on disk of what belongs to the container's root."""
-    if maps is None:
-        return 0, 0
-    uid, gid = maps.shift_uid(0), maps.shift_gid(0)
-    if uid is None or gid is None:
-        raise ValueError("guest ID 0 is not mapped")
-    return uid, gid
 
 
 def _extract(

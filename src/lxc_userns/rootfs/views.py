@@ -154,9 +154,7 @@ def _close_to_others(fd: int, id_maps: IdMaps | None) -> None:
     if id_maps is None:
         os.fchmod(fd, 0o700)
         return
-    group = id_maps.shift_gid(0)
-    if group is None:
-        raise ValueError("guest group 0 is not mapped")
+    _, group = id_maps.root
     # A chown to the same group changes nothing, but in the other order the
     # old group could pass for a moment.
     os.fchmod(fd, 0o700)
