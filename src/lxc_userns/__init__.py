@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from lxc_userns.idmap import IdMap as IdMap
     from lxc_userns.idmap import IdMapEntry as IdMapEntry
     from lxc_userns.idmap import IdMaps as IdMaps
-    from lxc_userns.manager import InstanceRequest as InstanceRequest
-    from lxc_userns.manager import PreparedInstance as PreparedInstance
     from lxc_userns.manager import UserNamespaceManager as UserNamespaceManager
+    from lxc_userns.request import InstanceRequest as InstanceRequest
+    from lxc_userns.request import PreparedInstance as PreparedInstance
     from lxc_userns.volume import Volume as Volume
 
 _HOMES = {
     "IdMap": "idmap",
     "IdMapEntry": "idmap",
     "IdMaps": "idmap",
-    "InstanceRequest": "manager",
+    "InstanceRequest": "request",
     "LxcUsernsError": "exceptions",
-    "PreparedInstance": "manager",
+    "PreparedInstance": "request",
     "UserNamespaceManager": "manager",
     "Volume": "volume",
     "add_id_maps": "domain",

@@ -25,11 +25,8 @@ from lxc_userns.exceptions import (
 from lxc_userns.guest import LOG_DIRECTORY, STOP_TIMEOUT
 from lxc_userns.idmap import IdMaps
 from lxc_userns.instances import InstanceRecord, Mode
-from lxc_userns.manager import (
-    InstanceRequest,
-    PreparedInstance,
-    UserNamespaceManager,
-)
+from lxc_userns.manager import UserNamespaceManager
+from lxc_userns.request import InstanceRequest, PreparedInstance
 from lxc_userns.rootfs.strategies import Progress
 from lxc_userns.undo import undo
 from lxc_userns.verification import VerifiedInstance
@@ -41,11 +38,11 @@ class ContainerSpec:
     """What a container is to be.
 
     :param name: its name, as for
-        :class:`~lxc_userns.manager.InstanceRequest`.
+        :class:`~lxc_userns.request.InstanceRequest`.
     :param rootfs: its root filesystem, and
     :param strategy: how it is made the container's, and
     :param volumes: what else of the host it sees, all as for
-        :class:`~lxc_userns.manager.InstanceRequest`.
+        :class:`~lxc_userns.request.InstanceRequest`.
     :param init: program to start in it, an absolute path there, and its
         arguments.
     :param memory_mib: memory in MiB.

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from oslo_config import cfg
@@ -15,123 +15,26 @@ from lxc_userns import conf as options
 from lxc_userns import limits, verification
 from lxc_userns.claims import Claim, overlap
 from lxc_userns.config_check import option
-from lxc_userns.domain import Filesystem
 from lxc_userns.exceptions import (
     InstanceError,
     IsolationError,
     NoSuchContainerError,
     RootfsError,
 )
-from lxc_userns.filesystems import Filesystems, claims, volume_name
+from lxc_userns.filesystems import Filesystems, claims
 from lxc_userns.guest import Guest, Guests
 from lxc_userns.idmap import IdMaps
-from lxc_userns.instances import InstanceRecord, InstanceStore, Mode
+from lxc_userns.instances import InstanceRecord, InstanceStore
 from lxc_userns.inventory import Inventory
 from lxc_userns.leases import Lease, LeaseStore
 from lxc_userns.lessor import Lessor
 from lxc_userns.preparation import Preparation
+from lxc_userns.request import InstanceRequest, PreparedInstance
 from lxc_userns.rootfs import strategies, unpacking, volumes
 from lxc_userns.rootfs.backing import translated
 from lxc_userns.rootfs.strategies import Progress, ShiftOptions
 from lxc_userns.undo import undo
 from lxc_userns.volume import Volume
-
-
-@dataclass(frozen=True, slots=True)
-class InstanceRequest:
-    """What a compute service asks for.
-
-    :param name: name of the instance and of its libvirt domain: a letter or
-        digit, then at most 62 letters, digits, ``.``, ``_`` and ``-``.
-    :param uuid: UUID of both.
-    :param rootfs: its root filesystem: a directory, a raw disk image with
-        one filesystem, or a tar archive, which is unpacked for it.
-    :param id_maps: its ID maps; None: those of the configuration, or of a
-        lease from the pool that is configured.
-    :param range_size: number of IDs of its lease, 6 or more; None: that of
-        the configuration, or whatever lease it has.
-    :param strategy: ``idmapped``, ``overlay``, ``chown`` or ``auto``; None:
-        that of the configuration.
-    :param volumes: files of the host that it sees besides.
-    :param program: what it will start, an absolute path in it; its root
-        filesystem is left alone unless it has that.
-    """
-
-    name: str
-    uuid: str
-    rootfs: str
-    id_maps: IdMaps | None = None
-    strategy: str | None = None
-    volumes: tuple[Volume, ...] = ()
-    program: str | None = None
-    range_size: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedInstance:
-    """What its domain has to have.
-
-    :param record: what is promised, as it is kept on disk.
-    """
-
-    record: InstanceRecord
-
-    @property
-    def name(self) -> str:
-        """Name of the instance."""
-        return self.record.name
-
-    @property
-    def uuid(self) -> str:
-        """UUID of the instance."""
-        return self.record.uuid
-
-    @property
-    def mode(self) -> Mode:
-        """``private`` with a user namespace of its own, or ``host``."""
-        return self.record.mode
-
-    @property
-    def id_maps(self) -> IdMaps | None:
-        """What ``<idmap>`` has to be; None: there must be none."""
-        return self.record.id_maps
-
-    @property
-    def root(self) -> str:
-        """The view of the root filesystem, an absolute path on the host."""
-        return self.record.view
-
-    @property
-    def filesystems(self) -> tuple[Filesystem, ...]:
-        """The ``<filesystem>`` elements, the root's first."""
-        parent = os.path.dirname(self.root)
-        # Read-only is the mount itself: of <readonly/> libvirt makes a
-        # remount that can fail in silence.
-        mounted = [
-            Filesystem.mount(f"{parent}/{volume_name(number)}", each.target)
-            for number, each in enumerate(self.record.volumes)
-        ]
-        # libvirt unmounts what is below a target before it mounts there.
-        mounted.sort(key=lambda each: each.target.count("/"))
-        return (Filesystem.mount(self.root, "/"), *mounted)
-
-    @property
-    def needs_private_network(self) -> bool:
-        """Whether ``<privnet/>`` is a must if there is no ``<interface>``.
-
-        Without either, the container would share the host's network, and
-        with ID maps it could not mount ``/sys`` and not start.
-        """
-        return self.mode == "private"
-
-    @property
-    def dropped_capabilities(self) -> tuple[str, ...]:
-        """Capabilities that its domain drops, by libvirt's names.
-
-        With them its root could take away the limits that :meth:`verify
-        <UserNamespaceManager.verify>` sets.
-        """
-        return (limits.CAPABILITY,) if self.mode == "private" else ()
 
 
 class UserNamespaceManager:

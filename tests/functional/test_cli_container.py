@@ -21,7 +21,8 @@ from lxc_userns.guest import Guests
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.instances import InstanceRecord, InstanceStore
 from lxc_userns.linux.process import children
-from lxc_userns.manager import InstanceRequest, UserNamespaceManager
+from lxc_userns.manager import UserNamespaceManager
+from lxc_userns.request import InstanceRequest
 from tests.functional.command_line import BASE, ID_MAP, PROGRAM, CommandLine
 
 pytestmark = pytest.mark.needs("containers")

@@ -17,11 +17,8 @@ from oslo_config import cfg
 from lxc_userns import IdMap, IdMaps, add_id_maps, register_opts, rootfs
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.linux import directory
-from lxc_userns.manager import (
-    InstanceRequest,
-    PreparedInstance,
-    UserNamespaceManager,
-)
+from lxc_userns.manager import UserNamespaceManager
+from lxc_userns.request import InstanceRequest, PreparedInstance
 from lxc_userns.rootfs import overlay
 from tests.functional.command_line import BASE, CommandLine
 from tests.functional.lease_host import (

@@ -33,11 +33,8 @@ from lxc_userns.hostids import HostIds
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.leases import Lease
 from lxc_userns.linux.process import Process, Rows
-from lxc_userns.manager import (
-    InstanceRequest,
-    PreparedInstance,
-    UserNamespaceManager,
-)
+from lxc_userns.manager import UserNamespaceManager
+from lxc_userns.request import InstanceRequest, PreparedInstance
 from lxc_userns.rootfs import strategies, views
 from lxc_userns.rootfs.backing import Backing
 from lxc_userns.subid import parse
