@@ -4,23 +4,22 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from lxc_userns import occupants, rootfs
+from lxc_userns import leftovers, occupants
 from lxc_userns.allocation import Supply, capacity, choose
-from lxc_userns.claims import Claim
 from lxc_userns.exceptions import (
     ConfigError,
     LeaseError,
-    LxcUsernsError,
     PoolExhaustedError,
+    PrerequisiteError,
 )
+from lxc_userns.filesystems import claims
 from lxc_userns.hostids import Holder
-from lxc_userns.idmap import KINDS, Kind
+from lxc_userns.idmap import KINDS, IdMaps, Kind
 from lxc_userns.idset import IdSet
 from lxc_userns.instances import InstanceRecord, check_name
 from lxc_userns.inventory import Inventory
@@ -47,6 +46,37 @@ class Room:
     size: int
     free: int
     waiting: tuple[ShiftedTree, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What there was when somebody looked.
+
+    :param pools: the pool, with whoever holds IDs of it for good.
+    :param running: what ran, and with which IDs.
+    """
+
+    pools: Pools
+    running: tuple[tuple[Kind, Holder], ...]
+
+    def beside_leases(
+        self, leases: Leases, instance: str | None = None
+    ) -> Pools:
+        """The pools, with all who hold IDs of them besides leases.
+
+        :param instance: whose ID maps do not count.
+        """
+        others = [
+            (kind, holder)
+            for kind, holder in self.running
+            if not leases.meeting(kind, holder.ids)
+        ]
+        for kind in KINDS:
+            for name, ids in leases.promised(kind):
+                if name != instance:
+                    phrase = f"the instance {name} ({ids.start}:{len(ids)})"
+                    others.append((kind, Holder(phrase, ids)))
+        return self.pools.beside(others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +124,19 @@ class Lessor:
         :raises LeaseError: if the lease of that name is another instance's,
             or of another size.
         """
-        check_name(instance)
+        # Users, processes and libvirt are asked before: meanwhile nobody else
+        # could lease anything.
+        seen = None if self.find(instance) else self._look()
         with self._changing(keep=keep) as leases:
             lease = leases.get(instance)
             if lease is None:
-                lease = self._choose(leases, instance, uuid, size or self.size)
+                lease = self._choose(
+                    leases,
+                    seen or self._look(),
+                    instance,
+                    uuid,
+                    size or self.size,
+                )
                 leases.add(lease)
                 _LOG.info("%s: leased %s", instance, lease)
                 return lease
@@ -107,17 +145,12 @@ class Lessor:
         self._warn_if_outside(lease)
         return lease
 
-    def release(
-        self,
-        instance: str,
-        uses: Iterable[Claim] = (),
-        expected: Lease | None = None,
-    ) -> bool:
+    def release(self, instance: str, expected: Lease | None = None) -> bool:
         """Take the lease of an instance back, if it has one.
 
-        :param uses: what it used on disk. What of that is shifted for the
-            lease keeps its range from being leased again for as long as it
-            is.
+        What was shifted on disk for it keeps its range from being leased
+        again, for as long as it is.
+
         :param expected: what the lease has to be, or else it is left alone:
             somebody has asked for it again in between.
         :returns: whether it has none now.
@@ -131,7 +164,7 @@ class Lessor:
                 return lease is None
             leases.promise(instance, None)
             if lease is not None:
-                leases.remove(lease, [*_find_shifted(lease, uses)])
+                leases.remove(lease)
                 _LOG.info("%s: released %s", instance, lease)
         return True
 
@@ -187,12 +220,24 @@ class Lessor:
             # may have seen the record or not.
             if self.leases.is_there:
                 with self._changing() as leases:
-                    leases.promise(record.name, record.id_maps)
+                    _promise(leases, record)
             return
         with self._changing() as leases:
-            leases.promise(record.name, record.id_maps)
-            leases.renew(record.name, None)
+            _promise(leases, record)
             yield
+
+    def note_shift(self, path: str, id_maps: IdMaps) -> None:
+        """Note that somebody is about to shift a tree by hand.
+
+        :param path: absolute path without links.
+        :param id_maps: for which ID maps.
+        """
+        if not self.leases.is_there:
+            return
+        with self._changing() as leases:
+            for kind, entry in id_maps.entries:
+                for lease in leases.meeting(kind, entry.host_ids):
+                    leases.note_tree(lease, path)
 
     def users(self, lease: Lease) -> list[Holder]:
         """What runs with any of the IDs of a lease."""
@@ -206,11 +251,12 @@ class Lessor:
         """How much of the pool is in use.
 
         :raises ConfigError: if there is no pool.
+        :raises PrerequisiteError: if it cannot be asked for.
         """
-        pools = self._pools()
+        seen = self._look()
         with self.leases.reading() as leases:
-            pools = self._beside_others(pools, leases)
-            held, waiting = leases.all(), _find_waiting(leases)
+            pools = seen.beside_leases(leases)
+            held, waiting = leases.all(), leftovers.find(leases)
         occupied: list[Lease | ShiftedTree] = [*held, *waiting]
         free = []
         for kind, pool in pools:
@@ -218,19 +264,30 @@ class Lessor:
             free.append(capacity(pool.ids, pool.free - taken, self.size))
         return Room(pools, self.size, min(free), tuple(waiting))
 
+    def _look(self) -> _Seen:
+        if not self.owner:
+            raise ConfigError(
+                _OPTION, "", "is empty: there is no pool to lease from"
+            )
+        pools = read_pools(self.owner)
+        for text in pools.malformed:
+            _LOG.warning("%s; it is not heeded", text)
+        return _Seen(pools, tuple(occupants.running(self.inventory)))
+
     def _choose(
-        self, leases: Leases, instance: str, uuid: str | None, size: int
+        self,
+        leases: Leases,
+        seen: _Seen,
+        instance: str,
+        uuid: str | None,
+        size: int,
     ) -> Lease:
-        pools = self._pools()
-        problems = pools.problems(size)
+        problems = seen.pools.problems(size)
         if problems:
             raise ConfigError(_OPTION, self.owner, "; ".join(problems))
-        pools = self._beside_others(pools, leases, instance)
-        starts = choose(
-            [_supply(leases, kind, pool) for kind, pool in pools],
-            size,
-            self.size,
-        )
+        pools = seen.beside_leases(leases, instance)
+        supplies = [_supply(leases, kind, pool) for kind, pool in pools]
+        starts = choose(supplies, size, self.size)
         for (kind, pool), start in zip(pools, starts, strict=True):
             if start is None:
                 reason = _why_exhausted(leases, kind, pool)
@@ -241,32 +298,6 @@ class Lessor:
                 )
         uid, gid = (start or 0 for start in starts)
         return Lease(instance, uuid, uid, gid, size, int(time.time()))
-
-    def _pools(self) -> Pools:
-        if not self.owner:
-            raise ConfigError(
-                _OPTION, "", "is empty: there is no pool to lease from"
-            )
-        pools = read_pools(self.owner)
-        for text in pools.malformed:
-            _LOG.warning("%s; it is not heeded", text)
-        return pools
-
-    def _beside_others(
-        self, pools: Pools, leases: Leases, instance: str | None = None
-    ) -> Pools:
-        """The pools, without the IDs that are in use though not leased."""
-        others: list[tuple[Kind, Holder]] = [
-            (kind, holder)
-            for kind, holder in occupants.running(self.inventory)
-            if not leases.meeting(kind, holder.ids)
-        ]
-        for kind in KINDS:
-            for name, ids in leases.promised(kind):
-                if name != instance:
-                    phrase = f"the instance {name} ({ids.start}:{len(ids)})"
-                    others.append((kind, Holder(phrase, ids)))
-        return pools.beside(others)
 
     @contextmanager
     def _changing(self, *, keep: bool = True) -> Iterator[Leases]:
@@ -280,7 +311,11 @@ class Lessor:
     def _warn_if_outside(self, lease: Lease) -> None:
         if not self.owner:
             return
-        pools = read_pools(self.owner)
+        try:
+            pools = read_pools(self.owner)
+        except PrerequisiteError as err:
+            _LOG.warning("%s", err)
+            return
         if not pools.have(lease):
             _LOG.warning(
                 "%s: its lease (%s) is not, or no longer, in the pool of %s; "
@@ -306,6 +341,23 @@ def _check_same(lease: Lease, uuid: str | None, size: int | None) -> None:
         )
 
 
+def _promise(leases: Leases, record: InstanceRecord) -> None:
+    """Write down what an instance has, and what is shifted for its lease."""
+    leases.promise(record.name, record.id_maps)
+    lease = leases.renew(record.name, None)
+    if lease is None or not _is_for(lease, record.id_maps):
+        return
+    for claim in claims(record):
+        if claim.may_be_shifted:
+            leases.note_tree(lease, claim.path)
+
+
+def _is_for(lease: Lease, id_maps: IdMaps | None) -> bool:
+    return id_maps is not None and all(
+        entry.host_ids == lease.ids(kind) for kind, entry in id_maps.entries
+    )
+
+
 def _supply(leases: Leases, kind: Kind, pool: Pool) -> Supply:
     new = pool.free - leases.used(kind)
     return Supply(pool.ids, new, _released(leases, kind, pool))
@@ -313,9 +365,9 @@ def _supply(leases: Leases, kind: Kind, pool: Pool) -> Supply:
 
 def _released(leases: Leases, kind: Kind, pool: Pool) -> Iterator[range]:
     """What can be leased again, the longest released first."""
-    waiting = _find_waiting(leases)
-    leases.keep_trees(waiting)
-    usable = pool.free - IdSet.of(tree.ids(kind) for tree in waiting)
+    leftovers.forget(leases)
+    waiting = (tree.ids(kind) for tree in leftovers.find(leases))
+    usable = pool.free - IdSet.of(waiting)
     for ids in leases.released(kind):
         yield from IdSet((ids,)) & usable
 
@@ -330,7 +382,7 @@ def _why_exhausted(leases: Leases, kind: Kind, pool: Pool) -> str:
         reasons.append(f"some are held by {pool.describe_holders()}")
     paths = [
         tree.path
-        for tree in _find_waiting(leases)
+        for tree in leftovers.find(leases)
         if pool.ids.meets(tree.ids(kind))
     ]
     if paths:
@@ -339,37 +391,3 @@ def _why_exhausted(leases: Leases, kind: Kind, pool: Pool) -> str:
             + ", ".join(paths[:_MOST_NAMED])
         )
     return "; ".join(reasons)
-
-
-def _find_shifted(lease: Lease, uses: Iterable[Claim]) -> Iterator[str]:
-    """What of all that an instance has used is shifted for its lease."""
-    for claim in uses:
-        if claim.is_image:
-            # Nobody sees what is in an image without mounting it.
-            if claim.may_be_shifted:
-                yield claim.path
-        elif _is_shifted(claim.path, lease):
-            yield claim.path
-
-
-def _find_waiting(leases: Leases) -> list[ShiftedTree]:
-    """What is still shifted for leases that were released."""
-    return [tree for tree in leases.trees() if _is_shifted(tree.path, tree)]
-
-
-def _is_shifted(path: str, lease: Lease | ShiftedTree) -> bool:
-    """Whether a tree is shifted, wholly or in part, for a lease."""
-    if not os.path.isdir(path):
-        return os.path.lexists(path)
-    try:
-        state = rootfs.read_state(path)
-    except LxcUsernsError:
-        return os.path.lexists(path)  # In doubt it is.
-    if state is None:
-        return False
-    if state.work is not None:
-        return True
-    return state.maps is not None and any(
-        IdSet((lease.ids(kind),)).meets(entry.host_ids)
-        for kind, entry in state.maps.entries
-    )

@@ -21,7 +21,7 @@ from lxc_userns.exceptions import (
     NoSuchContainerError,
     RootfsError,
 )
-from lxc_userns.filesystems import Filesystems, claims
+from lxc_userns.filesystems import Filesystems
 from lxc_userns.guest import Guest, Guests
 from lxc_userns.idmap import IdMaps
 from lxc_userns.instances import InstanceRecord, InstanceStore
@@ -108,7 +108,7 @@ class UserNamespaceManager:
         lessor = self.lessor
         with ExitStack() as stack:
             if lessor.find(request.name) is None:
-                undo(stack, lessor.release, request.name, claims(draft))
+                undo(stack, lessor.release, request.name)
             record = self._complete(draft, request)
             return self._prepare(record, progress, request.program)
 
@@ -184,12 +184,10 @@ class UserNamespaceManager:
         :param lease: what its lease has to be to be taken back.
         :returns: whether it has none now.
         """
-        record = self.store.load(name)
         self._unmount(name)
         self.files.remove(name)
         # As long as there is a record, nobody else gets these IDs.
-        uses = claims(record) if record else ()
-        is_released = self.lessor.release(name, uses, lease)
+        is_released = self.lessor.release(name, lease)
         self.store.remove(name)
         return is_released
 
@@ -206,6 +204,8 @@ class UserNamespaceManager:
         claim = Claim(rootfs, "chown", id_maps)
         with translated(path), self.store.lock_trees([rootfs]):
             self.inventory.check_unused([claim], besides=None)
+            if id_maps is not None:
+                self.lessor.note_shift(rootfs, id_maps)
             yield
 
     def find_guest(self, record: InstanceRecord) -> Guest | None:

@@ -11,6 +11,9 @@ from lxc_userns.hostids import Holder
 from lxc_userns.idmap import Kind
 from lxc_userns.inventory import Inventory
 from lxc_userns.linux.process import Process, with_other_maps
+from lxc_userns.rootfs.tree import printable
+
+_LONGEST = 40
 
 
 def running(inventory: Inventory) -> Iterator[tuple[Kind, Holder]]:
@@ -53,4 +56,6 @@ def _describe(process: Process, controllers: dict[int, str]) -> str:
     name = controllers.get(process.parent)
     if name is not None:
         return f"the running container {name}"
-    return f"the running process {process.pid} ({process.command})"
+    # A process may call itself what it likes.
+    command = printable(process.command)[:_LONGEST]
+    return f"the running process {process.pid} ({command})"

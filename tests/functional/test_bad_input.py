@@ -234,8 +234,8 @@ def test_what_is_no_root_filesystem(
         ),
         (
             "uid_maps =\ngid_maps =\n[lxc_userns]\nsubid_owner = lxc\n",
-            "[lxc_userns] subid_owner = lxc: leases from a pool are not "
-            "available",
+            "[lxc_userns] subid_owner = lxc: lxc has no subordinate user IDs "
+            "in /etc/subuid; add the line lxc:",
         ),
         (
             "[lxc_userns]\nshift_workers = many\n",

@@ -104,7 +104,8 @@ import sys
 from lxc_userns.leases import Lease, LeaseStore
 
 with LeaseStore(sys.argv[1]).changing() as leases:
-    leases.remove(leases.get("old"), ["/srv/tree"])
+    leases.note_tree(leases.get("old"), "/srv/tree")
+    leases.remove(leases.get("old"))
     leases.add(Lease("new", None, 2000065536, 2000065536, 65536, 0))
     leases.note_missing("other", 77)
 """

@@ -181,10 +181,12 @@ def test_history(store: LeaseStore) -> None:
 def test_shifted_trees(store: LeaseStore) -> None:
     with store.changing() as table:
         table.add(lease("web", 0))
-        table.remove(lease("web", 0), ["/b", "/a"])
+        for path in ("/b", "/a", "/b"):
+            table.note_tree(lease("web", 0), path)
+        table.remove(lease("web", 0))
         # Again, for another one.
         table.add(lease("web", 1))
-        table.remove(lease("web", 1), ["/a"])
+        table.note_tree(lease("web", 1), "/a")
     trees = [
         ShiftedTree(path, each.uid_start, each.gid_start, S)
         for path, each in (
@@ -196,7 +198,7 @@ def test_shifted_trees(store: LeaseStore) -> None:
     with store.changing() as table:
         assert table.trees() == trees
         assert trees[0].ids("gid") == lease("", 0).ids("gid")
-        table.keep_trees(trees[1:2])
+        table.forget_trees([trees[0], trees[2]])
     with store.reading() as table:
         assert table.trees() == trees[1:2]
 

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Leases given and taken back, on a host in memory."""
 
+import errno
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -10,14 +12,14 @@ from typing import cast
 
 import pytest
 
-from lxc_userns import hostids, lessor, occupants, orphans, rootfs
-from lxc_userns.claims import Claim
+from lxc_userns import hostids, lessor, occupants, orphans
 from lxc_userns.exceptions import (
     ConfigError,
     InstanceError,
     LeaseError,
     LibvirtError,
     PoolExhaustedError,
+    PrerequisiteError,
     RootfsError,
 )
 from lxc_userns.filesystems import Filesystems
@@ -30,8 +32,9 @@ from lxc_userns.leases import Lease, LeaseStore
 from lxc_userns.lessor import Lessor
 from lxc_userns.linux.process import Process, Rows
 from lxc_userns.manager import UserNamespaceManager
-from lxc_userns.rootfs.state import State, Work
+from lxc_userns.rootfs.state import STATE, State, Work
 from lxc_userns.subid import parse
+from lxc_userns.volume import Volume
 
 S = 65536
 BASE = 2_000_000_000
@@ -209,6 +212,24 @@ def test_a_pool_that_cannot_be_used(host: Host) -> None:
     assert not host.starts()
 
 
+def test_a_pool_that_cannot_be_asked_for(
+    host: Host,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    lease = host.lessor.acquire("a")
+
+    def fail(_owner: str) -> HostIds:
+        raise PrerequisiteError("getsubids is not installed")
+
+    monkeypatch.setattr(hostids, "read_host_uids", fail)
+    # Who has a lease does not depend on it.
+    assert host.lessor.acquire("a") == lease
+    assert caplog.messages == ["getsubids is not installed"]
+    with pytest.raises(PrerequisiteError):
+        host.lessor.acquire("b")
+
+
 def test_a_pool_that_has_changed(
     host: Host, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -338,13 +359,25 @@ def shifted(monkeypatch: pytest.MonkeyPatch) -> Shift:
     """Say what trees say of themselves."""
     states: dict[str, State | None] = {}
 
-    def read_state(path: str) -> State | None:
+    def getxattr(path: str, name: str, *, follow_symlinks: bool) -> bytes:
+        assert (name, follow_symlinks) == (STATE, False)
         if path not in states:
-            raise RootfsError(path, "cannot be read")
-        return states[path]
+            raise PermissionError(errno.EACCES, "denied")
+        state = states[path]
+        if state is None:
+            raise OSError(errno.ENODATA, "no such attribute")
+        return state.encode()
 
-    monkeypatch.setattr(rootfs, "read_state", read_state)
+    monkeypatch.setattr(os, "getxattr", getxattr)
     return states.__setitem__
+
+
+def use(host: Host, name: str, path: Path, how: str = "chown") -> None:
+    """Lease a range, and be about to use something on disk with it."""
+    lease = host.lessor.acquire(name)
+    made = record(name, lease.id_maps, strategy=how, rootfs=str(path))
+    with host.lessor.settling(made):
+        pass
 
 
 def test_what_is_shifted_is_not_leased_again(
@@ -353,7 +386,6 @@ def test_what_is_shifted_is_not_leased_again(
     host.set_pool(f"lxc:{BASE}:{S}\n")
     tree = tmp_path / "tree"
     tree.mkdir()
-    uses = [Claim(str(tree), "chown", maps(BASE))]
     for state, is_free in (
         (State(maps(BASE)), False),
         (State(None, Work(maps(BASE), "keep")), False),
@@ -361,10 +393,11 @@ def test_what_is_shifted_is_not_leased_again(
         (State(maps(BASE + S)), True),
         (None, True),
     ):
-        host.lessor.acquire("a")
-        shifted(str(tree), State(maps(BASE)))
-        host.lessor.release("a", uses)
+        use(host, "a", tree)
         shifted(str(tree), state)
+        # While it has the lease there is nothing to wait for.
+        assert host.lessor.room().waiting == ()
+        host.lessor.release("a")
         if not is_free:
             with pytest.raises(PoolExhaustedError, match=f"unshift {tree}$"):
                 host.lessor.acquire("a")
@@ -379,23 +412,18 @@ def test_what_is_shifted_is_not_leased_again(
         assert leases.trees() == []
 
 
-def test_a_tree_that_is_gone(
+def test_trees_that_are_gone(
     host: Host, tmp_path: Path, shifted: Shift
 ) -> None:
+    """All that an instance ever had, whatever it has now."""
     host.set_pool(f"lxc:{BASE}:{S}\n")
     tree, image = tmp_path / "tree", tmp_path / "image"
     tree.mkdir()
     image.touch()
     shifted(str(tree), State(maps(BASE)))
-    host.lessor.acquire("a")
-    host.lessor.release(
-        "a",
-        [
-            Claim(str(tree), "chown", maps(BASE)),
-            Claim(str(image), "auto", maps(BASE), is_image=True),
-            Claim(str(image), "idmapped", maps(BASE), is_image=True),
-        ],
-    )
+    use(host, "a", tree, "auto")
+    use(host, "a", image)
+    host.lessor.release("a")
     with pytest.raises(PoolExhaustedError, match=f"{image}, {tree}$"):
         host.lessor.acquire("a")
     tree.rename(tmp_path / "away")
@@ -405,12 +433,56 @@ def test_a_tree_that_is_gone(
     assert host.lessor.acquire("a").uid_start == BASE
 
 
+@pytest.mark.parametrize("how", ["idmapped", "overlay"])
+def test_what_is_not_shifted_on_disk_is_nothing_to_wait_for(
+    host: Host, tmp_path: Path, how: str
+) -> None:
+    host.set_pool(f"lxc:{BASE}:{S}\n")
+    (tmp_path / "file").touch()
+    use(host, "a", tmp_path, how)
+    use(host, "a", tmp_path / "file", how)
+    host.lessor.release("a")
+    assert host.lessor.room().waiting == ()
+    assert host.lessor.acquire("b").uid_start == BASE
+
+
+def test_a_volume_that_is_shifted(
+    host: Host, tmp_path: Path, shifted: Shift
+) -> None:
+    host.set_pool(f"lxc:{BASE}:{S}\n")
+    shifted(str(tmp_path), State(maps(BASE)))
+    (tmp_path / "file").touch()
+    lease = host.lessor.acquire("a")
+    volumes = (
+        Volume(str(tmp_path), "/a", "chown"),
+        Volume(str(tmp_path / "file"), "/b", "none"),
+    )
+    with host.lessor.settling(record("a", lease.id_maps, volumes=volumes)):
+        pass
+    host.lessor.release("a")
+    assert [e.path for e in host.lessor.room().waiting] == [str(tmp_path)]
+
+
+def test_a_tree_that_is_shifted_by_hand(
+    host: Host, tmp_path: Path, shifted: Shift
+) -> None:
+    host.set_pool(f"lxc:{BASE}:{S}\n")
+    host.lessor.note_shift("/nowhere", maps(BASE))
+    assert not host.lessor.leases.is_there
+    host.lessor.acquire("a")
+    host.lessor.note_shift(str(tmp_path), maps(BASE, 10))
+    shifted(str(tmp_path), State(maps(BASE, 10)))
+    host.lessor.release("a")
+    with pytest.raises(PoolExhaustedError, match=f"unshift {tmp_path}$"):
+        host.lessor.acquire("b")
+
+
 def test_a_tree_that_cannot_be_read_counts_as_shifted(
     host: Host, tmp_path: Path, shifted: Shift
 ) -> None:
     host.set_pool(f"lxc:{BASE}:{S}\n")
-    host.lessor.acquire("a")
-    host.lessor.release("a", [Claim(str(tmp_path), "chown", maps(BASE))])
+    use(host, "a", tmp_path)
+    host.lessor.release("a")
     with pytest.raises(PoolExhaustedError):
         host.lessor.acquire("a")
 
@@ -449,7 +521,7 @@ class FakeManager:
             raise self.error
         self.cleared.append(name)
         self.meanwhile()
-        return self.lessor.release(name, (), lease)
+        return self.lessor.release(name, lease)
 
 
 Collect = Callable[[float], dict[str, tuple[str, str]]]

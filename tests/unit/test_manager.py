@@ -12,7 +12,6 @@ from typing import Any, cast
 import pytest
 from oslo_config import cfg
 
-import lxc_userns as package
 from lxc_userns import hostids, limits, occupants, orphans
 from lxc_userns.conf import register_opts
 from lxc_userns.containers import Containers, ContainerSpec
@@ -630,7 +629,6 @@ POOL = "lxc:2000000000:131072\n"
 def pool(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """A world in which each instance has a lease, and two can."""
     monkeypatch.setattr(occupants, "with_other_maps", lambda: iter(()))
-    monkeypatch.setattr(package.rootfs, "read_state", lambda _path: None)
     for kind in ("user", "group"):
         found = HostIds(kind, {}, *parse(POOL), source="/etc/x")
         name = f"read_host_{kind[0]}ids"

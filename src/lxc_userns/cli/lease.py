@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from cliff.lister import Lister
 from cliff.show import ShowOne
 
 from lxc_userns.cli.base import ConfiguredCommand
-from lxc_userns.exceptions import ConfigError
+from lxc_userns.exceptions import ConfigError, PrerequisiteError
 
 if TYPE_CHECKING:
     from lxc_userns.leases import Lease
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 Table = tuple[tuple[str, ...], list[tuple[Any, ...]]]
 
+_LOG = logging.getLogger(__name__)
 _GRACE_PERIOD = 3600.0
 
 
@@ -80,7 +82,7 @@ class List(_LeaseCommand, Lister):
         lessor = self.lessor
         with lessor.leases.reading() as leases:
             held = leases.all()
-        room = self.room = lessor.room() if lessor.owner else None
+        room = self.room = _find_room(lessor)
         columns = (
             "instance", "uid_start", "gid_start", "count", "state",
             "acquired", "uuid",
@@ -161,6 +163,17 @@ class Gc(_LeaseCommand, Lister):
         ]
 
 
+def _find_room(lessor: Lessor) -> Room | None:
+    """How much is left, None if there is no pool to be seen."""
+    if not lessor.owner:
+        return None
+    try:
+        return lessor.room()
+    except PrerequisiteError as err:
+        _LOG.warning("%s", err)
+        return None
+
+
 def _state(lease: Lease, room: Room | None) -> str:
     states = ["held"]
     if room is not None and not room.pools.have(lease):
@@ -176,7 +189,7 @@ def _show_time(seconds: int) -> str:
 
 def _summary(held: int, room: Room | None) -> list[str]:
     if room is None:
-        return [f"{held} held; there is no pool, subid_owner is empty"]
+        return [f"{held} held; there is no pool"]
     lines = [
         f"{held} held, {room.free} free: leases of {room.size} IDs from the "
         f"pool of {room.pools.owner}"

@@ -55,7 +55,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class ShiftedTree:
-    """Something on disk that was shifted for a lease that is released.
+    """Something on disk that was shifted for a lease.
 
     :param path: the directory or image.
     :param uid_start: first user ID of that lease.

@@ -102,7 +102,7 @@ class Leases:
             yield range(*row)
 
     def trees(self) -> list[ShiftedTree]:
-        """What is noted as shifted for ranges that are released."""
+        """What is noted as shifted for a lease, also if that is released."""
         query = "SELECT path, uid_start, gid_start, count FROM tree"
         rows = self._database.execute(f"{query} ORDER BY path")
         return [ShiftedTree(*row) for row in rows]
@@ -144,11 +144,8 @@ class Leases:
             (since, instance),
         )
 
-    def remove(self, lease: Lease, trees: Iterable[str] = ()) -> None:
-        """Take a lease back.
-
-        :param trees: paths of what is shifted on disk for it.
-        """
+    def remove(self, lease: Lease) -> None:
+        """Take a lease back."""
         self._database.execute(
             "DELETE FROM lease WHERE instance = ?", (lease.instance,)
         )
@@ -156,15 +153,17 @@ class Leases:
         (number,) = self._database.execute(query).fetchone()
         for kind in KINDS:
             self._release(kind, lease.ids(kind), number)
-        for path in trees:
-            self._database.execute(
-                "INSERT OR REPLACE INTO tree VALUES (?, ?, ?, ?)",
-                (path, lease.uid_start, lease.gid_start, lease.count),
-            )
 
-    def keep_trees(self, trees: Iterable[ShiftedTree]) -> None:
-        """Forget all trees but these; the others are gone, or unshifted."""
-        for tree in {*self.trees()} - {*trees}:
+    def note_tree(self, lease: Lease, path: str) -> None:
+        """Note that something on disk is about to be shifted for a lease."""
+        self._database.execute(
+            "INSERT OR REPLACE INTO tree VALUES (?, ?, ?, ?)",
+            (path, lease.uid_start, lease.gid_start, lease.count),
+        )
+
+    def forget_trees(self, trees: Iterable[ShiftedTree]) -> None:
+        """Forget trees that are gone, or not shifted for it any more."""
+        for tree in trees:
             self._database.execute(
                 "DELETE FROM tree "
                 "WHERE path = ? AND uid_start = ? AND gid_start = ?",

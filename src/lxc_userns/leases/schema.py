@@ -64,7 +64,7 @@ STATEMENTS = (
     ) STRICT, WITHOUT ROWID
     """,
     "CREATE INDEX released_first ON released (kind, number, start)",
-    # What was shifted on disk for ranges that are released.
+    # What was shifted on disk for leases, also when they are released.
     """
     CREATE TABLE tree (
         path TEXT NOT NULL,
