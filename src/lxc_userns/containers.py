@@ -163,8 +163,9 @@ class Containers:
             # Before anything changes on disk: it may be refused.
             spec.to_domain(plan)
             with ExitStack() as stack:
+                before = self._manager.lessor.find(spec.name)
                 prepared = self._manager.prepare(request, progress)
-                undo(stack, self._manager.release, spec.name)
+                undo(stack, self._manager.withdraw, spec.name, before)
                 xml = spec.to_domain(prepared).to_xml()
                 self._guests.define(spec.name, xml)
                 undo(stack, self._guests.undefine, spec.name)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import grp
+import logging
 import pwd
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,8 @@ from pathlib import Path
 from lxc_userns import subid
 from lxc_userns.exceptions import PrerequisiteError
 from lxc_userns.subid import MalformedLine, SubordinateRange
+
+_LOG = logging.getLogger(__name__)
 
 SUBUID = Path("/etc/subuid")
 SUBGID = Path("/etc/subgid")
@@ -135,7 +138,8 @@ def _read(
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="surrogateescape")
+        # Not as text, for which a carriage return would end a line, too.
+        return path.read_bytes().decode("utf-8", "surrogateescape")
     except FileNotFoundError:
         return ""
 
@@ -172,6 +176,9 @@ def _ask(
         ) from err
     except subprocess.TimeoutExpired as err:
         raise PrerequisiteError(f"{why}, which does not answer") from err
+    if done.stderr.strip():
+        said = " ".join(done.stderr.split())
+        _LOG.warning("%s, and getsubids says: %s", why, said)
     # It fails the same for an owner without ranges as for a source that is
     # out of order: either way there are none to lease.
     if done.returncode:

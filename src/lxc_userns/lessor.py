@@ -7,10 +7,10 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lxc_userns import leftovers, occupants
-from lxc_userns.allocation import Supply, capacity, choose
+from lxc_userns.allocation import capacity, choose
 from lxc_userns.exceptions import (
     ConfigError,
     LeaseError,
@@ -19,16 +19,16 @@ from lxc_userns.exceptions import (
 )
 from lxc_userns.filesystems import claims
 from lxc_userns.hostids import Holder
-from lxc_userns.idmap import KINDS, IdMaps, Kind
+from lxc_userns.idmap import IdMaps
 from lxc_userns.idset import IdSet
 from lxc_userns.instances import InstanceRecord, check_name
 from lxc_userns.inventory import Inventory
 from lxc_userns.leases import Lease, Leases, LeaseStore, ShiftedTree
-from lxc_userns.pool import Pool, Pools, read_pools
+from lxc_userns.pool import Pools, read_pools
+from lxc_userns.survey import Survey, supply, why_exhausted
 
 _LOG = logging.getLogger(__name__)
 _OPTION = "[lxc_userns] subid_owner"
-_MOST_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,37 +46,6 @@ class Room:
     size: int
     free: int
     waiting: tuple[ShiftedTree, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What there was when somebody looked.
-
-    :param pools: the pool, with whoever holds IDs of it for good.
-    :param running: what ran, and with which IDs.
-    """
-
-    pools: Pools
-    running: tuple[tuple[Kind, Holder], ...]
-
-    def beside_leases(
-        self, leases: Leases, instance: str | None = None
-    ) -> Pools:
-        """The pools, with all who hold IDs of them besides leases.
-
-        :param instance: whose ID maps do not count.
-        """
-        others = [
-            (kind, holder)
-            for kind, holder in self.running
-            if not leases.meeting(kind, holder.ids)
-        ]
-        for kind in KINDS:
-            for name, ids in leases.promised(kind):
-                if name != instance:
-                    phrase = f"the instance {name} ({ids.start}:{len(ids)})"
-                    others.append((kind, Holder(phrase, ids)))
-        return self.pools.beside(others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +95,13 @@ class Lessor:
         """
         # Users, processes and libvirt are asked before: meanwhile nobody else
         # could lease anything.
-        seen = None if self.find(instance) else self._look()
+        survey = None if self.find(instance) else self._look()
         with self._changing(keep=keep) as leases:
             lease = leases.get(instance)
             if lease is None:
                 lease = self._choose(
                     leases,
-                    seen or self._look(),
+                    survey or self._look(),
                     instance,
                     uuid,
                     size or self.size,
@@ -167,6 +136,20 @@ class Lessor:
                 leases.remove(lease)
                 _LOG.info("%s: released %s", instance, lease)
         return True
+
+    def restore(self, instance: str, before: Lease | None) -> bool:
+        """Have the lease of an instance be as it was, or have none again.
+
+        :returns: whether it has none now.
+        """
+        if before is None:
+            return self.release(instance)
+        with self._changing() as leases:
+            leases.promise(instance, None)
+            lease = leases.get(instance)
+            if lease is not None:
+                leases.restore(before)
+            return lease is None
 
     def release_unused(self, instance: str) -> None:
         """As :meth:`release`, for a lease that was acquired by itself.
@@ -203,8 +186,9 @@ class Lessor:
         with self._changing() as leases:
             lease = leases.get(instance)
             if lease is not None and lease.missing is None:
-                leases.note_missing(instance, now)
-            return leases.get(instance)
+                lease = replace(lease, missing=now)
+                leases.restore(lease)
+            return lease
 
     @contextmanager
     def settling(self, record: InstanceRecord) -> Iterator[None]:
@@ -242,9 +226,9 @@ class Lessor:
     def users(self, lease: Lease) -> list[Holder]:
         """What runs with any of the IDs of a lease."""
         return [
-            holder
-            for kind, holder in occupants.running(self.inventory)
-            if IdSet((lease.ids(kind),)).meets(holder.ids)
+            each.holder(self.inventory.guests)
+            for each in occupants.running()
+            if IdSet((lease.ids(each.kind),)).meets(each.ids)
         ]
 
     def room(self) -> Room:
@@ -253,9 +237,9 @@ class Lessor:
         :raises ConfigError: if there is no pool.
         :raises PrerequisiteError: if it cannot be asked for.
         """
-        seen = self._look()
+        survey = self._look()
         with self.leases.reading() as leases:
-            pools = seen.beside_leases(leases)
+            pools = survey.beside_leases(leases)
             held, waiting = leases.all(), leftovers.find(leases)
         occupied: list[Lease | ShiftedTree] = [*held, *waiting]
         free = []
@@ -264,33 +248,30 @@ class Lessor:
             free.append(capacity(pool.ids, pool.free - taken, self.size))
         return Room(pools, self.size, min(free), tuple(waiting))
 
-    def _look(self) -> _Seen:
+    def _look(self) -> Survey:
         if not self.owner:
             raise ConfigError(
                 _OPTION, "", "is empty: there is no pool to lease from"
             )
-        pools = read_pools(self.owner)
-        for text in pools.malformed:
-            _LOG.warning("%s; it is not heeded", text)
-        return _Seen(pools, tuple(occupants.running(self.inventory)))
+        return Survey.take(self.owner, self.inventory.guests)
 
     def _choose(
         self,
         leases: Leases,
-        seen: _Seen,
+        survey: Survey,
         instance: str,
         uuid: str | None,
         size: int,
     ) -> Lease:
-        problems = seen.pools.problems(size)
+        problems = survey.pools.problems(size)
         if problems:
             raise ConfigError(_OPTION, self.owner, "; ".join(problems))
-        pools = seen.beside_leases(leases, instance)
-        supplies = [_supply(leases, kind, pool) for kind, pool in pools]
+        pools = survey.beside_leases(leases, instance)
+        supplies = [supply(leases, kind, pool) for kind, pool in pools]
         starts = choose(supplies, size, self.size)
         for (kind, pool), start in zip(pools, starts, strict=True):
             if start is None:
-                reason = _why_exhausted(leases, kind, pool)
+                reason = why_exhausted(leases, kind, pool)
                 raise PoolExhaustedError(
                     instance,
                     f"no range of {size} {pool.kind} IDs is left in the pool "
@@ -356,38 +337,3 @@ def _is_for(lease: Lease, id_maps: IdMaps | None) -> bool:
     return id_maps is not None and all(
         entry.host_ids == lease.ids(kind) for kind, entry in id_maps.entries
     )
-
-
-def _supply(leases: Leases, kind: Kind, pool: Pool) -> Supply:
-    new = pool.free - leases.used(kind)
-    return Supply(pool.ids, new, _released(leases, kind, pool))
-
-
-def _released(leases: Leases, kind: Kind, pool: Pool) -> Iterator[range]:
-    """What can be leased again, the longest released first."""
-    leftovers.forget(leases)
-    waiting = (tree.ids(kind) for tree in leftovers.find(leases))
-    usable = pool.free - IdSet.of(waiting)
-    for ids in leases.released(kind):
-        yield from IdSet((ids,)) & usable
-
-
-def _why_exhausted(leases: Leases, kind: Kind, pool: Pool) -> str:
-    held = [each for each in leases.all() if pool.ids.meets(each.ids(kind))]
-    reasons = [
-        f"{len(held)} leases have {sum(each.count for each in held)} of its "
-        f"{len(pool.ids)} IDs"
-    ]
-    if pool.holders:
-        reasons.append(f"some are held by {pool.describe_holders()}")
-    paths = [
-        tree.path
-        for tree in leftovers.find(leases)
-        if pool.ids.meets(tree.ids(kind))
-    ]
-    if paths:
-        reasons.append(
-            "some were released, but are still on disk, so remove or unshift "
-            + ", ".join(paths[:_MOST_NAMED])
-        )
-    return "; ".join(reasons)

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, NoReturn
 
 from oslo_config import cfg
@@ -107,8 +108,8 @@ class UserNamespaceManager:
         draft = self._draft(request)
         lessor = self.lessor
         with ExitStack() as stack:
-            if lessor.find(request.name) is None:
-                undo(stack, lessor.release, request.name)
+            before = lessor.find(request.name)
+            undo(stack, lessor.restore, request.name, before)
             record = self._complete(draft, request)
             return self._prepare(record, progress, request.program)
 
@@ -178,18 +179,28 @@ class UserNamespaceManager:
         with self.store.lock(name):
             self.clear(name)
 
-    def clear(self, name: str, lease: Lease | None = None) -> bool:
+    def withdraw(self, name: str, before: Lease | None) -> None:
+        """As :meth:`release`, but for a lease that was there before.
+
+        :param before: what it was when nothing was prepared yet.
+        """
+        with self.store.lock(name):
+            self.clear(name, partial(self.lessor.restore, before=before))
+
+    def clear(
+        self, name: str, give_back: Callable[[str], bool] | None = None
+    ) -> bool:
         """As :meth:`release`, for who has locked the instance.
 
-        :param lease: what its lease has to be to be taken back.
-        :returns: whether it has none now.
+        :param give_back: does with its lease what is to be done, and says
+            whether it has none now; None releases it.
         """
         self._unmount(name)
         self.files.remove(name)
         # As long as there is a record, nobody else gets these IDs.
-        is_released = self.lessor.release(name, lease)
+        has_none = (give_back or self.lessor.release)(name)
         self.store.remove(name)
-        return is_released
+        return has_none
 
     @contextmanager
     def reserved(self, path: str, id_maps: IdMaps | None) -> Iterator[None]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from lxc_userns.exceptions import InstanceError, RootfsError
@@ -122,7 +123,8 @@ def _take_back(
     manager: UserNamespaceManager, lease: Lease
 ) -> Iterator[Orphan]:
     try:
-        is_released = manager.clear(lease.instance, lease)
+        give_back = partial(manager.lessor.release, expected=lease)
+        is_released = manager.clear(lease.instance, give_back)
     except (InstanceError, RootfsError) as err:
         yield Orphan(lease, "kept", str(err))
         return

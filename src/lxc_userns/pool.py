@@ -69,7 +69,7 @@ class Pools:
     :param owner: whose subordinate IDs they are, a name or a number.
     :param uid: the pool of user IDs.
     :param gid: the pool of group IDs.
-    :param taken: IDs of either kind that belong to anybody.
+    :param taken: IDs of either kind that belong to somebody else.
     :param malformed: what is wrong with which line of which file.
     """
 
@@ -107,14 +107,21 @@ class Pools:
             if (reason := self._why_unusable(pool, size))
         ]
 
-    def suggest(self, size: int) -> str:
-        """A line for the files that gives a pool of many ranges."""
+    def suggest(self, size: int) -> str | None:
+        """A line for a file that gives a pool of many ranges.
+
+        What the other file has already, if it can; None if little is free.
+        """
+        for _, pool in self:
+            for ids in pool.ids:
+                if len(ids) >= size and not self.taken.meets(ids):
+                    return f"{self.owner}:{ids.start}:{len(ids)}"
         free = _USUALLY_FREE - self.taken
         for number in (1000, 100, 10, 1):
             start = place(_USUALLY_FREE, free, number * size)
             if start is not None:
                 return f"{self.owner}:{start}:{number * size}"
-        return f"{self.owner}:START:COUNT"
+        return None
 
     def _why_unusable(self, pool: Pool, size: int) -> str | None:
         if not pool.ids:
@@ -132,9 +139,10 @@ class Pools:
         )
 
     def _remedy(self, pool: Pool, size: int) -> str:
-        if pool.source in _FILES:
-            return f"add the line {self.suggest(size)} to {pool.source}"
-        return "give it some there"
+        line = self.suggest(size)
+        if line is None or pool.source not in _FILES:
+            return f"give it {size} or more there that nobody has"
+        return f"add the line {line} to {pool.source}"
 
 
 def read_pools(owner: str) -> Pools:
@@ -152,7 +160,9 @@ def read_pools(owner: str) -> Pools:
         owner,
         _make(users, owner),
         _make(groups, owner),
-        IdSet.of(ids for host in (users, groups) for ids in _held(host)),
+        IdSet.of(
+            ids for host in (users, groups) for ids in _held(host, owner)
+        ),
         tuple(
             f"{path}, line {line.line}, {line.text!r}: {line.reason}"
             for path, host in zip(_FILES, (users, groups), strict=True)
@@ -170,8 +180,9 @@ def _make(host: HostIds, owner: str) -> Pool:
     return Pool(host.kind, host.source, ids, tuple(holders))
 
 
-def _held(host: HostIds) -> Iterator[range]:
+def _held(host: HostIds, owner: str) -> Iterator[range]:
     for number in host.names:
         yield range(number, number + 1)
     for held in host.subordinates:
-        yield held.ids
+        if host.identify(held.owner) != host.identify(owner):
+            yield held.ids

@@ -15,7 +15,7 @@ from lxc_userns.idmap import ID_LIMIT
 
 _NUMBER = re.compile(r"[0-9]{1,10}")
 _LISTED = re.compile(r"[0-9]+: (\S+) ([0-9]+) ([0-9]+)")
-_SOURCE = re.compile(r"^\s*subid:[^\S\n]*(\S+)", re.MULTILINE)
+_SOURCE = re.compile(r"^\s*subid:[^\S\n]*(\S+)", re.MULTILINE | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +137,8 @@ def _parse_line(number: int, line: str) -> SubordinateRange | MalformedLine:
     if len(fields) != 3 or not fields[0]:
         return MalformedLine(number, line, "expected owner:start:count")
     owner, start, count = fields
+    if owner != owner.strip():
+        return MalformedLine(number, line, "the owner has blanks around it")
     if not (_NUMBER.fullmatch(start) and _NUMBER.fullmatch(count)):
         return MalformedLine(
             number, line, "start and count have to be decimal integers"
@@ -145,7 +147,9 @@ def _parse_line(number: int, line: str) -> SubordinateRange | MalformedLine:
         return MalformedLine(
             number, line, "start and count must have no leading zero"
         )
-    if not 1 <= int(count) <= ID_LIMIT - int(start):
+    if count == "0":
+        return MalformedLine(number, line, "count is 0")
+    if int(count) > ID_LIMIT - int(start):
         return MalformedLine(
             number, line, f"IDs have to lie in 0..{ID_LIMIT - 1}"
         )

@@ -18,7 +18,7 @@ SIZE = 1000
 #: What a container expects.
 WHOLE = 65536
 FILES = ("subuid", "subgid", "passwd", "group", "nsswitch.conf")
-#: Nothing of these is looked up by programs of the host while we test.
+#: Users and groups are those of the files, and no others.
 NSSWITCH = "passwd: files\ngroup: files\n"
 # Where libvirt's sockets are out of sight.
 WITHOUT_LIBVIRT = (
@@ -121,7 +121,7 @@ def acquire(cli: CommandLine, instance: str) -> tuple[int, int]:
 
 
 def acquire_at_once(
-    cli: CommandLine, *instances: str
+    cli: CommandLine, *instances: str, **options: Any
 ) -> tuple[list[tuple[int, int]], list[str]]:
     """Acquire leases at the same time.
 
@@ -129,7 +129,7 @@ def acquire_at_once(
         errors of all others.
     """
     commands = (f"lease acquire {instance} -f json" for instance in instances)
-    results = at_once(cli, *commands)
+    results = at_once(cli, *commands, **options)
     good = [each for each in results if each.code == 0]
     bad = [each for each in results if each.code != 0]
     return (

@@ -101,13 +101,14 @@ def test_two_hundred_processes_at_once(tmp_path: Path) -> None:
 
 STEP = """
 import sys
+from dataclasses import replace
 from lxc_userns.leases import Lease, LeaseStore
 
 with LeaseStore(sys.argv[1]).changing() as leases:
     leases.note_tree(leases.get("old"), "/srv/tree")
     leases.remove(leases.get("old"))
     leases.add(Lease("new", None, 2000065536, 2000065536, 65536, 0))
-    leases.note_missing("other", 77)
+    leases.restore(replace(leases.get("other"), missing=77))
 """
 
 

@@ -107,8 +107,9 @@ def test_range_for_new_users(text: str, status: str, ids: str) -> None:
             "lxc:2000000000:10\n",
             "failed",
             "the 10 subordinate user IDs of lxc in /etc/x have no room for "
-            "65536; give it some there; the 10 subordinate group IDs of lxc "
-            "in /etc/x have no room for 65536; give it some there",
+            "65536; give it 65536 or more there that nobody has; the 10 "
+            "subordinate group IDs of lxc in /etc/x have no room for 65536; "
+            "give it 65536 or more there that nobody has",
         ),
     ],
 )

@@ -71,7 +71,9 @@ def test_reads_this_host(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subuid = tmp_path / "subuid"
-    subuid.write_bytes(b"alice:100000:65536\nbroken\n\xff:300000:1\n")
+    subuid.write_bytes(
+        b"alice:100000:65536\nbroken\n\xff:300000:1\nbob:1:2\r\n"
+    )
     monkeypatch.setattr(hostids, "SUBUID", subuid)
     monkeypatch.setattr(hostids, "SUBGID", tmp_path / "absent")
     users = hostids.read_host_uids()
@@ -81,7 +83,8 @@ def test_reads_this_host(
         SubordinateRange("alice", 100000, 65536, 1),
         SubordinateRange("\udcff", 300000, 1, 3),
     )
-    assert [each.line for each in users.malformed] == [2]
+    # Another line ending makes it another number.
+    assert [each.line for each in users.malformed] == [2, 4]
     groups = hostids.read_host_gids()
     assert groups.kind == "group"
     assert groups.names[0] == grp.getgrgid(0).gr_name
@@ -186,7 +189,8 @@ def test_a_source_that_cannot_be_understood(
     files("", "subid: sss\n")
     answer(monkeypatch, 0, "0: lxc 300000 10\n1: lxc 300000 0\n")
     with pytest.raises(
-        PrerequisiteError, match=r"'sss', of which .*'1: lxc 300000 0': IDs"
+        PrerequisiteError,
+        match=r"'sss', of which .*'1: lxc 300000 0': count is 0",
     ):
         hostids.read_host_uids("lxc")
 

@@ -127,8 +127,9 @@ def test_a_lease_does_not_change(store: LeaseStore, tmp_path: Path) -> None:
 def test_renewing(store: LeaseStore) -> None:
     add(store, lease("web", 0), lease("db", 1))
     with store.changing() as table:
-        table.note_missing("web", 5000)
-        assert table.get("web") == replace(lease("web", 0), missing=5000)
+        missing = replace(lease("web", 0), missing=5000)
+        table.restore(missing)
+        assert table.get("web") == missing
         table.renew("web", UUID)
         assert table.get("web") == replace(lease("web", 0), uuid=UUID)
         # A UUID stays; and one that is known is not asked for again.
@@ -198,9 +199,11 @@ def test_shifted_trees(store: LeaseStore) -> None:
     with store.changing() as table:
         assert table.trees() == trees
         assert trees[0].ids("gid") == lease("", 0).ids("gid")
-        table.forget_trees([trees[0], trees[2]])
+        # That of a lease that is held is nobody's business.
+        assert table.released_trees() == [trees[0], trees[2]]
+        table.keep_trees([trees[2]])
     with store.reading() as table:
-        assert table.trees() == trees[1:2]
+        assert table.trees() == trees[1:]
 
 
 def test_promises(store: LeaseStore) -> None:

@@ -52,6 +52,12 @@ class FakeProcess:
     parent: int = 1
     command: str = "sleep"
 
+    def __enter__(self) -> "FakeProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
 
 @dataclass
 class FakeGuests:
@@ -125,7 +131,14 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     def with_other_maps() -> Iterator[Process]:
         yield from cast(list[Process], made.processes)
 
+    def find(pid: int) -> FakeProcess:
+        for each in made.processes:
+            if each.pid == pid:
+                return each
+        raise ProcessLookupError
+
     monkeypatch.setattr(occupants, "with_other_maps", with_other_maps)
+    monkeypatch.setattr(occupants, "Process", find)
     return made
 
 
@@ -137,7 +150,7 @@ def test_to_the_last_one(host: Host) -> None:
     with pytest.raises(
         PoolExhaustedError,
         match=rf"^d: no range of {S} user IDs is left in the pool of lxc: "
-        rf"3 leases have {3 * S} of its {3 * S} IDs$",
+        rf"{3 * S} of its {3 * S} IDs are leased$",
     ):
         host.lessor.acquire("d")
     assert host.lessor.find("d") is None
@@ -241,7 +254,7 @@ def test_a_pool_that_has_changed(
     assert said.startswith("a: its lease (65536 IDs, users from 2000000000")
     assert said.endswith("no longer, in the pool of lxc; it keeps it")
     assert host.lessor.acquire("b").uid_start == BASE + S
-    with pytest.raises(PoolExhaustedError, match="1 leases have 65536 of"):
+    with pytest.raises(PoolExhaustedError, match="65536 of its 65536 IDs"):
         host.lessor.acquire("c")
     # What it had is not leased again, either.
     host.lessor.release("a")
@@ -274,7 +287,7 @@ def test_what_runs_is_not_leased(host: Host) -> None:
     assert host.lessor.acquire("b").uid_start == BASE + 3 * S
     with pytest.raises(
         PoolExhaustedError,
-        match=r"2 leases have 131072 of its 262144 IDs; some are held by the "
+        match=r"131072 of its 262144 IDs are leased; some are held by the "
         r"running process 4000 \(sleep\) \(2000000100:1\), the running "
         r"container other \(2000065536:65536\)$",
     ):
@@ -282,6 +295,30 @@ def test_what_runs_is_not_leased(host: Host) -> None:
     # Who runs with a lease is not told as somebody else.
     host.run(6000, BASE + 2 * S, S)
     assert len(host.lessor.room().pools.uid.holders) == 2
+
+
+def test_what_has_more_than_a_lease_is_told(host: Host) -> None:
+    """It may have IDs of the next range, too."""
+    host.lessor.acquire("a")
+    host.run(4000, BASE, 2 * S)
+    assert host.lessor.room().free == 1
+    assert host.lessor.acquire("b").uid_start == BASE + 2 * S
+
+
+def test_what_calls_itself_something_odd(host: Host) -> None:
+    host.run(4000, BASE, S)
+    host.processes[0].command = "a\x1b[2Jb\n" + "c" * 99
+    (holder,) = host.lessor.room().pools.uid.holders
+    shown = "a\\x1b[2Jb\\n" + "c" * 99
+    assert holder.name == (
+        f"the running process 4000 ({shown[:40]}) ({BASE}:{S})"
+    )
+    host.processes[0].pid = 4001
+    host.run(4002, BASE + S, S)
+    gone = occupants.Occupant(4999, "uid", range(BASE, BASE + S))
+    assert gone.holder(cast(Guests, host.guests)).name == (
+        f"the running process 4999 ({BASE}:{S})"
+    )
 
 
 def test_what_still_runs_is_not_leased_again(host: Host) -> None:
@@ -502,6 +539,17 @@ def test_releasing_by_hand(host: Host) -> None:
     assert host.lessor.find("a") is None
 
 
+def test_as_it_was(host: Host) -> None:
+    assert host.lessor.restore("a", None)
+    before = host.lessor.acquire("a")
+    host.lessor.acquire("a", UUID)
+    assert not host.lessor.restore("a", before)
+    assert host.lessor.find("a") == before
+    assert host.lessor.acquire("a", OTHER_UUID).uuid == OTHER_UUID
+    assert host.lessor.restore("a", None)
+    assert host.lessor.find("a") is None
+
+
 @dataclass
 class FakeManager:
     """What the collection needs of a manager."""
@@ -516,12 +564,12 @@ class FakeManager:
     def store(self) -> InstanceStore:
         return self.lessor.inventory.store
 
-    def clear(self, name: str, lease: Lease | None) -> bool:
+    def clear(self, name: str, give_back: Callable[[str], bool]) -> bool:
         if self.error is not None:
             raise self.error
         self.cleared.append(name)
         self.meanwhile()
-        return self.lessor.release(name, lease)
+        return give_back(name)
 
 
 Collect = Callable[[float], dict[str, tuple[str, str]]]

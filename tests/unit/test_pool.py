@@ -107,6 +107,7 @@ def test_what_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 FREE = 1879048192
+OTHERS = f"add the line {LINE.strip()} to /etc/sub"
 ADVICE = f"add the line lxc:{FREE}:{1000 * S} to /etc/sub"
 
 
@@ -128,7 +129,7 @@ ADVICE = f"add the line lxc:{FREE}:{1000 * S} to /etc/sub"
             f"lxc:{BASE}:{S - 1}\n",
             [
                 f"the {S - 1} subordinate group IDs of lxc in /etc/subgid "
-                f"have no room for {S}; {ADVICE}gid"
+                f"have no room for {S}; {OTHERS}gid"
             ],
         ),
         (
@@ -154,7 +155,8 @@ def test_pools_that_are_none(
 def test_a_source_has_no_line_to_add(monkeypatch: pytest.MonkeyPatch) -> None:
     pools = read(monkeypatch, "", LINE, source="the source sss")
     assert pools.problems(S) == [
-        "lxc has no subordinate user IDs in the source sss; give it some there"
+        "lxc has no subordinate user IDs in the source sss; give it 65536 or "
+        "more there that nobody has"
     ]
 
 
@@ -163,7 +165,7 @@ def test_the_advice_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
     others = f"bob:{FREE + 5}:{S}\n"
     groups = {FREE + 500 * S: "staff"}
     pools = read(monkeypatch, others, "", groups=groups)
-    line = pools.suggest(S)
+    line = pools.suggest(S) or ""
     # The room behind the group, though this is the file of users.
     owner, start, count = line.split(":")
     assert (owner, int(count)) == ("lxc", 1000 * S)
@@ -175,9 +177,28 @@ def test_the_advice_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_advice_where_little_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     most = f"bob:{FREE}:{2147352576 - FREE - 15 * S}\n"
-    assert read(monkeypatch, most, "").suggest(S).endswith(f":{10 * S}")
+    line = read(monkeypatch, most, "").suggest(S)
+    assert line is not None
+    assert line.endswith(f":{10 * S}")
     everything = f"bob:1:{2**32 - 2}\n"
-    assert read(monkeypatch, everything, "").suggest(S) == "lxc:START:COUNT"
+    pools = read(monkeypatch, everything, "")
+    assert pools.suggest(S) is None
+    assert pools.problems(S)[0].endswith(
+        f"in /etc/subuid; give it {S} or more there that nobody has"
+    )
+
+
+def test_advice_where_one_file_is_filled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert read(monkeypatch, LINE, "").suggest(S) == LINE.strip()
+    # Unless it is too little, or somebody has some of it there.
+    assert read(monkeypatch, "lxc:5:5\n", "").suggest(S) == (
+        f"lxc:{FREE}:{1000 * S}"
+    )
+    groups = {BASE + 5: "staff"}
+    pools = read(monkeypatch, LINE, "", groups=groups)
+    assert pools.suggest(S) == f"lxc:{FREE}:{1000 * S}"
 
 
 def test_malformed_lines_have_a_place(monkeypatch: pytest.MonkeyPatch) -> None:

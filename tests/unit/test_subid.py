@@ -44,7 +44,9 @@ BAD = [
     ("alice:0100000:1", "no leading zero"),
     ("alice:00:1", "leading zero"),
     ("alice:100000:010", "leading zero"),
-    ("alice:100000:0", "have to lie in"),
+    ("alice:100000:0", "count is 0"),
+    (" alice:100000:1", "blanks around"),
+    ("alice :100000:1", "blanks around"),
     ("alice:4294967295:1", "have to lie in"),
     ("alice:4294967294:2", "have to lie in"),
     ("alice:1:4294967295", "have to lie in"),
@@ -123,7 +125,7 @@ def test_every_line_is_accounted_for(text: str) -> None:
         ("Error fetching ranges\n", [], ["expected INDEX"]),
         ("0: lxc 0x5 1\n", [], ["expected INDEX"]),
         ("0: lxc -5 1\n", [], ["expected INDEX"]),
-        ("0: lxc 5 0\n", [], ["have to lie in"]),
+        ("0: lxc 5 0\n", [], ["count is 0"]),
         ("0: lxc 4294967290 10\n", [], ["have to lie in"]),
         ("0: lxc 18446744073709551615 1\n", [], ["decimal"]),
         ("0: lxc 05 1\n1: lxc 7 1\n", [("lxc", 7, 1)], ["leading zero"]),
@@ -152,6 +154,7 @@ def test_what_getsubids_prints(
         ("subid:\npasswd: files\n", "files"),
         ("shadow: files\nsubid: zzz\nsubid: sss\n", "zzz"),
         ("gsubid: sss\n", "files"),
+        ("SubID: sss\n", "sss"),
     ],
 )
 def test_source(text: str, source: str) -> None:

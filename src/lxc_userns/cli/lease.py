@@ -47,8 +47,8 @@ class _OnInstance(_LeaseCommand):
 class Acquire(_OnInstance, ShowOne):
     """Lease a range of its own to an instance, or show the one it has.
 
-    It is kept until it is released. A container that is run under this name
-    gets it.
+    A container that is run under this name gets it. It is kept until it is
+    released, or until "lease gc" finds that libvirt does not know the name.
     """
 
     def take_action(
@@ -189,7 +189,7 @@ def _show_time(seconds: int) -> str:
 
 def _summary(held: int, room: Room | None) -> list[str]:
     if room is None:
-        return [f"{held} held; there is no pool"]
+        return [f"{held} held"]
     lines = [
         f"{held} held, {room.free} free: leases of {room.size} IDs from the "
         f"pool of {room.pools.owner}"

@@ -6,7 +6,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import astuple
+from dataclasses import astuple, replace
+from itertools import takewhile
 
 from lxc_userns.exceptions import LeaseError
 from lxc_userns.idmap import KINDS, IdMaps, Kind
@@ -45,13 +46,13 @@ class Leases:
             f"SELECT {_LEASE} FROM lease "  # noqa: S608 - of constants
             f"WHERE {kind}_start < ? ORDER BY {kind}_start DESC"
         )
-        found = []
-        for row in self._database.execute(query, (ids.stop,)):
-            lease = Lease(*row)
-            if lease.ids(kind).stop <= ids.start:
-                break
-            found.append(lease)
-        return found[::-1]
+        rows = self._database.execute(query, (ids.stop,))
+        # They share no ID: the first that ends before is the last to look at.
+        found = takewhile(
+            lambda lease: lease.ids(kind).stop > ids.start,
+            (Lease(*row) for row in rows),
+        )
+        return [*found][::-1]
 
     def promised(self, kind: Kind) -> Iterator[tuple[str, range]]:
         """Instances without a lease, and the IDs of their ID maps."""
@@ -129,27 +130,36 @@ class Leases:
         :returns: its lease, as it is then.
         :raises LeaseError: if another instance has that UUID.
         """
-        with _refused(instance):
-            self._database.execute(
-                "UPDATE lease SET uuid = coalesce(uuid, ?), missing = NULL "
-                "WHERE instance = ?",
-                (uuid, instance),
-            )
-        return self.get(instance)
+        lease = self.get(instance)
+        if lease is None:
+            return None
+        renewed = replace(lease, uuid=lease.uuid or uuid, missing=None)
+        # Else there would be something to sync.
+        if renewed != lease:
+            self.restore(renewed)
+        return renewed
 
-    def note_missing(self, instance: str, since: int) -> None:
-        """Note since when libvirt is known not to know an instance."""
-        self._database.execute(
-            "UPDATE lease SET missing = ? WHERE instance = ?",
-            (since, instance),
-        )
+    def restore(self, lease: Lease) -> None:
+        """Have the UUID of a lease, and the note that it is missing, be so.
+
+        :raises LeaseError: if another instance has that UUID.
+        """
+        with _refused(lease.instance):
+            self._database.execute(
+                "UPDATE lease SET uuid = ?, missing = ? WHERE instance = ?",
+                (lease.uuid, lease.missing, lease.instance),
+            )
 
     def remove(self, lease: Lease) -> None:
         """Take a lease back."""
         self._database.execute(
             "DELETE FROM lease WHERE instance = ?", (lease.instance,)
         )
-        query = "SELECT coalesce(max(number), 0) + 1 FROM released"
+        # Both kinds have the same; of one, it is the end of an index.
+        query = (
+            "SELECT coalesce(max(number), 0) + 1 FROM released "
+            "WHERE kind = 'uid'"
+        )
         (number,) = self._database.execute(query).fetchone()
         for kind in KINDS:
             self._release(kind, lease.ids(kind), number)
@@ -161,9 +171,17 @@ class Leases:
             (path, lease.uid_start, lease.gid_start, lease.count),
         )
 
-    def forget_trees(self, trees: Iterable[ShiftedTree]) -> None:
-        """Forget trees that are gone, or not shifted for it any more."""
-        for tree in trees:
+    def released_trees(self) -> list[ShiftedTree]:
+        """What was shifted for leases that nobody has now."""
+        return [
+            tree
+            for tree in self.trees()
+            if not self.meeting("uid", tree.ids("uid"))
+        ]
+
+    def keep_trees(self, trees: Iterable[ShiftedTree]) -> None:
+        """Of those of leases that are released, forget all but these."""
+        for tree in {*self.released_trees()} - {*trees}:
             self._database.execute(
                 "DELETE FROM tree "
                 "WHERE path = ? AND uid_start = ? AND gid_start = ?",
@@ -182,15 +200,24 @@ class Leases:
         merged = IdSet.of((range(start or ids.start, stop or ids.stop), ids))
         self._insert("used", kind, merged)
 
-        meeting = "kind = ? AND start < ? AND stop > ?"
-        rows = self._database.execute(
-            f"SELECT start, stop, number FROM released WHERE {meeting}",  # noqa: S608
-            key,
-        ).fetchall()
-        self._database.execute(f"DELETE FROM released WHERE {meeting}", key)  # noqa: S608
-        for start, stop, number in rows:
+        for start, stop, number in self._released_meeting(kind, ids):
+            self._database.execute(
+                "DELETE FROM released WHERE kind = ? AND start = ?",
+                (kind, start),
+            )
             left = IdSet.of((range(start, stop),)) - IdSet.of((ids,))
             self._insert("released", kind, left, number)
+
+    def _released_meeting(
+        self, kind: Kind, ids: range
+    ) -> list[tuple[int, int, int]]:
+        query = (
+            "SELECT start, stop, number FROM released "
+            "WHERE kind = ? AND start < ? ORDER BY start DESC"
+        )
+        rows = self._database.execute(query, (kind, ids.stop))
+        # They share no ID: the first that ends before is the last to look at.
+        return [*takewhile(lambda row: row[1] > ids.start, rows)]
 
     def _release(self, kind: Kind, ids: range, number: int) -> None:
         self._insert("released", kind, IdSet.of((ids,)), number)

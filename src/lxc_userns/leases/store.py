@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -38,7 +39,7 @@ class LeaseStore:
             made, not even the database.
         :raises ConfigError: if the database cannot be used.
         """
-        with self._opened(create=keep) as database:
+        with self._queued(keep), self._opened(create=keep) as database:
             # Rolled back when it is closed, unless committed before.
             database.execute("BEGIN IMMEDIATE")
             is_new = _version(database) == 0
@@ -62,6 +63,18 @@ class LeaseStore:
         with closing(_connect(":memory:")) as database:
             _make_schema(database)
             yield Leases(database)
+
+    @contextmanager
+    def _queued(self, create: bool) -> Iterator[None]:
+        """Wait for those who came first: SQLite lets some wait for long."""
+        with ExitStack() as stack:
+            try:
+                if create or self.is_there:
+                    place = directory.owned(self._path, 0o700, create=create)
+                    fcntl.flock(stack.enter_context(place), fcntl.LOCK_EX)
+            except OSError as err:
+                raise self._error(err) from err
+            yield
 
     @property
     def is_there(self) -> bool:

@@ -82,20 +82,6 @@ class Process:
         finally:
             os.close(fd)
 
-    def is_in(self, namespaces: set[tuple[int, int]]) -> bool:
-        """Whether its user namespace is one of these, to which it is added.
-
-        False as well if the kernel does not tell: root without all
-        capabilities may not trace every process.
-        """
-        try:
-            found = self.user_namespace
-        except PermissionError:
-            return False
-        is_known = found in namespaces
-        namespaces.add(found)
-        return is_known
-
     @property
     def executable(self) -> tuple[int, int]:
         """Identity of the file that it executes: device and inode."""
@@ -183,11 +169,27 @@ def with_other_maps() -> Iterator[Process]:
     """
     with Process("self") as this:
         maps = this.uid_map, this.gid_map
-        seen = {this.user_namespace}
-    for name in os.listdir("/proc"):
-        if name.isdecimal():
-            with suppress(ProcessLookupError), Process(int(name)) as process:
-                if process.is_in(seen):
-                    continue
+    seen = {_user_namespace("self")}
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        with suppress(ProcessLookupError):
+            namespace = _user_namespace(name)
+            if namespace is not None and namespace in seen:
+                continue
+            seen.add(namespace)
+            with Process(int(name)) as process:
                 if (process.uid_map, process.gid_map) != maps:
                     yield process
+
+
+def _user_namespace(pid: str) -> str | None:
+    """What the kernel calls a process's user namespace.
+
+    None if it does not tell: root without all capabilities may not trace
+    every process.
+    """
+    try:
+        return os.readlink(f"/proc/{pid}/ns/user")
+    except PermissionError:
+        return None
+    except FileNotFoundError as err:
+        raise ProcessLookupError(*err.args) from None
