@@ -17,9 +17,11 @@ from benchmarks import document, machine, plot, race, scratch
 from benchmarks.child import id_map_text
 from benchmarks.contenders import CONTENDERS, Contender
 from benchmarks.debian import alternatives, image, sharing, starting, unpacking
+from benchmarks.leases import crowd, holding, neighbours
 from benchmarks.measure import clock_command, take_turns
 from benchmarks.scratch import Scratch
 from benchmarks.trees import Tree
+from lxc_userns.guest import silence
 from tests.functional.capabilities import in_private_libvirtd
 
 #: A section of the numbers: its name, and what was found, in plain types.
@@ -44,6 +46,8 @@ def main() -> int:
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n")
     if arguments.doc:
+        if {*arguments.only} != {*_GROUPS}:
+            found = document.renewed(document.read(arguments.doc), found)
         document.write(found, arguments.doc)
     return 0
 
@@ -73,6 +77,22 @@ def _parse() -> argparse.Namespace:
         help="how many overlays share an image (default: %(default)s)",
     )
     parser.add_argument(
+        "--held",
+        type=int,
+        nargs="+",
+        default=[0, 100, 1000, 3000, 10_000],
+        metavar="LEASES",
+        help="how many leases there are when one more is acquired (default: "
+        "%(default)s)",
+    )
+    parser.add_argument(
+        "--lease-rounds",
+        type=int,
+        default=60,
+        metavar="ROUNDS",
+        help="how often one is, beside each of these (default: %(default)s)",
+    )
+    parser.add_argument(
         "--filesystem",
         type=Path,
         default=Path("/var/tmp"),  # noqa: S108 - a directory is made in it
@@ -94,7 +114,8 @@ def _parse() -> argparse.Namespace:
         "--doc",
         type=Path,
         metavar="DIR",
-        help="where to write the pages and the plot of the documentation",
+        help="where to write the pages and plots of the documentation; with "
+        "--only, what else is there is kept",
     )
     arguments = parser.parse_args()
     if arguments.doc and not plot.is_installed():
@@ -191,9 +212,25 @@ def _measure_debian(
     yield "alternatives", [each.to_json() for each in accounts]
 
 
+def _measure_leases(
+    place: Scratch, arguments: argparse.Namespace
+) -> Iterator[Section]:
+    path, rounds = place.closed / "leases", arguments.lease_rounds
+    path.mkdir()
+    silence()
+    found = holding.measure(path, arguments.held, rounds, _say)
+    yield "leases", [each.to_json() for each in found]
+    most, rounds = max(arguments.held), arguments.rounds
+    beside = neighbours.measure(path, most, rounds, _say)
+    yield "lease neighbours", [each.to_json() for each in beside]
+    crowds = crowd.measure(path, most, rounds, _say)
+    yield "lease crowds", [each.to_json() for each in crowds]
+
+
 #: In this order: the trees are put back again and again.
 _GROUPS = {
     "commands": _measure_commands,
+    "leases": _measure_leases,
     "debian": _measure_debian,
     "trees": _measure_trees,
 }

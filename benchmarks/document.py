@@ -19,6 +19,9 @@ from benchmarks import plot, report
 from benchmarks.debian.alternatives import Account
 from benchmarks.debian.sharing import Sharing
 from benchmarks.debian.starting import Start
+from benchmarks.leases.crowd import Crowd
+from benchmarks.leases.holding import Holding
+from benchmarks.leases.neighbours import Neighbours
 from benchmarks.measure import Result
 from benchmarks.race import Race, Size
 
@@ -28,7 +31,10 @@ Lines = Iterator[str]
 Part = tuple[str, Lines]
 
 _ON_STEPS = ("machine", "image", "alternatives")
+#: Which sections were measured on another machine than the rest, and on which.
+_ELSEWHERE = "elsewhere"
 JSON, PLOT = "measured.json", "ready.svg"
+LEASES_PLOT = "leases.svg"
 PAGE, STEPS = "measured.rst", "measured-alternatives.rst"
 _HEAD = (
     ".. SPDX-License-Identifier: Apache-2.0",
@@ -115,6 +121,35 @@ def _alternatives(found: list[Found]) -> Iterator[Part]:
         yield each.name[0].upper() + each.name[1:], report.account(each)
 
 
+def _leases(found: list[Found]) -> Iterator[Part]:
+    holdings = [Holding.from_json(each) for each in found]
+    rounds = len(holdings[0].results[0].seconds)
+    yield (
+        f"Milliseconds for a lease, by how many are held ({rounds} rounds, "
+        f"{holdings[0].processes} processes to look at)",
+        report.leases(holdings),
+    )
+
+
+def _neighbours(found: list[Found]) -> Iterator[Part]:
+    each, *_ = neighbours = [Neighbours.from_json(each) for each in found]
+    yield (
+        f"Milliseconds to acquire with {each.held} held, by the processes to "
+        f"look at ({len(each.seconds)} turns)",
+        report.neighbours(neighbours),
+    )
+
+
+def _crowds(found: list[Found]) -> Iterator[Part]:
+    each, *_ = crowds = [Crowd.from_json(each) for each in found]
+    rounds = len(each.seconds)
+    yield (
+        f"Processes that acquire {len(each.waits) // rounds} leases at once, "
+        f"with {each.held} held ({rounds} rounds)",
+        report.crowds(crowds),
+    )
+
+
 _SECTIONS: Mapping[str, Callable[[Any], Iterator[Part]]] = {
     "machine": _machine,
     "ready": _ready,
@@ -125,7 +160,44 @@ _SECTIONS: Mapping[str, Callable[[Any], Iterator[Part]]] = {
     "sharing": _sharing,
     "starts": _starts,
     "alternatives": _alternatives,
+    "leases": _leases,
+    "lease neighbours": _neighbours,
+    "lease crowds": _crowds,
 }
+
+
+def renewed(earlier: Found, found: Found) -> dict[str, Any]:
+    """What an earlier run has found, with some sections measured anew.
+
+    :param earlier: empty if there was none.
+    :param found: the new ones, and their machine.
+    """
+    machine = earlier.get("machine", found["machine"])
+    elsewhere = {**earlier.get(_ELSEWHERE, {})}
+    for name in found:
+        elsewhere.pop(name, None)
+        if name != "machine" and not _agree(machine, found["machine"]):
+            elsewhere[name] = found["machine"]
+    both = {**earlier, **found, "machine": machine, _ELSEWHERE: elsewhere}
+    if not elsewhere:
+        del both[_ELSEWHERE]
+    return both
+
+
+def _agree(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Whether two descriptions are of the same machine."""
+    # A program that only one of them has makes no difference.
+    return all(one[key] == other[key] for key in one.keys() & other.keys())
+
+
+def read(directory: Path) -> dict[str, Any]:
+    """What an earlier run has written there, empty if none has."""
+    try:
+        text = (directory / JSON).read_text()
+    except FileNotFoundError:
+        return {}
+    found: dict[str, Any] = json.loads(text)
+    return found
 
 
 def write(found: Found, directory: Path) -> None:
@@ -138,11 +210,18 @@ def write(found: Found, directory: Path) -> None:
     if "ready" in found:
         races = [Race.from_json(each) for each in found["ready"]]
         plot.draw(races, directory / PLOT)
+    if "leases" in found:
+        holdings = [Holding.from_json(each) for each in found["leases"]]
+        plot.draw_leases(holdings, directory / LEASES_PLOT)
 
 
 def _write_page(path: Path, found: Found, names: Iterable[str]) -> None:
     lines = [*_HEAD]
+    elsewhere, where = found.get(_ELSEWHERE, {}), found["machine"]
     for name in filter(found.__contains__, names):
+        before, where = where, elsewhere.get(name, found["machine"])
+        if where != before:
+            lines += ["", f"On {', '.join(where.values())}:"]
         for title, rows in parts(name, found[name]):
             lines += ["", title, *spaced(rows)]
     path.write_text("\n".join(lines) + "\n")

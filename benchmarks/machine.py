@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from importlib import metadata
@@ -22,6 +23,7 @@ def describe(directory: Path) -> dict[str, str]:
         "memory": f"{_memory() / (1 << 30):.0f} GiB",
         "filesystem": _read("findmnt", "-no", "FSTYPE", "-T", str(directory)),
         "python": f"Python {platform.python_version()}",
+        "sqlite": f"SQLite {sqlite3.sqlite_version}",
         **dict(_versions()),
     }
 

@@ -62,6 +62,10 @@ class Result:
         }
 
 
+#: A size, and what came of it for all contenders, always in the same order.
+Column = tuple[int, Sequence[Result]]
+
+
 def compare(
     times: Mapping[str, Sequence[float]], baseline: Sequence[float]
 ) -> list[Result]:

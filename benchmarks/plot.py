@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inodes against seconds, as an SVG file that is the same for the same."""
+"""Sizes against seconds, as SVG files that are the same for the same."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from benchmarks.measure import Spread
+from benchmarks.leases import holding
+from benchmarks.leases.holding import Holding
+from benchmarks.measure import Column, Spread
 from benchmarks.race import Race
 
 # Colour, marker and line of each contender. Ours in colours, one for each
@@ -27,6 +31,18 @@ STYLES = {
     "prepare, idmapped": (_IDMAPPED, "^", "--"),
     "prepare, overlay": (_OVERLAY, "^", "--"),
 }
+#: The same for what is done with a lease: acquire in one colour, and what it
+#: is compared with in greys.
+LEASE_STYLES = {
+    holding.ACQUIRE: (_IDMAPPED, "o", "-"),
+    holding.REUSE: (_IDMAPPED, "s", "--"),
+    holding.AGAIN: (_IDMAPPED, "v", ":"),
+    holding.RELEASE: (_CHOWN, "o", "-"),
+    holding.DATABASE: ("#000000", "x", "-"),
+    holding.FILE: ("#999999", "D", "-"),
+}
+#: Seconds that an acquire may take.
+LIMIT = 0.005
 # No date, and no version of what has drawn it.
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
@@ -36,12 +52,12 @@ class Line:
     """One contender.
 
     :param name: its name.
-    :param inodes: sizes of the trees.
+    :param sizes: at which it took part.
     :param spreads: of its seconds at each.
     """
 
     name: str
-    inodes: tuple[int, ...]
+    sizes: tuple[int, ...]
     spreads: tuple[Spread, ...]
 
     @property
@@ -58,17 +74,16 @@ class Line:
         ]
 
 
-def lines(found: Sequence[Race]) -> list[Line]:
-    """All contenders, the slowest on the largest tree first."""
-    inodes = tuple(race.inodes for race in found)
-    by_name = zip(*(race.results for race in found), strict=True)
+def lines(columns: Iterable[Column]) -> list[Line]:
+    """All contenders, the slowest at the last size first."""
+    sizes, results = zip(*columns, strict=True)
     made = [
         Line(
             same[0].name,
-            inodes,
+            sizes,
             tuple(Spread.of(each.seconds) for each in same),
         )
-        for same in by_name
+        for same in zip(*results, strict=True)
     ]
     return sorted(made, key=lambda line: -line.spreads[-1].median)
 
@@ -79,7 +94,26 @@ def is_installed() -> bool:
 
 
 def draw(found: Sequence[Race], target: Path) -> None:
-    """Write the plot."""
+    """Write the plot of root filesystems."""
+    columns = [race.column for race in found]
+    with _axes(target, xscale="log", yscale="log", xlabel="inodes") as axes:
+        _draw_lines(axes, lines(columns), STYLES)
+
+
+def draw_leases(found: Sequence[Holding], target: Path) -> None:
+    """Write the plot of leases."""
+    columns = [each.column for each in found]
+    with _axes(target, yscale="log", xlabel="leases held") as axes:
+        # Logarithmic too, but for a place for none at all.
+        axes.set_xscale("symlog", linthresh=100)
+        axes.set_xticks([each.held for each in found])
+        _draw_lines(axes, lines(columns), LEASE_STYLES)
+        axes.axhline(LIMIT, color="#cc0000", linewidth=1, label="5 ms")
+
+
+@contextmanager
+def _axes(target: Path, **options: str) -> Iterator[Any]:
+    """What to draw on, which is written afterwards."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter, StrMethodFormatter
@@ -88,26 +122,30 @@ def draw(found: Sequence[Race], target: Path) -> None:
     settings = {"svg.hashsalt": "lxc-userns", "svg.fonttype": "none"}
     with mpl.rc_context({**settings, "font.size": 9}):
         figure = Figure(figsize=(8, 5), layout="constrained")
-        axes = figure.add_subplot(
-            xscale="log", yscale="log", xlabel="inodes", ylabel="time"
-        )
+        axes = figure.add_subplot(ylabel="time", **options)
+        yield axes
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.yaxis.set_major_formatter(EngFormatter("s"))
-        for line in lines(found):
-            color, marker, linestyle = STYLES[line.name]
-            axes.errorbar(
-                line.inodes,
-                line.medians,
-                yerr=line.errors,
-                label=line.name,
-                color=color,
-                marker=marker,
-                markersize=4,
-                linestyle=linestyle,
-                linewidth=1.3,
-                capsize=2,
-            )
         axes.grid(which="major", color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)
         figure.legend(loc="outside right upper", frameon=False)
         figure.savefig(target, format="svg", metadata=_NO_METADATA)
+
+
+def _draw_lines(
+    axes: Any, drawn: Iterable[Line], styles: Mapping[str, tuple[str, ...]]
+) -> None:
+    for line in drawn:
+        color, marker, linestyle = styles[line.name]
+        axes.errorbar(
+            line.sizes,
+            line.medians,
+            yerr=line.errors,
+            label=line.name,
+            color=color,
+            marker=marker,
+            markersize=4,
+            linestyle=linestyle,
+            linewidth=1.3,
+            capsize=2,
+        )

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks.contenders import Contender, Runner, check_shifted, child
-from benchmarks.measure import LONGEST, Result, Say, take_turns
+from benchmarks.measure import LONGEST, Column, Result, Say, take_turns
 from benchmarks.scratch import Scratch
 from benchmarks.trees import Tree
 
@@ -27,6 +27,11 @@ class Race:
 
     inodes: int
     results: tuple[Result, ...]
+
+    @property
+    def column(self) -> Column:
+        """Its column in a table."""
+        return self.inodes, self.results
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Race:

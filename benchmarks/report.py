@@ -13,7 +13,10 @@ from benchmarks.debian.alternatives import (
 )
 from benchmarks.debian.sharing import Sharing
 from benchmarks.debian.starting import PARTS, Start
-from benchmarks.measure import Result, Spread
+from benchmarks.leases.crowd import Crowd
+from benchmarks.leases.holding import Holding
+from benchmarks.leases.neighbours import Neighbours
+from benchmarks.measure import Column, Result, Spread
 from benchmarks.race import Race, Size
 
 Row = Sequence[str]
@@ -63,22 +66,30 @@ def middle(values: Iterable[float]) -> str:
 
 def race_times(found: Sequence[Race]) -> Iterator[str]:
     """Milliseconds of all contenders at all sizes."""
-    return _by_size(found, lambda each: _milli(each.seconds))
+    return _by_size(
+        "inodes",
+        [race.column for race in found],
+        lambda each: _milli(each.seconds),
+    )
 
 
 def race_ratios(found: Sequence[Race]) -> Iterator[str]:
     """Ratios to the first contender at all sizes."""
-    return _by_size(found, lambda each: each.ratios)
+    return _by_size(
+        "inodes", [race.column for race in found], lambda each: each.ratios
+    )
 
 
 def _by_size(
-    found: Sequence[Race], pick: Callable[[Result], Sequence[float]]
+    head: str,
+    columns: Sequence[Column],
+    pick: Callable[[Result], Sequence[float]],
 ) -> Iterator[str]:
-    heads = (str(race.inodes) for race in found)
+    sizes, results = zip(*columns, strict=True)
     rows = [
-        ("inodes", *(word for head in heads for word in (head, "min-max")))
+        (head, *(word for size in sizes for word in (f"{size}", "min-max")))
     ]
-    for same in zip(*(race.results for race in found), strict=True):
+    for same in zip(*results, strict=True):
         cells = (word for each in same for word in _cells(pick(each)))
         rows.append((same[0].name, *cells))
     return table(rows)
@@ -180,6 +191,34 @@ def account(found: Account) -> Iterator[str]:
         for cost in found.costs
     ]
     return table(rows, text_last=True)
+
+
+def leases(found: Sequence[Holding]) -> Iterator[str]:
+    """Milliseconds of all that is done with a lease, by the number held."""
+    return _by_size(
+        "held",
+        [holding.column for holding in found],
+        lambda each: _milli(each.seconds),
+    )
+
+
+def neighbours(found: Sequence[Neighbours]) -> Iterator[str]:
+    """Milliseconds of an acquire, by what runs beside it."""
+    rows: list[Row] = [("processes", "user namespaces", "ms", "min-max")]
+    for each in found:
+        numbers = str(each.processes), str(each.namespaces)
+        rows.append((*numbers, *_cells(_milli(each.seconds))))
+    return table(rows)
+
+
+def crowds(found: Sequence[Crowd]) -> Iterator[str]:
+    """How fast many processes are together, and how long each waits."""
+    head = ("leases a second", "min-max", "ms", "min-max")
+    rows: list[Row] = [("processes", *head)]
+    for each in found:
+        waits = _cells(_milli(each.waits))
+        rows.append((str(each.processes), *_cells(each.rates), *waits))
+    return table(rows)
 
 
 def _cells(values: Sequence[float]) -> tuple[str, str]:

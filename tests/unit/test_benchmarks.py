@@ -24,8 +24,14 @@ from benchmarks.debian.alternatives import (
 )
 from benchmarks.debian.sharing import Sharing
 from benchmarks.debian.starting import Start, Stopwatch
+from benchmarks.leases import holding
+from benchmarks.leases.crowd import Crowd
+from benchmarks.leases.database import SIZE, Database
+from benchmarks.leases.holding import Holding, Shelf
+from benchmarks.leases.neighbours import Neighbours
 from benchmarks.measure import Result, Spread, compare, take_turns
 from benchmarks.race import Race, Size
+from lxc_userns import occupants
 
 PACKAGES = 1000
 
@@ -186,13 +192,37 @@ ACCOUNT = Account(
     ),
     disk=3 << 20,
 )
+HOLDINGS = [
+    Holding(
+        held,
+        70,
+        tuple(
+            Result(name, (0.004, 0.003, 0.009), (1.0, 1.0, 1.0))
+            for name in holding.OPERATIONS
+        ),
+    )
+    for held in (0, 10_000)
+]
+NEIGHBOURS = Neighbours(10_000, 370, 300, (0.04, 0.05))
+CROWD = Crowd(10_000, 2, (0.5, 0.25), (0.004, 0.1, 0.006, 0.006))
 
 
 @pytest.mark.parametrize(
-    "found", [RESULTS[0], RACES[0], SHARING, START, ACCOUNT]
+    "found",
+    [
+        *(RESULTS[0], RACES[0], SHARING, START, ACCOUNT),
+        *(HOLDINGS[0], NEIGHBOURS, CROWD),
+    ],
 )
 def test_json_keeps_all_numbers(
-    found: Result | Race | Sharing | Start | Account,
+    found: Result
+    | Race
+    | Sharing
+    | Start
+    | Account
+    | Holding
+    | Neighbours
+    | Crowd,
 ) -> None:
     plain: dict[str, Any] = json.loads(json.dumps(found.to_json()))
     assert type(found).from_json(plain) == found
@@ -311,15 +341,36 @@ def test_table_of_an_account_ends_with_commands_of_any_length() -> None:
     assert len(rule) < len(row)
 
 
+def test_table_of_leases() -> None:
+    (_, head, *_, row, _) = report.leases(HOLDINGS)
+    assert head.split() == ["held", "0", "min-max", "10000", "min-max"]
+    assert row.split() == ["release", *["4.00", "3.00-9.00"] * 2]
+
+
+def test_table_of_neighbours() -> None:
+    (*_, row, _) = report.neighbours([NEIGHBOURS])
+    assert row.split() == ["370", "300", "45.0", "40.0-50.0"]
+
+
+def test_table_of_crowds() -> None:
+    (*_, row, _) = report.crowds([CROWD])
+    assert row.split() == ["2", "6.00", "4.00-8.00", "6.00", "4.00-100"]
+
+
+def test_plot_has_a_style_for_all_that_is_done_with_a_lease() -> None:
+    assert set(plot.LEASE_STYLES) == set(holding.OPERATIONS)
+    assert len(set(plot.LEASE_STYLES.values())) == len(plot.LEASE_STYLES)
+
+
 def test_plot_has_a_style_for_each_contender() -> None:
     assert set(plot.STYLES) == {each.name for each in CONTENDERS}
     assert len(set(plot.STYLES.values())) == len(plot.STYLES)
 
 
 def test_plot_shows_medians_and_how_far_the_spread_goes() -> None:
-    slow, quick = plot.lines(RACES)
+    slow, quick = plot.lines(race.column for race in RACES)
     assert (slow.name, quick.name) == ("chown -hR", "rootfs.mount_idmapped")
-    assert slow.inodes == (1009, 300004)
+    assert slow.sizes == (1009, 300004)
     assert slow.medians == [1.5, 1.5]
     assert slow.errors == [[0.5, 0.5], [0.5, 0.5]]
 
@@ -336,6 +387,9 @@ def found() -> dict[str, Any]:
         "sharing": SHARING.to_json(),
         "starts": [START.to_json()],
         "alternatives": [ACCOUNT.to_json()],
+        "leases": [each.to_json() for each in HOLDINGS],
+        "lease neighbours": [NEIGHBOURS.to_json()],
+        "lease crowds": [CROWD.to_json()],
     }
     return plain
 
@@ -344,7 +398,8 @@ def test_pages_say_all_that_was_found(
     found: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[object] = []
-    monkeypatch.setattr(plot, "draw", lambda *some: drawn.append(some))
+    for name in ("draw", "draw_leases"):
+        monkeypatch.setattr(plot, name, lambda *some: drawn.append(some))
     document.write(found, tmp_path)
     page = (tmp_path / document.PAGE).read_text()
     steps = (tmp_path / document.STEPS).read_text()
@@ -357,7 +412,43 @@ def test_pages_say_all_that_was_found(
     assert json.loads((tmp_path / document.JSON).read_text()) == json.loads(
         json.dumps(found)
     )
-    assert drawn == [(RACES, tmp_path / document.PLOT)]
+    assert drawn == [
+        (RACES, tmp_path / document.PLOT),
+        (HOLDINGS, tmp_path / document.LEASES_PLOT),
+    ]
+
+
+def test_sections_are_renewed_beside_others(found: dict[str, Any]) -> None:
+    new = {"machine": {"kernel": "Linux 6.18"}, "commands": ["quicker"]}
+    assert document.renewed(found, new) == {**found, "commands": ["quicker"]}
+
+
+def test_first_run_renews_nothing(found: dict[str, Any]) -> None:
+    assert document.renewed({}, found) == found
+
+
+def test_sections_from_another_machine_say_so(
+    found: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("draw", "draw_leases"):
+        monkeypatch.setattr(plot, name, lambda *_: None)
+    machine = {"kernel": "Linux 7.0"}
+    kept = {name: found[name] for name in ("leases", "lease crowds")}
+    both = document.renewed(found, {"machine": machine, **kept})
+    document.write(both, tmp_path)
+    page = (tmp_path / document.PAGE).read_text()
+    here, there = "\nOn Linux 6.18, 2 CPUs:\n", "\nOn Linux 7.0:\n"
+    assert (page.count(here), page.count(there)) == (1, 2)
+    title, _ = next(document.parts("leases", found["leases"]))
+    assert f"{there}\n{title}" in page
+    assert document.read(tmp_path) == json.loads(json.dumps(both))
+    # Until they are measured here again.
+    back = {"machine": found["machine"], **kept}
+    assert document.renewed(both, back) == found
+
+
+def test_nothing_is_read_where_nothing_was_written(tmp_path: Path) -> None:
+    assert document.read(tmp_path) == {}
 
 
 def test_disk_of_a_hard_link_counts_once(tmp_path: Path) -> None:
@@ -369,3 +460,52 @@ def test_disk_of_a_hard_link_counts_once(tmp_path: Path) -> None:
     assert before > 100_000
     assert scratch.disk_bytes(tmp_path) == before
     assert scratch.disk_bytes(tmp_path, tmp_path / "tree") == before
+
+
+def test_database_is_made_as_full_as_asked_for(tmp_path: Path) -> None:
+    database = Database.made(tmp_path / "made", held=3, room=2)
+    assert database.held == 3
+    assert len(database.pool) == 5 * SIZE
+
+
+def test_leases_are_removed_by_the_beginning_of_a_name(tmp_path: Path) -> None:
+    database = Database.made(tmp_path / "made", held=3, room=0)
+    database.remove("crowd-")
+    assert database.held == 3
+    database.remove("instance-0000000")
+    assert database.held == 0
+
+
+def test_exhausted_database_has_one_range_left(tmp_path: Path) -> None:
+    database = Database.exhausted(tmp_path / "made", held=3)
+    with database.store.reading() as leases:
+        held = [each.uid_start for each in leases.all()]
+        (released,) = leases.released("uid")
+    assert len(held) == 3
+    assert released.start not in held
+    assert len(database.pool) == 4 * SIZE
+
+
+@pytest.fixture
+def _nobody_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing runs in a user namespace, so that libvirt is not asked."""
+    monkeypatch.setattr(occupants, "with_other_maps", lambda: iter(()))
+
+
+@pytest.mark.usefixtures("_nobody_runs")
+@pytest.mark.parametrize("held", [0, 3])
+def test_turns_with_leases_leave_as_many(tmp_path: Path, held: int) -> None:
+    shelf = Shelf(tmp_path / "shelf", held, turns=2)
+    assert [*shelf.takers] == [*holding.OPERATIONS]
+    for _ in range(2):
+        for taker in shelf.takers.values():
+            assert taker() > 0
+        shelf.check()
+
+
+@pytest.mark.usefixtures("_nobody_runs")
+def test_lease_that_was_left_is_noticed(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path / "shelf", 3, turns=1)
+    shelf.acquire()
+    with pytest.raises(RuntimeError, match="4 leases are left of 3"):
+        shelf.check()
