@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -97,6 +97,72 @@ def test_two_hundred_processes_at_once(tmp_path: Path) -> None:
         BASE + number * S for number in range(200)
     ]
     assert len({each.instance for each in found}) == 200
+
+
+INTRUDER = """
+import sqlite3, sys
+database = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None)
+try:
+    database.execute("BEGIN IMMEDIATE")
+except sqlite3.OperationalError as err:
+    print(err)
+"""
+
+
+def test_a_thread_does_not_take_away_the_lock_of_another(
+    tmp_path: Path,
+) -> None:
+    """As does any other close of a file, by fcntl(2)."""
+    store = LeaseStore(str(tmp_path))
+    with store.changing() as leases:
+        leases.add(lease("a", 0))
+    file = str(tmp_path / "leases.sqlite3")
+    with store.changing() as leases:
+        with store.reading() as others:
+            assert len(others.all()) == 1
+        said = subprocess.check_output(
+            [sys.executable, "-c", INTRUDER, file], text=True
+        )
+        assert said == "database is locked\n"
+
+
+THREADS = """
+import sys
+from threading import Thread
+from lxc_userns.leases import Lease, LeaseStore
+
+def work(name):
+    for number in range(20):
+        with LeaseStore(sys.argv[1]).changing() as leases:
+            used = leases.used("uid")
+            start = used.ranges[-1].stop if used else 2000000000
+            leases.add(Lease(f"{name}-{number}", None, start, start, 9, 0))
+
+threads = [Thread(target=work, args=(f"{sys.argv[2]}-{n}",)) for n in range(4)]
+for each in threads:
+    each.start()
+for each in threads:
+    each.join()
+"""
+
+
+def test_threads_of_several_processes(tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", THREADS, str(tmp_path)]
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen([*argv, str(number)], stderr=subprocess.PIPE)
+            )
+            for number in range(4)
+        ]
+        for each in processes:
+            _, said = each.communicate(timeout=120)
+            assert (each.returncode, said) == (0, b"")
+    with LeaseStore(str(tmp_path)).reading() as leases:
+        found = leases.all()
+    assert [each.uid_start for each in found] == [
+        BASE + number * 9 for number in range(4 * 4 * 20)
+    ]
 
 
 STEP = """

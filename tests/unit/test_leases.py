@@ -291,7 +291,7 @@ def test_a_link_is_not_followed(store: LeaseStore, tmp_path: Path) -> None:
     (tmp_path / "state").mkdir(mode=0o700)
     (tmp_path / "elsewhere").touch()
     (tmp_path / "state/leases.sqlite3").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ConfigError, match="symbolic links"):
+    with pytest.raises(ConfigError, match="symbolic link"):
         add(store, lease("web", 0))
     assert (tmp_path / "elsewhere").read_bytes() == b""
 

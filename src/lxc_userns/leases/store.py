@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -45,6 +46,8 @@ class LeaseStore:
             is_new = _version(database) == 0
             if is_new:
                 _make_schema(database)
+                if keep:
+                    os.chmod(self._file, 0o600)
             yield Leases(database, is_new=is_new)
             if keep:
                 database.execute("COMMIT")
@@ -105,10 +108,11 @@ class LeaseStore:
         """What SQLite is to open."""
         if not create and not self.is_there:
             return ":memory:"
-        with directory.owned(self._path, 0o700, create=create) as parent:
-            # Else SQLite makes it, with the mode that the umask allows.
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            os.close(os.open(_FILE, flags, 0o600, dir_fd=parent))
+        with directory.owned(self._path, 0o700, create=create):
+            # Never opened but by SQLite: to close any other descriptor of it
+            # takes away the locks of all threads (fcntl(2)).
+            if os.path.islink(self._file):
+                raise OSError(errno.ELOOP, "is a symbolic link", self._file)
         return self._file
 
     def _error(self, err: OSError | sqlite3.Error) -> ConfigError:
