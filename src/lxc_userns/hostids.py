@@ -14,6 +14,7 @@ from pathlib import Path
 
 from lxc_userns import subid
 from lxc_userns.exceptions import PrerequisiteError
+from lxc_userns.idset import IdSet
 from lxc_userns.subid import MalformedLine, SubordinateRange
 
 _LOG = logging.getLogger(__name__)
@@ -82,6 +83,12 @@ class HostIds:
                 single = range(number, number + 1)
                 yield Holder(f"{self.kind} {name} ({number})", single)
         identity = self.identify(owner)
+        for line in self.malformed:
+            if line.ids is not None and self.identify(line.owner) != identity:
+                for part in IdSet.of((line.ids,)).meeting(ids):
+                    yield Holder(
+                        f"whoever line {line.line} means ({line.text!r})", part
+                    )
         for held in self.subordinates:
             if self.identify(held.owner) != identity and (
                 held.start < ids.stop and ids.start < held.ids.stop
@@ -142,6 +149,8 @@ def _read_text(path: Path) -> str:
         return path.read_bytes().decode("utf-8", "surrogateescape")
     except FileNotFoundError:
         return ""
+    except OSError as err:
+        raise PrerequisiteError(f"{path}: {err.strerror}") from err
 
 
 def _owner_ids(owners: set[str]) -> dict[str, str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is still on disk for leases that were released: shifted trees."""
+"""What is still on disk for IDs that were given back: shifted trees."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ import stat
 
 from lxc_userns.exceptions import LxcUsernsError
 from lxc_userns.idset import IdSet
-from lxc_userns.leases import Leases, ShiftedTree
+from lxc_userns.leases import LeaseStore, ShiftedTree
 from lxc_userns.rootfs import backing
 from lxc_userns.rootfs.state import STATE, State
 
 
-def find(leases: Leases) -> list[ShiftedTree]:
-    """What keeps ranges from being leased again.
+def look(store: LeaseStore) -> dict[ShiftedTree, bool]:
+    """Whether what was shifted for IDs that nobody leases still is.
 
-    In doubt everything does that is there.
+    In doubt everything is that is there. It can take long, so nobody is made
+    to wait meanwhile.
     """
-    return [tree for tree in leases.released_trees() if _is_shifted(tree)]
+    with store.reading() as leases:
+        trees = leases.released_trees()
+    return {tree: _is_shifted(tree) for tree in trees}
 
 
 def _is_shifted(tree: ShiftedTree) -> bool:
@@ -36,7 +39,7 @@ def _is_shifted(tree: ShiftedTree) -> bool:
     if state.work is not None:
         return True
     return state.maps is not None and any(
-        IdSet((tree.ids(kind),)).meets(entry.host_ids)
+        kind == tree.kind and IdSet((tree.ids,)).meets(entry.host_ids)
         for kind, entry in state.maps.entries
     )
 

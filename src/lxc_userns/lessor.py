@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -19,13 +18,19 @@ from lxc_userns.exceptions import (
 )
 from lxc_userns.filesystems import claims
 from lxc_userns.hostids import Holder
-from lxc_userns.idmap import IdMaps
+from lxc_userns.idmap import ID_LIMIT, TTY_GID, IdMaps
 from lxc_userns.idset import IdSet
 from lxc_userns.instances import InstanceRecord, check_name
 from lxc_userns.inventory import Inventory
 from lxc_userns.leases import Lease, Leases, LeaseStore, ShiftedTree
 from lxc_userns.pool import Pools, read_pools
-from lxc_userns.survey import Survey, supply, why_exhausted
+from lxc_userns.survey import (
+    Survey,
+    find_waiting,
+    supply,
+    why_exhausted,
+)
+from lxc_userns.wish import Wish
 
 _LOG = logging.getLogger(__name__)
 _OPTION = "[lxc_userns] subid_owner"
@@ -77,6 +82,7 @@ class Lessor:
         size: int | None = None,
         *,
         keep: bool = True,
+        known: InstanceRecord | None = None,
     ) -> Lease:
         """Give an instance a lease, or the one that it has.
 
@@ -84,54 +90,71 @@ class Lessor:
 
         :param instance: its name.
         :param uuid: its UUID, if that is known.
-        :param size: number of IDs of either kind, 1 or more; None: that of
+        :param size: number of IDs of either kind, 6 or more; None: that of
             the configuration, or whatever it has.
         :param keep: False: to see what it would get.
+        :param known: what it was promised before. If these are IDs of the
+            pool that could be a lease, it keeps them.
         :raises ConfigError: if there is no pool, or one from which nothing
             can be leased.
         :raises PoolExhaustedError: if all of it is in use.
         :raises LeaseError: if the lease of that name is another instance's,
-            or of another size.
+            or of another size, or there is no such size.
         """
-        # Users, processes and libvirt are asked before: meanwhile nobody else
-        # could lease anything.
-        survey = None if self.find(instance) else self._look()
-        with self._changing(keep=keep) as leases:
-            lease = leases.get(instance)
-            if lease is None:
-                lease = self._choose(
-                    leases,
-                    survey or self._look(),
-                    instance,
-                    uuid,
-                    size or self.size,
-                )
-                leases.add(lease)
-                _LOG.info("%s: leased %s", instance, lease)
-                return lease
-            _check_same(lease, uuid, size)
-            lease = leases.renew(instance, uuid) or lease
+        if size is not None and not TTY_GID < size < ID_LIMIT:
+            raise LeaseError(instance, f"{size} is no number of IDs for it")
+        wish = Wish(instance, uuid, size or self.size, known)
+        survey: Survey | None = None
+        looked_at: Mapping[ShiftedTree, bool] | None = None
+        if self.find(instance) is None:
+            survey = self._look()
+        while True:
+            with self.leases.changing(keep=keep) as leases:
+                lease = leases.get(instance)
+                if lease is not None:
+                    _check_same(lease, uuid, size)
+                    lease = leases.renew(instance, uuid) or lease
+                    break
+                if survey is not None:
+                    lease = self._choose(leases, survey, wish, looked_at)
+                if lease is not None:
+                    leases.add(lease)
+                    if keep:
+                        _LOG.info("%s: leased %s", instance, lease)
+                    return lease
+            # What takes long is done while nobody has to wait for it.
+            if survey is None:
+                survey = self._look()
+            else:
+                looked_at = leftovers.look(self.leases)
         self._warn_if_outside(lease)
         return lease
 
-    def release(self, instance: str, expected: Lease | None = None) -> bool:
-        """Take the lease of an instance back, if it has one.
+    def release(
+        self,
+        instance: str,
+        record: InstanceRecord | None = None,
+        expected: Lease | None = None,
+    ) -> bool:
+        """Take back what an instance has.
 
-        What was shifted on disk for it keeps its range from being leased
-        again, for as long as it is.
+        What was shifted on disk for it keeps the IDs from being leased again,
+        for as long as it is.
 
-        :param expected: what the lease has to be, or else it is left alone:
+        :param record: what it was promised, with a lease or without.
+        :param expected: what its lease has to be, or else it is left alone:
             somebody has asked for it again in between.
-        :returns: whether it has none now.
+        :returns: whether it has no lease now.
         """
         check_name(instance)
         if not self.leases.is_there:
             return True
-        with self._changing() as leases:
+        with self.leases.changing() as leases:
             lease = leases.get(instance)
             if expected not in (None, lease):
                 return lease is None
-            leases.promise(instance, None)
+            if record is not None:
+                _retire(leases, record)
             if lease is not None:
                 leases.remove(lease)
                 _LOG.info("%s: released %s", instance, lease)
@@ -140,16 +163,22 @@ class Lessor:
     def restore(self, instance: str, before: Lease | None) -> bool:
         """Have the lease of an instance be as it was, or have none again.
 
+        It stays if the instance was promised it meanwhile.
+
         :returns: whether it has none now.
         """
-        if before is None:
-            return self.release(instance)
-        with self._changing() as leases:
-            leases.promise(instance, None)
+        if not self.leases.is_there:
+            return True
+        with self.leases.changing() as leases:
             lease = leases.get(instance)
-            if lease is not None:
+            record = self.inventory.store.load(instance)
+            if lease is None or (record and lease.is_for(record.id_maps)):
+                return lease is None
+            if before is None:
+                leases.remove(lease)
+            else:
                 leases.restore(before)
-            return lease is None
+            return before is None
 
     def release_unused(self, instance: str) -> None:
         """As :meth:`release`, for a lease that was acquired by itself.
@@ -174,7 +203,7 @@ class Lessor:
 
     def renew(self, instance: str) -> None:
         """Note that an instance is there."""
-        with self._changing() as leases:
+        with self.leases.changing() as leases:
             leases.renew(instance, None)
 
     def note_missing(self, instance: str, now: int) -> Lease | None:
@@ -183,7 +212,7 @@ class Lessor:
         :param now: in seconds of Unix time.
         :returns: its lease, None if it has none.
         """
-        with self._changing() as leases:
+        with self.leases.changing() as leases:
             lease = leases.get(instance)
             if lease is not None and lease.missing is None:
                 lease = replace(lease, missing=now)
@@ -191,11 +220,14 @@ class Lessor:
             return lease
 
     @contextmanager
-    def settling(self, record: InstanceRecord) -> Iterator[None]:
+    def settling(
+        self, record: InstanceRecord, known: InstanceRecord | None = None
+    ) -> Iterator[None]:
         """Write down what an instance is promised, in the body.
 
         From then on no other instance gets a lease of its IDs.
 
+        :param known: what it was promised before.
         :raises LeaseError: if another instance has one already.
         """
         if not self.leases.is_there:
@@ -203,11 +235,11 @@ class Lessor:
             # If the first lease of all was given meanwhile, whoever gave it
             # may have seen the record or not.
             if self.leases.is_there:
-                with self._changing() as leases:
-                    _promise(leases, record)
+                with self.leases.changing() as leases:
+                    _settle(leases, record, known)
             return
-        with self._changing() as leases:
-            _promise(leases, record)
+        with self.leases.changing() as leases:
+            _settle(leases, record, known)
             yield
 
     def note_shift(self, path: str, id_maps: IdMaps) -> None:
@@ -218,18 +250,19 @@ class Lessor:
         """
         if not self.leases.is_there:
             return
-        with self._changing() as leases:
+        with self.leases.changing() as leases:
             for kind, entry in id_maps.entries:
-                for lease in leases.meeting(kind, entry.host_ids):
-                    leases.note_tree(lease, path)
+                leases.note_tree(ShiftedTree(path, kind, entry.host_ids))
 
     def users(self, lease: Lease) -> list[Holder]:
         """What runs with any of the IDs of a lease."""
-        return [
-            each.holder(self.inventory.guests)
+        found = [
+            each
             for each in occupants.running()
             if IdSet((lease.ids(each.kind),)).meets(each.ids)
         ]
+        named = occupants.named(found, self.inventory.guests)
+        return [each.holder for each in named]
 
     def room(self) -> Room:
         """How much of the pool is in use.
@@ -237,15 +270,20 @@ class Lessor:
         :raises ConfigError: if there is no pool.
         :raises PrerequisiteError: if it cannot be asked for.
         """
-        survey = self._look()
+        survey, looked_at = self._look(), leftovers.look(self.leases)
+        records = self.inventory.store.load_all()
         with self.leases.reading() as leases:
-            pools = survey.beside_leases(leases)
-            held, waiting = leases.all(), leftovers.find(leases)
-        occupied: list[Lease | ShiftedTree] = [*held, *waiting]
+            pools = survey.beside_leases(leases, records)
+            held = leases.all()
+            waiting = find_waiting(leases, looked_at)
         free = []
         for kind, pool in pools:
-            taken = IdSet.of(each.ids(kind) for each in occupied)
-            free.append(capacity(pool.ids, pool.free - taken, self.size))
+            taken = [lease.ids(kind) for lease in held]
+            taken += [tree.ids for tree in waiting if tree.kind == kind]
+            left = pool.free - IdSet.of(taken)
+            free.append(capacity(pool.ids, left, self.size))
+        # What an instance has without a lease is not given back yet.
+        waiting = [tree for tree in waiting if not _is_promised(pools, tree)]
         return Room(pools, self.size, min(free), tuple(waiting))
 
     def _look(self) -> Survey:
@@ -253,41 +291,40 @@ class Lessor:
             raise ConfigError(
                 _OPTION, "", "is empty: there is no pool to lease from"
             )
-        return Survey.take(self.owner, self.inventory.guests)
+        return Survey.take(self.owner, self.inventory.guests, self.leases)
 
     def _choose(
         self,
         leases: Leases,
         survey: Survey,
-        instance: str,
-        uuid: str | None,
-        size: int,
-    ) -> Lease:
-        problems = survey.pools.problems(size)
+        wish: Wish,
+        looked_at: Mapping[ShiftedTree, bool] | None,
+    ) -> Lease | None:
+        """A new lease; None if somebody has to look at what is on disk."""
+        problems = survey.pools.problems(wish.size)
         if problems:
             raise ConfigError(_OPTION, self.owner, "; ".join(problems))
-        pools = survey.beside_leases(leases, instance)
-        supplies = [supply(leases, kind, pool) for kind, pool in pools]
-        starts = choose(supplies, size, self.size)
+        records = self.inventory.store.load_all()
+        pools = survey.beside_leases(leases, records, wish.instance)
+        kept = wish.keep_ids(pools, leases)
+        if kept is not None:
+            return kept
+        supplies = [supply(leases, *each, looked_at) for each in pools]
+        starts = choose(supplies, wish.size, self.size)
+        if None not in starts:
+            return wish.fulfil(*(start or 0 for start in starts))
+        if looked_at is None:
+            return None
+        waiting = find_waiting(leases, looked_at)
         for (kind, pool), start in zip(pools, starts, strict=True):
             if start is None:
-                reason = why_exhausted(leases, kind, pool)
                 raise PoolExhaustedError(
-                    instance,
-                    f"no range of {size} {pool.kind} IDs is left in the pool "
-                    f"of {self.owner}: {reason}",
+                    wish.instance,
+                    f"no range of {wish.size} {pool.kind} IDs is left in the "
+                    f"pool of {self.owner}: "
+                    + why_exhausted(leases, kind, pool, waiting),
                 )
-        uid, gid = (start or 0 for start in starts)
-        return Lease(instance, uuid, uid, gid, size, int(time.time()))
-
-    @contextmanager
-    def _changing(self, *, keep: bool = True) -> Iterator[Leases]:
-        with self.leases.changing(keep=keep) as leases:
-            if leases.is_new:
-                # From the time before there were leases.
-                for record in self.inventory.store.load_all():
-                    leases.promise(record.name, record.id_maps)
-            yield leases
+        return None
 
     def _warn_if_outside(self, lease: Lease) -> None:
         if not self.owner:
@@ -322,18 +359,34 @@ def _check_same(lease: Lease, uuid: str | None, size: int | None) -> None:
         )
 
 
-def _promise(leases: Leases, record: InstanceRecord) -> None:
-    """Write down what an instance has, and what is shifted for its lease."""
-    leases.promise(record.name, record.id_maps)
-    lease = leases.renew(record.name, None)
-    if lease is None or not _is_for(lease, record.id_maps):
-        return
+def _settle(
+    leases: Leases, record: InstanceRecord, known: InstanceRecord | None
+) -> None:
+    """Note what an instance has, and has no more."""
+    if record.id_maps is not None:
+        leases.check_unleased(record.name, record.id_maps)
+    leases.renew(record.name, None)
+    _note_trees(leases, record)
+    if known is not None and known.id_maps != record.id_maps:
+        _retire(leases, known)
+
+
+def _retire(leases: Leases, record: InstanceRecord) -> None:
+    """Take back what an instance has without a lease."""
+    _note_trees(leases, record)
+    if record.id_maps is not None:
+        leases.retire(record.id_maps)
+
+
+def _note_trees(leases: Leases, record: InstanceRecord) -> None:
     for claim in claims(record):
-        if claim.may_be_shifted:
-            leases.note_tree(lease, claim.path)
+        if record.id_maps is not None and claim.may_be_shifted:
+            for kind, entry in record.id_maps.entries:
+                tree = ShiftedTree(claim.path, kind, entry.host_ids)
+                leases.note_tree(tree)
 
 
-def _is_for(lease: Lease, id_maps: IdMaps | None) -> bool:
-    return id_maps is not None and all(
-        entry.host_ids == lease.ids(kind) for kind, entry in id_maps.entries
-    )
+def _is_promised(pools: Pools, tree: ShiftedTree) -> bool:
+    """Whether an instance has it, and not a lease."""
+    holders = dict(pools)[tree.kind].holders
+    return tree.ids in IdSet.of(holder.ids for holder in holders)

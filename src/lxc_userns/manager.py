@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn
@@ -17,6 +17,7 @@ from lxc_userns import limits, verification
 from lxc_userns.claims import Claim, overlap
 from lxc_userns.config_check import option
 from lxc_userns.exceptions import (
+    ConfigError,
     InstanceError,
     IsolationError,
     NoSuchContainerError,
@@ -24,17 +25,16 @@ from lxc_userns.exceptions import (
 )
 from lxc_userns.filesystems import Filesystems
 from lxc_userns.guest import Guest, Guests
-from lxc_userns.idmap import IdMaps
+from lxc_userns.idmap import CONTAINER_IDS, IdMaps
 from lxc_userns.instances import InstanceRecord, InstanceStore
 from lxc_userns.inventory import Inventory
 from lxc_userns.leases import Lease, LeaseStore
 from lxc_userns.lessor import Lessor
-from lxc_userns.preparation import Preparation
+from lxc_userns.preparation import Complete, Preparation
 from lxc_userns.request import InstanceRequest, PreparedInstance
 from lxc_userns.rootfs import strategies, unpacking, volumes
 from lxc_userns.rootfs.backing import translated
 from lxc_userns.rootfs.strategies import Progress, ShiftOptions
-from lxc_userns.undo import undo
 from lxc_userns.volume import Volume
 
 
@@ -71,12 +71,13 @@ class UserNamespaceManager:
     @property
     def lessor(self) -> Lessor:
         """Who leases ranges from the pool of this host."""
-        return Lessor(
-            self.inventory,
-            LeaseStore(self._option("state_path")),
-            self._option("subid_owner"),
-            self._option("range_size"),
-        )
+        try:
+            pool = self._option("subid_owner"), self._option("range_size")
+        except ConfigError:
+            # Whoever wants a lease is told; nobody else needs to know.
+            pool = "", CONTAINER_IDS
+        leases = LeaseStore(self._option("state_path"))
+        return Lessor(self.inventory, leases, *pool)
 
     def plan(self, request: InstanceRequest) -> PreparedInstance:
         """What :meth:`prepare` would give; changes nothing.
@@ -91,7 +92,10 @@ class UserNamespaceManager:
         :raises RootfsError: if the root filesystem or a volume is not there.
         """
         draft = self._draft(request)
-        return PreparedInstance(self._complete(draft, request, keep=False))
+        known = self.store.load(request.name)
+        return PreparedInstance(
+            self._complete(request, draft, known, keep=False)
+        )
 
     def prepare(
         self, request: InstanceRequest, progress: Progress | None = None
@@ -106,12 +110,8 @@ class UserNamespaceManager:
         :raises LxcUsernsError: if anything is in the way.
         """
         draft = self._draft(request)
-        lessor = self.lessor
-        with ExitStack() as stack:
-            before = lessor.find(request.name)
-            undo(stack, lessor.restore, request.name, before)
-            record = self._complete(draft, request)
-            return self._prepare(record, progress, request.program)
+        complete = partial(self._complete, request)
+        return self._prepare(draft, progress, request.program, complete)
 
     def prepare_again(
         self, name: str, progress: Progress | None = None
@@ -195,12 +195,14 @@ class UserNamespaceManager:
         :param give_back: does with its lease what is to be done, and says
             whether it has none now; None releases it.
         """
+        record = self.store.load(name)
         self._unmount(name)
         self.files.remove(name)
-        # As long as there is a record, nobody else gets these IDs.
-        has_none = (give_back or self.lessor.release)(name)
         self.store.remove(name)
-        return has_none
+        # Last of all: nobody else gets IDs of a lease.
+        if give_back is not None:
+            return give_back(name)
+        return self.lessor.release(name, record)
 
     @contextmanager
     def reserved(self, path: str, id_maps: IdMaps | None) -> Iterator[None]:
@@ -244,23 +246,31 @@ class UserNamespaceManager:
 
     def _complete(
         self,
-        draft: InstanceRecord,
         request: InstanceRequest,
+        draft: InstanceRecord,
+        known: InstanceRecord | None,
         *,
         keep: bool = True,
     ) -> InstanceRecord:
         """Add its ID maps."""
-        id_maps = self._find_id_maps(request, keep=keep)
+        id_maps = self._find_id_maps(request, known, keep)
         if id_maps is None:
             return replace(draft, strategy=strategies.PLAIN)
         return replace(draft, id_maps=id_maps)
 
     def _find_id_maps(
-        self, request: InstanceRequest, *, keep: bool
+        self,
+        request: InstanceRequest,
+        known: InstanceRecord | None,
+        keep: bool,
     ) -> IdMaps | None:
         if request.id_maps is None and options.has_pool(self._conf):
             lease = self.lessor.acquire(
-                request.name, request.uuid, request.range_size, keep=keep
+                request.name,
+                request.uuid,
+                request.range_size,
+                keep=keep,
+                known=known,
             )
             return lease.id_maps
         if request.range_size is not None:
@@ -298,6 +308,7 @@ class UserNamespaceManager:
         record: InstanceRecord,
         progress: Progress | None,
         program: str | None = None,
+        complete: Complete | None = None,
     ) -> PreparedInstance:
         def shift(recheck: bool) -> ShiftOptions:
             return ShiftOptions(
@@ -308,7 +319,7 @@ class UserNamespaceManager:
             )
 
         preparation = Preparation(self.inventory, self.lessor, shift, program)
-        return PreparedInstance(preparation.run(record))
+        return PreparedInstance(preparation.run(record, complete))
 
     def _unmount(self, name: str) -> None:
         record = self.store.load(name)

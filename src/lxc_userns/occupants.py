@@ -3,18 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
 from lxc_userns.exceptions import LibvirtError
 from lxc_userns.guest import Guests
 from lxc_userns.hostids import Holder
-from lxc_userns.idmap import Kind
-from lxc_userns.linux.process import Process, with_other_maps
+from lxc_userns.idmap import ID_LIMIT, Kind
+from lxc_userns.linux.process import Process, Rows, with_other_maps
 from lxc_userns.rootfs.tree import printable
-
-_LONGEST = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,22 +22,20 @@ class Occupant:
     :param pid: its process ID.
     :param kind: of which kind its IDs are.
     :param ids: host IDs that it has.
+    :param name: what it is, as far as is known.
     """
 
     pid: int
     kind: Kind
     ids: range
+    name: str = ""
 
-    def holder(self, guests: Guests) -> Holder:
-        """The same with a name, if that can still be found out.
-
-        :param guests: how to reach libvirt, which need not be there.
-        """
-        shown = f"({self.ids.start}:{len(self.ids)})"
-        name = f"the running process {self.pid}"
-        with suppress(ProcessLookupError), Process(self.pid) as process:
-            name = _find_container(process, guests) or _describe(process)
-        return Holder(f"{name} {shown}", self.ids)
+    @property
+    def holder(self) -> Holder:
+        """The same as a holder of IDs."""
+        name = self.name or f"the running process {self.pid}"
+        shown = f"{self.ids.start}:{len(self.ids)}"
+        return Holder(f"{name} ({shown})", self.ids)
 
 
 def running() -> Iterator[Occupant]:
@@ -51,22 +47,48 @@ def running() -> Iterator[Occupant]:
     for process in with_other_maps():
         with suppress(ProcessLookupError):
             pid = int(process.pid)
-            for _, start, count in process.uid_map:
-                yield Occupant(pid, "uid", range(start, start + count))
-            for _, start, count in process.gid_map:
-                yield Occupant(pid, "gid", range(start, start + count))
+            uid, gid = process.uid_map, process.gid_map
+            yield from (Occupant(pid, "uid", ids) for ids in _ranges(uid))
+            yield from (Occupant(pid, "gid", ids) for ids in _ranges(gid))
 
 
-def _find_container(process: Process, guests: Guests) -> str | None:
-    parent = process.parent
+def named(found: Iterable[Occupant], guests: Guests) -> list[Occupant]:
+    """The same with names, if they can still be found out.
+
+    :param guests: how to reach libvirt, which need not be there; it is asked
+        once, and only if there is anybody to be named.
+    """
+    occupants = [*found]
+    containers = _controllers(guests) if occupants else {}
+    return [
+        Occupant(each.pid, each.kind, each.ids, _name(each.pid, containers))
+        for each in occupants
+    ]
+
+
+def _ranges(rows: Rows) -> Iterator[range]:
+    for inside, outside, count in rows:
+        # Who sees all IDs as they are is no container with a range.
+        if inside != outside or count < ID_LIMIT // 2:
+            yield range(outside, outside + count)
+
+
+def _controllers(guests: Guests) -> dict[int, str]:
+    """Names of libvirt's containers by process ID of their controllers."""
     with suppress(LibvirtError):
-        for guest in guests.list():
-            if guest.controller == parent:
-                return f"the running container {guest.name}"
-    return None
+        return {
+            guest.controller: guest.name
+            for guest in guests.list()
+            if guest.controller is not None
+        }
+    return {}
 
 
-def _describe(process: Process) -> str:
-    # A process may call itself what it likes.
-    command = printable(process.command)[:_LONGEST]
-    return f"the running process {process.pid} ({command})"
+def _name(pid: int, containers: dict[int, str]) -> str:
+    with suppress(ProcessLookupError), Process(pid) as process:
+        container = containers.get(process.parent)
+        if container is not None:
+            return f"the running container {container}"
+        # A process may call itself what it likes.
+        return f"the running process {pid} ({printable(process.name)})"
+    return ""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from lxc_userns.exceptions import InstanceError, RootfsError
+from lxc_userns.exceptions import LibvirtError, LxcUsernsError
 from lxc_userns.guest import Guests
 from lxc_userns.instances import InstanceRecord
 from lxc_userns.leases import Lease
@@ -62,8 +62,7 @@ def collect(
     orphans: list[Orphan] = []
     for lease in held:
         if lease not in known:
-            with manager.store.lock(lease.instance):
-                orphans += _judge(manager, lease.instance, grace_period)
+            orphans += _judge_alone(manager, lease, grace_period)
         elif lease.missing is not None:
             lessor.renew(lease.instance)
     return orphans
@@ -91,6 +90,19 @@ class _Known:
         return lease.instance in self.names | self.uuids
 
 
+def _judge_alone(
+    manager: UserNamespaceManager, lease: Lease, grace_period: float
+) -> list[Orphan]:
+    """What comes of a lease; one that makes trouble does not stop others."""
+    try:
+        with manager.store.lock(lease.instance):
+            return [*_judge(manager, lease.instance, grace_period)]
+    except LibvirtError:
+        raise
+    except (LxcUsernsError, OSError) as err:
+        return [Orphan(lease, "kept", str(err))]
+
+
 def _judge(
     manager: UserNamespaceManager, instance: str, grace_period: float
 ) -> Iterator[Orphan]:
@@ -116,20 +128,11 @@ def _judge(
         reason = "has files of its own; destroy or release the instance"
         yield Orphan(lease, "kept", reason)
     else:
-        yield from _take_back(manager, lease)
-
-
-def _take_back(
-    manager: UserNamespaceManager, lease: Lease
-) -> Iterator[Orphan]:
-    try:
-        give_back = partial(manager.lessor.release, expected=lease)
-        is_released = manager.clear(lease.instance, give_back)
-    except (InstanceError, RootfsError) as err:
-        yield Orphan(lease, "kept", str(err))
-        return
-    if is_released:
-        yield Orphan(lease, "returned", "libvirt does not know it")
+        give_back = partial(
+            manager.lessor.release, record=record, expected=lease
+        )
+        if manager.clear(lease.instance, give_back):
+            yield Orphan(lease, "returned", "libvirt does not know it")
 
 
 def _has_own_files(record: InstanceRecord) -> bool:

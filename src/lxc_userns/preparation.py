@@ -24,6 +24,8 @@ _LOG = logging.getLogger(__name__)
 #: Makes the options of a shift, given whether a tree that says that it is
 #: shifted is to be walked all the same.
 Shift = Callable[[bool], ShiftOptions]
+#: Adds ID maps to what is promised, given that and what was before.
+Complete = Callable[[InstanceRecord, InstanceRecord | None], InstanceRecord]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +43,23 @@ class Preparation:
     shift: Shift
     program: str | None = None
 
-    def run(self, wanted: InstanceRecord) -> InstanceRecord:
+    def run(
+        self, wanted: InstanceRecord, complete: Complete | None = None
+    ) -> InstanceRecord:
         """Do all that is not done yet.
 
         :param wanted: what is promised; its strategy may be ``auto``.
+        :param complete: adds its ID maps, if it has none yet.
         :returns: the record as it is kept.
         """
         store = self.inventory.store
         with store.lock(wanted.name), ExitStack() as stack:
             known = store.load(wanted.name)
+            _check_same(wanted, known)
+            if complete is not None:
+                before = self.lessor.find(wanted.name)
+                undo(stack, self.lessor.restore, wanted.name, before)
+                wanted = complete(wanted, known)
             record = _keep_choice(wanted, known)
             if known is not None and self.inventory.is_active(known):
                 self._check_running(record, known)
@@ -69,7 +79,7 @@ class Preparation:
         store, files = self.inventory.store, self.inventory.files
         if record.archive is not None:
             # Before the first change, so that release can undo them all.
-            self._promise(known or record)
+            self._promise(known or record, known)
             record = files.unpack(record, self.shift(False).progress)
         stack.enter_context(store.lock_trees(shared_paths(record)))
         self._check_unused(record)
@@ -84,7 +94,7 @@ class Preparation:
         if known is not None and known.id_maps != record.id_maps:
             files.unmount(record.name)
         # What is not ready yet must not pass for it after a crash.
-        self._promise(known if known == ready else record)
+        self._promise(known if known == ready else record, known)
         files.make_ready(record, tree, options)
         store.save(ready)
         undo(stack, files.unmount, record.name)
@@ -98,8 +108,10 @@ class Preparation:
         )
         return ready
 
-    def _promise(self, record: InstanceRecord) -> None:
-        with self.lessor.settling(record):
+    def _promise(
+        self, record: InstanceRecord, known: InstanceRecord | None
+    ) -> None:
+        with self.lessor.settling(record, known):
             self.inventory.store.save(record)
 
     def _check_unused(self, record: InstanceRecord) -> None:
@@ -134,12 +146,6 @@ class Preparation:
             raise InstanceError(record.name, "is running; stop it first")
         if known is None:
             return
-        if known.uuid != record.uuid:
-            raise InstanceError(
-                record.name,
-                f"the name is taken by the instance {known.uuid}; release "
-                "that one first",
-            )
         if _own_files(known) != _own_files(record):
             raise InstanceError(
                 record.name,
@@ -154,6 +160,15 @@ class Preparation:
                 f"{known.id_maps.gid}, and now none are configured; "
                 "configure them or release it first",
             )
+
+
+def _check_same(record: InstanceRecord, known: InstanceRecord | None) -> None:
+    if known is not None and known.uuid != record.uuid:
+        raise InstanceError(
+            record.name,
+            f"the name is taken by the instance {known.uuid}; release that "
+            "one first",
+        )
 
 
 def _keep_choice(

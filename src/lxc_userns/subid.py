@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from lxc_userns.idmap import ID_LIMIT
 
 _NUMBER = re.compile(r"[0-9]{1,10}")
+_LONGEST_NUMBER = 20
 _LISTED = re.compile(r"[0-9]+: (\S+) ([0-9]+) ([0-9]+)")
-_SOURCE = re.compile(r"^\s*subid:[^\S\n]*(\S+)", re.MULTILINE | re.IGNORECASE)
+_SOURCE = re.compile(r"^subid:[^\S\n]*(\S+)", re.MULTILINE | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,21 @@ class MalformedLine:
     line: int
     text: str
     reason: str
+
+    @property
+    def owner(self) -> str:
+        """Whose it would be."""
+        return self.text.split(":")[0].strip()
+
+    @property
+    def ids(self) -> range | None:
+        """What shadow may take it for; nobody else is to have these."""
+        fields = self.text.split(":")
+        numbers = [_read_as_shadow(each) for each in fields[1:3]]
+        if len(numbers) < 2 or None in numbers:
+            return None
+        start, count = (number or 0 for number in numbers)
+        return range(start, start + count)
 
 
 def parse(
@@ -126,6 +142,16 @@ def _parse_listed(number: int, line: str) -> SubordinateRange | MalformedLine:
     return parsed
 
 
+def _read_as_shadow(text: str) -> int | None:
+    """A number as :manpage:`strtoul(3)` takes it, of any base."""
+    text = text.strip()
+    base = 16 if text[:2] in ("0x", "0X") else 8 if text[:1] == "0" else 10
+    try:
+        return int(text[:_LONGEST_NUMBER], base)
+    except ValueError:
+        return None
+
+
 def _lines(text: str) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip() and not line.lstrip().startswith("#"):
@@ -134,6 +160,8 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 
 def _parse_line(number: int, line: str) -> SubordinateRange | MalformedLine:
     fields = line.split(":")
+    if "\0" in line:
+        return MalformedLine(number, line, "it has a byte that is zero")
     if len(fields) != 3 or not fields[0]:
         return MalformedLine(number, line, "expected owner:start:count")
     owner, start, count = fields

@@ -4,41 +4,42 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from lxc_userns import leftovers, occupants
+from lxc_userns import occupants
 from lxc_userns.allocation import Supply
 from lxc_userns.guest import Guests
 from lxc_userns.hostids import Holder
-from lxc_userns.idmap import KINDS, Kind
+from lxc_userns.idmap import Kind
 from lxc_userns.idset import IdSet
-from lxc_userns.leases import Leases
+from lxc_userns.instances import InstanceRecord
+from lxc_userns.leases import Leases, LeaseStore, ShiftedTree
 from lxc_userns.occupants import Occupant
 from lxc_userns.pool import Pool, Pools, read_pools
 
 _LOG = logging.getLogger(__name__)
 _MOST_NAMED = 3
+_NOTHING = IdSet()
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What there was when somebody looked.
+    """What there was when somebody looked, before others had to wait.
 
     :param pools: the pool, with whoever holds IDs of it for good.
-    :param running: what ran, and with which IDs of the pool.
-    :param guests: how to find out what that is.
+    :param running: what ran with IDs of the pool.
     """
 
     pools: Pools
     running: tuple[Occupant, ...]
-    guests: Guests
 
     @classmethod
-    def take(cls, owner: str, guests: Guests) -> Survey:
+    def take(cls, owner: str, guests: Guests, store: LeaseStore) -> Survey:
         """Look now.
 
         :param owner: value of ``[lxc_userns] subid_owner``.
+        :param guests: how to find out what runs.
         :raises PrerequisiteError: if the source of subordinate IDs cannot be
             asked.
         """
@@ -46,59 +47,81 @@ class Survey:
         for text in pools.malformed:
             _LOG.warning("%s; it is not heeded", text)
         ids = {kind: pool.ids for kind, pool in pools}
-        running = (
+        found = [
             each
             for each in occupants.running()
             if ids[each.kind].meets(each.ids)
-        )
-        return cls(pools, tuple(running), guests)
+        ]
+        with store.reading() as leases:
+            strange = {each for each in found if not _is_leased(leases, each)}
+        # Those with leases have names that are known.
+        rest = (each for each in found if each not in strange)
+        return cls(pools, (*occupants.named(strange, guests), *rest))
 
     def beside_leases(
-        self, leases: Leases, instance: str | None = None
+        self,
+        leases: Leases,
+        records: Iterable[InstanceRecord],
+        instance: str | None = None,
     ) -> Pools:
         """The pools, with all who hold IDs of them besides leases.
 
-        :param instance: whose ID maps do not count.
+        :param records: what instances were promised.
+        :param instance: whose own ID maps do not count.
         """
-        others: list[tuple[Kind, Holder]] = [
-            (kind, Holder(f"the instance {name} ({_show(ids)})", ids))
-            for kind in KINDS
-            for name, ids in leases.promised(kind)
-            if name != instance
+        promised = [
+            (kind, Holder(f"the instance {record.name} ({_show(ids)})", ids))
+            for record in records
+            if record.name != instance
+            for kind, ids in _promised(leases, record)
         ]
-        # Of these, many run too, as do most that have a lease.
         known = {
-            kind: IdSet.of(holder.ids for of, holder in others if of == kind)
-            for kind in KINDS
+            kind: IdSet.of(holder.ids for of, holder in promised if of == kind)
+            for kind, _ in self.pools
         }
-        for each in self.running:
-            held = leases.meeting(each.kind, each.ids)
-            leased = IdSet.of(lease.ids(each.kind) for lease in held)
-            if IdSet((each.ids,)) - known[each.kind] - leased:
-                others.append((each.kind, each.holder(self.guests)))
-        return self.pools.beside(others)
+        # Of those, many run too, as do most that have a lease.
+        others = [
+            (each.kind, each.holder)
+            for each in self.running
+            if not _is_leased(leases, each, known[each.kind])
+        ]
+        return self.pools.beside((*others, *promised))
 
 
-def _show(ids: range) -> str:
-    return f"{ids.start}:{len(ids)}"
+def supply(
+    leases: Leases,
+    kind: Kind,
+    pool: Pool,
+    looked_at: Mapping[ShiftedTree, bool] | None,
+) -> Supply:
+    """What a lease can be made of.
 
-
-def supply(leases: Leases, kind: Kind, pool: Pool) -> Supply:
-    """What a lease can be made of."""
+    :param looked_at: whether what was shifted still is; None: nobody has
+        looked, and only what nobody ever had can be leased.
+    """
     new = pool.free - leases.used(kind)
-    return Supply(pool.ids, new, _released(leases, kind, pool))
+    if looked_at is None:
+        return Supply(pool.ids, new)
+    waiting = find_waiting(leases, looked_at)
+    usable = pool.free - IdSet.of(e.ids for e in waiting if e.kind == kind)
+    return Supply(pool.ids, new, _released(leases, kind, usable))
 
 
-def _released(leases: Leases, kind: Kind, pool: Pool) -> Iterator[range]:
-    """What can be leased again, the longest released first."""
-    waiting = leftovers.find(leases)
-    leases.keep_trees(waiting)
-    usable = pool.free - IdSet.of(tree.ids(kind) for tree in waiting)
-    for ids in leases.released(kind):
-        yield from IdSet((ids,)) & usable
+def find_waiting(
+    leases: Leases, looked_at: Mapping[ShiftedTree, bool]
+) -> list[ShiftedTree]:
+    """What keeps IDs from being leased again.
+
+    :param looked_at: whether what was shifted still is; what has come since
+        counts as if it were.
+    """
+    trees = leases.released_trees()
+    return [tree for tree in trees if looked_at.get(tree, True)]
 
 
-def why_exhausted(leases: Leases, kind: Kind, pool: Pool) -> str:
+def why_exhausted(
+    leases: Leases, kind: Kind, pool: Pool, waiting: Iterable[ShiftedTree]
+) -> str:
     """Why nothing is left, with the names of those who have it."""
     leased = pool.ids & IdSet.of(each.ids(kind) for each in leases.all())
     reasons = [f"{len(leased)} of its {len(pool.ids)} IDs are leased"]
@@ -106,8 +129,8 @@ def why_exhausted(leases: Leases, kind: Kind, pool: Pool) -> str:
         reasons.append(f"some are held by {pool.describe_holders()}")
     paths = dict.fromkeys(
         tree.path
-        for tree in leftovers.find(leases)
-        if pool.ids.meets(tree.ids(kind))
+        for tree in waiting
+        if tree.kind == kind and pool.ids.meets(tree.ids)
     )
     if paths:
         reasons.append(
@@ -115,3 +138,34 @@ def why_exhausted(leases: Leases, kind: Kind, pool: Pool) -> str:
             + ", ".join([*paths][:_MOST_NAMED])
         )
     return "; ".join(reasons)
+
+
+def _released(leases: Leases, kind: Kind, usable: IdSet) -> Iterator[range]:
+    """What can be leased again, the longest released first."""
+    for ids in leases.released(kind):
+        yield from IdSet((ids,)) & usable
+
+
+def _is_leased(
+    leases: Leases, occupant: Occupant, besides: IdSet = _NOTHING
+) -> bool:
+    """Whether leases, or what is known besides, cover all that it has."""
+    held = leases.meeting(occupant.kind, occupant.ids)
+    leased = IdSet.of(lease.ids(occupant.kind) for lease in held)
+    return not IdSet((occupant.ids,)) - leased - besides
+
+
+def _promised(
+    leases: Leases, record: InstanceRecord
+) -> Iterator[tuple[Kind, range]]:
+    """The IDs of an instance, but for those of its lease."""
+    if record.id_maps is None:
+        return
+    lease = leases.get(record.name)
+    for kind, entry in record.id_maps.entries:
+        if lease is None or entry.host_ids != lease.ids(kind):
+            yield kind, entry.host_ids
+
+
+def _show(ids: range) -> str:
+    return f"{ids.start}:{len(ids)}"

@@ -168,11 +168,12 @@ def test_threads_of_several_processes(tmp_path: Path) -> None:
 STEP = """
 import sys
 from dataclasses import replace
-from lxc_userns.leases import Lease, LeaseStore
+from lxc_userns.leases import Lease, LeaseStore, ShiftedTree
 
 with LeaseStore(sys.argv[1]).changing() as leases:
-    leases.note_tree(leases.get("old"), "/srv/tree")
-    leases.remove(leases.get("old"))
+    old = leases.get("old")
+    leases.note_tree(ShiftedTree("/srv/tree", "uid", old.ids("uid")))
+    leases.remove(old)
     leases.add(Lease("new", None, 2000065536, 2000065536, 65536, 0))
     leases.restore(replace(leases.get("other"), missing=77))
 """

@@ -12,7 +12,7 @@ import pytest
 from lxc_userns import hostids
 from lxc_userns.exceptions import PrerequisiteError
 from lxc_userns.hostids import HostIds
-from lxc_userns.subid import SubordinateRange
+from lxc_userns.subid import SubordinateRange, parse
 
 HELD = HostIds(
     "user",
@@ -90,6 +90,26 @@ def test_reads_this_host(
     assert groups.names[0] == grp.getgrgid(0).gr_name
     assert groups.subordinates == ()
     assert groups.malformed == ()
+
+
+def test_what_only_shadow_can_read_is_held() -> None:
+    """Never ours, and never anybody else's."""
+    ranges, malformed = parse(
+        "lxc:100:100\nalice:0x78:0x10\nlxc:0x96:1\nx\nbob:10:0\n"
+    )
+    host = HostIds("user", {}, ranges, malformed)
+    assert [*host.owned("alice")] == []
+    (holder,) = host.holders(range(100, 200), "lxc")
+    assert holder.name == "whoever line 2 means ('alice:0x78:0x10')"
+    assert holder.ids == range(120, 136)
+
+
+def test_files_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hostids, "SUBUID", tmp_path)
+    with pytest.raises(PrerequisiteError, match=f"{tmp_path}: Is a directory"):
+        hostids.read_host_uids()
 
 
 def test_an_owner_by_any_name_or_number() -> None:

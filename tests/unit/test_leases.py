@@ -47,7 +47,6 @@ def held(store: LeaseStore) -> list[Lease]:
 def test_looking_makes_nothing(store: LeaseStore, tmp_path: Path) -> None:
     assert held(store) == []
     with store.changing(keep=False) as table:
-        assert table.is_new
         table.add(lease("web", 0))
         assert table.get("web") == lease("web", 0)
     assert not store.is_there
@@ -61,7 +60,6 @@ def test_what_is_kept(store: LeaseStore, tmp_path: Path) -> None:
         assert table.get("web") == lease("web", 1)
         assert table.get("nobody") is None
     with store.changing(keep=False) as table:
-        assert not table.is_new
         table.remove(lease("web", 1))
         assert table.get("web") is None
     assert len(held(store)) == 2
@@ -180,58 +178,61 @@ def test_history(store: LeaseStore) -> None:
 
 
 def test_shifted_trees(store: LeaseStore) -> None:
-    with store.changing() as table:
-        table.add(lease("web", 0))
-        for path in ("/b", "/a", "/b"):
-            table.note_tree(lease("web", 0), path)
-        table.remove(lease("web", 0))
-        # Again, for another one.
-        table.add(lease("web", 1))
-        table.note_tree(lease("web", 1), "/a")
+    first, second = lease("", 0).ids("uid"), lease("", 1).ids("uid")
     trees = [
-        ShiftedTree(path, each.uid_start, each.gid_start, S)
-        for path, each in (
-            ("/a", lease("", 0)),
-            ("/a", lease("", 1)),
-            ("/b", lease("", 0)),
-        )
+        ShiftedTree("/a", "uid", first),
+        ShiftedTree("/a", "uid", second),
+        ShiftedTree("/b", "gid", first),
     ]
     with store.changing() as table:
+        for tree in (*reversed(trees), trees[0]):
+            table.note_tree(tree)
+        table.add(lease("web", 1))
         assert table.trees() == trees
-        assert trees[0].ids("gid") == lease("", 0).ids("gid")
         # That of a lease that is held is nobody's business.
         assert table.released_trees() == [trees[0], trees[2]]
-        table.keep_trees([trees[2]])
+        table.forget_trees([trees[0]])
     with store.reading() as table:
         assert table.trees() == trees[1:]
 
 
-def test_promises(store: LeaseStore) -> None:
+def test_ids_of_another_instance(store: LeaseStore) -> None:
     add(store, lease("web", 0))
     uid, gid = lease("web", 0).ids("uid"), lease("web", 0).ids("gid")
-    fixed = IdMaps(
-        IdMap.parse("0:100000:10,20:200000:5"), IdMap.parse("0:300000:9")
-    )
-    with store.changing() as table:
-        table.promise("old", fixed)
-        assert [*table.promised("uid")] == [
-            ("old", range(100000, 100010)),
-            ("old", range(200000, 200005)),
-        ]
-        assert [*table.promised("gid")] == [("old", range(300000, 300009))]
-        # What is leased is noted as that.
-        table.promise("web", lease("web", 0).id_maps)
-        assert len([*table.promised("uid")]) == 2
+    other = IdMap.parse("0:100000:10,20:200000:5")
+    with store.reading() as table:
+        table.check_unleased("old", IdMaps(other, other))
+        table.check_unleased("web", lease("web", 0).id_maps)
         for text in (f"0:{uid.stop - 1}:6", f"0:{uid.start - 5}:6"):
-            maps = IdMaps(IdMap.parse(text), fixed.gid)
+            maps = IdMaps(IdMap.parse(text), other)
             with pytest.raises(LeaseError, match=f"old: .*{text}.* web "):
-                table.promise("old", maps)
-        maps = IdMaps(fixed.uid, IdMap.parse(f"0:{gid.start}:6"))
+                table.check_unleased("old", maps)
+        maps = IdMaps(other, IdMap.parse(f"0:{gid.start}:6"))
         with pytest.raises(LeaseError, match="leased to the instance web"):
-            table.promise("old", maps)
-        assert len([*table.promised("uid")]) == 2
-        table.promise("old", None)
-        assert [*table.promised("uid")] == []
+            table.check_unleased("old", maps)
+
+
+def test_what_was_had_without_a_lease(store: LeaseStore) -> None:
+    """It is not new any more, and what is leased of it stays leased."""
+    add(store, lease("web", 1))
+    uid = IdMap.parse(f"0:{BASE}:{3 * S}")
+    with store.changing() as table:
+        table.retire(IdMaps(uid, IdMap.parse("0:5:9")))
+        assert table.used("uid") == IdSet((range(BASE, BASE + 3 * S),))
+        assert [*table.released("uid")] == [
+            range(BASE, BASE + S),
+            range(BASE + 2 * S, BASE + 3 * S),
+        ]
+        assert [*table.released("gid")] == [range(5, 14)]
+        # Again makes it the last to be released, and no more.
+        table.retire(
+            IdMaps(IdMap.parse(f"0:{BASE}:{S}"), IdMap.parse("0:5:9"))
+        )
+        assert [*table.released("uid")] == [
+            range(BASE + 2 * S, BASE + 3 * S),
+            range(BASE, BASE + S),
+        ]
+        assert table.all() == [lease("web", 1)]
 
 
 def test_id_maps_of_a_lease() -> None:
@@ -240,6 +241,9 @@ def test_id_maps_of_a_lease() -> None:
     assert str(maps.gid) == f"0:{BASE + S * 1000}:{S}"
     with pytest.raises(IdMapError, match="tty"):
         _ = lease("web", 0, 5).id_maps
+    assert lease("web", 0).is_for(maps)
+    assert not lease("web", 0).is_for(lease("web", 1).id_maps)
+    assert not lease("web", 0).is_for(None)
     assert str(lease("web", 0)) == (
         f"{S} IDs, users from {BASE} on, groups from {BASE + S * 1000} on"
     )
@@ -301,10 +305,8 @@ def test_an_empty_file_is_as_none(store: LeaseStore, tmp_path: Path) -> None:
     (tmp_path / "state").mkdir(mode=0o700)
     (tmp_path / "state/leases.sqlite3").touch()
     assert held(store) == []
-    with store.changing() as table:
-        assert table.is_new
-    with store.changing() as table:
-        assert not table.is_new
+    add(store, lease("web", 0))
+    assert held(store) == [lease("web", 0)]
 
 
 def test_one_after_the_other(store: LeaseStore) -> None:

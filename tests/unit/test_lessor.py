@@ -2,6 +2,7 @@
 """Leases given and taken back, on a host in memory."""
 
 import errno
+import fcntl
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -42,6 +43,9 @@ UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
 OTHER_UUID = "5dce174d-7133-416f-be8b-e0fc2fac55de"
 
 
+Shift = Callable[[str, State | None], None]
+
+
 @dataclass
 class FakeProcess:
     """One in a user namespace of its own."""
@@ -50,7 +54,7 @@ class FakeProcess:
     uid_map: Rows
     gid_map: Rows
     parent: int = 1
-    command: str = "sleep"
+    name: str = "sleep"
 
     def __enter__(self) -> "FakeProcess":
         return self
@@ -307,18 +311,13 @@ def test_what_has_more_than_a_lease_is_told(host: Host) -> None:
 
 def test_what_calls_itself_something_odd(host: Host) -> None:
     host.run(4000, BASE, S)
-    host.processes[0].command = "a\x1b[2Jb\n" + "c" * 99
+    host.processes[0].name = "a\x1b[2Jb\n"
     (holder,) = host.lessor.room().pools.uid.holders
-    shown = "a\\x1b[2Jb\\n" + "c" * 99
-    assert holder.name == (
-        f"the running process 4000 ({shown[:40]}) ({BASE}:{S})"
-    )
-    host.processes[0].pid = 4001
-    host.run(4002, BASE + S, S)
-    gone = occupants.Occupant(4999, "uid", range(BASE, BASE + S))
-    assert gone.holder(cast(Guests, host.guests)).name == (
-        f"the running process 4999 ({BASE}:{S})"
-    )
+    shown = r"a\x1b[2Jb\n"
+    assert holder.name == f"the running process 4000 ({shown}) ({BASE}:{S})"
+    gone = [occupants.Occupant(4999, "uid", range(BASE, BASE + S))]
+    (named,) = occupants.named(gone, cast(Guests, host.guests))
+    assert named.holder.name == f"the running process 4999 ({BASE}:{S})"
 
 
 def test_what_still_runs_is_not_leased_again(host: Host) -> None:
@@ -356,8 +355,9 @@ def test_what_was_promised_before_there_were_leases(host: Host) -> None:
 
 def test_what_is_promised_without_a_lease(host: Host) -> None:
     host.lessor.acquire("a")
-    with host.lessor.settling(record("fixed", maps(BASE + S))):
-        pass
+    fixed = record("fixed", maps(BASE + S))
+    with host.lessor.settling(fixed):
+        host.lessor.inventory.store.save(fixed)
     assert host.lessor.acquire("b").uid_start == BASE + 2 * S
     written = []
     with (
@@ -366,8 +366,114 @@ def test_what_is_promised_without_a_lease(host: Host) -> None:
     ):
         written.append("bad")
     assert written == []
-    host.lessor.release("fixed")
+    host.lessor.inventory.store.remove("fixed")
+    host.lessor.release("fixed", fixed)
+    # It is not new any more.
+    host.lessor.release("a")
     assert host.lessor.acquire("c").uid_start == BASE + S
+    assert host.lessor.acquire("d").uid_start == BASE
+
+
+def test_an_old_database(host: Host) -> None:
+    """One that was restored does not know the instances of since then."""
+    host.lessor.acquire("a")
+    host.save("web", maps(BASE + S))
+    assert host.lessor.acquire("b").uid_start == BASE + 2 * S
+
+
+def test_an_instance_keeps_what_it_had(host: Host) -> None:
+    """As when the database was lost, or there was one range for all."""
+    host.lessor.acquire("a")
+    known = record("web", maps(BASE + S))
+    host.run(4000, BASE + S, S)
+    lease = host.lessor.acquire("web", UUID, known=known)
+    assert lease.id_maps == known.id_maps
+    for other in (
+        record("x", maps(BASE)),  # Is leased.
+        record("x", maps(BASE + 2 * S, S - 1)),  # Has another size.
+        record("x", maps(BASE + 9 * S)),  # Is not in the pool.
+        record("x", None),
+    ):
+        assert host.lessor.acquire("x", known=other).uid_start == BASE + 2 * S
+        host.lessor.release("x")
+
+
+def test_a_tree_of_an_instance_without_a_lease(
+    host: Host, tmp_path: Path, shifted: Shift
+) -> None:
+    """Its IDs are not new when it is gone."""
+    host.lessor.acquire("a")
+    fixed = record(
+        "fixed", maps(BASE + S), strategy="chown", rootfs=str(tmp_path)
+    )
+    with host.lessor.settling(fixed):
+        host.lessor.inventory.store.save(fixed)
+    shifted(str(tmp_path), State(maps(BASE + S)))
+    assert host.lessor.room().waiting == ()
+    host.lessor.inventory.store.remove("fixed")
+    host.lessor.release("fixed", fixed)
+    assert {tree.path for tree in host.lessor.room().waiting} == {
+        str(tmp_path)
+    }
+    assert host.lessor.acquire("b").uid_start == BASE + 2 * S
+    with pytest.raises(PoolExhaustedError, match=f"unshift {tmp_path}$"):
+        host.lessor.acquire("c")
+    shifted(str(tmp_path), None)
+    assert host.lessor.acquire("c").uid_start == BASE + S
+
+
+def test_other_maps_than_before(host: Host) -> None:
+    before, after = record("x", maps(BASE)), record("x", maps(BASE + S))
+    host.lessor.acquire("a", size=6)
+    host.lessor.release("a")
+    with host.lessor.settling(after, before):
+        host.lessor.inventory.store.save(after)
+    assert host.lessor.acquire("b").uid_start == BASE + 2 * S
+    assert host.lessor.acquire("c").uid_start == BASE
+
+
+@pytest.mark.parametrize("size", [0, -5, 5, 2**32, True])
+def test_sizes_that_are_none(host: Host, size: int) -> None:
+    with pytest.raises(LeaseError, match=f"{size} is no number of IDs"):
+        host.lessor.acquire("a", size=size)
+
+
+def test_who_sees_all_ids_has_no_range(host: Host) -> None:
+    whole = ((0, 0, 1), (1, 1, 2**32 - 2))
+    host.processes.append(FakeProcess(4000, whole, whole))
+    assert host.lessor.room().pools.uid.holders == ()
+    assert host.lessor.acquire("a").uid_start == BASE
+
+
+def test_nobody_waits_for_libvirt_or_disks(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.set_pool(f"lxc:{BASE}:{2 * S}\n")
+    use(host, "a", tmp_path)
+    host.lessor.release("a")
+    host.run(4000, BASE + S, S)
+    asked = []
+
+    def is_free(what: str) -> None:
+        asked.append(what)
+        fd = os.open(tmp_path / "state", os.O_RDONLY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            os.close(fd)
+
+    def getxattr(*_: object, **__: object) -> bytes:
+        is_free("disk")
+        raise OSError(errno.ENODATA, "no such attribute")
+
+    def list_guests() -> list[Guest]:
+        is_free("libvirt")
+        return []
+
+    monkeypatch.setattr(os, "getxattr", getxattr)
+    monkeypatch.setattr(host.guests, "list", list_guests)
+    assert host.lessor.acquire("b").uid_start == BASE
+    assert asked == ["libvirt", "disk", "disk"]
 
 
 def test_the_first_lease_of_all_while_a_record_is_written(host: Host) -> None:
@@ -386,9 +492,6 @@ def test_hosts_without_leases_get_no_database(host: Host) -> None:
     host.lessor.release("fixed")
     assert host.lessor.find("fixed") is None
     assert not host.lessor.leases.is_there
-
-
-Shift = Callable[[str, State | None], None]
 
 
 @pytest.fixture
@@ -438,15 +541,11 @@ def test_what_is_shifted_is_not_leased_again(
         if not is_free:
             with pytest.raises(PoolExhaustedError, match=f"unshift {tree}$"):
                 host.lessor.acquire("a")
-            assert [e.path for e in host.lessor.room().waiting] == [str(tree)]
+            assert {e.path for e in host.lessor.room().waiting} == {str(tree)}
             shifted(str(tree), None)
         assert host.lessor.room().free == 1
         assert host.lessor.acquire("a").uid_start == BASE
         host.lessor.release("a")
-    # Nothing is left of it.
-    host.lessor.acquire("a")
-    with host.lessor.leases.reading() as leases:
-        assert leases.trees() == []
 
 
 def test_trees_that_are_gone(
@@ -497,7 +596,7 @@ def test_a_volume_that_is_shifted(
     with host.lessor.settling(record("a", lease.id_maps, volumes=volumes)):
         pass
     host.lessor.release("a")
-    assert [e.path for e in host.lessor.room().waiting] == [str(tmp_path)]
+    assert {e.path for e in host.lessor.room().waiting} == {str(tmp_path)}
 
 
 def test_a_tree_that_is_shifted_by_hand(
@@ -546,6 +645,11 @@ def test_as_it_was(host: Host) -> None:
     assert not host.lessor.restore("a", before)
     assert host.lessor.find("a") == before
     assert host.lessor.acquire("a", OTHER_UUID).uuid == OTHER_UUID
+    # Not while it is promised to it.
+    host.save("a", before.id_maps)
+    assert not host.lessor.restore("a", None)
+    assert host.lessor.find("a") == replace(before, uuid=OTHER_UUID)
+    host.lessor.inventory.store.remove("a")
     assert host.lessor.restore("a", None)
     assert host.lessor.find("a") is None
 
@@ -705,6 +809,19 @@ def test_an_orphan_that_is_busy(host: Host, manager: FakeManager) -> None:
     assert collect(manager, 0) == {"a": ("kept", "/run/x: is busy")}
     manager.error = None
     assert collect(manager, 0)["a"][0] == "returned"
+
+
+def test_a_damaged_record_does_not_stop_the_others(
+    host: Host, manager: FakeManager, tmp_path: Path
+) -> None:
+    for name in "abc":
+        host.lessor.acquire(name)
+    host.save("b", maps(BASE + S))
+    (tmp_path / "state/instances/b.json").write_text("{")
+    found = collect(manager, 0)
+    assert found["b"][0] == "kept"
+    assert "is damaged" in found["b"][1]
+    assert (found["a"][0], found["c"][0]) == ("returned", "returned")
 
 
 def test_nothing_without_libvirt(host: Host, manager: FakeManager) -> None:

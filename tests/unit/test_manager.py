@@ -798,6 +798,50 @@ def test_a_failed_run_keeps_a_lease_that_was_there(pool: World) -> None:
     assert lease_of(pool, "web1") is None
 
 
+def test_a_refused_instance_takes_nothing_from_the_one_that_is(
+    pool: World,
+) -> None:
+    """Neither its lease, nor what it has without one."""
+    other = another_uuid("other")
+    lease = pool.manager.prepare(pool.request).id_maps
+    with pytest.raises(InstanceError, match="the name is taken"):
+        pool.manager.prepare(replace(pool.request, uuid=other))
+    held = lease_of(pool, "web1")
+    assert held is not None
+    assert (held.id_maps, held.uuid) == (lease, UUID)
+    fixed = replace(another(pool, "fixed"), id_maps=leased(1))
+    pool.manager.prepare(fixed)
+    with pytest.raises(InstanceError, match="the name is taken"):
+        pool.manager.prepare(replace(fixed, uuid=other))
+    with pytest.raises(PoolExhaustedError, match="held by the instance fixed"):
+        pool.manager.prepare(another(pool, "third"))
+
+
+def test_a_database_that_was_lost(pool: World) -> None:
+    """An instance has again what it had, also while it runs."""
+    pool.manager.prepare(another(pool, "first"))
+    prepared = pool.manager.prepare(pool.request)
+    assert prepared.id_maps == leased(1)
+    pool.guests.add("web1")
+    for file in Path(pool.rootfs).with_name("state").glob("leases*"):
+        file.unlink()
+    assert pool.manager.prepare(pool.request) == prepared
+    held = lease_of(pool, "web1")
+    assert held is not None
+    assert held.id_maps == leased(1)
+    with pytest.raises(PoolExhaustedError, match="held by the instance first"):
+        pool.manager.lessor.acquire("a")
+
+
+def test_options_that_only_leases_need(pool: World) -> None:
+    pool.manager.prepare(pool.request)
+    pool.set(subid_owner="a b")
+    with pytest.raises(ConfigError, match="the name or the number"):
+        pool.manager.prepare(pool.request)
+    pool.manager.release("web1")
+    assert lease_of(pool, "web1") is None
+
+
 def test_an_orphan_is_collected_whole(pool: World) -> None:
     pool.manager.prepare(pool.request)
     pool.log.clear()

@@ -47,6 +47,7 @@ BAD = [
     ("alice:100000:0", "count is 0"),
     (" alice:100000:1", "blanks around"),
     ("alice :100000:1", "blanks around"),
+    ("al\0ice:100000:1", "a byte that is zero"),
     ("alice:4294967295:1", "have to lie in"),
     ("alice:4294967294:2", "have to lie in"),
     ("alice:1:4294967295", "have to lie in"),
@@ -149,7 +150,9 @@ def test_what_getsubids_prints(
         ("passwd: files sss\n", "files"),
         ("subid: files\n", "files"),
         ("subid:\tsss\n", "sss"),
-        ("  subid: sss files\n", "sss"),
+        ("subid: sss files\n", "sss"),
+        # As getsubids has it.
+        ("  subid: sss files\n", "files"),
         ("#subid: sss\n", "files"),
         ("subid:\npasswd: files\n", "files"),
         ("shadow: files\nsubid: zzz\nsubid: sss\n", "zzz"),
@@ -180,3 +183,24 @@ def test_overlaps(text: str, pairs: list[tuple[int, int]]) -> None:
     numbers = {"alice": "1000"}
     found = subid.find_overlaps(ranges, lambda name: numbers.get(name, name))
     assert [(one.line, other.line) for one, other in found] == pairs
+
+
+@pytest.mark.parametrize(
+    ("line", "ids"),
+    [
+        ("alice:0x10:0x20", range(16, 48)),
+        ("alice:010: 5", range(8, 13)),
+        ("alice:10:5 ", range(10, 15)),
+        ("alice:10:0", range(10, 10)),
+        ("alice:10:x", None),
+        ("alice:09:5", None),
+        ("alice:10", None),
+        ("alice", None),
+        (f"alice:1:{'9' * 5000}", range(1, 1 + int("9" * 20))),
+    ],
+)
+def test_what_others_may_take_a_malformed_line_for(
+    line: str, ids: range | None
+) -> None:
+    _, (malformed,) = subid.parse(line)
+    assert (malformed.ids, malformed.owner) == (ids, "alice")

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 Table = tuple[tuple[str, ...], list[tuple[Any, ...]]]
 
 _LOG = logging.getLogger(__name__)
-_GRACE_PERIOD = 3600.0
 
 
 class _LeaseCommand(ConfiguredCommand):
@@ -39,7 +38,7 @@ class _OnInstance(_LeaseCommand):
         parser.add_argument(
             "instance",
             metavar="INSTANCE",
-            help="Name of the instance, or its UUID.",
+            help="Name of the instance.",
         )
         return parser
 
@@ -55,6 +54,8 @@ class Acquire(_OnInstance, ShowOne):
         self, parsed_args: argparse.Namespace
     ) -> tuple[tuple[str, ...], tuple[Any, ...]]:
         """Acquire it."""
+        for name in ("subid_owner", "range_size"):
+            self.option(name)
         lease = self.lessor.acquire(parsed_args.instance)
         return (
             ("instance", "uid_start", "gid_start", "count"),
@@ -130,10 +131,9 @@ class Gc(_LeaseCommand, Lister):
         parser.add_argument(
             "--grace-period",
             type=float,
-            default=_GRACE_PERIOD,
             metavar="SECONDS",
             help="How long libvirt has not to know an instance; 0 returns "
-            "its lease at once (default: %(default)s).",
+            "its lease at once (default: an hour).",
         )
         return parser
 
@@ -142,6 +142,8 @@ class Gc(_LeaseCommand, Lister):
         from lxc_userns import orphans
 
         grace_period = parsed_args.grace_period
+        if grace_period is None:
+            grace_period = orphans.GRACE_PERIOD
         if not grace_period >= 0:
             raise ConfigError(
                 "--grace-period", str(grace_period), "expected 0 or more"
@@ -198,8 +200,9 @@ def _summary(held: int, room: Room | None) -> list[str]:
         if pool.holders:
             held_by = pool.describe_holders()
             lines.append(f"not leased, {pool.kind} IDs held by: {held_by}")
-    lines += [
-        f"not leased again while shifted for {tree.uid_start}: {tree.path}"
+    lines += dict.fromkeys(
+        f"not leased again while shifted for {tree.ids.start}: {tree.path}"
         for tree in room.waiting
-    ]
+        if tree.kind == "uid"
+    )
     return lines

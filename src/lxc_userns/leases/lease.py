@@ -40,6 +40,12 @@ class Lease:
         start = self.uid_start if kind == "uid" else self.gid_start
         return range(start, start + self.count)
 
+    def is_for(self, id_maps: IdMaps | None) -> bool:
+        """Whether these ID maps give just these host IDs."""
+        return id_maps is not None and all(
+            entry.host_ids == self.ids(kind) for kind, entry in id_maps.entries
+        )
+
     @property
     def id_maps(self) -> IdMaps:
         """The ID maps that give guest IDs from 0 on these host IDs.
@@ -55,20 +61,13 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class ShiftedTree:
-    """Something on disk that was shifted for a lease.
+    """Something on disk that was shifted for IDs of an instance.
 
     :param path: the directory or image.
-    :param uid_start: first user ID of that lease.
-    :param gid_start: first group ID of it.
-    :param count: number of IDs of either kind.
+    :param kind: of which kind the IDs are.
+    :param ids: the host IDs.
     """
 
     path: str
-    uid_start: int
-    gid_start: int
-    count: int
-
-    def ids(self, kind: Kind) -> range:
-        """The IDs of one kind that are on disk."""
-        start = self.uid_start if kind == "uid" else self.gid_start
-        return range(start, start + self.count)
+    kind: Kind
+    ids: range

@@ -18,16 +18,10 @@ _LEASE = "instance, uuid, uid_start, gid_start, count, acquired, missing"
 
 
 class Leases:
-    """The leases, within one transaction.
+    """The leases, within one transaction."""
 
-    :param is_new: whether there were none, nor promises, before it.
-    """
-
-    def __init__(
-        self, database: sqlite3.Connection, *, is_new: bool = False
-    ) -> None:
+    def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
-        self.is_new = is_new
 
     def get(self, instance: str) -> Lease | None:
         """The lease of an instance, None if it has none."""
@@ -54,47 +48,28 @@ class Leases:
         )
         return [*found][::-1]
 
-    def promised(self, kind: Kind) -> Iterator[tuple[str, range]]:
-        """Instances without a lease, and the IDs of their ID maps."""
-        query = "SELECT instance, start, stop FROM promise WHERE kind = ?"
-        for instance, *ids in self._database.execute(query, (kind,)):
-            yield instance, range(*ids)
+    def check_unleased(self, instance: str, id_maps: IdMaps) -> None:
+        """Check that no other instance has a lease of these IDs.
 
-    def promise(self, instance: str, id_maps: IdMaps | None) -> None:
-        """Note which ID maps an instance has; None: none any more.
-
-        What it has by its lease is not noted again.
-
-        :raises LeaseError: if another instance has a lease of any of them.
+        :raises LeaseError: if one has.
         """
-        lease = self.get(instance)
-        rows = []
-        for kind, entry in id_maps.entries if id_maps else ():
-            ids = entry.host_ids
-            for other in self.meeting(kind, ids):
-                if other != lease:
+        for kind, entry in id_maps.entries:
+            for lease in self.meeting(kind, entry.host_ids):
+                if lease.instance != instance:
                     raise LeaseError(
                         instance,
                         f"the host IDs of its ID map entry {entry} are leased "
-                        f"to the instance {other.instance} ({other})",
+                        f"to the instance {lease.instance} ({lease})",
                     )
-            if lease is None or ids != lease.ids(kind):
-                rows.append((instance, kind, ids.start, ids.stop))
-        self._database.execute(
-            "DELETE FROM promise WHERE instance = ?", (instance,)
-        )
-        self._database.executemany(
-            "INSERT INTO promise VALUES (?, ?, ?, ?)", rows
-        )
 
     def used(self, kind: Kind) -> IdSet:
-        """All IDs that were ever leased."""
+        """All IDs that any instance ever had."""
         query = "SELECT start, stop FROM used WHERE kind = ? ORDER BY start"
         rows = self._database.execute(query, (kind,))
         return IdSet(tuple(range(*row) for row in rows))
 
     def released(self, kind: Kind) -> Iterator[range]:
-        """What was leased and is not now, the longest released first."""
+        """What was used and is not now, the longest released first."""
         query = (
             "SELECT start, stop FROM released WHERE kind = ? "
             "ORDER BY number, start"
@@ -103,10 +78,12 @@ class Leases:
             yield range(*row)
 
     def trees(self) -> list[ShiftedTree]:
-        """What is noted as shifted for a lease, also if that is released."""
-        query = "SELECT path, uid_start, gid_start, count FROM tree"
-        rows = self._database.execute(f"{query} ORDER BY path")
-        return [ShiftedTree(*row) for row in rows]
+        """What is noted as shifted, also for IDs that nobody has now."""
+        query = "SELECT path, kind, start, stop FROM tree ORDER BY path"
+        return [
+            ShiftedTree(path, kind, range(*ids))
+            for path, kind, *ids in self._database.execute(query)
+        ]
 
     def add(self, lease: Lease) -> None:
         """Give a lease to an instance that has none.
@@ -155,37 +132,43 @@ class Leases:
         self._database.execute(
             "DELETE FROM lease WHERE instance = ?", (lease.instance,)
         )
-        # Both kinds have the same; of one, it is the end of an index.
-        query = (
-            "SELECT coalesce(max(number), 0) + 1 FROM released "
-            "WHERE kind = 'uid'"
-        )
-        (number,) = self._database.execute(query).fetchone()
         for kind in KINDS:
-            self._release(kind, lease.ids(kind), number)
+            self._release(kind, lease.ids(kind))
 
-    def note_tree(self, lease: Lease, path: str) -> None:
-        """Note that something on disk is about to be shifted for a lease."""
+    def retire(self, id_maps: IdMaps) -> None:
+        """Take back what an instance had without a lease.
+
+        It is not new any more; what is leased of it meanwhile stays so.
+        """
+        for kind, entry in id_maps.entries:
+            held = self.meeting(kind, entry.host_ids)
+            leased = IdSet.of(lease.ids(kind) for lease in held)
+            for ids in IdSet((entry.host_ids,)) - leased:
+                self._use(kind, ids)
+                self._release(kind, ids)
+
+    def note_tree(self, tree: ShiftedTree) -> None:
+        """Note that something on disk is shifted, or about to be."""
         self._database.execute(
             "INSERT OR REPLACE INTO tree VALUES (?, ?, ?, ?)",
-            (path, lease.uid_start, lease.gid_start, lease.count),
+            (tree.path, tree.kind, tree.ids.start, tree.ids.stop),
         )
 
     def released_trees(self) -> list[ShiftedTree]:
-        """What was shifted for leases that nobody has now."""
+        """What was shifted for IDs that nobody leases now."""
         return [
             tree
             for tree in self.trees()
-            if not self.meeting("uid", tree.ids("uid"))
+            if not self.meeting(tree.kind, tree.ids)
         ]
 
-    def keep_trees(self, trees: Iterable[ShiftedTree]) -> None:
-        """Of those of leases that are released, forget all but these."""
-        for tree in {*self.released_trees()} - {*trees}:
+    def forget_trees(self, trees: Iterable[ShiftedTree]) -> None:
+        """Forget what is gone, or not shifted for these IDs any more."""
+        for tree in trees:
             self._database.execute(
                 "DELETE FROM tree "
-                "WHERE path = ? AND uid_start = ? AND gid_start = ?",
-                (tree.path, tree.uid_start, tree.gid_start),
+                "WHERE path = ? AND kind = ? AND start = ? AND stop = ?",
+                (tree.path, tree.kind, tree.ids.start, tree.ids.stop),
             )
 
     def _use(self, kind: Kind, ids: range) -> None:
@@ -219,7 +202,11 @@ class Leases:
         # They share no ID: the first that ends before is the last to look at.
         return [*takewhile(lambda row: row[1] > ids.start, rows)]
 
-    def _release(self, kind: Kind, ids: range, number: int) -> None:
+    def _release(self, kind: Kind, ids: range) -> None:
+        query = (
+            "SELECT coalesce(max(number), 0) + 1 FROM released WHERE kind = ?"
+        )
+        (number,) = self._database.execute(query, (kind,)).fetchone()
         self._insert("released", kind, IdSet.of((ids,)), number)
 
     def _insert(self, table: str, kind: Kind, ids: IdSet, *more: int) -> None:

@@ -40,15 +40,7 @@ STATEMENTS = (
     BEFORE UPDATE OF instance, uid_start, gid_start, count ON lease
     BEGIN SELECT RAISE(ABORT, 'a lease does not change'); END
     """,
-    # ID maps that instances were promised without a lease.
-    """
-    CREATE TABLE promise (
-        instance TEXT NOT NULL, kind TEXT NOT NULL,
-        start INTEGER NOT NULL, stop INTEGER NOT NULL,
-        PRIMARY KEY (instance, kind, start)
-    ) STRICT, WITHOUT ROWID
-    """,
-    # All that was ever leased, merged: where nothing is, nobody ever was.
+    # All that any instance ever had, merged: where nothing is, nobody was.
     """
     CREATE TABLE used (
         kind TEXT NOT NULL, start INTEGER NOT NULL, stop INTEGER NOT NULL,
@@ -64,13 +56,12 @@ STATEMENTS = (
     ) STRICT, WITHOUT ROWID
     """,
     "CREATE INDEX released_first ON released (kind, number, start)",
-    # What was shifted on disk for leases, also when they are released.
+    # What was shifted on disk, also for IDs that nobody has now.
     """
     CREATE TABLE tree (
-        path TEXT NOT NULL,
-        uid_start INTEGER NOT NULL, gid_start INTEGER NOT NULL,
-        count INTEGER NOT NULL,
-        PRIMARY KEY (path, uid_start, gid_start)
+        path TEXT NOT NULL, kind TEXT NOT NULL,
+        start INTEGER NOT NULL, stop INTEGER NOT NULL,
+        PRIMARY KEY (path, kind, start, stop)
     ) STRICT, WITHOUT ROWID
     """,
     f"PRAGMA user_version = {VERSION}",

@@ -43,12 +43,11 @@ class LeaseStore:
         with self._queued(keep), self._opened(create=keep) as database:
             # Rolled back when it is closed, unless committed before.
             database.execute("BEGIN IMMEDIATE")
-            is_new = _version(database) == 0
-            if is_new:
+            if _version(database) == 0:
                 _make_schema(database)
                 if keep:
                     os.chmod(self._file, 0o600)
-            yield Leases(database, is_new=is_new)
+            yield Leases(database)
             if keep:
                 database.execute("COMMIT")
 
@@ -122,13 +121,19 @@ class LeaseStore:
 
 
 def _connect(file: str) -> sqlite3.Connection:
-    database = sqlite3.connect(file, timeout=_PATIENCE, isolation_level=None)
-    # A transaction that was reported as done outlives a power loss. The
-    # journal is cut to nothing rather than removed, which needs no sync of
-    # the directory.
-    database.execute("PRAGMA synchronous = FULL")
-    database.execute("PRAGMA journal_mode = TRUNCATE")
-    return database
+    with ExitStack() as stack:
+        database = stack.enter_context(
+            closing(
+                sqlite3.connect(file, timeout=_PATIENCE, isolation_level=None)
+            )
+        )
+        # A transaction that was reported as done outlives a power loss. The
+        # journal is cut to nothing rather than removed, which needs no sync
+        # of the directory.
+        database.execute("PRAGMA synchronous = FULL")
+        database.execute("PRAGMA journal_mode = TRUNCATE")
+        stack.pop_all()
+        return database
 
 
 def _version(database: sqlite3.Connection) -> int:

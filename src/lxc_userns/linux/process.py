@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Iterator
@@ -12,6 +13,10 @@ from typing import Self
 
 #: Rows of ``uid_map``: first ID inside, first ID outside, number of IDs.
 Rows = tuple[tuple[int, int, int], ...]
+
+
+#: Characters of a file in ``/proc`` that are of interest.
+_LONGEST = 65536
 
 
 class Process:
@@ -100,6 +105,11 @@ class Process:
         """Base name by which it was called; its own doing, no proof."""
         return os.path.basename(self._read("cmdline").split("\0")[0])
 
+    @property
+    def name(self) -> str:
+        """What it is called, at most 15 bytes; its own doing, no proof."""
+        return self._read("comm").rstrip("\n")
+
     def send_signal(self, number: int) -> None:
         """Send it a signal, and never another process."""
         pidfd = os.pidfd_open(int(self.pid))
@@ -135,10 +145,20 @@ class Process:
     def _read(self, name: str) -> str:
         try:
             fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._fd)
-        except FileNotFoundError as err:
-            raise ProcessLookupError(*err.args) from None
+        except OSError as err:
+            # EINVAL is for maps of one that has just ended.
+            if err.errno in (errno.ENOENT, errno.EINVAL, errno.ESRCH):
+                raise ProcessLookupError(*err.args) from None
+            raise
         with open(fd, encoding="utf-8", errors="replace") as stream:
-            return stream.read()
+            try:
+                # What it calls its arguments can be as large as it likes.
+                return stream.read(_LONGEST)
+            except OSError as err:
+                # Of maps when it has just ended.
+                if err.errno in (errno.EINVAL, errno.ESRCH):
+                    raise ProcessLookupError(*err.args) from None
+                raise
 
 
 def children(pid: int) -> Iterator[int]:
@@ -175,9 +195,12 @@ def with_other_maps() -> Iterator[Process]:
             namespace = _user_namespace(name)
             if namespace is not None and namespace in seen:
                 continue
-            seen.add(namespace)
             with Process(int(name)) as process:
-                if (process.uid_map, process.gid_map) != maps:
+                found = process.uid_map, process.gid_map
+                # Not before: it may have ended, and others be there.
+                if namespace == _user_namespace(name):
+                    seen.add(namespace)
+                if found != maps:
                     yield process
 
 
