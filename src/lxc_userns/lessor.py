@@ -305,10 +305,16 @@ class Lessor:
         if problems:
             raise ConfigError(_OPTION, self.owner, "; ".join(problems))
         records = self.inventory.store.load_all()
-        pools = survey.beside_leases(leases, records, wish.instance)
-        kept = wish.keep_ids(pools, leases)
+        kept = wish.keep_ids(survey.pools, leases, records)
         if kept is not None:
             return kept
+        pools = survey.beside_leases(leases, records, wish.instance)
+        if looked_at is not None:
+            leases.forget_trees(
+                tree
+                for tree in leases.released_trees()
+                if looked_at.get(tree) is False
+            )
         supplies = [supply(leases, *each, looked_at) for each in pools]
         starts = choose(supplies, wish.size, self.size)
         if None not in starts:

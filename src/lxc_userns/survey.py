@@ -53,9 +53,9 @@ class Survey:
             if ids[each.kind].meets(each.ids)
         ]
         with store.reading() as leases:
-            strange = {each for each in found if not _is_leased(leases, each)}
+            strange = [each for each in found if not _is_leased(leases, each)]
         # Those with leases have names that are known.
-        rest = (each for each in found if each not in strange)
+        rest = [each for each in found if each not in strange]
         return cls(pools, (*occupants.named(strange, guests), *rest))
 
     def beside_leases(

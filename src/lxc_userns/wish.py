@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lxc_userns.idset import IdSet
 from lxc_userns.instances import InstanceRecord
 from lxc_userns.leases import Lease, Leases
 from lxc_userns.pool import Pools
@@ -33,13 +35,32 @@ class Wish:
             self.instance, self.uuid, uid_start, gid_start, self.size, now
         )
 
-    def keep_ids(self, pools: Pools, leases: Leases) -> Lease | None:
-        """What it had before, if that can be a lease."""
+    def keep_ids(
+        self,
+        pools: Pools,
+        leases: Leases,
+        records: Iterable[InstanceRecord],
+    ) -> Lease | None:
+        """What it had before, if that can be a lease of its own.
+
+        :param pools: the pool; what runs does not count, for that may be it.
+        :param records: what instances were promised: many may share a range.
+        """
         maps = None if self.known is None else self.known.id_maps
         if maps is None or len(maps.uid) != 1 or len(maps.gid) != 1:
             return None
         lease = self.fulfil(*maps.root)
-        is_free = pools.have(lease) and not any(
-            leases.meeting(kind, lease.ids(kind)) for kind, _ in pools
+        if not lease.is_for(maps):
+            return None
+        ids = {kind: IdSet((lease.ids(kind),)) for kind, _ in pools}
+        is_free = not any(
+            ids[kind] - pool.free or leases.meeting(kind, lease.ids(kind))
+            for kind, pool in pools
         )
-        return lease if is_free and lease.is_for(maps) else None
+        is_shared = any(
+            ids[kind].meets(entry.host_ids)
+            for record in records
+            if record.name != self.instance and record.id_maps is not None
+            for kind, entry in record.id_maps.entries
+        )
+        return lease if is_free and not is_shared else None

@@ -398,6 +398,23 @@ def test_an_instance_keeps_what_it_had(host: Host) -> None:
         host.lessor.release("x")
 
 
+@pytest.mark.parametrize("held_by", ["user", "record", "subordinate"])
+def test_an_instance_does_not_keep_what_others_have(
+    host: Host, held_by: str
+) -> None:
+    known = record("web", maps(BASE))
+    host.save("web", known.id_maps)
+    if held_by == "user":
+        host.ids["user"] = replace(host.ids["user"], names={BASE + 7: "bob"})
+    elif held_by == "record":
+        # There was one range for all.
+        host.save("other", maps(BASE))
+    else:
+        host.set_pool(f"lxc:{BASE}:{3 * S}\nbob:{BASE + S - 1}:1\n")
+    lease = host.lessor.acquire("web", UUID, known=known)
+    assert lease.uid_start == BASE + S
+
+
 def test_a_tree_of_an_instance_without_a_lease(
     host: Host, tmp_path: Path, shifted: Shift
 ) -> None:
@@ -545,6 +562,8 @@ def test_what_is_shifted_is_not_leased_again(
             shifted(str(tree), None)
         assert host.lessor.room().free == 1
         assert host.lessor.acquire("a").uid_start == BASE
+        with host.lessor.leases.reading() as leases:
+            assert leases.trees() == []
         host.lessor.release("a")
 
 
