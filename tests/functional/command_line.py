@@ -86,6 +86,22 @@ class CommandLine:
         """Call the program for JSON, which goes well."""
         return self(*arguments, "-f", "json").json()
 
+    def run_to_reboot(self, name: str, *arguments: str | Path) -> Any:
+        """Run a container that can reboot itself.
+
+        Now and then libvirt 9.0 hangs up on a container as soon as it has
+        started it, and is not there to start it again when it reboots. Then
+        another one has to do.
+        """
+        log = Path(f"/var/log/libvirt/lxc/{name}.log")
+        for _ in range(5):
+            shown = self.json("container", "run", name, *arguments)
+            last = log.read_text(errors="replace").rpartition("starting up")
+            if "End of file while reading data" not in last[2]:
+                return shown
+            assert self("container", "destroy", name).code == 0
+        raise AssertionError("libvirt hangs up on every container")
+
     def mounts(self) -> list[str]:
         """Where views are mounted."""
         lines = Path("/proc/self/mountinfo").read_text().splitlines()

@@ -162,7 +162,7 @@ def test_init_arguments_environment_and_no_network(
 def test_reboot_from_inside_and_verify(
     cli: CommandLine, busybox_rootfs: Path
 ) -> None:
-    first = cli.json("container", "run", "boot", "--rootfs", busybox_rootfs)
+    first = cli.run_to_reboot("boot", "--rootfs", busybox_rootfs)
     # It heeds signals once it has started what its inittab says.
     wait_for(lambda: list(children(first["init_pid"])))
     os.kill(first["init_pid"], signal.SIGTERM)  # busybox init: reboot.

@@ -177,9 +177,10 @@ def test_the_strategy_and_why_are_logged(
 def test_reboot_from_inside(
     cli: CommandLine, busybox_rootfs: Path, strategy: str
 ) -> None:
-    run(cli, "boot", busybox_rootfs, "--init", "/sbin/init",
-        "--strategy", strategy)  # fmt: skip
-    first = pid_of(cli, "boot")
+    shown = cli.run_to_reboot(
+        "boot", "--rootfs", busybox_rootfs, "--strategy", strategy
+    )
+    first = int(shown["init_pid"])
     inside(first, "touch /before")
     with suppress(AssertionError):  # It may be killed before it has ended.
         inside(first, "reboot")
