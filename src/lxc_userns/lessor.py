@@ -108,6 +108,8 @@ class Lessor:
         looked_at: Mapping[ShiftedTree, bool] | None = None
         if self.find(instance) is None:
             survey = self._look()
+            # Nothing to look at is as good as looked at.
+            looked_at = None if survey.has_trees else {}
         while True:
             with self.leases.changing(keep=keep) as leases:
                 lease = leases.get(instance)

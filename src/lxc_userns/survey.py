@@ -29,10 +29,12 @@ class Survey:
 
     :param pools: the pool, with whoever holds IDs of it for good.
     :param running: what ran with IDs of the pool.
+    :param has_trees: whether anything was noted as shifted on disk.
     """
 
     pools: Pools
     running: tuple[Occupant, ...]
+    has_trees: bool
 
     @classmethod
     def take(cls, owner: str, guests: Guests, store: LeaseStore) -> Survey:
@@ -54,9 +56,11 @@ class Survey:
         ]
         with store.reading() as leases:
             strange = [each for each in found if not _is_leased(leases, each)]
+            has_trees = leases.has_trees
         # Those with leases have names that are known.
         rest = [each for each in found if each not in strange]
-        return cls(pools, (*occupants.named(strange, guests), *rest))
+        running = (*occupants.named(strange, guests), *rest)
+        return cls(pools, running, has_trees)
 
     def beside_leases(
         self,

@@ -85,6 +85,13 @@ class Leases:
             for path, kind, *ids in self._database.execute(query)
         ]
 
+    @property
+    def has_trees(self) -> bool:
+        """Whether anything is noted as shifted."""
+        query = "SELECT EXISTS (SELECT 1 FROM tree)"
+        (found,) = self._database.execute(query).fetchone()
+        return bool(found)
+
     def add(self, lease: Lease) -> None:
         """Give a lease to an instance that has none.
 
