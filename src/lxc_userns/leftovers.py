@@ -8,10 +8,21 @@ import os
 import stat
 
 from lxc_userns.exceptions import LxcUsernsError
+from lxc_userns.filesystems import claims
 from lxc_userns.idset import IdSet
-from lxc_userns.leases import LeaseStore, ShiftedTree
+from lxc_userns.instances import InstanceRecord
+from lxc_userns.leases import Leases, LeaseStore, ShiftedTree
 from lxc_userns.rootfs import backing
 from lxc_userns.rootfs.state import STATE, State
+
+
+def note(leases: Leases, record: InstanceRecord) -> None:
+    """Note what of an instance is shifted on disk, or about to be."""
+    for claim in claims(record):
+        if record.id_maps is not None and claim.may_be_shifted:
+            for kind, entry in record.id_maps.entries:
+                tree = ShiftedTree(claim.path, kind, entry.host_ids)
+                leases.note_tree(tree)
 
 
 def look(store: LeaseStore) -> dict[ShiftedTree, bool]:

@@ -16,7 +16,6 @@ from lxc_userns.exceptions import (
     PoolExhaustedError,
     PrerequisiteError,
 )
-from lxc_userns.filesystems import claims
 from lxc_userns.hostids import Holder
 from lxc_userns.idmap import ID_LIMIT, TTY_GID, IdMaps
 from lxc_userns.idset import IdSet
@@ -27,6 +26,7 @@ from lxc_userns.pool import Pools, read_pools
 from lxc_userns.survey import (
     Survey,
     find_waiting,
+    is_promised,
     supply,
     why_exhausted,
 )
@@ -104,33 +104,14 @@ class Lessor:
         if size is not None and not TTY_GID < size < ID_LIMIT:
             raise LeaseError(instance, f"{size} is no number of IDs for it")
         wish = Wish(instance, uuid, size or self.size, known)
-        survey: Survey | None = None
-        looked_at: Mapping[ShiftedTree, bool] | None = None
-        if self.find(instance) is None:
-            survey = self._look()
-            # Nothing to look at is as good as looked at.
-            looked_at = None if survey.has_trees else {}
         while True:
-            with self.leases.changing(keep=keep) as leases:
-                lease = leases.get(instance)
-                if lease is not None:
-                    _check_same(lease, uuid, size)
-                    lease = leases.renew(instance, uuid) or lease
-                    break
-                if survey is not None:
-                    lease = self._choose(leases, survey, wish, looked_at)
-                if lease is not None:
-                    leases.add(lease)
-                    if keep:
-                        _LOG.info("%s: leased %s", instance, lease)
-                    return lease
-            # What takes long is done while nobody has to wait for it.
-            if survey is None:
-                survey = self._look()
-            else:
-                looked_at = leftovers.look(self.leases)
-        self._warn_if_outside(lease)
-        return lease
+            lease = self._renew(instance, uuid, size, keep)
+            if lease is not None:
+                self._warn_if_outside(lease)
+                return lease
+            lease = self._add(wish, keep)
+            if lease is not None:
+                return lease
 
     def release(
         self,
@@ -285,7 +266,7 @@ class Lessor:
             left = pool.free - IdSet.of(taken)
             free.append(capacity(pool.ids, left, self.size))
         # What an instance has without a lease is not given back yet.
-        waiting = [tree for tree in waiting if not _is_promised(pools, tree)]
+        waiting = [tree for tree in waiting if not is_promised(pools, tree)]
         return Room(pools, self.size, min(free), tuple(waiting))
 
     def _look(self) -> Survey:
@@ -294,6 +275,38 @@ class Lessor:
                 _OPTION, "", "is empty: there is no pool to lease from"
             )
         return Survey.take(self.owner, self.inventory.guests, self.leases)
+
+    def _renew(
+        self, instance: str, uuid: str | None, size: int | None, keep: bool
+    ) -> Lease | None:
+        """The lease that an instance has, None if it has none."""
+        if self.find(instance) is None:
+            return None
+        with self.leases.changing(keep=keep) as leases:
+            lease = leases.get(instance)
+            if lease is not None:
+                _check_same(lease, uuid, size)
+            return leases.renew(instance, uuid)
+
+    def _add(self, wish: Wish, keep: bool) -> Lease | None:
+        """Give a new lease, None if the instance has got one meanwhile."""
+        survey = self._look()
+        # Nothing to look at is as good as looked at.
+        looked_at: Mapping[ShiftedTree, bool] | None = None
+        if not survey.has_trees:
+            looked_at = {}
+        while True:
+            with self.leases.changing(keep=keep) as leases:
+                if leases.get(wish.instance) is not None:
+                    return None
+                lease = self._choose(leases, survey, wish, looked_at)
+                if lease is not None:
+                    leases.add(lease)
+                    if keep:
+                        _LOG.info("%s: leased %s", lease.instance, lease)
+                    return lease
+            # It can take long, so nobody has to wait meanwhile.
+            looked_at = leftovers.look(self.leases)
 
     def _choose(
         self,
@@ -374,27 +387,13 @@ def _settle(
     if record.id_maps is not None:
         leases.check_unleased(record.name, record.id_maps)
     leases.renew(record.name, None)
-    _note_trees(leases, record)
+    leftovers.note(leases, record)
     if known is not None and known.id_maps != record.id_maps:
         _retire(leases, known)
 
 
 def _retire(leases: Leases, record: InstanceRecord) -> None:
     """Take back what an instance has without a lease."""
-    _note_trees(leases, record)
+    leftovers.note(leases, record)
     if record.id_maps is not None:
         leases.retire(record.id_maps)
-
-
-def _note_trees(leases: Leases, record: InstanceRecord) -> None:
-    for claim in claims(record):
-        if record.id_maps is not None and claim.may_be_shifted:
-            for kind, entry in record.id_maps.entries:
-                tree = ShiftedTree(claim.path, kind, entry.host_ids)
-                leases.note_tree(tree)
-
-
-def _is_promised(pools: Pools, tree: ShiftedTree) -> bool:
-    """Whether an instance has it, and not a lease."""
-    holders = dict(pools)[tree.kind].holders
-    return tree.ids in IdSet.of(holder.ids for holder in holders)

@@ -77,6 +77,7 @@ class _Known:
 
     @classmethod
     def ask(cls, guests: Guests) -> _Known:
+        """Ask libvirt now."""
         found = guests.list()
         return cls(
             frozenset(guest.name for guest in found),

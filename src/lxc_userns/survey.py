@@ -123,6 +123,15 @@ def find_waiting(
     return [tree for tree in trees if looked_at.get(tree, True)]
 
 
+def is_promised(pools: Pools, tree: ShiftedTree) -> bool:
+    """Whether somebody has the IDs of a tree, though not by a lease.
+
+    :param pools: the pools beside leases.
+    """
+    holders = dict(pools)[tree.kind].holders
+    return tree.ids in IdSet.of(holder.ids for holder in holders)
+
+
 def why_exhausted(
     leases: Leases, kind: Kind, pool: Pool, waiting: Iterable[ShiftedTree]
 ) -> str:
