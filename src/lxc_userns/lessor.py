@@ -324,19 +324,20 @@ class Lessor:
         if kept is not None:
             return kept
         pools = survey.beside_leases(leases, records, wish.instance)
+        waiting = None
         if looked_at is not None:
             leases.forget_trees(
                 tree
                 for tree in leases.released_trees()
                 if looked_at.get(tree) is False
             )
-        supplies = [supply(leases, *each, looked_at) for each in pools]
+            waiting = find_waiting(leases, looked_at)
+        supplies = [supply(leases, *each, waiting) for each in pools]
         starts = choose(supplies, wish.size, self.size)
         if None not in starts:
             return wish.fulfil(*(start or 0 for start in starts))
-        if looked_at is None:
+        if waiting is None:
             return None
-        waiting = find_waiting(leases, looked_at)
         for (kind, pool), start in zip(pools, starts, strict=True):
             if start is None:
                 raise PoolExhaustedError(

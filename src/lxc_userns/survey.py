@@ -96,17 +96,16 @@ def supply(
     leases: Leases,
     kind: Kind,
     pool: Pool,
-    looked_at: Mapping[ShiftedTree, bool] | None,
+    waiting: Iterable[ShiftedTree] | None,
 ) -> Supply:
     """What a lease can be made of.
 
-    :param looked_at: whether what was shifted still is; None: nobody has
-        looked, and only what nobody ever had can be leased.
+    :param waiting: what keeps IDs from being leased again; None: that is not
+        known, and only what nobody ever had can be leased.
     """
     new = pool.free - leases.used(kind)
-    if looked_at is None:
+    if waiting is None:
         return Supply(pool.ids, new)
-    waiting = find_waiting(leases, looked_at)
     usable = pool.free - IdSet.of(e.ids for e in waiting if e.kind == kind)
     return Supply(pool.ids, new, _released(leases, kind, usable))
 

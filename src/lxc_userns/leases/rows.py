@@ -156,8 +156,9 @@ class Leases:
 
     def note_tree(self, tree: ShiftedTree) -> None:
         """Note that something on disk is shifted, or about to be."""
+        # One that is noted already leaves nothing to sync.
         self._database.execute(
-            "INSERT OR REPLACE INTO tree VALUES (?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO tree VALUES (?, ?, ?, ?)",
             (tree.path, tree.kind, tree.ids.start, tree.ids.stop),
         )
 

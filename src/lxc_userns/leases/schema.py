@@ -8,8 +8,6 @@ from lxc_userns.idmap import KINDS
 #: Version of the tables; another one is refused.
 VERSION = 1
 
-# The leases that are there share no ID, so the last one to start before the
-# end of a new one is the only one that could meet it.
 #: What makes them.
 STATEMENTS = (
     """
@@ -23,6 +21,8 @@ STATEMENTS = (
         missing INTEGER
     ) STRICT
     """,
+    # The leases that are there share no ID, so the last one to start before
+    # the end of a new one is the only one that could meet it.
     *(
         f"""
         CREATE TRIGGER lease_{kind}_disjoint BEFORE INSERT ON lease
