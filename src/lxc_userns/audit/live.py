@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rules that need the host beside the XML; what can be said without it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+from lxml import etree
+
+from lxc_userns.audit.filesystems import Seen
+from lxc_userns.audit.finding import Rule, Severity, Violation
+from lxc_userns.audit.id_maps import Entry, has_id_maps, read_entries
+from lxc_userns.audit.paths import is_within
+from lxc_userns.domain.checks import shown
+from lxc_userns.idmap import KINDS, MAX_ENTRIES
+
+IDS_OF_CONTAINER: Final = Rule(
+    "ids-of-another-container",
+    Severity.HIGH,
+    "host IDs of another running container",
+    "To the kernel they are the same users: who gets out of one can signal "
+    "and trace the processes of the other, and owns its files.",
+    "lease a range for each container ([lxc_userns] subid_owner)",
+    is_live=True,
+)
+IDS_OF_HOST: Final = Rule(
+    "ids-of-the-host",
+    Severity.HIGH,
+    "host IDs that somebody on the host holds",
+    "A user of the host with such an ID owns files of the container, and the "
+    "container can act as that user once it is out; subordinate IDs of "
+    "another owner can be another container's at any time.",
+    "map to host IDs that nobody holds, and reserve them in /etc/subuid and "
+    "/etc/subgid",
+    is_live=True,
+)
+REACHABLE_TREE: Final = Rule(
+    "reachable-tree",
+    Severity.HIGH,
+    "users of the host can reach the root filesystem on disk",
+    "On disk root in the container is root of the host, so that a program "
+    "that it makes set-user-ID is set-user-ID root for every user of the host "
+    "who can execute it (CVE-2025-64507).",
+    "keep the root filesystem in a directory of root's with mode 0700",
+    is_live=True,
+)
+HOST_SETUID: Final = Rule(
+    "host-setuid-files",
+    Severity.HIGH,
+    "set-user-ID programs of the host's root in the root filesystem",
+    "The owners on disk are host IDs, but not of these files: users of the "
+    "host who can reach them become root, or get capabilities of the host, "
+    "by programs that an image brought.",
+    "shift the tree again (lxc-userns rootfs shift), or keep it in a "
+    "directory of root's with mode 0700",
+    is_live=True,
+)
+SHARED_SOURCE: Final = Rule(
+    "shared-source",
+    Severity.WARN,
+    "files that another domain has too, one of them to write",
+    "What one container writes the other reads, and trusts perhaps; with the "
+    "same ID maps it can also change its files.",
+    "give each its own, or mount it read-only in both",
+    is_live=True,
+)
+CGROUP_V1: Final = Rule(
+    "cgroup-v1-without-idmap",
+    Severity.CRITICAL,
+    "the host's control groups can be written to",
+    "Under version 1 libvirt binds each controller into the container from "
+    "the top of its hierarchy, writable. Without ID maps its root can change "
+    "the limits of all others, and have the kernel run a program on the host "
+    "(release_agent, CVE-2022-0492).",
+    "add <idmap>, or boot the host with version 2 alone",
+    is_live=True,
+)
+CGROUP_V2: Final = Rule(
+    "cgroup-v2-limits",
+    Severity.WARN,
+    "the container can raise its own limits",
+    "Under version 2 libvirt makes all files of the container's control group "
+    "belong to its root, memory.max and pids.max too, and not only those that "
+    "are for delegation.",
+    "set limits on a group above it: a <partition> of its own in <resource>",
+    is_live=True,
+)
+MANY_ENTRIES: Final = Rule(
+    "many-entries",
+    Severity.HIGH,
+    "more than 5 entries on a kernel that sorts them wrongly",
+    "In Linux 4.15 to 4.19 a nested user namespace with more than 5 entries "
+    "lets IDs through that are not mapped (CVE-2018-18955).",
+    "map with at most 5 entries, or update the kernel",
+    is_live=True,
+)
+RULES: Final = (
+    IDS_OF_CONTAINER,
+    IDS_OF_HOST,
+    REACHABLE_TREE,
+    HOST_SETUID,
+    SHARED_SOURCE,
+    CGROUP_V1,
+    CGROUP_V2,
+    MANY_ENTRIES,
+)
+
+_RELEASE = re.compile(r"([0-9]+)\.([0-9]+)")
+_FLAWED: Final = ((4, 15), (4, 19))
+
+
+def find_overlaps(
+    domain: etree._Element, others: Mapping[str, etree._Element]
+) -> Iterator[Violation]:
+    """IDs that a domain shares with others.
+
+    :param others: the running ones, by name.
+    """
+    for name, other in others.items():
+        for kind in KINDS:
+            theirs = read_entries(other, kind)
+            for entry in read_entries(domain, kind):
+                if any(_meet(entry, each) for each in theirs):
+                    yield IDS_OF_CONTAINER.broken(
+                        entry.element,
+                        f"host IDs of the {kind} entry {entry} are those of "
+                        f"the running container {shown(name)} too",
+                    )
+
+
+def _meet(one: Entry, other: Entry) -> bool:
+    mine, theirs = one.host_ids, other.host_ids
+    return (
+        bool(mine) and mine.start < theirs.stop and (theirs.start < mine.stop)
+    )
+
+
+def find_shared(
+    mine: Iterable[Seen], others: Mapping[str, Iterable[Seen]]
+) -> Iterator[Violation]:
+    """Sources that a domain shares with others, and one can write to.
+
+    :param mine: its filesystems, with sources on disk.
+    :param others: those of other domains, by name.
+    """
+    for seen in mine:
+        for name, theirs in others.items():
+            if any(_is_shared(seen, other) for other in theirs):
+                yield SHARED_SOURCE.broken(
+                    seen.element,
+                    f"filesystem {shown(seen.target)} has files "
+                    f"({shown(seen.source)}) of the domain {shown(name)} too",
+                )
+
+
+def _is_shared(one: Seen, other: Seen) -> bool:
+    if one.source is None or other.source is None:
+        return False
+    if one.readonly and other.readonly:
+        return False
+    return is_within(one.source, other.source) or is_within(
+        other.source, one.source
+    )
+
+
+def find_cgroups(
+    domain: etree._Element, version: int | None
+) -> Iterator[Violation]:
+    """What the version of control groups means for a domain.
+
+    :param version: which one the host has, None if none.
+    """
+    mapped = has_id_maps(domain)
+    if version == 1 and not mapped:
+        yield CGROUP_V1.broken(
+            domain,
+            "has no ID maps, and this host has control groups of version 1, "
+            "which its root can write to",
+        )
+    if version == 2 and mapped:
+        yield CGROUP_V2.broken(
+            domain,
+            "this host has control groups of version 2, of which libvirt "
+            "gives it all files of its own group",
+        )
+
+
+def find_many(domain: etree._Element, release: str) -> Iterator[Violation]:
+    """More entries than a kernel can be trusted with.
+
+    :param release: the kernel's, as ``uname -r`` has it.
+    """
+    match = _RELEASE.match(release)
+    if match is None:
+        return
+    first, last = _FLAWED
+    if not first <= (int(match[1]), int(match[2])) <= last:
+        return
+    for kind in KINDS:
+        entries = read_entries(domain, kind)
+        if len(entries) > MAX_ENTRIES:
+            yield MANY_ENTRIES.broken(
+                entries[0].element,
+                f"has {len(entries)} {kind} entries, and this is Linux "
+                f"{release}",
+            )
