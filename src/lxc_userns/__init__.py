@@ -13,6 +13,8 @@ from importlib import import_module
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lxc_userns import rootfs as rootfs
+    from lxc_userns.audit import Finding as Finding
+    from lxc_userns.audit import audit_domain as audit_domain
     from lxc_userns.conf import load_id_maps as load_id_maps
     from lxc_userns.conf import register_opts as register_opts
     from lxc_userns.domain import add_id_maps as add_id_maps
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from lxc_userns.volume import Volume as Volume
 
 _HOMES = {
+    "Finding": "audit",
     "IdMap": "idmap",
     "IdMapEntry": "idmap",
     "IdMaps": "idmap",
@@ -35,6 +38,7 @@ _HOMES = {
     "UserNamespaceManager": "manager",
     "Volume": "volume",
     "add_id_maps": "domain",
+    "audit_domain": "audit",
     "load_id_maps": "conf",
     "register_opts": "conf",
     "rootfs": "rootfs",

@@ -173,6 +173,14 @@ class Guests:
                     found.append(_describe(domain))
             return found
 
+    def xml(self, name: str) -> str:
+        """The XML of a domain: as it runs if it does, or as it is defined.
+
+        :raises NoSuchContainerError: if there is none of this name.
+        """
+        with _translated(f"read the XML of {name}"):
+            return str(self._domain(name).XMLDesc(0))
+
     @contextmanager
     def init_process(self, name: str) -> Iterator[Process]:
         """Hold the first process of an active domain.

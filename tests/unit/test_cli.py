@@ -35,6 +35,7 @@ COMMANDS = {
     "container start",
     "container stop",
     "container verify",
+    "domain audit",
     "domain idmap",
     "host check",
     "lease acquire",

@@ -11,6 +11,7 @@ import lxc_userns
 from lxc_userns import rootfs
 
 PUBLIC = [
+    "Finding",
     "IdMap",
     "IdMapEntry",
     "IdMaps",
@@ -20,6 +21,7 @@ PUBLIC = [
     "UserNamespaceManager",
     "Volume",
     "add_id_maps",
+    "audit_domain",
     "load_id_maps",
     "register_opts",
     "rootfs",

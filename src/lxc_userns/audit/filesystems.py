@@ -196,8 +196,7 @@ def _roots(
     for seen in roots[1:]:
         yield ROOT_TWICE.broken(
             seen.element,
-            "is one more filesystem with the target '/'; libvirt takes the "
-            "first",
+            "one more filesystem has the target '/'; libvirt takes the first",
         )
 
 
@@ -228,9 +227,7 @@ def _source_rules(seen: Seen, run_path: str) -> Iterator[Violation]:
     if source == "/":
         yield HOST_ROOT.broken(seen.element, f"{what}: all that it has")
     elif reason := danger(source, run_path):
-        yield HOST_PATH.broken(
-            seen.element, f"{what}, which is or has {reason}"
-        )
+        yield HOST_PATH.broken(seen.element, f"{what}: {reason}")
     if (
         not (seen.is_root or seen.readonly or is_view(source, run_path))
         and seen.kind == "mount"

@@ -184,8 +184,8 @@ def find(domain: etree._Element) -> Iterator[Violation]:
     if not has_id_maps(domain):
         yield NO_IDMAP.broken(
             domain,
-            "has no ID maps (<idmap>): root in the container is root of the "
-            "host",
+            "the domain has no ID maps (<idmap>): root in the container is "
+            "root of the host",
         )
         return
     place = domain.findall("idmap")[0]
@@ -220,7 +220,7 @@ def _refused(
     if not number:
         yield REFUSED.broken(
             place,
-            f"has no {kind} entry; libvirt wants both kinds or neither",
+            f"<idmap> has no {kind} entry; libvirt wants both or neither",
         )
         return
     for entry in entries:
@@ -237,8 +237,9 @@ def _refused(
     if number > _MOST_ENTRIES or size > _MOST_BYTES:
         yield REFUSED.broken(
             place,
-            f"has {number} {kind} entries, {size} bytes for the kernel, which "
-            f"takes at most {_MOST_ENTRIES} and {_MOST_BYTES} bytes",
+            f"<idmap> has {number} {kind} entries, {size} bytes for the "
+            f"kernel, which takes at most {_MOST_ENTRIES} and {_MOST_BYTES} "
+            "bytes",
         )
 
 

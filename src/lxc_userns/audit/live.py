@@ -176,8 +176,8 @@ def find_cgroups(
     if version == 1 and not mapped:
         yield CGROUP_V1.broken(
             domain,
-            "has no ID maps, and this host has control groups of version 1, "
-            "which its root can write to",
+            "the domain has no ID maps, and this host has control groups of "
+            "version 1, to which its root can write",
         )
     if version == 2 and mapped:
         yield CGROUP_V2.broken(
@@ -203,6 +203,6 @@ def find_many(domain: etree._Element, release: str) -> Iterator[Violation]:
         if len(entries) > MAX_ENTRIES:
             yield MANY_ENTRIES.broken(
                 entries[0].element,
-                f"has {len(entries)} {kind} entries, and this is Linux "
-                f"{release}",
+                f"<idmap> has {len(entries)} {kind} entries, and this is "
+                f"Linux {release}",
             )

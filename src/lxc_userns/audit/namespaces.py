@@ -105,7 +105,10 @@ def _has_own_network(domain: etree._Element) -> bool:
 
 
 def _host_network(domain: etree._Element) -> str:
-    text = "has no <interface> and no <privnet/>: it shares the host's network"
+    text = (
+        "the domain has no <interface> and no <privnet/>: it shares the "
+        "host's network"
+    )
     if has_id_maps(domain):
         text += "; with ID maps it does not start where cgroups are version 1"
     return text

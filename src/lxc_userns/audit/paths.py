@@ -84,8 +84,8 @@ def danger(path: str, run_path: str) -> str | None:
         if is_within(path, place):
             return what
         if is_within(place, path):
-            return f"{place}, with {what}"
+            return f"{place} is in it, with {what}"
     place = normalised(run_path)
     if is_within(place, path):
-        return f"{place}, with views of other containers"
+        return f"{place} is in it, with views of other containers"
     return None

@@ -166,7 +166,8 @@ def _seclabel(domain: etree._Element) -> Iterator[Violation]:
     ]
     if not labels:
         yield NO_SECLABEL.broken(
-            domain, "has no <seclabel>, so that none may confine it"
+            domain,
+            "the domain has no <seclabel>: perhaps nothing confines it",
         )
     for element in labels:
         label = element.findtext("label") or ""

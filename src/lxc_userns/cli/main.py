@@ -37,6 +37,7 @@ _COMMANDS = {
     "lease list": "lease:List",
     "lease gc": "lease:Gc",
     "domain idmap": "domain:IdMap",
+    "domain audit": "domain:Audit",
     "container run": "container:Run",
     "container list": "container:List",
     "container show": "container:Show",

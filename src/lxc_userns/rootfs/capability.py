@@ -60,3 +60,12 @@ def translate(value: bytes, uid: Callable[[int], int]) -> bytes | None:
     if root == 0:
         return _WORD.pack(_REVISION_2 | flags) + sets
     return _WORD.pack(_REVISION_3 | flags) + sets + _WORD.pack(root)
+
+
+def is_of_host(value: bytes) -> bool:
+    """Whether file capabilities count for users of the host.
+
+    :param value: the extended attribute's value, as the host sees it.
+    """
+    parts = _unpack(value)
+    return parts is not None and parts[2] == 0

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The audit of a domain on its host: what its XML alone does not say."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from lxml import etree
+
+from lxc_userns import hostids
+from lxc_userns.audit import Finding, live, static
+from lxc_userns.audit.filesystems import Seen, read_filesystems
+from lxc_userns.audit.finding import Violation
+from lxc_userns.audit.id_maps import has_id_maps, read_entries
+from lxc_userns.audit.paths import normalised
+from lxc_userns.audit.places import to_findings
+from lxc_userns.config_check import RESERVER
+from lxc_userns.domain.checks import shown
+from lxc_userns.domain.document import parse_domain
+from lxc_userns.exceptions import (
+    DomainXmlError,
+    NoSuchContainerError,
+    ReachableError,
+)
+from lxc_userns.idmap import KINDS
+from lxc_userns.instances import InstanceRecord
+from lxc_userns.linux import directory, mounts
+from lxc_userns.manager import UserNamespaceManager
+from lxc_userns.rootfs import host_setuid, reach, strategies
+from lxc_userns.rootfs.backing import translated
+
+_CGROUPS = "/sys/fs/cgroup"
+#: Of what there may be many, how many are named.
+_MOST = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A domain as libvirt has it.
+
+    :param name: its name.
+    :param domain: its XML.
+    :param is_active: whether it runs.
+    :param record: what we know of it, None if it is not ours.
+    """
+
+    name: str
+    domain: etree._Element
+    is_active: bool
+    record: InstanceRecord | None
+
+    @property
+    def filesystems(self) -> list[Seen]:
+        """Its filesystems, each with its source on disk."""
+        found = read_filesystems(self.domain)
+        if self.record is None:
+            return found
+        return [*_on_disk(found, self.record)]
+
+
+def _on_disk(found: list[Seen], record: InstanceRecord) -> Iterator[Seen]:
+    """Filesystems of ours with what is behind their views."""
+    volumes = {each.target: each for each in record.volumes}
+    view = normalised(record.view)
+    for seen in found:
+        volume = volumes.get(seen.target)
+        if seen.source == view:
+            # Below an overlay nothing is written.
+            readonly = record.strategy == strategies.OVERLAY
+            yield replace(
+                seen, source=record.rootfs, readonly=readonly or seen.readonly
+            )
+        elif volume is not None:
+            yield replace(seen, source=volume.source, readonly=volume.readonly)
+        else:
+            yield seen
+
+
+class Auditor:
+    """Audits the domains that libvirt knows.
+
+    :param manager: the manager of this host's instances.
+    :param run_path: where their views are.
+    """
+
+    def __init__(self, manager: UserNamespaceManager, run_path: str) -> None:
+        self._guests = manager.guests
+        self._store = manager.store
+        self._run_path = run_path
+
+    def audit(self, name: str) -> list[Finding]:
+        """Everything that weakens the isolation of a domain on this host.
+
+        Of a domain that runs, its XML is what it was started with, and what
+        was changed since.
+
+        :returns: all findings, the most severe first, then as in the XML.
+        :raises NoSuchContainerError: if libvirt knows none of this name.
+        :raises DomainXmlError: if its XML cannot be read.
+        :raises LxcUsernsError: if the host cannot be looked at.
+        """
+        records = {each.name: each for each in self._store.load_all()}
+        this = self._read(name, records)
+        others = [*self._others(name, records)]
+        return to_findings(this.domain, self._find(this, others))
+
+    def _read(
+        self, name: str, records: Mapping[str, InstanceRecord]
+    ) -> _Known:
+        guest = self._guests.find(name)
+        if guest is None:
+            raise NoSuchContainerError(name)
+        record = records.get(name)
+        if record is not None and record.uuid != guest.uuid:
+            record = None  # Somebody else's, of the same name.
+        domain = parse_domain(self._guests.xml(name))
+        return _Known(name, domain, guest.is_active, record)
+
+    def _others(
+        self, name: str, records: Mapping[str, InstanceRecord]
+    ) -> Iterator[_Known]:
+        for guest in self._guests.list():
+            if guest.name == name:
+                continue
+            try:
+                yield self._read(guest.name, records)
+            except (NoSuchContainerError, DomainXmlError):
+                continue  # Gone, or it says nothing that could be believed.
+
+    def _find(self, this: _Known, others: list[_Known]) -> Iterator[Violation]:
+        domain = this.domain
+        yield from static.find(domain, self._run_path)
+        running = {each.name: each.domain for each in others if each.is_active}
+        yield from live.find_overlaps(domain, running)
+        yield from _find_held(domain)
+        yield from _find_exposed(this)
+        yield from live.find_shared(
+            this.filesystems, {each.name: each.filesystems for each in others}
+        )
+        yield from live.find_cgroups(domain, _cgroup_version())
+        yield from live.find_many(domain, os.uname().release)
+
+
+def _find_held(domain: etree._Element) -> Iterator[Violation]:
+    """Its IDs that somebody on the host holds."""
+    hosts = hostids.read_host_uids(), hostids.read_host_gids()
+    for kind, host in zip(KINDS, hosts, strict=True):
+        for entry in read_entries(domain, kind):
+            holders = [*map(str, host.holders(entry.host_ids, RESERVER))]
+            if holders:
+                more = len(holders) - _MOST
+                names = ", ".join(holders[:_MOST])
+                yield live.IDS_OF_HOST.broken(
+                    entry.element,
+                    f"host IDs of the {kind} entry {entry} are held by {names}"
+                    + (f" and {more} more" if more > 0 else ""),
+                )
+
+
+def _find_exposed(this: _Known) -> Iterator[Violation]:
+    """What users of the host can reach of its root filesystem."""
+    for seen in islice((each for each in this.filesystems if each.is_root), 1):
+        if seen.source is None or not os.path.isdir(seen.source):
+            continue  # An image, or nothing at all.
+        path = os.path.realpath(seen.source)
+        with translated(path), directory.opened(path) as fd:
+            is_shifted = _is_shifted(this, fd)
+            try:
+                reach.check_unreachable(fd, path)
+                continue
+            except ReachableError as err:
+                reason = err.reason
+        if not is_shifted:
+            yield live.REACHABLE_TREE.broken(
+                seen.element, f"{shown(path)}: {reason}"
+            )
+        elif found := _find_setuid(path):
+            yield live.HOST_SETUID.broken(
+                seen.element,
+                f"{shown(path)} can be reached by users of the host, and "
+                f"{found}",
+            )
+
+
+def _find_setuid(path: str) -> str:
+    """What a shifted tree should not have; empty if there is nothing."""
+    try:
+        found = host_setuid.find(path, _MOST + 1)
+    except OSError as err:
+        # As of a tree in which directories are moved about.
+        return f"could not be looked through: {err.strerror}"
+    if not found:
+        return ""
+    more = " and more" if len(found) > _MOST else ""
+    names = ", ".join(found[:_MOST])
+    return f"has programs of the host's root: {names}{more}"
+
+
+def _is_shifted(this: _Known, fd: int) -> bool:
+    """Whether the owners of its root filesystem on disk are host IDs."""
+    if this.record is not None:
+        return this.record.strategy == strategies.CHOWN
+    mount = mounts.find_mount(fd)
+    is_idmapped = mount is not None and "idmapped" in mount.options
+    return has_id_maps(this.domain) and not is_idmapped
+
+
+def _cgroup_version() -> int | None:
+    types = {mount.point: mount.fs_type for mount in mounts.read_mounts()}
+    if types.get(_CGROUPS) == "cgroup2":
+        return 2
+    return 1 if "cgroup" in types.values() else None
