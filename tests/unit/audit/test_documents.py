@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole documents: of others, of ours, and what is refused."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+from hypothesis import given
+from lxml import etree
+
+from lxc_userns.audit import Finding, Severity, audit_domain
+from lxc_userns.containers import ContainerSpec
+from lxc_userns.domain import Domain
+from lxc_userns.exceptions import DomainXmlError
+from lxc_userns.idmap import IdMap, IdMaps
+from lxc_userns.instances import InstanceRecord
+from lxc_userns.request import PreparedInstance
+from tests.unit.audit.documents import NOVA, VIRSH, VIRT_MANAGER, domain
+from tests.unit.domain.samples import SAMPLES
+from tests.unit.domain.strategies import domains
+
+
+def brief(findings: list[Finding]) -> list[tuple[str, str, str, int | None]]:
+    return [
+        (str(each.severity), each.code, each.xpath, each.line)
+        for each in findings
+    ]
+
+
+def test_virsh() -> None:
+    assert brief(audit_domain(VIRSH)) == [
+        (
+            *("WARN", "writable-host-path"),
+            *("/domain/devices/filesystem[2]", 37),
+        )
+    ]
+
+
+def test_virt_manager() -> None:
+    assert brief(audit_domain(VIRT_MANAGER)) == [
+        ("CRITICAL", "no-idmap", "/domain", 2),
+        ("HIGH", "host-device", "/domain/devices/hostdev", 32),
+        ("WARN", "no-seclabel", "/domain", 2),
+    ]
+
+
+def test_nova() -> None:
+    assert brief(audit_domain(NOVA)) == [
+        ("CRITICAL", "host-network", "/domain", 1),
+        ("ERROR", "idmap-refused", "/domain/idmap", 31),
+        ("HIGH", "idmap-low-host-ids", "/domain/idmap/uid", 32),
+        ("WARN", "no-seclabel", "/domain", 1),
+        ("WARN", "idmap-few-ids", "/domain/idmap", 31),
+    ]
+
+
+def test_container_run_has_no_serious_finding() -> None:
+    """What is left: nothing asks for SELinux or AppArmor.
+
+    Whether the host has either is the host's to know, and libvirt confines
+    by default where it does.
+    """
+    id_map = IdMap.parse("0:2000000000:65536")
+    record = InstanceRecord(
+        "web",
+        "3e3fce45-4f53-4fa7-bb32-11f34168b82b",
+        "/srv/web",
+        IdMaps(id_map, id_map),
+        "idmapped",
+        "/run/lxc-userns/web/root",
+    )
+    spec = ContainerSpec("web", "/srv/web")
+    found = audit_domain(spec.to_domain(PreparedInstance(record)).to_xml())
+    assert brief(found) == [("WARN", "no-seclabel", "/domain", 1)]
+
+
+BILLION = """<!DOCTYPE domain [<!ENTITY a "{}">]>
+<domain type='lxc'><name>&a;</name><os><type>exe</type></os></domain>"""
+
+
+@pytest.mark.parametrize(
+    ("xml", "message"),
+    [
+        ("", "no element found"),
+        ("<domain type='lxc'>", "no element found"),
+        ("<domain type='kvm'/>", "the domain's type is 'kvm'"),
+        ("<domain/>", "the domain's type is None"),
+        ("<network/>", "the root element is 'network'"),
+        ("<domain type='lxc'/>", "the type of operating system is None"),
+        (
+            "<domain type='lxc'><os><type>hvm</type></os></domain>",
+            "the type of operating system is 'hvm'",
+        ),
+        (BILLION.format("ha" * 1000), "has a document type"),
+        (
+            '<!DOCTYPE d [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;">'
+            '<!ENTITY c "&b;&b;&b;&b;&b;">]><domain>&c;</domain>',
+            "has a document type",
+        ),
+        (
+            '<!DOCTYPE d SYSTEM "file:///etc/passwd"><domain/>',
+            "has a document type",
+        ),
+        (
+            '<!DOCTYPE d [<!ENTITY x SYSTEM "file:///etc/passwd">]>'
+            "<domain>&x;</domain>",
+            "has a document type",
+        ),
+        ("<domain type='lxc'>&x;</domain>", "undefined entity"),
+        ("<domain>" + "x" * 5_000_000 + "</domain>", "libvirt takes at most"),
+    ],
+)
+def test_refused(xml: str, message: str) -> None:
+    with pytest.raises(DomainXmlError, match=message):
+        audit_domain(xml)
+
+
+def test_a_document_type_is_never_expanded() -> None:
+    with pytest.raises(DomainXmlError) as caught:
+        audit_domain(BILLION.format("secret"))
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_golden_domains(name: str) -> None:
+    # Whether a finding names an element that is there.
+    xml = SAMPLES[name].to_xml()
+    root = etree.fromstring(xml)
+    for finding in audit_domain(xml):
+        check_place(root, finding)
+
+
+@given(domains)
+def test_domains_of_ours(one: Domain) -> None:
+    xml = one.to_xml()
+    root = etree.fromstring(xml)
+    found = audit_domain(xml)
+    for finding in found:
+        check_place(root, finding)
+    # What Domain refuses with ID maps is not found either.
+    codes = {each.code for each in found}
+    never = {"idmap-host-root", "filesystem-refused", "sharing-refused"}
+    assert codes.isdisjoint({*never, "host-network", "init-unmapped"})
+    assert ("no-idmap" in codes) == (one.id_maps is None)
+
+
+def check_place(root: etree._Element, finding: Finding) -> None:
+    spaces = {"lxc": "http://libvirt.org/schemas/domain/lxc/1.0"}
+    place = cast(
+        "list[etree._Element]", root.xpath(finding.xpath, namespaces=spaces)
+    )
+    (element,) = place
+    assert root.getroottree().getpath(element) == finding.xpath
+    assert cast("int | None", element.sourceline) == finding.line
+    assert finding.message
+    assert finding.severity in Severity
+
+
+def test_places_are_those_of_libxml2() -> None:
+    xml = domain(
+        features="<capabilities xmlns='urn:other' policy='allow'/><a/>"
+        "<x:capabilities xmlns:x='urn:x' policy='allow'/>"
+        "<capabilities policy='allow'/><!-- no element -->"
+        "<capabilities policy='allow'/>",
+    )
+    root = etree.fromstring(xml)
+    expected = [
+        root.getroottree().getpath(each)
+        for each in root.iterfind("features/*")
+        if etree.QName(each).localname == "capabilities"
+    ]
+    assert expected[0] == "/domain/features/*[1]"
+    found = audit_domain(xml)
+    assert [
+        each.xpath for each in found if each.code == "capabilities-allowed"
+    ] == expected
+
+
+def test_a_large_document_takes_no_ages() -> None:
+    fields = "".join(
+        f"<uid start='{n}' target='{n}' count='9'/>" for n in range(9000)
+    )
+    devices = "<filesystem><source dir='/etc'/></filesystem>" * 9000
+    found = audit_domain(
+        domain(idmap=f"<idmap>{fields}</idmap>", devices=devices)
+    )
+    assert found[-1].xpath == "/domain/devices/filesystem[9001]"

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rules that need the host, with a host that is made up."""
+
+import pytest
+from lxml import etree
+
+from lxc_userns.audit import live
+from lxc_userns.audit.filesystems import Seen, read_filesystems
+from lxc_userns.audit.finding import Rule, Violation
+from tests.unit.audit.documents import domain, filesystem, id_map
+
+
+def parsed(**parts: str) -> etree._Element:
+    return etree.fromstring(domain(**parts))
+
+
+def seen(*elements: str) -> list[Seen]:
+    return read_filesystems(parsed(root="", devices="".join(elements)))
+
+
+def brief(found: list[Violation]) -> list[tuple[str, str]]:
+    return [(each.rule.code, each.message) for each in found]
+
+
+def test_overlaps() -> None:
+    one = parsed(idmap=id_map("0:2000000000:65536", "0:1900000000:65536"))
+    others = {
+        "next": parsed(idmap=id_map("0:2000065536:9", "0:1800000000:9")),
+        "last": parsed(idmap=id_map("0:1:9,9:2000065535:1", "0:1800000000:9")),
+        "none": parsed(idmap=""),
+        "empty": parsed(idmap=id_map("0:2000000000:0")),
+    }
+    (violation,) = live.find_overlaps(one, others)
+    assert violation.rule is live.IDS_OF_CONTAINER
+    assert violation.element.tag == "uid"
+    assert violation.message == (
+        "host IDs of the uid entry 0:2000000000:65536 are those of the "
+        "running container 'last' too"
+    )
+
+
+def test_user_and_group_ids_are_no_overlap() -> None:
+    one = parsed(idmap=id_map("0:2000000000:65536", "0:1900000000:65536"))
+    other = parsed(idmap=id_map("0:1900000000:65536", "0:2000000000:65536"))
+    assert [*live.find_overlaps(one, {"other": other})] == []
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "shared"),
+    [
+        (filesystem("/srv/x"), filesystem("/srv/x"), True),
+        (filesystem("/srv/x"), filesystem("/srv/x", readonly=True), True),
+        (filesystem("/srv/x", readonly=True), filesystem("/srv/x"), True),
+        (
+            filesystem("/srv/x", readonly=True),
+            filesystem("/srv/x", readonly=True),
+            False,
+        ),
+        (filesystem("/srv/x/"), filesystem("/srv/x/y"), True),
+        (filesystem("/srv/x/y"), filesystem("//srv/x"), True),
+        (filesystem("/srv/x"), filesystem("/srv/xy"), False),
+        (filesystem("64", kind="ram"), filesystem("64", kind="ram"), False),
+        (filesystem("/x", kind="bind"), filesystem("/x", kind="bind"), False),
+        (filesystem("/i", kind="file"), filesystem("/i", kind="file"), True),
+    ],
+)
+def test_shared_sources(mine: str, theirs: str, shared: bool) -> None:
+    found = [*live.find_shared(seen(mine), {"other": seen(theirs)})]
+    assert bool(found) == shared
+    for violation in found:
+        assert violation.rule is live.SHARED_SOURCE
+        assert "of the domain 'other' too" in violation.message
+
+
+@pytest.mark.parametrize(
+    ("version", "mapped", "rule"),
+    [
+        (1, False, live.CGROUP_V1),
+        (1, True, None),
+        (2, False, None),
+        (2, True, live.CGROUP_V2),
+        (None, False, None),
+        (None, True, None),
+    ],
+)
+def test_control_groups(
+    version: int | None, mapped: bool, rule: Rule | None
+) -> None:
+    one = parsed() if mapped else parsed(idmap="")
+    found = [each.rule for each in live.find_cgroups(one, version)]
+    assert found == ([] if rule is None else [rule])
+
+
+SIX = ",".join(f"{n}:{n + 2000000000}:1" for n in range(6))
+
+
+@pytest.mark.parametrize(
+    ("release", "entries", "number"),
+    [
+        ("4.14.99-generic", SIX, 0),
+        ("4.15.0", SIX, 2),
+        ("4.18.0-553.el8.x86_64", SIX, 2),
+        ("4.19.1", SIX, 2),
+        ("4.20.0", SIX, 0),
+        ("5.15.0", SIX, 0),
+        ("unknown", SIX, 0),
+        ("4.18.0", SIX.rpartition(",")[0], 0),
+    ],
+)
+def test_many_entries(release: str, entries: str, number: int) -> None:
+    found = [*live.find_many(parsed(idmap=id_map(entries)), release)]
+    assert len(found) == number
+    for each in found:
+        assert each.rule is live.MANY_ENTRIES
+        assert "has 6 " in each.message
+        assert f"Linux {release}" in each.message
