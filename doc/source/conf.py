@@ -12,6 +12,7 @@ copyright = "lxc-userns authors"
 release = metadata.version("lxc-userns")
 
 extensions = [
+    "audit_rules",
     "cliff.sphinxext",
     "command_line",
     "oslo_config.sphinxext",
