@@ -167,16 +167,18 @@ def read_entries(domain: etree._Element, kind: Kind) -> list[Entry]:
 
 
 def _read(element: etree._Element, kind: Kind) -> Entry | None:
-    numbers = []
-    for word in _WORDS:
-        match = _NUMBER.fullmatch(element.get(word, ""))
-        # More digits, and Python takes its time.
-        if match is None or len(digits := match[1].lstrip("0")) > len(
-            str(ID_LIMIT)
-        ):
-            return None
-        numbers.append(int(digits or "0"))
-    return Entry(element, kind, *numbers)
+    guest, host, count = (_number(element.get(word, "")) for word in _WORDS)
+    if guest is None or host is None or count is None:
+        return None
+    return Entry(element, kind, guest, host, count)
+
+
+def _number(text: str) -> int | None:
+    match = _NUMBER.fullmatch(text)
+    # For thousands of digits Python takes its time, or refuses.
+    if match is None or len(match[1].lstrip("0")) > len(str(ID_LIMIT)):
+        return None
+    return int(match[1].lstrip("0") or "0")
 
 
 def find(domain: etree._Element) -> Iterator[Violation]:
@@ -333,12 +335,9 @@ def _init(domain: etree._Element) -> Iterator[Violation]:
         element = domain.find(f"os/{name}")
         if element is None:
             continue
-        match = _NUMBER.fullmatch(element.text or "")
-        if match is None or len(match[1]) > len(str(ID_LIMIT)):
-            continue
-        number = int(match[1])
+        number = _number(element.text or "")
         entries = read_entries(domain, kind)
-        if entries and not _maps(entries, number):
+        if number is not None and entries and not _maps(entries, number):
             yield INIT_UNMAPPED.broken(
                 element, f"<{name}> is {number}, a {kind} that is not mapped"
             )

@@ -62,6 +62,8 @@ def test_user_and_group_ids_are_no_overlap() -> None:
         (filesystem("64", kind="ram"), filesystem("64", kind="ram"), False),
         (filesystem("/x", kind="bind"), filesystem("/x", kind="bind"), False),
         (filesystem("/i", kind="file"), filesystem("/i", kind="file"), True),
+        (filesystem("64", kind="ram"), filesystem("/i", kind="file"), False),
+        (filesystem("/i", kind="file"), filesystem("64", kind="ram"), False),
     ],
 )
 def test_shared_sources(mine: str, theirs: str, shared: bool) -> None:

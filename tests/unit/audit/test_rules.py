@@ -205,6 +205,13 @@ BROKEN = [
         domain(features=""),
     ),
     (
+        (
+            *("init-unmapped", "ERROR", "/domain/os/inituser", 4),
+            "<inituser> is 4294967294, a uid that is not mapped",
+        ),
+        domain(init="<inituser>+0004294967294</inituser>"),
+    ),
+    (
         ("host-network", "CRITICAL", "/domain", 1, "shares the host's netw"),
         domain(
             features="",
@@ -578,6 +585,7 @@ def test_nothing_to_say() -> None:
 KEPT = [
     domain(idmap=id_map("0:1879048192:65536")),
     domain(idmap=id_map("0:65536:65536")),
+    domain(idmap=id_map(f"{GOOD},4294967294:1900000000:1")),
     domain(idmap=id_map("0:2147418112:65536")),
     domain(idmap=id_map(f"65536:2000065536:9,{GOOD}")),
     domain(idmap=id_map("0: +02000000000:65536")),
@@ -640,6 +648,45 @@ def test_kept(xml: str) -> None:
 def test_without_id_maps(code: str, xml: str) -> None:
     """What only ID maps make wrong, or has nothing to do with them."""
     assert code not in codes(domain(idmap="", devices=xml))
+
+
+def test_another_network_is_not_the_hosts() -> None:
+    shared = domain(features="", end=NETNS.format("sharenet", "pid", 1))
+    assert "host-network" not in codes(shared)
+    # A shared network makes none of its own, whatever else is shared.
+    other = domain(features="", end=NETNS.format("shareuts", "pid", 1))
+    assert "host-network" in codes(other)
+    device = "<hostdev mode='{}' type='{}'/>"
+    assert "host-network" not in codes(
+        domain(features="", devices=device.format("capabilities", "net"))
+    )
+    for mode, kind in (("capabilities", "misc"), ("subsystem", "net")):
+        xml = domain(features="", devices=device.format(mode, kind))
+        assert "host-network" in codes(xml)
+
+
+def test_what_goes_with_a_network_of_its_own() -> None:
+    for name in ("shareipc", "shareuts"):
+        xml = domain(idmap="", end=NETNS.format(name, "name", "db"))
+        assert "sharing-refused" not in codes(xml)
+    xml = domain(idmap="", features="", end=NETNS.format("sharenet", "pid", 1))
+    assert "sharing-refused" not in codes(xml)
+
+
+@pytest.mark.parametrize(
+    ("number", "first", "last", "refused"),
+    [
+        (340, 65536, 1, False),
+        (247, 10**9, 10**6, False),  # 4095 bytes.
+        (247, 10**9, 10**7, True),
+    ],
+)
+def test_most_entries(
+    number: int, first: int, last: int, refused: bool
+) -> None:
+    entries = ",".join(f"{n}:{first + n}:1" for n in range(number))
+    xml = domain(idmap=id_map(f"{entries.removesuffix('1')}{last}", GOOD))
+    assert ("idmap-refused" in codes(xml)) == refused
 
 
 def test_a_view_is_below_the_run_path() -> None:
