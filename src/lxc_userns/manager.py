@@ -3,25 +3,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn
 
 from oslo_config import cfg
 
-from lxc_userns import conf as options
 from lxc_userns import limits, verification
-from lxc_userns.claims import Claim, overlap
+from lxc_userns.claims import Claim
 from lxc_userns.config_check import option
+from lxc_userns.drafts import Drafts
 from lxc_userns.exceptions import (
     ConfigError,
     InstanceError,
     IsolationError,
     NoSuchContainerError,
-    RootfsError,
 )
 from lxc_userns.filesystems import Filesystems
 from lxc_userns.guest import Guest, Guests
@@ -32,10 +29,8 @@ from lxc_userns.leases import Lease, LeaseStore
 from lxc_userns.lessor import Lessor
 from lxc_userns.preparation import Complete, Preparation
 from lxc_userns.request import InstanceRequest, PreparedInstance
-from lxc_userns.rootfs import strategies, unpacking, volumes
 from lxc_userns.rootfs.backing import translated
 from lxc_userns.rootfs.strategies import Progress, ShiftOptions
-from lxc_userns.volume import Volume
 
 
 class UserNamespaceManager:
@@ -79,6 +74,10 @@ class UserNamespaceManager:
         leases = LeaseStore(self._option("state_path"))
         return Lessor(self.inventory, leases, *pool)
 
+    @property
+    def _drafts(self) -> Drafts:
+        return Drafts(self._conf, self.files, self.lessor)
+
     def plan(self, request: InstanceRequest) -> PreparedInstance:
         """What :meth:`prepare` would give; changes nothing.
 
@@ -87,14 +86,16 @@ class UserNamespaceManager:
         has no lease yet are another's if that one is prepared first.
 
         :raises ConfigError: if the configuration cannot be used.
+        :raises PolicyError: if the policy forbids it.
         :raises InstanceError: if name or UUID cannot be used, or there is no
             lease for it.
         :raises RootfsError: if the root filesystem or a volume is not there.
         """
-        draft = self._draft(request)
+        drafts = self._drafts
+        draft = drafts.make(request)
         known = self.store.load(request.name)
         return PreparedInstance(
-            self._complete(request, draft, known, keep=False)
+            drafts.complete(request, draft, known, keep=False)
         )
 
     def prepare(
@@ -109,8 +110,9 @@ class UserNamespaceManager:
         :param progress: called with the number of inodes seen so far.
         :raises LxcUsernsError: if anything is in the way.
         """
-        draft = self._draft(request)
-        complete = partial(self._complete, request)
+        drafts = self._drafts
+        draft = drafts.make(request)
+        complete = partial(drafts.complete, request)
         return self._prepare(draft, progress, request.program, complete)
 
     def prepare_again(
@@ -118,11 +120,16 @@ class UserNamespaceManager:
     ) -> PreparedInstance:
         """Prepare an instance as it was promised, whatever is configured now.
 
+        The policy alone counts as it is now: what may not run in the host's
+        user namespace any more does not.
+
         :param progress: as for :meth:`prepare`.
         :raises NoSuchContainerError: if it was never prepared.
         :raises LxcUsernsError: if anything is in the way.
         """
-        return self._prepare(self._record(name), progress)
+        record = self._record(name)
+        self._drafts.check_ceiling(record)
+        return self._prepare(record, progress)
 
     def verify(
         self, instance: str | PreparedInstance
@@ -143,7 +150,7 @@ class UserNamespaceManager:
             raise InstanceError(record.name, "is not running")
         try:
             with self.guests.init_process(record.name) as init:
-                found = verification.describe(record.name, init)
+                found = verification.describe(record.name, record.mode, init)
                 reasons = list(verification.mismatches(record.id_maps, init))
                 if record.id_maps is not None and not reasons:
                     limits.apply(init)
@@ -213,7 +220,7 @@ class UserNamespaceManager:
         :raises RootfsError: if an instance uses it, or a tree around or
             within it, with other ID maps.
         """
-        rootfs = self._resolve(path)
+        rootfs = self._drafts.resolve(path)
         claim = Claim(rootfs, "chown", id_maps)
         with translated(path), self.store.lock_trees([rootfs]):
             self.inventory.check_unused([claim], besides=None)
@@ -224,84 +231,6 @@ class UserNamespaceManager:
     def find_guest(self, record: InstanceRecord) -> Guest | None:
         """The domain of an instance, None if there is none."""
         return self.inventory.find_guest(record)
-
-    def _draft(self, request: InstanceRequest) -> InstanceRecord:
-        """What an instance is to be promised, but for its ID maps."""
-        for problem in options.find_problems(self._conf):
-            raise problem
-        path = self._resolve(request.rootfs)
-        archive = path if unpacking.is_archive(path) else None
-        files = self.files
-        strategy = request.strategy or self._option("rootfs_strategy")
-        return InstanceRecord(
-            request.name,
-            request.uuid,
-            files.unpacked(request.name) if archive else path,
-            None,
-            strategies.check_name(strategy),
-            files.view(request.name),
-            archive=archive,
-            volumes=tuple(map(self._resolve_volume, request.volumes)),
-        )
-
-    def _complete(
-        self,
-        request: InstanceRequest,
-        draft: InstanceRecord,
-        known: InstanceRecord | None,
-        *,
-        keep: bool = True,
-    ) -> InstanceRecord:
-        """Add its ID maps."""
-        id_maps = self._find_id_maps(request, known, keep)
-        if id_maps is None:
-            return replace(draft, strategy=strategies.PLAIN)
-        return replace(draft, id_maps=id_maps)
-
-    def _find_id_maps(
-        self,
-        request: InstanceRequest,
-        known: InstanceRecord | None,
-        keep: bool,
-    ) -> IdMaps | None:
-        if request.id_maps is None and options.has_pool(self._conf):
-            lease = self.lessor.acquire(
-                request.name,
-                request.uuid,
-                request.range_size,
-                keep=keep,
-                known=known,
-            )
-            return lease.id_maps
-        if request.range_size is not None:
-            raise InstanceError(
-                request.name,
-                "asks for a lease of its own, and has ID maps or no pool",
-            )
-        return request.id_maps or options.load_id_maps(self._conf)
-
-    def _resolve(self, path: str) -> str:
-        with translated(path):
-            os.stat(path)  # To realpath(), "" is the working directory.
-            rootfs = os.path.realpath(path, strict=True)
-        self._check_not_ours(rootfs, "give the directory of a root filesystem")
-        return rootfs
-
-    def _resolve_volume(self, volume: Volume) -> Volume:
-        """The same, with the path that its source has now."""
-        with volumes.opened(volume) as source:
-            self._check_not_ours(source.path, "give another directory")
-            return replace(volume, source=source.path)
-
-    def _check_not_ours(self, path: str, advice: str) -> None:
-        for name in ("state_path", "run_path"):
-            ours = os.path.realpath(self._option(name))
-            if overlap(path, ours):
-                raise RootfsError(
-                    path,
-                    f"contains, or is in, [lxc_userns] {name} ({ours}); "
-                    f"{advice}",
-                )
 
     def _prepare(
         self,

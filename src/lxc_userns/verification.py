@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.linux.process import Process, Rows
+from lxc_userns.needs import Mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,7 @@ class VerifiedInstance:
     """A running instance that is what was promised.
 
     :param name: its name.
+    :param mode: ``private`` or ``host``.
     :param pid: host's process ID of its first process.
     :param uid_map: the rows of that process's ``uid_map``, written as the
         configuration writes ID maps.
@@ -22,15 +24,16 @@ class VerifiedInstance:
     """
 
     name: str
+    mode: Mode
     pid: int
     uid_map: str
     gid_map: str
 
 
-def describe(name: str, init: Process) -> VerifiedInstance:
+def describe(name: str, mode: Mode, init: Process) -> VerifiedInstance:
     """What a container's first process has."""
     return VerifiedInstance(
-        name, int(init.pid), _show(init.uid_map), _show(init.gid_map)
+        name, mode, int(init.pid), _show(init.uid_map), _show(init.gid_map)
     )
 
 

@@ -241,7 +241,10 @@ def test_without_maps_the_feature_is_off(world: World) -> None:
     world.set(uid_maps=[], gid_maps=[])
     prepared = world.manager.prepare(world.request)
     assert (prepared.mode, prepared.id_maps) == ("host", None)
-    assert not prepared.needs_private_network
+    assert prepared.mode_reasons == (
+        "user namespaces are off: neither ID maps are configured nor a pool",
+    )
+    assert prepared.needs_private_network
     assert world.log == ["leave", "mount"]
 
 

@@ -16,6 +16,7 @@ PUBLIC = [
     "IdMaps",
     "InstanceRequest",
     "LxcUsernsError",
+    "Needs",
     "PreparedInstance",
     "UserNamespaceManager",
     "Volume",

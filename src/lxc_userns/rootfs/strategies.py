@@ -99,8 +99,8 @@ class Plain:
         if _is_shifted(tree):
             raise RootfsError(
                 tree.path,
-                "is shifted, and no ID maps are configured; configure them "
-                "or unshift it first",
+                "is shifted, and a container in the host's user namespace "
+                "cannot have it; unshift it first",
             )
         add_oldroot(tree, (0, 0))
 
@@ -217,7 +217,7 @@ def choose(name: str, tree: Backing, id_maps: IdMaps | None) -> Choice:
     :param name: value of ``[lxc_userns] rootfs_strategy``.
     """
     if id_maps is None:
-        return Choice(PLAIN, "no ID maps are configured")
+        return Choice(PLAIN, "it is in the host's user namespace")
     if name != AUTO:
         return Choice(name, "it was asked for")
     if _is_shifted(tree):
