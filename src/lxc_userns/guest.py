@@ -93,6 +93,15 @@ class Guests:
             map(str, (number // 10**6, number // 1000 % 1000, number % 1000))
         )
 
+    def xml(self, name: str) -> str:
+        """The XML of a domain, as it runs if it does.
+
+        :raises NoSuchContainerError: if there is none of this name.
+        """
+        with _translated(f"read the XML of {name}"):
+            text: str = self._domain(name).XMLDesc()
+        return text
+
     def define(self, name: str, xml: str) -> None:
         """Define a domain, or define it anew, with validation.
 

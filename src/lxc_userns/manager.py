@@ -6,18 +6,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 from oslo_config import cfg
 
-from lxc_userns import limits, verification
 from lxc_userns.claims import Claim
 from lxc_userns.config_check import option
 from lxc_userns.drafts import Drafts
 from lxc_userns.exceptions import (
     ConfigError,
     InstanceError,
-    IsolationError,
     NoSuchContainerError,
 )
 from lxc_userns.filesystems import Filesystems
@@ -31,6 +29,8 @@ from lxc_userns.preparation import Complete, Preparation
 from lxc_userns.request import InstanceRequest, PreparedInstance
 from lxc_userns.rootfs.backing import translated
 from lxc_userns.rootfs.strategies import Progress, ShiftOptions
+from lxc_userns.verification import VerifiedInstance
+from lxc_userns.verifier import Verifier
 
 
 class UserNamespaceManager:
@@ -131,36 +131,27 @@ class UserNamespaceManager:
         self._drafts.check_ceiling(record)
         return self._prepare(record, progress)
 
-    def verify(
-        self, instance: str | PreparedInstance
-    ) -> verification.VerifiedInstance:
+    def verify(self, instance: str | PreparedInstance) -> VerifiedInstance:
         """Compare a running container with what was promised.
 
         One that is as promised is limited in what it may use up of what all
         containers share, see :doc:`../security/index`. Repeat that when it
         may have rebooted itself.
 
-        :param instance: its name, or what :meth:`prepare` gave.
+        :param instance: its name, or what :meth:`prepare` gave. The name of
+            a domain that others have made means what its XML promises.
         :raises IsolationError: if it is not as promised, or cannot be
-            looked at; it is destroyed then.
+            looked at; it is destroyed then, unless others have made it.
+        :raises NoSuchContainerError: if there is none of this name.
         :raises InstanceError: if it is not running.
         """
-        record = self._record(instance)
-        if not self.inventory.is_active(record):
-            raise InstanceError(record.name, "is not running")
-        try:
-            with self.guests.init_process(record.name) as init:
-                found = verification.describe(record.name, record.mode, init)
-                reasons = list(verification.mismatches(record.id_maps, init))
-                if record.id_maps is not None and not reasons:
-                    limits.apply(init)
-        except (InstanceError, OSError) as err:
-            if not self.inventory.is_active(record):
-                raise InstanceError(record.name, "is not running") from err
-            self._destroy_unverified(record, [str(err)])
-        if reasons:
-            self._destroy_unverified(record, reasons)
-        return found
+        verifier = Verifier(self.inventory)
+        if isinstance(instance, PreparedInstance):
+            return verifier.verify(instance.record)
+        record = self.store.load(instance)
+        if record is None:
+            return verifier.verify_foreign(instance)
+        return verifier.verify(record)
 
     def detach(self, instance: str | PreparedInstance) -> None:
         """Unmount the views of a stopped instance, and keep its record.
@@ -263,17 +254,6 @@ class UserNamespaceManager:
         if record is None:
             raise NoSuchContainerError(instance)
         return record
-
-    def _destroy_unverified(
-        self, record: InstanceRecord, reasons: list[str]
-    ) -> NoReturn:
-        text = "; ".join(reasons)
-        try:
-            self.guests.destroy(record.name)
-        except Exception as err:
-            err.add_note(f"{record.name} is not as promised: {text}")
-            raise
-        raise IsolationError(record.name, f"{text}; it was destroyed")
 
     def _option(self, name: str) -> Any:
         return option(self._conf, name)

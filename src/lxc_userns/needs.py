@@ -14,17 +14,22 @@ Mode = Literal["private", "host"]
 #: Namespaces of the host that a container can be in.
 Shared = Literal["network", "ipc", "uts"]
 
-#: libvirt's names, which are the kernel's without ``CAP_``; it knows none
-#: that is newer.
 _NAMES: Final = """
-    audit_control audit_write block_suspend chown dac_override
-    dac_read_search fowner fsetid ipc_lock ipc_owner kill lease
-    linux_immutable mac_admin mac_override mknod net_admin net_bind_service
-    net_broadcast net_raw setgid setfcap setpcap setuid sys_admin sys_boot
-    sys_chroot sys_module sys_nice sys_pacct sys_ptrace sys_rawio
-    sys_resource sys_time sys_tty_config syslog wake_alarm
+    chown dac_override dac_read_search fowner fsetid kill setgid setuid
+    setpcap linux_immutable net_bind_service net_broadcast net_admin net_raw
+    ipc_lock ipc_owner sys_module sys_rawio sys_chroot sys_ptrace sys_pacct
+    sys_admin sys_boot sys_nice sys_resource sys_time sys_tty_config mknod
+    lease audit_write audit_control setfcap mac_override mac_admin syslog
+    wake_alarm block_suspend
 """
-CAPABILITIES: Final = frozenset(_NAMES.split())
+#: libvirt's names, which are the kernel's without ``CAP_``, in the order of
+#: the kernel's numbers from 0; it knows none that is newer.
+CAPABILITIES: Final = tuple(_NAMES.split())
+#: Those that libvirt drops unless the domain says otherwise
+#: (lxcContainerDropCapabilities).
+DROPPED: Final = frozenset(
+    {"audit_control", "mac_admin", "mknod", "sys_module", "sys_time"}
+)
 
 # libvirt makes the node under the same name below the container's /dev.
 _DEVICE: Final = re.compile(r"/dev(/[\w.:@+=,-]+)+", re.ASCII)

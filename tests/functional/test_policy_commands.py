@@ -6,7 +6,8 @@ import json
 import os
 import socket
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import libvirt
@@ -15,6 +16,7 @@ import pytest
 from lxc_userns.domain import read_metadata
 from lxc_userns.policy import HOST_CAPABILITIES
 from tests.functional.command_line import BASE, ID_MAP, CommandLine, Result
+from tests.functional.foreign import enter
 
 pytestmark = pytest.mark.needs("containers")
 
@@ -65,6 +67,13 @@ def warned(result: Result) -> tuple[dict[str, object], str]:
     return json.loads(result.out), line.removeprefix("warning: ")
 
 
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def is_shared(pid: object, kind: str) -> bool:
     paths = (f"/proc/{each}/ns/{kind}" for each in (pid, "self"))
     one, other = map(os.readlink, paths)
@@ -75,16 +84,6 @@ def bounding_set(pid: object) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     (line,) = (x for x in status.splitlines() if x.startswith("CapBnd:"))
     return int(line.split()[1], 16)
-
-
-def enter(pid: object, *command: str) -> "subprocess.CompletedProcess[str]":
-    """Run a program in a container's namespaces, as its root."""
-    return subprocess.run(
-        ["nsenter", f"--target={pid}", "--all", "--root", "--wd=/", *command],
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
 
 
 def test_the_policy_is_a_ceiling(cli: Cli, busybox_rootfs: Path) -> None:
@@ -179,13 +178,16 @@ def test_capabilities(cli: Cli, busybox_rootfs: Path) -> None:
 
     cli.allow("preferred")
     # A tree that is shown as it is must not be one that is shifted.
+    make = "/bin/sh -c 'mknod /root/node c 1 3; exec sleep 1000'"
     shown, warning = warned(
-        cli.start("made", busybox_rootfs, "--capability", "mknod")
+        cli.start(
+            "made", busybox_rootfs, "--capability", "mknod", "--init", make
+        )
     )
     assert "CAP_MKNOD counts in the host's user namespace only" in warning
     assert bounding_set(shown["init_pid"]) & 1 << 27
-    done = enter(shown["init_pid"], "mknod", "/tmp/node", "c", "1", "3")
-    assert (done.returncode, done.stderr) == (0, "")
+    made = busybox_rootfs / "root/node"
+    wait_for(made.is_char_device)
     verified = cli.json("container", "verify", "made")
     assert verified["mode"] == "host"
 

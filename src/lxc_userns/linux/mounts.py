@@ -56,6 +56,7 @@ class Mount:
     :param root: what of that is mounted, a path in it.
     :param source: what was mounted, as whoever did it said: a block device,
         for one.
+    :param fs_options: options of the filesystem.
     """
 
     number: int
@@ -65,6 +66,7 @@ class Mount:
     device: str = ""
     root: str = "/"
     source: str = ""
+    fs_options: frozenset[str] = frozenset()
 
 
 def bind(source: int, parent: int, name: str) -> None:
@@ -157,20 +159,25 @@ def is_mount_point(parent: int, name: str) -> bool:
 def read_mounts() -> Iterator[Mount]:
     """All mounts of this process, in the order they were made."""
     with open("/proc/self/mountinfo", "rb") as stream:
-        for line in stream:
-            before, _, after = line.partition(b" - ")
-            # By one blank each: a source can be empty.
-            fields = before.split(b" ")
-            fs_type, source = after.split(b" ")[:2]
-            yield Mount(
-                int(fields[0]),
-                _unescaped(fields[4]),
-                fs_type.decode("ascii"),
-                frozenset(fields[5].decode("ascii").split(",")),
-                fields[2].decode("ascii"),
-                _unescaped(fields[3]),
-                _unescaped(source),
-            )
+        yield from map(parse, stream)
+
+
+def parse(line: bytes) -> Mount:
+    """Read a line of ``mountinfo``."""
+    before, _, after = line.rstrip(b"\n").partition(b" - ")
+    # By one blank each: a source can be empty.
+    fields = before.split(b" ")
+    fs_type, source, fs_options = after.split(b" ")
+    return Mount(
+        int(fields[0]),
+        _unescaped(fields[4]),
+        _unescaped(fs_type),
+        frozenset(fields[5].decode("ascii").split(",")),
+        fields[2].decode("ascii"),
+        _unescaped(fields[3]),
+        _unescaped(source),
+        frozenset(os.fsdecode(fs_options).split(",")),
+    )
 
 
 def points_below(path: str) -> list[str]:
