@@ -93,6 +93,14 @@ class Guests:
             map(str, (number // 10**6, number // 1000 % 1000, number % 1000))
         )
 
+    def capabilities(self) -> str:
+        """What libvirtd can do on this host, as XML.
+
+        :raises LibvirtError: if it cannot be reached.
+        """
+        with _translated("read the capabilities"):
+            return str(self._connect().getCapabilities())
+
     def define(self, name: str, xml: str) -> None:
         """Define a domain, or define it anew, with validation.
 
