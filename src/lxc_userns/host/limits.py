@@ -23,7 +23,12 @@ def judge(found: Mapping[str, int]) -> Result:
 
     :param found: limits of the host's root, by name.
     """
-    number = found.get("max_inotify_instances", _ENOUGH)
+    number = found.get("max_inotify_instances")
+    if number is None:
+        return warned(
+            f"sysctl {_SYSCTL} is not known",
+            "see that /proc is mounted, and this is Linux 4.13 or later",
+        )
     if number < _ENOUGH:
         return warned(
             f"sysctl {_SYSCTL} is {number}, of which each container may use "

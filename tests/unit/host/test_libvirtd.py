@@ -254,6 +254,11 @@ REACHED = passed("what is mounted below /run reaches libvirtd (process 7)")
             [Mount(9, "/", "ext4", peers=5)],
             APART,
         ),
+        (
+            [ROOT, Mount(2, "/ru", "tmpfs")],
+            [ROOT, Mount(9, "/ru", "tmpfs")],
+            passed("libvirtd (process 7) has the same mounts as this process"),
+        ),
         # It is /run that counts, the last of them; and not /running.
         (
             [ROOT, Mount(2, "/run", "tmpfs"), Mount(3, "/run", "tmpfs")],
