@@ -180,8 +180,8 @@ def read_mounts(pid: int | str = "self") -> Iterator[Mount]:
                 fields[2].decode("ascii"),
                 _unescaped(fields[3]),
                 _unescaped(source),
-                _number(tags.get(b"shared")),
-                _number(tags.get(b"master")),
+                peers=_number(tags.get(b"shared")),
+                master=_number(tags.get(b"master")),
             )
 
 
