@@ -102,6 +102,14 @@ class Guests:
             text: str = self._domain(name).XMLDesc()
         return text
 
+    def capabilities(self) -> str:
+        """What libvirtd can do on this host, as XML.
+
+        :raises LibvirtError: if it cannot be reached.
+        """
+        with _translated("read the capabilities"):
+            return str(self._connect().getCapabilities())
+
     def define(self, name: str, xml: str) -> None:
         """Define a domain, or define it anew, with validation.
 
