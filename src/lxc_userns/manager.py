@@ -12,11 +12,13 @@ from oslo_config import cfg
 
 from lxc_userns.claims import Claim
 from lxc_userns.config_check import option
+from lxc_userns.counters import Counters
 from lxc_userns.drafts import Drafts
 from lxc_userns.exceptions import (
     ConfigError,
     InstanceError,
     NoSuchContainerError,
+    PolicyError,
 )
 from lxc_userns.filesystems import Filesystems
 from lxc_userns.guest import Guest, Guests
@@ -38,6 +40,11 @@ class UserNamespaceManager:
 
     :param conf: configuration with our options registered; read at each use.
     :param guests: how to reach libvirt.
+
+    ``counters.as_dict()`` has what this object has done so far: instances
+    ``prepared`` and ``verified``, each with ``_failed`` and ``_ms``
+    (milliseconds), by strategy ``prepared_idmapped`` and so on, the
+    ``refused`` by the policy, and the number of ``shifted_inodes``.
     """
 
     def __init__(
@@ -45,6 +52,7 @@ class UserNamespaceManager:
     ) -> None:
         self._conf = conf
         self.guests = guests or Guests()
+        self.counters = Counters()
 
     @property
     def store(self) -> InstanceStore:
@@ -110,10 +118,11 @@ class UserNamespaceManager:
         :param progress: called with the number of inodes seen so far.
         :raises LxcUsernsError: if anything is in the way.
         """
-        drafts = self._drafts
-        draft = drafts.make(request)
-        complete = partial(drafts.complete, request)
-        return self._prepare(draft, progress, request.program, complete)
+        with self._counting_prepared():
+            drafts = self._drafts
+            draft = drafts.make(request)
+            complete = partial(drafts.complete, request)
+            return self._prepare(draft, progress, request.program, complete)
 
     def prepare_again(
         self, name: str, progress: Progress | None = None
@@ -128,8 +137,9 @@ class UserNamespaceManager:
         :raises LxcUsernsError: if anything is in the way.
         """
         record = self._record(name)
-        self._drafts.check_ceiling(record)
-        return self._prepare(record, progress)
+        with self._counting_prepared():
+            self._drafts.check_ceiling(record)
+            return self._prepare(record, progress)
 
     def verify(self, instance: str | PreparedInstance) -> VerifiedInstance:
         """Compare a running container with what was promised.
@@ -146,12 +156,13 @@ class UserNamespaceManager:
         :raises InstanceError: if it is not running.
         """
         verifier = Verifier(self.inventory)
-        if isinstance(instance, PreparedInstance):
-            return verifier.verify(instance.record)
-        record = self.store.load(instance)
-        if record is None:
-            return verifier.verify_foreign(instance)
-        return verifier.verify(record)
+        with self.counters.counting("verified"):
+            if isinstance(instance, PreparedInstance):
+                return verifier.verify(instance.record)
+            record = self.store.load(instance)
+            if record is None:
+                return verifier.verify_foreign(instance)
+            return verifier.verify(record)
 
     def detach(self, instance: str | PreparedInstance) -> None:
         """Unmount the views of a stopped instance, and keep its record.
@@ -236,10 +247,22 @@ class UserNamespaceManager:
                 recheck,
                 self._option("shift_workers") or None,
                 progress,
+                partial(self.counters.add, "shifted_inodes"),
             )
 
         preparation = Preparation(self.inventory, self.lessor, shift, program)
-        return PreparedInstance(preparation.run(record, complete))
+        ready = preparation.run(record, complete)
+        self.counters.add(f"prepared_{ready.strategy}")
+        return PreparedInstance(ready)
+
+    @contextmanager
+    def _counting_prepared(self) -> Iterator[None]:
+        try:
+            with self.counters.counting("prepared"):
+                yield
+        except PolicyError:
+            self.counters.add("refused")
+            raise
 
     def _unmount(self, name: str) -> None:
         record = self.store.load(name)

@@ -24,6 +24,7 @@ from lxc_userns.exceptions import (
     LibvirtError,
     LxcUsernsError,
     NoSuchContainerError,
+    PolicyError,
     PoolExhaustedError,
     RootfsError,
 )
@@ -33,6 +34,7 @@ from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.leases import Lease
 from lxc_userns.linux.process import Process, Rows
 from lxc_userns.manager import UserNamespaceManager
+from lxc_userns.needs import Needs
 from lxc_userns.request import InstanceRequest, PreparedInstance
 from lxc_userns.rootfs import strategies, views
 from lxc_userns.rootfs.backing import Backing
@@ -872,6 +874,32 @@ def test_an_orphan_is_collected_whole(pool: World) -> None:
     assert pool.log == ["unmount"]
     assert pool.manager.store.load("web1") is None
     assert lease_of(pool, "web1") is None
+
+
+def test_what_was_done_is_counted(world: World) -> None:
+    manager = world.manager
+    prepared = manager.prepare(world.request)
+    manager.prepare_again("web1")
+    world.guests.add("web1")
+    manager.verify(prepared)
+    world.guests.init.uid_map = ()
+    with pytest.raises(IsolationError):
+        manager.verify("web1")
+    with pytest.raises(PolicyError):
+        manager.prepare(replace(world.request, needs=Needs("host")))
+    with pytest.raises(RootfsError):
+        manager.prepare(replace(world.request, rootfs="/no/such"))
+    found = manager.counters.as_dict()
+    for name in ("prepared_ms", "verified_ms"):
+        assert found.pop(name) >= 0
+    assert found == {
+        "prepared": 2,
+        "prepared_chown": 2,
+        "prepared_failed": 2,
+        "refused": 1,
+        "verified": 1,
+        "verified_failed": 1,
+    }
 
 
 def test_what_cannot_be_limited_is_destroyed(

@@ -30,12 +30,16 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class ShiftOptions:
-    """How to do what has to be done on disk; see :func:`rootfs.shift`."""
+    """How to do what has to be done on disk; see :func:`rootfs.shift`.
+
+    :param count: told how many inodes have changed, when that is done.
+    """
 
     unmapped: str = "keep"
     recheck: bool = False
     workers: int | None = None
     progress: Progress | None = None
+    count: Callable[[int], None] | None = None
 
     def shift(
         self, path: str, fd: int, id_maps: IdMaps, *, dry_run: bool = False
@@ -45,7 +49,7 @@ class ShiftOptions:
         :param path: the tree as the caller knows it.
         :param fd: descriptor of its root directory.
         """
-        return rootfs.shift(
+        report = rootfs.shift(
             path,
             id_maps,
             fd=fd,
@@ -55,6 +59,9 @@ class ShiftOptions:
             progress=self.progress,
             dry_run=dry_run,
         )
+        if self.count is not None and not dry_run:
+            self.count(report.shifted)
+        return report
 
 
 @dataclass(frozen=True, slots=True)
