@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lxc_userns.idmap import IdMapEntry as IdMapEntry
     from lxc_userns.idmap import IdMaps as IdMaps
     from lxc_userns.manager import UserNamespaceManager as UserNamespaceManager
+    from lxc_userns.needs import Needs as Needs
     from lxc_userns.request import InstanceRequest as InstanceRequest
     from lxc_userns.request import PreparedInstance as PreparedInstance
     from lxc_userns.volume import Volume as Volume
@@ -34,6 +35,7 @@ _HOMES = {
     "IdMaps": "idmap",
     "InstanceRequest": "request",
     "LxcUsernsError": "exceptions",
+    "Needs": "needs",
     "PreparedInstance": "request",
     "UserNamespaceManager": "manager",
     "Volume": "volume",

@@ -14,23 +14,31 @@ from lxc_userns.domain import (
     Features,
     Init,
     Interface,
+    SharedNamespace,
+    SharedNamespaces,
 )
 from lxc_userns.exceptions import (
     ConfigError,
     ContainerExistsError,
     InstanceError,
     IsolationError,
+    NeedsError,
     NoSuchContainerError,
 )
 from lxc_userns.guest import LOG_DIRECTORY, STOP_TIMEOUT
 from lxc_userns.idmap import IdMaps
-from lxc_userns.instances import InstanceRecord, Mode
+from lxc_userns.instances import InstanceRecord
 from lxc_userns.manager import UserNamespaceManager
+from lxc_userns.needs import Device, Mode, Needs
+from lxc_userns.policy import host_reasons
 from lxc_userns.request import InstanceRequest, PreparedInstance
 from lxc_userns.rootfs.strategies import Progress
 from lxc_userns.undo import undo
 from lxc_userns.verification import VerifiedInstance
 from lxc_userns.volume import Volume
+
+#: A process in all of the host's namespaces, for as long as it is up.
+_HOST_PID = "1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +57,9 @@ class ContainerSpec:
     :param vcpus: number of virtual CPUs.
     :param env: environment variables of init.
     :param interfaces: its network interfaces; none leaves it alone with a
-        loopback device.
+        loopback device, unless it shares the host's network.
+    :param needs: as for :class:`~lxc_userns.request.InstanceRequest`.
+    :raises NeedsError: if it shares the host's network and has interfaces.
     """
 
     name: str
@@ -61,6 +71,13 @@ class ContainerSpec:
     interfaces: tuple[Interface, ...] = ()
     strategy: str | None = None
     volumes: tuple[Volume, ...] = ()
+    needs: Needs = field(default_factory=Needs)
+
+    def __post_init__(self) -> None:
+        if self.interfaces and "network" in self.needs.shared:
+            raise NeedsError(
+                "network", "host", "excludes interfaces of its own"
+            )
 
     def to_request(self) -> InstanceRequest:
         """What the manager is to prepare, under a new UUID."""
@@ -71,6 +88,7 @@ class ContainerSpec:
             strategy=self.strategy,
             volumes=self.volumes,
             program=self.init[0],
+            needs=self.needs,
         )
 
     def to_domain(self, prepared: PreparedInstance) -> Domain:
@@ -87,14 +105,32 @@ class ContainerSpec:
             filesystems=prepared.filesystems,
             id_maps=prepared.id_maps,
             interfaces=self.interfaces,
+            devices=prepared.devices,
             features=Features(
-                capabilities=Capabilities(drop=prepared.dropped_capabilities)
+                privnet=prepared.needs_private_network,
+                capabilities=Capabilities(
+                    keep=prepared.kept_capabilities,
+                    drop=prepared.dropped_capabilities,
+                ),
             ),
+            namespaces=_shared_namespaces(prepared),
             metadata={
                 "mode": prepared.mode,
+                "mode-reasons": "; ".join(prepared.mode_reasons),
                 "strategy": prepared.record.strategy,
             },
         )
+
+
+def _shared_namespaces(prepared: PreparedInstance) -> SharedNamespaces:
+    # Without an interface and privnet it is in the host's network already.
+    return SharedNamespaces(
+        **{
+            kind: SharedNamespace("pid", _HOST_PID)
+            for kind in prepared.shared_namespaces
+            if kind != "network"
+        }
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +142,15 @@ class Container:
     :param state: ``running``, ``stopped`` and so on; ``incomplete`` if
         libvirt does not know it, as after a crash while it was made.
     :param mode: ``private`` or ``host``.
+    :param mode_reasons: why that mode.
     :param strategy: how its view is made.
     :param reason: why that strategy.
     :param rootfs: its root filesystem.
     :param archive: what that was unpacked from, if it was.
     :param volumes: what else of the host it sees.
+    :param shared: namespaces of the host that it is in.
+    :param capabilities: those that it asked for.
+    :param devices: devices of the host that it may use.
     :param view: where that is mounted for it.
     :param init_pid: host's process ID of its first process while it runs.
     :param id_maps: what it was promised.
@@ -128,6 +168,10 @@ class Container:
     reason: str
     archive: str | None
     volumes: tuple[Volume, ...]
+    mode_reasons: tuple[str, ...]
+    shared: tuple[str, ...]
+    capabilities: tuple[str, ...]
+    devices: tuple[Device, ...]
 
 
 class Containers:
@@ -159,7 +203,7 @@ class Containers:
             if self._store.load(spec.name) or self._guests.find(spec.name):
                 raise ContainerExistsError(spec.name)
             plan = self._manager.plan(request)
-            _check_private(plan)
+            _check_meant(plan)
             # Before anything changes on disk: it may be refused.
             spec.to_domain(plan)
             with ExitStack() as stack:
@@ -273,11 +317,17 @@ class Containers:
             record.reason,
             record.archive,
             record.volumes,
+            record.mode_reasons,
+            record.needs.shared,
+            record.needs.capabilities,
+            record.devices,
         )
 
 
-def _check_private(plan: PreparedInstance) -> None:
-    if plan.mode != "private":
+def _check_meant(plan: PreparedInstance) -> None:
+    """Refuse to run in the host's user namespace because none was set up."""
+    needs = plan.record.needs
+    if plan.mode == "host" and not [*host_reasons(needs, plan.record.volumes)]:
         raise ConfigError(
             "[libvirt] uid_maps, gid_maps",
             "",

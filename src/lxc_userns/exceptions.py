@@ -7,6 +7,7 @@
     ├── ConfigError            an option of the configuration
     ├── IdMapError             an ID map or one of its entries (a ValueError)
     ├── VolumeError            a volume as it was asked for (a ValueError)
+    ├── NeedsError             what else an instance asks for (a ValueError)
     ├── DomainXmlError         domain XML, ours or somebody else's
     ├── RootfsError            a root filesystem: path and reason
     │   ├── UnmappedIdsError   owners that no ID map entry covers
@@ -16,6 +17,7 @@
     ├── InstanceError          an instance: name and reason
     │   ├── NoSuchContainerError
     │   ├── ContainerExistsError
+    │   ├── PolicyError        it may not run in the mode in which it could
     │   ├── LeaseError         its range of IDs: none to be had, or another's
     │   │   └── PoolExhaustedError
     │   └── IsolationError     what runs is not what was promised
@@ -86,6 +88,24 @@ class VolumeError(LxcUsernsError, ValueError):
 
     def __str__(self) -> str:
         return f"volume {self.value!r}: {self.reason}"
+
+
+class NeedsError(LxcUsernsError, ValueError):
+    """An instance asks for something that there is not.
+
+    :param what: which of its needs.
+    :param value: the offending text.
+    :param reason: what is wrong.
+    """
+
+    def __init__(self, what: str, value: str, reason: str) -> None:
+        super().__init__(what, value, reason)
+        self.what = what
+        self.value = value
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.value!r}: {self.reason}"
 
 
 class DomainXmlError(LxcUsernsError):
@@ -193,6 +213,25 @@ class ContainerExistsError(InstanceError):
             name, "the name is taken; destroy that container or take another"
         )
         self.args = (name,)
+
+
+class PolicyError(InstanceError):
+    """An instance may not run in the only mode in which it could.
+
+    :param name: the instance's name.
+    :param demand: who asks for a user namespace of its own.
+    :param reasons: why it cannot have one, all of them.
+    """
+
+    def __init__(self, name: str, demand: str, reasons: Sequence[str]) -> None:
+        super().__init__(
+            name,
+            f"cannot run in a user namespace of its own, and {demand}: "
+            f"{'; '.join(reasons)}",
+        )
+        self.args = (name, demand, tuple(reasons))
+        self.demand = demand
+        self.reasons = tuple(reasons)
 
 
 class LeaseError(InstanceError):

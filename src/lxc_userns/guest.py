@@ -93,6 +93,23 @@ class Guests:
             map(str, (number // 10**6, number // 1000 % 1000, number % 1000))
         )
 
+    def xml(self, name: str) -> str:
+        """The XML of a domain, as it runs if it does.
+
+        :raises NoSuchContainerError: if there is none of this name.
+        """
+        with _translated(f"read the XML of {name}"):
+            text: str = self._domain(name).XMLDesc()
+        return text
+
+    def capabilities(self) -> str:
+        """What libvirtd can do on this host, as XML.
+
+        :raises LibvirtError: if it cannot be reached.
+        """
+        with _translated("read the capabilities"):
+            return str(self._connect().getCapabilities())
+
     def define(self, name: str, xml: str) -> None:
         """Define a domain, or define it anew, with validation.
 
@@ -172,14 +189,6 @@ class Guests:
                 with _skipping_undefined():
                     found.append(_describe(domain))
             return found
-
-    def xml(self, name: str) -> str:
-        """The XML of a domain: as it runs if it does, or as it is defined.
-
-        :raises NoSuchContainerError: if there is none of this name.
-        """
-        with _translated(f"read the XML of {name}"):
-            return str(self._domain(name).XMLDesc(0))
 
     @contextmanager
     def init_process(self, name: str) -> Iterator[Process]:

@@ -13,9 +13,9 @@ import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lxc_userns.exceptions import (
     ConfigError,
@@ -24,15 +24,18 @@ from lxc_userns.exceptions import (
 )
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.linux import directory
+from lxc_userns.needs import Device, Mode, Needs
 from lxc_userns.volume import Volume
 
-Mode = Literal["private", "host"]
-
-_FORMAT = 2
-#: What format 1 did not have yet.
-_ADDED: Mapping[str, Any] = {"reason": "", "archive": None, "volumes": []}
+_FORMAT = 3
+#: What each format did not have yet.
+_ADDED: Mapping[int, Mapping[str, Any]] = {
+    1: {"reason": "", "archive": None, "volumes": []},
+    2: {"needs": Needs().to_dict(), "devices": [], "mode_reasons": []},
+}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SUFFIX = ".json"
+_TEXTS = ("uuid", "rootfs", "strategy", "view", "reason")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,10 @@ class InstanceRecord:
     :param reason: why this strategy was chosen; empty before it was.
     :param archive: what the root filesystem was unpacked from, if it was.
     :param volumes: files of the host that it sees besides.
+    :param needs: what it asked for that not every container is to have.
+    :param devices: devices of the host among that.
+    :param mode_reasons: why it has the mode that it has; empty if it was
+        made before that was noted.
     :raises InstanceError: if name or UUID are anything else.
     """
 
@@ -65,6 +72,9 @@ class InstanceRecord:
     reason: str = ""
     archive: str | None = None
     volumes: tuple[Volume, ...] = ()
+    needs: Needs = field(default_factory=Needs)
+    devices: tuple[Device, ...] = ()
+    mode_reasons: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -288,38 +298,47 @@ def _encode(record: InstanceRecord) -> dict[str, Any]:
         "reason": record.reason,
         "archive": record.archive,
         "volumes": [each.to_dict() for each in record.volumes],
+        "needs": record.needs.to_dict(),
+        "devices": [asdict(each) for each in record.devices],
+        "mode_reasons": [*record.mode_reasons],
     }
 
 
 def _decode(name: str, data: dict[str, Any]) -> InstanceRecord:
-    if data["format"] == 1:
-        data = {**data, **_ADDED, "format": _FORMAT}
+    for older, added in _ADDED.items():
+        if data["format"] == older:
+            data = {**data, **added, "format": older + 1}
     if data["format"] != _FORMAT or data["name"] != name:
         raise ValueError(f"format {data['format']!r}, name {data['name']!r}")
-    texts = [data[key] for key in ("uuid", "rootfs", "strategy", "view")]
-    if not all(isinstance(text, str) for text in texts):
+    texts = [data[key] for key in _TEXTS]
+    reasons = data["mode_reasons"]
+    if not all(isinstance(text, str) for text in (*texts, *reasons)):
         raise ValueError("a value is no text")
-    uid, gid = data["uid_maps"], data["gid_maps"]
-    maps = None
-    # A record with half its maps must not pass for one without.
-    if not (uid is None and gid is None):
-        maps = IdMaps(IdMap.parse(uid), IdMap.parse(gid))
-    ready = data["ready"]
-    if not (ready is None or isinstance(ready, int)):
+    ready, archive = data["ready"], data["archive"]
+    if not isinstance(ready, int | None):
         raise ValueError("ready is no inode number")
-    identifier, rootfs, strategy, view = texts
-    reason, archive = data["reason"], data["archive"]
-    if not (isinstance(reason, str) and isinstance(archive, str | None)):
-        raise ValueError("a value is no text")
+    if not isinstance(archive, str | None):
+        raise ValueError("archive is no text")
+    identifier, rootfs, strategy, view, reason = texts
     return InstanceRecord(
         name,
         identifier,
         rootfs,
-        maps,
+        _decode_maps(data["uid_maps"], data["gid_maps"]),
         strategy,
         view,
         ready,
         reason,
         archive,
         tuple(map(Volume.from_dict, data["volumes"])),
+        Needs.from_dict(data["needs"]),
+        tuple(Device(**each) for each in data["devices"]),
+        tuple(reasons),
     )
+
+
+def _decode_maps(uid: Any, gid: Any) -> IdMaps | None:
+    # A record with half its maps must not pass for one without.
+    if uid is None and gid is None:
+        return None
+    return IdMaps(IdMap.parse(uid), IdMap.parse(gid))

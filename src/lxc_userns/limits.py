@@ -36,5 +36,5 @@ def apply(init: Process) -> None:
     :raises OSError: if it cannot be limited.
     :raises ProcessLookupError: if it has ended.
     """
-    with init.opened_user_namespace() as namespace:
+    with init.opened_namespace("user") as namespace:
         user_limits.write(namespace, share(user_limits.read()))

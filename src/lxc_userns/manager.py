@@ -3,25 +3,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 from oslo_config import cfg
 
-from lxc_userns import conf as options
-from lxc_userns import limits, verification
-from lxc_userns.claims import Claim, overlap
+from lxc_userns.claims import Claim
 from lxc_userns.config_check import option
+from lxc_userns.counters import Counters
+from lxc_userns.drafts import Drafts
 from lxc_userns.exceptions import (
     ConfigError,
     InstanceError,
-    IsolationError,
     NoSuchContainerError,
-    RootfsError,
+    PolicyError,
 )
 from lxc_userns.filesystems import Filesystems
 from lxc_userns.guest import Guest, Guests
@@ -32,10 +29,10 @@ from lxc_userns.leases import Lease, LeaseStore
 from lxc_userns.lessor import Lessor
 from lxc_userns.preparation import Complete, Preparation
 from lxc_userns.request import InstanceRequest, PreparedInstance
-from lxc_userns.rootfs import strategies, unpacking, volumes
 from lxc_userns.rootfs.backing import translated
 from lxc_userns.rootfs.strategies import Progress, ShiftOptions
-from lxc_userns.volume import Volume
+from lxc_userns.verification import VerifiedInstance
+from lxc_userns.verifier import Verifier
 
 
 class UserNamespaceManager:
@@ -43,6 +40,11 @@ class UserNamespaceManager:
 
     :param conf: configuration with our options registered; read at each use.
     :param guests: how to reach libvirt.
+
+    ``counters.as_dict()`` has what this object has done so far: instances
+    ``prepared`` and ``verified``, each with ``_failed`` and ``_ms``
+    (milliseconds), by strategy ``prepared_idmapped`` and so on, the
+    ``refused`` by the policy, and the number of ``shifted_inodes``.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class UserNamespaceManager:
     ) -> None:
         self._conf = conf
         self.guests = guests or Guests()
+        self.counters = Counters()
 
     @property
     def store(self) -> InstanceStore:
@@ -79,6 +82,10 @@ class UserNamespaceManager:
         leases = LeaseStore(self._option("state_path"))
         return Lessor(self.inventory, leases, *pool)
 
+    @property
+    def _drafts(self) -> Drafts:
+        return Drafts(self._conf, self.files, self.lessor)
+
     def plan(self, request: InstanceRequest) -> PreparedInstance:
         """What :meth:`prepare` would give; changes nothing.
 
@@ -87,14 +94,16 @@ class UserNamespaceManager:
         has no lease yet are another's if that one is prepared first.
 
         :raises ConfigError: if the configuration cannot be used.
+        :raises PolicyError: if the policy forbids it.
         :raises InstanceError: if name or UUID cannot be used, or there is no
             lease for it.
         :raises RootfsError: if the root filesystem or a volume is not there.
         """
-        draft = self._draft(request)
+        drafts = self._drafts
+        draft = drafts.make(request)
         known = self.store.load(request.name)
         return PreparedInstance(
-            self._complete(request, draft, known, keep=False)
+            drafts.complete(request, draft, known, keep=False)
         )
 
     def prepare(
@@ -109,51 +118,51 @@ class UserNamespaceManager:
         :param progress: called with the number of inodes seen so far.
         :raises LxcUsernsError: if anything is in the way.
         """
-        draft = self._draft(request)
-        complete = partial(self._complete, request)
-        return self._prepare(draft, progress, request.program, complete)
+        with self._counting_prepared():
+            drafts = self._drafts
+            draft = drafts.make(request)
+            complete = partial(drafts.complete, request)
+            return self._prepare(draft, progress, request.program, complete)
 
     def prepare_again(
         self, name: str, progress: Progress | None = None
     ) -> PreparedInstance:
         """Prepare an instance as it was promised, whatever is configured now.
 
+        The policy alone counts as it is now: what may not run in the host's
+        user namespace any more does not.
+
         :param progress: as for :meth:`prepare`.
         :raises NoSuchContainerError: if it was never prepared.
         :raises LxcUsernsError: if anything is in the way.
         """
-        return self._prepare(self._record(name), progress)
+        record = self._record(name)
+        with self._counting_prepared():
+            self._drafts.check_ceiling(record)
+            return self._prepare(record, progress)
 
-    def verify(
-        self, instance: str | PreparedInstance
-    ) -> verification.VerifiedInstance:
+    def verify(self, instance: str | PreparedInstance) -> VerifiedInstance:
         """Compare a running container with what was promised.
 
         One that is as promised is limited in what it may use up of what all
         containers share, see :doc:`../security/index`. Repeat that when it
         may have rebooted itself.
 
-        :param instance: its name, or what :meth:`prepare` gave.
+        :param instance: its name, or what :meth:`prepare` gave. The name of
+            a domain that others have made means what its XML promises.
         :raises IsolationError: if it is not as promised, or cannot be
-            looked at; it is destroyed then.
+            looked at; it is destroyed then, unless others have made it.
+        :raises NoSuchContainerError: if there is none of this name.
         :raises InstanceError: if it is not running.
         """
-        record = self._record(instance)
-        if not self.inventory.is_active(record):
-            raise InstanceError(record.name, "is not running")
-        try:
-            with self.guests.init_process(record.name) as init:
-                found = verification.describe(record.name, init)
-                reasons = list(verification.mismatches(record.id_maps, init))
-                if record.id_maps is not None and not reasons:
-                    limits.apply(init)
-        except (InstanceError, OSError) as err:
-            if not self.inventory.is_active(record):
-                raise InstanceError(record.name, "is not running") from err
-            self._destroy_unverified(record, [str(err)])
-        if reasons:
-            self._destroy_unverified(record, reasons)
-        return found
+        verifier = Verifier(self.inventory)
+        with self.counters.counting("verified"):
+            if isinstance(instance, PreparedInstance):
+                return verifier.verify(instance.record)
+            record = self.store.load(instance)
+            if record is None:
+                return verifier.verify_foreign(instance)
+            return verifier.verify(record)
 
     def detach(self, instance: str | PreparedInstance) -> None:
         """Unmount the views of a stopped instance, and keep its record.
@@ -213,7 +222,7 @@ class UserNamespaceManager:
         :raises RootfsError: if an instance uses it, or a tree around or
             within it, with other ID maps.
         """
-        rootfs = self._resolve(path)
+        rootfs = self._drafts.resolve(path)
         claim = Claim(rootfs, "chown", id_maps)
         with translated(path), self.store.lock_trees([rootfs]):
             self.inventory.check_unused([claim], besides=None)
@@ -224,84 +233,6 @@ class UserNamespaceManager:
     def find_guest(self, record: InstanceRecord) -> Guest | None:
         """The domain of an instance, None if there is none."""
         return self.inventory.find_guest(record)
-
-    def _draft(self, request: InstanceRequest) -> InstanceRecord:
-        """What an instance is to be promised, but for its ID maps."""
-        for problem in options.find_problems(self._conf):
-            raise problem
-        path = self._resolve(request.rootfs)
-        archive = path if unpacking.is_archive(path) else None
-        files = self.files
-        strategy = request.strategy or self._option("rootfs_strategy")
-        return InstanceRecord(
-            request.name,
-            request.uuid,
-            files.unpacked(request.name) if archive else path,
-            None,
-            strategies.check_name(strategy),
-            files.view(request.name),
-            archive=archive,
-            volumes=tuple(map(self._resolve_volume, request.volumes)),
-        )
-
-    def _complete(
-        self,
-        request: InstanceRequest,
-        draft: InstanceRecord,
-        known: InstanceRecord | None,
-        *,
-        keep: bool = True,
-    ) -> InstanceRecord:
-        """Add its ID maps."""
-        id_maps = self._find_id_maps(request, known, keep)
-        if id_maps is None:
-            return replace(draft, strategy=strategies.PLAIN)
-        return replace(draft, id_maps=id_maps)
-
-    def _find_id_maps(
-        self,
-        request: InstanceRequest,
-        known: InstanceRecord | None,
-        keep: bool,
-    ) -> IdMaps | None:
-        if request.id_maps is None and options.has_pool(self._conf):
-            lease = self.lessor.acquire(
-                request.name,
-                request.uuid,
-                request.range_size,
-                keep=keep,
-                known=known,
-            )
-            return lease.id_maps
-        if request.range_size is not None:
-            raise InstanceError(
-                request.name,
-                "asks for a lease of its own, and has ID maps or no pool",
-            )
-        return request.id_maps or options.load_id_maps(self._conf)
-
-    def _resolve(self, path: str) -> str:
-        with translated(path):
-            os.stat(path)  # To realpath(), "" is the working directory.
-            rootfs = os.path.realpath(path, strict=True)
-        self._check_not_ours(rootfs, "give the directory of a root filesystem")
-        return rootfs
-
-    def _resolve_volume(self, volume: Volume) -> Volume:
-        """The same, with the path that its source has now."""
-        with volumes.opened(volume) as source:
-            self._check_not_ours(source.path, "give another directory")
-            return replace(volume, source=source.path)
-
-    def _check_not_ours(self, path: str, advice: str) -> None:
-        for name in ("state_path", "run_path"):
-            ours = os.path.realpath(self._option(name))
-            if overlap(path, ours):
-                raise RootfsError(
-                    path,
-                    f"contains, or is in, [lxc_userns] {name} ({ours}); "
-                    f"{advice}",
-                )
 
     def _prepare(
         self,
@@ -316,10 +247,22 @@ class UserNamespaceManager:
                 recheck,
                 self._option("shift_workers") or None,
                 progress,
+                partial(self.counters.add, "shifted_inodes"),
             )
 
         preparation = Preparation(self.inventory, self.lessor, shift, program)
-        return PreparedInstance(preparation.run(record, complete))
+        ready = preparation.run(record, complete)
+        self.counters.add(f"prepared_{ready.strategy}")
+        return PreparedInstance(ready)
+
+    @contextmanager
+    def _counting_prepared(self) -> Iterator[None]:
+        try:
+            with self.counters.counting("prepared"):
+                yield
+        except PolicyError:
+            self.counters.add("refused")
+            raise
 
     def _unmount(self, name: str) -> None:
         record = self.store.load(name)
@@ -334,17 +277,6 @@ class UserNamespaceManager:
         if record is None:
             raise NoSuchContainerError(instance)
         return record
-
-    def _destroy_unverified(
-        self, record: InstanceRecord, reasons: list[str]
-    ) -> NoReturn:
-        text = "; ".join(reasons)
-        try:
-            self.guests.destroy(record.name)
-        except Exception as err:
-            err.add_note(f"{record.name} is not as promised: {text}")
-            raise
-        raise IsolationError(record.name, f"{text}; it was destroyed")
 
     def _option(self, name: str) -> Any:
         return option(self._conf, name)

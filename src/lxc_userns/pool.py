@@ -101,8 +101,12 @@ class Pools:
 
         :param size: number of IDs of either kind.
         """
+        return [*map("; ".join, self.shortages(size))]
+
+    def shortages(self, size: int) -> list[tuple[str, str]]:
+        """The same, each in two: why, and what to do."""
         return [
-            f"{reason}; {self._remedy(pool, size)}"
+            (reason, self._remedy(pool, size))
             for _, pool in self
             if (reason := self._why_unusable(pool, size))
         ]

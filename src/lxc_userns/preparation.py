@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -52,6 +53,7 @@ class Preparation:
         :param complete: adds its ID maps, if it has none yet.
         :returns: the record as it is kept.
         """
+        start = time.monotonic()
         store = self.inventory.store
         with store.lock(wanted.name), ExitStack() as stack:
             known = store.load(wanted.name)
@@ -68,7 +70,16 @@ class Preparation:
             if known is None:
                 undo(stack, store.remove, record.name)
                 undo(stack, self.inventory.files.remove, record.name)
-            return self._prepare(record, known, stack)
+            ready = self._prepare(record, known, stack)
+            _LOG.info(
+                "%s: %s is prepared by strategy %s in %.3f s: %s",
+                ready.name,
+                ready.rootfs,
+                ready.strategy,
+                time.monotonic() - start,
+                ready.reason,
+            )
+            return ready
 
     def _prepare(
         self,
@@ -99,13 +110,6 @@ class Preparation:
         store.save(ready)
         undo(stack, files.unmount, record.name)
         files.mount(record, tree, options)
-        _LOG.info(
-            "%s: %s is prepared by strategy %s: %s",
-            record.name,
-            record.rootfs,
-            record.strategy,
-            record.reason,
-        )
         return ready
 
     def _promise(

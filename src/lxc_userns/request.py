@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lxc_userns import limits
 from lxc_userns.domain import Filesystem
 from lxc_userns.filesystems import volume_name
 from lxc_userns.idmap import IdMaps
-from lxc_userns.instances import InstanceRecord, Mode
+from lxc_userns.instances import InstanceRecord
+from lxc_userns.needs import Device, Mode, Needs
 from lxc_userns.volume import Volume
 
 
@@ -32,6 +33,8 @@ class InstanceRequest:
     :param volumes: files of the host that it sees besides.
     :param program: what it will start, an absolute path in it; its root
         filesystem is left alone unless it has that.
+    :param needs: what it asks for that not every container is to have; what
+        the policy of the configuration does not allow is refused.
     """
 
     name: str
@@ -42,6 +45,7 @@ class InstanceRequest:
     volumes: tuple[Volume, ...] = ()
     program: str | None = None
     range_size: int | None = None
+    needs: Needs = field(default_factory=Needs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +97,36 @@ class PreparedInstance:
         return (Filesystem.mount(self.root, "/"), *mounted)
 
     @property
+    def mode_reasons(self) -> tuple[str, ...]:
+        """Why it has this mode."""
+        return self.record.mode_reasons
+
+    @property
     def needs_private_network(self) -> bool:
         """Whether ``<privnet/>`` is a must if there is no ``<interface>``.
 
         Without either, the container would share the host's network, and
         with ID maps it could not mount ``/sys`` and not start.
         """
-        return self.mode == "private"
+        return "network" not in self.record.needs.shared
+
+    @property
+    def shared_namespaces(self) -> tuple[str, ...]:
+        """Namespaces of the host that it is to be in besides.
+
+        Of ``network``, ``ipc`` and ``uts``, in mode ``host`` only.
+        """
+        return self.record.needs.shared
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """The ``<hostdev>`` elements for devices of the host."""
+        return self.record.devices
+
+    @property
+    def kept_capabilities(self) -> tuple[str, ...]:
+        """Capabilities that its domain keeps, by libvirt's names."""
+        return self.record.needs.capabilities
 
     @property
     def dropped_capabilities(self) -> tuple[str, ...]:

@@ -10,13 +10,14 @@ from typing import Any, Final, Literal, get_args
 
 from lxc_userns.exceptions import VolumeError
 
-Owners = Literal["idmap", "none", "chown"]
+Owners = Literal["idmap", "none", "chown", "host"]
 
 #: What each option sets, and to what.
 _OPTIONS: Final[Mapping[str, tuple[str, Any]]] = {
     "idmap": ("owners", "idmap"),
     "none": ("owners", "none"),
     "chown": ("owners", "chown"),
+    "host": ("owners", "host"),
     "ro": ("readonly", True),
     "rw": ("readonly", False),
     "suid": ("nosuid", False),
@@ -46,7 +47,8 @@ class Volume:
     :param owners: ``idmap``: the container sees owners on disk as guest IDs,
         and nothing changes there; ``none``: as they are, so that what belongs
         to no mapped ID is nobody's; ``chown``: shifted on disk, for this
-        instance alone.
+        instance alone; ``host``: as they are, with the container's root
+        being the host's, for which it has to be in mode ``host``.
     :param readonly: whether it cannot be written to.
     :param nosuid: whether set-ID bits and file capabilities do not count.
     :param nodev: whether device nodes cannot be opened.
@@ -78,7 +80,8 @@ class Volume:
     def parse(cls, text: str) -> Volume:
         r"""Read ``SOURCE:TARGET`` or ``SOURCE:TARGET:OPTION,...``.
 
-        Options are ``idmap``, which is the default, ``none`` and ``chown``;
+        Options are ``idmap``, which is the default, ``none``, ``chown`` and
+        ``host``;
         ``rw``, which is the default, and ``ro``; ``suid``; ``dev``. In a
         path, ``\:`` is a colon and ``\\`` a backslash.
 

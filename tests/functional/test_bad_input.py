@@ -399,7 +399,7 @@ def test_no_permission(cli: CommandLine, rootfs: Path) -> None:
     assert "not permitted" in error
     result = cli("host", "check", "-f", "value", prefix=CAPLESS)
     assert result.code == 1
-    assert "state_path failed" in result.out
+    assert "state_path FAIL " in result.out
 
 
 def test_no_libvirtd(cli: CommandLine, rootfs: Path) -> None:
@@ -422,7 +422,7 @@ def test_no_libvirtd(cli: CommandLine, rootfs: Path) -> None:
             assert result.error() == "absent: no such container"
     result = cli("host", "check", "-f", "value", prefix=hidden)
     assert result.code == 1
-    assert "libvirt failed libvirt: connect to lxc:///" in result.out
+    assert "libvirt FAIL libvirt: connect to lxc:///" in result.out
 
 
 @pytest.mark.parametrize(

@@ -84,11 +84,15 @@ def test_from_run_to_destroy(
         "name": "web1",
         "state": "running",
         "mode": "private",
+        "mode_reasons": ["nothing that it asks for is in the way"],
         "strategy": "chown",
         "reason": "it was asked for",
         "rootfs": str(busybox_rootfs),
         "archive": None,
         "volumes": [],
+        "shared": [],
+        "capabilities": [],
+        "devices": [],
         "view": f"{cli.run}/web1/root",
         "uid_map": ID_MAP,
         "gid_map": ID_MAP,
@@ -107,6 +111,7 @@ def test_from_run_to_destroy(
     # Whoever reads the domain alone can tell what made it.
     assert read_metadata(domain.XMLDesc()) == {
         "mode": "private",
+        "mode-reasons": "nothing that it asks for is in the way",
         "strategy": "chown",
     }
 

@@ -431,14 +431,20 @@ def problems(check: Result) -> list[str]:
 def test_checks_of_a_pool(cli: CommandLine, host_files: HostFiles) -> None:
     commands = "config check -f json", "host check -f json"
     config, host = at_once(cli, *commands)
-    status, message = pool_check(findings(host, 1))
-    assert (status, message) == ("failed", "; ".join(problems(config)))
+    check = pool_check(findings(host, 1))
+    assert check["status"] == "FAIL"
+    told = zip(*map(parted, problems(config)), strict=True)
+    assert [check["message"], check["remedy"]] == [*map("; ".join, told)]
     host_files.give_ranges(3)
     host_files.append("subgid", f"eve:{nth(1)}:1")
     config, host = at_once(cli, *commands)
-    status, message = pool_check(json.loads(host.out))
-    assert status == "ok"
-    assert message == f"the subordinate IDs of {OWNER} give 2 leases of {SIZE}"
+    check = pool_check(json.loads(host.out))
+    assert check == {
+        "check": "pool",
+        "status": "PASS",
+        "message": f"the subordinate IDs of {OWNER} give 2 leases of {SIZE}",
+        "remedy": "",
+    }
     assert [
         (each["severity"], each["message"])
         for each in findings(config, 0)
@@ -456,10 +462,16 @@ def test_checks_of_a_pool(cli: CommandLine, host_files: HostFiles) -> None:
     ]
 
 
-def pool_check(checks: list[dict[str, str]]) -> tuple[str, str]:
+def parted(problem: str) -> tuple[str, str]:
+    """What is wrong, and what to do."""
+    reason, _, remedy = problem.partition("; ")
+    return reason, remedy
+
+
+def pool_check(checks: list[dict[str, str]]) -> dict[str, str]:
     """What ``host check`` says of the pool."""
     (check,) = (each for each in checks if each["check"] == "pool")
-    return check["status"], check["message"]
+    return check
 
 
 def test_one_of_the_files_is_not_there(
@@ -567,13 +579,17 @@ def test_owners_that_overlap(cli: CommandLine, host_files: HostFiles) -> None:
     )
     checks = json.loads(cli("host", "check", "-f", "json").out)
     assert {
-        each["check"]: (each["status"], each["message"])
+        each["check"]: (each["status"], each["message"], each["remedy"])
         for each in checks
         if each["check"].startswith("subordinate")
-    } == dict.fromkeys(
-        ("subordinate user IDs", "subordinate group IDs"),
-        ("warning", "bob (line 3) and carol (line 4) overlap"),
-    )
+    } == {
+        f"subordinate {kind} IDs": (
+            "WARN",
+            "bob (line 3) and carol (line 4) overlap",
+            f"give each owner a range of its own in {path}",
+        )
+        for kind, path in (("user", "/etc/subuid"), ("group", "/etc/subgid"))
+    }
 
 
 @pytest.mark.parametrize(

@@ -185,12 +185,12 @@ def test_without_root(cli: CommandLine, tree: Path, view: Path) -> None:
     assert "its mount cannot be copied: no permission" in result.error()
 
 
-def checked(cli: CommandLine) -> dict[str, tuple[str, str]]:
+def checked(cli: CommandLine) -> dict[str, tuple[str, str, str]]:
     """What host check says, by what it looks at."""
     result = cli("host", "check", "-f", "json")
     assert result.code in (0, 1)
     return {
-        line["check"]: (line["status"], line["message"])
+        line["check"]: (line["status"], line["message"], line["remedy"])
         for line in json.loads(result.out)
     }
 
@@ -220,18 +220,19 @@ def test_host_check_tries_each_filesystem(
     for path in good:
         kind = path.name.partition("-")[0]
         assert found[f"idmapped mounts on {path}"] == (
-            "ok",
+            "PASS",
             f"{kind} can be idmapped",
+            "",
         )
     assert found[f"idmapped mounts on {old}"] == (
-        "warning",
-        "ext3 cannot be idmapped by this kernel; mount it with type ext4, "
-        "whose driver reads it as well",
+        "WARN",
+        "ext3 cannot be idmapped by this kernel",
+        "mount it with type ext4, whose driver reads it as well",
     )
-    status, message = found[f"idmapped mounts on {merged}"]
-    assert status == "warning"
+    status, message, remedy = found[f"idmapped mounts on {merged}"]
+    assert status == "WARN"
     assert message.startswith("overlay cannot be idmapped")
-    assert "its layers can be" in message
+    assert "its layers can be" in remedy
     points = [name for name in found if name.startswith("idmapped mounts on")]
     # Once for a filesystem, and not for what is ours or the kernel's.
     for place in (str(second), str(view), "/proc", "/sys", "/dev/pts"):
@@ -251,17 +252,17 @@ def test_host_check_tries_an_overlay(
     place = loop_filesystem(kind)
     cli = CommandLine.make(place, tmp_path / "run")
     cli.state.mkdir(mode=0o700)
-    status, message = checked(cli)["overlays"]
+    status, message, remedy = checked(cli)["overlays"]
     assert f"upper layer in {cli.state}" in message
     if kind == "ext3":
-        assert status == "warning"
+        assert status == "WARN"
         assert "none with" in message
-        assert "mount it with type ext4" in message
+        assert "mount it with type ext4" in remedy
     elif kind == "xfs":
         # Kernels may learn it.
-        assert status == "ok" or "spoils ACLs" in message
+        assert status == "PASS" or "spoils ACLs" in message
     else:
-        assert status == "ok"
+        assert status == "PASS"
     assert list(cli.state.iterdir()) == []
 
 
@@ -273,6 +274,6 @@ def test_host_check_without_a_place_for_overlays(
     text = cli.config.read_text()
     cli.config.write_text(text.replace(str(cli.state), f"{place}/state"))
     guest.call("mount", "-o", "remount,ro", place)
-    status, message = checked(cli)["overlays"]
-    assert status == "warning"
+    status, message, _ = checked(cli)["overlays"]
+    assert status == "WARN"
     assert message == f"not tried in {place}: Read-only file system"

@@ -12,6 +12,7 @@ from lxc_userns.exceptions import LxcUsernsError
 
 # Arguments by parameter name: a new error with new ones fails here.
 VALUES: dict[str, object] = {
+    "demand": "the policy asks for that",
     "line": 7,
     "name": "web1",
     "names": ("web1",),
@@ -19,10 +20,12 @@ VALUES: dict[str, object] = {
     "option": "[libvirt] uid_maps",
     "path": "/srv/rootfs",
     "reason": "it is broken",
+    "reasons": ("one thing", "another"),
     "rule": "count",
     "uids": (70000, 70001),
     "gids": (80000,),
     "value": "0:1:0",
+    "what": "device",
 }
 
 
@@ -61,7 +64,7 @@ def test_text_is_one_line_that_names_what(kind: type[LxcUsernsError]) -> None:
     text = str(make(kind))
     assert "\n" not in text
     for name in inspect.signature(kind).parameters:
-        if name not in ("rule", "uids", "gids"):
+        if name not in ("rule", "reasons", "uids", "gids"):
             assert str(VALUES[name]) in text
 
 

@@ -13,6 +13,7 @@ import pytest
 from lxc_userns.exceptions import ConfigError, InstanceError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.instances import InstanceRecord, InstanceStore
+from lxc_userns.needs import Device, Needs
 from lxc_userns.volume import Volume
 
 UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
@@ -20,7 +21,16 @@ UID, GID = IdMap.parse("0:100000:65536"), IdMap.parse("0:300000:65536")
 PRIVATE = InstanceRecord(
     "web1", UUID, "/srv/web1", IdMaps(UID, GID), "chown", "/run/x/web1/root"
 )
-HOST = replace(PRIVATE, name="web2", id_maps=None, strategy="plain")
+NEEDS = Needs().to_dict()
+HOST = replace(
+    PRIVATE,
+    name="web2",
+    id_maps=None,
+    strategy="plain",
+    needs=Needs("host", ("network", "ipc"), ("sys_time",), ("/dev/net/tun",)),
+    devices=(Device("/dev/net/tun", "char"),),
+    mode_reasons=("it asks for mode host", "it shares\nthe network"),
+)
 UNPACKED = replace(
     PRIVATE,
     strategy="overlay",
@@ -155,7 +165,19 @@ def test_uuids_that_are_none(uuid: str) -> None:
         ({"gid_maps": None}, "damaged"),
         ({"uid_maps": "0:0:1"}, "host ID 0"),
         ({"name": "web9"}, "name 'web9'"),
-        ({"format": 3}, "format 3"),
+        ({"format": 4}, "format 4"),
+        ({"mode_reasons": None}, "damaged"),
+        ({"mode_reasons": [1]}, "no text"),
+        ({"needs": {}}, "damaged"),
+        ({"needs": None}, "damaged"),
+        ({"needs": NEEDS | {"mode": "none"}}, "not one of private, host"),
+        ({"needs": NEEDS | {"mode": 1}}, "not one of private, host"),
+        ({"needs": NEEDS | {"shared": "network"}}, "a sequence is expected"),
+        ({"needs": NEEDS | {"shared": ["pid"]}}, "network, ipc, uts"),
+        ({"needs": NEEDS | {"capabilities": ["all"]}}, "not one of"),
+        ({"needs": NEEDS | {"devices": ["/etc"]}}, "no path below /dev"),
+        ({"devices": [{"path": "/dev/x", "kind": ""}]}, "neither char nor"),
+        ({"devices": [{"path": "/dev/x"}]}, "damaged"),
         ({"reason": None}, "no text"),
         ({"archive": 1}, "no text"),
         ({"volumes": None}, "damaged"),
@@ -186,10 +208,14 @@ def test_records_of_an_older_version(
     store.save(PRIVATE)
     file = tmp_path / "state/instances/web1.json"
     data = json.loads(file.read_text())
-    for key in ("reason", "archive", "volumes"):
-        del data[key]
-    file.write_text(json.dumps(data | {"format": 1}))
-    assert store.load("web1") == PRIVATE
+    for version, keys in (
+        (2, ("needs", "devices", "mode_reasons")),
+        (1, ("reason", "archive", "volumes")),
+    ):
+        for key in keys:
+            del data[key]
+        file.write_text(json.dumps(data | {"format": version}))
+        assert store.load("web1") == PRIVATE
     file.write_text(json.dumps(data))
     with pytest.raises(InstanceError, match="damaged"):
         store.load("web1")

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 from oslo_config import cfg
 
-from lxc_userns import hostids, limits, occupants, orphans
+from lxc_userns import hostids, limits, occupants, orphans, verification
 from lxc_userns.conf import register_opts
 from lxc_userns.containers import Containers, ContainerSpec
 from lxc_userns.exceptions import (
@@ -24,6 +24,7 @@ from lxc_userns.exceptions import (
     LibvirtError,
     LxcUsernsError,
     NoSuchContainerError,
+    PolicyError,
     PoolExhaustedError,
     RootfsError,
 )
@@ -33,10 +34,12 @@ from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.leases import Lease
 from lxc_userns.linux.process import Process, Rows
 from lxc_userns.manager import UserNamespaceManager
+from lxc_userns.needs import Needs
 from lxc_userns.request import InstanceRequest, PreparedInstance
 from lxc_userns.rootfs import strategies, views
 from lxc_userns.rootfs.backing import Backing
 from lxc_userns.subid import parse
+from tests.unit.evidence import evidence
 
 UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
 ID_MAP = IdMap.parse("0:100000:65536")
@@ -159,6 +162,11 @@ class FakeGuests:
             raise InstanceError(name, "is not running")
         yield cast(Process, self.init)
 
+    def xml(self, name: str) -> str:
+        if name not in self.domains:
+            raise NoSuchContainerError(name)
+        return "<domain type='lxc'/>"
+
     def find_init(self, name: str) -> int:
         return self.init.pid
 
@@ -198,6 +206,19 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(FakeViews, "strategy", strategy, raising=False)
     monkeypatch.setattr(views, "Views", FakeViews)
     monkeypatch.setattr(limits, "apply", lambda _init: log.append("limit"))
+    monkeypatch.setattr(verification, "take_back", lambda _init: [])
+
+    def gather(name: str, init: FakeInit) -> verification.Evidence:
+        view = f"{tmp_path}/run/{name}/root"
+        found = evidence(init.uid_map[0][1] if init.uid_map else 0, view)
+        return replace(
+            found,
+            pid=init.pid,
+            uid_map=init.uid_map,
+            gid_map=init.gid_map,
+        )
+
+    monkeypatch.setattr(verification, "gather", gather)
     monkeypatch.setattr(
         strategies,
         "STRATEGIES",
@@ -241,7 +262,10 @@ def test_without_maps_the_feature_is_off(world: World) -> None:
     world.set(uid_maps=[], gid_maps=[])
     prepared = world.manager.prepare(world.request)
     assert (prepared.mode, prepared.id_maps) == ("host", None)
-    assert not prepared.needs_private_network
+    assert prepared.mode_reasons == (
+        "user namespaces are off: neither ID maps are configured nor a pool",
+    )
+    assert prepared.needs_private_network
     assert world.log == ["leave", "mount"]
 
 
@@ -467,7 +491,7 @@ def test_what_is_not_as_promised_is_destroyed(world: World) -> None:
     with pytest.raises(
         IsolationError,
         match=r"uid_map is 0:0:4294967295, promised was 0:100000:65536; its "
-        r"gid_map is empty, promised was 0:100000:65536; it was destroyed",
+        r"gid_map is empty, promised was 0:100000:65536; .*; it was destroyed",
     ):
         world.manager.verify("web1")
     assert world.log[-1] == "destroy"
@@ -850,6 +874,32 @@ def test_an_orphan_is_collected_whole(pool: World) -> None:
     assert pool.log == ["unmount"]
     assert pool.manager.store.load("web1") is None
     assert lease_of(pool, "web1") is None
+
+
+def test_what_was_done_is_counted(world: World) -> None:
+    manager = world.manager
+    prepared = manager.prepare(world.request)
+    manager.prepare_again("web1")
+    world.guests.add("web1")
+    manager.verify(prepared)
+    world.guests.init.uid_map = ()
+    with pytest.raises(IsolationError):
+        manager.verify("web1")
+    with pytest.raises(PolicyError):
+        manager.prepare(replace(world.request, needs=Needs("host")))
+    with pytest.raises(RootfsError):
+        manager.prepare(replace(world.request, rootfs="/no/such"))
+    found = manager.counters.as_dict()
+    for name in ("prepared_ms", "verified_ms"):
+        assert found.pop(name) >= 0
+    assert found == {
+        "prepared": 2,
+        "prepared_chown": 2,
+        "prepared_failed": 2,
+        "refused": 1,
+        "verified": 1,
+        "verified_failed": 1,
+    }
 
 
 def test_what_cannot_be_limited_is_destroyed(

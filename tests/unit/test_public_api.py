@@ -17,6 +17,7 @@ PUBLIC = [
     "IdMaps",
     "InstanceRequest",
     "LxcUsernsError",
+    "Needs",
     "PreparedInstance",
     "UserNamespaceManager",
     "Volume",

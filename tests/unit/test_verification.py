@@ -1,40 +1,66 @@
 # SPDX-License-Identifier: Apache-2.0
 """What runs against what was promised."""
 
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from lxc_userns import promises
+from lxc_userns.exceptions import DomainXmlError
 from lxc_userns.idmap import IdMap, IdMaps
-from lxc_userns.linux.process import Process, Rows
-from lxc_userns.verification import mismatches
+from lxc_userns.instances import InstanceRecord
+from lxc_userns.needs import CAPABILITIES, DROPPED, Device, Needs
+from lxc_userns.verification import (
+    Evidence,
+    Promise,
+    View,
+    describe,
+    mismatches,
+)
+from lxc_userns.verification.evidence import Node
+from lxc_userns.volume import Volume
+from tests.unit.evidence import BASE, HOST_MOUNTS, VIEW, evidence, mount
 
-UID = IdMap.parse("0:100000:1000,1000:300000:1")
-GID = IdMap.parse("0:200000:65536")
+ID_MAP = IdMap.parse("0:100000:65536")
+PRIVATE = Promise(
+    "web1",
+    IdMaps(ID_MAP, ID_MAP),
+    frozenset(),
+    frozenset({*CAPABILITIES} - DROPPED - {"sys_resource"}),
+    (),
+    (View("/", VIEW, "idmapped"),),
+)
+HOST = replace(
+    PRIVATE,
+    id_maps=None,
+    capabilities=frozenset({*CAPABILITIES} - DROPPED),
+    views=(View("/", VIEW, "plain"),),
+)
+OUTSIDE = evidence(0, options="rw")
 
 
-@dataclass
-class FakeProcess:
-    """As of a container in its own user namespace."""
-
-    uid_map: Rows = ((0, 100000, 1000), (1000, 300000, 1))
-    gid_map: Rows = ((0, 200000, 65536),)
-    user_namespace: tuple[int, int] = (4, 1)
+def find(found: Evidence, promise: Promise = PRIVATE) -> list[str]:
+    return [*mismatches(promise, found)]
 
 
-def find(fake: FakeProcess, id_maps: IdMaps | None) -> list[str]:
-    return list(mismatches(id_maps, cast(Process, fake)))
+def test_as_promised() -> None:
+    found = evidence()
+    assert find(found) == []
+    shown = describe(PRIVATE, found)
+    assert (shown.name, shown.mode, shown.pid) == ("web1", "private", 4242)
+    assert (shown.uid_map, shown.gid_map) == (str(ID_MAP), str(ID_MAP))
+    shared = frozenset({"user"})
+    assert find(replace(OUTSIDE, shared=shared), HOST) == []
+    # More than was promised is no less.
+    assert find(found, HOST) == []
 
 
-def test_as_promised_in_any_order() -> None:
-    assert find(FakeProcess(), IdMaps(UID, GID)) == []
-    swapped = ((1000, 300000, 1), (0, 100000, 1000))
-    assert find(FakeProcess(uid_map=swapped), IdMaps(UID, GID)) == []
-
-
-def test_nothing_promised() -> None:
-    assert find(FakeProcess(uid_map=((0, 0, 4294967295),)), None) == []
+def test_maps_in_any_order() -> None:
+    two = IdMap.parse("0:100000:1000,1000:300000:65000")
+    promise = replace(PRIVATE, id_maps=IdMaps(two, ID_MAP))
+    rows = ((1000, 300000, 65000), (0, 100000, 1000))
+    assert find(replace(evidence(), uid_map=rows), promise) == []
 
 
 @pytest.mark.parametrize(
@@ -43,26 +69,351 @@ def test_nothing_promised() -> None:
         ((), "empty"),
         (((0, 0, 4294967295),), "0:0:4294967295"),
         (((0, 100000, 1000),), "0:100000:1000"),
-        (((0, 100000, 1000), (1000, 300000, 2)),
-         "0:100000:1000,1000:300000:2"),
-        (((0, 100000, 1000), (1000, 300000, 1), (2000, 5, 1)),
-         "0:100000:1000,1000:300000:1,2000:5:1"),
+        (((0, 100000, 65536), (65536, 5, 1)), "0:100000:65536,65536:5:1"),
     ],
-)  # fmt: skip
-def test_other_maps(rows: Rows, shown: str) -> None:
-    (reason,) = find(FakeProcess(uid_map=rows), IdMaps(UID, GID))
-    assert reason == f"its uid_map is {shown}, promised was {UID}"
+)
+@pytest.mark.parametrize("kind", ["uid_map", "gid_map"])
+def test_other_maps(kind: str, rows: Any, shown: str) -> None:
+    (reason,) = find(replace(evidence(), **{kind: rows}))
+    assert reason == f"its {kind} is {shown}, promised was {ID_MAP}"
 
 
-def test_maps_of_the_other_kind() -> None:
-    fake = FakeProcess(gid_map=FakeProcess().uid_map)
-    (reason,) = find(fake, IdMaps(UID, GID))
-    assert reason.startswith("its gid_map is 0:100000:1000,")
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"shared": {"user"}}, "it runs in the host's user namespace"),
+        ({"shared": {"net"}}, "it is in the host's network namespace"),
+        ({"shared": {"ipc"}}, "it is in the host's IPC namespace"),
+        ({"shared": {"uts"}}, "it is in the host's UTS namespace"),
+        ({"shared": {"pid"}}, "it is in the host's PID namespace"),
+        ({"shared": {"mnt"}}, "it is in the host's mount namespace"),
+        (
+            {"foreign": {"net"}},
+            "its network namespace belongs to another user namespace",
+        ),
+        ({"capabilities": 1 << 16}, "it may have CAP_SYS_MODULE"),
+        ({"capabilities": 1 << 24}, "it may have CAP_SYS_RESOURCE"),
+        ({"capabilities": 1 << 27}, "it may have CAP_MKNOD"),
+        (
+            {"writable": ("/sys/fs/cgroup/a/memory.max",)},
+            "its root can write /sys/fs/cgroup/a/memory.max on the host",
+        ),
+        (
+            {"terminal_group": 5},
+            f"its terminals are given to the host's group 5, not to "
+            f"{BASE + 5}",
+        ),
+        (
+            {
+                "terminals": (
+                    Node("/dev/pts/0", "char", (136, 0), 0, BASE + 5),
+                )
+            },
+            "/dev/pts/0 belongs to the host's user 0",
+        ),
+        (
+            {"terminals": (Node("/dev/pts/1", "char", (136, 1), BASE, 5),)},
+            "/dev/pts/1 belongs to the host's group 5",
+        ),
+        (
+            {"nodes": (Node("/dev/sda", "block", (8, 0), BASE, BASE),)},
+            "it has the block device /dev/sda, 8:0",
+        ),
+        (
+            {"nodes": (Node("/dev/mem", "char", (1, 1), BASE, BASE),)},
+            "it has the char device /dev/mem, 1:1",
+        ),
+        (
+            # A disk of the same number as the null device.
+            {"nodes": (Node("/dev/null", "block", (1, 3), BASE, BASE),)},
+            "it has the block device /dev/null, 1:3",
+        ),
+    ],
+)
+def test_what_differs(change: dict[str, Any], reason: str) -> None:
+    values: dict[str, Any] = {
+        name: frozenset(value) if isinstance(value, set) else value
+        for name, value in change.items()
+    }
+    assert find(replace(evidence(), **values)) == [reason]
 
 
-def test_the_namespace_of_the_host() -> None:
-    with Process("self") as this:
-        fake = FakeProcess(user_namespace=this.user_namespace)
-    assert find(fake, IdMaps(UID, GID)) == [
-        "it runs in the host's user namespace"
+@pytest.mark.parametrize(
+    ("extra", "reason"),
+    [
+        (mount("/x", "devtmpfs", device="0:5"), "the devices of the host"),
+        (mount("/x", "devtmpfs", device="0:9"), "the devices of the host"),
+        (mount("/x", "proc", device="0:10"), "the processes of the host"),
+        (
+            mount("/x", "proc", device="0:10", root="/sys"),
+            "the processes of the host",
+        ),
+        (mount("/x", "sysfs", device="0:11"), "the network of the host"),
+        (
+            mount("/x", root="/srv/web1"),
+            f"it sees {VIEW} without ID maps",
+        ),
+        (
+            mount("/x", root="/srv/web1/etc"),
+            f"it sees {VIEW} without ID maps",
+        ),
+    ],
+)
+def test_what_should_not_be_mounted(extra: Any, reason: str) -> None:
+    found = evidence()
+    found = replace(found, mounts=(*found.mounts, extra))
+    (said,) = find(found)
+    assert said.startswith("at /x it ")
+    assert said.endswith(reason)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        mount("/x", "proc", device="0:60"),
+        mount("/x", "sysfs", device="0:61"),
+        mount("/x", "tmpfs", device="0:62"),
+        mount("/x", root="/srv/web10"),
+        mount("/x", root="/srv"),
+        mount("/x", device="8:2", root="/srv/web1"),
+        mount("/x", options="rw,idmapped", root="/srv/web1/etc"),
+    ],
+)
+def test_what_may_be_mounted(extra: Any) -> None:
+    found = evidence()
+    assert find(replace(found, mounts=(*found.mounts, extra))) == []
+
+
+def test_views() -> None:
+    found = evidence()
+    # Not on the host, so that it could not reboot.
+    assert find(replace(found, host_mounts=HOST_MOUNTS)) == [
+        f"its root filesystem is not {VIEW}",
+        f"{VIEW}, its /, is not mounted on the host",
     ]
+    plain = evidence(options="rw")
+    assert find(plain) == [
+        f"{VIEW} is not idmapped",
+        f"at / it sees {VIEW} without ID maps",
+    ]
+    overlay = replace(PRIVATE, views=(View("/", VIEW, "overlay"),))
+    assert find(found, overlay) == [f"{VIEW} is no overlay"]
+
+
+def test_the_root_filesystem() -> None:
+    found = evidence()
+    others = mount("/", options="rw,idmapped", root="/srv/web2")
+    swapped = (others, *found.mounts[1:])
+    assert find(replace(found, mounts=swapped)) == [
+        f"its root filesystem is not {VIEW}"
+    ]
+    hosts = (HOST_MOUNTS[0], *found.mounts[1:])
+    assert find(replace(found, mounts=hosts)) == [
+        "its root filesystem is the host's"
+    ]
+    # Whatever a domain of others says, or does not say.
+    nothing = replace(PRIVATE, views=())
+    assert find(replace(found, mounts=hosts), nothing) == [
+        "its root filesystem is the host's"
+    ]
+    assert find(found, nothing) == []
+
+
+def test_a_source_that_is_no_mount_point() -> None:
+    """As in the XML of others."""
+    promise = replace(PRIVATE, views=(View("/", "/srv/web1"),))
+    inside = mount("/", device="8:0", root="/srv/web1")
+    found = evidence()
+    found = replace(found, mounts=(inside, *found.mounts[1:]))
+    assert find(found, promise) == []
+    other = replace(promise, views=(View("/", "/srv/web2"),))
+    assert find(found, other) == ["its root filesystem is not /srv/web2"]
+
+
+def test_a_volume_that_is_plain_by_promise() -> None:
+    volume = mount("/run/x/web1/volume0", root="/srv/web1/data")
+    found = evidence()
+    found = replace(
+        found,
+        host_mounts=(*found.host_mounts, volume),
+        mounts=(*found.mounts, replace(volume, point="/data")),
+    )
+    assert find(found) == [f"at /data it sees {VIEW} without ID maps"]
+    views = (*PRIVATE.views, View("/data", volume.point, "plain"))
+    assert find(found, replace(PRIVATE, views=views)) == []
+
+
+def test_in_the_hosts_user_namespace() -> None:
+    outside = replace(OUTSIDE, shared=frozenset({"user", "net", "ipc"}))
+    assert find(outside, HOST) == [
+        "it is in the host's IPC namespace",
+        "it is in the host's network namespace",
+    ]
+    promise = replace(HOST, shared=frozenset({"network", "ipc"}))
+    assert find(outside, promise) == []
+    sysfs = mount("/sys", "sysfs", "ro", "0:11")
+    rest = tuple(each for each in OUTSIDE.mounts if each.point != "/sys")
+    found = replace(outside, mounts=(*rest, sysfs))
+    assert find(found, promise) == []
+    writable = mount("/proc/sys", "proc", "rw", "0:52", "/sys")
+    found = replace(outside, mounts=(*OUTSIDE.mounts, writable))
+    assert find(found, promise) == ["its /proc/sys is not read-only"]
+    found = replace(outside, mounts=rest)
+    assert find(found, promise) == ["its /sys is not read-only"]
+
+
+def test_devices_that_were_promised() -> None:
+    node = Node("/dev/net/tun", "char", (10, 200), BASE, BASE)
+    found = replace(evidence(), nodes=(node,))
+    tun = (Device("/dev/net/tun", "char"),)
+    assert find(found, replace(PRIVATE, devices=tun)) == []
+    block = (Device("/dev/net/tun", "block"),)
+    assert find(found, replace(PRIVATE, devices=block)) == [
+        "it has the char device /dev/net/tun, 10:200"
+    ]
+
+
+RECORD = InstanceRecord(
+    "web1",
+    "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c",
+    "/srv/web1",
+    IdMaps(ID_MAP, ID_MAP),
+    "idmapped",
+    VIEW,
+)
+
+
+def test_what_a_record_promises() -> None:
+    assert promises.of_record(RECORD) == PRIVATE
+    outside = replace(
+        RECORD,
+        id_maps=None,
+        strategy="plain",
+        needs=Needs("host", ("ipc",), ("mknod",), ("/dev/fuse",)),
+        devices=(Device("/dev/fuse", "char"),),
+    )
+    assert promises.of_record(outside) == replace(
+        HOST,
+        shared=frozenset({"ipc"}),
+        capabilities=HOST.capabilities | {"mknod"},
+        devices=outside.devices,
+    )
+
+
+@pytest.mark.parametrize(
+    ("strategy", "kind"),
+    [("idmapped", "idmapped"), ("overlay", "overlay"), ("chown", "plain")],
+)
+def test_views_of_a_record(strategy: str, kind: str) -> None:
+    record = replace(
+        RECORD,
+        strategy=strategy,
+        volumes=(
+            Volume("/srv/a", "/a"),
+            Volume("/srv/b", "/b", "none"),
+            Volume("/srv/c", "/c", "chown"),
+        ),
+    )
+    views = [(each.target, each.kind) for each in promises.of_record(
+        record
+    ).views]  # fmt: skip
+    assert views == [
+        ("/", kind),
+        ("/a", "idmapped"),
+        ("/b", "plain"),
+        ("/c", "plain"),
+    ]
+
+
+XML = """\
+<domain type='lxc' xmlns:lxc='http://libvirt.org/schemas/domain/lxc/1.0'>
+  <name>other</name>
+  <memory unit='KiB'>262143</memory>
+  <os><type>exe</type><init>/bin/sh</init></os>
+  {more}
+  <devices>{devices}
+    <filesystem type='mount'>
+      <source dir='/srv/other/'/><target dir='/'/>
+    </filesystem>
+    <filesystem type='ram'>
+      <source usage='10'/><target dir='/tmp'/>
+    </filesystem>
+  </devices>
+  {last}
+</domain>
+"""
+ID_MAP_XML = (
+    "<idmap><uid start='0' target='{0}' count='65536'/>"
+    "<gid start='0' target='{0}' count='65536'/></idmap>"
+)
+
+
+def promised(more: str = "", devices: str = "", last: str = "") -> Promise:
+    text = XML.format(more=more, devices=devices, last=last)
+    return promises.of_domain(text)
+
+
+def test_what_the_xml_of_others_promises() -> None:
+    found = promised(
+        ID_MAP_XML.format(100000) + "<features><privnet/></features>"
+    )
+    assert found == Promise(
+        "other",
+        IdMaps(ID_MAP, ID_MAP),
+        frozenset(),
+        frozenset({*CAPABILITIES} - DROPPED),
+        (),
+        (View("/", "/srv/other"),),
+    )
+
+
+@pytest.mark.parametrize(
+    ("devices", "last", "shared"),
+    [
+        ("", "", {"network"}),
+        ("<interface type='ethernet'/>", "", set()),
+        (
+            "<hostdev mode='capabilities' type='net'><source>"
+            "<interface>eth1</interface></source></hostdev>",
+            "",
+            set(),
+        ),
+        (
+            "<interface type='ethernet'/>",
+            "<lxc:namespace><lxc:shareipc type='pid' value='1'/>"
+            "<lxc:shareuts type='pid' value='1'/>"
+            "<lxc:sharenet type='netns' value='red'/></lxc:namespace>",
+            {"network", "ipc", "uts"},
+        ),
+    ],
+)
+def test_what_the_xml_of_others_shares(
+    devices: str, last: str, shared: set[str]
+) -> None:
+    assert promised("", devices, last).shared == shared
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "has", "lacks"),
+    [
+        ("<capabilities policy='allow'/>", {"mknod"}, set()),
+        ("<capabilities policy='deny'/>", set(), {"chown"}),
+        (
+            "<capabilities policy='default'><mknod state='on'/>"
+            "<chown state='off'/></capabilities>",
+            {"mknod", "kill"},
+            {"chown", "sys_time"},
+        ),
+    ],
+)
+def test_capabilities_in_the_xml_of_others(
+    capabilities: str, has: set[str], lacks: set[str]
+) -> None:
+    found = promised(f"<features>{capabilities}</features>").capabilities
+    assert has <= found
+    assert not lacks & found
+
+
+def test_xml_of_others_that_breaks_a_rule() -> None:
+    with pytest.raises(DomainXmlError, match="host ID 0"):
+        promised(ID_MAP_XML.format(0))

@@ -103,7 +103,7 @@ def test_its_text_says_whose_its_files_are() -> None:
         ("/a:/b\x9f", "target has a control character"),
         ("/a:/b\u2028", "target has a control character"),
         ("/a\udcff:/b", "bytes that are no text"),
-        ("/a:/b:", "option '' is not one of idmap, none, chown, ro, rw"),
+        ("/a:/b:", "option '' is not one of idmap, none, chown, host"),
         ("/a:/b:ro,", "option '' is not one of"),
         ("/a:/b:RO", "option 'RO' is not one of"),
         ("/a:/b: ro", "option ' ro' is not one of"),

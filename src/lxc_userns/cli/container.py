@@ -15,6 +15,7 @@ from cliff.show import ShowOne
 
 from lxc_userns.cli.base import ConfiguredCommand, progress_bar, unpack_bar
 from lxc_userns.exceptions import ConfigError
+from lxc_userns.needs import Needs
 from lxc_userns.volume import Volume
 
 if TYPE_CHECKING:
@@ -57,11 +58,15 @@ def _show(container: Container) -> Shown:
         "uuid": container.uuid,
         "state": container.state,
         "mode": container.mode,
+        "mode_reasons": [*container.mode_reasons],
         "strategy": container.strategy,
         "reason": container.reason,
         "rootfs": container.rootfs,
         "archive": container.archive,
         "volumes": [*map(str, container.volumes)],
+        "shared": [*container.shared],
+        "capabilities": [*container.capabilities],
+        "devices": [each.path for each in container.devices],
         "view": container.view,
         "init_pid": container.init_pid,
         "uid_map": None if maps is None else str(maps.uid),
@@ -99,6 +104,7 @@ class Run(_ShowsOne):
         )
         _add_limits(parser)
         _add_surroundings(parser)
+        _add_needs(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Shown:
@@ -115,6 +121,7 @@ class Run(_ShowsOne):
             _interfaces(parsed_args.network),
             parsed_args.strategy,
             tuple(map(Volume.parse, parsed_args.volume)),
+            _needs(parsed_args),
         )
         with _bar(spec.rootfs) as progress:
             self.containers.run(spec, progress)
@@ -144,7 +151,8 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         help="A directory, file or socket of the host in the container; can "
         "be repeated. Options: idmap (default; it sees the owners on disk as "
         "its own IDs), none (it sees them as nobody's), chown (they are "
-        "shifted on disk); ro, suid, dev.",
+        "shifted on disk), host (its root is the host's there; only in mode "
+        "host); ro, suid, dev.",
     )
 
 
@@ -180,8 +188,64 @@ def _add_surroundings(parser: argparse.ArgumentParser) -> None:
         metavar="NETWORK",
         help="network:NAME of libvirt or bridge:NAME of the host, for "
         "an interface each; none for a loopback device alone, which is "
-        "the default.",
+        "the default; host for the host's own network, only in mode host.",
     )
+
+
+def _add_needs(parser: argparse.ArgumentParser) -> None:
+    """Add what the policy decides about."""
+    parser.add_argument(
+        "--mode",
+        choices=("private", "host"),
+        help="Run it in a user namespace of its own, or not at all; or in "
+        "the host's, where its root is the host's root, if [lxc_userns] "
+        "userns_policy allows that (default: private, unless something it "
+        "needs is not to be had there and the policy allows host).",
+    )
+    for kind, what in (
+        ("ipc", "System V IPC and message queues"),
+        ("uts", "host name"),
+    ):
+        parser.add_argument(
+            f"--{kind}",
+            choices=("private", "host"),
+            default="private",
+            help=f"Whether it shares the host's {what}; only in mode host.",
+        )
+    parser.add_argument(
+        "--capability",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="A capability that it needs, as sys_time; can be repeated. Some "
+        "count only in mode host.",
+    )
+    parser.add_argument(
+        "--device",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="A device of the host that its root may use, as /dev/fuse; can "
+        "be repeated.",
+    )
+
+
+def _needs(parsed_args: argparse.Namespace) -> Needs:
+    shared = {
+        "network": parsed_args.network == ["host"],
+        "ipc": parsed_args.ipc == "host",
+        "uts": parsed_args.uts == "host",
+    }
+    return Needs(
+        parsed_args.mode,
+        tuple(kind for kind, is_shared in shared.items() if is_shared),
+        tuple(map(_capability, parsed_args.capability)),
+        tuple(parsed_args.device),
+    )
+
+
+def _capability(text: str) -> str:
+    return text.lower().removeprefix("cap_")
 
 
 class List(_ContainerCommand, Lister):
@@ -217,8 +281,8 @@ class Verify(_OnOne, ShowOne):
         """Compare it."""
         found = self.manager.verify(parsed_args.name)
         return (
-            ("name", "init_pid", "uid_map", "gid_map"),
-            (found.name, found.pid, found.uid_map, found.gid_map),
+            ("name", "mode", "init_pid", "uid_map", "gid_map"),
+            (found.name, found.mode, found.pid, found.uid_map, found.gid_map),
         )
 
 
@@ -289,7 +353,7 @@ def _split_variable(text: str) -> tuple[str, str]:
 def _interfaces(texts: list[str]) -> tuple[Interface, ...]:
     from lxc_userns.domain import Interface
 
-    if texts == ["none"]:
+    if texts in (["none"], ["host"]):
         return ()
     makers = {"network": Interface.network, "bridge": Interface.bridge}
     interfaces = []
@@ -299,7 +363,7 @@ def _interfaces(texts: list[str]) -> tuple[Interface, ...]:
             raise ConfigError(
                 "--network",
                 text,
-                "expected network:NAME, bridge:NAME, or none alone",
+                "expected network:NAME, bridge:NAME, or none or host alone",
             )
         interfaces.append(makers[kind](name))
     return tuple(interfaces)

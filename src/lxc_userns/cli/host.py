@@ -5,16 +5,21 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import astuple
+from typing import TYPE_CHECKING
 
 from cliff.lister import Lister
 
 from lxc_userns.cli.base import ConfiguredCommand
 
+if TYPE_CHECKING:
+    from lxc_userns.guest import Guests
+
 
 class Check(ConfiguredCommand, Lister):
     """Try what containers in user namespaces need of this host.
 
-    Exit code 1 if anything is missing.
+    Each check is PASS, WARN or FAIL; the last two come with a remedy. Exit
+    code 1 if one is FAIL.
     """
 
     def take_action(
@@ -23,6 +28,15 @@ class Check(ConfiguredCommand, Lister):
         """Try everything."""
         from lxc_userns import host
 
-        checks = host.check_host(self.conf, self.manager.guests)
-        self.failed = any(check.status == "failed" for check in checks)
-        return ("check", "status", "message"), [*map(astuple, checks)]
+        checks = host.check_host(self.conf, _connect)
+        self.failed = any(check.status == "FAIL" for check in checks)
+        columns = ("check", "status", "message", "remedy")
+        return columns, [*map(astuple, checks)]
+
+
+def _connect() -> Guests:
+    # Loads libvirt, which a host may lack as well.
+    from lxc_userns import guest
+
+    guest.silence()
+    return guest.Guests()

@@ -25,6 +25,7 @@ from lxc_userns.domain.filesystem import (
     userns_problems,
 )
 from lxc_userns.domain.init import check_variable
+from lxc_userns.domain.interface import has_own_network
 from lxc_userns.domain.namespaces import shares_namespaces
 from lxc_userns.exceptions import DomainXmlError
 from lxc_userns.idmap import IdMaps
@@ -47,10 +48,7 @@ def add_id_maps(domain_xml: str, id_maps: IdMaps) -> str:
     problems = list(_problems(domain))
     if problems:
         raise DomainXmlError(f"domain XML: {'; '.join(problems)}")
-    needs_privnet = (
-        domain.find("devices/interface") is None
-        and domain.find("features/privnet") is None
-    )
+    needs_privnet = not has_own_network(domain)
     edited = _edit(encode(domain_xml), id_maps, needs_privnet).decode()
     # The text was cut by the findings of one parser; libvirt has another.
     found = idmaps.read_id_maps(edited)

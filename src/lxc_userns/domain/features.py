@@ -11,19 +11,9 @@ from lxml import etree
 
 from lxc_userns.domain.checks import check_choice, refuse
 from lxc_userns.domain.document import attribute
+from lxc_userns.needs import CAPABILITIES
 
 _POLICIES: Final = frozenset({"default", "allow", "deny"})
-#: libvirt's names, which are the kernel's without ``CAP_``; it knows none
-#: that is newer.
-_NAMES: Final = """
-    audit_control audit_write block_suspend chown dac_override
-    dac_read_search fowner fsetid ipc_lock ipc_owner kill lease
-    linux_immutable mac_admin mac_override mknod net_admin net_bind_service
-    net_broadcast net_raw setgid setfcap setpcap setuid sys_admin sys_boot
-    sys_chroot sys_module sys_nice sys_pacct sys_ptrace sys_rawio
-    sys_resource sys_time sys_tty_config syslog wake_alarm
-"""
-_CAPABILITIES: Final = frozenset(_NAMES.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +42,7 @@ class Capabilities:
                 refuse("capabilities", names, "a collection is expected")
             object.__setattr__(self, name, frozenset(names))
             for capability in names:
-                check_choice("capability", capability, _CAPABILITIES)
+                check_choice("capability", capability, CAPABILITIES)
         both = sorted(frozenset(self.keep) & frozenset(self.drop))
         if both:
             refuse("capabilities", both, "cannot be both kept and dropped")

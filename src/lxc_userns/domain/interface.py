@@ -322,3 +322,17 @@ def guest_devices(
             names.append(f"eth{unnamed}")
             unnamed += 1
     return tuple(names)
+
+
+def has_own_network(domain: etree._Element) -> bool:
+    """Whether a ``<domain>`` has a network namespace (libvirt's view).
+
+    One that it shares by ``<lxc:namespace>`` is not meant
+    (lxcNeedNetworkNamespace).
+    """
+    return (
+        domain.find("devices/interface") is not None
+        or domain.find("features/privnet") is not None
+        or domain.find("devices/hostdev[@mode='capabilities'][@type='net']")
+        is not None
+    )

@@ -11,7 +11,7 @@ from typing import Final
 
 from lxml import etree
 
-from lxc_userns.domain import idmaps, metadata
+from lxc_userns.domain import device, idmaps, metadata
 from lxc_userns.domain.checks import (
     check_label,
     check_match,
@@ -45,6 +45,7 @@ from lxc_userns.domain.seclabel import SecLabel
 from lxc_userns.domain.tuning import MAX_MIB, Tuning
 from lxc_userns.exceptions import DomainXmlError
 from lxc_userns.idmap import IdMaps
+from lxc_userns.needs import Device
 
 _UUID: Final = "[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}"
 #: The kernel's limit for a host name, which libvirt makes of the name. It is
@@ -76,6 +77,7 @@ class Domain:
         all that is below a target first.
     :param id_maps: None runs the container in the host's user namespace.
     :param interfaces: network interfaces, in order.
+    :param devices: devices of the host that it may use.
     :param features: a network of its own by default.
     :param consoles: number of terminals, 1 or more.
     :param tuning: limits beside the memory.
@@ -96,6 +98,7 @@ class Domain:
     filesystems: Sequence[Filesystem]
     id_maps: IdMaps | None = None
     interfaces: Sequence[Interface | HostInterface] = ()
+    devices: Sequence[Device] = ()
     features: Features = field(default_factory=Features)
     consoles: int = 1
     tuning: Tuning = field(default_factory=Tuning)
@@ -105,7 +108,7 @@ class Domain:
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        for name in ("interfaces", "seclabels"):
+        for name in ("interfaces", "devices", "seclabels"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         parents_first = sorted(self.filesystems, key=_depth)
         object.__setattr__(self, "filesystems", tuple(parents_first))
@@ -183,6 +186,8 @@ class Domain:
         yield from _twice("interfaces with the name", devices)
 
     def _other_problems(self) -> Iterator[str]:
+        paths = [each.path for each in self.devices]
+        yield from _twice("devices with the path", paths)
         models = [seclabel.model for seclabel in self.seclabels]
         yield from _twice("seclabels with the model", models)
         memory = self.tuning.hard_limit_mib or self.memory_mib
@@ -224,6 +229,7 @@ class Domain:
             _add_text(devices, "emulator", self.emulator)
         devices.extend(fs.to_element() for fs in self.filesystems)
         devices.extend(net.to_element() for net in self.interfaces)
+        devices.extend(map(device.to_element, self.devices))
         for _ in range(self.consoles):
             console = etree.SubElement(devices, "console", type="pty")
             etree.SubElement(console, "target", type="lxc")
@@ -254,6 +260,7 @@ class Domain:
             filesystems=read_filesystems(domain),
             id_maps=idmaps.from_domain(domain),
             interfaces=tuple(_interfaces(domain)),
+            devices=device.from_domain(domain),
             features=Features.from_domain(domain),
             consoles=len(domain.findall("devices/console")),
             tuning=Tuning.from_domain(domain),

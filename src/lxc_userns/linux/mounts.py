@@ -56,6 +56,11 @@ class Mount:
     :param root: what of that is mounted, a path in it.
     :param source: what was mounted, as whoever did it said: a block device,
         for one.
+    :param fs_options: options of the filesystem.
+    :param peers: the group of mounts on all of which appears what is mounted
+        on one, None if it is in none (:manpage:`mount_namespaces(7)`).
+    :param master: the group from which it only receives, None if there is
+        none.
     """
 
     number: int
@@ -65,6 +70,9 @@ class Mount:
     device: str = ""
     root: str = "/"
     source: str = ""
+    fs_options: frozenset[str] = frozenset()
+    peers: int | None = None
+    master: int | None = None
 
 
 def bind(source: int, parent: int, name: str) -> None:
@@ -154,23 +162,34 @@ def is_mount_point(parent: int, name: str) -> bool:
         os.close(fd)
 
 
-def read_mounts() -> Iterator[Mount]:
-    """All mounts of this process, in the order they were made."""
-    with open("/proc/self/mountinfo", "rb") as stream:
-        for line in stream:
-            before, _, after = line.partition(b" - ")
-            # By one blank each: a source can be empty.
-            fields = before.split(b" ")
-            fs_type, source = after.split(b" ")[:2]
-            yield Mount(
-                int(fields[0]),
-                _unescaped(fields[4]),
-                fs_type.decode("ascii"),
-                frozenset(fields[5].decode("ascii").split(",")),
-                fields[2].decode("ascii"),
-                _unescaped(fields[3]),
-                _unescaped(source),
-            )
+def read_mounts(pid: int | str = "self") -> Iterator[Mount]:
+    """All mounts of a process, in the order they were made.
+
+    :param pid: its process ID, by default this one's.
+    """
+    with open(f"/proc/{pid}/mountinfo", "rb") as stream:
+        yield from map(parse, stream)
+
+
+def parse(line: bytes) -> Mount:
+    """Read a line of ``mountinfo``."""
+    before, _, after = line.rstrip(b"\n").partition(b" - ")
+    # By one blank each: a source can be empty.
+    fields = before.split(b" ")
+    fs_type, source, fs_options = after.split(b" ", 2)
+    tags = dict(tag.split(b":") for tag in fields[6:] if b":" in tag)
+    return Mount(
+        int(fields[0]),
+        _unescaped(fields[4]),
+        _unescaped(fs_type),
+        frozenset(fields[5].decode("ascii").split(",")),
+        fields[2].decode("ascii"),
+        _unescaped(fields[3]),
+        _unescaped(source),
+        frozenset(os.fsdecode(fs_options).split(",")),
+        _number(tags.get(b"shared")),
+        _number(tags.get(b"master")),
+    )
 
 
 def points_below(path: str) -> list[str]:
@@ -188,6 +207,10 @@ def find_mount(fd: int) -> Mount | None:
     number = mount_id(fd)
     found = (mount for mount in read_mounts() if mount.number == number)
     return next(found, None)
+
+
+def _number(field: bytes | None) -> int | None:
+    return None if field is None else int(field)
 
 
 def _unescaped(field: bytes) -> str:

@@ -4,12 +4,17 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
+import os
 
 from lxc_userns.linux import libc
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
+
+# _IO(NSIO, 1) of linux/nsfs.h.
+_NS_GET_USERNS = 0xB701
 
 _unshare = libc.function("unshare", ctypes.c_int)
 _setns = libc.function("setns", ctypes.c_int, ctypes.c_int)
@@ -34,3 +39,18 @@ def join(fd: int, kind: int) -> None:
         another kind, or one of users and this process has threads.
     """
     _setns(fd, kind)
+
+
+def owner(fd: int) -> tuple[int, int]:
+    """The user namespace that owns a namespace (:manpage:`ioctl_ns(2)`).
+
+    :param fd: descriptor of the namespace.
+    :returns: identity of the owner: device and inode.
+    :raises PermissionError: if the owner is no descendant of the caller's.
+    """
+    found = fcntl.ioctl(fd, _NS_GET_USERNS)
+    try:
+        status = os.fstat(found)
+    finally:
+        os.close(found)
+    return status.st_dev, status.st_ino

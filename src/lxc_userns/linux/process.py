@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
+from lxc_userns.linux import mounts, namespaces
+
 #: Rows of ``uid_map``: first ID inside, first ID outside, number of IDs.
 Rows = tuple[tuple[int, int, int], ...]
 
@@ -72,20 +74,63 @@ class Process:
     @property
     def user_namespace(self) -> tuple[int, int]:
         """Identity of the user namespace: device and inode."""
-        return self._identity("ns/user")
+        return self.namespace("user")
 
     @contextmanager
-    def opened_user_namespace(self) -> Iterator[int]:
-        """Open its user namespace."""
-        flags = os.O_RDONLY | os.O_CLOEXEC
-        try:
-            fd = os.open("ns/user", flags, dir_fd=self._fd)
-        except FileNotFoundError as err:
-            raise ProcessLookupError(*err.args) from None
-        try:
+    def opened_namespace(self, kind: str) -> Iterator[int]:
+        """Open a namespace of it.
+
+        :param kind: the kernel's name, as ``user`` or ``net``.
+        """
+        with self._opened(f"ns/{kind}", os.O_RDONLY) as fd:
             yield fd
-        finally:
-            os.close(fd)
+
+    @contextmanager
+    def opened_root(self) -> Iterator[int]:
+        """Open its root directory with ``O_PATH``; nothing in it is asked."""
+        with self._opened("root", os.O_PATH) as fd:
+            yield fd
+
+    def namespace(self, kind: str) -> tuple[int, int]:
+        """Identity of a namespace of it: device and inode."""
+        return self._identity(f"ns/{kind}")
+
+    def namespace_owner(self, kind: str) -> tuple[int, int]:
+        """Identity of the user namespace that owns a namespace of it."""
+        with self.opened_namespace(kind) as fd:
+            return namespaces.owner(fd)
+
+    @property
+    def capabilities(self) -> int:
+        """All that are in any of its sets, with those it may regain, as bits.
+
+        See :manpage:`capabilities(7)`.
+        """
+        names = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+        found = 0
+        for name in names:
+            found |= int(self._status(name)[0], 16)
+        return found
+
+    @property
+    def mounts(self) -> list[mounts.Mount]:
+        """What is mounted for it, with points as it sees them."""
+        with (
+            self._opened("mountinfo", os.O_RDONLY) as fd,
+            open(fd, "rb", closefd=False) as stream,
+        ):
+            return [*map(mounts.parse, stream)]
+
+    @property
+    def cgroups(self) -> dict[str, str]:
+        """Its control groups (:manpage:`cgroups(7)`).
+
+        :returns: paths in the hierarchies, by the controllers of each, with
+            commas between; the empty text is for version 2.
+        """
+        lines = self._read("cgroup").splitlines()
+        rows = (line.split(":", 2) for line in lines)
+        return {controllers: path for _, controllers, path in rows}
 
     @property
     def executable(self) -> tuple[int, int]:
@@ -119,6 +164,19 @@ class Process:
             signal.pidfd_send_signal(pidfd, number)
         finally:
             os.close(pidfd)
+
+    @contextmanager
+    def _opened(self, name: str, flags: int) -> Iterator[int]:
+        try:
+            fd = os.open(name, flags | os.O_CLOEXEC, dir_fd=self._fd)
+        except OSError as err:
+            if err.errno not in (errno.ENOENT, errno.EINVAL, errno.ESRCH):
+                raise
+            raise ProcessLookupError(*err.args) from None
+        try:
+            yield fd
+        finally:
+            os.close(fd)
 
     def _identity(self, name: str) -> tuple[int, int]:
         try:

@@ -30,12 +30,16 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class ShiftOptions:
-    """How to do what has to be done on disk; see :func:`rootfs.shift`."""
+    """How to do what has to be done on disk; see :func:`rootfs.shift`.
+
+    :param count: told how many inodes have changed, when that is done.
+    """
 
     unmapped: str = "keep"
     recheck: bool = False
     workers: int | None = None
     progress: Progress | None = None
+    count: Callable[[int], None] | None = None
 
     def shift(
         self, path: str, fd: int, id_maps: IdMaps, *, dry_run: bool = False
@@ -45,7 +49,7 @@ class ShiftOptions:
         :param path: the tree as the caller knows it.
         :param fd: descriptor of its root directory.
         """
-        return rootfs.shift(
+        report = rootfs.shift(
             path,
             id_maps,
             fd=fd,
@@ -55,6 +59,9 @@ class ShiftOptions:
             progress=self.progress,
             dry_run=dry_run,
         )
+        if self.count is not None and not dry_run:
+            self.count(report.shifted)
+        return report
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +106,8 @@ class Plain:
         if _is_shifted(tree):
             raise RootfsError(
                 tree.path,
-                "is shifted, and no ID maps are configured; configure them "
-                "or unshift it first",
+                "is shifted, and a container in the host's user namespace "
+                "cannot have it; unshift it first",
             )
         add_oldroot(tree, (0, 0))
 
@@ -217,7 +224,7 @@ def choose(name: str, tree: Backing, id_maps: IdMaps | None) -> Choice:
     :param name: value of ``[lxc_userns] rootfs_strategy``.
     """
     if id_maps is None:
-        return Choice(PLAIN, "no ID maps are configured")
+        return Choice(PLAIN, "it is in the host's user namespace")
     if name != AUTO:
         return Choice(name, "it was asked for")
     if _is_shifted(tree):

@@ -100,6 +100,12 @@ class Source:
     ) -> AbstractContextManager[int]:
         if id_maps is None or self.volume.owners == "none":
             return self._as_it_is()
+        if self.volume.owners == "host":
+            raise RootfsError(
+                self._shown,
+                "keeps the host's owners, which a container with ID maps "
+                "cannot have",
+            )
         if self.volume.owners == "chown":
             how = options or ShiftOptions()
             how.shift(self._shown, self.fd, id_maps)

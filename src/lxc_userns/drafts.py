@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what is asked for and what is configured to what is promised."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from dataclasses import dataclass, replace
+from typing import Any
+
+from oslo_config import cfg
+
+from lxc_userns import conf as options
+from lxc_userns import policy
+from lxc_userns.claims import overlap
+from lxc_userns.config_check import option
+from lxc_userns.exceptions import InstanceError, NeedsError, RootfsError
+from lxc_userns.filesystems import Filesystems
+from lxc_userns.idmap import IdMaps
+from lxc_userns.instances import InstanceRecord
+from lxc_userns.lessor import Lessor
+from lxc_userns.needs import Device
+from lxc_userns.policy import Decision
+from lxc_userns.request import InstanceRequest
+from lxc_userns.rootfs import strategies, unpacking, volumes
+from lxc_userns.rootfs.backing import translated
+from lxc_userns.volume import Volume
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Drafts:
+    """Drafts of what the instances of a host are promised.
+
+    :param conf: configuration with our options registered.
+    :param files: where the instances have their filesystems.
+    :param lessor: who leases ranges of IDs.
+    """
+
+    conf: cfg.ConfigOpts
+    files: Filesystems
+    lessor: Lessor
+
+    def make(self, request: InstanceRequest) -> InstanceRecord:
+        """What an instance is to be promised, but for its ID maps.
+
+        :raises ConfigError: if the configuration cannot be used.
+        :raises PolicyError: if the policy forbids it.
+        :raises RootfsError: if its root filesystem or a volume is not there.
+        :raises NeedsError: if a device is not there, or is none.
+        """
+        for problem in options.find_problems(self.conf):
+            raise problem
+        decision = self._decide(request)
+        path = self.resolve(request.rootfs)
+        archive = path if unpacking.is_archive(path) else None
+        strategy = strategies.check_name(
+            request.strategy or self._option("rootfs_strategy")
+        )
+        if decision.mode == "host":
+            strategy = strategies.PLAIN
+        return InstanceRecord(
+            request.name,
+            request.uuid,
+            self.files.unpacked(request.name) if archive else path,
+            None,
+            strategy,
+            self.files.view(request.name),
+            archive=archive,
+            volumes=tuple(map(self._resolve_volume, request.volumes)),
+            needs=request.needs,
+            devices=tuple(map(_find_device, request.needs.devices)),
+            mode_reasons=decision.reasons,
+        )
+
+    def complete(
+        self,
+        request: InstanceRequest,
+        draft: InstanceRecord,
+        known: InstanceRecord | None,
+        *,
+        keep: bool = True,
+    ) -> InstanceRecord:
+        """Add its ID maps, if it is to have any.
+
+        :param known: what it was promised before.
+        :param keep: whether it is to keep a lease that it gets for that.
+        """
+        if draft.strategy == strategies.PLAIN:
+            if keep and self._decide(request).falls_back:
+                _LOG.warning(
+                    "%s: runs in the host's user namespace, and its root is "
+                    "the host's: %s",
+                    draft.name,
+                    "; ".join(draft.mode_reasons),
+                )
+            return draft
+        return replace(draft, id_maps=self._id_maps(request, known, keep))
+
+    def check_ceiling(self, record: InstanceRecord) -> None:
+        """Check that an instance may still start in the mode that it has.
+
+        :raises PolicyError: if not.
+        """
+        if record.mode == "host":
+            policy.check_ceiling(
+                record.name,
+                self._option("userns_policy"),
+                record.needs,
+                record.volumes,
+                enabled=self._is_enabled,
+            )
+
+    def resolve(self, path: str) -> str:
+        """The path of a root filesystem, absolute and without links.
+
+        :raises RootfsError: if it is not there, or among our own files.
+        """
+        with translated(path):
+            os.stat(path)  # To realpath(), "" is the working directory.
+            rootfs = os.path.realpath(path, strict=True)
+        self._check_not_ours(rootfs, "give the directory of a root filesystem")
+        return rootfs
+
+    @property
+    def _is_enabled(self) -> bool:
+        return (
+            options.has_pool(self.conf)
+            or options.load_id_maps(self.conf) is not None
+        )
+
+    def _decide(self, request: InstanceRequest) -> Decision:
+        return policy.decide(
+            request.name,
+            self._option("userns_policy"),
+            request.needs,
+            request.volumes,
+            enabled=request.id_maps is not None or self._is_enabled,
+        )
+
+    def _id_maps(
+        self,
+        request: InstanceRequest,
+        known: InstanceRecord | None,
+        keep: bool,
+    ) -> IdMaps | None:
+        if request.id_maps is None and options.has_pool(self.conf):
+            lease = self.lessor.acquire(
+                request.name,
+                request.uuid,
+                request.range_size,
+                keep=keep,
+                known=known,
+            )
+            return lease.id_maps
+        if request.range_size is not None:
+            raise InstanceError(
+                request.name,
+                "asks for a lease of its own, and has ID maps or no pool",
+            )
+        return request.id_maps or options.load_id_maps(self.conf)
+
+    def _resolve_volume(self, volume: Volume) -> Volume:
+        """The same, with the path that its source has now."""
+        with volumes.opened(volume) as source:
+            self._check_not_ours(source.path, "give another directory")
+            return replace(volume, source=source.path)
+
+    def _check_not_ours(self, path: str, advice: str) -> None:
+        for name in ("state_path", "run_path"):
+            ours = os.path.realpath(self._option(name))
+            if overlap(path, ours):
+                raise RootfsError(
+                    path,
+                    f"contains, or is in, [lxc_userns] {name} ({ours}); "
+                    f"{advice}",
+                )
+
+    def _option(self, name: str) -> Any:
+        return option(self.conf, name)
+
+
+def _find_device(path: str) -> Device:
+    try:
+        mode = os.stat(path, follow_symlinks=False).st_mode
+    except OSError as err:
+        raise NeedsError("device", path, err.strerror or str(err)) from err
+    if stat.S_ISCHR(mode):
+        return Device(path, "char")
+    if stat.S_ISBLK(mode):
+        return Device(path, "block")
+    raise NeedsError("device", path, "is no device, or a link to one")

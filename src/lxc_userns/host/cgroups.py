@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Control groups: whether libvirt can start containers in them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from lxc_userns.host.check import Result, failed, passed, warned
+from lxc_userns.host.daemon import Daemon
+from lxc_userns.host.kernel import Version, parse_release
+from lxc_userns.linux.mounts import Mount, read_mounts
+
+_ROOT = "/sys/fs/cgroup"
+_UNIFIED = f"{_ROOT}/unified"
+_SYSTEMD = f"{_ROOT}/systemd"
+#: Since then only the host's root may say what is run (CVE-2022-0492).
+_MENDED = (5, 17)
+_ONLY_VERSION_2 = "boot with systemd.unified_cgroup_hierarchy=1"
+
+_VERSION_2 = (
+    "version 2: libvirt gives all files of a container's group to its root, "
+    "who can raise limits such as memory.max"
+)
+_LIMIT_ABOVE = (
+    "set limits that have to hold on a group above those of containers, such "
+    "as machine.slice"
+)
+
+
+def check(daemon: Daemon | None) -> Result:
+    """Whether libvirt can start containers under this layout.
+
+    :param daemon: libvirt's, None if it is not found.
+    """
+    # It may run where not all is mounted that is mounted here.
+    mounts = daemon.mounts if daemon else tuple(read_mounts())
+    return judge(mounts, parse_release(os.uname().release))
+
+
+def judge(mounts: Iterable[Mount], version: Version | None) -> Result:
+    """Whether libvirt can start containers under a layout, and what of it.
+
+    :param mounts: all that libvirtd has mounted.
+    :param version: of the kernel, None if it is not known.
+    """
+    types = {mount.point: mount.fs_type for mount in mounts}
+    if types.get(_UNIFIED) == "cgroup2":
+        # It tries to make that directory in the container, whose
+        # /sys/fs/cgroup has no place for it.
+        return failed(
+            f"hybrid, with version 2 on {_UNIFIED}: libvirt cannot start "
+            "containers",
+            f"{_ONLY_VERSION_2} for version 2 alone, or run libvirtd where "
+            f"{_UNIFIED} is not mounted",
+        )
+    if types.get(_ROOT) == "cgroup2":
+        return warned(_VERSION_2, _LIMIT_ABOVE)
+    if _SYSTEMD in types:
+        return _judge_systemd(version)
+    if "cgroup" in types.values():
+        return passed("version 1")
+    return failed(
+        f"no cgroup filesystem is mounted below {_ROOT}",
+        f"mount one: mount -t cgroup2 cgroup2 {_ROOT}",
+    )
+
+
+def _judge_systemd(version: Version | None) -> Result:
+    message = (
+        f"version 1: unless systemd-machined runs, libvirt makes {_SYSTEMD} "
+        "belong to the root of each container it starts"
+    )
+    if version and version >= _MENDED:
+        message += "; no limit depends on that hierarchy"
+    else:
+        message += (
+            ", and before Linux 5.17 the host runs what is written to its "
+            "release_agent (CVE-2022-0492), unless this distribution has "
+            "mended it"
+        )
+    return warned(
+        message,
+        "install systemd-container; or, if no container runs systemd, run "
+        f"libvirtd where {_SYSTEMD} is not mounted; or {_ONLY_VERSION_2}",
+    )

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process that answers at ``lxc:///``, and the mounts that it has."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from lxc_userns.linux import mounts
+from lxc_userns.linux.mounts import Mount
+from lxc_userns.linux.process import Process
+
+_RUN = Path("/run/libvirt")
+#: libvirt's client takes the first that is there.
+_SOCKETS = ("virtlxcd-sock", "libvirt-sock")
+_NAMES = ("virtlxcd", "libvirtd")
+_PID_DIRECTORIES = (_RUN.parent, _RUN)
+_CREDENTIALS = struct.Struct("3i")
+_LONGEST = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """libvirtd or virtlxcd.
+
+    :param name: which of the two.
+    :param pid: its process ID.
+    :param mounts: all that it has mounted.
+    """
+
+    name: str
+    pid: int
+    mounts: tuple[Mount, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} (process {self.pid})"
+
+
+def find() -> Daemon | None:
+    """The daemon, None if it is not found or tells nothing."""
+    for pid in (*_find_peers(), *_find_pids()):
+        with suppress(OSError):  # It has ended, or is not ours to look at.
+            with Process(pid) as process:
+                name = process.name
+            if name in _NAMES:
+                return Daemon(name, pid, tuple(mounts.read_mounts(pid)))
+    return None
+
+
+def _find_peers() -> Iterator[int]:
+    """Who listens; systemd, if it does that for the daemon."""
+    paths = [str(_RUN / name) for name in _SOCKETS]
+    path = next(filter(os.path.exists, paths), paths[-1])
+    with socket.socket(socket.AF_UNIX) as client, suppress(OSError):
+        client.settimeout(_LONGEST)
+        client.connect(path)
+        credentials = client.getsockopt(
+            socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
+        )
+        pid, _, _ = _CREDENTIALS.unpack(credentials)
+        # 0 is a process that this PID namespace does not see.
+        if pid > 0:
+            yield pid
+
+
+def _find_pids() -> Iterator[int]:
+    for directory in _PID_DIRECTORIES:
+        for name in _NAMES:
+            with suppress(OSError, ValueError):
+                text = (directory / f"{name}.pid").read_text(encoding="ascii")
+                yield int(text)

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""libvirt: its version, its LXC driver, what confines its containers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lxml import etree
+
+from lxc_userns.exceptions import LibvirtError
+from lxc_userns.host.check import Result, describe, failed, passed, warned
+
+if TYPE_CHECKING:
+    from lxc_userns.guest import Guests
+
+#: How to reach libvirt. Its library is loaded then, and may be missing.
+Connect = Callable[[], "Guests"]
+
+#: The oldest version with which containers were tried.
+_TRIED = (9, 0, 0)
+_DRIVERS = (
+    "usr/lib/*/libvirt/connection-driver",
+    "usr/lib*/libvirt/connection-driver",
+)
+_DRIVER = "libvirt_driver_lxc.so"
+_INSTALL = (
+    "install libvirt-daemon-driver-lxc (the package is so named in Debian "
+    "and in Fedora) and restart libvirtd"
+)
+_CONFIGURATION = "/etc/libvirt/lxc.conf"
+_LSMS = Path("/sys/kernel/security/lsm")
+_DRIVERS_BY_LSM = ("selinux", "apparmor")
+
+
+def check(connect: Connect) -> Result:
+    """Whether libvirt answers at ``lxc:///``."""
+    try:
+        return judge_version(connect().version())
+    except LibvirtError as err:
+        return judge_silence(describe(err), any(_find_drivers()))
+
+
+def judge_version(version: str) -> Result:
+    """Whether a version of libvirt is one that was tried, or later.
+
+    :param version: as ``9.0.0``.
+    """
+    message = f"libvirt {version} with its LXC driver"
+    if tuple(map(int, version.split("."))) < _TRIED:
+        tried = ".".join(map(str, _TRIED))
+        return warned(
+            f"{message}; nothing before {tried} was tried",
+            f"upgrade to {tried} or later, or try a container before you "
+            "rely on it",
+        )
+    return passed(message)
+
+
+def judge_silence(error: str, has_driver: bool) -> Result:
+    """What to do if libvirt does not answer.
+
+    :param error: what was said instead.
+    :param has_driver: whether its LXC driver is installed.
+    """
+    if not has_driver or "no connection driver" in error:
+        return failed(error, _INSTALL)
+    return failed(
+        error,
+        "start libvirtd or virtlxcd, as by systemctl start libvirtd, and run "
+        "this as root",
+    )
+
+
+def check_security(connect: Connect) -> Result:
+    """Whether a security driver confines containers."""
+    models = parse_models(connect().capabilities())
+    return judge_security(models, _read_lsms())
+
+
+def parse_models(capabilities: str) -> tuple[str, ...]:
+    """The security models that libvirt uses for containers.
+
+    :param capabilities: libvirt's XML of what it can do.
+    """
+    parser = etree.XMLParser(resolve_entities=False, no_network=True)
+    root = etree.fromstring(capabilities, parser)
+    found = (
+        model.text or "" for model in root.iterfind("host/secmodel/model")
+    )
+    return tuple(name for name in found if name not in ("", "none"))
+
+
+def judge_security(models: Collection[str], lsms: Collection[str]) -> Result:
+    """Whether a security driver confines containers.
+
+    :param models: the security models that libvirt uses.
+    :param lsms: security modules that the kernel has active.
+    """
+    if models:
+        return passed(f"{', '.join(models)} confines containers")
+    message = (
+        "none confines containers; their user namespaces do not depend on one"
+    )
+    for name in _DRIVERS_BY_LSM:
+        if name in lsms:
+            return warned(
+                message,
+                f'set security_driver = "{name}" in {_CONFIGURATION} and '
+                "restart libvirtd",
+            )
+    return warned(
+        message,
+        "boot with AppArmor or SELinux and restart libvirtd, which takes it "
+        f"unless security_driver in {_CONFIGURATION} is another",
+    )
+
+
+def _find_drivers() -> Iterator[Path]:
+    for pattern in _DRIVERS:
+        yield from Path("/").glob(f"{pattern}/{_DRIVER}")
+
+
+def _read_lsms() -> list[str]:
+    try:
+        return _LSMS.read_text(encoding="ascii").strip().split(",")
+    except OSError:
+        return []  # It only makes the advice better.

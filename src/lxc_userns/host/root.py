@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether this is root, and of the host."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from lxc_userns.host.check import Result, failed, passed, warned
+
+_UID_MAP = Path("/proc/self/uid_map")
+_REMEDY = "run this as root of the host"
+#: All there are: that is how the host's own user namespace maps them.
+_ALL = ["0", "0", "4294967295"]
+
+
+def check() -> Result:
+    """Whether this is root, and of the host."""
+    try:
+        uid_map = _UID_MAP.read_text(encoding="ascii").split()
+    except FileNotFoundError:  # A kernel without user namespaces.
+        uid_map = _ALL
+    return judge(os.geteuid(), uid_map == _ALL)
+
+
+def judge(user: int, all_ids: bool) -> Result:
+    """Whether this is root, and of the host.
+
+    :param user: its user ID.
+    :param all_ids: whether it has all IDs of the host as they are.
+    """
+    if user != 0:
+        return failed(f"this is user {user}; root is needed", _REMEDY)
+    if not all_ids:
+        return warned("this is root in a user namespace", _REMEDY)
+    return passed("this is root")

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Control groups of a process, as the host has them.
+
+See :manpage:`cgroups(7)`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from lxc_userns.linux import directory
+from lxc_userns.linux.mounts import Mount
+
+V1, V2 = "cgroup", "cgroup2"
+#: What the kernel says that the owner of a group of version 2 may have
+#: (cgroup-v2.rst, "Model of Delegation").
+_DELEGATE = "/sys/kernel/cgroup/delegate"
+#: The same of kernels before 4.15, which do not say.
+_ALWAYS = frozenset(
+    {"cgroup.procs", "cgroup.threads", "cgroup.subtree_control"}
+)
+#: Runs a program as the host's root (version 1, kernels before 5.17, or
+#: whoever has the capabilities).
+RELEASE_AGENT = "release_agent"
+
+#: Whether somebody may write to what has this status.
+Writes = Callable[[os.stat_result], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A control group of a process, or one above it.
+
+    :param hierarchy: what the hierarchy is called: its controllers, its
+        name, or ``version 2``.
+    :param path: its directory on the host.
+    :param device: which filesystem that is.
+    :param is_own: whether it is the process's own, not one above.
+    :param controls: whether limits of anything depend on the hierarchy.
+    """
+
+    hierarchy: str
+    path: str
+    device: str
+    is_own: bool
+    controls: bool
+
+    @property
+    def is_unified(self) -> bool:
+        """Whether it is of version 2."""
+        return self.hierarchy == "version 2"
+
+
+def groups(of: dict[str, str], known: Sequence[Mount]) -> Iterator[Group]:
+    """The groups of a process and all above, as far as the host has them.
+
+    :param of: as :attr:`Process.cgroups`.
+    :param known: the mounts of the host.
+    """
+    for controllers, path in of.items():
+        mount = _find(controllers, known)
+        if mount is None or not PurePosixPath(path).is_relative_to(mount.root):
+            continue
+        own = PurePosixPath(path).relative_to(mount.root)
+        for place in (own, *own.parents):
+            yield Group(
+                controllers or "version 2",
+                str(PurePosixPath(mount.point, place)),
+                mount.device,
+                place == own,
+                not controllers.startswith("name="),
+            )
+
+
+def writable(group: Group, writes: Writes) -> list[str]:
+    """What of a group somebody may write to: names, ``.`` for itself.
+
+    :param writes: whether they may, going by the status.
+    """
+    found: list[str] = []
+    with suppress(FileNotFoundError), directory.opened(group.path) as fd:
+        for name in (".", *sorted(os.listdir(fd))):
+            with suppress(FileNotFoundError):
+                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                is_group = name != "." and stat.S_ISDIR(status.st_mode)
+                if not is_group and writes(status):
+                    found.append(name)
+    return found
+
+
+def give_to_root(group: Group, names: Sequence[str]) -> None:
+    """Make files of a group belong to the host's root.
+
+    :raises OSError: if that is refused.
+    """
+    with directory.opened(group.path) as fd:
+        for name in names:
+            os.chown(name, 0, 0, dir_fd=fd, follow_symlinks=False)
+
+
+def delegated() -> frozenset[str]:
+    """Files of a group of version 2 that may belong to whoever it is for."""
+    try:
+        with open(_DELEGATE, encoding="ascii") as stream:
+            return frozenset(stream.read().split())
+    except FileNotFoundError:
+        return _ALWAYS
+
+
+def _find(controllers: str, known: Sequence[Mount]) -> Mount | None:
+    for mount in known:
+        if not controllers and mount.fs_type == V2:
+            return mount
+        wanted: Container[str] = mount.fs_options
+        if (
+            controllers
+            and mount.fs_type == V1
+            and all(each in wanted for each in controllers.split(","))
+        ):
+            return mount
+    return None

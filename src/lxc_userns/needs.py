@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an instance needs of its host beside files."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final, Literal, get_args
+
+from lxc_userns.exceptions import NeedsError
+
+#: Whether an instance has a user namespace of its own, or the host's.
+Mode = Literal["private", "host"]
+#: Namespaces of the host that a container can be in.
+Shared = Literal["network", "ipc", "uts"]
+
+_NAMES: Final = """
+    chown dac_override dac_read_search fowner fsetid kill setgid setuid
+    setpcap linux_immutable net_bind_service net_broadcast net_admin net_raw
+    ipc_lock ipc_owner sys_module sys_rawio sys_chroot sys_ptrace sys_pacct
+    sys_admin sys_boot sys_nice sys_resource sys_time sys_tty_config mknod
+    lease audit_write audit_control setfcap mac_override mac_admin syslog
+    wake_alarm block_suspend
+"""
+#: libvirt's names, which are the kernel's without ``CAP_``, in the order of
+#: the kernel's numbers from 0; it knows none that is newer.
+CAPABILITIES: Final = tuple(_NAMES.split())
+#: Those that libvirt drops unless the domain says otherwise
+#: (lxcContainerDropCapabilities).
+DROPPED: Final = frozenset(
+    {"audit_control", "mac_admin", "mknod", "sys_module", "sys_time"}
+)
+
+# libvirt makes the node under the same name below the container's /dev.
+_DEVICE: Final = re.compile(r"/dev(/[\w.:@+=,-]+)+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device of the host.
+
+    :param path: absolute path below ``/dev``; the container has it there too.
+    :param kind: ``char`` or ``block``.
+    :raises NeedsError: for any other value.
+    """
+
+    path: str
+    kind: Literal["char", "block"]
+
+    def __post_init__(self) -> None:
+        check_device_path(self.path)
+        if self.kind not in ("char", "block"):
+            raise NeedsError("device", self.kind, "is neither char nor block")
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What an instance asks for that not every container is to have.
+
+    :param mode: ``private`` or ``host``; None leaves it to the policy.
+    :param shared: namespaces that it shares with the host: ``network``,
+        ``ipc`` (System V IPC and POSIX message queues), ``uts`` (host name).
+    :param capabilities: capabilities (:manpage:`capabilities(7)`) that have
+        to count for what it does, by libvirt's names: in small letters and
+        without ``CAP_``.
+    :param devices: paths of devices of the host that it may use, below
+        ``/dev`` and without links.
+    :raises NeedsError: for any other value.
+    """
+
+    mode: Mode | None = None
+    shared: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("shared", "capabilities", "devices"):
+            given = getattr(self, name)
+            if isinstance(given, str):
+                raise NeedsError(name, given, "a sequence is expected")
+            object.__setattr__(self, name, tuple(dict.fromkeys(given)))
+        if self.mode is not None:
+            _check_choice("mode", self.mode, get_args(Mode))
+        for each in self.shared:
+            _check_choice("namespace to share", each, get_args(Shared))
+        for each in self.capabilities:
+            _check_choice("capability", each, sorted(CAPABILITIES))
+        for each in self.devices:
+            check_device_path(each)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain values, by field."""
+        return {
+            name: [*value] if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, data: object) -> Needs:
+        """Read what :meth:`to_dict` gave.
+
+        :raises NeedsError: for anything else.
+        """
+        names = {field.name for field in fields(cls)}
+        if not isinstance(data, dict) or data.keys() != names:
+            reason = f"are not {', '.join(sorted(names))}"
+            raise NeedsError("needs", repr(data), reason)
+        return cls(**data)
+
+
+def check_device_path(path: str) -> None:
+    """Refuse what libvirt cannot make a device node of.
+
+    :raises NeedsError: if it is refused.
+    """
+    if not _DEVICE.fullmatch(path) or {".", ".."} & {*path.split("/")}:
+        raise NeedsError("device", path, "is no path below /dev")
+
+
+def _check_choice(what: str, value: Any, known: Any) -> None:
+    if not isinstance(value, str) or value not in known:
+        reason = f"is not one of {', '.join(known)}"
+        raise NeedsError(what, str(value), reason)

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What containers were promised: by us, or by the XML that others wrote."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Literal
+
+from lxml import etree
+
+from lxc_userns import limits
+from lxc_userns.domain import (
+    Capabilities,
+    Features,
+    SharedNamespaces,
+    device,
+    idmaps,
+)
+from lxc_userns.domain.document import child, parse_domain, text_at
+from lxc_userns.domain.filesystem import target_of, type_of
+from lxc_userns.domain.interface import has_own_network
+from lxc_userns.filesystems import volume_name
+from lxc_userns.instances import InstanceRecord
+from lxc_userns.needs import CAPABILITIES, DROPPED
+from lxc_userns.rootfs import strategies
+from lxc_userns.verification import Promise, View
+
+Kind = Literal["idmapped", "overlay", "plain"]
+
+_KINDS: dict[str, Kind] = {
+    strategies.IDMAPPED: "idmapped",
+    strategies.OVERLAY: "overlay",
+}
+
+
+def of_record(record: InstanceRecord) -> Promise:
+    """What an instance of ours was promised."""
+    parent = os.path.dirname(record.view)
+    views = [View("/", record.view, _KINDS.get(record.strategy, "plain"))]
+    for number, volume in enumerate(record.volumes):
+        is_idmapped = volume.owners == "idmap" and record.id_maps is not None
+        kind: Kind = "idmapped" if is_idmapped else "plain"
+        source = f"{parent}/{volume_name(number)}"
+        views.append(View(volume.target, source, kind))
+    dropped = {limits.CAPABILITY} if record.mode == "private" else set()
+    return Promise(
+        record.name,
+        record.id_maps,
+        frozenset(record.needs.shared),
+        frozenset(
+            ({*CAPABILITIES} - DROPPED - dropped)
+            | {*record.needs.capabilities}
+        ),
+        record.devices,
+        tuple(views),
+    )
+
+
+def of_domain(domain_xml: str) -> Promise:
+    """What a container of others was promised, going by its XML.
+
+    :raises DomainXmlError: if it is no LXC domain, or has ID maps or
+        devices that break a rule of this package.
+    """
+    domain = parse_domain(domain_xml)
+    features = Features.from_domain(domain)
+    return Promise(
+        text_at(domain, "name") or "",
+        idmaps.from_domain(domain),
+        frozenset(_shared(domain)),
+        _allowed(features.capabilities),
+        device.from_domain(domain),
+        tuple(_views(domain)),
+    )
+
+
+def _shared(domain: etree._Element) -> Iterator[str]:
+    spaces = SharedNamespaces.from_domain(domain)
+    if spaces.net or not has_own_network(domain):
+        yield "network"
+    if spaces.ipc:
+        yield "ipc"
+    if spaces.uts:
+        yield "uts"
+
+
+def _views(domain: etree._Element) -> Iterator[View]:
+    for element in domain.iterfind("devices/filesystem"):
+        source = child(element, "source", "dir")
+        target = target_of(element)
+        if type_of(element) == "mount" and source and target:
+            yield View(target, os.path.realpath(source))
+
+
+def _allowed(capabilities: Capabilities) -> frozenset[str]:
+    allowed = {
+        "default": {*CAPABILITIES} - DROPPED,
+        "allow": {*CAPABILITIES},
+        "deny": set[str](),
+    }[capabilities.policy]
+    return frozenset((allowed | {*capabilities.keep}) - {*capabilities.drop})

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What of control groups the root of a container can write."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+
+from lxc_userns.linux import cgroups
+from lxc_userns.linux.mounts import Mount, read_mounts
+from lxc_userns.linux.process import Process, Rows
+
+
+def writable(
+    init: Process, host_mounts: list[Mount]
+) -> Iterator[tuple[cgroups.Group, list[str]]]:
+    """What a container could write, and had better not.
+
+    In its own group it may have what the kernel says that can be delegated.
+    A hierarchy without controllers is only for who wants to keep track of
+    processes; nothing depends on it but the program that it can name.
+
+    :param init: its first process, in a user namespace of its own.
+    :param host_mounts: what is mounted on the host.
+    :returns: groups, and the names in each.
+    """
+    uids, gids = init.uid_map, init.gid_map
+
+    def writes(status: os.stat_result) -> bool:
+        mode = status.st_mode
+        return bool(
+            mode & stat.S_IWOTH
+            or (mode & stat.S_IWUSR and _covers(uids, status.st_uid))
+            or (mode & stat.S_IWGRP and _covers(gids, status.st_gid))
+        )
+
+    seen = {mount.device for mount in init.mounts}
+    delegated = cgroups.delegated() | {"."}
+    for group in cgroups.groups(init.cgroups, host_mounts):
+        # What is mounted nowhere in the container it can mount itself.
+        if group.device not in seen and not group.is_unified:
+            continue
+        names = cgroups.writable(group, writes)
+        if not group.controls:
+            names = [each for each in names if each == cgroups.RELEASE_AGENT]
+        elif group.is_unified and group.is_own:
+            names = [each for each in names if each not in delegated]
+        if names:
+            yield group, names
+
+
+def take_back(init: Process) -> list[str]:
+    """Make what a container could write, and had better not, root's again.
+
+    Under version 2 libvirt 9.0 gives it all files of its group, the limits
+    among them (virCgroupV2SetOwner). For the host's own limits to hold, only
+    what is delegated has to stay.
+
+    :param init: its first process, in a user namespace of its own.
+    :returns: the paths of the files.
+    :raises OSError: if one cannot be had.
+    """
+    taken = []
+    for group, names in writable(init, [*read_mounts()]):
+        cgroups.give_to_root(group, names)
+        taken += [f"{group.path}/{name}" for name in names]
+    return taken
+
+
+def _covers(rows: Rows, host_id: int) -> bool:
+    return any(first <= host_id < first + n for _, first, n in rows)

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the kernel says of a running container.
+
+Nothing is looked up by a path in the container, where its root could have
+mounted a filesystem that never answers. What libvirt makes for it can be
+seen through the process of libvirt that is in charge of it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal
+
+from lxc_userns.linux.mounts import Mount, read_mounts
+from lxc_userns.linux.process import Process, Rows
+from lxc_userns.verification.control import writable
+
+#: Namespaces by the kernel's names that each container has of its own,
+#: unless something else was promised.
+NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts")
+#: More than libvirt and any system have in /dev.
+_MOST_NODES = 4096
+#: Number of the node by which terminals are made.
+_PTMX = (5, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A device node or terminal of a container.
+
+    :param path: where it is in the container.
+    :param kind: which kind of device.
+    :param number: major and minor number.
+    :param uid: owner, a host ID.
+    :param gid: group, a host ID.
+    """
+
+    path: str
+    kind: Literal["char", "block"]
+    number: tuple[int, int]
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the kernel says of a running container.
+
+    :param pid: host's process ID of its first process.
+    :param uid_map: rows of that one's ``uid_map``.
+    :param gid_map: rows of its ``gid_map``.
+    :param shared: namespaces that it shares with the host, of
+        :data:`NAMESPACES`.
+    :param foreign: namespaces that belong to another user namespace than its
+        own.
+    :param capabilities: all that it has or could have, as bits.
+    :param mounts: what is mounted in it, with points as it sees them.
+    :param host_mounts: what is mounted on the host.
+    :param nodes: device nodes that libvirt made for it.
+    :param terminals: its terminals.
+    :param terminal_group: group of terminals that are opened, a host ID.
+    :param writable: files of control groups on the host that its root can
+        write, beyond what is harmless; empty in the host's user namespace.
+    """
+
+    pid: int
+    uid_map: Rows
+    gid_map: Rows
+    shared: frozenset[str]
+    foreign: frozenset[str]
+    capabilities: int
+    mounts: tuple[Mount, ...]
+    host_mounts: tuple[Mount, ...]
+    nodes: tuple[Node, ...]
+    terminals: tuple[Node, ...]
+    terminal_group: int
+    writable: tuple[str, ...]
+
+
+def gather(name: str, init: Process) -> Evidence:
+    """Look at a running container.
+
+    :param name: name of its domain.
+    :param init: its first process.
+    :raises ProcessLookupError: if it has ended.
+    :raises OSError: if something cannot be looked at.
+    """
+    host_mounts = [*read_mounts()]
+    with Process("self") as this, Process(init.parent) as controller:
+        shared = {
+            kind
+            for kind in NAMESPACES
+            if init.namespace(kind)
+            in (this.namespace(kind), controller.namespace(kind))
+        }
+        terminals = _find(controller, "devpts", f"/{name}.devpts")
+        devices = _find(controller, "tmpfs", f"/{name}.dev")
+        with controller.opened_root() as root:
+            nodes = tuple(_nodes(root, devices.point, "/dev"))
+            found = tuple(_nodes(root, terminals.point, "/dev/pts"))
+    return Evidence(
+        int(init.pid),
+        init.uid_map,
+        init.gid_map,
+        frozenset(shared),
+        frozenset(_foreign(init)) - shared,
+        init.capabilities,
+        tuple(init.mounts),
+        tuple(host_mounts),
+        nodes,
+        tuple(node for node in found if node.number != _PTMX),
+        _group(terminals),
+        ()
+        if "user" in shared
+        else tuple(
+            f"{group.path}/{each}"
+            for group, names in writable(init, host_mounts)
+            for each in names
+        ),
+    )
+
+
+def _foreign(init: Process) -> Iterator[str]:
+    own = init.namespace("user")
+    for kind in NAMESPACES:
+        if kind != "user" and init.namespace_owner(kind) != own:
+            yield kind
+
+
+def _find(controller: Process, fs_type: str, suffix: str) -> Mount:
+    for mount in reversed(controller.mounts):
+        if mount.fs_type == fs_type and mount.point.endswith(suffix):
+            return mount
+    raise FileNotFoundError(
+        f"libvirt's process {controller.pid} has no {fs_type} on a directory "
+        f"{suffix[1:]}"
+    )
+
+
+def _group(terminals: Mount) -> int:
+    for each in terminals.fs_options:
+        key, _, value = each.partition("=")
+        if key == "gid":
+            return int(value)
+    return 0
+
+
+def _nodes(root: int, point: str, shown: str) -> Iterator[Node]:
+    """Device nodes in a directory of libvirt's.
+
+    The container may change it, but the files in it are the kernel's own.
+    """
+    left = _MOST_NODES
+    top = point.lstrip("/")
+    for place, _, names, fd in os.fwalk(top, dir_fd=root, onerror=_raise):
+        left -= len(names) + 1
+        if left < 0:
+            raise OSError(f"{shown} has more in it than can be looked at")
+        for name in names:
+            with suppress(FileNotFoundError):
+                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                if kind := _kind(status):
+                    path = f"{shown}{place.removeprefix(top)}/{name}"
+                    yield _node(path, kind, status)
+
+
+def _raise(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _kind(status: os.stat_result) -> Literal["char", "block"] | None:
+    if stat.S_ISCHR(status.st_mode):
+        return "char"
+    return "block" if stat.S_ISBLK(status.st_mode) else None
+
+
+def _node(
+    path: str, kind: Literal["char", "block"], status: os.stat_result
+) -> Node:
+    number = os.major(status.st_rdev), os.minor(status.st_rdev)
+    return Node(path, kind, number, status.st_uid, status.st_gid)

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The evidence against the promise; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Final
+
+from lxc_userns.idmap import TTY_GID, IdMap, IdMaps
+from lxc_userns.linux.mounts import Mount
+from lxc_userns.linux.process import Rows
+from lxc_userns.needs import CAPABILITIES, Mode
+from lxc_userns.verification.evidence import Evidence, Node
+from lxc_userns.verification.promise import Promise, View
+
+#: What the namespaces are called, by the kernel's names.
+_NAMES: Final = {
+    "mnt": "mount",
+    "pid": "PID",
+    "net": "network",
+    "ipc": "IPC",
+    "uts": "UTS",
+}
+#: Numbers of the devices that every container has: null, zero, full, random,
+#: urandom and tty (virLXCControllerPopulateDevices); and that by which
+#: terminals are made.
+_HARMLESS: Final = frozenset(
+    {(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2)}
+)
+#: What filesystems of the kernel show, by their types.
+_SHOWN: Final = {
+    "devtmpfs": "devices",
+    "proc": "processes",
+    "sysfs": "network",
+}
+#: What libvirt shows of the host's /proc. It is that of the network namespace
+#: of whoever looks.
+_OF_NETWORKS: Final = ("/sys/net/ipv4", "/sys/net/ipv6")
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedInstance:
+    """A running container that is what was promised.
+
+    :param name: its name.
+    :param mode: ``private`` or ``host``.
+    :param pid: host's process ID of its first process.
+    :param uid_map: the rows of that process's ``uid_map``, written as the
+        configuration writes ID maps.
+    :param gid_map: the rows of its ``gid_map``.
+    """
+
+    name: str
+    mode: Mode
+    pid: int
+    uid_map: str
+    gid_map: str
+
+
+def describe(promise: Promise, evidence: Evidence) -> VerifiedInstance:
+    """What a container is that was found to be as promised."""
+    return VerifiedInstance(
+        promise.name,
+        promise.mode,
+        evidence.pid,
+        _show(evidence.uid_map),
+        _show(evidence.gid_map),
+    )
+
+
+def mismatches(promise: Promise, evidence: Evidence) -> Iterator[str]:
+    """How a container differs from what was promised.
+
+    :returns: a clause for each difference.
+    """
+    if promise.id_maps is not None:
+        yield from _maps(promise.id_maps, evidence)
+        yield from _terminals(promise.id_maps, evidence)
+        for path in evidence.writable:
+            yield f"its root can write {path} on the host"
+    yield from _namespaces(promise, evidence)
+    yield from _capabilities(promise, evidence)
+    yield from _devices(promise, evidence)
+    yield from _root(promise, evidence)
+    for view in promise.views:
+        yield from _view(view, promise, evidence)
+    yield from _kernel_files(promise, evidence)
+
+
+def _maps(id_maps: IdMaps, evidence: Evidence) -> Iterator[str]:
+    if "user" in evidence.shared:
+        yield "it runs in the host's user namespace"
+    for name, found, promised in (
+        ("uid_map", evidence.uid_map, id_maps.uid),
+        ("gid_map", evidence.gid_map, id_maps.gid),
+    ):
+        # libvirt sorts the entries.
+        if sorted(found) != sorted(_rows(promised)):
+            yield f"its {name} is {_show(found)}, promised was {promised}"
+
+
+def _terminals(id_maps: IdMaps, evidence: Evidence) -> Iterator[str]:
+    expected = id_maps.shift_gid(TTY_GID)
+    if evidence.terminal_group != expected:
+        yield (
+            f"its terminals are given to the host's group "
+            f"{evidence.terminal_group}, not to {expected}"
+        )
+    for node in (*evidence.terminals, *evidence.nodes):
+        for what, owner, id_map in (
+            ("user", node.uid, id_maps.uid),
+            ("group", node.gid, id_maps.gid),
+        ):
+            if not any(owner in entry.host_ids for entry in id_map):
+                yield f"{node.path} belongs to the host's {what} {owner}"
+
+
+def _namespaces(promise: Promise, evidence: Evidence) -> Iterator[str]:
+    allowed = {
+        kind for kind, name in _NAMES.items() if name.lower() in promise.shared
+    }
+    for kind in sorted(evidence.shared - allowed - {"user"}):
+        yield f"it is in the host's {_NAMES[kind]} namespace"
+    if promise.id_maps is not None:
+        for kind in sorted(evidence.foreign):
+            yield (
+                f"its {_NAMES[kind]} namespace belongs to another user "
+                "namespace"
+            )
+
+
+def _capabilities(promise: Promise, evidence: Evidence) -> Iterator[str]:
+    for number, name in enumerate(CAPABILITIES):
+        has = evidence.capabilities >> number & 1
+        if has and name not in promise.capabilities:
+            yield f"it may have CAP_{name.upper()}"
+
+
+def _devices(promise: Promise, evidence: Evidence) -> Iterator[str]:
+    expected = {(each.path, each.kind) for each in promise.devices}
+    for node in evidence.nodes:
+        if not (_is_harmless(node) or (node.path, node.kind) in expected):
+            number = "{}:{}".format(*node.number)
+            yield f"it has the {node.kind} device {node.path}, {number}"
+
+
+def _is_harmless(node: Node) -> bool:
+    return node.kind == "char" and node.number in _HARMLESS
+
+
+def _root(promise: Promise, evidence: Evidence) -> Iterator[str]:
+    found = _at("/", evidence.mounts)
+    host = _at("/", evidence.host_mounts)
+    if found is None or (host and _tree(found) == _tree(host)):
+        yield "its root filesystem is the host's"
+        return
+    for view in promise.views:
+        if view.target == "/":
+            expected = _shown_at(view.source, evidence.host_mounts)
+            # A mount that is missing is told of with all others.
+            if expected is not None and _tree(found) != expected:
+                yield f"its root filesystem is not {view.source}"
+
+
+def _view(view: View, promise: Promise, evidence: Evidence) -> Iterator[str]:
+    if view.kind is None:
+        return
+    mount = _at(view.source, evidence.host_mounts)
+    if mount is None:
+        yield (f"{view.source}, its {view.target}, is not mounted on the host")
+        return
+    if view.kind == "overlay" and mount.fs_type != "overlay":
+        yield f"{view.source} is no overlay"
+    if view.kind == "idmapped":
+        if "idmapped" not in mount.options:
+            yield f"{view.source} is not idmapped"
+        yield from _plain(mount, promise, evidence)
+
+
+def _plain(view: Mount, promise: Promise, evidence: Evidence) -> Iterator[str]:
+    """Where it sees the same without ID maps."""
+    meant = {
+        _shown_at(each.source, evidence.host_mounts)
+        for each in promise.views
+        if each.kind == "plain"
+    }
+    for mount in evidence.mounts:
+        if (
+            mount.device == view.device
+            and PurePosixPath(mount.root).is_relative_to(view.root)
+            and "idmapped" not in mount.options
+            and _tree(mount) not in meant
+        ):
+            yield f"at {mount.point} it sees {view.point} without ID maps"
+
+
+def _kernel_files(promise: Promise, evidence: Evidence) -> Iterator[str]:
+    hosts = {(each.fs_type, each.device) for each in evidence.host_mounts}
+    for mount in evidence.mounts:
+        what = _SHOWN.get(mount.fs_type)
+        if what is None or mount.root in _OF_NETWORKS:
+            continue
+        if what == "network" and what in promise.shared:
+            continue
+        # Of devices there is one filesystem for all.
+        if (mount.fs_type, mount.device) in hosts or what == "devices":
+            yield f"at {mount.point} it has the {what} of the host"
+    if promise.id_maps is None:
+        for point in ("/proc/sys", "/sys"):
+            at = _at(point, evidence.mounts)
+            if at is None or "ro" not in at.options:
+                yield f"its {point} is not read-only"
+
+
+def _at(point: str, mounts: tuple[Mount, ...]) -> Mount | None:
+    """The topmost mount at a place."""
+    found = (mount for mount in reversed(mounts) if mount.point == point)
+    return next(found, None)
+
+
+def _shown_at(
+    path: str, mounts: tuple[Mount, ...]
+) -> tuple[str, PurePosixPath] | None:
+    """Which directory of which filesystem is at a path."""
+    place = PurePosixPath(path)
+    for point in (place, *place.parents):
+        mount = _at(str(point), mounts)
+        if mount is not None:
+            return mount.device, mount.root / place.relative_to(point)
+    return None
+
+
+def _tree(mount: Mount) -> tuple[str, PurePosixPath]:
+    return mount.device, PurePosixPath(mount.root)
+
+
+def _rows(id_map: IdMap) -> Rows:
+    return tuple((entry.guest, entry.host, entry.count) for entry in id_map)
+
+
+def _show(rows: Rows) -> str:
+    return ",".join(":".join(map(str, row)) for row in rows) or "empty"

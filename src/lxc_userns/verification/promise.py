@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a container was promised to be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lxc_userns.idmap import IdMaps
+from lxc_userns.needs import Device, Mode
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A filesystem of a container.
+
+    :param target: where it has it, an absolute path there.
+    :param source: where it is on the host, an absolute path without links.
+    :param kind: how owners are shifted in it: ``idmapped`` by the mount,
+        ``overlay`` below it, ``plain`` not by the kernel; None: not told.
+    """
+
+    target: str
+    source: str
+    kind: Literal["idmapped", "overlay", "plain"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What a container was promised to be.
+
+    :param name: name of its domain.
+    :param id_maps: its ID maps; None: it is in the host's user namespace.
+    :param shared: namespaces of the host that it may be in, of ``network``,
+        ``ipc`` and ``uts``.
+    :param capabilities: what it may have at most, by libvirt's names.
+    :param devices: devices of the host that it may use.
+    :param views: its filesystems.
+    """
+
+    name: str
+    id_maps: IdMaps | None
+    shared: frozenset[str]
+    capabilities: frozenset[str]
+    devices: tuple[Device, ...]
+    views: tuple[View, ...]
+
+    @property
+    def mode(self) -> Mode:
+        """``private`` with ID maps, ``host`` without."""
+        return "host" if self.id_maps is None else "private"

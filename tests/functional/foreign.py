@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers that nobody asked this package to make."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+import libvirt
+
+from lxc_userns.guest import Guests
+from tests.functional.command_line import BASE, COUNT
+
+XML = """\
+<domain type='lxc' xmlns:lxc='http://libvirt.org/schemas/domain/lxc/1.0'>
+  <name>{name}</name>
+  <memory unit='MiB'>128</memory>
+  <os>
+    <type>exe</type><init>/bin/sh</init>
+    <initarg>-c</initarg><initarg>{script}</initarg>
+  </os>
+  {idmap}
+  <features>{features}</features>
+  <devices>
+    <filesystem type='mount'>
+      <source dir='{rootfs}'/><target dir='/'/>
+    </filesystem>
+    {devices}
+    <console type='pty'/>
+  </devices>
+  {last}
+</domain>
+"""
+PRIVNET = "<privnet/>"
+
+
+def idmap(gid: str = f"0:{BASE}:{COUNT}") -> str:
+    """``<idmap>`` with these entries for groups."""
+    uid = f"<uid start='0' target='{BASE}' count='{COUNT}'/>"
+    entries = (entry.split(":") for entry in gid.split(","))
+    return f"<idmap>{uid}" + "".join(
+        f"<gid start='{start}' target='{target}' count='{count}'/>"
+        for start, target, count in entries
+    ) + "</idmap>"  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A running container of others.
+
+    :param said: what its first process has said; that one runs with the
+        rights that libvirt gives, as nobody who enters does.
+    """
+
+    name: str
+    domain: libvirt.virDomain
+    init: int
+    said: str
+
+
+@contextmanager
+def running(
+    connection: libvirt.virConnect,
+    name: str,
+    rootfs: Path,
+    script: str = "",
+    *,
+    ids: str = "",
+    features: str = PRIVNET,
+    devices: str = "",
+    last: str = "",
+) -> Iterator[Foreign]:
+    """Have a container as this XML makes it, and destroy it.
+
+    :param script: shell commands for its first process.
+    """
+    result = rootfs / "result"
+    result.unlink(missing_ok=True)
+    whole = f"({script or ':'}) >/new 2>&1; mv /new /result; exec sleep 1000"
+    domain = connection.createXML(
+        XML.format(
+            name=name,
+            script=escape(whole),
+            idmap=ids,
+            features=features,
+            rootfs=rootfs,
+            devices=devices,
+            last=last,
+        )
+    )
+    try:
+        with Guests().init_process(name) as init:
+            pid = int(init.pid)
+        deadline = time.monotonic() + 20
+        while not result.exists():
+            assert time.monotonic() < deadline, "it says nothing"
+            time.sleep(0.02)
+        yield Foreign(name, domain, pid, result.read_text())
+    finally:
+        with suppress(libvirt.libvirtError):
+            domain.destroy()
+
+
+def enter(pid: object, *command: str) -> "subprocess.CompletedProcess[str]":
+    """Run a program in a container's namespaces, as its root.
+
+    In the host's user namespace it has the rights of who calls this.
+    """
+    return subprocess.run(
+        ["nsenter", f"--target={pid}", "--all", "--root", "--wd=/", *command],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the kernel says of a container that is as it should be."""
+
+from dataclasses import replace
+from typing import Any
+
+from lxc_userns.linux.mounts import Mount
+from lxc_userns.verification import Evidence
+from lxc_userns.verification.evidence import Node
+
+BASE = 100_000
+VIEW = "/run/x/web1/root"
+
+
+def mount(
+    point: str,
+    fs_type: str = "ext4",
+    options: str = "rw",
+    device: str = "8:1",
+    root: str = "/",
+) -> Mount:
+    """A line of ``mountinfo``."""
+    return Mount(
+        1, point, fs_type, frozenset(options.split(",")), device, root
+    )
+
+
+HOST_MOUNTS = (
+    mount("/", device="8:0"),
+    mount("/proc", "proc", device="0:10"),
+    mount("/sys", "sysfs", device="0:11"),
+    mount("/dev", "devtmpfs", device="0:5"),
+)
+
+
+def evidence(
+    base: int = BASE, view: str = VIEW, options: str = "rw,idmapped"
+) -> Evidence:
+    """Of a private container with a view on ``/srv/web1``."""
+    rows = ((0, base, 65536),)
+    shown = mount(view, options=options, root="/srv/web1")
+    null = Node("/dev/null", "char", (1, 3), base, base)
+    return Evidence(
+        pid=4242,
+        uid_map=rows,
+        gid_map=rows,
+        shared=frozenset(),
+        foreign=frozenset(),
+        capabilities=0x1FDB4FEFFFF,
+        mounts=(
+            replace(shown, point="/"),
+            mount("/proc", "proc", device="0:52"),
+            mount("/proc/sys", "proc", "ro", "0:52", "/sys"),
+            mount("/proc/sys/net/ipv4", "proc", "rw", "0:10", "/sys/net/ipv4"),
+            mount("/sys", "sysfs", "ro", "0:53"),
+            mount("/dev", "tmpfs", device="0:47"),
+        ),
+        host_mounts=(*HOST_MOUNTS, shown),
+        nodes=(null,),
+        terminals=(Node("/dev/pts/0", "char", (136, 0), base, base + 5),),
+        terminal_group=base + 5,
+        writable=(),
+    )
+
+
+def changed(found: Evidence, **changes: Any) -> Evidence:
+    """The same, but for this."""
+    return replace(found, **changes)

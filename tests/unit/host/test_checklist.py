@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything is looked at, whatever is broken."""
+
+from typing import NoReturn
+
+import pytest
+from oslo_config import cfg
+
+from lxc_userns.conf import register_opts
+from lxc_userns.guest import Guests
+from lxc_userns.host import (
+    Check,
+    check_host,
+    daemon,
+    user_namespaces,
+)
+from lxc_userns.rootfs import probing
+
+NAMES = [
+    *("root", "kernel", "user namespaces", "number of user namespaces"),
+    *("shared limits", "programs", "libvirt", "security driver", "cgroups"),
+    *("state_path", "run_path", "mounts in run_path"),
+    *("subordinate user IDs", "subordinate group IDs"),
+    *("range for new users", "pool", "overlays", "idmapped mounts"),
+]
+CONFIGURE = "correct that option; lxc-userns config check has all of them"
+
+
+@pytest.fixture
+def conf() -> cfg.ConfigOpts:
+    made = cfg.ConfigOpts()
+    register_opts(made)
+    made([], default_config_files=[], default_config_dirs=[])
+    made.set_override("state_path", "relative", "lxc_userns")
+    made.set_override("run_path", "relative", "lxc_userns")
+    return made
+
+
+def connect() -> Guests:
+    raise ImportError("libvirt.so.0: cannot open shared object file")
+
+
+def break_down(*_: object, **__: object) -> NoReturn:
+    raise OSError(5, "Input/output error")
+
+
+@pytest.fixture
+def broken(conf: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(user_namespaces, "SWITCHES", ())
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    for name in (
+        "lxc_userns.linux.presence.find_missing",
+        "subprocess.run",
+        "lxc_userns.linux.user_limits.read",
+        "lxc_userns.linux.mounts.read_mounts",
+        "lxc_userns.host.cgroups.read_mounts",
+        "lxc_userns.hostids.read_host_uids",
+        "lxc_userns.hostids.read_host_gids",
+    ):
+        monkeypatch.setattr(name, break_down)
+    monkeypatch.setattr(daemon, "find", lambda: None)
+    monkeypatch.setattr(probing, "find_idmappable", break_down)
+    conf.set_override("subid_owner", "lxc", "lxc_userns")
+
+
+def test_nothing_raises(conf: cfg.ConfigOpts, broken: None) -> None:
+    found = check_host(conf, connect)
+    assert [check.name for check in found] == NAMES
+    by_name = {check.name: check for check in found}
+    assert by_name["root"].status == "FAIL"
+    for check in found:
+        assert check.status in ("PASS", "WARN", "FAIL")
+        assert bool(check.remedy) == (check.status != "PASS")
+    assert by_name["libvirt"] == Check(
+        "libvirt",
+        "FAIL",
+        "libvirt.so.0: cannot open shared object file",
+        "install the library of libvirt (Debian package libvirt0)",
+    )
+    assert by_name["security driver"] == Check(
+        "security driver",
+        "WARN",
+        "libvirt.so.0: cannot open shared object file",
+        "see the check of libvirt",
+    )
+    for name in ("state_path", "run_path", "mounts in run_path", "overlays"):
+        assert by_name[name].remedy == CONFIGURE
+    for name in ("kernel", "user namespaces", "cgroups", "pool"):
+        assert by_name[name].message == "Input/output error"
+        assert by_name[name].status == "FAIL"
+    assert by_name["shared limits"].status == "WARN"

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Subordinate IDs, and the pool of them."""
+
+from pathlib import Path
+
+import pytest
+
+from lxc_userns import hostids
+from lxc_userns.host import ids
+from lxc_userns.host.check import Result, failed, passed, warned
+from lxc_userns.hostids import HostIds
+from lxc_userns.subid import parse
+
+FILE = Path("/etc/subuid")
+CORRECT = "correct or remove these lines of /etc/subuid"
+SEPARATE = "give each owner a range of its own in /etc/subuid"
+
+
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        ("", passed("0 ranges in /etc/subuid, none overlaps another")),
+        (
+            "a:100000:65536\na:100000:65536\n",
+            passed("2 ranges in /etc/subuid, none overlaps another"),
+        ),
+        (
+            "a:100000:65536\nb:165536:65536\n",
+            passed("2 ranges in /etc/subuid, none overlaps another"),
+        ),
+        (
+            "a:100000:65536\nb:165535:10\n",
+            warned("a (line 1) and b (line 2) overlap", SEPARATE),
+        ),
+        (
+            "# shadow's\n\na:0x10:5\na:5\n",
+            warned(
+                "line 3 is malformed: start and count have to be decimal "
+                "integers; line 4 is malformed: expected owner:start:count",
+                CORRECT,
+            ),
+        ),
+        (
+            "a:1000000:5\nb:1000000:5\nc\n",
+            warned(
+                "line 3 is malformed: expected owner:start:count; a (line 1) "
+                "and b (line 2) overlap",
+                f"{CORRECT}; {SEPARATE}",
+            ),
+        ),
+    ],
+)
+def test_subordinate_ids(text: str, result: Result) -> None:
+    found = HostIds("user", {}, *parse(text))
+    assert ids.judge(found, FILE, present=True) == result
+
+
+def test_no_file_of_subordinate_ids() -> None:
+    found = HostIds("user", {}, ())
+    assert ids.judge(found, FILE, present=False) == passed(
+        "none, for there is no /etc/subuid"
+    )
+
+
+def given(users: str, groups: str) -> str:
+    return (
+        "/etc/login.defs gives new users subordinate user IDs of "
+        f"{users}, group IDs of {groups}"
+    )
+
+
+def colliding(users: str, groups: str, options: str) -> Result:
+    return warned(
+        f"{given(users, groups)}; systemd gives some of these to containers "
+        "(524288-1879048191)",
+        f"set {options} to 524287 in /etc/login.defs, unless systemd-nspawn "
+        "and systemd-nsresourced have no containers here",
+    )
+
+
+USUAL = "100000-600100000"
+BOTH = "SUB_UID_MAX and SUB_GID_MAX"
+LOW = "SUB_UID_MAX 524287\nSUB_GID_MAX 524287\n"
+HIGH = "SUB_{0}_MIN\t1879048192\nSUB_{0}_MAX 2100000000"
+
+
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        ("", colliding(USUAL, USUAL, BOTH)),
+        ("#SUB_UID_MAX 524287\n", colliding(USUAL, USUAL, BOTH)),
+        (
+            "  SUB_UID_MAX 524288\nSUB_GID_MAX 524287",
+            colliding("100000-524288", "100000-524287", "SUB_UID_MAX"),
+        ),
+        (
+            "SUB_UID_MAX 524287\n",
+            colliding("100000-524287", USUAL, "SUB_GID_MAX"),
+        ),
+        (LOW, passed(given("100000-524287", "100000-524287"))),
+        (
+            HIGH.format("UID") + "\n" + HIGH.format("GID"),
+            passed(given("1879048192-2100000000", "1879048192-2100000000")),
+        ),
+    ],
+)
+def test_range_for_new_users(text: str, result: Result) -> None:
+    assert ids.judge_login_defs(text) == result
+
+
+@pytest.mark.parametrize("text", [None, LOW])
+def test_login_defs_may_be_missing(
+    text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "login.defs"
+    if text is not None:
+        path.write_text(text)
+    monkeypatch.setattr(ids, "LOGIN_DEFS", path)
+    assert ids.check_login_defs().status == ("PASS" if text else "WARN")
+
+
+@pytest.mark.parametrize(
+    ("owner", "text", "result"),
+    [
+        ("", "", passed("none: [lxc_userns] subid_owner is empty")),
+        (
+            "lxc",
+            "lxc:2000000000:131072\n",
+            passed("the subordinate IDs of lxc give 2 leases of 65536"),
+        ),
+        (
+            "lxc",
+            "lxc:2000000000:10\n",
+            failed(
+                "the 10 subordinate user IDs of lxc in /etc/x have no room "
+                "for 65536; the 10 subordinate group IDs of lxc in /etc/x "
+                "have no room for 65536",
+                "give it 65536 or more there that nobody has; give it 65536 "
+                "or more there that nobody has",
+            ),
+        ),
+    ],
+)
+def test_pool(
+    owner: str, text: str, result: Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in ("user", "group"):
+        found = HostIds(kind, {}, *parse(text), source="/etc/x")
+        name = f"read_host_{kind[0]}ids"
+        monkeypatch.setattr(hostids, name, lambda _owner, found=found: found)
+    assert ids.check_pool(owner, 65536) == result

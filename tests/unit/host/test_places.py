@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where things of containers are, and on what filesystems."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from lxc_userns.exceptions import NotIdmappableError
+from lxc_userns.host import filesystems, paths
+from lxc_userns.host.check import Check, Result, failed, passed, warned
+from lxc_userns.rootfs import probing
+
+PLACE = (
+    "set [lxc_userns] state_path to a directory on ext4, XFS or Btrfs, on "
+    "Linux 5.19 or later, and run this as root; or have no overlays"
+)
+STATE = Path("/var/lib")
+
+
+def test_state_path() -> None:
+    assert paths.judge_state_path(STATE, None) == passed(
+        "/var/lib keeps trusted.* extended attributes"
+    )
+    assert paths.judge_state_path(STATE, "Operation not supported") == failed(
+        "no file with trusted.* extended attributes can be made in /var/lib: "
+        "Operation not supported",
+        "run this as root, with [lxc_userns] state_path on a writable "
+        "filesystem that keeps them: ext4, XFS, Btrfs",
+    )
+
+
+@pytest.mark.parametrize("error", [None, errno.EROFS, errno.EOPNOTSUPP])
+def test_state_path_is_tried(
+    error: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def set_attribute(fd: int, name: str, value: bytes) -> None:
+        assert name.startswith("trusted.")
+        if error is not None:
+            raise OSError(error, f"error {error}")
+
+    monkeypatch.setattr("os.setxattr", set_attribute)
+    result = paths.check_state_path(tmp_path / "not" / "yet")
+    assert result.status == ("PASS" if error is None else "FAIL")
+    assert str(tmp_path) in result.message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_path() -> None:
+    place = Path("/run/lxc-userns")
+    assert paths.judge_run_path(place, None) == passed(
+        "users of containers can pass through /run/lxc-userns"
+    )
+    assert paths.judge_run_path(place, Path("/run")) == failed(
+        "users of containers cannot pass through /run",
+        "chmod o+x /run, or set [lxc_userns] run_path to a path of which all "
+        "directories have that mode",
+    )
+
+
+def test_run_path_is_looked_at_up_to_the_top(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    below = closed / "below"
+    below.mkdir(parents=True)
+    closed.chmod(0o700)
+    result = paths.check_run_path(below / "not" / "yet")
+    assert result.status == "FAIL"
+    assert result.message.endswith(f"through {closed}")
+
+
+def no_overlay(place: str) -> NotIdmappableError:
+    return NotIdmappableError("/x", f"no overlay {place}")
+
+
+CAN = "can be made with their upper layer in /var/lib"
+SPOILT = warned(
+    f"{CAN}, but this kernel spoils ACLs of files that are changed if the "
+    "image is on XFS as well",
+    "have images with ACLs on another filesystem",
+)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "strategy", "result"),
+    [
+        (True, "overlay", passed(CAN)),
+        (False, "auto", SPOILT),
+        (False, "overlay", SPOILT),
+        (
+            no_overlay("here"),
+            "auto",
+            warned(
+                "none with an upper layer in /var/lib: no overlay here", PLACE
+            ),
+        ),
+        (
+            no_overlay("here; mount it anew"),
+            "overlay",
+            failed(
+                "none with an upper layer in /var/lib: no overlay here; "
+                "[lxc_userns] rootfs_strategy is overlay",
+                "mount it anew",
+            ),
+        ),
+        (
+            OSError(30, "Read-only file system"),
+            "chown",
+            warned("not tried in /var/lib: Read-only file system", PLACE),
+        ),
+        (
+            OSError("the kernel makes none"),
+            "overlay",
+            failed(
+                "not tried in /var/lib: the kernel makes none; [lxc_userns] "
+                "rootfs_strategy is overlay",
+                PLACE,
+            ),
+        ),
+    ],
+)
+def test_overlays(
+    outcome: bool | Exception, strategy: str, result: Result
+) -> None:
+    assert filesystems.judge_overlays(STATE, outcome, strategy) == result
+
+
+@pytest.mark.parametrize("outcome", [True, OSError(30, "Read-only")])
+def test_overlays_are_tried(
+    outcome: bool | Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(path: str) -> bool:
+        assert path == "/"
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(probing, "check_overlay", check)
+    state = Path("/nonexistent/state")
+    expected = filesystems.judge_overlays(Path("/"), outcome, "auto")
+    assert filesystems.check_overlays(state, "auto") == expected
+
+
+def test_filesystems_by_whether_they_can_be_idmapped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    findings = [
+        probing.Finding("/", "ext4", None),
+        probing.Finding("/old", "ext3", "ext3 cannot; mount it as ext4"),
+        probing.Finding("/far", "nfs4", "does not answer"),
+    ]
+    monkeypatch.setattr(probing, "find_idmappable", lambda: findings)
+    assert filesystems.check_all() == [
+        Check("idmapped mounts on /", "PASS", "ext4 can be idmapped"),
+        Check(
+            "idmapped mounts on /old",
+            "WARN",
+            "ext3 cannot",
+            "mount it as ext4",
+        ),
+        Check(
+            "idmapped mounts on /far",
+            "WARN",
+            "does not answer",
+            "keep root filesystems on another filesystem, or take the "
+            "strategy chown for them",
+        ),
+    ]
+
+
+@pytest.mark.parametrize("kind", [OSError, ValueError])
+def test_filesystems_that_cannot_be_tried(
+    kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> list[probing.Finding]:
+        raise kind("the kernel makes none")
+
+    monkeypatch.setattr(probing, "find_idmappable", fail)
+    assert filesystems.check_all() == [
+        Check(
+            "idmapped mounts",
+            "WARN",
+            "not tried without user namespaces: the kernel makes none",
+            "run this as root, and see the check of user namespaces",
+        )
+    ]

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What runs in which mode, and what is refused."""
+
+import itertools
+
+import pytest
+
+from lxc_userns.exceptions import NeedsError, PolicyError
+from lxc_userns.needs import CAPABILITIES, Device, Needs
+from lxc_userns.policy import (
+    HOST_CAPABILITIES,
+    Decision,
+    Policy,
+    check_ceiling,
+    decide,
+    host_reasons,
+)
+from lxc_userns.volume import Volume
+
+NETWORK = "it shares the host's network namespace"
+IPC = "it shares the host's IPC namespace"
+UTS = "it shares the host's UTS namespace"
+TIME = "CAP_SYS_TIME counts in the host's user namespace only"
+WISH = "it asks for mode host"
+KEPT = "the volume /srv/a keeps the host's owners"
+OFF = "user namespaces are off: neither ID maps are configured nor a pool"
+OWNERS = Volume("/srv/a", "/a", "host")
+POLICIES: tuple[Policy, Policy] = ("required", "preferred")
+
+
+@pytest.mark.parametrize(
+    ("needs", "volumes", "reasons"),
+    [
+        (Needs(shared=("network",)), (), (NETWORK,)),
+        (Needs(shared=("ipc",)), (), (IPC,)),
+        (Needs(shared=("uts",)), (), (UTS,)),
+        (Needs(capabilities=("sys_time",)), (), (TIME,)),
+        (Needs("host"), (), (WISH,)),
+        (Needs(), (OWNERS,), (KEPT,)),
+        (
+            Needs(
+                "host",
+                ("uts", "network", "ipc"),
+                ("net_admin", "sys_time"),
+                ("/dev/fuse",),
+            ),
+            (Volume("/srv/b", "/b", "none"), OWNERS),
+            (WISH, UTS, NETWORK, IPC, TIME, KEPT),
+        ),
+    ],
+)
+def test_what_needs_the_hosts_namespace(
+    needs: Needs, volumes: tuple[Volume, ...], reasons: tuple[str, ...]
+) -> None:
+    assert tuple(host_reasons(needs, volumes)) == reasons
+    assert decide("web1", "preferred", needs, volumes) == Decision(
+        "host", reasons, falls_back=True
+    )
+    with pytest.raises(PolicyError) as caught:
+        decide("web1", "required", needs, volumes)
+    assert caught.value.reasons == reasons
+    assert str(caught.value) == (
+        "web1: cannot run in a user namespace of its own, and [lxc_userns] "
+        f"userns_policy = required asks for one: {'; '.join(reasons)}"
+    )
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    "needs",
+    [
+        Needs(),
+        Needs(devices=("/dev/fuse", "/dev/net/tun")),
+        Needs(capabilities=tuple({*CAPABILITIES} - HOST_CAPABILITIES)),
+    ],
+)
+def test_what_is_private(policy: Policy, needs: Needs) -> None:
+    volumes = [Volume("/a", "/a"), Volume("/b", "/b", "none")]
+    decision = decide("web1", policy, needs, volumes)
+    assert decision == Decision(
+        "private", ("nothing that it asks for is in the way",)
+    )
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_request_can_tighten(policy: Policy) -> None:
+    wish = Needs("private", ("network",), ("sys_time",))
+    with pytest.raises(PolicyError, match="it asks for one") as caught:
+        decide("web1", policy, wish)
+    assert caught.value.reasons == (NETWORK, TIME)
+    assert decide("web1", policy, Needs("private")) == Decision(
+        "private", ("it asks for that",)
+    )
+    with pytest.raises(PolicyError) as caught:
+        decide("web1", policy, wish, enabled=False)
+    assert caught.value.reasons == (OFF, NETWORK, TIME)
+
+
+def test_a_request_cannot_loosen() -> None:
+    for wish, shared, enabled in itertools.product(
+        ("host", "private", None), ((), ("ipc",)), (True, False)
+    ):
+        needs = Needs(wish, shared)  # type: ignore[arg-type]
+        try:
+            decision = decide("web1", "required", needs, enabled=enabled)
+        except PolicyError:
+            continue
+        # What is off is off for all, but never by a request.
+        assert decision.mode == "private" or not enabled
+        assert wish != "host"
+
+
+def test_user_namespaces_that_are_off() -> None:
+    for policy in POLICIES:
+        decision = decide("web1", policy, Needs(), enabled=False)
+        assert decision == Decision("host", (OFF,))
+    shared = Needs(shared=("network",))
+    decision = decide("web1", "required", shared, enabled=False)
+    assert decision == Decision("host", (OFF, NETWORK))
+    with pytest.raises(PolicyError, match=WISH):
+        decide("web1", "required", Needs("host"), enabled=False)
+    decision = decide("web1", "preferred", Needs("host"), enabled=False)
+    assert decision == Decision("host", (OFF, WISH))
+
+
+def test_a_ceiling_that_was_lowered() -> None:
+    shared = Needs(shared=("network",))
+    check_ceiling("web1", "preferred", shared)
+    with pytest.raises(PolicyError, match=NETWORK):
+        check_ceiling("web1", "required", shared)
+    # What was made while all was off stays as it is until that changes.
+    check_ceiling("web1", "required", Needs(), enabled=False)
+    check_ceiling("web1", "preferred", Needs())
+    with pytest.raises(PolicyError, match="made while user namespaces were"):
+        check_ceiling("web1", "required", Needs())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("mode", "none", "mode 'none': is not one of private, host"),
+        ("mode", "", "is not one of private, host"),
+        ("shared", ("pid",), "is not one of network, ipc, uts"),
+        ("shared", "network", "a sequence is expected"),
+        ("capabilities", ("SYS_TIME",), "is not one of audit_control, "),
+        ("capabilities", ("all",), "is not one of audit_control, "),
+        ("capabilities", "kill", "a sequence is expected"),
+        ("devices", "/dev/fuse", "a sequence is expected"),
+        ("devices", ("/etc/passwd",), "is no path below /dev"),
+        ("devices", ("/dev",), "is no path below /dev"),
+        ("devices", ("/dev/",), "is no path below /dev"),
+        ("devices", ("/dev/../etc/x",), "is no path below /dev"),
+        ("devices", ("/dev/./x",), "is no path below /dev"),
+        ("devices", ("/dev//x",), "is no path below /dev"),
+        ("devices", ("dev/x",), "is no path below /dev"),
+        ("devices", ("/dev/x\n",), "is no path below /dev"),
+        ("devices", ("/dev/<x>",), "is no path below /dev"),
+    ],
+)
+def test_needs_that_there_are_not(
+    field: str, value: object, reason: str
+) -> None:
+    with pytest.raises(NeedsError) as caught:
+        Needs(**{field: value})  # type: ignore[arg-type]
+    assert reason in str(caught.value)
+
+
+def test_needs_and_their_plain_values() -> None:
+    needs = Needs("host", ("ipc", "ipc"), ("kill",), ("/dev/a", "/dev/a"))
+    assert needs.shared == ("ipc",)
+    assert needs.devices == ("/dev/a",)
+    assert Needs.from_dict(needs.to_dict()) == needs
+    assert needs.to_dict() == {
+        "mode": "host",
+        "shared": ["ipc"],
+        "capabilities": ["kill"],
+        "devices": ["/dev/a"],
+    }
+    with pytest.raises(NeedsError, match="are not capabilities, dev"):
+        Needs.from_dict({"mode": None})
+
+
+def test_devices_that_are_none() -> None:
+    with pytest.raises(NeedsError, match="neither char nor block"):
+        Device("/dev/x", "fifo")  # type: ignore[arg-type]
+    with pytest.raises(NeedsError, match="no path below /dev"):
+        Device("/x", "char")
+
+
+def test_capabilities_that_count_on_the_host_only_are_known() -> None:
+    assert {*CAPABILITIES} > HOST_CAPABILITIES
