@@ -5,6 +5,7 @@ import contextlib
 import shutil
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,41 @@ import pytest
 
 from tests.functional import images
 from tests.functional.capabilities import in_private_libvirtd, require
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--shard``, to run the tests in several processes at once."""
+    parser.addoption("--shard", default="1/1", metavar="NUMBER/OF")
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Keep the modules of this shard.
+
+    Each goes, the longest first, to the shard that has the least to do.
+    """
+    number, count = map(int, config.getoption("--shard").split("/"))
+    modules: dict[str, int] = Counter()
+    for item in items:
+        needs = [name for mark in item.iter_markers("needs")
+                 for name in mark.args]  # fmt: skip
+        # One with a container takes some times as long as one without.
+        modules[item.nodeid.split("::")[0]] += (
+            5 if "containers" in needs else 1
+        )
+    shards: list[set[str]] = [set() for _ in range(count)]
+    weights = [0] * count
+    for module, weight in sorted(
+        modules.items(), key=lambda pair: (-pair[1], pair[0])
+    ):
+        least = weights.index(min(weights))
+        shards[least].add(module)
+        weights[least] += weight
+    mine = shards[number - 1]
+    others = [x for x in items if x.nodeid.split("::")[0] not in mine]
+    items[:] = [x for x in items if x.nodeid.split("::")[0] in mine]
+    config.hook.pytest_deselected(items=others)
 
 
 @pytest.fixture(autouse=True)
