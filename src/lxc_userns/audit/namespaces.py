@@ -8,11 +8,11 @@ from typing import Final
 
 from lxml import etree
 
-from lxc_userns.audit.elements import children
 from lxc_userns.audit.finding import Rule, Severity, Violation
 from lxc_userns.audit.id_maps import has_id_maps
 from lxc_userns.domain.checks import shown
 from lxc_userns.domain.document import LXC_NAMESPACE
+from lxc_userns.domain.interface import has_own_network
 
 HOST_NETWORK: Final = Rule(
     "host-network",
@@ -68,7 +68,7 @@ def find(domain: etree._Element) -> Iterator[Violation]:
         for element in domain.iterfind(f"{_ELEMENT}/*")
         if etree.QName(element).localname in _SHARED
     ]
-    own = _has_own_network(domain)
+    own = has_own_network(domain)
     if not own and all(name != "sharenet" for _, name in shares):
         yield HOST_NETWORK.broken(domain, _host_network(domain))
     for element, name in shares:
@@ -89,19 +89,6 @@ def find(domain: etree._Element) -> Iterator[Violation]:
             yield SHARING_REFUSED.broken(
                 element, f"{shared}, and the domain has a network of its own"
             )
-
-
-def _has_own_network(domain: etree._Element) -> bool:
-    """What lxcNeedNetworkNamespace() looks for."""
-    return (
-        domain.find("devices/interface") is not None
-        or next(children(domain, "features", "privnet"), None) is not None
-        or any(
-            device.get("mode") == "capabilities"
-            and device.get("type") == "net"
-            for device in domain.iterfind("devices/hostdev")
-        )
-    )
 
 
 def _host_network(domain: etree._Element) -> str:

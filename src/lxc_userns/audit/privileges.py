@@ -9,11 +9,10 @@ from typing import Final
 
 from lxml import etree
 
-from lxc_userns.audit.elements import children
 from lxc_userns.audit.finding import Rule, Severity, Violation
 from lxc_userns.audit.paths import is_within, normalised
 from lxc_userns.domain.checks import shown
-from lxc_userns.domain.document import LXC_NAMESPACE, child
+from lxc_userns.domain.document import LXC_NAMESPACE, child, children
 
 CAPABILITIES_ALLOWED: Final = Rule(
     "capabilities-allowed",

@@ -8,6 +8,7 @@ libvirt takes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final, NoReturn
 from xml.parsers import expat
 
@@ -172,3 +173,19 @@ def child(element: etree._Element, path: str, name: str) -> str | None:
     """An attribute of an element below, None if one of both is missing."""
     found = element.find(path)
     return None if found is None else found.get(name)
+
+
+def children(
+    domain: etree._Element, parent: str, name: str
+) -> Iterator[etree._Element]:
+    """Elements of a name, in whatever XML namespace, just below others.
+
+    Of some elements libvirt compares the local name alone: for one,
+    ``<x:capabilities>`` counts.
+
+    :param parent: path of the elements above.
+    :param name: local name.
+    """
+    for element in domain.iterfind(f"{parent}/*"):
+        if etree.QName(element).localname == name:
+            yield element

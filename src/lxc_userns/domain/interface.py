@@ -20,7 +20,12 @@ from lxc_userns.domain.checks import (
     check_match,
     refuse,
 )
-from lxc_userns.domain.document import attribute, child, text_at
+from lxc_userns.domain.document import (
+    attribute,
+    child,
+    children,
+    text_at,
+)
 from lxc_userns.exceptions import DomainXmlError
 
 #: Attribute of ``<source>`` that names it, by type; ethernet has none.
@@ -325,14 +330,17 @@ def guest_devices(
 
 
 def has_own_network(domain: etree._Element) -> bool:
-    """Whether a ``<domain>`` has a network namespace (libvirt's view).
+    """Whether libvirt gives a ``<domain>`` a network namespace.
 
-    One that it shares by ``<lxc:namespace>`` is not meant
-    (lxcNeedNetworkNamespace).
+    What lxcNeedNetworkNamespace() looks for; one that is shared by
+    ``<lxc:namespace>`` is not meant.
     """
     return (
         domain.find("devices/interface") is not None
-        or domain.find("features/privnet") is not None
-        or domain.find("devices/hostdev[@mode='capabilities'][@type='net']")
-        is not None
+        or next(children(domain, "features", "privnet"), None) is not None
+        or any(
+            device.get("mode") == "capabilities"
+            and device.get("type") == "net"
+            for device in domain.iterfind("devices/hostdev")
+        )
     )
