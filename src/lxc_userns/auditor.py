@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -22,6 +23,7 @@ from lxc_userns.domain.checks import shown
 from lxc_userns.domain.document import parse_domain
 from lxc_userns.exceptions import (
     DomainXmlError,
+    InstanceError,
     NoSuchContainerError,
     ReachableError,
 )
@@ -31,6 +33,7 @@ from lxc_userns.linux import directory, mounts
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.rootfs import host_setuid, reach, strategies
 from lxc_userns.rootfs.backing import translated
+from lxc_userns.verification import control
 
 _CGROUPS = "/sys/fs/cgroup"
 #: Of what there may be many, how many are named.
@@ -140,8 +143,23 @@ class Auditor:
         yield from live.find_shared(
             this.filesystems, {each.name: each.filesystems for each in others}
         )
-        yield from live.find_cgroups(domain, _cgroup_version())
+        yield from live.find_cgroups(domain, self._cgroup_version(this))
         yield from live.find_many(domain, os.uname().release)
+
+    def _cgroup_version(self, this: _Known) -> int | None:
+        """The version of control groups, None if it does no harm."""
+        known = [*mounts.read_mounts()]
+        types = {mount.point: mount.fs_type for mount in known}
+        if types.get(_CGROUPS) != "cgroup2":
+            return 1 if "cgroup" in types.values() else None
+        if this.is_active and has_id_maps(this.domain):
+            # What libvirt gives it may have been taken back.
+            with (
+                suppress(InstanceError, OSError),
+                self._guests.init_process(this.name) as init,
+            ):
+                return 2 if any(control.writable(init, known)) else None
+        return 2
 
 
 def _find_held(domain: etree._Element) -> Iterator[Violation]:
@@ -206,10 +224,3 @@ def _is_shifted(this: _Known, fd: int) -> bool:
     mount = mounts.find_mount(fd)
     is_idmapped = mount is not None and "idmapped" in mount.options
     return has_id_maps(this.domain) and not is_idmapped
-
-
-def _cgroup_version() -> int | None:
-    types = {mount.point: mount.fs_type for mount in mounts.read_mounts()}
-    if types.get(_CGROUPS) == "cgroup2":
-        return 2
-    return 1 if "cgroup" in types.values() else None

@@ -84,7 +84,8 @@ CGROUP_V2: Final = Rule(
     "Under version 2 libvirt makes all files of the container's control group "
     "belong to its root, memory.max and pids.max too, and not only those that "
     "are for delegation.",
-    "set limits on a group above it: a <partition> of its own in <resource>",
+    "set limits on a group above it, by a <partition> of its own in "
+    "<resource>; or run it by this package, which takes them back",
     is_live=True,
 )
 MANY_ENTRIES: Final = Rule(

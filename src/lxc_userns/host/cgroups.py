@@ -19,12 +19,9 @@ _MENDED = (5, 17)
 _ONLY_VERSION_2 = "boot with systemd.unified_cgroup_hierarchy=1"
 
 _VERSION_2 = (
-    "version 2: libvirt gives all files of a container's group to its root, "
-    "who can raise limits such as memory.max"
-)
-_LIMIT_ABOVE = (
-    "set limits that have to hold on a group above those of containers, such "
-    "as machine.slice"
+    "version 2; what libvirt gives the root of a container beyond what can "
+    "be delegated, limits such as memory.max, is taken back when it is "
+    "verified"
 )
 
 
@@ -55,7 +52,7 @@ def judge(mounts: Iterable[Mount], version: Version | None) -> Result:
             f"{_UNIFIED} is not mounted",
         )
     if types.get(_ROOT) == "cgroup2":
-        return warned(_VERSION_2, _LIMIT_ABOVE)
+        return passed(_VERSION_2)
     if _SYSTEMD in types:
         return _judge_systemd(version)
     if "cgroup" in types.values():

@@ -21,10 +21,15 @@ def writable(
     A hierarchy without controllers is only for who wants to keep track of
     processes; nothing depends on it but the program that it can name.
 
+    What its group is is known from libvirt's process for it, which is in it
+    and out of reach: the container may have moved its own to groups below.
+
     :param init: its first process, in a user namespace of its own.
     :param host_mounts: what is mounted on the host.
     :returns: groups, and the names in each.
     """
+    with Process(init.parent) as controller:
+        groups = [*cgroups.groups(controller.cgroups, host_mounts)]
     uids, gids = init.uid_map, init.gid_map
 
     def writes(status: os.stat_result) -> bool:
@@ -37,7 +42,7 @@ def writable(
 
     seen = {mount.device for mount in init.mounts}
     delegated = cgroups.delegated() | {"."}
-    for group in cgroups.groups(init.cgroups, host_mounts):
+    for group in groups:
         # What is mounted nowhere in the container it can mount itself.
         if group.device not in seen and not group.is_unified:
             continue
