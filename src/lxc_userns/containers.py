@@ -28,6 +28,7 @@ from lxc_userns.exceptions import (
 from lxc_userns.guest import LOG_DIRECTORY, STOP_TIMEOUT
 from lxc_userns.idmap import IdMaps
 from lxc_userns.instances import InstanceRecord
+from lxc_userns.linux import hostname
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.needs import Device, Mode, Needs
 from lxc_userns.policy import host_reasons
@@ -281,7 +282,9 @@ class Containers:
         # Registered first: a start that libvirt gave up on can leave it half
         # running.
         undo(stack, self._guests.destroy, name)
-        self._guests.start(name)
+        # libvirt names every container, also one that shares the host's name.
+        with hostname.kept():
+            self._guests.start(name)
         try:
             return self._manager.verify(name)
         except IsolationError:

@@ -114,7 +114,9 @@ class PreparedInstance:
     def shared_namespaces(self) -> tuple[str, ...]:
         """Namespaces of the host that it is to be in besides.
 
-        Of ``network``, ``ipc`` and ``uts``, in mode ``host`` only.
+        Of ``network``, ``ipc`` and ``uts``, in mode ``host`` only. libvirt
+        makes the container's name that of its UTS namespace, whoever shares
+        it: who starts the domain has to give the host its name back.
         """
         return self.record.needs.shared
 

@@ -135,7 +135,9 @@ def test_a_shared_namespace(
     assert error == f"open: {REQUIRED}{reason}"
 
     cli.allow("preferred")
+    before = socket.gethostname()
     shown, warning = warned(cli.start("open", busybox_rootfs, *options))
+    assert socket.gethostname() == before
     assert warning == (
         "open: runs in the host's user namespace, and its root is the "
         f"host's: {reason}"

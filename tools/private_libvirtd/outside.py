@@ -73,7 +73,8 @@ def pass_signals_on(writer: int) -> None:
 def run_inside(plan: Plan) -> int:
     """Run the rest of this program in new namespaces."""
     argv = ["unshare", "--mount", "--propagation", "private"]
-    argv += ["--pid", "--fork", "--kill-child", "--mount-proc"]
+    # libvirt gives its own name to whose UTS namespace a container shares.
+    argv += ["--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
     argv += [sys.executable, sys.argv[0], "--enter", plan.dumps()]
     with subprocess.Popen(argv, pass_fds=[plan.lifeline]) as process:
         status = process.wait()

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The host name (:manpage:`uts_namespaces(7)`)."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Have the same host name afterwards as before."""
+    before = socket.gethostname()
+    try:
+        yield
+    finally:
+        if socket.gethostname() != before:
+            socket.sethostname(before)
