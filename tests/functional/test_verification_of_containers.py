@@ -212,8 +212,8 @@ def test_files_of_control_groups(
         os.chown(limit, BASE, BASE)
         error = cli("container", "verify", "web2").error()
         assert error == (
-            f"web2: its root can write {limit} on the host; it is not ours, "
-            "and was left"
+            f"web2: its root can write in {limit.parent} on the host: "
+            f"{limit.name}; it is not ours, and was left"
         )
         assert found.domain.isActive()
         assert limit.stat().st_uid == BASE

@@ -95,8 +95,9 @@ def test_other_maps(kind: str, rows: Any, shown: str) -> None:
         ({"capabilities": 1 << 24}, "it may have CAP_SYS_RESOURCE"),
         ({"capabilities": 1 << 27}, "it may have CAP_MKNOD"),
         (
-            {"writable": ("/sys/fs/cgroup/a/memory.max",)},
-            "its root can write /sys/fs/cgroup/a/memory.max on the host",
+            {"writable": (("/sys/fs/cgroup/a", "cpu.max, memory.max"),)},
+            "its root can write in /sys/fs/cgroup/a on the host: cpu.max, "
+            "memory.max",
         ),
         (
             {"terminal_group": 5},

@@ -63,8 +63,9 @@ class Evidence:
     :param nodes: device nodes that libvirt made for it.
     :param terminals: its terminals.
     :param terminal_group: group of terminals that are opened, a host ID.
-    :param writable: files of control groups on the host that its root can
-        write, beyond what is harmless; empty in the host's user namespace.
+    :param writable: directories of control groups on the host, and what in
+        each its root can write beyond what is harmless; none in the host's
+        user namespace.
     """
 
     pid: int
@@ -78,7 +79,7 @@ class Evidence:
     nodes: tuple[Node, ...]
     terminals: tuple[Node, ...]
     terminal_group: int
-    writable: tuple[str, ...]
+    writable: tuple[tuple[str, str], ...]
 
 
 def gather(name: str, init: Process) -> Evidence:
@@ -117,9 +118,8 @@ def gather(name: str, init: Process) -> Evidence:
         ()
         if "user" in shared
         else tuple(
-            f"{group.path}/{each}"
+            (group.path, ", ".join(names))
             for group, names in writable(init, host_mounts)
-            for each in names
         ),
     )
 

@@ -78,8 +78,8 @@ def mismatches(promise: Promise, evidence: Evidence) -> Iterator[str]:
     if promise.id_maps is not None:
         yield from _maps(promise.id_maps, evidence)
         yield from _terminals(promise.id_maps, evidence)
-        for path in evidence.writable:
-            yield f"its root can write {path} on the host"
+        for path, names in evidence.writable:
+            yield f"its root can write in {path} on the host: {names}"
     yield from _namespaces(promise, evidence)
     yield from _capabilities(promise, evidence)
     yield from _devices(promise, evidence)
