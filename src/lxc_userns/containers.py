@@ -31,7 +31,7 @@ from lxc_userns.instances import InstanceRecord
 from lxc_userns.linux import hostname
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.needs import Device, Mode, Needs
-from lxc_userns.policy import host_reasons
+from lxc_userns.policy import OFF
 from lxc_userns.request import InstanceRequest, PreparedInstance
 from lxc_userns.rootfs.strategies import Progress
 from lxc_userns.undo import undo
@@ -286,7 +286,7 @@ class Containers:
         with hostname.kept():
             self._guests.start(name)
         try:
-            return self._manager.verify(name)
+            return self._manager.verify(name, fresh=True)
         except IsolationError:
             raise
         except InstanceError as err:
@@ -329,8 +329,7 @@ class Containers:
 
 def _check_meant(plan: PreparedInstance) -> None:
     """Refuse to run in the host's user namespace because none was set up."""
-    needs = plan.record.needs
-    if plan.mode == "host" and not [*host_reasons(needs, plan.record.volumes)]:
+    if OFF in plan.mode_reasons and plan.record.needs.mode != "host":
         raise ConfigError(
             "[libvirt] uid_maps, gid_maps",
             "",

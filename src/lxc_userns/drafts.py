@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,11 +16,17 @@ from lxc_userns import conf as options
 from lxc_userns import policy
 from lxc_userns.claims import overlap
 from lxc_userns.config_check import option
-from lxc_userns.exceptions import InstanceError, NeedsError, RootfsError
+from lxc_userns.exceptions import (
+    InstanceError,
+    NeedsError,
+    PolicyError,
+    RootfsError,
+)
 from lxc_userns.filesystems import Filesystems
 from lxc_userns.idmap import IdMaps
 from lxc_userns.instances import InstanceRecord
 from lxc_userns.lessor import Lessor
+from lxc_userns.linux import block_devices
 from lxc_userns.needs import Device
 from lxc_userns.policy import Decision
 from lxc_userns.request import InstanceRequest
@@ -53,7 +60,8 @@ class Drafts:
         """
         for problem in options.find_problems(self.conf):
             raise problem
-        decision = self._decide(request)
+        devices = tuple(map(_find_device, request.needs.devices))
+        decision = self._decide(request, devices)
         path = self.resolve(request.rootfs)
         archive = path if unpacking.is_archive(path) else None
         strategy = strategies.check_name(
@@ -71,7 +79,7 @@ class Drafts:
             archive=archive,
             volumes=tuple(map(self._resolve_volume, request.volumes)),
             needs=request.needs,
-            devices=tuple(map(_find_device, request.needs.devices)),
+            devices=devices,
             mode_reasons=decision.reasons,
         )
 
@@ -89,13 +97,6 @@ class Drafts:
         :param keep: whether it is to keep a lease that it gets for that.
         """
         if draft.strategy == strategies.PLAIN:
-            if keep and self._decide(request).falls_back:
-                _LOG.warning(
-                    "%s: runs in the host's user namespace, and its root is "
-                    "the host's: %s",
-                    draft.name,
-                    "; ".join(draft.mode_reasons),
-                )
             return draft
         return replace(draft, id_maps=self._id_maps(request, known, keep))
 
@@ -131,14 +132,21 @@ class Drafts:
             or options.load_id_maps(self.conf) is not None
         )
 
-    def _decide(self, request: InstanceRequest) -> Decision:
-        return policy.decide(
-            request.name,
-            self._option("userns_policy"),
-            request.needs,
-            request.volumes,
-            enabled=request.id_maps is not None or self._is_enabled,
-        )
+    def _decide(
+        self, request: InstanceRequest, devices: Sequence[Device]
+    ) -> Decision:
+        try:
+            return policy.decide(
+                request.name,
+                self._option("userns_policy"),
+                request.needs,
+                request.volumes,
+                enabled=request.id_maps is not None or self._is_enabled,
+                in_use=[each.path for each in devices if _in_use(each)],
+            )
+        except PolicyError as err:
+            _LOG.info("refused: %s", err)
+            raise
 
     def _id_maps(
         self,
@@ -180,6 +188,12 @@ class Drafts:
 
     def _option(self, name: str) -> Any:
         return option(self.conf, name)
+
+
+def _in_use(device: Device) -> bool:
+    if device.kind != "block":
+        return False
+    return block_devices.in_use(os.stat(device.path).st_rdev)
 
 
 def _find_device(path: str) -> Device:

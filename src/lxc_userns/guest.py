@@ -136,11 +136,17 @@ class Guests:
         with _translated(f"start {name}"):
             self._domain(name).create()
 
-    def destroy(self, name: str) -> None:
-        """Kill a domain; nothing happens if it is not active."""
+    def destroy(self, name: str, uuid: str | None = None) -> None:
+        """Kill a domain; nothing happens if it is not active.
+
+        :param uuid: of which it has to be, if not of any: another may have
+            got the name.
+        """
         with _translated(f"destroy {name}"):
             domain = self._lookup(name)
-            if domain is not None and domain.isActive():
+            if domain is None or not domain.isActive():
+                return
+            if uuid in (None, domain.UUIDString()):
                 _ignoring_end(domain.destroy)
 
     def stop(self, name: str, timeout: float = STOP_TIMEOUT) -> None:

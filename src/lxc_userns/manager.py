@@ -141,7 +141,9 @@ class UserNamespaceManager:
             self._drafts.check_ceiling(record)
             return self._prepare(record, progress)
 
-    def verify(self, instance: str | PreparedInstance) -> VerifiedInstance:
+    def verify(
+        self, instance: str | PreparedInstance, *, fresh: bool = False
+    ) -> VerifiedInstance:
         """Compare a running container with what was promised.
 
         One that is as promised is limited in what it may use up of what all
@@ -150,6 +152,8 @@ class UserNamespaceManager:
 
         :param instance: its name, or what :meth:`prepare` gave. The name of
             a domain that others have made means what its XML promises.
+        :param fresh: whether it has just been started, so that nothing of
+            what it was given may be missing, or covered by something else.
         :raises IsolationError: if it is not as promised, or cannot be
             looked at; it is destroyed then, unless others have made it.
         :raises NoSuchContainerError: if there is none of this name.
@@ -158,11 +162,11 @@ class UserNamespaceManager:
         verifier = Verifier(self.inventory)
         with self.counters.counting("verified"):
             if isinstance(instance, PreparedInstance):
-                return verifier.verify(instance.record)
+                return verifier.verify(instance.record, fresh=fresh)
             record = self.store.load(instance)
             if record is None:
                 return verifier.verify_foreign(instance)
-            return verifier.verify(record)
+            return verifier.verify(record, fresh=fresh)
 
     def detach(self, instance: str | PreparedInstance) -> None:
         """Unmount the views of a stopped instance, and keep its record.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Literal, get_args
 
@@ -33,6 +34,13 @@ DROPPED: Final = frozenset(
 
 # libvirt makes the node under the same name below the container's /dev.
 _DEVICE: Final = re.compile(r"/dev(/[\w.:@+=,-]+)+", re.ASCII)
+
+
+# What libvirt makes or mounts itself.
+_OF_ALL: Final = re.compile(
+    r"/dev/(null|zero|full|u?random|tty\d*|console|ptmx|pts(/.*)?"
+    r"|std(in|out|err)|fd(/.*)?)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +84,13 @@ class Needs:
     def __post_init__(self) -> None:
         for name in ("shared", "capabilities", "devices"):
             given = getattr(self, name)
-            if isinstance(given, str):
-                raise NeedsError(name, given, "a sequence is expected")
-            object.__setattr__(self, name, tuple(dict.fromkeys(given)))
+            if isinstance(given, str) or not isinstance(given, Iterable):
+                raise NeedsError(name, str(given), "a sequence is expected")
+            texts = [*given]
+            if not all(isinstance(text, str) for text in texts):
+                raise NeedsError(name, repr(texts), "texts are expected")
+            # In one order, so that the same needs are equal.
+            object.__setattr__(self, name, tuple(sorted({*texts})))
         if self.mode is not None:
             _check_choice("mode", self.mode, get_args(Mode))
         for each in self.shared:
@@ -115,6 +127,8 @@ def check_device_path(path: str) -> None:
     """
     if not _DEVICE.fullmatch(path) or {".", ".."} & {*path.split("/")}:
         raise NeedsError("device", path, "is no path below /dev")
+    if _OF_ALL.fullmatch(path):
+        raise NeedsError("device", path, "every container has one of its own")
 
 
 def _check_choice(what: str, value: Any, known: Any) -> None:

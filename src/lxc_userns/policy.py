@@ -23,10 +23,12 @@ Policy = Literal["required", "preferred"]
 #: Capabilities that give nothing in a user namespace that is not the host's
 #: first: what they are for belongs to no namespace, and the kernel asks for
 #: them there (user_namespaces(7), "Interaction of user namespaces and other
-#: types of namespaces"). Each was tried.
+#: types of namespaces"). All but five were tried: what mac_admin,
+#: mac_override, sys_module, sys_rawio and block_suspend are for is not in
+#: every kernel.
 HOST_CAPABILITIES: Final = frozenset(
     {
-        "audit_control", "audit_write", "block_suspend", "ipc_lock",
+        "audit_control", "audit_write", "block_suspend", "ipc_lock", "lease",
         "linux_immutable", "mac_admin", "mac_override", "mknod",
         "sys_module", "sys_nice", "sys_pacct", "sys_rawio", "sys_resource",
         "sys_time", "sys_tty_config", "syslog", "wake_alarm",
@@ -34,7 +36,8 @@ HOST_CAPABILITIES: Final = frozenset(
 )  # fmt: skip
 
 _REQUIRED: Final = "[lxc_userns] userns_policy = required asks for one"
-_OFF: Final = (
+#: Why the mode is ``host`` for all.
+OFF: Final = (
     "user namespaces are off: neither ID maps are configured nor a pool"
 )
 _SHARING: Final = {
@@ -50,12 +53,10 @@ class Decision:
 
     :param mode: ``private`` or ``host``.
     :param reasons: a clause each, one or more.
-    :param falls_back: whether it would be private if it asked for less.
     """
 
     mode: Mode
     reasons: tuple[str, ...]
-    falls_back: bool = False
 
 
 def decide(
@@ -65,6 +66,7 @@ def decide(
     volumes: Sequence[Volume] = (),
     *,
     enabled: bool = True,
+    in_use: Sequence[str] = (),
 ) -> Decision:
     """Decide in which mode an instance runs.
 
@@ -73,21 +75,22 @@ def decide(
     :param needs: what it asks for.
     :param volumes: files of the host that it is to see.
     :param enabled: whether there are ID maps for it, or a pool of IDs.
+    :param in_use: of the devices that it asks for, disks that the host uses
+        itself.
     :raises PolicyError: if it may not run in the only mode in which it could;
         every reason is in it.
     """
-    reasons = tuple(host_reasons(needs, volumes))
+    reasons = tuple(host_reasons(needs, volumes, in_use))
     if needs.mode == "private":
-        hindrances = reasons if enabled else (_OFF, *reasons)
+        hindrances = reasons if enabled else (OFF, *reasons)
         if hindrances:
             raise PolicyError(name, "it asks for one", hindrances)
         return Decision("private", ("it asks for that",))
-    if policy == "required" and reasons and (enabled or needs.mode == "host"):
+    # Also while all is off: who asks for more is not to get in by that.
+    if policy == "required" and reasons:
         raise PolicyError(name, _REQUIRED, reasons)
-    if not enabled:
-        return Decision("host", (_OFF, *reasons))
-    if reasons:
-        return Decision("host", reasons, falls_back=True)
+    if reasons or not enabled:
+        return Decision("host", reasons if enabled else (OFF, *reasons))
     return Decision("private", ("nothing that it asks for is in the way",))
 
 
@@ -118,8 +121,13 @@ def check_ceiling(
         )
 
 
-def host_reasons(needs: Needs, volumes: Sequence[Volume]) -> Iterator[str]:
-    """Why an instance would have to run in the host's user namespace."""
+def host_reasons(
+    needs: Needs, volumes: Sequence[Volume], in_use: Sequence[str] = ()
+) -> Iterator[str]:
+    """Why an instance would have to run in the host's user namespace.
+
+    Arguments are as for :func:`decide`.
+    """
     if needs.mode == "host":
         yield "it asks for mode host"
     for each in needs.shared:
@@ -134,3 +142,5 @@ def host_reasons(needs: Needs, volumes: Sequence[Volume]) -> Iterator[str]:
     for volume in volumes:
         if volume.owners == "host":
             yield f"the volume {volume.source} keeps the host's owners"
+    for path in in_use:
+        yield f"the device {path} has what the host itself has mounted"

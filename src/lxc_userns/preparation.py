@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import combinations
 
+from lxc_userns import policy
 from lxc_userns.exceptions import InstanceError, RootfsError
 from lxc_userns.filesystems import claims, shared_paths
 from lxc_userns.instances import InstanceRecord
@@ -79,6 +80,13 @@ class Preparation:
                 time.monotonic() - start,
                 ready.reason,
             )
+            if ready.mode == "host" and {*ready.mode_reasons} - {policy.OFF}:
+                _LOG.warning(
+                    "%s: runs in the host's user namespace, and its root is "
+                    "the host's: %s",
+                    ready.name,
+                    "; ".join(ready.mode_reasons),
+                )
             return ready
 
     def _prepare(
@@ -101,11 +109,12 @@ class Preparation:
         self._check_unused(record)
         ready = replace(record, ready=tree.inode)
         # An image can be written anew and be the same file.
-        options = self.shift(tree.inode is None or known != ready)
+        is_done = known is not None and _essence(known) == _essence(ready)
+        options = self.shift(tree.inode is None or not is_done)
         if known is not None and known.id_maps != record.id_maps:
             files.unmount(record.name)
         # What is not ready yet must not pass for it after a crash.
-        self._promise(known if known == ready else record, known)
+        self._promise(ready if is_done else record, known)
         files.make_ready(record, tree, options)
         store.save(ready)
         undo(stack, files.unmount, record.name)
@@ -132,7 +141,8 @@ class Preparation:
     def _check_running(
         self, record: InstanceRecord, known: InstanceRecord
     ) -> None:
-        if replace(known, ready=None) != replace(record, ready=None):
+        was, wanted = (replace(each, ready=None) for each in (known, record))
+        if _essence(was) != _essence(wanted):
             raise InstanceError(record.name, "is running; stop it first")
         if not self.inventory.files.is_mounted(record.name):
             raise InstanceError(
@@ -161,8 +171,9 @@ class Preparation:
             raise InstanceError(
                 record.name,
                 f"it was promised the ID maps {known.id_maps.uid} and "
-                f"{known.id_maps.gid}, and now none are configured; "
-                "configure them or release it first",
+                f"{known.id_maps.gid}, and is to be in the host's user "
+                f"namespace now ({'; '.join(record.mode_reasons)}); release "
+                "it first",
             )
 
 
@@ -173,6 +184,11 @@ def _check_same(record: InstanceRecord, known: InstanceRecord | None) -> None:
             f"the name is taken by the instance {known.uuid}; release that "
             "one first",
         )
+
+
+def _essence(record: InstanceRecord) -> InstanceRecord:
+    """What is promised, without what is only noted about it."""
+    return replace(record, mode_reasons=())
 
 
 def _keep_choice(

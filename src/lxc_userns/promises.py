@@ -22,9 +22,10 @@ from lxc_userns.domain.filesystem import target_of, type_of
 from lxc_userns.domain.interface import has_own_network
 from lxc_userns.filesystems import volume_name
 from lxc_userns.instances import InstanceRecord
-from lxc_userns.needs import CAPABILITIES, DROPPED
+from lxc_userns.needs import CAPABILITIES, DROPPED, Device
 from lxc_userns.rootfs import strategies
 from lxc_userns.verification import Promise, View
+from lxc_userns.volume import Volume
 
 Kind = Literal["idmapped", "overlay", "plain"]
 
@@ -37,12 +38,13 @@ _KINDS: dict[str, Kind] = {
 def of_record(record: InstanceRecord) -> Promise:
     """What an instance of ours was promised."""
     parent = os.path.dirname(record.view)
-    views = [View("/", record.view, _KINDS.get(record.strategy, "plain"))]
+    root = _KINDS.get(record.strategy, "plain")
+    views = [View("/", record.view, root, frozenset({"nodev"}))]
     for number, volume in enumerate(record.volumes):
         is_idmapped = volume.owners == "idmap" and record.id_maps is not None
         kind: Kind = "idmapped" if is_idmapped else "plain"
         source = f"{parent}/{volume_name(number)}"
-        views.append(View(volume.target, source, kind))
+        views.append(View(volume.target, source, kind, _flags(volume)))
     dropped = {limits.CAPABILITY} if record.mode == "private" else set()
     return Promise(
         record.name,
@@ -55,6 +57,15 @@ def of_record(record: InstanceRecord) -> Promise:
         record.devices,
         tuple(views),
     )
+
+
+def _flags(volume: Volume) -> frozenset[str]:
+    flags = {
+        "ro": volume.readonly,
+        "nosuid": volume.nosuid,
+        "nodev": volume.nodev,
+    }
+    return frozenset(name for name, is_set in flags.items() if is_set)
 
 
 def of_domain(domain_xml: str) -> Promise:
@@ -70,7 +81,7 @@ def of_domain(domain_xml: str) -> Promise:
         idmaps.from_domain(domain),
         frozenset(_shared(domain)),
         _allowed(features.capabilities),
-        device.from_domain(domain),
+        (*device.from_domain(domain), *_disks(domain)),
         tuple(_views(domain)),
     )
 
@@ -83,6 +94,13 @@ def _shared(domain: etree._Element) -> Iterator[str]:
         yield "ipc"
     if spaces.uts:
         yield "uts"
+
+
+def _disks(domain: etree._Element) -> Iterator[Device]:
+    for element in domain.iterfind("devices/disk[@type='block']"):
+        name = child(element, "target", "dev")
+        if name:
+            yield Device(f"/dev/{name}", "block")
 
 
 def _views(domain: etree._Element) -> Iterator[View]:

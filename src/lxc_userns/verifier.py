@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import time
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -15,6 +17,12 @@ from lxc_userns.verification import VerifiedInstance
 
 _LOG = logging.getLogger(__name__)
 
+#: What is no container's fault.
+_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
+#: How often to look for the first process of one that reboots, and how many
+#: seconds to wait in between.
+_ATTEMPTS, _PAUSE = 10, 0.2
+
 
 @dataclass(frozen=True, slots=True)
 class Verifier:
@@ -25,35 +33,63 @@ class Verifier:
 
     inventory: Inventory
 
-    def verify(self, record: InstanceRecord) -> VerifiedInstance:
+    def verify(
+        self, record: InstanceRecord, *, fresh: bool = False
+    ) -> VerifiedInstance:
         """Compare an instance of ours with what it was promised.
 
         What it could use up or change of what is not its own is taken from
         it before.
 
+        :param fresh: whether it has just been started.
         :raises IsolationError: if it differs, or cannot be looked at; it is
             destroyed then.
-        :raises InstanceError: if it is not running.
+        :raises InstanceError: if it is not running, or this host is short of
+            what is needed to look at it.
         """
-        if not self.inventory.is_active(record):
-            raise InstanceError(record.name, "is not running")
-        promise = promises.of_record(record)
-        try:
-            with self.inventory.guests.init_process(record.name) as init:
-                if record.id_maps is not None:
-                    for path in verification.take_back(init):
-                        _LOG.info("%s: %s is root's", record.name, path)
-                evidence = verification.gather(record.name, init)
-                reasons = [*verification.mismatches(promise, evidence)]
-                if record.id_maps is not None and not reasons:
-                    limits.apply(init)
-        except (InstanceError, OSError) as err:
+        for attempt in range(_ATTEMPTS):
             if not self.inventory.is_active(record):
-                raise InstanceError(record.name, "is not running") from err
-            self._destroy(record, [str(err)])
-        if reasons:
-            self._destroy(record, reasons)
-        return verification.describe(promise, evidence)
+                break
+            try:
+                return self._verify_once(record, fresh)
+            except (ProcessLookupError, FileNotFoundError) as err:
+                # It is about to end, or to start again after a reboot.
+                if attempt == _ATTEMPTS - 1:
+                    self._destroy(record, str(err), err)
+                time.sleep(_PAUSE)
+            except Exception as err:
+                self._judge(record, err)
+        raise InstanceError(record.name, "is not running")
+
+    def _verify_once(
+        self, record: InstanceRecord, fresh: bool
+    ) -> VerifiedInstance:
+        promise = promises.of_record(record)
+        with self.inventory.guests.init_process(record.name) as init:
+            if record.id_maps is not None:
+                for path in verification.take_back(init):
+                    _LOG.info("%s: %s is root's", record.name, path)
+            found = verification.gather(record.name, init)
+            reasons = [*verification.mismatches(promise, found, fresh=fresh)]
+            if reasons:
+                raise IsolationError(record.name, "; ".join(reasons))
+            # Not before: in another user namespace it would be others that
+            # are limited.
+            if record.id_maps is not None:
+                limits.apply(init)
+        return verification.describe(promise, found)
+
+    def _judge(self, record: InstanceRecord, err: Exception) -> None:
+        """End what cannot be verified, by whatever it has brought about.
+
+        :raises Exception: unless it has ended by itself.
+        """
+        if isinstance(err, OSError) and err.errno in _SHORTAGES:
+            reason = f"cannot be looked at: {err}"
+            raise InstanceError(record.name, reason) from err
+        if self.inventory.is_active(record):
+            reason = getattr(err, "reason", str(err) or type(err).__name__)
+            self._destroy(record, reason, err)
 
     def verify_foreign(self, name: str) -> VerifiedInstance:
         """Compare a container of others with its XML; it is left alone.
@@ -72,18 +108,20 @@ class Verifier:
                 evidence = verification.gather(name, init)
         except OSError as err:
             raise InstanceError(name, f"cannot be looked at: {err}") from err
-        reasons = [*verification.mismatches(promise, evidence)]
+        reasons = [*verification.mismatches(promise, evidence, fresh=True)]
         if reasons:
             raise IsolationError(
                 name, f"{'; '.join(reasons)}; it is not ours, and was left"
             )
         return verification.describe(promise, evidence)
 
-    def _destroy(self, record: InstanceRecord, reasons: list[str]) -> NoReturn:
-        text = "; ".join(reasons)
+    def _destroy(
+        self, record: InstanceRecord, reason: str, cause: Exception | None
+    ) -> NoReturn:
         try:
-            self.inventory.guests.destroy(record.name)
+            self.inventory.guests.destroy(record.name, record.uuid)
         except Exception as err:
-            err.add_note(f"{record.name} is not as promised: {text}")
+            err.add_note(f"{record.name} is not as promised: {reason}")
             raise
-        raise IsolationError(record.name, f"{text}; it was destroyed")
+        text = f"{reason}; it was destroyed"
+        raise IsolationError(record.name, text) from cause

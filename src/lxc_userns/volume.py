@@ -31,7 +31,9 @@ _SYNTAX: Final = (
 )
 # Controls, what some take for the end of a line, and what os.fsdecode() makes
 # of bytes that are no text: neither a log nor XML can carry them.
-_UNFIT: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_UNFIT: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
  * Try what capabilities are for. Prints a line for each: its name, and the
  * error number, 0 if it was done. Nothing of the system is changed.
  *
- * usage: refusals DIRECTORY-TO-WRITE-IN
+ * usage: refusals DIRECTORY-TO-WRITE-IN, with a file "others" of another
+ * owner in it
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -84,6 +85,12 @@ static int raise_limit(void)
 	return setrlimit(RLIMIT_NOFILE, &high);
 }
 
+/* Watch a file of another owner. */
+static int take_lease(void)
+{
+	return fcntl(open("others", O_RDONLY), F_SETLEASE, F_RDLCK);
+}
+
 /* Lock more memory than the limit. */
 static int lock_memory(void)
 {
@@ -119,6 +126,7 @@ int main(int argc, char **argv)
 	say("sys_pacct", acct("/no/such/file"));
 	say("linux_immutable", set_immutable());
 	say("sys_resource", raise_limit());
+	say("lease", take_lease());
 	say("ipc_lock", lock_memory());
 	say("sys_nice", raise_priority());
 	/* Of the controlling terminal, which it has none of. */

@@ -90,7 +90,7 @@ def test_the_policy_is_a_ceiling(cli: Cli, busybox_rootfs: Path) -> None:
     everything = (
         "--mode", "host", "--network", "host", "--ipc", "host", "--uts",
         "host", "--capability", "sys_time", "--capability", "CAP_MKNOD",
-        "--capability", "net_admin", "--device", "/dev/null",
+        "--capability", "net_admin", "--device", "/dev/fuse",
         "--volume", f"{busybox_rootfs.parent}:/v:host",
     )  # fmt: skip
     error = cli.start("all", busybox_rootfs, *everything).error()
@@ -98,11 +98,11 @@ def test_the_policy_is_a_ceiling(cli: Cli, busybox_rootfs: Path) -> None:
     assert error == "all: " + REQUIRED + "; ".join(
         (
             WISH,
-            "it shares the host's network namespace",
             "it shares the host's IPC namespace",
+            "it shares the host's network namespace",
             "it shares the host's UTS namespace",
-            "CAP_SYS_TIME counts in the host's user namespace only",
             "CAP_MKNOD counts in the host's user namespace only",
+            "CAP_SYS_TIME counts in the host's user namespace only",
             f"the volume {busybox_rootfs.parent} keeps the host's owners",
         )
     )
@@ -114,7 +114,7 @@ def test_the_policy_is_a_ceiling(cli: Cli, busybox_rootfs: Path) -> None:
     ).error()
     assert error.startswith(
         "all: cannot run in a user namespace of its own, and it asks for one: "
-        "it shares the host's network namespace; "
+        "it shares the host's IPC namespace; "
     )
     assert cli.json("container", "list") == []
 
@@ -197,8 +197,8 @@ def test_capabilities(cli: Cli, busybox_rootfs: Path) -> None:
 def test_devices(cli: Cli, busybox_rootfs: Path) -> None:
     error = cli.start("web1", busybox_rootfs, "--device", "/dev/x").error()
     assert error == "device '/dev/x': No such file or directory"
-    error = cli.start("web1", busybox_rootfs, "--device", "/dev/fd").error()
-    assert error == "device '/dev/fd': is no device, or a link to one"
+    error = cli.start("web1", busybox_rootfs, "--device", "/dev/net").error()
+    assert error == "device '/dev/net': is no device, or a link to one"
     shown = cli.start("web1", busybox_rootfs, "--device", "/dev/fuse").json()
     assert (shown["mode"], shown["devices"]) == ("private", ["/dev/fuse"])
     pid = shown["init_pid"]
@@ -254,6 +254,39 @@ def test_without_maps_nothing_is_run_by_accident(
     assert "it asks for one: user namespaces are off" in error
     error = cli.start("web1", busybox_rootfs, "--mode", "host").error()
     assert error == f"web1: {REQUIRED}{WISH}"
+    # Nobody gets in by asking for more.
+    error = cli.start("web1", busybox_rootfs, "--network", "host").error()
+    assert error == f"web1: {REQUIRED}it shares the host's network namespace"
+    cli.allow("preferred")
+    error = cli.start("web1", busybox_rootfs, "--network", "host").error()
+    assert "[libvirt] uid_maps, gid_maps: are empty" in error
+
+
+def test_a_disk_of_the_host(
+    cli: Cli, busybox_rootfs: Path, tmp_path: Path
+) -> None:
+    image = tmp_path / "disk"
+    with image.open("wb") as stream:
+        stream.truncate(16 << 20)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    argv = ["losetup", "--find", "--show", str(image)]
+    device = subprocess.check_output(argv, text=True).strip()
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    try:
+        subprocess.run(["mount", device, mounted], check=True)
+        error = cli.start("web1", busybox_rootfs, "--device", device).error()
+        assert error == (
+            f"web1: {REQUIRED}the device {device} has what the host itself "
+            "has mounted"
+        )
+        subprocess.run(["umount", mounted], check=True)
+        shown = cli.start("web1", busybox_rootfs, "--device", device).json()
+        assert shown["mode"] == "private"
+        assert cli("container", "destroy", "web1").code == 0
+    finally:
+        subprocess.run(["umount", mounted], stderr=subprocess.DEVNULL)
+        subprocess.run(["losetup", "--detach", device], check=True)
 
 
 @pytest.mark.parametrize(
@@ -300,6 +333,8 @@ def test_what_capabilities_count_for(tmp_path: Path) -> None:
     def tried(*prefix: str) -> dict[str, int]:
         place = tmp_path / f"place-{len(prefix)}"
         place.mkdir()
+        (place / "others").touch(0o644)
+        os.chown(place / "others", 1, 1)
         text = subprocess.check_output(
             [*prefix, "setsid", "--wait", program, place], text=True
         )

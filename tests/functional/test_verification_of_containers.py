@@ -4,15 +4,25 @@
 Each is made to differ in one thing from what was promised.
 """
 
+import contextlib
+import json
 import os
+import resource
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import libvirt
 import pytest
+from oslo_config import cfg
 
+from lxc_userns import register_opts
+from lxc_userns.exceptions import LxcUsernsError
 from lxc_userns.guest import Guests
+from lxc_userns.linux.process import Process, children
+from lxc_userns.manager import UserNamespaceManager
+from lxc_userns.request import InstanceRequest
 from lxc_userns.verification import gather
 from tests.functional import foreign
 from tests.functional.command_line import BASE, CommandLine
@@ -62,17 +72,29 @@ def restart(
 ) -> str:
     """Stop ``web1``, change its XML, and start it: what is said then."""
     assert cli("container", "stop", "web1", "--timeout", "0").code == 0
+    return restart_again(cli, connection, *changes)
+
+
+def restart_again(
+    cli: CommandLine,
+    connection: libvirt.virConnect,
+    *changes: tuple[str, str],
+) -> str:
     domain = connection.lookupByName("web1")
     xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
     for old, new in changes:
         assert old in xml
         xml = xml.replace(old, new, 1)
     connection.defineXML(xml)
-    error = cli("container", "start", "web1").error()
-    assert not domain.isActive()
-    assert error.startswith("web1: ")
+    done = cli("container", "start", "web1")
+    assert (done.code, domain.isActive()) == (1, 0)
+    # In mode host a warning comes first.
+    error = done.err.splitlines()[-1]
+    assert error.startswith("error: web1: ")
     assert error.endswith("; it was destroyed")
-    return error.removeprefix("web1: ").removesuffix("; it was destroyed")
+    return error.removeprefix("error: web1: ").removesuffix(
+        "; it was destroyed"
+    )
 
 
 TUN = (
@@ -127,7 +149,53 @@ def test_a_volume_that_is_not_the_view(
     run(cli, busybox_rootfs, "--volume", f"{data}:/data:ro")
     view = f"{cli.run}/web1/volume0"
     said = restart(cli, libvirt_connection, (f"'{view}'", f"'{data}'"))
-    assert said == f"at /data it sees {view} without ID maps"
+    assert (
+        said == f"at /data it sees {view} without ID maps, nodev, nosuid, ro"
+    )
+    # Back, but at another place.
+    said = restart_again(
+        cli,
+        libvirt_connection,
+        (f"'{data}'", f"'{view}'"),
+        ("<target dir='/data'/>", "<target dir='/other'/>"),
+    )
+    assert said == f"its /data is not {view}"
+
+
+def test_a_filesystem_that_was_added(
+    cli: CommandLine,
+    busybox_rootfs: Path,
+    reachable_path: Path,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    more = reachable_path / "more"
+    more.mkdir(mode=0o755)
+    run(cli, busybox_rootfs)
+    added = (
+        f"<filesystem type='mount'><source dir='{more}'/>"
+        "<target dir='/more'/></filesystem></devices>"
+    )
+    said = restart(cli, libvirt_connection, ("</devices>", added))
+    assert said.startswith("at /more it has ")
+    assert "of a filesystem of the host" in said
+
+
+def test_a_view_that_became_writable(
+    cli: CommandLine,
+    busybox_rootfs: Path,
+    reachable_path: Path,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    data = reachable_path / "data"
+    data.mkdir(mode=0o755)
+    run(cli, busybox_rootfs, "--volume", f"{data}:/data:ro")
+    view = cli.run / "web1/volume0"
+    libvirt_connection.lookupByName("web1").destroy()
+    subprocess.run(["mount", "-o", "remount,bind,rw", view], check=True)
+    libvirt_connection.lookupByName("web1").create()
+    error = cli("container", "verify", "web1").error()
+    assert f"{view} is not ro" in error
+    assert f"at /data it sees {view} without " in error
 
 
 def test_a_root_filesystem_that_is_not_the_view(
@@ -142,7 +210,7 @@ def test_a_root_filesystem_that_is_not_the_view(
     subprocess.run(["chown", "-hR", f"{BASE}:{BASE}", other], check=True)
     view = f"{cli.run}/web1/root"
     said = restart(cli, libvirt_connection, (f"'{view}'", f"'{other}'"))
-    assert said == f"its root filesystem is not {view}"
+    assert f"its / is not {view}" in said
 
 
 def test_the_hosts_network(
@@ -154,7 +222,7 @@ def test_the_hosts_network(
                "--init", SLEEP, "--mode", "host").code == 0  # fmt: skip
     assert cli.json("container", "verify", "web1")["mode"] == "host"
     said = restart(cli, libvirt_connection, ("<privnet/>", ""))
-    assert said.startswith("it is in the host's network namespace")
+    assert "it is in the host's network namespace" in said
 
 
 def test_views_that_change_on_the_host(
@@ -277,19 +345,146 @@ def test_group_5_at_the_start_of_an_entry(
             assert found.domain.isActive()
 
 
-def test_a_process_that_says_nothing_true(
-    cli: CommandLine, busybox_rootfs: Path
+def test_what_its_root_changes_for_itself(
+    cli: CommandLine, busybox_rootfs: Path, tmp_path: Path
 ) -> None:
-    """What the container mounts for itself is its own affair."""
-    run(cli, busybox_rootfs)
+    """What the container mounts or makes later is its own affair."""
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    run(cli, busybox_rootfs, "--volume", f"{data}:/data")
     pid = cli.json("container", "show", "web1")["init_pid"]
     for command in (
         "mount -t tmpfs x /mnt", "mount -t proc x /mnt",
         "umount /proc/sys/net/ipv4 /proc/sys/net/ipv6; umount /proc/sys",
         "umount /proc/meminfo", "mount -t sysfs x /mnt",
-        "mount --bind /etc /mnt", "chmod 777 /dev/console",
-        "chown 7:7 /dev/pts/0",
+        "mount --bind /etc /mnt", "mount --bind /data /mnt", "umount /data",
+        "chmod 777 /dev/console", "chown 7:7 /dev/pts/0",
+        # What everybody may make, and any number of it.
+        "mkdir -m 1777 /dev/shm; cd /dev/shm; for i in $(seq 3000);"
+        " do : >$i; done; mkdir -p d/$(seq -s / 300); mkfifo /dev/pipe",
+        "ln -s / /dev/top; mknod /dev/shm/whiteout c 0 0",
+        "mount -t tmpfs x /",
     ):  # fmt: skip
         done = foreign.enter(pid, "sh", "-c", f"mkdir -p /mnt; {command}")
         assert (done.returncode, done.stderr) == (0, ""), command
     assert cli.json("container", "verify", "web1")["init_pid"] == pid
+
+
+def test_a_name_that_looks_like_what_the_kernel_says(
+    cli: CommandLine, busybox_rootfs: Path
+) -> None:
+    """A process can call itself what it likes, line breaks of sorts too."""
+    run(cli, busybox_rootfs)
+    pid = cli.json("container", "show", "web1")["init_pid"]
+    with Process(pid) as init:
+        controller = init.parent
+    # Somebody else's, who would be taken for the container's first process.
+    script = (
+        "import ctypes, sys, time; name = sys.argv[1].encode();"
+        "assert ctypes.CDLL(None).prctl(15, name) == 0;"
+        "print(flush=True); time.sleep(60)"
+    )
+    for separator in ("\x0b", "\r", "\x1c", "\u2028", "\n"):
+        with subprocess.Popen(
+            ["unshare", "--pid", "--fork", "--kill-child", sys.executable,
+             "-c", script, f"{separator}PPid:\t{controller}"],
+            stdout=subprocess.PIPE,
+        ) as other:  # fmt: skip
+            try:
+                assert other.stdout is not None
+                assert other.stdout.read(1) == b"\n"
+                (impostor,) = children(other.pid)
+                with Process(impostor) as process:
+                    assert process.parent == other.pid
+                assert impostor not in [*children(controller)]
+            finally:
+                other.kill()
+    assert cli.json("container", "verify", "web1")["init_pid"] == pid
+
+
+def test_capabilities_of_other_processes(
+    cli: CommandLine,
+    busybox_rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    """The first process is not alone."""
+    assert cli("container", "run", "web1", "--rootfs", busybox_rootfs,
+               "--init", SLEEP, "--mode", "host").code == 0  # fmt: skip
+    # The first gives up what it was given, and the second does not.
+    program = busybox_rootfs / "bin/surrender"
+    source = Path(__file__).with_name("surrender.c")
+    argv = ["gcc", "-static", "-Wall", "-o", str(program), str(source)]
+    subprocess.run(argv, check=True)
+    said = restart(
+        cli,
+        libvirt_connection,
+        ("<init>/bin/sleep</init>", "<init>/bin/surrender</init>"),
+        ("<privnet/>",
+         "<privnet/><capabilities policy='default'><mknod state='on'/>"
+         "</capabilities>"),
+    )  # fmt: skip
+    assert said == "it may have CAP_MKNOD"
+
+
+def test_a_reboot_while_it_is_looked_at(
+    cli: CommandLine, busybox_rootfs: Path
+) -> None:
+    (busybox_rootfs / "again").write_text(
+        "#!/bin/sh\nPATH=/bin:/sbin\n[ -e /rest ] && exec sleep 1000\n"
+        "sleep 0.3\nreboot -f\n"
+    )
+    (busybox_rootfs / "again").chmod(0o755)
+    cli.run_to_reboot("web1", "--rootfs", busybox_rootfs, "--init", "/again",
+                      "--strategy", "chown")  # fmt: skip
+    pids = set()
+    for _ in range(6):
+        pids.add(cli.json("container", "verify", "web1")["init_pid"])
+    (busybox_rootfs / "rest").touch()
+    assert len(pids) > 1
+
+
+def make_manager(cli: CommandLine) -> UserNamespaceManager:
+    conf = cfg.ConfigOpts()
+    register_opts(conf)
+    conf([], default_config_files=[str(cli.config)])
+    return UserNamespaceManager(conf)
+
+
+def test_a_host_that_is_short_of_descriptors(
+    cli: CommandLine, busybox_rootfs: Path
+) -> None:
+    run(cli, busybox_rootfs)
+    manager = make_manager(cli)
+    manager.verify("web1")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held: list[int] = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.dup(0))
+        for _ in range(4):
+            os.close(held.pop())
+        with pytest.raises((LxcUsernsError, OSError)):
+            manager.verify("web1")
+    finally:
+        for fd in held:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    # It is none of its faults.
+    assert manager.verify("web1").name == "web1"
+
+
+def test_an_upgrade_beside_running_containers(
+    cli: CommandLine, busybox_rootfs: Path
+) -> None:
+    run(cli, busybox_rootfs)
+    manager = make_manager(cli)
+    record = cli.state / "instances/web1.json"
+    data = json.loads(record.read_text())
+    for key in ("needs", "devices", "mode_reasons"):
+        del data[key]
+    record.write_text(json.dumps(data | {"format": 2}))
+    request = InstanceRequest("web1", data["uuid"], str(busybox_rootfs))
+    assert manager.prepare(request).mode_reasons == ()
+    assert manager.verify("web1").mode == "private"

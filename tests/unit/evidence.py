@@ -30,11 +30,12 @@ HOST_MOUNTS = (
     mount("/proc", "proc", device="0:10"),
     mount("/sys", "sysfs", device="0:11"),
     mount("/dev", "devtmpfs", device="0:5"),
+    mount("/sys/fs/cgroup/cpu", "cgroup", device="0:20"),
 )
 
 
 def evidence(
-    base: int = BASE, view: str = VIEW, options: str = "rw,idmapped"
+    base: int = BASE, view: str = VIEW, options: str = "rw,nodev,idmapped"
 ) -> Evidence:
     """Of a private container with a view on ``/srv/web1``."""
     rows = ((0, base, 65536),)
@@ -47,6 +48,7 @@ def evidence(
         shared=frozenset(),
         foreign=frozenset(),
         capabilities=0x1FDB4FEFFFF,
+        root=replace(shown, point="/"),
         mounts=(
             replace(shown, point="/"),
             mount("/proc", "proc", device="0:52"),
@@ -54,6 +56,7 @@ def evidence(
             mount("/proc/sys/net/ipv4", "proc", "rw", "0:10", "/sys/net/ipv4"),
             mount("/sys", "sysfs", "ro", "0:53"),
             mount("/dev", "tmpfs", device="0:47"),
+            mount("/sys/fs/cgroup/cpu", "cgroup", device="0:20"),
         ),
         host_mounts=(*HOST_MOUNTS, shown),
         nodes=(null,),

@@ -2,6 +2,7 @@
 """What of control groups a container could write."""
 
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,11 +67,13 @@ def test_a_part_of_a_hierarchy() -> None:
 class FakeProcess:
     """A process whose IDs are those of who runs this."""
 
-    parent: int = 7
     uid_map: Rows = ((0, os.getuid(), 1),)
     gid_map: Rows = ((0, 4_000_000_000, 1),)
     cgroups: dict[str, str] = field(default_factory=dict)
-    mounts: list[Mount] = field(default_factory=list)
+
+    @contextmanager
+    def opened_parent(self) -> Iterator["FakeProcess"]:
+        yield FakeProcess(cgroups=self.cgroups)
 
 
 def find(
@@ -82,16 +85,8 @@ def find(
     controllers = "" if mount.fs_type == "cgroup2" else "cpu"
     if "name=systemd" in mount.fs_options:
         controllers = "name=systemd"
-    controller = FakeProcess(cgroups={controllers: own})
-
-    @contextmanager
-    def open_process(pid: int) -> Any:
-        assert pid == 7
-        yield controller
-
-    monkeypatch.setattr(control, "Process", open_process)
     monkeypatch.setattr(cgroups, "delegated", lambda: DELEGATED)
-    init = FakeProcess(mounts=[mount], **changes)
+    init = FakeProcess(cgroups={controllers: own}, **changes)
     top = Path(mount.point)
     return {
         str(Path(group.path).relative_to(top)): names
@@ -153,24 +148,6 @@ def test_version_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ".": ["release_agent"],
         "machine": ["release_agent"],
     }
-
-
-def test_a_hierarchy_that_the_container_does_not_see(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    mount = hierarchy(make(tmp_path), "cgroup", "rw,cpu")
-    unseen = FakeProcess(mounts=[], cgroups={"cpu": "/machine/own"})
-    monkeypatch.setattr(
-        control,
-        "Process",
-        lambda _pid: contextmanager(lambda: iter([unseen]))(),
-    )
-    init = cast(Process, unseen)
-    assert list(control.writable(init, [mount])) == []
-    # Of version 2 it can mount one by itself.
-    mount = hierarchy(tmp_path, "cgroup2", "rw")
-    unseen.cgroups = {"": "/machine/own"}
-    assert list(control.writable(init, [mount])) != []
 
 
 def test_groups_that_have_gone(

@@ -45,7 +45,7 @@ POLICIES: tuple[Policy, Policy] = ("required", "preferred")
                 ("/dev/fuse",),
             ),
             (Volume("/srv/b", "/b", "none"), OWNERS),
-            (WISH, UTS, NETWORK, IPC, TIME, KEPT),
+            (WISH, IPC, NETWORK, UTS, TIME, KEPT),
         ),
     ],
 )
@@ -54,7 +54,7 @@ def test_what_needs_the_hosts_namespace(
 ) -> None:
     assert tuple(host_reasons(needs, volumes)) == reasons
     assert decide("web1", "preferred", needs, volumes) == Decision(
-        "host", reasons, falls_back=True
+        "host", reasons
     )
     with pytest.raises(PolicyError) as caught:
         decide("web1", "required", needs, volumes)
@@ -82,6 +82,17 @@ def test_what_is_private(policy: Policy, needs: Needs) -> None:
     )
 
 
+def test_a_disk_that_the_host_uses() -> None:
+    disk = Needs(devices=("/dev/sda", "/dev/sdb"))
+    reason = "the device /dev/sda has what the host itself has mounted"
+    assert decide("web1", "required", disk).mode == "private"
+    with pytest.raises(PolicyError, match=reason):
+        decide("web1", "required", disk, in_use=["/dev/sda"])
+    assert decide("web1", "preferred", disk, in_use=["/dev/sda"]) == Decision(
+        "host", (reason,)
+    )
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_request_can_tighten(policy: Policy) -> None:
     wish = Needs("private", ("network",), ("sys_time",))
@@ -106,7 +117,7 @@ def test_a_request_cannot_loosen() -> None:
         except PolicyError:
             continue
         # What is off is off for all, but never by a request.
-        assert decision.mode == "private" or not enabled
+        assert decision.mode == "private" or not (enabled or shared)
         assert wish != "host"
 
 
@@ -115,7 +126,10 @@ def test_user_namespaces_that_are_off() -> None:
         decision = decide("web1", policy, Needs(), enabled=False)
         assert decision == Decision("host", (OFF,))
     shared = Needs(shared=("network",))
-    decision = decide("web1", "required", shared, enabled=False)
+    # Nobody gets in by asking for more.
+    with pytest.raises(PolicyError, match=NETWORK):
+        decide("web1", "required", shared, enabled=False)
+    decision = decide("web1", "preferred", shared, enabled=False)
     assert decision == Decision("host", (OFF, NETWORK))
     with pytest.raises(PolicyError, match=WISH):
         decide("web1", "required", Needs("host"), enabled=False)
@@ -155,6 +169,12 @@ def test_a_ceiling_that_was_lowered() -> None:
         ("devices", ("dev/x",), "is no path below /dev"),
         ("devices", ("/dev/x\n",), "is no path below /dev"),
         ("devices", ("/dev/<x>",), "is no path below /dev"),
+        ("devices", ("/dev/null",), "every container has one of its own"),
+        ("devices", ("/dev/pts/0",), "every container has one of its own"),
+        ("devices", ("/dev/tty1",), "every container has one of its own"),
+        ("devices", (1,), "texts are expected"),
+        ("devices", ([],), "texts are expected"),
+        ("shared", None, "a sequence is expected"),
     ],
 )
 def test_needs_that_there_are_not(
@@ -169,6 +189,8 @@ def test_needs_and_their_plain_values() -> None:
     needs = Needs("host", ("ipc", "ipc"), ("kill",), ("/dev/a", "/dev/a"))
     assert needs.shared == ("ipc",)
     assert needs.devices == ("/dev/a",)
+    both = ("kill", "chown")
+    assert Needs(capabilities=both) == Needs(capabilities=both[::-1])
     assert Needs.from_dict(needs.to_dict()) == needs
     assert needs.to_dict() == {
         "mode": "host",

@@ -29,18 +29,23 @@ PRIVATE = Promise(
     frozenset(),
     frozenset({*CAPABILITIES} - DROPPED - {"sys_resource"}),
     (),
-    (View("/", VIEW, "idmapped"),),
+    (View("/", VIEW, "idmapped", frozenset({"nodev"})),),
 )
 HOST = replace(
     PRIVATE,
     id_maps=None,
     capabilities=frozenset({*CAPABILITIES} - DROPPED),
-    views=(View("/", VIEW, "plain"),),
+    views=(View("/", VIEW, "plain", frozenset({"nodev"})),),
 )
-OUTSIDE = evidence(0, options="rw")
+OUTSIDE = evidence(0, options="rw,nodev")
 
 
 def find(found: Evidence, promise: Promise = PRIVATE) -> list[str]:
+    """What differs right after the start."""
+    return [*mismatches(promise, found, fresh=True)]
+
+
+def find_later(found: Evidence, promise: Promise = PRIVATE) -> list[str]:
     return [*mismatches(promise, found)]
 
 
@@ -139,6 +144,9 @@ def test_what_differs(change: dict[str, Any], reason: str) -> None:
     assert find(replace(evidence(), **values)) == [reason]
 
 
+SEEN = f"it sees {VIEW} without ID maps"
+
+
 @pytest.mark.parametrize(
     ("extra", "reason"),
     [
@@ -150,20 +158,39 @@ def test_what_differs(change: dict[str, Any], reason: str) -> None:
             "the processes of the host",
         ),
         (mount("/x", "sysfs", device="0:11"), "the network of the host"),
+        (mount("/x", "debugfs", device="0:90"), "insides of the host"),
+        (mount("/x", options="rw,nodev", root="/srv/web1"), SEEN),
+        (mount("/x", options="rw,nodev", root="/srv/web1/etc"), SEEN),
+        (mount("/x", root="/srv/web1"), f"{SEEN}, nodev"),
         (
-            mount("/x", root="/srv/web1"),
-            f"it sees {VIEW} without ID maps",
+            mount("/x", root="/srv/web10"),
+            "it has /srv/web10 of a filesystem of the host (ext4)",
         ),
         (
-            mount("/x", root="/srv/web1/etc"),
-            f"it sees {VIEW} without ID maps",
+            mount("/x", root="/srv", options="rw,idmapped,nodev"),
+            "it has /srv of a filesystem of the host (ext4)",
+        ),
+        (
+            mount("/x", device="8:0", root="/root"),
+            "it has /root of a filesystem of the host (ext4)",
+        ),
+        (
+            mount("/x", "cgroup", device="0:20"),
+            "it has / of a filesystem of the host (cgroup)",
+        ),
+        (
+            mount("/x", options="rw,idmapped", root="/srv/web1/etc"),
+            f"it sees {VIEW} without nodev",
         ),
     ],
 )
-def test_what_should_not_be_mounted(extra: Any, reason: str) -> None:
+@pytest.mark.parametrize("look", [find, find_later])
+def test_what_should_not_be_mounted(
+    look: Any, extra: Any, reason: str
+) -> None:
     found = evidence()
     found = replace(found, mounts=(*found.mounts, extra))
-    (said,) = find(found)
+    (said,) = look(found)
     assert said.startswith("at /x it ")
     assert said.endswith(reason)
 
@@ -174,10 +201,9 @@ def test_what_should_not_be_mounted(extra: Any, reason: str) -> None:
         mount("/x", "proc", device="0:60"),
         mount("/x", "sysfs", device="0:61"),
         mount("/x", "tmpfs", device="0:62"),
-        mount("/x", root="/srv/web10"),
-        mount("/x", root="/srv"),
-        mount("/x", device="8:2", root="/srv/web1"),
-        mount("/x", options="rw,idmapped", root="/srv/web1/etc"),
+        mount("/x", "overlay", device="0:63"),
+        mount("/x", options="rw,nodev,idmapped", root="/srv/web1/etc"),
+        mount("/sys/fs/cgroup/x", "cgroup", device="0:20", root="/a"),
     ],
 )
 def test_what_may_be_mounted(extra: Any) -> None:
@@ -185,39 +211,112 @@ def test_what_may_be_mounted(extra: Any) -> None:
     assert find(replace(found, mounts=(*found.mounts, extra))) == []
 
 
+def test_names_that_would_change_a_terminal() -> None:
+    found = evidence()
+    extra = mount("/\x1b[2J\udcff", root="/root", device="8:0")
+    (said,) = find(replace(found, mounts=(*found.mounts, extra)))
+    assert "\x1b" not in said
+    assert "/\\x1b[2J\\udcff" in said
+
+
 def test_views() -> None:
     found = evidence()
     # Not on the host, so that it could not reboot.
-    assert find(replace(found, host_mounts=HOST_MOUNTS)) == [
-        f"its root filesystem is not {VIEW}",
-        f"{VIEW}, its /, is not mounted on the host",
-    ]
-    plain = evidence(options="rw")
-    assert find(plain) == [
-        f"{VIEW} is not idmapped",
-        f"at / it sees {VIEW} without ID maps",
-    ]
+    assert f"{VIEW}, its /, is not mounted on the host" in find(
+        replace(found, host_mounts=HOST_MOUNTS)
+    )
+    plain = evidence(options="rw,nodev")
+    assert find(plain) == [f"{VIEW} is not idmapped", f"at / {SEEN}"]
     overlay = replace(PRIVATE, views=(View("/", VIEW, "overlay"),))
     assert find(found, overlay) == [f"{VIEW} is no overlay"]
+    lax = evidence(options="rw,idmapped")
+    assert find(lax) == [
+        f"{VIEW} is not nodev",
+        f"at / it sees {VIEW} without nodev",
+    ]
 
 
 def test_the_root_filesystem() -> None:
     found = evidence()
-    others = mount("/", options="rw,idmapped", root="/srv/web2")
+    others = mount("/", options="rw,nodev,idmapped", root="/srv/web2")
     swapped = (others, *found.mounts[1:])
-    assert find(replace(found, mounts=swapped)) == [
-        f"its root filesystem is not {VIEW}"
-    ]
+    said = find(replace(found, mounts=swapped, root=others))
+    assert f"its / is not {VIEW}" in said
     hosts = (HOST_MOUNTS[0], *found.mounts[1:])
-    assert find(replace(found, mounts=hosts)) == [
-        "its root filesystem is the host's"
-    ]
+    found = replace(found, mounts=hosts, root=HOST_MOUNTS[0])
+    assert "its root filesystem is the host's" in find(found)
     # Whatever a domain of others says, or does not say.
     nothing = replace(PRIVATE, views=())
-    assert find(replace(found, mounts=hosts), nothing) == [
-        "its root filesystem is the host's"
+    assert "its root filesystem is the host's" in find(found, nothing)
+    assert find_later(found, nothing) == [
+        "at / it has / of a filesystem of the host (ext4)"
     ]
-    assert find(found, nothing) == []
+
+
+def test_what_it_does_to_its_own_mounts_later() -> None:
+    found = evidence()
+    memory = mount("/", "tmpfs", device="0:70")
+    covered = replace(found, mounts=(*found.mounts, memory))
+    assert find(covered) == []  # Its root is below that.
+    turned = replace(covered, root=memory)
+    assert find(turned) == [f"its / is not {VIEW}"]
+    assert find_later(turned) == []
+    assert find_later(replace(found, root=None)) == []
+
+
+def volume(point: str, options: str, root: str = "/srv/data") -> Any:
+    return mount(point, options=options, root=root)
+
+
+@pytest.mark.parametrize(
+    ("inside", "said"),
+    [
+        (volume("/data", "ro,nosuid,nodev,idmapped"), []),
+        (
+            volume("/data", "rw,nosuid,nodev,idmapped"),
+            ["at /data it sees /run/v without ro"],
+        ),
+        (
+            volume("/data", "ro,nosuid,nodev"),
+            ["at /data it sees /run/v without ID maps"],
+        ),
+        (
+            volume("/data", "ro,idmapped"),
+            ["at /data it sees /run/v without nodev, nosuid"],
+        ),
+        (
+            volume("/other", "ro,nosuid,nodev,idmapped"),
+            ["its /data is not /run/v"],
+        ),
+        (
+            volume("/data", "ro,nosuid,nodev,idmapped", "/srv/data/below"),
+            ["its /data is not /run/v"],
+        ),
+        (
+            volume("/data", "ro,nosuid,nodev,idmapped", "/srv/more"),
+            [
+                "at /data it has /srv/more of a filesystem of the host (ext4)",
+                "its /data is not /run/v",
+            ],
+        ),
+    ],
+)
+def test_volumes(inside: Any, said: list[str]) -> None:
+    flags = frozenset({"ro", "nosuid", "nodev"})
+    promise = replace(
+        PRIVATE,
+        views=(*PRIVATE.views, View("/data", "/run/v", "idmapped", flags)),
+    )
+    found = evidence()
+    found = replace(
+        found,
+        host_mounts=(
+            *found.host_mounts,
+            volume("/run/v", "ro,nosuid,nodev,idmapped"),
+        ),
+        mounts=(*found.mounts, inside),
+    )
+    assert find(found, promise) == said
 
 
 def test_a_source_that_is_no_mount_point() -> None:
@@ -225,22 +324,27 @@ def test_a_source_that_is_no_mount_point() -> None:
     promise = replace(PRIVATE, views=(View("/", "/srv/web1"),))
     inside = mount("/", device="8:0", root="/srv/web1")
     found = evidence()
-    found = replace(found, mounts=(inside, *found.mounts[1:]))
+    found = replace(found, mounts=(inside, *found.mounts[1:]), root=inside)
     assert find(found, promise) == []
     other = replace(promise, views=(View("/", "/srv/web2"),))
-    assert find(found, other) == ["its root filesystem is not /srv/web2"]
+    assert "its / is not /srv/web2" in find(found, other)
 
 
 def test_a_volume_that_is_plain_by_promise() -> None:
-    volume = mount("/run/x/web1/volume0", root="/srv/web1/data")
+    inside = volume("/run/x/web1/volume0", "rw,nodev", "/srv/web1/data")
     found = evidence()
     found = replace(
         found,
-        host_mounts=(*found.host_mounts, volume),
-        mounts=(*found.mounts, replace(volume, point="/data")),
+        host_mounts=(*found.host_mounts, inside),
+        mounts=(
+            *found.mounts,
+            replace(inside, point="/data"),
+            # What it has it can mount again.
+            volume("/again", "rw,nodev", "/srv/web1/data/below"),
+        ),
     )
-    assert find(found) == [f"at /data it sees {VIEW} without ID maps"]
-    views = (*PRIVATE.views, View("/data", volume.point, "plain"))
+    assert find(found) == [f"at /data {SEEN}", f"at /again {SEEN}"]
+    views = (*PRIVATE.views, View("/data", inside.point, "plain"))
     assert find(found, replace(PRIVATE, views=views)) == []
 
 
@@ -259,8 +363,19 @@ def test_in_the_hosts_user_namespace() -> None:
     writable = mount("/proc/sys", "proc", "rw", "0:52", "/sys")
     found = replace(outside, mounts=(*OUTSIDE.mounts, writable))
     assert find(found, promise) == ["its /proc/sys is not read-only"]
+    # Its root can undo that, and mount what it likes.
+    assert find_later(found, promise) == []
     found = replace(outside, mounts=rest)
     assert find(found, promise) == ["its /sys is not read-only"]
+    extra = mount("/x", device="8:0", root="/root")
+    found = replace(outside, mounts=(*OUTSIDE.mounts, extra))
+    assert len(find(found, promise)) == 1
+    assert find_later(found, promise) == []
+
+
+def test_whiteouts_are_no_devices() -> None:
+    node = Node("/dev/shm/x", "char", (0, 0), BASE, BASE)
+    assert find(replace(evidence(), nodes=(node,))) == []
 
 
 def test_devices_that_were_promised() -> None:
@@ -311,18 +426,19 @@ def test_views_of_a_record(strategy: str, kind: str) -> None:
         strategy=strategy,
         volumes=(
             Volume("/srv/a", "/a"),
-            Volume("/srv/b", "/b", "none"),
-            Volume("/srv/c", "/c", "chown"),
+            Volume("/srv/b", "/b", "none", readonly=True),
+            Volume("/srv/c", "/c", "chown", nosuid=False, nodev=False),
         ),
     )
-    views = [(each.target, each.kind) for each in promises.of_record(
-        record
-    ).views]  # fmt: skip
+    views = [
+        (each.target, each.kind, {*each.flags})
+        for each in promises.of_record(record).views
+    ]
     assert views == [
-        ("/", kind),
-        ("/a", "idmapped"),
-        ("/b", "plain"),
-        ("/c", "plain"),
+        ("/", kind, {"nodev"}),
+        ("/a", "idmapped", {"nosuid", "nodev"}),
+        ("/b", "plain", {"ro", "nosuid", "nodev"}),
+        ("/c", "plain", set()),
     ]
 
 

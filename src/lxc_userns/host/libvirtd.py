@@ -99,7 +99,10 @@ def judge_security(models: Collection[str], lsms: Collection[str]) -> Result:
     :param lsms: security modules that the kernel has active.
     """
     if models:
-        return passed(f"{', '.join(models)} confines containers")
+        # Seen with AppArmor: without the element the process is unconfined.
+        return passed(
+            f"{', '.join(models)}, for containers whose XML has a <seclabel>"
+        )
     message = (
         "none confines containers; their user namespaces do not depend on one"
     )

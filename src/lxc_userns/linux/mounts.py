@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from lxc_userns.linux import libc, trees
 
@@ -29,6 +30,8 @@ KERNEL_STATE = frozenset(
     }
 )  # fmt: skip
 
+#: Some ten thousand mounts; a container can make as many as it likes.
+_MOST_BYTES = 4 << 20
 _KEPT = os.ST_RDONLY | os.ST_NOSUID | os.ST_NOEXEC
 
 _mount = libc.function(
@@ -168,7 +171,20 @@ def read_mounts(pid: int | str = "self") -> Iterator[Mount]:
     :param pid: its process ID, by default this one's.
     """
     with open(f"/proc/{pid}/mountinfo", "rb") as stream:
-        yield from map(parse, stream)
+        yield from parse_all(stream)
+
+
+def parse_all(stream: BinaryIO) -> Iterator[Mount]:
+    """Read ``mountinfo``, which may be that of somebody hostile.
+
+    :raises OSError: with ``E2BIG`` if that is unreasonably much.
+    """
+    left = _MOST_BYTES
+    for line in stream:
+        left -= len(line)
+        if left < 0:
+            raise OSError(errno.E2BIG, "has too many mounts")
+        yield parse(line)
 
 
 def parse(line: bytes) -> Mount:

@@ -114,12 +114,37 @@ class Process:
 
     @property
     def mounts(self) -> list[mounts.Mount]:
-        """What is mounted for it, with points as it sees them."""
+        """What is mounted for it, with points as it sees them.
+
+        :raises OSError: with ``E2BIG`` if that is unreasonably much.
+        """
         with (
             self._opened("mountinfo", os.O_RDONLY) as fd,
             open(fd, "rb", closefd=False) as stream,
         ):
-            return [*map(mounts.parse, stream)]
+            return [*mounts.parse_all(stream)]
+
+    @contextmanager
+    def opened_parent(self) -> Iterator[Process]:
+        """Hold its parent, which is certainly that."""
+        with Process(self.parent) as parent:
+            # The number may have become another's in between.
+            if self.parent != int(parent.pid):
+                raise ProcessLookupError(f"parent of {self.pid} has changed")
+            yield parent
+
+    @property
+    def fellows(self) -> Iterator[Process]:
+        """Processes in its PID and user namespace, itself included, held."""
+        own = self.namespace("pid"), self.namespace("user")
+        for name in filter(str.isdecimal, os.listdir("/proc")):
+            with (
+                suppress(ProcessLookupError, PermissionError),
+                Process(int(name)) as process,
+            ):
+                theirs = process.namespace("pid"), process.namespace("user")
+                if theirs == own:
+                    yield process
 
     @property
     def cgroups(self) -> dict[str, str]:
@@ -128,8 +153,7 @@ class Process:
         :returns: paths in the hierarchies, by the controllers of each, with
             commas between; the empty text is for version 2.
         """
-        lines = self._read("cgroup").splitlines()
-        rows = (line.split(":", 2) for line in lines)
+        rows = (line.split(":", 2) for line in self._lines("cgroup"))
         return {controllers: path for _, controllers, path in rows}
 
     @property
@@ -186,19 +210,26 @@ class Process:
         return status.st_dev, status.st_ino
 
     def _rows(self, name: str) -> Rows:
+        lines = self._lines(name)
+        if lines == [""]:
+            return ()
         return tuple(
             (int(inside), int(outside), int(count))
-            for inside, outside, count in map(
-                str.split, self._read(name).splitlines()
-            )
+            for inside, outside, count in map(str.split, lines)
         )
 
     def _status(self, field: str) -> list[str]:
-        for line in self._read("status").splitlines():
+        # The first line is its name, which is its own doing.
+        for line in self._lines("status")[1:]:
             key, _, value = line.partition(":")
             if key == field:
                 return value.split()
         raise ProcessLookupError(f"no {field} in status of {self.pid}")
+
+    def _lines(self, name: str) -> list[str]:
+        # Not splitlines(): what a process calls itself can have characters
+        # that some take for the end of a line; the kernel escapes the one.
+        return self._read(name).rstrip("\n").split("\n")
 
     def _read(self, name: str) -> str:
         try:
@@ -208,7 +239,9 @@ class Process:
             if err.errno in (errno.ENOENT, errno.EINVAL, errno.ESRCH):
                 raise ProcessLookupError(*err.args) from None
             raise
-        with open(fd, encoding="utf-8", errors="replace") as stream:
+        with open(
+            fd, encoding="utf-8", errors="replace", newline="\n"
+        ) as stream:
             try:
                 # What it calls its arguments can be as large as it likes.
                 return stream.read(_LONGEST)

@@ -28,7 +28,7 @@ def writable(
     :param host_mounts: what is mounted on the host.
     :returns: groups, and the names in each.
     """
-    with Process(init.parent) as controller:
+    with init.opened_parent() as controller:
         groups = [*cgroups.groups(controller.cgroups, host_mounts)]
     uids, gids = init.uid_map, init.gid_map
 
@@ -40,12 +40,8 @@ def writable(
             or (mode & stat.S_IWGRP and _covers(gids, status.st_gid))
         )
 
-    seen = {mount.device for mount in init.mounts}
     delegated = cgroups.delegated() | {"."}
     for group in groups:
-        # What is mounted nowhere in the container it can mount itself.
-        if group.device not in seen and not group.is_unified:
-            continue
         names = cgroups.writable(group, writes)
         if not group.controls:
             names = [each for each in names if each == cgroups.RELEASE_AGENT]
@@ -62,10 +58,13 @@ def take_back(init: Process) -> list[str]:
     among them (virCgroupV2SetOwner). For the host's own limits to hold, only
     what is delegated has to stay.
 
-    :param init: its first process, in a user namespace of its own.
+    :param init: its first process.
     :returns: the paths of the files.
     :raises OSError: if one cannot be had.
     """
+    with Process("self") as this:
+        if init.user_namespace == this.user_namespace:
+            return []  # Everything is root's, and it is the host's.
     taken = []
     for group, names in writable(init, [*read_mounts()]):
         cgroups.give_to_root(group, names)

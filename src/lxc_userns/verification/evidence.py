@@ -3,27 +3,33 @@
 
 Nothing is looked up by a path in the container, where its root could have
 mounted a filesystem that never answers. What libvirt makes for it can be
-seen through the process of libvirt that is in charge of it.
+seen through the process of libvirt that is in charge of it, and there no link
+is followed and no file opened but directories.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
-from lxc_userns.linux.mounts import Mount, read_mounts
+from lxc_userns.linux import directory, mount_namespaces
+from lxc_userns.linux.mounts import Mount, mount_id, read_mounts
 from lxc_userns.linux.process import Process, Rows
 from lxc_userns.verification.control import writable
 
 #: Namespaces by the kernel's names that each container has of its own,
 #: unless something else was promised.
 NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts")
-#: More than libvirt and any system have in /dev.
-_MOST_NODES = 4096
+#: How deep libvirt makes nodes, as /dev/bus/usb/001/002, and how many
+#: entries of a directory are looked at: a container can make any number.
+_DEEPEST = 4
+_MOST = 65536
 #: Number of the node by which terminals are made.
 _PTMX = (5, 2)
 
@@ -57,7 +63,9 @@ class Evidence:
         :data:`NAMESPACES`.
     :param foreign: namespaces that belong to another user namespace than its
         own.
-    :param capabilities: all that it has or could have, as bits.
+    :param capabilities: all that its processes have or could have, as bits.
+    :param root: the mount that its root directory is on, None if it is not
+        known.
     :param mounts: what is mounted in it, with points as it sees them.
     :param host_mounts: what is mounted on the host.
     :param nodes: device nodes that libvirt made for it.
@@ -74,6 +82,7 @@ class Evidence:
     shared: frozenset[str]
     foreign: frozenset[str]
     capabilities: int
+    root: Mount | None
     mounts: tuple[Mount, ...]
     host_mounts: tuple[Mount, ...]
     nodes: tuple[Node, ...]
@@ -91,7 +100,7 @@ def gather(name: str, init: Process) -> Evidence:
     :raises OSError: if something cannot be looked at.
     """
     host_mounts = [*read_mounts()]
-    with Process("self") as this, Process(init.parent) as controller:
+    with Process("self") as this, init.opened_parent() as controller:
         shared = {
             kind
             for kind in NAMESPACES
@@ -103,19 +112,21 @@ def gather(name: str, init: Process) -> Evidence:
         with controller.opened_root() as root:
             nodes = tuple(_nodes(root, devices.point, "/dev"))
             found = tuple(_nodes(root, terminals.point, "/dev/pts"))
+    seen = _mounts(init)
     return Evidence(
-        int(init.pid),
-        init.uid_map,
-        init.gid_map,
-        frozenset(shared),
-        frozenset(_foreign(init)) - shared,
-        init.capabilities,
-        tuple(init.mounts),
-        tuple(host_mounts),
-        nodes,
-        tuple(node for node in found if node.number != _PTMX),
-        _group(terminals),
-        ()
+        pid=int(init.pid),
+        uid_map=init.uid_map,
+        gid_map=init.gid_map,
+        shared=frozenset(shared),
+        foreign=frozenset(_foreign(init)) - shared,
+        capabilities=_capabilities(init),
+        root=seen.get(_root_mount(init)),
+        mounts=tuple(seen.values()),
+        host_mounts=tuple(host_mounts),
+        nodes=nodes,
+        terminals=tuple(node for node in found if node.number != _PTMX),
+        terminal_group=_group(terminals),
+        writable=()
         if "user" in shared
         else tuple(
             (group.path, ", ".join(names))
@@ -131,13 +142,38 @@ def _foreign(init: Process) -> Iterator[str]:
             yield kind
 
 
+def _capabilities(init: Process) -> int:
+    # One that was begun before the first gave them up may have kept them.
+    found = init.capabilities
+    for process in init.fellows:
+        with suppress(ProcessLookupError):
+            found |= process.capabilities
+    return found
+
+
+def _mounts(init: Process) -> dict[int, Mount]:
+    """What is mounted, by its number.
+
+    Each way leaves out what is not below its root, which the container's root
+    can change for its first process, or cover for who enters.
+    """
+    both = (*init.mounts, *mount_namespaces.read(init))
+    return {mount.number: mount for mount in both}
+
+
+def _root_mount(init: Process) -> int:
+    with init.opened_root() as root:
+        return mount_id(root)
+
+
 def _find(controller: Process, fs_type: str, suffix: str) -> Mount:
     for mount in reversed(controller.mounts):
         if mount.fs_type == fs_type and mount.point.endswith(suffix):
             return mount
     raise FileNotFoundError(
+        errno.ENOENT,
         f"libvirt's process {controller.pid} has no {fs_type} on a directory "
-        f"{suffix[1:]}"
+        f"{suffix[1:]}",
     )
 
 
@@ -152,25 +188,26 @@ def _group(terminals: Mount) -> int:
 def _nodes(root: int, point: str, shown: str) -> Iterator[Node]:
     """Device nodes in a directory of libvirt's.
 
-    The container may change it, but the files in it are the kernel's own.
+    The container can fill it as it likes, but with nothing that libvirt
+    mounts there: it is looked at down to where libvirt's own nodes are.
     """
-    left = _MOST_NODES
-    top = point.lstrip("/")
-    for place, _, names, fd in os.fwalk(top, dir_fd=root, onerror=_raise):
-        left -= len(names) + 1
-        if left < 0:
-            raise OSError(f"{shown} has more in it than can be looked at")
-        for name in names:
-            with suppress(FileNotFoundError):
-                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                if kind := _kind(status):
-                    path = f"{shown}{place.removeprefix(top)}/{name}"
+    with directory.opened_in(root, point.lstrip("/")) as top:
+        yield from _nodes_below(top, shown, _DEEPEST)
+
+
+def _nodes_below(fd: int, place: str, depth: int) -> Iterator[Node]:
+    with os.scandir(fd) as entries:
+        for entry in islice(entries, _MOST):
+            path = f"{place}/{entry.name}"
+            with suppress(FileNotFoundError, NotADirectoryError):
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    # Swapped for anything else it is not opened.
+                    if depth:
+                        with directory.opened_in(fd, entry.name) as below:
+                            yield from _nodes_below(below, path, depth - 1)
+                elif kind := _kind(status):
                     yield _node(path, kind, status)
-
-
-def _raise(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise error
 
 
 def _kind(status: os.stat_result) -> Literal["char", "block"] | None:

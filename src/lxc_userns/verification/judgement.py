@@ -5,15 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Final
 
 from lxc_userns.idmap import TTY_GID, IdMap, IdMaps
-from lxc_userns.linux.mounts import Mount
 from lxc_userns.linux.process import Rows
 from lxc_userns.needs import CAPABILITIES, Mode
+from lxc_userns.verification import visible
 from lxc_userns.verification.evidence import Evidence, Node
 from lxc_userns.verification.promise import Promise, View
+from lxc_userns.verification.visible import OF_NETWORKS, shown
 
 #: What the namespaces are called, by the kernel's names.
 _NAMES: Final = {
@@ -24,20 +24,25 @@ _NAMES: Final = {
     "uts": "UTS",
 }
 #: Numbers of the devices that every container has: null, zero, full, random,
-#: urandom and tty (virLXCControllerPopulateDevices); and that by which
-#: terminals are made.
+#: urandom and tty (virLXCControllerPopulateDevices); that by which terminals
+#: are made; and that of whiteouts, which are no devices and anybody's to make
+#: (mknod(2)).
 _HARMLESS: Final = frozenset(
-    {(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2)}
+    {(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2), (0, 0)}
 )
 #: What filesystems of the kernel show, by their types.
 _SHOWN: Final = {
+    "bpf": "BPF objects",
+    "configfs": "kernel objects",
+    "debugfs": "kernel's insides",
     "devtmpfs": "devices",
+    "efivarfs": "firmware variables",
     "proc": "processes",
+    "pstore": "crash records",
+    "securityfs": "security settings",
     "sysfs": "network",
+    "tracefs": "kernel's insides",
 }
-#: What libvirt shows of the host's /proc. It is that of the network namespace
-#: of whoever looks.
-_OF_NETWORKS: Final = ("/sys/net/ipv4", "/sys/net/ipv6")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +75,13 @@ def describe(promise: Promise, evidence: Evidence) -> VerifiedInstance:
     )
 
 
-def mismatches(promise: Promise, evidence: Evidence) -> Iterator[str]:
+def mismatches(
+    promise: Promise, evidence: Evidence, *, fresh: bool = False
+) -> Iterator[str]:
     """How a container differs from what was promised.
 
+    :param fresh: whether it has just been started. Later, what its root has
+        unmounted or covered is its own affair.
     :returns: a clause for each difference.
     """
     if promise.id_maps is not None:
@@ -83,10 +92,14 @@ def mismatches(promise: Promise, evidence: Evidence) -> Iterator[str]:
     yield from _namespaces(promise, evidence)
     yield from _capabilities(promise, evidence)
     yield from _devices(promise, evidence)
-    yield from _root(promise, evidence)
     for view in promise.views:
-        yield from _view(view, promise, evidence)
-    yield from _kernel_files(promise, evidence)
+        yield from _view(view, evidence)
+    # In the host's user namespace it can mount anything itself, later.
+    if fresh or promise.id_maps is not None:
+        yield from visible.strangers(promise, evidence)
+    if fresh:
+        yield from visible.missing(promise, evidence)
+    yield from _kernel_files(promise, evidence, fresh)
 
 
 def _maps(id_maps: IdMaps, evidence: Evidence) -> Iterator[str]:
@@ -114,7 +127,9 @@ def _terminals(id_maps: IdMaps, evidence: Evidence) -> Iterator[str]:
             ("group", node.gid, id_maps.gid),
         ):
             if not any(owner in entry.host_ids for entry in id_map):
-                yield f"{node.path} belongs to the host's {what} {owner}"
+                yield (
+                    f"{shown(node.path)} belongs to the host's {what} {owner}"
+                )
 
 
 def _namespaces(promise: Promise, evidence: Evidence) -> Iterator[str]:
@@ -143,97 +158,48 @@ def _devices(promise: Promise, evidence: Evidence) -> Iterator[str]:
     for node in evidence.nodes:
         if not (_is_harmless(node) or (node.path, node.kind) in expected):
             number = "{}:{}".format(*node.number)
-            yield f"it has the {node.kind} device {node.path}, {number}"
+            yield f"it has the {node.kind} device {shown(node.path)}, {number}"
 
 
 def _is_harmless(node: Node) -> bool:
     return node.kind == "char" and node.number in _HARMLESS
 
 
-def _root(promise: Promise, evidence: Evidence) -> Iterator[str]:
-    found = _at("/", evidence.mounts)
-    host = _at("/", evidence.host_mounts)
-    if found is None or (host and _tree(found) == _tree(host)):
-        yield "its root filesystem is the host's"
-        return
-    for view in promise.views:
-        if view.target == "/":
-            expected = _shown_at(view.source, evidence.host_mounts)
-            # A mount that is missing is told of with all others.
-            if expected is not None and _tree(found) != expected:
-                yield f"its root filesystem is not {view.source}"
-
-
-def _view(view: View, promise: Promise, evidence: Evidence) -> Iterator[str]:
+def _view(view: View, evidence: Evidence) -> Iterator[str]:
+    """What of a view is wrong on the host."""
     if view.kind is None:
         return
-    mount = _at(view.source, evidence.host_mounts)
+    mount = visible.at(view.source, evidence.host_mounts)
     if mount is None:
-        yield (f"{view.source}, its {view.target}, is not mounted on the host")
+        yield f"{view.source}, its {view.target}, is not mounted on the host"
         return
     if view.kind == "overlay" and mount.fs_type != "overlay":
         yield f"{view.source} is no overlay"
-    if view.kind == "idmapped":
-        if "idmapped" not in mount.options:
-            yield f"{view.source} is not idmapped"
-        yield from _plain(mount, promise, evidence)
+    if view.kind == "idmapped" and "idmapped" not in mount.options:
+        yield f"{view.source} is not idmapped"
+    for flag in sorted(view.flags - mount.options):
+        yield f"{view.source} is not {flag}"
 
 
-def _plain(view: Mount, promise: Promise, evidence: Evidence) -> Iterator[str]:
-    """Where it sees the same without ID maps."""
-    meant = {
-        _shown_at(each.source, evidence.host_mounts)
-        for each in promise.views
-        if each.kind == "plain"
-    }
-    for mount in evidence.mounts:
-        if (
-            mount.device == view.device
-            and PurePosixPath(mount.root).is_relative_to(view.root)
-            and "idmapped" not in mount.options
-            and _tree(mount) not in meant
-        ):
-            yield f"at {mount.point} it sees {view.point} without ID maps"
-
-
-def _kernel_files(promise: Promise, evidence: Evidence) -> Iterator[str]:
+def _kernel_files(
+    promise: Promise, evidence: Evidence, fresh: bool
+) -> Iterator[str]:
     hosts = {(each.fs_type, each.device) for each in evidence.host_mounts}
     for mount in evidence.mounts:
         what = _SHOWN.get(mount.fs_type)
-        if what is None or mount.root in _OF_NETWORKS:
+        if what is None or mount.root in OF_NETWORKS:
             continue
         if what == "network" and what in promise.shared:
             continue
-        # Of devices there is one filesystem for all.
-        if (mount.fs_type, mount.device) in hosts or what == "devices":
-            yield f"at {mount.point} it has the {what} of the host"
-    if promise.id_maps is None:
+        # Of most there is one for all containers and the host.
+        alone = mount.fs_type in ("proc", "sysfs")
+        if (mount.fs_type, mount.device) in hosts or not alone:
+            yield f"at {shown(mount.point)} it has the {what} of the host"
+    if fresh and promise.id_maps is None:
         for point in ("/proc/sys", "/sys"):
-            at = _at(point, evidence.mounts)
+            at = visible.at(point, evidence.mounts)
             if at is None or "ro" not in at.options:
                 yield f"its {point} is not read-only"
-
-
-def _at(point: str, mounts: tuple[Mount, ...]) -> Mount | None:
-    """The topmost mount at a place."""
-    found = (mount for mount in reversed(mounts) if mount.point == point)
-    return next(found, None)
-
-
-def _shown_at(
-    path: str, mounts: tuple[Mount, ...]
-) -> tuple[str, PurePosixPath] | None:
-    """Which directory of which filesystem is at a path."""
-    place = PurePosixPath(path)
-    for point in (place, *place.parents):
-        mount = _at(str(point), mounts)
-        if mount is not None:
-            return mount.device, mount.root / place.relative_to(point)
-    return None
-
-
-def _tree(mount: Mount) -> tuple[str, PurePosixPath]:
-    return mount.device, PurePosixPath(mount.root)
 
 
 def _rows(id_map: IdMap) -> Rows:

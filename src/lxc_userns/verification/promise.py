@@ -17,12 +17,16 @@ class View:
     :param target: where it has it, an absolute path there.
     :param source: where it is on the host, an absolute path without links.
     :param kind: how owners are shifted in it: ``idmapped`` by the mount,
-        ``overlay`` below it, ``plain`` not by the kernel; None: not told.
+        ``overlay`` below it, ``plain`` not by the kernel; None: not told,
+        and it need not be a mount point on the host.
+    :param flags: what the mount has to forbid, of ``ro``, ``nosuid`` and
+        ``nodev``.
     """
 
     target: str
     source: str
     kind: Literal["idmapped", "overlay", "plain"] | None = None
+    flags: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from lxc_userns.host.kernel import Version
 from lxc_userns.linux import mounts
 from lxc_userns.linux.mounts import Mount
 
+FOR_WHOM = ", for containers whose XML has a <seclabel>"
 INSTALL = (
     "install libvirt-daemon-driver-lxc (the package is so named in Debian and "
     "in Fedora) and restart libvirtd"
@@ -98,8 +99,8 @@ NOT_CONFINED = (
 @pytest.mark.parametrize(
     ("models", "lsms", "result"),
     [
-        (["apparmor"], [], passed("apparmor confines containers")),
-        (["selinux"], ["apparmor"], passed("selinux confines containers")),
+        (["apparmor"], [], passed("apparmor" + FOR_WHOM)),
+        (["selinux"], ["apparmor"], passed("selinux" + FOR_WHOM)),
         (
             [],
             ["capability", "yama", "apparmor"],

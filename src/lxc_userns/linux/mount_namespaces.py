@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mount namespaces of others (:manpage:`mount_namespaces(7)`)."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+from lxc_userns.linux import namespaces, threads
+from lxc_userns.linux.mounts import Mount, parse_all
+from lxc_userns.linux.process import Process
+
+
+def read(process: Process) -> list[Mount]:
+    """What is mounted in the namespace of a process, wherever its root is.
+
+    The ``mountinfo`` of a process leaves out what is not below its root
+    directory, which it can change.
+
+    :raises ProcessLookupError: if the process has ended.
+    :raises OSError: if the namespace cannot be entered.
+    """
+    with (
+        process.opened_namespace("mnt") as fd,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        return thread.submit(_read_inside, fd).result()
+
+
+def _read_inside(fd: int) -> list[Mount]:
+    # Only for this thread, which ends with that. What it reads is by a
+    # descriptor of the host's /proc, and nothing of the container is opened.
+    proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        threads.unshare_working_directory()
+        namespaces.join(fd, namespaces.CLONE_NEWNS)
+        flags = os.O_RDONLY | os.O_CLOEXEC
+        own = os.open("thread-self/mountinfo", flags, dir_fd=proc)
+    finally:
+        os.close(proc)
+    with open(own, "rb") as stream:
+        return [*parse_all(stream)]

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What of the host a container sees mounted, against its views; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import Final, NamedTuple
+
+from lxc_userns.linux.mounts import Mount
+from lxc_userns.verification.evidence import Evidence
+from lxc_userns.verification.promise import Promise, View
+
+#: What libvirt shows of the host's /proc. It is that of the network namespace
+#: of whoever looks.
+OF_NETWORKS: Final = ("/sys/net/ipv4", "/sys/net/ipv6")
+#: Filesystems that have a rule, or a permission check, of their own; control
+#: groups at this place only.
+_JUDGED_ELSEWHERE: Final = frozenset({"devtmpfs", "proc", "sysfs"})
+_CGROUPS: Final = "/sys/fs/cgroup"
+
+
+class Place(NamedTuple):
+    """A file or directory, by its filesystem and where in that it is."""
+
+    device: str
+    path: PurePosixPath
+
+    def has(self, other: Place) -> bool:
+        """Whether another is the same, or in it."""
+        return self.device == other.device and other.path.is_relative_to(
+            self.path
+        )
+
+
+def strangers(promise: Promise, evidence: Evidence) -> Iterator[str]:
+    """What of the host is mounted in a container and is not of a view.
+
+    Its root can only mount again what it has, and that with no less forbidden
+    (:manpage:`mount_namespaces(7)`); it has no other filesystem of the host.
+    """
+    hosts = {mount.device for mount in evidence.host_mounts}
+    views = _places(promise, evidence)
+    for mount in evidence.mounts:
+        if mount.device not in hosts or _is_judged_elsewhere(mount):
+            continue
+        place = _place(mount)
+        within = [(root, view) for root, view in views if root.has(place)]
+        if not within:
+            yield (
+                f"at {shown(mount.point)} it has {shown(mount.root)} of a "
+                f"filesystem of the host ({mount.fs_type})"
+            )
+            continue
+        nearest = max(len(root.path.parts) for root, _ in within)
+        faults = [
+            _fault(view, mount)
+            for root, view in within
+            if len(root.path.parts) == nearest
+        ]
+        if all(faults):
+            yield f"at {shown(mount.point)} it sees {faults[0]}"
+
+
+def missing(promise: Promise, evidence: Evidence) -> Iterator[str]:
+    """What a container was promised and has not been given."""
+    host = at("/", evidence.host_mounts)
+    if evidence.root is None or (
+        host is not None and _place(evidence.root) == _place(host)
+    ):
+        yield "its root filesystem is the host's"
+    for root, view in _places(promise, evidence):
+        there = at(view.target, evidence.mounts)
+        if view.target == "/":
+            there = evidence.root
+        if there is None or _place(there) != root:
+            yield f"its {view.target} is not {view.source}"
+
+
+def at(point: str, mounts: Sequence[Mount]) -> Mount | None:
+    """The topmost mount at a place."""
+    found = (mount for mount in reversed(mounts) if mount.point == point)
+    return next(found, None)
+
+
+def shown(text: str) -> str:
+    """A name that somebody hostile may have given, for a message."""
+    return "".join(
+        char if char.isprintable() else ascii(char)[1:-1] for char in text
+    )
+
+
+def _places(promise: Promise, evidence: Evidence) -> list[tuple[Place, View]]:
+    """Views, each with what it shows; without those that are not there."""
+    found = []
+    for view in promise.views:
+        place = _shown_at(view.source, evidence.host_mounts)
+        if place is not None:
+            found.append((place, view))
+    return found
+
+
+def _shown_at(path: str, mounts: Sequence[Mount]) -> Place | None:
+    source = PurePosixPath(path)
+    for point in (source, *source.parents):
+        mount = at(str(point), mounts)
+        if mount is not None:
+            below = source.relative_to(point)
+            return Place(mount.device, PurePosixPath(mount.root, below))
+    return None
+
+
+def _place(mount: Mount) -> Place:
+    return Place(mount.device, PurePosixPath(mount.root))
+
+
+def _is_judged_elsewhere(mount: Mount) -> bool:
+    if mount.fs_type in ("cgroup", "cgroup2"):
+        return PurePosixPath(mount.point).is_relative_to(_CGROUPS)
+    return mount.fs_type in _JUDGED_ELSEWHERE
+
+
+def _fault(view: View, mount: Mount) -> str:
+    lacks = sorted(view.flags - mount.options)
+    if view.kind == "idmapped" and "idmapped" not in mount.options:
+        lacks.insert(0, "ID maps")
+    return f"{view.source} without {', '.join(lacks)}" if lacks else ""
