@@ -296,3 +296,69 @@ def test_state_directories_that_are_closed(
         )  # fmt: skip
         assert looked.returncode != 0, place
         assert "Permission denied" in looked.stderr
+
+
+@pytest.mark.parametrize(
+    ("base", "owner", "said"),
+    [
+        # libvirt takes host ID 0 without a word.
+        (0, 0, "secret"),
+        (1000, 1000, "secret"),
+        (BASE, 0, "Permission denied"),
+        (BASE, 1000, "Permission denied"),
+    ],
+)
+def test_host_ids_that_somebody_has(
+    rootfs: Path,
+    reachable_path: Path,
+    libvirt_connection: libvirt.virConnect,
+    base: int,
+    owner: int,
+    said: str,
+) -> None:
+    """A container is whoever its root is on the host."""
+    data = reachable_path / "data"
+    data.mkdir(mode=0o755)
+    (data / "file").write_text("secret\n")
+    (data / "file").chmod(0o600)
+    os.chown(data / "file", owner, owner)
+    subprocess.run(["chown", "-hR", f"{base}:{base}", rootfs], check=True)
+    ids = idmap().replace(f"'{BASE}'", f"'{base}'")
+    devices = (
+        f"<filesystem type='mount'><source dir='{data}'/>"
+        "<target dir='/data'/></filesystem>"
+    )
+    with running(
+        libvirt_connection,
+        "mapped",
+        rootfs,
+        "cat /data/file",
+        ids=ids,
+        devices=devices,
+    ) as found:
+        assert found.said.strip().endswith(said)
+
+
+def test_shared_memory_of_the_host(
+    cli: CommandLine, rootfs: Path, libvirt_connection: libvirt.virConnect
+) -> None:
+    """What an IPC namespace that is shared shows, and to write to."""
+    made = subprocess.check_output(["ipcmk", "-M", "4096"], text=True)
+    number = made.split()[-1]
+    rows = Path("/proc/sysvipc/shm").read_text().splitlines()
+    (key,) = (row.split()[0] for row in rows if row.split()[1] == number)
+    try:
+        script = "cat /proc/sysvipc/shm"
+        shared = (
+            "<lxc:namespace><lxc:shareipc type='pid' value='1'/>"
+            "</lxc:namespace>"
+        )
+        with running(
+            libvirt_connection, "open", rootfs, script, last=shared
+        ) as found:
+            assert key in found.said.split()
+        with running(libvirt_connection, "closed", rootfs, script) as found:
+            assert key not in found.said.split()
+        assert key not in ours(cli, rootfs, script).split()
+    finally:
+        subprocess.run(["ipcrm", "-m", number], check=True)
