@@ -2,6 +2,7 @@
 """Fixtures for tests as root, on the real kernel and a real libvirtd."""
 
 import contextlib
+import os
 import shutil
 import subprocess
 import tempfile
@@ -14,41 +15,51 @@ import pytest
 
 from tests.functional import images
 from tests.functional.capabilities import in_private_libvirtd, require
+from tests.functional.command_line import CommandLine
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--shard``, to run the tests in several processes at once."""
-    parser.addoption("--shard", default="1/1", metavar="NUMBER/OF")
+    """Add ``--claims``, to run the tests by several processes at once."""
+    parser.addoption(
+        "--claims",
+        metavar="DIRECTORY",
+        help="Run a module only if no other process has claimed it here.",
+    )
 
 
-def pytest_collection_modifyitems(
-    config: pytest.Config, items: list[pytest.Item]
-) -> None:
-    """Keep the modules of this shard.
-
-    Each goes, the longest first, to the shard that has the least to do.
-    """
-    number, count = map(int, config.getoption("--shard").split("/"))
-    modules: dict[str, int] = Counter()
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest modules first, lest one be left to the end."""
+    weights: dict[str, int] = Counter()
     for item in items:
         needs = [name for mark in item.iter_markers("needs")
                  for name in mark.args]  # fmt: skip
         # One with a container takes some times as long as one without.
-        modules[item.nodeid.split("::")[0]] += (
-            5 if "containers" in needs else 1
-        )
-    shards: list[set[str]] = [set() for _ in range(count)]
-    weights = [0] * count
-    for module, weight in sorted(
-        modules.items(), key=lambda pair: (-pair[1], pair[0])
-    ):
-        least = weights.index(min(weights))
-        shards[least].add(module)
-        weights[least] += weight
-    mine = shards[number - 1]
-    others = [x for x in items if x.nodeid.split("::")[0] not in mine]
-    items[:] = [x for x in items if x.nodeid.split("::")[0] in mine]
-    config.hook.pytest_deselected(items=others)
+        weights[_module(item)] += 5 if "containers" in needs else 1
+    items.sort(key=lambda item: (-weights[_module(item)], _module(item)))
+
+
+_mine: dict[str, bool] = {}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    """Leave out what another process runs."""
+    claims = item.config.getoption("--claims")
+    if claims is None:
+        return None
+    module = _module(item)
+    if module not in _mine:
+        try:
+            Path(claims, module.replace("/", "-")).touch(exist_ok=False)
+            _mine[module] = True
+        except FileExistsError:
+            _mine[module] = False
+    # True: this is all that is done about it.
+    return None if _mine[module] else True
+
+
+def _module(item: pytest.Item) -> str:
+    return item.nodeid.split("::")[0]
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +117,42 @@ def remove_tree(path: Path) -> None:
     argv = ["chattr", "-R", "-f", "-i", "-a", str(path)]
     subprocess.run(argv, stderr=subprocess.DEVNULL)
     shutil.rmtree(path)
+
+
+CommandLineFactory = Callable[[str], CommandLine]
+
+
+@pytest.fixture
+def command_line(
+    libvirt_connection: libvirt.virConnect,
+    tmp_path: Path,
+    reachable_path: Path,
+) -> Iterator[CommandLineFactory]:
+    """Make the program with a configuration of its own.
+
+    ``command_line(extra)`` takes lines for ``[lxc_userns]``. Containers are
+    destroyed at the end.
+    """
+    made: list[CommandLine] = []
+
+    def make(extra: str) -> CommandLine:
+        cli = CommandLine.make(tmp_path, reachable_path / "run", extra)
+        made.append(cli)
+        return cli
+
+    yield make
+    for cli in made:
+        for container in cli.json("container", "list"):
+            cli("container", "destroy", container["name"])
+        assert cli.mounts() == []
+
+
+@pytest.fixture
+def shared_rootfs(busybox_rootfs: Path, reachable_path: Path) -> Path:
+    """Make a small tree that a container without views can reach."""
+    path = reachable_path / "rootfs"
+    os.rename(busybox_rootfs, path)
+    return path
 
 
 FilesystemFactory = Callable[[str], Path]

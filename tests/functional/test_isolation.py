@@ -10,7 +10,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -25,25 +25,15 @@ pytestmark = pytest.mark.needs("containers")
 
 
 @pytest.fixture
-def cli(
-    libvirt_connection: libvirt.virConnect,
-    tmp_path: Path,
-    reachable_path: Path,
-) -> Iterator[CommandLine]:
+def cli(command_line: Callable[[str], CommandLine]) -> CommandLine:
     """The program; its containers are destroyed at the end."""
-    made = CommandLine.make(tmp_path, reachable_path / "run")
-    yield made
-    for container in made.json("container", "list"):
-        made("container", "destroy", container["name"])
-    assert made.mounts() == []
+    return command_line("")
 
 
 @pytest.fixture
-def rootfs(busybox_rootfs: Path, reachable_path: Path) -> Path:
+def rootfs(shared_rootfs: Path) -> Path:
     """A tree that a container without views can reach."""
-    path = reachable_path / "rootfs"
-    os.rename(busybox_rootfs, path)
-    return path
+    return shared_rootfs
 
 
 def wait_for(result: Path) -> None:

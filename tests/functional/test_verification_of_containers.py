@@ -10,7 +10,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import libvirt
@@ -34,27 +34,9 @@ SLEEP = "/bin/sleep 1000"
 
 
 @pytest.fixture
-def cli(
-    libvirt_connection: libvirt.virConnect,
-    tmp_path: Path,
-    reachable_path: Path,
-) -> Iterator[CommandLine]:
+def cli(command_line: Callable[[str], CommandLine]) -> CommandLine:
     """The program; its containers are destroyed at the end."""
-    made = CommandLine.make(
-        tmp_path, reachable_path / "run", "userns_policy = preferred\n"
-    )
-    yield made
-    for container in made.json("container", "list"):
-        made("container", "destroy", container["name"])
-    assert made.mounts() == []
-
-
-@pytest.fixture
-def shared_rootfs(busybox_rootfs: Path, reachable_path: Path) -> Path:
-    """A tree that a container without views can reach."""
-    path = reachable_path / "rootfs"
-    os.rename(busybox_rootfs, path)
-    return path
+    return command_line("userns_policy = preferred\n")
 
 
 def run(

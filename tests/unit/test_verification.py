@@ -348,6 +348,31 @@ def test_a_volume_that_is_plain_by_promise() -> None:
     assert find(found, replace(PRIVATE, views=views)) == []
 
 
+def test_a_volume_in_the_tree_of_another_view() -> None:
+    """The nearer promise counts."""
+    inside = volume("/run/v", "ro,nodev,idmapped", "/srv/web1/data")
+    lax = volume("/data", "rw,nodev,idmapped", "/srv/web1/data")
+    views = (
+        *PRIVATE.views,
+        View("/data", "/run/v", "idmapped", frozenset({"ro"})),
+    )
+    promise = replace(PRIVATE, views=views)
+    found = evidence()
+    found = replace(found, host_mounts=(*found.host_mounts, inside))
+    assert (
+        find(
+            replace(
+                found, mounts=(*found.mounts, replace(inside, point="/data"))
+            ),
+            promise,
+        )
+        == []
+    )
+    assert find(replace(found, mounts=(*found.mounts, lax)), promise) == [
+        "at /data it sees /run/v without ro"
+    ]
+
+
 def test_in_the_hosts_user_namespace() -> None:
     outside = replace(OUTSIDE, shared=frozenset({"user", "net", "ipc"}))
     assert find(outside, HOST) == [
