@@ -7,7 +7,8 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, groupby, pairwise
 from pathlib import Path
 
 import libvirt
@@ -38,24 +39,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (-weights[_module(item)], _module(item)))
 
 
-_mine: dict[str, bool] = {}
-
-
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
     """Leave out what another process runs."""
-    claims = item.config.getoption("--claims")
-    if claims is None:
+    claims = session.config.getoption("--claims")
+    if claims is None or session.config.option.collectonly:
         return None
-    module = _module(item)
-    if module not in _mine:
-        try:
-            Path(claims, module.replace("/", "-")).touch(exist_ok=False)
-            _mine[module] = True
-        except FileExistsError:
-            _mine[module] = False
-    # True: this is all that is done about it.
-    return None if _mine[module] else True
+    items = chain(_claimed(Path(claims), session.items), [None])
+    for item, following in pairwise(items):
+        assert item is not None
+        hook = item.config.hook
+        hook.pytest_runtest_protocol(item=item, nextitem=following)
+        if session.shouldfail:
+            raise session.Failed(session.shouldfail)
+        if session.shouldstop:
+            raise session.Interrupted(session.shouldstop)
+    return True
+
+
+def _claimed(
+    claims: Path, items: Iterable[pytest.Item]
+) -> Iterator[pytest.Item]:
+    """The tests of modules that nobody has claimed yet, claimed one by one."""
+    for module, tests in groupby(items, _module):
+        with contextlib.suppress(FileExistsError):
+            (claims / module.replace("/", "-")).touch(exist_ok=False)
+            yield from tests
 
 
 def _module(item: pytest.Item) -> str:
