@@ -58,12 +58,27 @@ class Drafts:
         :raises RootfsError: if its root filesystem or a volume is not there.
         :raises NeedsError: if a device is not there, or is none.
         """
+        outline = self.outline(request)
+        path = self.resolve(request.rootfs)
+        archive = path if unpacking.is_archive(path) else None
+        return replace(
+            outline,
+            rootfs=self.files.unpacked(request.name) if archive else path,
+            archive=archive,
+            volumes=tuple(map(self._resolve_volume, request.volumes)),
+        )
+
+    def outline(self, request: InstanceRequest) -> InstanceRecord:
+        """The same, without what has to be there.
+
+        :raises ConfigError: if the configuration cannot be used.
+        :raises PolicyError: if the policy forbids it.
+        :raises NeedsError: if a device is not there, or is none.
+        """
         for problem in options.find_problems(self.conf):
             raise problem
         devices = tuple(map(_find_device, request.needs.devices))
         decision = self._decide(request, devices)
-        path = self.resolve(request.rootfs)
-        archive = path if unpacking.is_archive(path) else None
         strategy = strategies.check_name(
             request.strategy or self._option("rootfs_strategy")
         )
@@ -72,12 +87,11 @@ class Drafts:
         return InstanceRecord(
             request.name,
             request.uuid,
-            self.files.unpacked(request.name) if archive else path,
+            request.rootfs,
             None,
             strategy,
             self.files.view(request.name),
-            archive=archive,
-            volumes=tuple(map(self._resolve_volume, request.volumes)),
+            volumes=request.volumes,
             needs=request.needs,
             devices=devices,
             mode_reasons=decision.reasons,

@@ -11,6 +11,7 @@ from functools import partial
 
 from lxc_userns.claims import Claim
 from lxc_userns.instances import InstanceRecord
+from lxc_userns.linux import syncing
 from lxc_userns.rootfs import (
     backing,
     reach,
@@ -137,6 +138,15 @@ class Filesystems:
         for volume in record.volumes:
             with volumes.opened(volume) as source:
                 source.check_harmless()
+
+    def sync(self, instance: str) -> None:
+        """Write to disk what the kernel has of its root filesystem."""
+        if self.is_mounted(instance):
+            with (
+                self._views.opened(instance, _ROOT) as fd,
+                backing.translated(self.view(instance)),
+            ):
+                syncing.sync_filesystem(fd)
 
     def unmount(self, instance: str) -> None:
         """Unmount all views of an instance; safe to repeat."""

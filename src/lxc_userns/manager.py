@@ -106,6 +106,22 @@ class UserNamespaceManager:
             drafts.complete(request, draft, known, keep=False)
         )
 
+    def reserve(self, request: InstanceRequest) -> PreparedInstance:
+        """Give an instance its mode and ID maps, and nothing else yet.
+
+        For who has to write the domain before the root filesystem is there:
+        :meth:`prepare` then gives the same, and :meth:`release` takes it back.
+
+        :param request: its ``rootfs`` and ``volumes`` do not count.
+        :raises PolicyError: if the policy forbids it.
+        :raises LxcUsernsError: if anything else is in the way.
+        """
+        drafts = self._drafts
+        draft = drafts.outline(request)
+        with self.store.lock(request.name):
+            known = self.store.load(request.name)
+            return PreparedInstance(drafts.complete(request, draft, known))
+
     def prepare(
         self, request: InstanceRequest, progress: Progress | None = None
     ) -> PreparedInstance:
@@ -176,6 +192,16 @@ class UserNamespaceManager:
         name = _name(instance)
         with self.store.lock(name):
             self._unmount(name)
+
+    def sync(self, instance: str | PreparedInstance) -> None:
+        """Write to disk what the kernel has of its root filesystem.
+
+        For who copies an image while it is mounted: the copy is as after a
+        loss of power, which a filesystem with a journal gets over.
+
+        :raises RootfsError: if that fails.
+        """
+        self.files.sync(_name(instance))
 
     def release(self, instance: str | PreparedInstance) -> None:
         """Undo :meth:`prepare`; safe to repeat, and after half of it.

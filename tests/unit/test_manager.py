@@ -942,3 +942,29 @@ def test_only_what_is_as_promised_is_limited(world: World) -> None:
     world.log.clear()
     world.manager.verify("plain")
     assert world.log == []
+
+
+def test_what_is_reserved_is_what_is_prepared(world: World) -> None:
+    reserved = world.manager.reserve(replace(world.request, rootfs="/no/such"))
+    assert (reserved.mode, reserved.id_maps) == ("private", MAPS)
+    # Nothing is mounted or promised yet.
+    assert world.log == []
+    assert world.manager.store.load("web1") is None
+    prepared = world.manager.prepare(world.request)
+    assert prepared.id_maps == reserved.id_maps
+    assert prepared.root == reserved.root
+    with pytest.raises(PolicyError):
+        world.manager.reserve(replace(world.request, needs=Needs("host")))
+
+
+def test_a_lease_that_is_reserved(pool: World) -> None:
+    reserved = pool.manager.reserve(pool.request)
+    assert lease_of(pool, "web1") is not None
+    assert pool.manager.reserve(pool.request).id_maps == reserved.id_maps
+    assert pool.manager.prepare(pool.request).id_maps == reserved.id_maps
+    pool.manager.release("web1")
+    assert lease_of(pool, "web1") is None
+    # Taken back without ever being prepared.
+    pool.manager.reserve(pool.request)
+    pool.manager.release("web1")
+    assert lease_of(pool, "web1") is None

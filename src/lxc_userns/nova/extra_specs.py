@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a flavor can ask for, within what the operator allows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from lxc_userns.exceptions import ConfigError
+from lxc_userns.needs import Needs
+
+#: ``private`` or ``host``, see :class:`lxc_userns.Needs`.
+MODE: Final = "lxc_userns:mode"
+#: How many IDs an instance of the flavor leases.
+RANGE_SIZE: Final = "lxc_userns:range_size"
+
+
+def to_request(extra_specs: Mapping[str, str]) -> dict[str, Any]:
+    """The parts of a request that a flavor decides.
+
+    :param extra_specs: those of the flavor; others are passed over.
+    :raises ConfigError: if a value cannot be used.
+    """
+    mode = extra_specs.get(MODE)
+    if mode not in (None, "private", "host"):
+        raise ConfigError(MODE, str(mode), "is not private or host")
+    size = extra_specs.get(RANGE_SIZE)
+    if size is not None and not (size.isascii() and size.isdecimal()):
+        raise ConfigError(RANGE_SIZE, size, "is not a number")
+    return {
+        "needs": Needs(mode).to_dict(),  # type: ignore[arg-type]
+        "range_size": None if size is None else int(size),
+    }

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a domain of Nova's has to have, in Nova's own terms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from nova.virt.libvirt import config as vconfig
+
+
+class _Capabilities(vconfig.LibvirtConfigGuestFeature):  # type: ignore[misc]
+    """``<capabilities>`` that drops some."""
+
+    def __init__(self, dropped: Iterable[str]) -> None:
+        super().__init__("capabilities")
+        self._dropped = sorted(dropped)
+
+    def format_dom(self) -> Any:
+        element = super().format_dom()
+        element.set("policy", "default")
+        for name in self._dropped:
+            element.append(self._new_node(name, state="off"))
+        return element
+
+
+def fit(guest: Any, reserved: dict[str, Any]) -> None:
+    """Make the configuration of a guest what was reserved for it.
+
+    :param guest: a ``LibvirtConfigGuest``.
+    :param reserved: as :func:`lxc_userns.privileged.reserve` gives.
+    """
+    guest.idmaps = [
+        _entry(kind, *numbers)
+        for kind, name in (
+            (vconfig.LibvirtConfigGuestUIDMap, "uid_maps"),
+            (vconfig.LibvirtConfigGuestGIDMap, "gid_maps"),
+        )
+        for numbers in reserved[name]
+    ]
+    for device in guest.devices:
+        if isinstance(device, vconfig.LibvirtConfigGuestFilesys):
+            device.source_dir = reserved["root"]
+    if reserved["needs_private_network"] and not _has_interface(guest):
+        guest.features.append(vconfig.LibvirtConfigGuestFeature("privnet"))
+    if reserved["dropped_capabilities"]:
+        guest.features.append(_Capabilities(reserved["dropped_capabilities"]))
+
+
+def _has_interface(guest: Any) -> bool:
+    return any(
+        isinstance(device, vconfig.LibvirtConfigGuestInterface)
+        for device in guest.devices
+    )
+
+
+def _entry(kind: Any, start: int, target: int, count: int) -> Any:
+    entry = kind()
+    entry.start, entry.target, entry.count = start, target, count
+    return entry
