@@ -74,7 +74,13 @@ def _converse(process: subprocess.Popen[bytes]) -> bytes:
         raise ValueError("a process without pipes")
     with suppress(BrokenPipeError):
         process.stdin.write(_ECHO)
-    return process.stdout.read(_LONGEST_MESSAGE)
+    said = process.stdout.read(_LONGEST_MESSAGE)
+    if said != _ECHO:
+        # It says why in several pieces, and ends.
+        process.stdin.close()
+        while part := process.stdout.read(_LONGEST_MESSAGE):
+            said += part
+    return said
 
 
 def _write_map(pid: int, name: str, rows: Iterable[Row]) -> None:
