@@ -6,12 +6,13 @@ BIN := .venv/bin
 
 .PHONY: help
 help:
-	@echo 'make venv   system packages and .venv/ with everything installed'
-	@echo 'make demo   a container in a user namespace, inside and outside'
-	@echo 'make test   static checks, documentation, unit, functional tests'
-	@echo 'make bench  speed and memory beside other tools, and the pages of it'
-	@echo 'make docs   the documentation, in doc/build/html'
-	@echo 'make clean  remove all that was built'
+	@echo 'make venv       system packages and .venv/ with everything installed'
+	@echo 'make demo       a container in a user namespace, inside and outside'
+	@echo 'make test       static checks, documentation, unit, functional tests'
+	@echo 'make test-nova  a real Nova boots containers; NOVA_VERSION=33 chooses'
+	@echo 'make bench      speed and memory beside others, and the pages of it'
+	@echo 'make docs       the documentation, in doc/build/html'
+	@echo 'make clean      remove all that was built'
 
 .PHONY: venv system-packages
 venv: system-packages .venv/.installed
@@ -55,6 +56,24 @@ unit: venv
 functional: venv
 	tools/run-functional-tests
 
+# The release of Nova to test with, in an environment of its own; and the
+# distribution by which Nova finds the driver, as far as there is one.
+NOVA_VERSION ?= 34
+NOVA_SHIM ?= $(wildcard packaging/lxc-userns-nova)
+NOVA_VENV = .venv-nova-$(NOVA_VERSION)
+
+.PHONY: test-nova nova-system-packages
+test-nova: $(NOVA_VENV)/.installed nova-system-packages
+	tools/private-libvirtd $(NOVA_VENV)/bin/pytest tests/nova
+
+nova-system-packages: system-packages
+	@tools/install-system-packages qemu-utils sudo
+
+$(NOVA_VENV)/.installed: pyproject.toml | system-packages
+	@tools/make-venv "$(PYTHON)" test-nova $(NOVA_VENV) \
+	    "nova==$(NOVA_VERSION).*" $(addprefix --editable ,$(NOVA_SHIM))
+	@touch $@
+
 .PHONY: docs
 docs: venv
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet \
@@ -74,7 +93,7 @@ bench: venv .venv/.bench
 
 .PHONY: clean
 clean:
-	rm -rf .venv build dist doc/build src/*.egg-info
+	rm -rf .venv .venv-nova-* build dist doc/build src/*.egg-info
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache
 	rm -rf .ruff_cache
 	find src tests tools -name __pycache__ -exec rm -rf {} +

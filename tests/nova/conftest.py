@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures for tests with a real Nova, as root, on a real libvirtd."""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import pytest
+
+from tests.functional import images
+from tests.functional.capabilities import in_private_libvirtd, require
+from tests.nova import harness
+from tests.nova.user import User, made_user
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Show warnings of Nova and what it uses, but let them be."""
+    for item in items:
+        item.add_marker(pytest.mark.filterwarnings("default"))
+
+
+@pytest.fixture(scope="session")
+def connection() -> Iterator[libvirt.virConnect]:
+    """Connect to the libvirtd of ``tools/private-libvirtd``."""
+    require("containers", "ext3", "ext4")
+    if not in_private_libvirtd():
+        pytest.fail(
+            "not inside a private libvirtd; run: make test-nova",
+            pytrace=False,
+        )
+    # Errors come as exceptions; libvirt would print them as well.
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    connection = libvirt.open("lxc:///")
+    yield connection
+    connection.close()
+
+
+@pytest.fixture(scope="session")
+def directory() -> Iterator[Path]:
+    """Make a directory that the mapped root of a container can reach."""
+    path = Path(tempfile.mkdtemp(prefix="lxc-userns-nova-", dir="/var/tmp"))
+    path.chmod(0o711)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def busybox_rootfs(directory: Path) -> Path:
+    """Make a root file system of busybox; its owners are guest IDs."""
+    path = directory / "busybox"
+    images.make_busybox(path)
+    return path
+
+
+ImageFactory = Callable[[str], Path]
+
+
+@pytest.fixture(scope="session")
+def busybox_image(directory: Path, busybox_rootfs: Path) -> ImageFactory:
+    """Make a disk image of busybox: ``busybox_image("ext4")``."""
+
+    def make(kind: str) -> Path:
+        path = directory / f"busybox.{kind}"
+        if not path.exists():
+            make_image(kind, busybox_rootfs, path, 32)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def debian_image(directory: Path) -> Path:
+    """Make a disk image of a Debian system with sysvinit."""
+    root = images.unpack_debian("sysvinit", directory / "debian")
+    make_image("ext4", root, directory / "debian.ext4", 768)
+    shutil.rmtree(root)
+    return directory / "debian.ext4"
+
+
+def make_image(kind: str, root: Path, path: Path, size: int) -> None:
+    """Make a raw disk image of a directory, without a partition table.
+
+    :param size: in MiB.
+    """
+    argv = [f"mkfs.{kind}", "-q", "-d", str(root), str(path), f"{size}M"]
+    subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, timeout=300)
+
+
+NovaFactory = Callable[..., harness.Nova]
+
+
+def run_novas(
+    directory: Path, connection: libvirt.virConnect
+) -> Iterator[NovaFactory]:
+    """Make a factory of Novas that end with the generator."""
+    with ExitStack() as stack:
+
+        def start(
+            settings: harness.Settings | None = None, **options: Any
+        ) -> harness.Nova:
+            path = Path(tempfile.mkdtemp(prefix="nova-", dir=directory))
+            path.chmod(0o711)
+            context = harness.running(path, connection, settings, **options)
+            return stack.enter_context(context)
+
+        yield start
+
+
+UserFactory = Callable[[str], User]
+
+
+@pytest.fixture
+def make_user(directory: Path) -> Iterator[UserFactory]:
+    """Make a user for Nova who becomes root by ``sudo`` or ``rootwrap``."""
+    with ExitStack() as stack:
+
+        def make(helper: str) -> User:
+            path = Path(tempfile.mkdtemp(prefix="user-", dir=directory))
+            path.chmod(0o711)
+            return stack.enter_context(made_user(path, helper))
+
+        yield make
+
+
+@pytest.fixture
+def start_nova(
+    directory: Path, connection: libvirt.virConnect, make_user: UserFactory
+) -> Iterator[NovaFactory]:
+    """Start a Nova for one test; see :func:`tests.nova.harness.running`."""
+    yield from run_novas(directory, connection)
+
+
+@pytest.fixture(scope="module")
+def start_shared_nova(
+    directory: Path, connection: libvirt.virConnect
+) -> Iterator[NovaFactory]:
+    """Start a Nova for a module of tests."""
+    yield from run_novas(directory, connection)
