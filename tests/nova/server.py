@@ -152,7 +152,10 @@ class Server:
         if not domain.isActive():
             raise LookupError(f"{self.id} does not run")
         children = PROC / f"{domain.ID()}/task/{domain.ID()}/children"
-        pids = children.read_text().split()
+        try:
+            pids = children.read_text().split()
+        except FileNotFoundError as err:
+            raise LookupError(f"{self.id} has just ended") from err
         if not pids:
             raise LookupError(f"{self.id} has no process")
         return int(pids[0])

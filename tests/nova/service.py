@@ -37,6 +37,8 @@ from nova.tests import fixtures as nova_fixtures  # noqa: E402
 from nova.tests.functional import integrated_helpers  # noqa: E402
 from oslo_config import cfg  # noqa: E402
 
+from lxc_userns import privileged  # noqa: E402
+
 HOST = "compute1"
 
 
@@ -251,6 +253,9 @@ class Requests:
         self.compute.stop()
         deafen(self.compute.manager.driver)
         self.compute = None
+        # It ends with a nova-compute that is a process of its own, and the
+        # next one reads the configuration anew.
+        privileged.CONTEXT.stop()
 
     def run(self, function: str, arguments: list[Any]) -> Any:
         """Call ``module:function`` with the service's objects."""

@@ -47,13 +47,6 @@ def test_boots_without_user_namespace(
     assert nova.problems() == []
 
 
-def test_boots_debian(nova: Nova, debian_image: Path) -> None:
-    server = nova.boot(nova.add_image(debian_image))
-    assert server.run_in("cat", "/proc/1/comm").stdout == "init\n"
-    server.delete()
-    nova.wait_for_no_leftovers()
-
-
 def test_whole_life(nova: Nova, image: str) -> None:
     server = nova.boot(image)
     server.run_in("sh", "-c", "echo kept > /root/note; sync")

@@ -14,6 +14,19 @@ CONF = nova.conf.CONF
 _find_disk = libvirt_utils.find_disk
 
 
+def is_behind(device: str, path: str) -> bool:
+    """Whether a loop device has this file behind it.
+
+    :param device: its path.
+    """
+    name = os.path.basename(device)
+    try:
+        with open(f"/sys/block/{name}/loop/backing_file") as stream:
+            return stream.read().rstrip("\n") == os.path.realpath(path)
+    except OSError:
+        return False
+
+
 def find_below_views() -> None:
     """Have Nova find disks of domains whose root filesystem is a view.
 

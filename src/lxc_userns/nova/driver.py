@@ -94,6 +94,13 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             privileged.detach(instance.name)
 
     def _teardown_container(self, instance: Any) -> None:
+        # What Nova's own driver has left of an instance that it started. The
+        # device may be somebody else's by now.
+        device = instance.system_metadata.pop("rootfs_device_name", None)
+        if device and disks.is_behind(device, self._disk_path(instance)):
+            instance.system_metadata["rootfs_device_name"] = device
+            super()._teardown_container(instance)
+            del instance.system_metadata["rootfs_device_name"]
         privileged.detach(instance.name)
 
     def _create_guest(

@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real Nova with our driver: each instance in a user namespace."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.nova.conftest import ImageFactory, NovaFactory, UserFactory
+from tests.nova.harness import Nova, RefusedError, Settings
+from tests.nova.server import Server
+from tests.nova.user import ID
+
+BASE, OTHER = 1_900_000_000, 1_800_000_000
+OURS = "lxc_userns.LibvirtLXCDriver"
+
+
+def maps(base: int) -> Settings:
+    """ID maps for all instances."""
+    text = f"0:{base}:65536"
+    return {"libvirt": {"uid_maps": text, "gid_maps": text}}
+
+
+DRIVER: Settings = {"DEFAULT": {"compute_driver": OURS}, **maps(BASE)}
+LEASES: Settings = {
+    "DEFAULT": {"compute_driver": OURS},
+    "lxc_userns": {"subid_owner": "subid.test"},
+}
+
+
+def changed(section: str, **options: str) -> Settings:
+    """The driver's settings with others besides."""
+    return {**DRIVER, section: {**DRIVER.get(section, {}), **options}}
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Iterator[None]:
+    """Have subordinate IDs, in this mount namespace."""
+    made = []
+    try:
+        for name in ("subuid", "subgid"):
+            file = tmp_path / name
+            file.write_text("subid.test:2000000000:196608\n")
+            Path(f"/etc/{name}").touch()
+            argv = ["mount", "--bind", str(file), f"/etc/{name}"]
+            subprocess.run(argv, check=True)
+            made.append(name)
+        yield
+    finally:
+        for name in made:
+            subprocess.run(["umount", f"/etc/{name}"], check=True)
+
+
+@pytest.fixture(scope="module")
+def shared_nova(start_shared_nova: NovaFactory) -> Nova:
+    """Start one with ID maps."""
+    return start_shared_nova(DRIVER)
+
+
+@pytest.fixture
+def nova(shared_nova: Nova) -> Iterator[Nova]:
+    """Have it without servers, and look that nothing is left."""
+    yield shared_nova
+    shared_nova.clean()
+    shared_nova.wait_for_no_leftovers()
+
+
+def is_private(server: Server, base: int = BASE) -> bool:
+    """Whether it has the ID maps, and files of its own IDs."""
+    assert server.uid_map() == [[0, base, 65536]]
+    assert server.namespace("user") != os.readlink("/proc/self/ns/user")
+    assert server.namespace("net") != os.readlink("/proc/self/ns/net")
+    assert mode_of(server, "/bin/su") == "4755 0"
+    return True
+
+
+def mode_of(server: Server, path: str) -> str:
+    return server.run_in("stat", "-c", "%a %u", path).stdout.strip()
+
+
+def live(server: Server) -> None:
+    """Take it through all that can happen to it."""
+    assert is_private(server)
+    assert "<privnet/>" in server.xml()
+    server.run_in(
+        "sh",
+        "-c",
+        "echo kept >/home/alice/note;"
+        "chown alice /home/alice/note; chmod 2750 /home/alice/note",
+    )
+    first = server.init_pid()
+    assert server.reboot_inside() != first
+    assert is_private(server)
+    server.stop()
+    server.start()
+    assert is_private(server)
+    server.reboot("HARD")
+    server.reboot("SOFT")
+    assert is_private(server)
+    assert mode_of(server, "/home/alice/note") == "2750 1000"
+
+
+@pytest.mark.parametrize("kind", ["ext4", "ext3"])
+def test_the_life_of_a_server(
+    nova: Nova, busybox_image: ImageFactory, kind: str
+) -> None:
+    server = nova.boot(nova.add_image(busybox_image(kind)))
+    live(server)
+    server.delete()
+    nova.wait_for_no_leftovers()
+    # No loop device that is somebody else's by now was detached.
+    assert nova.tracebacks() == []
+
+
+@pytest.mark.parametrize("daemon", [True, False])
+def test_owners_shifted_on_disk(
+    start_nova: NovaFactory, busybox_image: ImageFactory, daemon: bool
+) -> None:
+    """Also without a process of its own for privileged steps."""
+    nova = start_nova(
+        changed("lxc_userns", rootfs_strategy="chown"), privsep_daemon=daemon
+    )
+    server = nova.boot(nova.add_image(busybox_image("ext4")))
+    live(server)
+    server.delete()
+    nova.wait_for_no_leftovers()
+    assert nova.tracebacks() == []
+
+
+def test_debian(nova: Nova, debian_image: Path) -> None:
+    server = nova.boot(nova.add_image(debian_image))
+    assert is_private(server)
+    # What Nova's own shift ruins: hard links, set-ID bits, capabilities.
+    links = "find /usr/bin /bin -xdev -type f -links +1 -printf '%U\\n'"
+    owners = server.run_in("sh", "-c", f"{links} | sort -u").stdout.split()
+    assert owners == ["0"]
+    assert mode_of(server, "/usr/bin/passwd") == "4755 0"
+    assert "cap_net_raw" in server.run_in("getcap", "/bin/ping").stdout
+    server.stop()
+    server.start()
+    assert "cap_net_raw" in server.run_in("getcap", "/bin/ping").stdout
+    server.delete()
+    nova.wait_for_no_leftovers()
+
+
+@pytest.mark.parametrize("helper", ["sudo", "rootwrap"])
+def test_a_compute_service_that_is_not_root(
+    helper: str,
+    make_user: UserFactory,
+    start_nova: NovaFactory,
+    busybox_image: ImageFactory,
+) -> None:
+    nova = start_nova(DRIVER, user=make_user(helper))
+    status = Path(f"/proc/{nova.process.pid}/status").read_text()
+    assert f"\nUid:\t{ID}\t{ID}\t" in status
+    assert "\nCapEff:\t0000000000000000\n" in status
+    server = nova.boot(nova.add_image(busybox_image("ext4")))
+    assert is_private(server)
+    server.stop()
+    server.start()
+    assert is_private(server)
+    server.delete()
+    nova.wait_for_no_leftovers()
+    assert nova.tracebacks() == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            changed("libvirt", uid_maps="0:0:65536"),
+            "[libvirt] uid_maps = 0:0:65536: ",
+        ),
+        (
+            changed("libvirt", gid_maps=""),
+            "[libvirt] gid_maps: is empty, but uid_maps is set",
+        ),
+        (LEASES, "/etc/subuid"),
+        (changed("libvirt", virt_type="qemu"), "this driver is for lxc"),
+    ],
+)
+def test_a_configuration_that_would_start_nothing(
+    start_nova: NovaFactory, settings: Settings, said: str
+) -> None:
+    nova = start_nova(settings, start_compute=False)
+    with pytest.raises(RefusedError) as caught:
+        nova.start_compute()
+    assert said in str(caught.value)
+
+
+def test_two_servers_with_leases(
+    start_nova: NovaFactory, busybox_image: ImageFactory, pool: None
+) -> None:
+    nova = start_nova(LEASES)
+    image = nova.add_image(busybox_image("ext4"))
+    large = nova.flavor(lxc_userns__range_size="131072")
+    one, other = nova.boot(image), nova.boot(image, flavor=large)
+    assert is_private(one, 2_000_000_000)
+    assert other.uid_map() == [[0, 2_000_065_536, 131072]]
+    one.stop()
+    # A third finds no room, and takes nobody else's.
+    third = nova.boot(image, expect="ERROR")
+    third.delete()
+    one.start()
+    assert is_private(one, 2_000_000_000)
+    one.delete()
+    other.delete()
+    nova.wait_for_no_leftovers()
+
+
+def test_a_flavor_that_asks_for_the_host(
+    start_nova: NovaFactory, busybox_image: ImageFactory
+) -> None:
+    nova = start_nova(DRIVER)
+    image = nova.add_image(busybox_image("ext4"))
+    flavor = nova.flavor(lxc_userns__mode="host")
+    server = nova.boot(image, expect="ERROR", flavor=flavor)
+    assert "userns_policy = required asks for one" in server.fault
+    server.delete()
+    nova.wait_for_no_leftovers()
+    nova.stop_compute()
+    nova.configure({"lxc_userns": {"userns_policy": "preferred"}})
+    nova.start_compute()
+    server = nova.boot(image, flavor=flavor)
+    assert server.namespace("user") == os.readlink("/proc/self/ns/user")
+    # Not in the host's network even so.
+    assert server.namespace("net") != os.readlink("/proc/self/ns/net")
+    server.delete()
+    nova.wait_for_no_leftovers()
+
+
+def test_a_failed_boot_leaves_nothing(nova: Nova, directory: Path) -> None:
+    broken = directory / "broken"
+    broken.write_bytes(bytes(1 << 20))
+    server = nova.boot(nova.add_image(broken), expect="ERROR")
+    assert "/disk: is neither a directory" in server.fault
+    assert "ext2, ext3, ext4, xfs" in server.fault
+    server.delete()
+    nova.wait_for_no_leftovers()
+
+
+@pytest.mark.parametrize("strategy", ["idmapped", "chown"])
+def test_a_snapshot_under_other_maps(
+    start_nova: NovaFactory, busybox_image: ImageFactory, strategy: str
+) -> None:
+    nova = start_nova(changed("lxc_userns", rootfs_strategy=strategy))
+    server = nova.boot(nova.add_image(busybox_image("ext4")))
+    server.run_in(
+        "sh",
+        "-c",
+        "echo hello >/home/alice/made;"
+        "chown alice /home/alice/made; chmod 4750 /home/alice/made",
+    )
+    image = server.snapshot()
+    server.delete()
+    nova.stop_compute()
+    nova.configure(maps(OTHER))
+    nova.start_compute()
+    again = nova.boot(image)
+    assert is_private(again, OTHER)
+    assert mode_of(again, "/home/alice/made") == "4750 1000"
+    assert mode_of(again, "/bin/busybox") == "755 0"
+    again.delete()
+    nova.wait_for_no_leftovers()
+    assert nova.tracebacks() == []
+
+
+def test_from_novas_own_driver_and_back(
+    start_nova: NovaFactory, busybox_image: ImageFactory
+) -> None:
+    nova = start_nova()
+    server = nova.boot(nova.add_image(busybox_image("ext4")))
+    assert server.namespace("user") == os.readlink("/proc/self/ns/user")
+    nova.stop_compute()
+    nova.configure(DRIVER)
+    nova.start_compute()
+    server.reboot("HARD")
+    assert is_private(server)
+    # Nova's own driver knows nothing of views.
+    server.stop()
+    nova.stop_compute()
+    nothing = {"uid_maps": "", "gid_maps": ""}
+    nova.configure(
+        {
+            "DEFAULT": {"compute_driver": "libvirt.LibvirtDriver"},
+            "libvirt": nothing,
+        }
+    )
+    nova.start_compute()
+    server.start()
+    assert server.namespace("user") == os.readlink("/proc/self/ns/user")
+    assert mode_of(server, "/bin/su") == "4755 0"
+    server.delete()
+    nova.wait_for_no_leftovers()
