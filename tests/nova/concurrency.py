@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Threads or green threads: how Nova does several things at once."""
 
-import importlib.metadata
 import os
+
+from tests.nova.release import RELEASE
 
 
 def choose(backend: str | None) -> None:
@@ -11,8 +12,7 @@ def choose(backend: str | None) -> None:
     To be called before any module of Nova is loaded.
     """
     if backend is None:
-        release = int(importlib.metadata.version("nova").split(".")[0])
-        backend = "threading" if release >= 34 else "eventlet"
+        backend = "threading" if RELEASE >= 34 else "eventlet"
     os.environ["OS_NOVA_DISABLE_EVENTLET_PATCHING"] = str(
         backend == "threading"
     ).lower()

@@ -41,12 +41,24 @@ def connection() -> Iterator[libvirt.virConnect]:
 
 
 @pytest.fixture(scope="session")
-def directory() -> Iterator[Path]:
-    """Make a directory that the mapped root of a container can reach."""
+def directory(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """Make a directory that the mapped root of a container can reach.
+
+    Where a test failed, Nova's logs stay.
+    """
     path = Path(tempfile.mkdtemp(prefix="lxc-userns-nova-", dir="/var/tmp"))
     path.chmod(0o711)
     yield path
-    shutil.rmtree(path)
+    if not request.session.testsfailed:
+        shutil.rmtree(path)
+        return
+    for each in path.iterdir():
+        if each.is_file():
+            each.unlink()
+        elif not each.name.startswith("nova-"):
+            shutil.rmtree(each)
+    reporter = request.config.pluginmanager.getplugin("terminalreporter")
+    reporter.write_line(f"\nNova's logs: {path}/nova-*/nova.log")
 
 
 @pytest.fixture(scope="session")

@@ -128,10 +128,9 @@ class Nova:
         lines = (self.directory / "output").read_text().splitlines()[-40:]
         return "\n  ".join(["it wrote:", *lines])
 
-    def log_tail(self) -> str:
-        """The end of Nova's log."""
-        lines = (self.directory / "nova.log").read_text().splitlines()[-60:]
-        return "\n  ".join(["its log ends with:", *lines])
+    def log(self) -> str:
+        """All of Nova's log."""
+        return (self.directory / "nova.log").read_text()
 
     # The compute service.
 

@@ -108,7 +108,7 @@ class Server:
         image_id: str = self.action("createImage", {"name": name})["image_id"]
         self.wait(status)
         image = self.nova.image(image_id)
-        assert image is not None, f"no image: {self.nova.log_tail()}"
+        assert image is not None, "Nova has deleted the image"
         assert image["status"] == "active", image
         return image_id
 
