@@ -9,7 +9,8 @@ help:
 	@echo 'make venv       system packages and .venv/ with everything installed'
 	@echo 'make demo       a container in a user namespace, inside and outside'
 	@echo 'make test       static checks, documentation, unit, functional tests'
-	@echo 'make test-nova  a real Nova boots containers; NOVA_VERSION=33 chooses'
+	@echo '                and those with a real Nova, of two releases'
+	@echo 'make test-nova  those of one release; NOVA_VERSION=33 chooses'
 	@echo 'make bench      speed and memory beside others, and the pages of it'
 	@echo 'make docs       the documentation, in doc/build/html'
 	@echo 'make clean      remove all that was built'
@@ -31,7 +32,7 @@ demo: venv
 	@tools/private-libvirtd tools/demo
 
 .PHONY: test lint types imports unit functional
-test: lint types imports docs unit functional
+test: lint types imports docs unit functional novas
 
 lint: venv
 	$(BIN)/ruff check
@@ -62,7 +63,18 @@ NOVA_VERSION ?= 34
 NOVA_SHIM ?= $(wildcard packaging/lxc-userns-nova)
 NOVA_VENV = .venv-nova-$(NOVA_VERSION)
 
-.PHONY: test-nova nova-system-packages
+NOVA_RELEASES ?= 34 33
+
+.PHONY: novas test-nova nova-system-packages
+novas: venv nova-system-packages
+	for release in $(NOVA_RELEASES); do \
+	    $(MAKE) --no-print-directory nova-venv NOVA_VERSION=$$release \
+	        || exit; done
+	tools/run-nova-tests $(NOVA_RELEASES)
+
+.PHONY: nova-venv
+nova-venv: $(NOVA_VENV)/.installed
+
 test-nova: $(NOVA_VENV)/.installed nova-system-packages
 	tools/private-libvirtd $(NOVA_VENV)/bin/pytest tests/nova
 

@@ -17,9 +17,13 @@ def read(process: Process) -> list[Mount]:
     The ``mountinfo`` of a process leaves out what is not below its root
     directory, which it can change.
 
+    :returns: nothing if the caller's threads are none to the kernel: all of
+        it would be in that namespace.
     :raises ProcessLookupError: if the process has ended.
     :raises OSError: if the namespace cannot be entered.
     """
+    if not threads.are_the_kernels():
+        return []
     with (
         process.opened_namespace("mnt") as fd,
         ThreadPoolExecutor(1) as thread,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 
 from lxc_userns.linux import libc
 
@@ -18,3 +19,18 @@ def unshare_working_directory() -> None:
     :raises OSError: if the kernel is out of memory.
     """
     _unshare(CLONE_FS)
+
+
+def are_the_kernels() -> bool:
+    """Whether threads of this process are threads to the kernel.
+
+    They are not where eventlet has replaced them: all that one of them does to
+    itself it does to the process.
+    """
+    found: list[int] = []
+    thread = threading.Thread(
+        target=lambda: found.append(threading.get_native_id())
+    )
+    thread.start()
+    thread.join()
+    return found != [threading.get_native_id()]

@@ -69,6 +69,9 @@ def wait(*fds: int, timeout: float | None = None) -> set[int]:
     :param timeout: seconds after which to give up, None for never.
     :returns: those that can be read.
     """
+    if not hasattr(select, "poll"):
+        # Eventlet has taken it away; its own select() has no limit.
+        return {*select.select(fds, [], [], timeout)[0]}
     # select() takes none above 1023, which a compute service may well have.
     poll = select.poll()
     for fd in fds:

@@ -124,7 +124,10 @@ class _Crew:
     def run(self, progress: Progress | None) -> list[dict[str, Any]]:
         """Walk the tree; the results of all workers."""
         self._queue.put([b""])
-        self._start_thread()
+        if threads.are_the_kernels():
+            self._start_thread()
+        else:
+            self._hire()
         while self._outstanding:
             if len(self._outputs) < self._wanted():
                 self._hire()

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""That nothing is done to a process that was meant for a thread of it."""
+
+import threading
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+
+from lxc_userns.linux import mount_namespaces, threads
+from lxc_userns.linux.process import Process
+
+
+class GreenThread:
+    """As eventlet has them: a function call, at another time."""
+
+    def __init__(self, target: Callable[[], None]) -> None:
+        self.start = target
+
+    def join(self) -> None:
+        """Nothing is left to be done."""
+
+
+def test_whose_threads_these_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert threads.are_the_kernels()
+    monkeypatch.setattr(threading, "Thread", GreenThread)
+    assert not threads.are_the_kernels()
+    # Not even opened, for the process itself would be there.
+    assert mount_namespaces.read(cast(Process, None)) == []
