@@ -45,6 +45,7 @@ def find_disk(guest: Any) -> tuple[str, str | None]:
     for device in guest.get_config().devices:
         is_tree = isinstance(device, vconfig.LibvirtConfigGuestFilesys)
         if is_tree and (device.source_dir or "").startswith(run_path):
-            return f"{CONF.instances_path}/{guest.uuid}/disk", None
+            # Without a format a snapshot fails; the kernel mounts no other.
+            return f"{CONF.instances_path}/{guest.uuid}/disk", "raw"
     found: tuple[str, str | None] = _find_disk(guest)
     return found

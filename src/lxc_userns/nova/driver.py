@@ -25,6 +25,7 @@ from lxc_userns import privileged
 from lxc_userns.conf import register_opts
 from lxc_userns.exceptions import ConfigError, InstanceError
 from lxc_userns.nova import disks, extra_specs, guest_config
+from lxc_userns.rootfs import strategies
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
@@ -46,6 +47,11 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
                 "this driver is for lxc",
             )
         problems = privileged.find_problems()
+        if CONF.lxc_userns.rootfs_strategy == strategies.OVERLAY:
+            problems.append(
+                "[lxc_userns] rootfs_strategy = overlay: what an instance "
+                "changes would not be on its disk, nor in a snapshot of it"
+            )
         if problems:
             raise ConfigError("nova.conf", "", "; ".join(problems))
         disks.find_below_views()
