@@ -144,20 +144,39 @@ def test_owners_shifted_on_disk(
     assert nova.tracebacks() == []
 
 
-def test_debian(nova: Nova, debian_image: Path) -> None:
+@pytest.mark.parametrize("strategy", ["idmapped", "chown"])
+def test_debian(
+    start_nova: NovaFactory, debian_image: Path, tmp_path: Path, strategy: str
+) -> None:
+    """What Nova's own shift ruins."""
+    nova = start_nova(changed("lxc_userns", rootfs_strategy=strategy))
     server = nova.boot(nova.add_image(debian_image))
-    assert is_private(server)
-    # What Nova's own shift ruins: hard links, set-ID bits, capabilities.
-    links = "find /usr/bin /bin -xdev -type f -links +1 -printf '%U\\n'"
-    owners = server.run_in("sh", "-c", f"{links} | sort -u").stdout.split()
-    assert owners == ["0"]
-    assert mode_of(server, "/usr/bin/passwd") == "4755 0"
-    assert "cap_net_raw" in server.run_in("getcap", "/bin/ping").stdout
-    server.stop()
-    server.start()
-    assert "cap_net_raw" in server.run_in("getcap", "/bin/ping").stdout
+    server.run_in("setfacl", "-m", "u:1000:r", "/etc/hostname")
+    for _ in range(2):
+        assert is_private(server)
+        links = "find /usr/bin -xdev -type f -links +1 -printf '%U\\n'"
+        owners = server.run_in("sh", "-c", f"{links} | sort -u").stdout
+        assert owners == "0\n"
+        assert mode_of(server, "/usr/bin/passwd") == "4755 0"
+        assert "cap_net_raw" in server.run_in("getcap", "/bin/ping").stdout
+        acl = server.run_in("getfacl", "-n", "/etc/hostname").stdout
+        assert "user:1000:r--" in acl
+        server.stop()
+        # A file that the host adds ruins nothing either.
+        add_file(server.disk, tmp_path / "mounted")
+        server.start()
     server.delete()
     nova.wait_for_no_leftovers()
+
+
+def add_file(image: Path, point: Path) -> None:
+    """Add a file of the host's root to a disk image."""
+    point.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-o", "loop", image, point], check=True)
+    try:
+        (point / "etc/added").touch()
+    finally:
+        subprocess.run(["umount", point], check=True)
 
 
 @pytest.mark.parametrize("helper", ["sudo", "rootwrap"])

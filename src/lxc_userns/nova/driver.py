@@ -46,7 +46,7 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
                 CONF.libvirt.virt_type,
                 "this driver is for lxc",
             )
-        problems = privileged.find_problems()
+        problems = [*privileged.find_problems()]
         if CONF.lxc_userns.rootfs_strategy == strategies.OVERLAY:
             problems.append(
                 "[lxc_userns] rootfs_strategy = overlay: what an instance "
