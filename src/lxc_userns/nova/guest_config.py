@@ -17,6 +17,7 @@ class _Capabilities(vconfig.LibvirtConfigGuestFeature):  # type: ignore[misc]
         self._dropped = sorted(dropped)
 
     def format_dom(self) -> Any:
+        """The element."""
         element = super().format_dom()
         element.set("policy", "default")
         for name in self._dropped:
