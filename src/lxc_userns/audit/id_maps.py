@@ -305,20 +305,20 @@ def _unwise_entry(entry: Entry) -> Iterator[Violation]:
         yield HOST_ROOT.broken(
             element, f"{what} makes guest {entry.kind} {entry.guest} host ID 0"
         )
-    elif _meet(entry.host_ids, _LOW):
+    elif meet(entry.host_ids, _LOW):
         yield LOW_HOST_IDS.broken(
             element,
             f"{what} uses host IDs from {entry.host} on, where the host's "
             "users and services live",
         )
-    if _meet(entry.host_ids, SYSTEMD_CONTAINERS):
+    if meet(entry.host_ids, SYSTEMD_CONTAINERS):
         yield SYSTEMD_RANGE.broken(
             element,
             f"{what} uses host IDs of {SYSTEMD_CONTAINERS.start}-"
             f"{SYSTEMD_CONTAINERS.stop - 1}, which systemd gives to "
             "containers of its own",
         )
-    if _meet(entry.host_ids, _HIGH):
+    if meet(entry.host_ids, _HIGH):
         yield HIGH_HOST_IDS.broken(
             element, f"{what} uses host IDs above {_HIGH.start - 1}"
         )
@@ -347,5 +347,6 @@ def _maps(entries: Iterable[Entry], guest_id: int) -> bool:
     return any(guest_id in entry.guest_ids for entry in entries)
 
 
-def _meet(one: range, other: range) -> bool:
+def meet(one: range, other: range) -> bool:
+    """Whether two ranges have an ID in common."""
     return bool(one) and one.start < other.stop and other.start < one.stop

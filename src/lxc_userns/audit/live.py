@@ -11,7 +11,7 @@ from lxml import etree
 
 from lxc_userns.audit.filesystems import Seen
 from lxc_userns.audit.finding import Rule, Severity, Violation
-from lxc_userns.audit.id_maps import Entry, has_id_maps, read_entries
+from lxc_userns.audit.id_maps import has_id_maps, meet, read_entries
 from lxc_userns.audit.paths import is_within
 from lxc_userns.domain.checks import shown
 from lxc_userns.idmap import KINDS, MAX_ENTRIES
@@ -123,19 +123,12 @@ def find_overlaps(
         for kind in KINDS:
             theirs = read_entries(other, kind)
             for entry in read_entries(domain, kind):
-                if any(_meet(entry, each) for each in theirs):
+                if any(meet(entry.host_ids, each.host_ids) for each in theirs):
                     yield IDS_OF_CONTAINER.broken(
                         entry.element,
                         f"host IDs of the {kind} entry {entry} are those of "
                         f"the running container {shown(name)} too",
                     )
-
-
-def _meet(one: Entry, other: Entry) -> bool:
-    mine, theirs = one.host_ids, other.host_ids
-    return (
-        bool(mine) and mine.start < theirs.stop and (theirs.start < mine.stop)
-    )
 
 
 def find_shared(

@@ -26,9 +26,10 @@ def in_use(device: int) -> bool:
     parts = {*_parts(f"{os.major(device)}:{os.minor(device)}")}
     if any(_has_holders(part) for part in parts):
         return True
-    used = {mount.device for mount in read_mounts()}
+    known = [*read_mounts()]
+    used = {mount.device for mount in known}
     # The number of a mount is not its device's for btrfs.
-    sources = {mount.source for mount in read_mounts()}
+    sources = {mount.source for mount in known}
     used |= {*map(_number, (*sources, *_swaps()))}
     return bool(parts & used)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -39,14 +39,12 @@ class Group:
     :param hierarchy: what the hierarchy is called: its controllers, its
         name, or ``version 2``.
     :param path: its directory on the host.
-    :param device: which filesystem that is.
     :param is_own: whether it is the process's own, not one above.
     :param controls: whether limits of anything depend on the hierarchy.
     """
 
     hierarchy: str
     path: str
-    device: str
     is_own: bool
     controls: bool
 
@@ -71,7 +69,6 @@ def groups(of: dict[str, str], known: Sequence[Mount]) -> Iterator[Group]:
             yield Group(
                 controllers or "version 2",
                 str(PurePosixPath(mount.point, place)),
-                mount.device,
                 place == own,
                 not controllers.startswith("name="),
             )
@@ -116,11 +113,10 @@ def _find(controllers: str, known: Sequence[Mount]) -> Mount | None:
     for mount in known:
         if not controllers and mount.fs_type == V2:
             return mount
-        wanted: Container[str] = mount.fs_options
         if (
             controllers
             and mount.fs_type == V1
-            and all(each in wanted for each in controllers.split(","))
+            and mount.fs_options.issuperset(controllers.split(","))
         ):
             return mount
     return None

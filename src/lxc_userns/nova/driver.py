@@ -102,10 +102,10 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
     def _teardown_container(self, instance: Any) -> None:
         # What Nova's own driver has left of an instance that it started. The
         # device may be somebody else's by now.
-        device = instance.system_metadata.pop("rootfs_device_name", None)
-        if device and disks.is_behind(device, self._disk_path(instance)):
-            instance.system_metadata["rootfs_device_name"] = device
-            super()._teardown_container(instance)
+        device = instance.system_metadata.get("rootfs_device_name")
+        if device:
+            if disks.is_behind(device, self._disk_path(instance)):
+                super()._teardown_container(instance)
             del instance.system_metadata["rootfs_device_name"]
         privileged.detach(instance.name)
 

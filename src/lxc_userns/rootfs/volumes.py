@@ -24,15 +24,6 @@ from lxc_userns.rootfs.tree import printable
 from lxc_userns.volume import Volume
 
 _KINDS = (stat.S_IFDIR, stat.S_IFREG, stat.S_IFSOCK)
-#: Filesystems whose files are the kernel's own state.
-_KERNEL_STATE = frozenset(
-    {
-        "autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs",
-        "debugfs", "devpts", "efivarfs", "fusectl", "mqueue", "nsfs", "proc",
-        "pstore", "resctrl", "rpc_pipefs", "securityfs", "selinuxfs",
-        "smackfs", "sysfs", "tracefs",
-    }
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +260,7 @@ def _identify(volume: Volume, fd: int) -> Source:
         raise RootfsError(
             volume.source, "is on no filesystem that is mounted here"
         )
-    if origin.fs_type in _KERNEL_STATE:
+    if origin.fs_type in mounts.KERNEL_STATE:
         raise RootfsError(
             volume.source,
             f"is on {origin.fs_type}, which shows the kernel's state and "
