@@ -217,10 +217,16 @@ class Containers:
                 return self._start(spec.name, stack)
 
     def start(
-        self, name: str, progress: Progress | None = None
+        self,
+        name: str,
+        progress: Progress | None = None,
+        *,
+        accept_replaced: bool = False,
     ) -> VerifiedInstance:
         """Start a container that was stopped.
 
+        :param accept_replaced: whether root filesystem and volumes may be
+            other files than those that it was made with.
         :raises NoSuchContainerError: if there is none of this name.
         :raises InstanceError: if it runs, or was only half made.
         """
@@ -231,7 +237,9 @@ class Containers:
             if guest.is_active:
                 raise InstanceError(name, "is running already")
             with ExitStack() as stack:
-                self._manager.prepare_again(name, progress)
+                self._manager.prepare_again(
+                    name, progress, accept_replaced=accept_replaced
+                )
                 undo(stack, self._manager.detach, name)
                 return self._start(name, stack)
 

@@ -30,7 +30,7 @@ from lxc_userns.linux import block_devices
 from lxc_userns.needs import Device
 from lxc_userns.policy import Decision
 from lxc_userns.request import InstanceRequest
-from lxc_userns.rootfs import strategies, unpacking, volumes
+from lxc_userns.rootfs import strategies, unpacking
 from lxc_userns.rootfs.backing import translated
 from lxc_userns.volume import Volume
 
@@ -61,11 +61,12 @@ class Drafts:
         outline = self.outline(request)
         path = self.resolve(request.rootfs)
         archive = path if unpacking.is_archive(path) else None
+        for volume in request.volumes:
+            self._check_volume(volume)
         return replace(
             outline,
             rootfs=self.files.unpacked(request.name) if archive else path,
             archive=archive,
-            volumes=tuple(map(self._resolve_volume, request.volumes)),
         )
 
     def outline(self, request: InstanceRequest) -> InstanceRecord:
@@ -129,13 +130,19 @@ class Drafts:
             )
 
     def resolve(self, path: str) -> str:
-        """The path of a root filesystem, absolute and without links.
+        """The absolute path of a root filesystem.
 
-        :raises RootfsError: if it is not there, or among our own files.
+        Of a block device it is the one that the kernel knows: by other names
+        below ``/dev`` there are links, which are root's.
+
+        :raises RootfsError: if it is not there, others could replace it, or
+            it is among our own files.
         """
         with translated(path):
-            os.stat(path)  # To realpath(), "" is the working directory.
-            rootfs = os.path.realpath(path, strict=True)
+            os.stat(path)  # To abspath(), "" is the working directory.
+            rootfs = block_devices.resolve(os.path.abspath(path))
+        with self.files.opened_path(rootfs):
+            pass
         self._check_not_ours(rootfs, "give the directory of a root filesystem")
         return rootfs
 
@@ -184,11 +191,9 @@ class Drafts:
             )
         return request.id_maps or options.load_id_maps(self.conf)
 
-    def _resolve_volume(self, volume: Volume) -> Volume:
-        """The same, with the path that its source has now."""
-        with volumes.opened(volume) as source:
-            self._check_not_ours(source.path, "give another directory")
-            return replace(volume, source=source.path)
+    def _check_volume(self, volume: Volume) -> None:
+        with self.files.opened_volume(volume):
+            self._check_not_ours(volume.source, "give another directory")
 
     def _check_not_ours(self, path: str, advice: str) -> None:
         for name in ("state_path", "run_path"):

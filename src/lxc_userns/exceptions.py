@@ -12,7 +12,8 @@
     ├── RootfsError            a root filesystem: path and reason
     │   ├── UnmappedIdsError   owners that no ID map entry covers
     │   ├── NotIdmappableError no idmapped mount can be made of it
-    │   └── ReachableError     users of the host could get at an idmapped tree
+    │   ├── ReachableError     users of the host could get at an idmapped tree
+    │   └── ReplacedError      it is not the one that an instance was given
     ├── LibvirtError           libvirt refused or cannot be reached
     ├── InstanceError          an instance: name and reason
     │   ├── NoSuchContainerError
@@ -163,6 +164,10 @@ class NotIdmappableError(RootfsError):
 
 class ReachableError(RootfsError):
     """Users of the host could reach a tree that is to be idmapped."""
+
+
+class ReplacedError(RootfsError):
+    """Another file or directory is where the one promised was."""
 
 
 class LibvirtError(LxcUsernsError):

@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+import stat
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 
 from lxc_userns.claims import Claim
+from lxc_userns.exceptions import ReplacedError
 from lxc_userns.instances import InstanceRecord
-from lxc_userns.linux import syncing
+from lxc_userns.linux import file_identity, safe_path, syncing
+from lxc_userns.linux.file_identity import FileIdentity
 from lxc_userns.rootfs import (
     backing,
     reach,
@@ -23,8 +26,24 @@ from lxc_userns.rootfs import (
 from lxc_userns.rootfs.backing import Backing
 from lxc_userns.rootfs.private import PrivateFiles
 from lxc_userns.rootfs.strategies import Progress, ShiftOptions
+from lxc_userns.rootfs.volumes import Source
+from lxc_userns.volume import Volume
 
 _ROOT = "root"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A root filesystem, found but not looked at.
+
+    :param path: its path.
+    :param fd: ``O_PATH`` descriptor of it.
+    :param identity: which file it is; None if that does not matter.
+    """
+
+    path: str
+    fd: int
+    identity: FileIdentity | None
 
 
 class Filesystems:
@@ -32,11 +51,15 @@ class Filesystems:
 
     :param state_path: directory of root's for what instances own.
     :param run_path: directory for their views.
+    :param roots: as for :class:`safe_path.Trust`.
     """
 
-    def __init__(self, state_path: str, run_path: str) -> None:
+    def __init__(
+        self, state_path: str, run_path: str, roots: Collection[str] = ()
+    ) -> None:
         self._private = PrivateFiles(state_path)
         self._views = views.Views(run_path)
+        self._roots = roots
 
     def view(self, instance: str) -> str:
         """Where the view of a root filesystem is, or would be."""
@@ -73,10 +96,76 @@ class Filesystems:
         return replace(record, strategy=chosen.strategy, reason=chosen.reason)
 
     @contextmanager
-    def opened(self, record: InstanceRecord) -> Iterator[Backing]:
-        """Open a root filesystem, and check what libvirt will mount on."""
+    def opened_path(self, path: str) -> Iterator[int]:
+        """Open what may be a root filesystem with ``O_PATH``.
+
+        :raises RootfsError: if others could replace it.
+        """
+        with backing.translated(path):
+            fd = safe_path.open_fd(path, safe_path.Trust(self._roots))
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def opened_volume(
+        self, volume: Volume, empty: reach.Empty | None = None
+    ) -> AbstractContextManager[Source]:
+        """Open the source of a volume; see :func:`volumes.opened`."""
+        return volumes.opened(volume, self._roots, empty)
+
+    @contextmanager
+    def opened_root(self, record: InstanceRecord) -> Iterator[Opened]:
+        """Open its root filesystem, and nothing in it.
+
+        :raises RootfsError: if others could replace it, or did: it is not
+            what the record says.
+        """
+        path = record.rootfs
+        with self.opened_path(path) as fd, backing.translated(path):
+            # What was unpacked is in a directory of ours alone.
+            found = None if record.archive else file_identity.read(fd)
+            _check_same(path, record.identities.get(path), found)
+            yield Opened(path, fd, found)
+
+    @contextmanager
+    def opened_volumes(
+        self, record: InstanceRecord, empty: reach.Empty
+    ) -> Iterator[list[Source]]:
+        """Open the sources of its volumes.
+
+        :param empty: as for :func:`reach.check_unreachable`.
+        :raises RootfsError: as :meth:`opened_root`, or if one cannot be the
+            source of a volume.
+        """
+        with ExitStack() as stack:
+            sources = [
+                stack.enter_context(self.opened_volume(each, empty))
+                for each in record.volumes
+            ]
+            for source in sources:
+                path = source.volume.source
+                _check_same(
+                    path,
+                    record.identities.get(path),
+                    source.identity,
+                    proven=source.volume.owned,
+                )
+            yield sources
+
+    @contextmanager
+    def opened(
+        self, record: InstanceRecord, fd: int, empty: reach.Empty
+    ) -> Iterator[Backing]:
+        """Open a root filesystem, and check what libvirt will mount on.
+
+        :param fd: what :meth:`opened_root` gave.
+        :param empty: as for :func:`reach.check_unreachable`.
+        """
         readonly = record.strategy == strategies.OVERLAY
-        with backing.opened(record.rootfs, readonly=readonly) as tree:
+        with backing.opened(
+            record.rootfs, readonly=readonly, fd=fd, empty=empty
+        ) as tree:
             backing.check_layout(tree)
             yield tree
 
@@ -101,10 +190,15 @@ class Filesystems:
             self._private.reshift(record.name, record.id_maps, shift)
 
     def mount(
-        self, record: InstanceRecord, tree: Backing, options: ShiftOptions
+        self,
+        record: InstanceRecord,
+        tree: Backing,
+        sources: Sequence[Source],
+        options: ShiftOptions,
     ) -> None:
         """Mount all views of an instance.
 
+        :param sources: its volumes, open.
         :param options: how to shift volumes that are to be.
         """
         strategy = strategies.STRATEGIES[record.strategy]
@@ -119,8 +213,8 @@ class Filesystems:
             with self._private.opened(name):
                 pass
         self._views.mount(name, _ROOT, id_maps, mount_root)
-        if record.volumes:
-            self._mount_volumes(record, options)
+        if sources:
+            self._mount_volumes(record, sources, options)
 
     def check_unreachable(self, record: InstanceRecord) -> None:
         """Check that no user of the host can reach what is idmapped.
@@ -131,12 +225,14 @@ class Filesystems:
             strategies.IDMAPPED,
             strategies.OVERLAY,
         )
-        # An image is mounted nowhere else.
-        if is_idmapped and os.path.isdir(record.rootfs):
-            with backing.opened(record.rootfs) as tree:
-                reach.check_unreachable(tree.fd, tree.path)
-        for volume in record.volumes:
-            with volumes.opened(volume) as source:
+        empty = dict(record.empty)
+        if is_idmapped:
+            with self.opened_root(record) as root:
+                # An image is mounted nowhere else.
+                if stat.S_ISDIR(os.fstat(root.fd).st_mode):
+                    reach.check_unreachable(root.fd, root.path, empty)
+        with self.opened_volumes(record, empty) as sources:
+            for source in sources:
                 source.check_harmless()
 
     def sync(self, instance: str) -> None:
@@ -157,24 +253,54 @@ class Filesystems:
         self._private.remove(instance)
 
     def _mount_volumes(
-        self, record: InstanceRecord, options: ShiftOptions
+        self,
+        record: InstanceRecord,
+        sources: Sequence[Source],
+        options: ShiftOptions,
     ) -> None:
-        with ExitStack() as stack:
-            sources = [
-                stack.enter_context(volumes.opened(volume))
-                for volume in record.volumes
-            ]
-            # Of the view, for what an overlay has changed counts too.
-            root = stack.enter_context(self._views.opened(record.name, _ROOT))
+        # Of the view, for what an overlay has changed counts too.
+        with self._views.opened(record.name, _ROOT) as root:
             volumes.check_targets(root, sources)
-            for number, source in enumerate(sources):
-                self._views.mount(
-                    record.name,
-                    volume_name(number),
-                    record.id_maps,
-                    partial(source.mount, record.id_maps, options=options),
-                    is_directory=source.is_directory,
-                )
+        for number, source in enumerate(sources):
+            self._views.mount(
+                record.name,
+                volume_name(number),
+                record.id_maps,
+                partial(source.mount, record.id_maps, options=options),
+                is_directory=source.is_directory,
+            )
+
+
+def identities(
+    root: Opened, sources: Sequence[Source]
+) -> dict[str, FileIdentity]:
+    """Identities of what the host gives an instance, by path."""
+    found = {source.volume.source: source.identity for source in sources}
+    found[root.path] = root.identity
+    return {path: each for path, each in found.items() if each is not None}
+
+
+def _check_same(
+    path: str,
+    known: FileIdentity | None,
+    found: FileIdentity | None,
+    *,
+    proven: bool = False,
+) -> None:
+    """Refuse what is not the file that was opened first.
+
+    :param proven: whether to refuse also what cannot be told after a reboot.
+    """
+    if known is None or found is None:
+        return
+    is_same = known.is_same(found)
+    if is_same is False or (is_same is None and proven):
+        raise ReplacedError(
+            path,
+            "is another file or directory than the one that the instance was "
+            "given first; put that one back, or, if this one is meant, accept "
+            "it: lxc-userns container start NAME --accept-replaced",
+        )
 
 
 def volume_name(number: int) -> str:
@@ -205,8 +331,3 @@ def claims(record: InstanceRecord) -> list[Claim]:
             for volume in record.volumes
         ),
     ]
-
-
-def shared_paths(record: InstanceRecord) -> list[str]:
-    """What others could shift or use at the same time."""
-    return [record.rootfs, *(each.source for each in record.volumes)]

@@ -24,14 +24,20 @@ from lxc_userns.exceptions import (
 )
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.linux import directory
+from lxc_userns.linux.file_identity import FileIdentity
 from lxc_userns.needs import Device, Mode, Needs
 from lxc_userns.volume import Volume
 
-_FORMAT = 3
+#: Closed directories, each by device, inode number and time of its last
+#: change in nanoseconds.
+Closed = tuple[tuple[int, int, int], ...]
+
+_FORMAT = 4
 #: What each format did not have yet.
 _ADDED: Mapping[int, Mapping[str, Any]] = {
     1: {"reason": "", "archive": None, "volumes": []},
     2: {"needs": Needs().to_dict(), "devices": [], "mode_reasons": []},
+    3: {"identities": {}, "empty": {}},
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SUFFIX = ".json"
@@ -59,6 +65,10 @@ class InstanceRecord:
     :param devices: devices of the host among that.
     :param mode_reasons: why it has the mode that it has; empty if it was
         made before that was noted.
+    :param identities: of what the host gives it, by path: root filesystem
+        and sources of volumes, as they were opened first.
+    :param empty: trees in which no user of the host was found, as
+        :data:`lxc_userns.rootfs.reach.Empty`.
     :raises InstanceError: if name or UUID are anything else.
     """
 
@@ -75,6 +85,8 @@ class InstanceRecord:
     needs: Needs = field(default_factory=Needs)
     devices: tuple[Device, ...] = ()
     mode_reasons: tuple[str, ...] = ()
+    identities: Mapping[str, FileIdentity] = field(default_factory=dict)
+    empty: Mapping[str, Closed] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -142,16 +154,15 @@ class InstanceStore:
         return self._lock(f"container-{name}")
 
     @contextmanager
-    def lock_trees(self, paths: Iterable[str]) -> Iterator[None]:
+    def lock_trees(self, fds: Iterable[int]) -> Iterator[None]:
         """Keep others from shifting trees, or taking them in use.
 
-        :param paths: any path of each directory or image.
-        :raises OSError: if one is not there.
+        :param fds: descriptors of directories and images.
         """
         # Always in the same order, and each once, or two could wait for
         # each other.
         inodes = {
-            (status.st_dev, status.st_ino) for status in map(os.stat, paths)
+            (status.st_dev, status.st_ino) for status in map(os.fstat, fds)
         }
         with ExitStack() as stack:
             for device, inode in sorted(inodes):
@@ -301,6 +312,10 @@ def _encode(record: InstanceRecord) -> dict[str, Any]:
         "needs": record.needs.to_dict(),
         "devices": [asdict(each) for each in record.devices],
         "mode_reasons": [*record.mode_reasons],
+        "identities": {
+            path: asdict(each) for path, each in record.identities.items()
+        },
+        "empty": {path: [*each] for path, each in record.empty.items()},
     }
 
 
@@ -334,7 +349,19 @@ def _decode(name: str, data: dict[str, Any]) -> InstanceRecord:
         Needs.from_dict(data["needs"]),
         tuple(Device(**each) for each in data["devices"]),
         tuple(reasons),
+        {
+            path: FileIdentity.from_dict(each)
+            for path, each in data["identities"].items()
+        },
+        {path: _decode_closed(each) for path, each in data["empty"].items()},
     )
+
+
+def _decode_closed(data: list[list[int]]) -> Closed:
+    closed = tuple((device, inode, time) for device, inode, time in data)
+    if not all(isinstance(each, int) for row in closed for each in row):
+        raise ValueError("a directory is described by no numbers")
+    return closed
 
 
 def _decode_maps(uid: Any, gid: Any) -> IdMaps | None:

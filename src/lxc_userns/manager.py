@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -40,6 +40,8 @@ class UserNamespaceManager:
 
     :param conf: configuration with our options registered; read at each use.
     :param guests: how to reach libvirt.
+    :param roots: directories below which root filesystems and volumes may be
+        in directories of the root's own owner, as the user of a service.
 
     ``counters.as_dict()`` has what this object has done so far: instances
     ``prepared`` and ``verified``, each with ``_failed`` and ``_ms``
@@ -48,9 +50,14 @@ class UserNamespaceManager:
     """
 
     def __init__(
-        self, conf: cfg.ConfigOpts, guests: Guests | None = None
+        self,
+        conf: cfg.ConfigOpts,
+        guests: Guests | None = None,
+        *,
+        roots: Collection[str] = (),
     ) -> None:
         self._conf = conf
+        self._roots = roots
         self.guests = guests or Guests()
         self.counters = Counters()
 
@@ -63,7 +70,7 @@ class UserNamespaceManager:
     def files(self) -> Filesystems:
         """The filesystems of this host's instances."""
         return Filesystems(
-            self._option("state_path"), self._option("run_path")
+            self._option("state_path"), self._option("run_path"), self._roots
         )
 
     @property
@@ -123,7 +130,11 @@ class UserNamespaceManager:
             return PreparedInstance(drafts.complete(request, draft, known))
 
     def prepare(
-        self, request: InstanceRequest, progress: Progress | None = None
+        self,
+        request: InstanceRequest,
+        progress: Progress | None = None,
+        *,
+        accept_replaced: bool = False,
     ) -> PreparedInstance:
         """Do what an instance needs before its domain can start.
 
@@ -132,16 +143,29 @@ class UserNamespaceManager:
         shifted by then, and a later shift or unshift goes on from there.
 
         :param progress: called with the number of inodes seen so far.
-        :raises LxcUsernsError: if anything is in the way.
+        :param accept_replaced: whether root filesystem and volumes may be
+            other files than when it was first prepared, under the same paths.
+        :raises ReplacedError: if they are, and may not.
+        :raises LxcUsernsError: if anything else is in the way.
         """
         with self._counting_prepared():
             drafts = self._drafts
             draft = drafts.make(request)
             complete = partial(drafts.complete, request)
-            return self._prepare(draft, progress, request.program, complete)
+            return self._prepare(
+                draft,
+                progress,
+                request.program,
+                complete,
+                accept_replaced=accept_replaced,
+            )
 
     def prepare_again(
-        self, name: str, progress: Progress | None = None
+        self,
+        name: str,
+        progress: Progress | None = None,
+        *,
+        accept_replaced: bool = False,
     ) -> PreparedInstance:
         """Prepare an instance as it was promised, whatever is configured now.
 
@@ -149,13 +173,16 @@ class UserNamespaceManager:
         user namespace any more does not.
 
         :param progress: as for :meth:`prepare`.
+        :param accept_replaced: as for :meth:`prepare`.
         :raises NoSuchContainerError: if it was never prepared.
         :raises LxcUsernsError: if anything is in the way.
         """
         record = self._record(name)
         with self._counting_prepared():
             self._drafts.check_ceiling(record)
-            return self._prepare(record, progress)
+            return self._prepare(
+                record, progress, accept_replaced=accept_replaced
+            )
 
     def verify(
         self, instance: str | PreparedInstance, *, fresh: bool = False
@@ -244,21 +271,26 @@ class UserNamespaceManager:
         return self.lessor.release(name, record)
 
     @contextmanager
-    def reserved(self, path: str, id_maps: IdMaps | None) -> Iterator[None]:
+    def reserved(self, path: str, id_maps: IdMaps | None) -> Iterator[int]:
         """Keep a root filesystem from being taken in use, to shift it.
 
         :param path: the root filesystem.
         :param id_maps: what it is about to be shifted for.
+        :returns: ``O_PATH`` descriptor of it.
         :raises RootfsError: if an instance uses it, or a tree around or
             within it, with other ID maps.
         """
         rootfs = self._drafts.resolve(path)
         claim = Claim(rootfs, "chown", id_maps)
-        with translated(path), self.store.lock_trees([rootfs]):
+        with (
+            self.files.opened_path(rootfs) as fd,
+            translated(path),
+            self.store.lock_trees([fd]),
+        ):
             self.inventory.check_unused([claim], besides=None)
             if id_maps is not None:
                 self.lessor.note_shift(rootfs, id_maps)
-            yield
+            yield fd
 
     def find_guest(self, record: InstanceRecord) -> Guest | None:
         """The domain of an instance, None if there is none."""
@@ -270,6 +302,8 @@ class UserNamespaceManager:
         progress: Progress | None,
         program: str | None = None,
         complete: Complete | None = None,
+        *,
+        accept_replaced: bool,
     ) -> PreparedInstance:
         def shift(recheck: bool) -> ShiftOptions:
             return ShiftOptions(
@@ -281,7 +315,9 @@ class UserNamespaceManager:
             )
 
         preparation = Preparation(self.inventory, self.lessor, shift, program)
-        ready = preparation.run(record, complete)
+        ready = preparation.run(
+            record, complete, accept_replaced=accept_replaced
+        )
         self.counters.add(f"prepared_{ready.strategy}")
         return PreparedInstance(ready)
 

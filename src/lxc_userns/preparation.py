@@ -12,7 +12,7 @@ from itertools import combinations
 
 from lxc_userns import policy
 from lxc_userns.exceptions import InstanceError, RootfsError
-from lxc_userns.filesystems import claims, shared_paths
+from lxc_userns.filesystems import claims, identities
 from lxc_userns.instances import InstanceRecord
 from lxc_userns.inventory import Inventory
 from lxc_userns.lessor import Lessor
@@ -46,12 +46,18 @@ class Preparation:
     program: str | None = None
 
     def run(
-        self, wanted: InstanceRecord, complete: Complete | None = None
+        self,
+        wanted: InstanceRecord,
+        complete: Complete | None = None,
+        *,
+        accept_replaced: bool = False,
     ) -> InstanceRecord:
         """Do all that is not done yet.
 
         :param wanted: what is promised; its strategy may be ``auto``.
         :param complete: adds its ID maps, if it has none yet.
+        :param accept_replaced: whether what the host gives it may be other
+            files than at first.
         :returns: the record as it is kept.
         """
         start = time.monotonic()
@@ -64,6 +70,7 @@ class Preparation:
                 undo(stack, self.lessor.restore, wanted.name, before)
                 wanted = complete(wanted, known)
             record = _keep_choice(wanted, known)
+            record = _keep_findings(record, known, accept_replaced)
             if known is not None and self.inventory.is_active(known):
                 self._check_running(record, known)
                 return known
@@ -96,20 +103,25 @@ class Preparation:
         stack: ExitStack,
     ) -> InstanceRecord:
         store, files = self.inventory.store, self.inventory.files
+        empty = dict(record.empty)
+        sources = stack.enter_context(files.opened_volumes(record, empty))
         if record.archive is not None:
             # Before the first change, so that release can undo them all.
             self._promise(known or record, known)
             record = files.unpack(record, self.shift(False).progress)
-        stack.enter_context(store.lock_trees(shared_paths(record)))
+        root = stack.enter_context(files.opened_root(record))
+        given = [root.fd, *(source.fd for source in sources)]
+        stack.enter_context(store.lock_trees(given))
+        record = replace(record, identities=identities(root, sources))
         self._check_unused(record)
-        tree = stack.enter_context(files.opened(record))
+        tree = stack.enter_context(files.opened(record, root.fd, empty))
         if known is None and self.program is not None:
             check_program(tree, self.program)
         record = files.choose(record, tree)
         self._check_unused(record)
         ready = replace(record, ready=tree.inode)
         # An image can be written anew and be the same file.
-        is_done = known is not None and _essence(known) == _essence(ready)
+        is_done = known is not None and _is_same(known, ready)
         options = self.shift(tree.inode is None or not is_done)
         if known is not None and known.id_maps != record.id_maps:
             files.unmount(record.name)
@@ -118,7 +130,10 @@ class Preparation:
         files.make_ready(record, tree, options)
         store.save(ready)
         undo(stack, files.unmount, record.name)
-        files.mount(record, tree, options)
+        files.mount(record, tree, sources, options)
+        if empty != ready.empty:
+            ready = replace(ready, empty=empty)
+            store.save(ready)
         return ready
 
     def _promise(
@@ -188,7 +203,16 @@ def _check_same(record: InstanceRecord, known: InstanceRecord | None) -> None:
 
 def _essence(record: InstanceRecord) -> InstanceRecord:
     """What is promised, without what is only noted about it."""
-    return replace(record, mode_reasons=())
+    return replace(record, mode_reasons=(), identities={}, empty={})
+
+
+def _is_same(known: InstanceRecord, ready: InstanceRecord) -> bool:
+    """Whether the same was promised before, of the same directory."""
+    before, now = (
+        each.identities.get(ready.rootfs) for each in (known, ready)
+    )
+    is_replaced = before and now and before.is_same(now) is False
+    return not is_replaced and _essence(known) == _essence(ready)
 
 
 def _keep_choice(
@@ -207,6 +231,17 @@ def _keep_choice(
     if (known.rootfs, known.id_maps) != (record.rootfs, record.id_maps):
         return record
     return replace(record, strategy=known.strategy, reason=known.reason)
+
+
+def _keep_findings(
+    record: InstanceRecord,
+    known: InstanceRecord | None,
+    accept_replaced: bool,
+) -> InstanceRecord:
+    """Keep what was found out about the files that it was given first."""
+    if known is None or accept_replaced:
+        return replace(record, identities={}, empty={})
+    return replace(record, identities=known.identities, empty=known.empty)
 
 
 def _own_files(record: InstanceRecord) -> tuple[str | None, bool]:

@@ -22,6 +22,7 @@ _OPTIONS: Final[Mapping[str, tuple[str, Any]]] = {
     "rw": ("readonly", False),
     "suid": ("nosuid", False),
     "dev": ("nodev", False),
+    "owned": ("owned", True),
 }
 _PATH: Final = r"((?:[^\\:]|\\[\\:])*)"
 _FORM: Final = re.compile(rf"{_PATH}:{_PATH}(?::([^:]*))?", re.DOTALL)
@@ -44,7 +45,8 @@ class Volume:
     on one line. What libvirt mounts on itself cannot be a target either; the
     domain that it becomes part of says so.
 
-    :param source: path on the host; links in it are followed.
+    :param source: path on the host, without links; all directories above it
+        are root's, and nobody else may write to them.
     :param target: path in the container, not ``/``.
     :param owners: ``idmap``: the container sees owners on disk as guest IDs,
         and nothing changes there; ``none``: as they are, so that what belongs
@@ -54,6 +56,9 @@ class Volume:
     :param readonly: whether it cannot be written to.
     :param nosuid: whether set-ID bits and file capabilities do not count.
     :param nodev: whether device nodes cannot be opened.
+    :param owned: whether directories above the source may be other users'.
+        Who they are can give the container another file instead the first
+        time; later ones are told by their identity.
     :raises VolumeError: for any other value.
     """
 
@@ -63,6 +68,7 @@ class Volume:
     readonly: bool = False
     nosuid: bool = True
     nodev: bool = True
+    owned: bool = False
 
     def __post_init__(self) -> None:
         _check_path("source", self.source)
@@ -73,7 +79,7 @@ class Volume:
         if self.owners not in known:
             reason = f"owners are not one of {', '.join(known)}"
             raise VolumeError(_shown(self.owners), reason)
-        for name in ("readonly", "nosuid", "nodev"):
+        for name in ("readonly", "nosuid", "nodev", "owned"):
             value = getattr(self, name)
             if type(value) is not bool:
                 raise VolumeError(_shown(value), f"{name} is no truth value")
@@ -83,9 +89,8 @@ class Volume:
         r"""Read ``SOURCE:TARGET`` or ``SOURCE:TARGET:OPTION,...``.
 
         Options are ``idmap``, which is the default, ``none``, ``chown`` and
-        ``host``;
-        ``rw``, which is the default, and ``ro``; ``suid``; ``dev``. In a
-        path, ``\:`` is a colon and ``\\`` a backslash.
+        ``host``; ``rw``, which is the default, and ``ro``; ``suid``; ``dev``;
+        ``owned``. In a path, ``\:`` is a colon and ``\\`` a backslash.
 
         :raises VolumeError: for anything else, and for options that are
             repeated or contradict each other.
@@ -106,6 +111,8 @@ class Volume:
             options.append("suid")
         if not self.nodev:
             options.append("dev")
+        if self.owned:
+            options.append("owned")
         paths = (
             re.sub(r"[\\:]", r"\\\g<0>", path)
             for path in (self.source, self.target)
@@ -118,12 +125,12 @@ class Volume:
 
     @classmethod
     def from_dict(cls, data: object) -> Volume:
-        """Read what :meth:`to_dict` gave.
+        """Read what :meth:`to_dict` gave, or did before there was ``owned``.
 
         :raises VolumeError: for anything else.
         """
         names = {field.name for field in fields(cls)}
-        if not isinstance(data, dict) or data.keys() != names:
+        if not isinstance(data, dict) or {"owned", *data.keys()} != names:
             reason = f"the fields are not {', '.join(sorted(names))}"
             raise VolumeError(_shown(data), reason)
         return cls(**data)

@@ -346,7 +346,7 @@ def test_rootfs_shift_refuses(
     [
         ("absent", "(?i)absent: no such (file or )?directory"),
         ("file", "(?i)file: not a directory"),
-        ("link", "link: not a directory, or a symbolic link"),
+        ("link", "link is a symbolic link, to 'dir', and is not followed"),
         ("", "(?i)no such (file or )?directory"),
         (b"\xff\xfe", "(?i)no such (file or )?directory"),
         ("/", "is the root directory of this host|contains, or is in"),

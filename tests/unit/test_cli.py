@@ -213,11 +213,18 @@ def test_shift_by_the_configuration(
         "progress": None,
     }
     given = IdMaps(IdMap.parse(other), IdMap.parse(ID_MAP))
+    assert isinstance(calls[0][1].pop("fd"), int)
     assert calls == [
         ((tree, MAPS), named),
         (
             (tree, given),
-            named | {"unmapped": "keep", "workers": None, "dry_run": True},
+            named
+            | {
+                "fd": None,
+                "unmapped": "keep",
+                "workers": None,
+                "dry_run": True,
+            },
         ),
     ]
 

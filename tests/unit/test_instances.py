@@ -165,7 +165,7 @@ def test_uuids_that_are_none(uuid: str) -> None:
         ({"gid_maps": None}, "damaged"),
         ({"uid_maps": "0:0:1"}, "host ID 0"),
         ({"name": "web9"}, "name 'web9'"),
-        ({"format": 4}, "format 4"),
+        ({"format": 5}, "format 5"),
         ({"mode_reasons": None}, "damaged"),
         ({"mode_reasons": [1]}, "no text"),
         ({"needs": {}}, "damaged"),

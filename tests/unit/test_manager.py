@@ -33,6 +33,7 @@ from lxc_userns.exceptions import (
     NoSuchContainerError,
     PolicyError,
     PoolExhaustedError,
+    ReplacedError,
     RootfsError,
 )
 from lxc_userns.guest import Guest, Guests
@@ -310,8 +311,13 @@ def test_a_tree_is_believed_only_when_we_made_it_ready(
     rootfs = Path(world.request.rootfs)
     rootfs.rename(rootfs.with_name("old"))
     rootfs.mkdir()
-    world.manager.prepare(world.request)
+    with pytest.raises(ReplacedError, match="another file or directory"):
+        world.manager.prepare(world.request)
+    assert seen == [True, False, True]
+    world.manager.prepare(world.request, accept_replaced=True)
     assert seen == [True, False, True, True]
+    world.manager.prepare(world.request)
+    assert seen == [True, False, True, True, False]
 
 
 @pytest.mark.parametrize(

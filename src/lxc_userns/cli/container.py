@@ -152,7 +152,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         "be repeated. Options: idmap (default; it sees the owners on disk as "
         "its own IDs), none (it sees them as nobody's), chown (they are "
         "shifted on disk), host (its root is the host's there; only in mode "
-        "host); ro, suid, dev.",
+        "host); ro, suid, dev, owned (directories above it may be a user's).",
     )
 
 
@@ -287,12 +287,31 @@ class Verify(_OnOne, ShowOne):
 
 
 class Start(_ShowsOne):
-    """Start a container that was stopped, with the ID maps that it had."""
+    """Start a container that was stopped, with the ID maps that it had.
+
+    Its root filesystem and volumes are the files that it was given first, or
+    it does not start.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add ``--accept-replaced``."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "--accept-replaced",
+            action="store_true",
+            help="Take what is at the paths of its root filesystem and "
+            "volumes now, and hold on to that from now on.",
+        )
+        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         """Start it."""
         with progress_bar("shift") as progress:
-            self.containers.start(parsed_args.name, progress)
+            self.containers.start(
+                parsed_args.name,
+                progress,
+                accept_replaced=parsed_args.accept_replaced,
+            )
         return self.show(parsed_args.name)
 
 

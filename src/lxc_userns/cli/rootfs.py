@@ -54,7 +54,7 @@ class _OnDisk(ConfiguredCommand, ShowOne):
 
     def reserved(
         self, path: str, id_maps: IdMaps | None, dry_run: bool
-    ) -> AbstractContextManager[None]:
+    ) -> AbstractContextManager[int | None]:
         """Keep the tree from being taken in use while it changes."""
         if dry_run:
             return nullcontext()
@@ -106,12 +106,13 @@ class Shift(_OnDisk):
         unmapped = parsed_args.unmapped or self.option("unmapped_ids")
         workers, dry_run = self.workers(parsed_args), parsed_args.dry_run
         with (
-            self.reserved(path, id_maps, dry_run),
+            self.reserved(path, id_maps, dry_run) as fd,
             progress_bar("shift") as progress,
         ):
             report = rootfs.shift(
                 path,
                 id_maps,
+                fd=fd,
                 unmapped=unmapped,
                 workers=workers,
                 dry_run=dry_run,
@@ -137,11 +138,15 @@ class Unshift(_OnDisk):
         path, dry_run = parsed_args.path, parsed_args.dry_run
         workers = self.workers(parsed_args)
         with (
-            self.reserved(path, None, dry_run),
+            self.reserved(path, None, dry_run) as fd,
             progress_bar("unshift") as progress,
         ):
             report = rootfs.unshift(
-                path, workers=workers, dry_run=dry_run, progress=progress
+                path,
+                fd=fd,
+                workers=workers,
+                dry_run=dry_run,
+                progress=progress,
             )
         return _show(report)
 

@@ -7,7 +7,8 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
+
+from lxc_userns.linux import safe_path
 
 _FLAGS = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -43,6 +44,8 @@ def opened_in(parent: int, name: str) -> Iterator[int]:
 def owned(path: str, mode: int, *, create: bool = True) -> Iterator[int]:
     """Open a directory of our own, and check that it is.
 
+    Nobody else may be able to replace it: all directories above are root's.
+
     :param path: absolute path; what is missing of it is made.
     :param mode: its mode when it is made, and the most it may allow.
     :param create: whether it is made if missing.
@@ -51,7 +54,10 @@ def owned(path: str, mode: int, *, create: bool = True) -> Iterator[int]:
     """
     if create:
         make(path, mode)
-    with opened(path) as fd:
+    with (
+        safe_path.opened(path, safe_path.OWN) as place,
+        opened_in(place, ".") as fd,
+    ):
         check(fd, path, mode)
         yield fd
 
@@ -86,11 +92,25 @@ def inside(path: str, mode: int, name: str) -> Iterator[int | None]:
 
 
 def make(path: str, mode: int) -> None:
-    """Make a directory and its parents, unless it is there."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError):
-        os.mkdir(path, 0o700)
-        os.chmod(path, mode)
+    """Make a directory and its parents, unless it is there.
+
+    :param path: absolute path.
+    :param mode: its mode, whatever the process's umask; that of parents is
+        0755.
+    :raises PermissionError: if somebody else could replace one of them.
+    """
+    try:
+        with safe_path.opened(path, safe_path.OWN):
+            return
+    except FileNotFoundError:
+        parent, name = os.path.split(path)
+    try:
+        parent = safe_path.resolve(parent)
+    except FileNotFoundError:
+        make(parent, 0o755)
+        parent = safe_path.resolve(parent)
+    with safe_path.opened(parent) as place, opened_in(place, ".") as fd:
+        make_in(fd, name, mode)
 
 
 def make_in(parent: int, name: str, mode: int) -> None:
@@ -100,6 +120,7 @@ def make_in(parent: int, name: str, mode: int) -> None:
     :param mode: its mode, whatever the process's umask.
     """
     with suppress(FileExistsError):
+        # Closed until it has its mode.
         os.mkdir(name, 0o700, dir_fd=parent)
         with opened_in(parent, name) as fd:
             os.fchmod(fd, mode)

@@ -32,6 +32,7 @@ KERNEL_STATE = frozenset(
 
 #: Some ten thousand mounts; a container can make as many as it likes.
 _MOST_BYTES = 4 << 20
+_WITHOUT_ROOT = frozenset({"idmapped", "nosuid"})
 _KEPT = os.ST_RDONLY | os.ST_NOSUID | os.ST_NOEXEC
 
 _mount = libc.function(
@@ -64,6 +65,7 @@ class Mount:
         on one, None if it is in none (:manpage:`mount_namespaces(7)`).
     :param master: the group from which it only receives, None if there is
         none.
+    :param parent: ID of the mount that it is mounted on.
     """
 
     number: int
@@ -76,6 +78,16 @@ class Mount:
     fs_options: frozenset[str] = frozenset()
     peers: int | None = None
     master: int | None = None
+    parent: int = 0
+
+    @property
+    def ignores_set_id(self) -> bool:
+        """Whether no program on it runs as the root of the host.
+
+        So it is with ``nosuid``, and on an idmapped mount, on which root on
+        disk is another user.
+        """
+        return not _WITHOUT_ROOT.isdisjoint(self.options)
 
 
 def bind(source: int, parent: int, name: str) -> None:
@@ -147,12 +159,21 @@ def unmount(parent: int, name: str, *, lazy: bool = False) -> None:
 
 def mount_id(fd: int) -> int:
     """The ID of the mount that a descriptor was opened on."""
-    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as stream:
+    return read_mount_id(f"/proc/self/fdinfo/{fd}")
+
+
+def read_mount_id(fdinfo: str) -> int:
+    """Return the ID of the mount that a descriptor was opened on.
+
+    :param fdinfo: path of what ``/proc`` says of the descriptor, of whatever
+        process.
+    """
+    with open(fdinfo, encoding="ascii", errors="replace") as stream:
         for line in stream:
             key, _, value = line.partition(":")
             if key == "mnt_id":
                 return int(value)
-    raise OSError(f"/proc/self/fdinfo/{fd} has no mnt_id")
+    raise OSError(f"{fdinfo} has no mnt_id")
 
 
 def is_mount_point(parent: int, name: str) -> bool:
@@ -205,6 +226,7 @@ def parse(line: bytes) -> Mount:
         frozenset(os.fsdecode(fs_options).split(",")),
         _number(tags.get(b"shared")),
         _number(tags.get(b"master")),
+        int(fields[1]),
     )
 
 

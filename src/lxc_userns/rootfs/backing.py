@@ -7,12 +7,12 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.idmap import IdMaps
-from lxc_userns.linux import directory, inroot, mounts, trees
+from lxc_userns.linux import directory, inroot, mounts, safe_path, trees
 from lxc_userns.rootfs import idmapped, image, reach
 from lxc_userns.rootfs.image import Image
 
@@ -33,12 +33,14 @@ class Backing:
     :param image: the image, None for a directory.
     :param inode: inode number of a directory. None for an image: that can be
         written anew and keep its number.
+    :param empty: as for :func:`reach.check_unreachable`.
     """
 
     path: str
     fd: int
     image: Image | None = None
     inode: int | None = None
+    empty: reach.Empty | None = None
 
     @contextmanager
     def idmapped(self, id_maps: IdMaps) -> Iterator[int]:
@@ -52,7 +54,7 @@ class Backing:
             with idmapped.detached(
                 self.fd, self.path, id_maps, trees.MOUNT_ATTR_NODEV
             ) as view:
-                reach.check_unreachable(self.fd, self.path)
+                reach.check_unreachable(self.fd, self.path, self.empty)
                 yield view
             return
         # Mounted nowhere else, it cannot be reached but through the view.
@@ -73,20 +75,32 @@ class Backing:
 
 
 @contextmanager
-def opened(path: str, *, readonly: bool = False) -> Iterator[Backing]:
+def opened(
+    path: str,
+    *,
+    readonly: bool = False,
+    fd: int | None = None,
+    empty: reach.Empty | None = None,
+) -> Iterator[Backing]:
     """Open a directory, or mount a raw disk image nowhere.
 
     :param path: absolute path without links.
     :param readonly: whether an image is mounted read-only, so that others
         may do so at the same time.
-    :raises RootfsError: if it is neither.
+    :param fd: ``O_PATH`` descriptor of it, if it is open; the path is then
+        only for messages.
+    :param empty: as for :func:`reach.check_unreachable`.
+    :raises RootfsError: if it is neither, or others could replace it.
     """
-    with translated(path), _opened_file(path) as fd:
-        if stat.S_ISDIR(os.fstat(fd).st_mode):
-            yield Backing(path, fd, inode=os.fstat(fd).st_ino)
+    with translated(path), ExitStack() as stack:
+        if fd is None:
+            fd = stack.enter_context(safe_path.opened(path))
+        file = stack.enter_context(_reopened(fd, path))
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            yield Backing(path, file, inode=os.fstat(file).st_ino, empty=empty)
             return
         with (
-            image.opened(fd, path, readonly) as found,
+            image.opened(file, path, readonly) as found,
             _mounted(found) as mount,
             directory.opened_in(mount, ".") as root,
         ):
@@ -94,21 +108,15 @@ def opened(path: str, *, readonly: bool = False) -> Iterator[Backing]:
 
 
 @contextmanager
-def _opened_file(path: str) -> Iterator[int]:
+def _reopened(fd: int, path: str) -> Iterator[int]:
     # To open a device can be to start what it drives.
-    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-    place = os.open(path, flags)
+    if stat.S_IFMT(os.fstat(fd).st_mode) not in _KINDS:
+        raise RootfsError(path, "is neither a directory nor a disk image")
+    file = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if stat.S_IFMT(os.fstat(place).st_mode) not in _KINDS:
-            raise RootfsError(path, "is neither a directory nor a disk image")
-        link = f"/proc/self/fd/{place}"
-        fd = os.open(link, os.O_RDONLY | os.O_CLOEXEC)
+        yield file
     finally:
-        os.close(place)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
+        os.close(file)
 
 
 @contextmanager

@@ -10,7 +10,12 @@ from contextlib import contextmanager
 
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.idmap import IdMaps
-from lxc_userns.linux import directory, mounts, trees
+from lxc_userns.linux import (
+    directory,
+    mounts,
+    safe_path,
+    trees,
+)
 from lxc_userns.rootfs import backing, overlay
 from lxc_userns.rootfs.backing import Backing
 from lxc_userns.rootfs.shifting import read_state
@@ -24,8 +29,8 @@ def mount_idmapped(source: Path, target: Path, id_maps: IdMaps) -> None:
     Nothing changes on disk. Device nodes in the view cannot be opened.
 
     :param source: the tree, a directory, or a raw disk image with one
-        filesystem; its owners are guest IDs. Only root may be able to reach
-        a directory.
+        filesystem, which only root can replace, as a link to it. Its owners
+        are guest IDs. Only root may be able to reach a directory.
     :param target: the directory to mount on, no link and no mount point yet.
     :param id_maps: the ID maps of those who will use the view.
     :raises NotIdmappableError: if the kernel or the filesystem cannot.
@@ -78,7 +83,11 @@ def unmount(target: Path) -> None:
     """
     path = _place(target)
     parent, name = os.path.split(path)
-    with backing.translated(path), directory.opened(parent) as fd:
+    with (
+        backing.translated(path),
+        safe_path.opened(parent) as place,
+        directory.opened_in(place, ".") as fd,
+    ):
         if not name or not mounts.is_mount_point(fd, name):
             raise RootfsError(path, "nothing is mounted there")
         with directory.opened_in(fd, name) as point:
@@ -93,8 +102,8 @@ def unmount(target: Path) -> None:
 def _opened(path: Path, *, readonly: bool) -> Iterator[Backing]:
     name = os.fspath(path)
     with backing.translated(name):
-        os.stat(name)  # To realpath(), "" is the working directory.
-        found = os.path.realpath(name, strict=True)
+        os.stat(name)  # To abspath(), "" is the working directory.
+        found = safe_path.resolve(os.path.abspath(name))
     with backing.opened(found, readonly=readonly) as tree:
         if read_state(found, fd=tree.fd) is not None:
             raise RootfsError(
@@ -107,7 +116,11 @@ def _opened(path: Path, *, readonly: bool) -> Iterator[Backing]:
 
 def _attach(view: int, target: Path) -> None:
     path = _place(target)
-    with backing.translated(path), directory.opened(path) as point:
+    with (
+        backing.translated(path),
+        safe_path.opened(path) as place,
+        directory.opened_in(place, ".") as point,
+    ):
         found = mounts.find_mount(point)
         if found and found.point == path:
             raise RootfsError(
@@ -125,7 +138,8 @@ def _place(target: Path) -> str:
                 name, "is a symbolic link; give the directory it leads to"
             )
         os.stat(name)
-        return os.path.realpath(name, strict=True)
+        parent, last = os.path.split(os.path.abspath(name))
+        return os.path.join(safe_path.resolve(parent), last)
 
 
 def _check_view(point: int, path: str) -> None:

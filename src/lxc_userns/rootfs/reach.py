@@ -11,34 +11,63 @@ change its mode.
 All of that has to hold on every way to the tree: what another mount shows of
 it counts too. Not so an idmapped one, on which root on disk is not root, nor
 one with ``nosuid``.
+
+And none of them may be inside already: a process that had the tree, or a
+directory on the way, open before it was closed keeps it.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import suppress
-from pathlib import PurePath
+from dataclasses import dataclass
+from pathlib import PurePath, PurePosixPath
 
 from lxc_userns.exceptions import ReachableError
-from lxc_userns.linux import mounts
+from lxc_userns.linux import fuser, mounts
+from lxc_userns.linux.fuser import Place
+
+#: Closed directories, each by device, inode number and time of its last
+#: change in nanoseconds.
+Closed = tuple[tuple[int, int, int], ...]
+#: Trees, by path, in which nobody was found since the directories above them
+#: were closed.
+Empty = MutableMapping[str, Closed]
+_Known = Mapping[int, mounts.Mount]
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
-_HARMLESS = {"idmapped", "nosuid"}
+#: Nanoseconds in which a time of change does not tell one change from two.
+_RESOLUTION = 10**9
 #: Where a directory is not one tree's alone, whose mode could be changed for
 #: it: with so few components, or here.
 _FEW = 2
 _SHARED = ("/var/lib", "/usr/local")
 
 
-def check_unreachable(fd: int, path: str) -> None:
-    """Check that only root can reach a file or directory.
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """A way to a tree that only root can go.
+
+    :param closed: the nearest directory on it that only root may enter.
+    :param places: that one and all below it.
+    """
+
+    closed: os.stat_result
+    places: tuple[Place, ...]
+
+
+def check_unreachable(fd: int, path: str, empty: Empty | None = None) -> None:
+    """Check that only root can reach a file or directory, or has it open.
 
     :param fd: descriptor of it; its parents are found from there, whatever
         becomes of the path meanwhile.
     :param path: the same as the caller knows it.
+    :param empty: what was found before, and is kept there: processes are not
+        looked at again while the closed directories have not changed.
     :raises ReachableError: if others can, with what to do.
     """
     status = os.fstat(fd)
@@ -48,11 +77,15 @@ def check_unreachable(fd: int, path: str) -> None:
             f"the file has {status.st_nlink} names (hard links), and users "
             "of the host may reach it by another; make a copy of its own",
         )
-    own = mounts.find_mount(fd)
-    if own is None or not _is_harmless(own):
-        _check_way(fd, path)
-    for mount, place in _other_places(fd):
-        _check_place(mount, place, path)
+    known = {each.number: each for each in mounts.read_mounts()}
+    ways = []
+    own = known.get(mounts.mount_id(fd))
+    if own is None or not own.ignores_set_id:
+        ways.append(_check_way(fd, path, known))
+    for mount, place in _other_places(fd, known):
+        ways += _check_place(mount, place, path, known)
+    if own is not None:
+        _check_empty(_place(fd, known), fd, path, ways, empty)
 
 
 def check_device_unreachable(fd: int, path: str) -> None:
@@ -63,37 +96,90 @@ def check_device_unreachable(fd: int, path: str) -> None:
     :raises ReachableError: if it is mounted where others can.
     """
     device = os.fstat(fd).st_rdev
-    for mount in mounts.read_mounts():
-        if not _is_harmless(mount) and _is_of_device(mount, device):
-            _check_place(mount, mount.point, path)
+    known = {each.number: each for each in mounts.read_mounts()}
+    for mount in known.values():
+        if not mount.ignores_set_id and _is_of_device(mount, device):
+            ways = _check_place(mount, mount.point, path, known)
+            place = Place(mount.device, PurePosixPath(mount.root))
+            _check_empty(place, fd, path, ways, None)
 
 
-def _check_place(mount: mounts.Mount, place: str, path: str) -> None:
+def _check_place(
+    mount: mounts.Mount, place: str, path: str, known: _Known
+) -> list[_Way]:
     try:
         fd = os.open(place, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
-        return  # Another mount hides it.
+        return []  # Another mount hides it.
     try:
         if mounts.mount_id(fd) == mount.number:
-            _check_way(fd, path, place)
+            return [_check_way(fd, path, known, place)]
     finally:
         os.close(fd)
+    return []
 
 
-def _check_way(fd: int, path: str, place: str | None = None) -> None:
+def _check_way(
+    fd: int, path: str, known: _Known, place: str | None = None
+) -> _Way:
     """Check all directories above an open file.
 
     :param path: the tree, for the error.
+    :param known: the mounts of this process, by number.
     :param place: where another mount shows it.
     """
-    parents = list(_parents(fd, path))
-    closed = False
-    for parent, status in parents:
-        if closed or _is_closed(status):
-            closed = True
+    parents = list(_parents(fd, path, known))
+    closed = None
+    below = []
+    for parent, status, where in parents:
+        if closed is None:
+            below.append(where)
+            closed = status if _is_closed(status) else None
+        if closed is not None:
             _check_kept(path, parent, status)
-    if not closed:
-        raise ReachableError(path, _describe(place, *parents[0]))
+    if closed is None:
+        raise ReachableError(path, _describe(place, *parents[0][:2]))
+    return _Way(closed, tuple(each for each in below if each is not None))
+
+
+def _check_empty(
+    place: Place | None,
+    fd: int,
+    path: str,
+    ways: list[_Way],
+    empty: Empty | None,
+) -> None:
+    """Check that no process has a tree, or a directory on the way, open."""
+    closed = tuple(
+        (way.closed.st_dev, way.closed.st_ino, way.closed.st_ctime_ns)
+        for way in ways
+    )
+    if empty is not None and empty.get(path) == closed:
+        return
+    if place is None:
+        raise ReachableError(
+            path, "was renamed or removed just now; try again"
+        )
+    now = time.time_ns()
+    below = frozenset(each for way in ways for each in way.places)
+    tree = fuser.Tree(place, os.fstat(fd).st_dev, below)
+    try:
+        user = fuser.find_user(tree)
+    except OSError as err:
+        reason = f"cannot tell who has it open: {err.strerror or err}"
+        raise ReachableError(path, reason) from err
+    if user is not None:
+        raise ReachableError(
+            path,
+            f"process {user.pid} ({user.name}) of user {user.uid} has it, or "
+            f"a directory on the way to it, open: {user.how}; end that "
+            "process, for it could run what the container makes set-user-ID "
+            "root",
+        )
+    if empty is not None:
+        empty.pop(path, None)
+        if all(now - changed > _RESOLUTION for _, _, changed in closed):
+            empty[path] = closed
 
 
 def _is_closed(status: os.stat_result) -> bool:
@@ -144,12 +230,14 @@ def _fixes(
         yield "move it into a directory of mode 0700"
 
 
-def _parents(fd: int, path: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Path and status of all directories above, from the nearest."""
+def _parents(
+    fd: int, path: str, known: _Known
+) -> Iterator[tuple[str, os.stat_result, Place | None]]:
+    """Path, status and place of all directories above, from the nearest."""
     child = _open_parent(fd, path)
     try:
         while True:
-            yield _link(child), os.fstat(child)
+            yield _link(child), os.fstat(child), _place(child, known)
             parent = os.open("..", os.O_PATH | os.O_CLOEXEC, dir_fd=child)
             is_top = _is_same(child, parent)
             os.close(child)
@@ -184,18 +272,19 @@ def _is_same(one: int, other: int) -> bool:
     ) and mounts.mount_id(one) == mounts.mount_id(other)
 
 
-def _other_places(fd: int) -> Iterator[tuple[mounts.Mount, str]]:
+def _other_places(
+    fd: int, known: _Known
+) -> Iterator[tuple[mounts.Mount, str]]:
     """Where other mounts show a file or directory, or something in it."""
-    known = list(mounts.read_mounts())
     number = mounts.mount_id(fd)
-    own = next((each for each in known if each.number == number), None)
+    own = known.get(number)
     if own is None:
         return
     tree = PurePath(own.root, os.path.relpath(_link(fd), own.point))
-    for each in known:
+    for each in known.values():
         if each.number == number or each.device != own.device:
             continue
-        if _is_harmless(each):
+        if each.ignores_set_id:
             continue
         if tree.is_relative_to(each.root):
             yield each, str(PurePath(each.point, tree.relative_to(each.root)))
@@ -203,8 +292,9 @@ def _other_places(fd: int) -> Iterator[tuple[mounts.Mount, str]]:
             yield each, each.point
 
 
-def _is_harmless(mount: mounts.Mount) -> bool:
-    return not _HARMLESS.isdisjoint(mount.options)
+def _place(fd: int, known: _Known) -> Place | None:
+    mount = known.get(mounts.mount_id(fd))
+    return None if mount is None else fuser.place_of(_link(fd), mount)
 
 
 def _is_of_device(mount: mounts.Mount, device: int) -> bool:

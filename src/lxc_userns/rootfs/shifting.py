@@ -124,6 +124,7 @@ def shift(
 def unshift(
     path: Path,
     *,
+    fd: int | None = None,
     workers: int | None = None,
     dry_run: bool = False,
     progress: Progress | None = None,
@@ -131,13 +132,14 @@ def unshift(
     """Give a shifted tree its guest IDs back, and forget the shift.
 
     :param path: the root directory of a tree that :func:`shift` has shifted.
+    :param fd: as for :func:`shift`.
     :param workers: most worker processes, 1..256; None or 0: one per CPU.
     :param dry_run: only count.
     :param progress: as for :func:`shift`.
     :raises RootfsError: if the tree does not say what it is shifted for, or
         cannot be unshifted.
     """
-    with open_tree(path, shared=dry_run) as tree:
+    with open_tree(path, shared=dry_run, fd=fd) as tree:
         if tree.read_state() is None:
             raise RootfsError(tree.path, "it was not shifted")
         return _Job(tree, workers, progress).go_to(None, "keep", dry_run)

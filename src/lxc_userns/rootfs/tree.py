@@ -6,12 +6,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.linux import inode_flags, mounts, trees
+from lxc_userns.linux import inode_flags, mounts, safe_path, trees
 from lxc_userns.rootfs import inode
 from lxc_userns.rootfs.crew import WorkerError
 from lxc_userns.rootfs.state import STATE, State
@@ -121,7 +122,9 @@ def open_tree(
     It is opened through a detached copy of its mount without submounts, so
     that whatever is mounted below the path is out of reach.
 
-    :param path: a directory, not a link, and not the host's own root.
+    :param path: a directory, not the host's own root; neither it nor a
+        directory above is a link, and nobody but root can replace it unless
+        it is only read.
     :param shared: whether others may read at the same time.
     :param fd: descriptor of the directory, if it is open; the path is then
         only for messages.
@@ -132,9 +135,10 @@ def open_tree(
     name = name.rstrip("/") or name[:1]
     tree = Tree(printable(name), -1)
     with ExitStack() as stack, _translated(tree):
-        flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
-        given = os.open(name if fd is None else ".", flags, dir_fd=fd)
+        given = _open(name, shared) if fd is None else os.dup(fd)
         stack.callback(os.close, given)
+        if not stat.S_ISDIR(os.fstat(given).st_mode):
+            raise RootfsError(tree.path, "not a directory")
         if os.path.samestat(os.fstat(given), os.stat("/")):
             raise RootfsError(tree.path, "is the root directory of this host")
         mount = _without_submounts(tree.path, given)
@@ -144,6 +148,14 @@ def open_tree(
         stack.callback(os.close, tree.fd)
         _lock(tree, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield tree
+
+
+def _open(path: str, shared: bool) -> int:
+    if not path:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    # Others could replace what is only read, and see nothing of it.
+    trust = safe_path.Trust(any_owner=shared)
+    return safe_path.open_fd(os.path.abspath(path), trust)
 
 
 def _without_submounts(path: str, fd: int) -> int:

@@ -1,22 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Volumes: files of the host, opened once and mounted for a container.
 
-The path of a source is followed once. Whatever becomes of it then, what is
-looked at and mounted is what it led to.
+The path of a source is looked up once for each start. Whatever becomes of it
+then, what is looked at and mounted is what it led to.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
 from lxc_userns import rootfs
 from lxc_userns.exceptions import ReachableError, RootfsError
 from lxc_userns.idmap import IdMaps
-from lxc_userns.linux import mounts, trees
+from lxc_userns.linux import file_identity, mounts, safe_path, trees
+from lxc_userns.linux.file_identity import FileIdentity
 from lxc_userns.rootfs import idmapped, reach, targets
 from lxc_userns.rootfs.backing import translated
 from lxc_userns.rootfs.strategies import ShiftOptions
@@ -32,14 +33,24 @@ class Source:
 
     :param volume: the volume.
     :param fd: ``O_PATH`` descriptor of the source.
-    :param path: where it is, an absolute path without links.
     :param origin: the mount that it is on.
+    :param empty: as for :func:`reach.check_unreachable`.
     """
 
     volume: Volume
     fd: int
-    path: str
     origin: mounts.Mount
+    empty: reach.Empty | None = None
+
+    @property
+    def identity(self) -> FileIdentity | None:
+        """Which file it is; None if that may change.
+
+        Services make a socket anew each time they start.
+        """
+        if self._kind == stat.S_IFSOCK and not self.volume.owned:
+            return None
+        return file_identity.read(self.fd)
 
     @property
     def is_directory(self) -> bool:
@@ -52,7 +63,7 @@ class Source:
 
     @property
     def _shown(self) -> str:
-        return printable(self.path)
+        return printable(self.volume.source)
 
     def mount(
         self,
@@ -163,7 +174,7 @@ class Source:
         if "ro" in self.origin.options:
             return
         try:
-            reach.check_unreachable(self.fd, self._shown)
+            reach.check_unreachable(self.fd, self._shown, self.empty)
         except ReachableError as err:
             raise ReachableError(
                 self._shown,
@@ -179,18 +190,29 @@ class Source:
 
 
 @contextmanager
-def opened(volume: Volume) -> Iterator[Source]:
+def opened(
+    volume: Volume,
+    roots: Collection[str] = (),
+    empty: reach.Empty | None = None,
+) -> Iterator[Source]:
     """Open the source of a volume, and check that it can be one.
 
-    :raises RootfsError: if it is not there, or nothing to be mounted.
+    :param roots: as for :class:`safe_path.Trust`.
+    :param empty: as for :func:`reach.check_unreachable`.
+    :raises RootfsError: if it is not there, others could replace it, or it
+        is nothing to be mounted.
     """
+    trust = safe_path.Trust(roots, any_owner=volume.owned)
     with ExitStack() as stack:
         with translated(volume.source):
-            # This opens no device and waits for no pipe.
-            fd = os.open(volume.source, os.O_PATH | os.O_CLOEXEC)
+            try:
+                fd = safe_path.open_fd(volume.source, trust)
+            except safe_path.ReplaceableError as err:
+                reason = f"{err}, or give the volume the option owned"
+                raise RootfsError(volume.source, reason) from err
             stack.callback(os.close, fd)
-            source = _identify(volume, fd)
-        yield source
+            origin = _check(volume, fd)
+        yield Source(volume, fd, origin, empty)
 
 
 def check_targets(root: int, sources: Sequence[Source]) -> None:
@@ -242,7 +264,8 @@ def _check_place(source: Source, place: targets.Place) -> None:
         )
 
 
-def _identify(volume: Volume, fd: int) -> Source:
+def _check(volume: Volume, fd: int) -> mounts.Mount:
+    """Check that a file can be mounted, and return the mount it is on."""
     kind = stat.S_IFMT(os.fstat(fd).st_mode)
     if kind not in _KINDS:
         raise RootfsError(
@@ -266,7 +289,7 @@ def _identify(volume: Volume, fd: int) -> Source:
             f"is on {origin.fs_type}, which shows the kernel's state and "
             "holds no data",
         )
-    return Source(volume, fd, os.readlink(f"/proc/self/fd/{fd}"), origin)
+    return origin
 
 
 def _newer_kernel(_: str | None) -> str:

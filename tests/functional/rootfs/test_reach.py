@@ -3,8 +3,12 @@
 
 import os
 import re
+import shutil
 import socket
 import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -346,3 +350,180 @@ def test_an_upper_layer_gives_nothing_either(store: Path) -> None:
         for name in PROGRAMS:
             assert tried(state / "upper" / name)
             assert not is_privileged(state / "upper" / name)
+
+
+@contextmanager
+def user_process(script: str, *arguments: object) -> Iterator[int]:
+    """A process of an ordinary user that has done something, and waits."""
+    process = subprocess.Popen(
+        [
+            *guest.HOST_USER,
+            "sh",
+            "-c",
+            f"{script}\necho ready; read line",
+            "sh",
+            *map(str, arguments),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd="/",
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process.pid
+    finally:
+        process.communicate("\n", timeout=30)
+
+
+HOLDS = {
+    "working directory": 'cd "$1/tree"',
+    "working directory below": 'cd "$1/tree/below"',
+    "working directory above": 'cd "$1"',
+    "descriptor of a directory": 'exec 7< "$1/tree/below"',
+    "descriptor of a file": 'exec 7< "$1/tree/file"',
+    "descriptor of a deleted file": (
+        'exec 7< "$1/tree/gone"; rm "$1/tree/gone"'
+    ),
+    "descriptor of the directory above": 'exec 7< "$1"',
+}
+
+
+@pytest.mark.parametrize("script", HOLDS.values(), ids=HOLDS)
+def test_who_is_inside_already(store: Path, script: str) -> None:
+    tree = store / "tree"
+    (tree / "below").mkdir()
+    (tree / "file").touch()
+    (tree / "gone").touch()
+    tree.chmod(0o777)
+    with user_process(script, store) as pid:
+        store.chmod(0o700)
+        refused(
+            tree,
+            rf"process {pid} \(.*\) of user 1000 has it, or a directory on "
+            "the way to it, open: its .*; end that process",
+        )
+        with pytest.raises(ReachableError, match=f"process {pid} "):
+            rootfs.mount_idmapped(tree, store.parent, MAPS)
+        assert guest.mountinfo(store.parent) == []
+    check(tree)
+
+
+def test_a_program_that_runs(store: Path) -> None:
+    program = store / "tree/busybox"
+    shutil.copy("/bin/busybox", program)
+    program.chmod(0o755)
+    with user_process('exec "$1" sh -c "echo ready; read line"', program):
+        store.chmod(0o700)
+        refused(store / "tree", "open: the program that it runs")
+
+
+def test_a_file_that_is_mapped(store: Path) -> None:
+    file = store / "tree/file"
+    file.write_bytes(bytes(4096))
+    code = (
+        "import mmap, os, sys;"
+        "fd = os.open(sys.argv[1], os.O_RDONLY);"
+        "held = mmap.mmap(fd, 4096, prot=mmap.PROT_READ); os.close(fd);"
+        "os.closerange(3, 20);"
+        "print('ready', flush=True); sys.stdin.readline()"
+    )
+    script = 'exec python3 -c "$1" "$2"'
+    with user_process(script, code, file):
+        store.chmod(0o700)
+        refused(store / "tree", "open: a mapping of a file")
+
+
+def test_a_thread_with_a_working_directory_of_its_own(store: Path) -> None:
+    code = (
+        "import ctypes, os, sys, threading\n"
+        "done, end = threading.Event(), threading.Event()\n"
+        "def enter():\n"
+        "    assert ctypes.CDLL(None).unshare(0x200) == 0\n"
+        "    os.chdir(sys.argv[1]); done.set(); end.wait()\n"
+        "threading.Thread(target=enter).start(); done.wait()\n"
+        "print('ready', flush=True); sys.stdin.readline(); end.set()\n"
+    )
+    script = 'exec python3 -c "$1" "$2"'
+    with user_process(script, code, store / "tree"):
+        store.chmod(0o700)
+        refused(store / "tree", "open: its working directory")
+
+
+@pytest.mark.parametrize("place", ["store", "store/tree", "store/tree/below"])
+def test_a_mount_of_their_own(store: Path, place: str) -> None:
+    (store / "tree/below").mkdir()
+    script = (
+        "exec unshare --user --map-root-user --mount sh -c '"
+        'mount --bind "$1" /mnt && echo ready && read line\' sh "$1"'
+    )
+    with user_process(script, store.parent / place):
+        store.chmod(0o700)
+        refused(store / "tree", "open: a mount of its own, /mnt")
+    check(store / "tree")
+
+
+def test_others_are_not_in_the_way(store: Path) -> None:
+    (store / "other").mkdir()
+    (store / "other").chmod(0o755)
+    script = (
+        'cd "$1"; exec unshare --user --map-root-user --mount sh -c '
+        "'echo ready; read line'"
+    )
+    # Beside the tree, above what is closed, and in namespaces of their own.
+    with (
+        user_process('cd "$1"', store / "other"),
+        user_process('cd "$1"', store.parent),
+        user_process(script, store.parent),
+    ):
+        store.chmod(0o700)
+        check(store / "tree")
+
+
+def test_who_is_in_an_idmapped_view(store: Path) -> None:
+    # Through it, nothing runs as root.
+    store.chmod(0o700)
+    view = store.parent / "view"
+    view.mkdir()
+    view.chmod(0o755)
+    with (
+        guest.mounted(store / "tree", view, MAPS),
+        user_process('cd "$1"', view),
+    ):
+        check(store / "tree")
+
+
+def test_processes_are_looked_at_when_a_directory_was_opened(
+    store: Path,
+) -> None:
+    empty: dict[str, reach.Closed] = {}
+    tree = store / "tree"
+
+    def look() -> None:
+        fd = os.open(tree, os.O_PATH | os.O_CLOEXEC)
+        try:
+            reach.check_unreachable(fd, str(tree), empty)
+        finally:
+            os.close(fd)
+
+    store.chmod(0o700)
+    # What has changed just now might change once more unseen.
+    look()
+    assert empty == {}
+    deadline = time.monotonic() + 30
+    while not empty:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+        look()
+    known = dict(empty)
+    look()
+    assert empty == known
+    store.chmod(0o755)
+    with user_process('cd "$1"', tree) as pid:
+        store.chmod(0o700)
+        with pytest.raises(ReachableError, match=f"process {pid} "):
+            look()
+        assert empty == known
+    look()
+    assert empty == {}

@@ -51,7 +51,7 @@ def test_path_is_no_directory(root: Path, name: str) -> None:
         (root / "file" / "below", "not a directory"),
         (root / "link", "symbolic link"),
         (Path("/"), "root directory of this host"),
-        (Path("/proc/self/root/tmp/.."), "root directory of this host"),
+        (Path("/proc/self/root/tmp"), "self is a symbolic link"),
     ):
         refused(partial(action, path), reason, str(path))
     assert os.stat(root / "dir").st_uid == 0
@@ -138,7 +138,7 @@ def test_not_root(root: Path) -> None:
     )
     argv = [sys.executable, "-c", code, str(root)]
     printed = subprocess.check_output(argv, text=True, timeout=30)
-    assert printed == ".: operation not permitted (is this root?)\n"
+    assert printed == ".: permission denied (is this root?)\n"
     assert os.stat(root / "file").st_uid == 0
 
 

@@ -373,15 +373,18 @@ def test_a_source_that_is_replaced_is_not_followed(
     assert owner(victim / "alice") == (ALICE, ALICE)
 
 
-def test_a_link_is_followed_once(host: Host, hidden: Path) -> None:
+def test_no_link_is_followed(hidden: Path) -> None:
     link = hidden.parent / "link"
-    link.symlink_to("tree")
-    with volumes.opened(Volume.parse(f"{link}:/data")) as source:
-        assert source.path == str(hidden)
-        assert source.is_directory
-        link.unlink()
-        link.symlink_to("/etc")
-        assert os.path.samefile(host.mount_source(source), hidden)
+    link.symlink_to(hidden.name)
+    (hidden / "inner").mkdir()
+    for source in (link, link / "inner"):
+        for options in ("ro", "none", "owned"):
+            volume = Volume.parse(f"{source}:/data:{options}")
+            with (
+                pytest.raises(RootfsError, match=f"{link} is a symbolic link"),
+                volumes.opened(volume),
+            ):
+                pytest.fail("was opened")
 
 
 def test_what_is_mounted_in_a_source_is_left_out(
@@ -594,15 +597,16 @@ NO_KIND = "is neither a directory nor a regular file nor a socket"
     [
         (lambda path: f"{path}/nothing", "No such file or directory"),
         (lambda path: f"{path}/root/x", "Not a directory"),
-        (make_loop, "symbolic links"),
+        (make_loop, "loop is a symbolic link, to 'loop'"),
         (make_fifo, NO_KIND),
         (make_device, NO_KIND),
         (lambda _: "/dev/null", NO_KIND),
         (lambda _: "/proc", "is on proc, which shows the kernel's state"),
-        (lambda _: "/proc/self/status", "is on proc"),
+        (lambda _: "/proc/1/status", "is on proc"),
+        (lambda _: "/proc/self/status", "self is a symbolic link"),
         (lambda _: "/sys/kernel", "is on sysfs"),
-        (make_link, "is on proc"),
-        (lambda _: "/proc/self/ns/mnt", "no filesystem that is mounted"),
+        (make_link, "link is a symbolic link, to '/proc/self/fdinfo'"),
+        (lambda _: "/proc/1/ns/mnt", "mnt is a symbolic link"),
         (lambda path: f"{path}/root:/x:chown", "only those are shifted"),
     ],
 )
