@@ -23,6 +23,8 @@ from lxc_userns.linux.mounts import Mount
 
 #: Passes over ``/proc`` until one meets no new process.
 _PASSES = 100
+#: Bytes of ``/proc/PID/status`` that have the user IDs in them.
+_STATUS_HEAD = 1024
 _LINKS = {
     "cwd": "its working directory",
     "root": "its root directory",
@@ -228,16 +230,15 @@ def _namespace(task: str) -> str:
 
 def _read_status(base: str) -> tuple[str, int]:
     """Name and a user ID that is not root's, 0 if all are root's."""
-    name, uid = "", 0
-    with open(f"{base}/status", "rb") as stream:
-        for line in stream:
-            key, _, value = line.partition(b":")
-            if key == b"Name":
-                name = ascii(os.fsdecode(value.strip()))
-            if key == b"Uid":
-                uid = max(map(int, value.split()))
-                break
-    return name, uid
+    fd = os.open(f"{base}/status", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # The first line is the name, in which the kernel escapes a new line.
+        name, _, rest = os.read(fd, _STATUS_HEAD).partition(b"\n")
+    finally:
+        os.close(fd)
+    uids = rest.partition(b"\nUid:")[2].partition(b"\n")[0]
+    uid = max(map(int, uids.split()))
+    return ascii(os.fsdecode(name.partition(b"\t")[2])), uid
 
 
 def _mount_id(link: str) -> int:
