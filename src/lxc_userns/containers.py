@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
 from lxc_userns.domain import (
@@ -25,7 +25,7 @@ from lxc_userns.exceptions import (
     NeedsError,
     NoSuchContainerError,
 )
-from lxc_userns.guest import LOG_DIRECTORY, STOP_TIMEOUT
+from lxc_userns.guest import LOG_DIRECTORY, STOP_TIMEOUT, Guest
 from lxc_userns.idmap import IdMaps
 from lxc_userns.instances import InstanceRecord
 from lxc_userns.linux import hostname
@@ -36,10 +36,14 @@ from lxc_userns.request import InstanceRequest, PreparedInstance
 from lxc_userns.rootfs.strategies import Progress
 from lxc_userns.undo import undo
 from lxc_userns.verification import VerifiedInstance
+from lxc_userns.verified import Verified
 from lxc_userns.volume import Volume
 
 #: A process in all of the host's namespaces, for as long as it is up.
 _HOST_PID = "1"
+#: State of a container that runs, and was not verified since it started.
+UNVERIFIED = "unverified"
+_RUNNING = frozenset({"running", "paused"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +145,9 @@ class Container:
     :param name: its name.
     :param uuid: its UUID.
     :param state: ``running``, ``stopped`` and so on; ``incomplete`` if
-        libvirt does not know it, as after a crash while it was made.
+        libvirt does not know it, as after a crash while it was made;
+        ``unverified`` if it runs and was not verified since it started, as
+        after a crash of who started it, or a reboot from inside.
     :param mode: ``private`` or ``host``.
     :param mode_reasons: why that mode.
     :param strategy: how its view is made.
@@ -195,13 +201,17 @@ class Containers:
         If that fails nothing of it is left; its root filesystem may be
         shifted, wholly or in part.
 
-        :raises ContainerExistsError: if the name is taken.
+        :raises ContainerExistsError: if the name is taken. A container of
+            that name that runs unverified is verified before, or destroyed.
         :raises ConfigError: if no ID maps are configured.
         :raises LxcUsernsError: if anything else is in the way.
         """
         request = spec.to_request()
         with self._store.lock_container(spec.name):
-            if self._store.load(spec.name) or self._guests.find(spec.name):
+            known = self._store.load(spec.name)
+            if known is not None and self._is_unverified(known):
+                self._finish(known)
+            if known is not None or self._guests.find(spec.name):
                 raise ContainerExistsError(spec.name)
             plan = self._manager.plan(request)
             _check_meant(plan)
@@ -225,15 +235,21 @@ class Containers:
     ) -> VerifiedInstance:
         """Start a container that was stopped.
 
+        One that runs unverified, because whoever started it was killed before
+        it was verified, or because it has rebooted itself, is verified, or
+        destroyed.
+
         :param accept_replaced: whether root filesystem and volumes may be
             other files than those that it was made with.
         :raises NoSuchContainerError: if there is none of this name.
-        :raises InstanceError: if it runs, or was only half made.
+        :raises InstanceError: if it runs verified, or was only half made.
         """
         with self._locked(name) as record:
             guest = self._manager.find_guest(record)
             if guest is None:
                 raise InstanceError(name, "is incomplete; destroy it")
+            if self._is_unverified(record):
+                return self._finish(record)
             if guest.is_active:
                 raise InstanceError(name, "is running already")
             with ExitStack() as stack:
@@ -286,6 +302,20 @@ class Containers:
         with self._store.lock_container(name):
             yield self._record(name)
 
+    def _finish(self, record: InstanceRecord) -> VerifiedInstance:
+        """Finish the start of a container that runs unverified, or end it."""
+        name = record.name
+        with ExitStack() as stack:
+            undo(stack, self._manager.detach, name)
+            undo(stack, self._guests.destroy, name)
+            # Without a mark it is as libvirt started it, for all that is
+            # known; with one it has rebooted itself, and may have changed
+            # what it sees since.
+            return self._manager.verify(name, fresh=record.verified is None)
+
+    def _is_unverified(self, record: InstanceRecord) -> bool:
+        return self._describe(record).state == UNVERIFIED
+
     def _start(self, name: str, stack: ExitStack) -> VerifiedInstance:
         # Registered first: a start that libvirt gave up on can leave it half
         # running.
@@ -312,18 +342,18 @@ class Containers:
 
     def _describe(self, record: InstanceRecord) -> Container:
         guest = self._manager.find_guest(record)
-        pid = None
+        start = None
         if guest is not None and guest.is_active:
-            pid = self._guests.find_init(record.name)
+            start = self._find_start(record.name)
         return Container(
             record.name,
             record.uuid,
-            "incomplete" if guest is None else guest.state,
+            _state(guest, start, record.verified),
             record.mode,
             record.strategy,
             record.rootfs,
             record.view,
-            pid,
+            None if start is None else start.init_pid,
             record.id_maps,
             record.reason,
             record.archive,
@@ -333,6 +363,25 @@ class Containers:
             record.needs.capabilities,
             record.devices,
         )
+
+    def _find_start(self, name: str) -> Verified | None:
+        with (
+            suppress(InstanceError, ProcessLookupError),
+            self._guests.init_process(name) as init,
+        ):
+            return Verified.now(init)
+        return None
+
+
+def _state(
+    guest: Guest | None, start: Verified | None, verified: Verified | None
+) -> str:
+    if guest is None:
+        return "incomplete"
+    is_verified = start is not None and start.is_same_start(verified)
+    if guest.state in _RUNNING and not is_verified:
+        return UNVERIFIED
+    return guest.state
 
 
 def _check_meant(plan: PreparedInstance) -> None:

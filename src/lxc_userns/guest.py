@@ -214,14 +214,6 @@ class Guests:
         with init:
             yield init
 
-    def find_init(self, name: str) -> int | None:
-        """Process ID of a domain's first process, None if it has none."""
-        try:
-            with self.init_process(name) as init:
-                return int(init.pid)
-        except InstanceError:
-            return None
-
     def _controller(self, name: str) -> int:
         guest = self.find(name)
         if guest is None or guest.controller is None:

@@ -26,6 +26,7 @@ from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.linux import directory
 from lxc_userns.linux.file_identity import FileIdentity
 from lxc_userns.needs import Device, Mode, Needs
+from lxc_userns.verified import Verified
 from lxc_userns.volume import Volume
 
 #: Closed directories, each by device, inode number and time of its last
@@ -37,7 +38,7 @@ _FORMAT = 4
 _ADDED: Mapping[int, Mapping[str, Any]] = {
     1: {"reason": "", "archive": None, "volumes": []},
     2: {"needs": Needs().to_dict(), "devices": [], "mode_reasons": []},
-    3: {"identities": {}, "empty": {}},
+    3: {"identities": {}, "empty": {}, "verified": None},
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SUFFIX = ".json"
@@ -69,6 +70,8 @@ class InstanceRecord:
         and sources of volumes, as they were opened first.
     :param empty: trees in which no user of the host was found, as
         :data:`lxc_userns.rootfs.reach.Empty`.
+    :param verified: the last start of it that was verified, None if there
+        was none since it was prepared.
     :raises InstanceError: if name or UUID are anything else.
     """
 
@@ -87,6 +90,7 @@ class InstanceRecord:
     mode_reasons: tuple[str, ...] = ()
     identities: Mapping[str, FileIdentity] = field(default_factory=dict)
     empty: Mapping[str, Closed] = field(default_factory=dict)
+    verified: Verified | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -316,6 +320,7 @@ def _encode(record: InstanceRecord) -> dict[str, Any]:
             path: asdict(each) for path, each in record.identities.items()
         },
         "empty": {path: [*each] for path, each in record.empty.items()},
+        "verified": record.verified and record.verified.to_dict(),
     }
 
 
@@ -335,6 +340,7 @@ def _decode(name: str, data: dict[str, Any]) -> InstanceRecord:
     if not isinstance(archive, str | None):
         raise ValueError("archive is no text")
     identifier, rootfs, strategy, view, reason = texts
+    verified = data["verified"]
     return InstanceRecord(
         name,
         identifier,
@@ -354,6 +360,7 @@ def _decode(name: str, data: dict[str, Any]) -> InstanceRecord:
             for path, each in data["identities"].items()
         },
         {path: _decode_closed(each) for path, each in data["empty"].items()},
+        verified=None if verified is None else Verified.from_dict(verified),
     )
 
 

@@ -119,7 +119,8 @@ class Preparation:
             check_program(tree, self.program)
         record = files.choose(record, tree)
         self._check_unused(record)
-        ready = replace(record, ready=tree.inode)
+        # What is about to start has not been verified.
+        ready = replace(record, ready=tree.inode, verified=None)
         # An image can be written anew and be the same file.
         is_done = known is not None and _is_same(known, ready)
         options = self.shift(tree.inode is None or not is_done)
@@ -203,7 +204,9 @@ def _check_same(record: InstanceRecord, known: InstanceRecord | None) -> None:
 
 def _essence(record: InstanceRecord) -> InstanceRecord:
     """What is promised, without what is only noted about it."""
-    return replace(record, mode_reasons=(), identities={}, empty={})
+    return replace(
+        record, mode_reasons=(), identities={}, empty={}, verified=None
+    )
 
 
 def _is_same(known: InstanceRecord, ready: InstanceRecord) -> bool:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from lxc_userns import limits, promises, verification
@@ -14,6 +14,7 @@ from lxc_userns.exceptions import InstanceError, IsolationError
 from lxc_userns.instances import InstanceRecord
 from lxc_userns.inventory import Inventory
 from lxc_userns.verification import VerifiedInstance
+from lxc_userns.verified import Verified
 
 _LOG = logging.getLogger(__name__)
 
@@ -39,14 +40,23 @@ class Verifier:
         """Compare an instance of ours with what it was promised.
 
         What it could use up or change of what is not its own is taken from
-        it before.
+        it before, and its record says afterwards that this start of it was
+        verified.
 
         :param fresh: whether it has just been started.
         :raises IsolationError: if it differs, or cannot be looked at; it is
             destroyed then.
         :raises InstanceError: if it is not running, or this host is short of
             what is needed to look at it.
+        :raises ConfigError: if the state path cannot be written.
         """
+        found, mark = self._verify_soon(record, fresh)
+        return replace(found, was_verified=self._note(record, mark))
+
+    def _verify_soon(
+        self, record: InstanceRecord, fresh: bool
+    ) -> tuple[VerifiedInstance, Verified]:
+        """Verify a container, waiting for one that reboots."""
         for attempt in range(_ATTEMPTS):
             if not self.inventory.is_active(record):
                 break
@@ -61,9 +71,21 @@ class Verifier:
                 self._judge(record, err)
         raise InstanceError(record.name, "is not running")
 
+    def _note(self, record: InstanceRecord, mark: Verified) -> bool:
+        """Record that a start was verified; tell whether that was known."""
+        store = self.inventory.store
+        with store.lock(record.name):
+            kept = store.load(record.name)
+            if kept is None or kept.uuid != record.uuid:
+                return False  # It was released meanwhile.
+            if mark.is_same_start(kept.verified):
+                return True
+            store.save(replace(kept, verified=mark))
+            return False
+
     def _verify_once(
         self, record: InstanceRecord, fresh: bool
-    ) -> VerifiedInstance:
+    ) -> tuple[VerifiedInstance, Verified]:
         promise = promises.of_record(record)
         with self.inventory.guests.init_process(record.name) as init:
             if record.id_maps is not None:
@@ -77,7 +99,8 @@ class Verifier:
             # are limited.
             if record.id_maps is not None:
                 limits.apply(init)
-        return verification.describe(promise, found)
+            mark = Verified.now(init)
+        return verification.describe(promise, found), mark
 
     def _judge(self, record: InstanceRecord, err: Exception) -> None:
         """End what cannot be verified, by whatever it has brought about.

@@ -14,6 +14,7 @@ from lxc_userns.exceptions import ConfigError, InstanceError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.instances import InstanceRecord, InstanceStore
 from lxc_userns.needs import Device, Needs
+from lxc_userns.verified import Verified
 from lxc_userns.volume import Volume
 
 UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
@@ -22,6 +23,7 @@ PRIVATE = InstanceRecord(
     "web1", UUID, "/srv/web1", IdMaps(UID, GID), "chown", "/run/x/web1/root"
 )
 NEEDS = Needs().to_dict()
+MARK = {"time": 1, "boot_id": "x", "init_pid": 42, "init_start": 7}
 HOST = replace(
     PRIVATE,
     name="web2",
@@ -37,6 +39,7 @@ UNPACKED = replace(
     reason="it was asked for",
     archive="/srv/web1.tar",
     ready=7,
+    verified=Verified(1_800_000_000, "the-boot", 4242, 123_456),
     volumes=(
         Volume("/srv/data", "/data"),
         Volume("/srv/a:b", "/c", "none", readonly=True, nosuid=False),
@@ -180,6 +183,12 @@ def test_uuids_that_are_none(uuid: str) -> None:
         ({"devices": [{"path": "/dev/x"}]}, "damaged"),
         ({"reason": None}, "no text"),
         ({"archive": 1}, "no text"),
+        ({"verified": True}, "damaged"),
+        ({"verified": {}}, "damaged"),
+        ({"verified": MARK | {"more": 1}}, "damaged"),
+        ({"verified": MARK | {"init_start": "7"}}, "no integer"),
+        ({"verified": MARK | {"init_start": None}}, "no integer"),
+        ({"verified": MARK | {"boot_id": 7}}, "no text"),
         ({"volumes": None}, "damaged"),
         ({"volumes": [{}]}, "damaged"),
         ({"volumes": [{"source": "/", "target": 1}]}, "damaged"),
@@ -209,6 +218,7 @@ def test_records_of_an_older_version(
     file = tmp_path / "state/instances/web1.json"
     data = json.loads(file.read_text())
     for version, keys in (
+        (3, ("verified",)),
         (2, ("needs", "devices", "mode_reasons")),
         (1, ("reason", "archive", "volumes")),
     ):

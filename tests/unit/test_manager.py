@@ -18,6 +18,7 @@ from lxc_userns import (
     occupants,
     orphans,
     verification,
+    verified,
     verifier,
 )
 from lxc_userns.conf import register_opts
@@ -116,6 +117,7 @@ class FakeInit:
     uid_map: Rows = ((0, 100000, 65536),)
     gid_map: Rows = ((0, 100000, 65536),)
     user_namespace: tuple[int, int] = (4, 1)
+    start_time: int = 1000
 
 
 @dataclass
@@ -174,9 +176,6 @@ class FakeGuests:
         if name not in self.domains:
             raise NoSuchContainerError(name)
         return "<domain type='lxc'/>"
-
-    def find_init(self, name: str) -> int:
-        return self.init.pid
 
 
 @dataclass
@@ -643,6 +642,56 @@ def test_a_container_that_ends_at_once(
     with pytest.raises(InstanceError, match=r"at once; .*/lxc/web1\.log"):
         run(world)
     assert world.containers.list() == []
+
+
+def test_a_start_that_was_not_verified(world: World) -> None:
+    run(world)
+    world.containers.stop("web1")
+    world.manager.prepare_again("web1")
+    world.guests.add("web1", uuid=world.containers.show("web1").uuid)
+    (container,) = world.containers.list()
+    assert (container.state, container.init_pid) == ("unverified", 4242)
+    world.log.clear()
+    assert world.containers.start("web1").was_verified is False
+    assert world.log == ["limit"]
+    assert world.containers.show("web1").state == "running"
+    assert world.manager.verify("web1").was_verified is True
+    # It has rebooted itself; also if the new one has the old one's number.
+    world.guests.init.start_time += 1
+    assert world.containers.show("web1").state == "unverified"
+    with pytest.raises(ContainerExistsError, match="the name is taken"):
+        run(world)
+    assert world.containers.show("web1").state == "running"
+
+
+def test_a_start_that_was_not_verified_and_cannot_be(world: World) -> None:
+    run(world)
+    world.guests.init.start_time += 1
+    world.guests.init.uid_map = ()
+    world.log.clear()
+    with pytest.raises(IsolationError, match="it was destroyed"):
+        world.containers.start("web1")
+    assert world.log == ["destroy", "destroy", "unmount"]
+    assert world.containers.show("web1").state == "stopped"
+
+
+def test_a_start_in_another_boot(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(world)
+    monkeypatch.setattr(verified, "read_boot_id", lambda: "another")
+    assert world.containers.show("web1").state == "unverified"
+
+
+def test_what_was_released_meanwhile_gets_no_record(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.manager.prepare(world.request)
+    world.guests.add("web1")
+    release = world.manager.store.remove
+    monkeypatch.setattr(limits, "apply", lambda _init: release("web1"))
+    assert world.manager.verify("web1").was_verified is False
+    assert world.manager.store.load("web1") is None
 
 
 def test_incomplete_containers(world: World) -> None:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 Shown = tuple[tuple[str, ...], tuple[Any, ...]]
 
 _DEFAULT_TIMEOUT = 10.0
+#: State before a verification, by whether it had been verified; None: nobody
+#: keeps record of it.
+_PREVIOUS = {True: "running", False: "unverified", None: None}
 
 
 class _ContainerCommand(ConfiguredCommand):
@@ -274,23 +277,30 @@ class Show(_ShowsOne):
 class Verify(_OnOne, ShowOne):
     """Compare a running container with what was promised.
 
-    One that differs is destroyed, and the exit code is 1.
+    One that differs is destroyed, and the exit code is 1. The state before was
+    "unverified" if nobody had verified it since it last started.
     """
 
     def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         """Compare it."""
         found = self.manager.verify(parsed_args.name)
-        return (
-            ("name", "mode", "init_pid", "uid_map", "gid_map"),
-            (found.name, found.mode, found.pid, found.uid_map, found.gid_map),
-        )
+        fields = {
+            "name": found.name,
+            "mode": found.mode,
+            "init_pid": found.pid,
+            "uid_map": found.uid_map,
+            "gid_map": found.gid_map,
+            "previous_state": _PREVIOUS[found.was_verified],
+        }
+        return tuple(fields), tuple(fields.values())
 
 
 class Start(_ShowsOne):
     """Start a container that was stopped, with the ID maps that it had.
 
     Its root filesystem and volumes are the files that it was given first, or
-    it does not start.
+    it does not start. One that runs unverified, because its start was cut short
+    or because it has rebooted itself, is verified, or destroyed if it differs.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:

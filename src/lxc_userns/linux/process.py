@@ -56,6 +56,13 @@ class Process:
         return int(self._status("PPid")[0])
 
     @property
+    def start_time(self) -> int:
+        """When it was started, in clock ticks since the host's boot."""
+        # After the name, which is its own doing and may have any character
+        # (proc_pid_stat(5)): from the third field on, this is the 22nd.
+        return int(self._read("stat").rpartition(")")[2].split()[22 - 3])
+
+    @property
     def is_first(self) -> bool:
         """Whether it is process 1 of a PID namespace below the caller's."""
         numbers = self._status("NSpid")

@@ -55,6 +55,8 @@ class VerifiedInstance:
     :param uid_map: the rows of that process's ``uid_map``, written as the
         configuration writes ID maps.
     :param gid_map: the rows of its ``gid_map``.
+    :param was_verified: whether it had been verified since it last started;
+        None if it is not ours.
     """
 
     name: str
@@ -62,6 +64,7 @@ class VerifiedInstance:
     pid: int
     uid_map: str
     gid_map: str
+    was_verified: bool | None = None
 
 
 def describe(promise: Promise, evidence: Evidence) -> VerifiedInstance:

@@ -818,7 +818,8 @@ def test_libvirt_mounts_where_the_check_says(
     )
     container = libvirt_connection.createXML(made.to_xml())
     try:
-        pid = Guests().find_init("volumes")
+        with Guests().init_process("volumes") as init:
+            pid = init.pid
         lines = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
         found = [line.split()[4:6] for line in lines]
         ours = [(point, options) for point, options in found
