@@ -366,7 +366,8 @@ class Containers:
 
     def _find_start(self, name: str) -> Verified | None:
         with (
-            suppress(InstanceError, ProcessLookupError),
+            # One that cannot be looked at keeps nobody from seeing the rest.
+            suppress(InstanceError, OSError),
             self._guests.init_process(name) as init,
         ):
             return Verified.now(init)

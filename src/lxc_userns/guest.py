@@ -170,8 +170,8 @@ class Guests:
                     return init.send_signal(_SYSTEMD_POWER_OFF)
                 if init.program == "busybox" and init.command == "init":
                     return init.send_signal(_BUSYBOX_POWER_OFF)
-        except (InstanceError, ProcessLookupError):
-            return None
+        except (InstanceError, OSError):
+            return None  # Whatever it is like, it is killed in time.
         # Each by itself: allowed both, libvirt 9.0 sends no signal even when
         # nobody reads the pipe.
         for flag in (

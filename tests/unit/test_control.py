@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from lxc_userns.linux import cgroups
+from lxc_userns.linux.bounds import BoundExceededError
 from lxc_userns.linux.mounts import Mount
 from lxc_userns.linux.process import Process, Rows
 from lxc_userns.verification import control
@@ -156,3 +157,22 @@ def test_groups_that_have_gone(
     mount = hierarchy(tmp_path, "cgroup2", "rw")
     found = find(monkeypatch, mount, "/no/such")
     assert found.keys() <= {"."}
+
+
+def test_more_groups_than_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(cgroups, "_MOST_NAMES", 10)
+    mount = hierarchy(make(tmp_path), "cgroup2", "rw")
+    # Those of its neighbours are none of its doing.
+    for number in range(20):
+        (tmp_path / f"machine/other{number}").mkdir()
+    own = tmp_path / "machine/own"
+    assert len(find(monkeypatch, mount, "/machine/own")) == 3
+    for number in range(20):
+        (own / f"below{number}").mkdir()
+    with pytest.raises(
+        BoundExceededError,
+        match=f"^has more than 10 names in its control group {own}$",
+    ):
+        find(monkeypatch, mount, "/machine/own")

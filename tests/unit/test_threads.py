@@ -26,4 +26,4 @@ def test_whose_threads_these_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threading, "Thread", GreenThread)
     assert not threads.are_the_kernels()
     # Not even opened, for the process itself would be there.
-    assert mount_namespaces.read(cast(Process, None)) == []
+    assert mount_namespaces.read(cast(Process, None), 10) == []

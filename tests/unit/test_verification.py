@@ -211,6 +211,20 @@ def test_what_may_be_mounted(extra: Any) -> None:
     assert find(replace(found, mounts=(*found.mounts, extra))) == []
 
 
+def test_more_differences_than_are_told() -> None:
+    found = evidence()
+    extra = tuple(
+        mount(f"/x{number}", device="8:0", root="/etc")
+        for number in range(10_000)
+    )
+    said = find(replace(found, mounts=(*found.mounts, *extra)))
+    assert len(said) == 21
+    assert said[-1] == "and more"
+    said = find(replace(found, mounts=(*found.mounts, *extra[:20])))
+    assert len(said) == 20
+    assert said[-1].startswith("at /x19 ")
+
+
 def test_names_that_would_change_a_terminal() -> None:
     found = evidence()
     extra = mount("/\x1b[2J\udcff", root="/root", device="8:0")

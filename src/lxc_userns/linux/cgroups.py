@@ -7,13 +7,13 @@ See :manpage:`cgroups(7)`.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from lxc_userns.linux import directory
+from lxc_userns.linux.bounds import at_most
 from lxc_userns.linux.mounts import Mount
 
 V1, V2 = "cgroup", "cgroup2"
@@ -27,6 +27,9 @@ _ALWAYS = frozenset(
 #: Runs a program as the host's root (version 1, kernels before 5.17, or
 #: whoever has the capabilities).
 RELEASE_AGENT = "release_agent"
+
+#: Names in a group; the kernel's own files are less than a hundred.
+_MOST_NAMES = 10_000
 
 #: Whether somebody may write to what has this status.
 Writes = Callable[[os.stat_result], bool]
@@ -78,16 +81,29 @@ def writable(group: Group, writes: Writes) -> list[str]:
     """What of a group somebody may write to: names, ``.`` for itself.
 
     :param writes: whether they may, going by the status.
+    :raises BoundExceededError: if it has too many groups below it, and is
+        whose they are to make.
     """
     found: list[str] = []
     with suppress(FileNotFoundError), directory.opened(group.path) as fd:
-        for name in (".", *sorted(os.listdir(fd))):
+        for name in (".", *sorted(_files(group, fd))):
             with suppress(FileNotFoundError):
                 status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                is_group = name != "." and stat.S_ISDIR(status.st_mode)
-                if not is_group and writes(status):
+                if writes(status):
                     found.append(name)
     return found
+
+
+def _files(group: Group, fd: int) -> Iterator[str]:
+    """Names in a group, without those of the groups below it."""
+    with os.scandir(fd) as entries:
+        bounded: Iterator[os.DirEntry[str]] = entries
+        if group.is_own:
+            what = f"names in its control group {group.path}"
+            bounded = at_most(_MOST_NAMES, entries, what)
+        for entry in bounded:
+            if not entry.is_dir(follow_symlinks=False):
+                yield entry.name
 
 
 def give_to_root(group: Group, names: Sequence[str]) -> None:

@@ -7,19 +7,22 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 from lxc_userns.linux import namespaces, threads
+from lxc_userns.linux.bounds import at_most
 from lxc_userns.linux.mounts import Mount, parse_all
 from lxc_userns.linux.process import Process
 
 
-def read(process: Process) -> list[Mount]:
+def read(process: Process, limit: int) -> list[Mount]:
     """What is mounted in the namespace of a process, wherever its root is.
 
     The ``mountinfo`` of a process leaves out what is not below its root
     directory, which it can change.
 
+    :param limit: how many mounts there may be.
     :returns: nothing if the caller's threads are none to the kernel: all of
         it would be in that namespace.
     :raises ProcessLookupError: if the process has ended.
+    :raises BoundExceededError: if there are more.
     :raises OSError: if the namespace cannot be entered.
     """
     if not threads.are_the_kernels():
@@ -28,10 +31,10 @@ def read(process: Process) -> list[Mount]:
         process.opened_namespace("mnt") as fd,
         ThreadPoolExecutor(1) as thread,
     ):
-        return thread.submit(_read_inside, fd).result()
+        return thread.submit(_read_inside, fd, limit).result()
 
 
-def _read_inside(fd: int) -> list[Mount]:
+def _read_inside(fd: int, limit: int) -> list[Mount]:
     # Only for this thread, which ends with that. What it reads is by a
     # descriptor of the host's /proc, and nothing of the container is opened.
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -43,4 +46,4 @@ def _read_inside(fd: int) -> list[Mount]:
     finally:
         os.close(proc)
     with open(own, "rb") as stream:
-        return [*parse_all(stream)]
+        return [*at_most(limit, parse_all(stream), "mounts")]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from lxc_userns.linux import libc, trees
+from lxc_userns.linux.bounds import BoundExceededError
 
 MS_NODEV = 0x4
 MS_REMOUNT = 0x20
@@ -198,13 +199,15 @@ def read_mounts(pid: int | str = "self") -> Iterator[Mount]:
 def parse_all(stream: BinaryIO) -> Iterator[Mount]:
     """Read ``mountinfo``, which may be that of somebody hostile.
 
-    :raises OSError: with ``E2BIG`` if that is unreasonably much.
+    :raises BoundExceededError: if that is unreasonably much.
     """
     left = _MOST_BYTES
     for line in stream:
         left -= len(line)
         if left < 0:
-            raise OSError(errno.E2BIG, "has too many mounts")
+            raise BoundExceededError(
+                f"has mounts that take more than {_MOST_BYTES} bytes to list"
+            )
         yield parse(line)
 
 

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from lxc_userns.linux import mounts, namespaces
+from lxc_userns.linux.bounds import BoundExceededError
 
 #: Rows of ``uid_map``: first ID inside, first ID outside, number of IDs.
 Rows = tuple[tuple[int, int, int], ...]
@@ -19,6 +20,9 @@ Rows = tuple[tuple[int, int, int], ...]
 
 #: Characters of a file in ``/proc`` that are of interest.
 _LONGEST = 65536
+#: Those of any ``status``, whose longest line has 65536 groups.
+_LONGEST_STATUS = 1 << 20
+_CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
 
 class Process:
@@ -53,19 +57,17 @@ class Process:
     @property
     def parent(self) -> int:
         """Process ID of the parent."""
-        return int(self._status("PPid")[0])
+        return int(self._statistics()[4 - 3])
 
     @property
     def start_time(self) -> int:
         """When it was started, in clock ticks since the host's boot."""
-        # After the name, which is its own doing and may have any character
-        # (proc_pid_stat(5)): from the third field on, this is the 22nd.
-        return int(self._read("stat").rpartition(")")[2].split()[22 - 3])
+        return int(self._statistics()[22 - 3])
 
     @property
     def is_first(self) -> bool:
         """Whether it is process 1 of a PID namespace below the caller's."""
-        numbers = self._status("NSpid")
+        (numbers,) = self._status("status", "NSpid")
         return len(numbers) > 1 and numbers[-1] == "1"
 
     @property
@@ -108,28 +110,40 @@ class Process:
             return namespaces.owner(fd)
 
     @property
-    def capabilities(self) -> int:
-        """All that are in any of its sets, with those it may regain, as bits.
+    def capabilities(self) -> Iterator[int]:
+        """Those of each of its threads, which have them by themselves.
 
-        See :manpage:`capabilities(7)`.
+        All that are in any set, with those that can be regained, as bits; see
+        :manpage:`capabilities(7)`.
+
+        :raises BoundExceededError: if a thread is in so many groups that what
+            the kernel tells of it is longer than 65536 characters.
         """
-        names = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+        with (
+            self._opened("task", os.O_RDONLY | os.O_DIRECTORY) as fd,
+            os.scandir(fd) as threads,
+        ):
+            for thread in threads:
+                with suppress(ProcessLookupError):
+                    yield self._capabilities(f"task/{thread.name}/status")
+
+    def _capabilities(self, status: str) -> int:
         found = 0
-        for name in names:
-            found |= int(self._status(name)[0], 16)
+        for values in self._status(status, *_CAPABILITIES, limit=_LONGEST):
+            found |= int(values[0], 16)
         return found
 
     @property
-    def mounts(self) -> list[mounts.Mount]:
+    def mounts(self) -> Iterator[mounts.Mount]:
         """What is mounted for it, with points as it sees them.
 
-        :raises OSError: with ``E2BIG`` if that is unreasonably much.
+        :raises BoundExceededError: if that is unreasonably much.
         """
         with (
             self._opened("mountinfo", os.O_RDONLY) as fd,
             open(fd, "rb", closefd=False) as stream,
         ):
-            return [*mounts.parse_all(stream)]
+            yield from mounts.parse_all(stream)
 
     @contextmanager
     def opened_parent(self) -> Iterator[Process]:
@@ -144,14 +158,19 @@ class Process:
     def fellows(self) -> Iterator[Process]:
         """Processes in its PID and user namespace, itself included, held."""
         own = self.namespace("pid"), self.namespace("user")
-        for name in filter(str.isdecimal, os.listdir("/proc")):
-            with (
-                suppress(ProcessLookupError, PermissionError),
-                Process(int(name)) as process,
-            ):
-                theirs = process.namespace("pid"), process.namespace("user")
-                if theirs == own:
-                    yield process
+        with os.scandir("/proc") as entries:
+            for entry in entries:
+                if not entry.name.isdecimal():
+                    continue
+                with (
+                    suppress(ProcessLookupError, PermissionError),
+                    Process(int(entry.name)) as process,
+                ):
+                    if own == (
+                        process.namespace("pid"),
+                        process.namespace("user"),
+                    ):
+                        yield process
 
     @property
     def cgroups(self) -> dict[str, str]:
@@ -191,7 +210,7 @@ class Process:
         pidfd = os.pidfd_open(int(self.pid))
         try:
             # While this one is there, the number is its own.
-            self._status("PPid")
+            self._statistics()
             signal.pidfd_send_signal(pidfd, number)
         finally:
             os.close(pidfd)
@@ -225,20 +244,44 @@ class Process:
             for inside, outside, count in map(str.split, lines)
         )
 
-    def _status(self, field: str) -> list[str]:
-        # The first line is its name, which is its own doing.
-        for line in self._lines("status")[1:]:
-            key, _, value = line.partition(":")
-            if key == field:
-                return value.split()
-        raise ProcessLookupError(f"no {field} in status of {self.pid}")
+    def _statistics(self) -> list[str]:
+        """Read ``stat`` from its third field on.
+
+        The second is the name, which is its own doing and can have any
+        character (:manpage:`proc_pid_stat(5)`).
+        """
+        return self._read("stat").rpartition(")")[2].split()
+
+    def _status(
+        self, name: str, *fields: str, limit: int = _LONGEST_STATUS
+    ) -> list[list[str]]:
+        """Read fields of ``status``.
+
+        :param name: the file, of the process or of a thread.
+        :param limit: number of characters that are read.
+        :raises BoundExceededError: if it has more, and a field is not among
+            these.
+        """
+        text = self._read(name, limit)
+        # The first line is its name, which is its own doing; the last one can
+        # have been cut off, and ends with a line feed if it was not.
+        rows = (line.partition(":") for line in text.split("\n")[1:-1])
+        found = {key: value.split() for key, _, value in rows if key in fields}
+        if len(found) == len(fields):
+            return [found[field] for field in fields]
+        if len(text) == limit:
+            raise BoundExceededError(
+                f"process {self.pid} is in so many groups that its status has "
+                f"more than {limit} characters"
+            )
+        raise ProcessLookupError(f"no {fields} in status of {self.pid}")
 
     def _lines(self, name: str) -> list[str]:
         # Not splitlines(): what a process calls itself can have characters
         # that some take for the end of a line; the kernel escapes the one.
         return self._read(name).rstrip("\n").split("\n")
 
-    def _read(self, name: str) -> str:
+    def _read(self, name: str, limit: int = _LONGEST) -> str:
         try:
             fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._fd)
         except OSError as err:
@@ -251,7 +294,7 @@ class Process:
         ) as stream:
             try:
                 # What it calls its arguments can be as large as it likes.
-                return stream.read(_LONGEST)
+                return stream.read(limit)
             except OSError as err:
                 # Of maps when it has just ended.
                 if err.errno in (errno.EINVAL, errno.ESRCH):
@@ -260,22 +303,37 @@ class Process:
 
 
 def children(pid: int) -> Iterator[int]:
-    """Process IDs of the children of a process.
+    """Process IDs of the children of a process, each once.
 
-    ``/proc/PID/task/TID/children`` would be cheaper, but leaves some out
-    while others end (:manpage:`proc_pid_children(5)`).
+    Those of its first thread come first, from a file that leaves some out
+    while others end (:manpage:`proc_pid_children(5)`): whoever has found what
+    it is after does not look at every process of the host.
 
     :param pid: process ID of the parent.
     """
-    for name in os.listdir("/proc"):
-        if name.isdecimal():
+    first = _first_children(pid)
+    yield from first
+    with os.scandir("/proc") as entries:
+        for entry in entries:
+            if not entry.name.isdecimal() or int(entry.name) in first:
+                continue
             try:
-                with Process(int(name)) as process:
+                with Process(int(entry.name)) as process:
                     parent = process.parent
             except ProcessLookupError:
                 continue
             if parent == pid:
-                yield int(name)
+                yield int(entry.name)
+
+
+def _first_children(pid: int) -> list[int]:
+    # ENOENT also if the kernel has no CONFIG_PROC_CHILDREN.
+    with (
+        suppress(FileNotFoundError, ProcessLookupError),
+        open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as stream,
+    ):
+        return [*map(int, stream.read().split())]
+    return []
 
 
 def with_other_maps() -> Iterator[Process]:

@@ -12,13 +12,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain
 from typing import Literal
 
 from lxc_userns.linux import directory, mount_namespaces
+from lxc_userns.linux.bounds import at_most
 from lxc_userns.linux.mounts import Mount, mount_id, read_mounts
 from lxc_userns.linux.process import Process, Rows
 from lxc_userns.verification.control import writable
@@ -26,10 +27,13 @@ from lxc_userns.verification.control import writable
 #: Namespaces by the kernel's names that each container has of its own,
 #: unless something else was promised.
 NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts")
-#: How deep libvirt makes nodes, as /dev/bus/usb/001/002, and how many
-#: entries of a directory are looked at: a container can make any number.
+#: How deep libvirt makes nodes, as /dev/bus/usb/001/002.
 _DEEPEST = 4
-_MOST = 65536
+#: A container can make any number of names, mounts and threads. With more than
+#: what no container in earnest has, it cannot be verified.
+_MOST_NAMES = 10_000
+_MOST_MOUNTS = 10_000
+_MOST_THREADS = 100_000
 #: Number of the node by which terminals are made.
 _PTMX = (5, 2)
 
@@ -97,6 +101,8 @@ def gather(name: str, init: Process) -> Evidence:
     :param name: name of its domain.
     :param init: its first process.
     :raises ProcessLookupError: if it has ended.
+    :raises BoundExceededError: if there is more of something than is looked
+        at.
     :raises OSError: if something cannot be looked at.
     """
     host_mounts = [*read_mounts()]
@@ -107,8 +113,9 @@ def gather(name: str, init: Process) -> Evidence:
             if init.namespace(kind)
             in (this.namespace(kind), controller.namespace(kind))
         }
-        terminals = _find(controller, "devpts", f"/{name}.devpts")
-        devices = _find(controller, "tmpfs", f"/{name}.dev")
+        made = [*controller.mounts]
+        terminals = _find(made, "devpts", f"/{name}.devpts")
+        devices = _find(made, "tmpfs", f"/{name}.dev")
         with controller.opened_root() as root:
             nodes = tuple(_nodes(root, devices.point, "/dev"))
             found = tuple(_nodes(root, terminals.point, "/dev/pts"))
@@ -143,12 +150,24 @@ def _foreign(init: Process) -> Iterator[str]:
 
 
 def _capabilities(init: Process) -> int:
-    # One that was begun before the first gave them up may have kept them.
-    found = init.capabilities
-    for process in init.fellows:
-        with suppress(ProcessLookupError):
-            found |= process.capabilities
+    # One that was begun before the first gave them up may have kept them, and
+    # so may another thread.
+    found = 0
+    every = chain.from_iterable(_of_threads(init))
+    for held in at_most(_MOST_THREADS, every, "threads"):
+        found |= held
     return found
+
+
+def _of_threads(init: Process) -> Iterator[Iterator[int]]:
+    yield init.capabilities
+    for process in init.fellows:
+        yield _until_it_ends(process.capabilities)
+
+
+def _until_it_ends(values: Iterator[int]) -> Iterator[int]:
+    with suppress(ProcessLookupError):
+        yield from values
 
 
 def _mounts(init: Process) -> dict[int, Mount]:
@@ -157,8 +176,10 @@ def _mounts(init: Process) -> dict[int, Mount]:
     Each way leaves out what is not below its root, which the container's root
     can change for its first process, or cover for who enters.
     """
-    both = (*init.mounts, *mount_namespaces.read(init))
-    return {mount.number: mount for mount in both}
+    seen = at_most(_MOST_MOUNTS, init.mounts, "mounts")
+    found = {mount.number: mount for mount in seen}
+    rest = mount_namespaces.read(init, _MOST_MOUNTS)
+    return found | {mount.number: mount for mount in rest}
 
 
 def _root_mount(init: Process) -> int:
@@ -166,13 +187,13 @@ def _root_mount(init: Process) -> int:
         return mount_id(root)
 
 
-def _find(controller: Process, fs_type: str, suffix: str) -> Mount:
-    for mount in reversed(controller.mounts):
+def _find(mounts: Sequence[Mount], fs_type: str, suffix: str) -> Mount:
+    for mount in reversed(mounts):
         if mount.fs_type == fs_type and mount.point.endswith(suffix):
             return mount
     raise FileNotFoundError(
         errno.ENOENT,
-        f"libvirt's process {controller.pid} has no {fs_type} on a directory "
+        f"libvirt's process for it has no {fs_type} on a directory "
         f"{suffix[1:]}",
     )
 
@@ -192,22 +213,26 @@ def _nodes(root: int, point: str, shown: str) -> Iterator[Node]:
     mounts there: it is looked at down to where libvirt's own nodes are.
     """
     with directory.opened_in(root, point.lstrip("/")) as top:
-        yield from _nodes_below(top, shown, _DEEPEST)
+        every = _walk(top, shown, _DEEPEST)
+        for path, status in at_most(_MOST_NAMES, every, f"names in {shown}"):
+            if kind := _kind(status):
+                yield _node(path, kind, status)
 
 
-def _nodes_below(fd: int, place: str, depth: int) -> Iterator[Node]:
+def _walk(
+    fd: int, place: str, depth: int
+) -> Iterator[tuple[str, os.stat_result]]:
+    """All that is in a directory, with its status."""
     with os.scandir(fd) as entries:
-        for entry in islice(entries, _MOST):
+        for entry in entries:
             path = f"{place}/{entry.name}"
             with suppress(FileNotFoundError, NotADirectoryError):
                 status = entry.stat(follow_symlinks=False)
-                if stat.S_ISDIR(status.st_mode):
-                    # Swapped for anything else it is not opened.
-                    if depth:
-                        with directory.opened_in(fd, entry.name) as below:
-                            yield from _nodes_below(below, path, depth - 1)
-                elif kind := _kind(status):
-                    yield _node(path, kind, status)
+                yield path, status
+                # Swapped for anything else it is not opened.
+                if depth and stat.S_ISDIR(status.st_mode):
+                    with directory.opened_in(fd, entry.name) as below:
+                        yield from _walk(below, path, depth - 1)
 
 
 def _kind(status: os.stat_result) -> Literal["char", "block"] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from lxc_userns.idmap import TTY_GID, IdMap, IdMaps
@@ -30,6 +31,8 @@ _NAMES: Final = {
 _HARMLESS: Final = frozenset(
     {(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2), (0, 0)}
 )
+#: A container can make any number of differences out of one.
+_MOST_TOLD: Final = 20
 #: What filesystems of the kernel show, by their types.
 _SHOWN: Final = {
     "bpf": "BPF objects",
@@ -85,8 +88,17 @@ def mismatches(
 
     :param fresh: whether it has just been started. Later, what its root has
         unmounted or covered is its own affair.
-    :returns: a clause for each difference.
+    :returns: a clause for each of the first differences.
     """
+    every = _all_mismatches(promise, evidence, fresh)
+    yield from islice(every, _MOST_TOLD)
+    if next(every, None) is not None:
+        yield "and more"
+
+
+def _all_mismatches(
+    promise: Promise, evidence: Evidence, fresh: bool
+) -> Iterator[str]:
     if promise.id_maps is not None:
         yield from _maps(promise.id_maps, evidence)
         yield from _terminals(promise.id_maps, evidence)
