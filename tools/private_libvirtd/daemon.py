@@ -15,6 +15,13 @@ DRIVER_DIRECTORIES = [
 RUN = Path("/run/libvirt")
 LOG = Path("/var/log/libvirt/libvirtd.log")
 ANSWERS_WITHIN = 60.0
+# All containers inherit the session keyring of libvirtd, which is that of
+# whoever runs this. It cannot be given back (session-keyring(7)): there is
+# a new one, in which nobody who has it may do anything.
+CLOSED_KEYRING = (
+    *("keyctl", "session", "-"),
+    *("sh", "-ec", 'keyctl setperm @s 0; exec "$@"', "sh"),
+)
 
 
 def start() -> subprocess.Popen[bytes]:
@@ -27,7 +34,10 @@ def start() -> subprocess.Popen[bytes]:
     }
     with LOG.open("wb") as log:
         process = subprocess.Popen(
-            ["libvirtd", "--pid-file", str(RUN / "libvirtd.pid")],
+            [
+                *CLOSED_KEYRING,
+                *("libvirtd", "--pid-file", str(RUN / "libvirtd.pid")),
+            ],
             env=environment,
             cwd="/",
             umask=0o022,

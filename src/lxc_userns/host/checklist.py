@@ -18,6 +18,7 @@ from lxc_userns.host import (
     filesystems,
     ids,
     kernel,
+    keyring,
     libvirtd,
     limits,
     paths,
@@ -32,6 +33,9 @@ from lxc_userns.host.libvirtd import Connect
 _PROC = "see that /proc is mounted, and this is Linux 4.9 or later"
 _UTIL_LINUX = "install util-linux, which has unshare"
 _LIBRARY = "install the library of libvirt (Debian package libvirt0)"
+_KEYUTILS = (
+    "install libkeyutils (Debian package libkeyutils1) and run this as root"
+)
 _SEE_LIBVIRT = "see the check of libvirt"
 
 
@@ -82,6 +86,12 @@ def _of_libvirt(conf: cfg.ConfigOpts, connect: Connect) -> Iterator[Probe]:
         lambda: libvirtd.check_security(connect),
         "WARN",
         _SEE_LIBVIRT,
+    )
+    yield Probe(
+        "session keyring",
+        lambda: keyring.check(find_daemon()),
+        "WARN",
+        _KEYUTILS,
     )
     yield Probe("cgroups", lambda: cgroups.check(find_daemon()))
     yield Probe(

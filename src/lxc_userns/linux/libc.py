@@ -17,7 +17,10 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def function(
-    name: str, *argtypes: Any, restype: Any = ctypes.c_int
+    name: str,
+    *argtypes: Any,
+    restype: Any = ctypes.c_int,
+    library: str | None = None,
 ) -> Callable[..., int]:
     """A function that returns a number, or -1 and an errno.
 
@@ -25,9 +28,11 @@ def function(
     :param argtypes: the ctypes of its arguments.
     :param restype: the ctype of its result. It has to be right: an int of -1
         read as a long is 4294967295.
+    :param library: another library that has it, which is loaded for this.
     :returns: a callable that raises OSError where the C function returns -1.
     """
-    raw = _LIBC[name]
+    of = ctypes.CDLL(library, use_errno=True) if library else _LIBC
+    raw = of[name]
     raw.argtypes = argtypes
     raw.restype = restype
 

@@ -182,6 +182,18 @@ class Process:
         rows = (line.split(":", 2) for line in self._lines("cgroup"))
         return {controllers: path for _, controllers, path in rows}
 
+    def variable(self, name: str) -> str | None:
+        """Return an environment variable that it was started with.
+
+        :returns: None if it has none of this name, among the first 65536
+            characters of all.
+        """
+        for each in self._read("environ").split("\0"):
+            key, equals, value = each.partition("=")
+            if equals and key == name:
+                return value
+        return None
+
     @property
     def executable(self) -> tuple[int, int]:
         """Identity of the file that it executes: device and inode."""

@@ -18,7 +18,8 @@ from lxc_userns.rootfs import probing
 
 NAMES = [
     *("root", "kernel", "user namespaces", "number of user namespaces"),
-    *("shared limits", "programs", "libvirt", "security driver", "cgroups"),
+    *("shared limits", "programs", "libvirt", "security driver"),
+    *("session keyring", "cgroups"),
     *("state_path", "run_path", "mounts in run_path"),
     *("subordinate user IDs", "subordinate group IDs"),
     *("range for new users", "pool", "overlays", "idmapped mounts"),

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The session keyring that containers inherit from libvirt's daemon.
+
+A process has the keyring of the one that made it, whatever its user namespace
+(:manpage:`session-keyring(7)`); whoever inherits none has the user session
+keyring of the own user namespace. systemd gives each service a keyring, with
+the ID of this run of it as a key, unless ``KeyringMode=inherit`` is set
+(:manpage:`systemd.exec(5)`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import PurePosixPath
+
+from lxc_userns.host.check import Result, failed, passed, warned
+from lxc_userns.host.daemon import Daemon
+from lxc_userns.linux import keyrings
+from lxc_userns.linux.process import Process
+
+_KEY = "invocation_id"
+_VARIABLE = "INVOCATION_ID"
+_SYSTEMD = ("", "name=systemd")
+
+
+def check(daemon: Daemon | None) -> Result:
+    """Whether containers share the session keyring of the daemon."""
+    if daemon is None:
+        return warned(
+            "libvirtd or virtlxcd is not found", "see the check of libvirt"
+        )
+    with Process(daemon.pid) as process:
+        unit = find_unit(process.cgroups)
+        run = process.variable(_VARIABLE)
+    found = {*keyrings.read_keys_of_root(_KEY)}
+    return judge(str(daemon), unit, run, found)
+
+
+def find_unit(cgroups: dict[str, str]) -> str | None:
+    """Return the service of systemd that a process is, None if it is none.
+
+    :param cgroups: as :attr:`Process.cgroups`.
+    """
+    for hierarchy in _SYSTEMD:
+        name = PurePosixPath(cgroups.get(hierarchy, "/")).name
+        if name.endswith(".service"):
+            return name
+    return None
+
+
+def judge(
+    daemon: str, unit: str | None, run: str | None, known: Collection[bytes]
+) -> Result:
+    """Whether a daemon has a session keyring of systemd's.
+
+    :param daemon: the daemon, for messages.
+    :param unit: its service, None if it is none of systemd's.
+    :param run: ID of this run of it, in hexadecimal digits.
+    :param known: IDs of all runs whose keyring the kernel has.
+    """
+    identifier = b""
+    with suppress(ValueError):
+        identifier = bytes.fromhex(run or "")
+    if unit is None or not identifier:
+        return warned(
+            f"{daemon} is no service of systemd; whether it has a session "
+            "keyring, which all containers would share, cannot be told",
+            "have systemd start it, with KeyringMode=inherit",
+        )
+    if identifier in known:
+        return failed(
+            f"{daemon} has a session keyring, which all containers share: "
+            "one can read, change and revoke the keys of another",
+            "set KeyringMode=inherit, as by installing "
+            f"etc/systemd/keyring.conf in /etc/systemd/system/{unit}.d; "
+            f"systemctl daemon-reload, restart {unit} and all containers",
+        )
+    return passed(
+        f"{daemon} has no session keyring that containers could share"
+    )
