@@ -3,7 +3,10 @@
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from lxc_userns.policy import HOST_CAPABILITIES
 
@@ -37,3 +40,60 @@ def test_capabilities_that_count_on_the_host_only() -> None:
         0
     ]
     assert set(re.findall(r"``(\w+)``", listed)) == HOST_CAPABILITIES
+
+
+#: What no line of ours may have somebody do as root, and why.
+UNSAFE = {
+    r"\bnsenter\s+-": "hands root's terminal to the container (TIOCSTI)",
+    r"\blxc-enter-namespace\b": "the same, by libvirt",
+    r"\bvirsh\b.*\bconsole\b": "what it shows is the container's to choose",
+    r"\bchroot\s+[-/]": "runs programs of the container as the host's root",
+    r"\b(curl|wget)\b.*\|": "executes what somebody sends",
+    r"\b(ba)?sh -c\b": "text of others can become a command",
+    r"\bchmod\s+(-\w+\s+)*(0?777|[ao]*\+w)": "opens it to everybody",
+    r"(>|--output|-o)\s*/tmp/": "follows the link of somebody else",
+    r"\bqemu-img convert\b(?!.* -f )": "lets the image say what it is",
+    r"\bdebootstrap\s+[-\w](?!.*force-check-gpg)": "takes what nobody signed",
+    r"\b(cat|cp|install|tee|vi|nano|tar)\b.*\s/run/lxc-userns/[\w-]+/root/":
+        "follows links that a container has made",
+}  # fmt: skip
+
+
+def read_documents() -> Iterator[tuple[Path, str]]:
+    """The documentation and what is shipped to be copied, with long lines."""
+    for path in (
+        *DOC.rglob("*.rst"),
+        *TOP.glob("*.rst"),
+        *(each for each in (TOP / "etc").rglob("*") if each.is_file()),
+        *(TOP / "releasenotes").rglob("*.yaml"),
+    ):
+        text = path.read_text(encoding="utf-8")
+        yield path, re.sub(r"\s*\\\n\s*", " ", text)
+
+
+@pytest.mark.parametrize("pattern", UNSAFE)
+def test_no_command_that_is_not_safe(pattern: str) -> None:
+    for path, text in read_documents():
+        for line in text.splitlines():
+            # A program's mere name in a list is no command.
+            assert not re.search(pattern, line), (path, UNSAFE[pattern], line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "nsenter --target 4711 --all --setuid 0 --setgid 0 /bin/sh",
+        "virsh -c lxc:/// lxc-enter-namespace web /bin/sh",
+        "virsh -c lxc:/// console web",
+        "chroot /srv/containers/web passwd",
+        "curl https://example.org/install | sh",
+        "sh -c 'echo $NAME'",
+        "chmod -R 777 /srv",
+        "lxc-userns domain idmap plain.xml > /tmp/plain.xml",
+        "qemu-img convert -O raw web.qcow2 web.img",
+        "debootstrap bookworm /srv/containers/web",
+        "cat /run/lxc-userns/web/root/etc/passwd",
+    ],
+)
+def test_commands_that_are_not_safe(line: str) -> None:
+    assert [each for each in UNSAFE if re.search(each, line)]
