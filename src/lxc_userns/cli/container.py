@@ -299,8 +299,9 @@ class Start(_ShowsOne):
     """Start a container that was stopped, with the ID maps that it had.
 
     Its root filesystem and volumes are the files that it was given first, or
-    it does not start. One that runs unverified, because its start was cut short
-    or because it has rebooted itself, is verified, or destroyed if it differs.
+    it does not start. One that runs unverified, because its start was cut
+    short or because it has rebooted itself, is verified, or destroyed if it
+    differs.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
