@@ -6,6 +6,10 @@ A process has the keyring of the one that made it, whatever its user namespace
 keyring of the own user namespace. systemd gives each service a keyring, with
 the ID of this run of it as a key, unless ``KeyringMode=inherit`` is set
 (:manpage:`systemd.exec(5)`).
+
+That key proves that there is a keyring. Nothing is proved by its absence, for
+any container can take it out; so there is a mark in the environment besides,
+from the drop-in that sets the mode.
 """
 
 from __future__ import annotations
@@ -20,7 +24,8 @@ from lxc_userns.linux import keyrings
 from lxc_userns.linux.process import Process
 
 _KEY = "invocation_id"
-_VARIABLE = "INVOCATION_ID"
+_RUN = "INVOCATION_ID"
+_MARK = ("LXC_USERNS_KEYRING", "inherit")
 _SYSTEMD = ("", "name=systemd")
 
 
@@ -32,9 +37,16 @@ def check(daemon: Daemon | None) -> Result:
         )
     with Process(daemon.pid) as process:
         unit = find_unit(process.cgroups)
-        run = process.variable(_VARIABLE)
+        run = process.variable(_RUN)
+        is_marked = process.variable(_MARK[0]) == _MARK[1]
+    if unit is None:
+        return warned(
+            f"{daemon} is no service of systemd; whether it has a session "
+            "keyring, which all containers would share, cannot be told",
+            "have systemd start it, with KeyringMode=inherit",
+        )
     found = {*keyrings.read_keys_of_root(_KEY)}
-    return judge(str(daemon), unit, run, found)
+    return judge(str(daemon), unit, run, found, is_marked=is_marked)
 
 
 def find_unit(cgroups: dict[str, str]) -> str | None:
@@ -50,31 +62,33 @@ def find_unit(cgroups: dict[str, str]) -> str | None:
 
 
 def judge(
-    daemon: str, unit: str | None, run: str | None, known: Collection[bytes]
+    daemon: str,
+    unit: str,
+    run: str | None,
+    known: Collection[bytes],
+    *,
+    is_marked: bool,
 ) -> Result:
     """Whether a daemon has a session keyring of systemd's.
 
     :param daemon: the daemon, for messages.
-    :param unit: its service, None if it is none of systemd's.
+    :param unit: its service.
     :param run: ID of this run of it, in hexadecimal digits.
-    :param known: IDs of all runs whose keyring the kernel has.
+    :param known: IDs of runs of services whose keyring the kernel has.
+    :param is_marked: whether it was started with the drop-in.
     """
-    identifier = b""
+    identifier = None
     with suppress(ValueError):
         identifier = bytes.fromhex(run or "")
-    if unit is None or not identifier:
-        return warned(
-            f"{daemon} is no service of systemd; whether it has a session "
-            "keyring, which all containers would share, cannot be told",
-            "have systemd start it, with KeyringMode=inherit",
-        )
-    if identifier in known:
+    if identifier in known or not is_marked:
         return failed(
-            f"{daemon} has a session keyring, which all containers share: "
-            "one can read, change and revoke the keys of another",
-            "set KeyringMode=inherit, as by installing "
-            f"etc/systemd/keyring.conf in /etc/systemd/system/{unit}.d; "
-            f"systemctl daemon-reload, restart {unit} and all containers",
+            f"{daemon} has a session keyring of systemd's, which all "
+            "containers share: one can read, change and revoke the keys of "
+            "another",
+            "install etc/systemd/keyring.conf as "
+            f"/etc/systemd/system/{unit}.d/lxc-userns.conf, with nothing "
+            f"after it that sets KeyringMode; systemctl daemon-reload, "
+            f"restart {unit} and all containers",
         )
     return passed(
         f"{daemon} has no session keyring that containers could share"

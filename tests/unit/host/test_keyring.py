@@ -7,6 +7,8 @@ import pytest
 
 from lxc_userns.host import keyring
 from lxc_userns.host.check import Result
+from lxc_userns.host.daemon import Daemon
+from lxc_userns.linux import keyrings
 
 ETC = Path(__file__).parents[3] / "etc"
 RUN = "8f2d6a1c53e97b408f2d6a1c53e97b40"
@@ -14,16 +16,28 @@ DAEMON, UNIT = "libvirtd (process 7)", "libvirtd.service"
 
 
 def judge(
-    *known: str, unit: str | None = UNIT, run: str | None = RUN
+    *known: str, run: str | None = RUN, is_marked: bool = True
 ) -> Result:
-    return keyring.judge(DAEMON, unit, run, {*map(bytes.fromhex, known)})
+    return keyring.judge(
+        DAEMON, UNIT, run, {*map(bytes.fromhex, known)}, is_marked=is_marked
+    )
 
 
-def test_a_keyring_of_its_own() -> None:
-    found = judge("00" * 16, RUN)
+@pytest.mark.parametrize("is_marked", [False, True])
+def test_a_keyring_of_its_own(is_marked: bool) -> None:
+    """Also if something else was set after the drop-in."""
+    found = judge("00" * 16, RUN, is_marked=is_marked)
     assert found.status == "FAIL"
     assert found.message.startswith(f"{DAEMON} has a session keyring")
     assert "/etc/systemd/system/libvirtd.service.d" in found.remedy
+
+
+@pytest.mark.parametrize("run", [RUN, None, "", "rubbish"])
+def test_a_keyring_whose_key_a_container_has_taken_out(
+    run: str | None,
+) -> None:
+    assert judge("00" * 16, run=run, is_marked=False).status == "FAIL"
+    assert judge(run=run, is_marked=False).status == "FAIL"
 
 
 @pytest.mark.parametrize("known", [(), ("00" * 16,), (RUN[::-1],)])
@@ -31,17 +45,41 @@ def test_none(known: tuple[str, ...]) -> None:
     assert judge(*known).status == "PASS"
 
 
-@pytest.mark.parametrize(
-    ("unit", "run"), [(None, RUN), (UNIT, None), (UNIT, ""), (UNIT, "rubbish")]
-)
-def test_what_cannot_be_told(unit: str | None, run: str | None) -> None:
-    found = judge(RUN, unit=unit, run=run)
-    assert found.status == "WARN"
-    assert "cannot be told" in found.message
-
-
 def test_no_daemon() -> None:
     assert keyring.check(None).status == "WARN"
+
+
+class FakeProcess:
+    """A process that systemd has started, or not."""
+
+    service = True
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def __enter__(self) -> "FakeProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    @property
+    def cgroups(self) -> dict[str, str]:
+        return {"": f"/system.slice/{UNIT}" if self.service else "/user.slice"}
+
+    def variable(self, name: str) -> str | None:
+        return {"INVOCATION_ID": RUN}.get(name)
+
+
+def test_a_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keyring, "Process", FakeProcess)
+    monkeypatch.setattr(keyrings, "read_keys_of_root", lambda _name: iter(()))
+    daemon = Daemon("libvirtd", 7, ())
+    assert keyring.check(daemon).status == "FAIL"
+    monkeypatch.setattr(FakeProcess, "service", False)
+    found = keyring.check(daemon)
+    assert found.status == "WARN"
+    assert "cannot be told" in found.message
 
 
 @pytest.mark.parametrize(
@@ -62,4 +100,8 @@ def test_units(cgroups: dict[str, str], unit: str | None) -> None:
 def test_the_drop_in() -> None:
     lines = (ETC / "systemd/keyring.conf").read_text().splitlines()
     settings = [line for line in lines if line and line[0] != "#"]
-    assert settings == ["[Service]", "KeyringMode=inherit"]
+    assert settings == [
+        "[Service]",
+        "KeyringMode=inherit",
+        f"Environment={'='.join(keyring._MARK)}",
+    ]
