@@ -23,7 +23,7 @@ from lxc_userns.exceptions import (
     LxcUsernsError,
 )
 from lxc_userns.idmap import IdMap, IdMaps
-from lxc_userns.linux import directory
+from lxc_userns.linux import directory, locks
 from lxc_userns.linux.file_identity import FileIdentity
 from lxc_userns.needs import Device, Mode, Needs
 from lxc_userns.verified import Verified
@@ -176,18 +176,13 @@ class InstanceStore:
 
     @contextmanager
     def _lock(self, name: str) -> Iterator[None]:
-        # Loaded late: it takes as long as half of the rest of a command.
-        from oslo_concurrency import lockutils
-
-        with self._made("locks"):
-            pass
-        path = str(self._path / "locks")
-        # The file lock belongs to the process (fcntl(2)), so threads need one
-        # of their own. Lock files stay: a waiter may have one open.
-        with (
-            lockutils.internal_lock(f"{path}/{name}"),
-            lockutils.external_lock(name, lock_path=path),
-        ):
+        with ExitStack() as stack:
+            with self._translated():
+                made = directory.made_inside(
+                    str(self._path), 0o700, "locks", 0o700
+                )
+                lock = locks.held(stack.enter_context(made), name)
+                stack.enter_context(lock)
             yield
 
     def load(self, name: str) -> InstanceRecord | None:

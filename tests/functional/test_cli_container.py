@@ -135,6 +135,8 @@ def test_from_run_to_destroy(
     assert cli.mounts() == []
     assert list(cli.run.iterdir()) == []
     assert list((cli.state / "instances").iterdir()) == []
+    # Locks are gone with what they were for.
+    assert list((cli.state / "locks").iterdir()) == []
     with pytest.raises(libvirt.libvirtError, match="Domain not found"):
         libvirt_connection.lookupByName("web1")
     # The root filesystem is left alone, and comes back by one command.

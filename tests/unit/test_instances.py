@@ -257,7 +257,9 @@ def test_a_failed_write_leaves_the_old_record(
     assert store.load_all() == [PRIVATE]
 
 
-def test_threads_exclude_each_other(store: InstanceStore) -> None:
+def test_threads_exclude_each_other(
+    store: InstanceStore, tmp_path: Path
+) -> None:
     inside: list[str] = []
 
     def work() -> None:
@@ -278,3 +280,5 @@ def test_threads_exclude_each_other(store: InstanceStore) -> None:
     for thread in threads:
         thread.join(10)
     assert inside == ["in", "out"] * 8
+    # No file is left of any lock.
+    assert list((tmp_path / "state/locks").iterdir()) == []

@@ -154,9 +154,8 @@ class LxcUserns(App):
         root.addHandler(console)
         levels = (logging.WARNING, logging.INFO, logging.DEBUG)
         root.setLevel(levels[min(self.options.verbose, 2)])
-        # stevedore and others log as errors what they go on to raise.
-        for name in ("stevedore", "oslo_concurrency"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        # It logs as errors what it goes on to raise.
+        logging.getLogger("stevedore").setLevel(logging.CRITICAL)
 
     def run(self, argv: list[str]) -> int:
         """Run a command; without one, say which there are."""

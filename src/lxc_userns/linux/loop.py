@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from lxc_userns.linux import locks
+
 LO_FLAGS_READ_ONLY = 1
 LO_FLAGS_AUTOCLEAR = 4
+LOOP_GET_STATUS64 = 0x4C05
 LOOP_CONFIGURE = 0x4C0A
 LOOP_CTL_GET_FREE = 0x4C82
 
@@ -69,25 +72,22 @@ def attached(image: int, name: str, *, readonly: bool) -> Iterator[str]:
     :raises OSError: ENOENT or ENXIO without loop devices, EINVAL before Linux
         5.8.
     """
-    _reserve(image, readonly)
-    device, path = _configure(image, name, readonly)
+    with locks.held_for("image", image):
+        _check_free(image, readonly)
+        device, path = _configure(image, name, readonly)
     try:
         yield path
     finally:
         os.close(device)
 
 
-def _reserve(image: int, readonly: bool) -> None:
-    """Lock an image file for as long as it is a disk.
+def _check_free(image: int, readonly: bool) -> None:
+    """Check that an image file is no disk, unless all only read.
 
     Two disks of one file, each with a cache that knows nothing of the other,
-    would destroy the filesystem in it. The lock belongs to the open file,
-    which the loop device keeps (:manpage:`flock(2)`). Who has made a disk of
-    it by other means, such as :manpage:`mount(8)`, has no lock, and is
-    looked for.
+    would destroy the filesystem in it. What counts is what the kernel has: a
+    lock on the file could be held by all who can read it.
     """
-    kind = fcntl.LOCK_SH if readonly else fcntl.LOCK_EX
-    fcntl.flock(image, kind | fcntl.LOCK_NB)
     for device in _devices_of(os.fstat(image)):
         read = (device / "ro").read_text(encoding="ascii").strip() == "1"
         if not (readonly and read):
@@ -96,12 +96,25 @@ def _reserve(image: int, readonly: bool) -> None:
 
 
 def _devices_of(image: os.stat_result) -> Iterator[Path]:
-    for backing in _DEVICES.glob("loop*/loop/backing_file"):
-        # A device can go meanwhile, and its file can be gone.
+    for bound in _DEVICES.glob("loop*/loop"):
+        # A device can go meanwhile.
         with suppress(OSError):
-            file = backing.read_bytes().removesuffix(b"\n")
-            if os.path.samestat(os.stat(file), image):
-                yield backing.parent.parent
+            if _identify(bound.parent.name) == (image.st_dev, image.st_ino):
+                yield bound.parent
+
+
+def _identify(name: str) -> tuple[int, int]:
+    """Device and inode number of the file that a disk is made of.
+
+    Its path, in sysfs, would be one of another mount namespace.
+    """
+    fd = os.open(f"/dev/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        found = fcntl.ioctl(fd, LOOP_GET_STATUS64, bytes(loop_info64()))
+    finally:
+        os.close(fd)
+    info = loop_info64.from_buffer_copy(found)
+    return info.lo_device, info.lo_inode
 
 
 def _configure(image: int, name: str, readonly: bool) -> tuple[int, str]:

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Locks of threads and processes, each on a file that is gone afterwards.
+
+A lock belongs to the open file (:manpage:`flock(2)`): two threads that open
+it exclude each other as two processes do, and it ends with the last process
+that has it open, however that ends. The file is in a directory that only
+root can look into, so that nobody else can hold the lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from lxc_userns.linux import directory
+
+#: Where locks of files are that have no place of their own for them. No
+#: option: whoever works on one tree by two configurations, or by none, is to
+#: find the same.
+PLACE = "/run/lxc-userns-locks"
+
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+#: Seconds between two tries. A blocking flock() would stop all green threads
+#: of a process that has eventlet, the one that holds the lock among them.
+_RETRY = 0.01
+
+
+@contextmanager
+def held(
+    place: int,
+    name: str,
+    *,
+    shared: bool = False,
+    limit: float | None = None,
+) -> Iterator[int]:
+    """Hold a lock; not reentrant.
+
+    :param place: descriptor of the directory of the lock's file, which has
+        to stay open meanwhile.
+    :param name: name of the file.
+    :param shared: whether others may hold it shared at the same time.
+    :param limit: seconds to wait for others, None for as long as it takes.
+    :returns: descriptor of the file. A process that inherits it holds the
+        lock too.
+    :raises TimeoutError: if others hold it for longer.
+    :raises OSError: if the file cannot be made.
+    """
+    fd = _acquire(place, name, shared, limit)
+    try:
+        yield fd
+    finally:
+        try:
+            _remove(place, name, fd)
+        finally:
+            os.close(fd)
+
+
+@contextmanager
+def held_for(
+    kind: str, fd: int, *, shared: bool = False, limit: float | None = None
+) -> Iterator[int]:
+    """Hold the lock of a file or directory, by whatever path it was opened.
+
+    A lock on itself could be held by all who can open it.
+
+    :param kind: what the lock is for.
+    :param fd: descriptor of the file or directory.
+    :param shared: as for :func:`held`; so are the rest.
+    :raises PermissionError: if others can get at the locks.
+    """
+    status = os.fstat(fd)
+    name = f"{kind}-{status.st_dev}-{status.st_ino}"
+    with (
+        directory.owned(PLACE, 0o700) as place,
+        held(place, name, shared=shared, limit=limit) as lock,
+    ):
+        yield lock
+
+
+def _acquire(place: int, name: str, shared: bool, limit: float | None) -> int:
+    deadline = None if limit is None else time.monotonic() + limit
+    operation = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    while True:
+        fd = os.open(name, _FLAGS, 0o600, dir_fd=place)
+        try:
+            # The last who held it has removed the file: then the lock on it
+            # keeps nobody out who comes later.
+            if _lock(fd, operation) and _is_named(place, name, fd):
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+        if deadline is not None and time.monotonic() > deadline:
+            raise TimeoutError(f"another holds the lock {name}")
+        time.sleep(_RETRY)
+
+
+def _remove(place: int, name: str, fd: int) -> None:
+    """Remove the file, unless others hold the lock too."""
+    # To change a shared lock is to give it up and ask again: another may be
+    # faster, and may have removed the file.
+    if _lock(fd, fcntl.LOCK_EX) and _is_named(place, name, fd):
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=place)
+
+
+def _lock(fd: int, operation: int) -> bool:
+    try:
+        fcntl.flock(fd, operation | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_named(place: int, name: str, fd: int) -> bool:
+    """Whether a file has this name now."""
+    try:
+        found = os.stat(name, dir_fd=place, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(found, os.fstat(fd))
