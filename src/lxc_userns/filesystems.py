@@ -186,8 +186,10 @@ class Filesystems:
         strategy = strategies.STRATEGIES[record.strategy]
         strategy.make_ready(tree, record.id_maps, options)
         if record.strategy == strategies.OVERLAY and record.id_maps:
-            shift = replace(options, unmapped="keep", recheck=False).shift
-            self._private.reshift(record.name, record.id_maps, shift)
+            layer = replace(
+                options, unmapped="keep", recheck=False, is_layer=True
+            )
+            self._private.reshift(record.name, record.id_maps, layer.shift)
 
     def mount(
         self,

@@ -177,7 +177,7 @@ def test_shift_by_the_configuration(
 
     def shift(*arguments: object, **named: object) -> rootfs.ShiftReport:
         calls.append((arguments, named))
-        return rootfs.ShiftReport(10, 8, 2, (5,), (6, 7))
+        return rootfs.ShiftReport(10, 8, 2, (5,), (6, 7), 3, 1)
 
     monkeypatch.setattr(rootfs, "shift", shift)
     tree = str(tmp_path / "tree")
@@ -190,6 +190,8 @@ def test_shift_by_the_configuration(
         "unmapped": 2,
         "unmapped_uids": [5],
         "unmapped_gids": [6, 7],
+        "devices": 3,
+        "linked_outside": 1,
     }
     other = "0:1800000000:65536"
     assert (
@@ -202,7 +204,7 @@ def test_shift_by_the_configuration(
                 ID_MAP,
                 "--dry-run",
             ),
-            *("--workers", "0", "--unmapped", "keep"),
+            *("--workers", "0", "--unmapped", "keep", "--strict"),
         )
         == 0
     )
@@ -211,6 +213,7 @@ def test_shift_by_the_configuration(
         "workers": 3,
         "dry_run": False,
         "progress": None,
+        "strict": False,
     }
     given = IdMaps(IdMap.parse(other), IdMap.parse(ID_MAP))
     assert isinstance(calls[0][1].pop("fd"), int)
@@ -219,12 +222,8 @@ def test_shift_by_the_configuration(
         (
             (tree, given),
             named
-            | {
-                "fd": None,
-                "unmapped": "keep",
-                "workers": None,
-                "dry_run": True,
-            },
+            | {"fd": None, "unmapped": "keep", "workers": None}
+            | {"dry_run": True, "strict": True},
         ),
     ]
 

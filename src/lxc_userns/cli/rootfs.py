@@ -69,13 +69,23 @@ def _add_dry_run(parser: argparse.ArgumentParser) -> None:
 
 def _show(report: rootfs.ShiftReport) -> Shown:
     return (
-        ("inodes", "shifted", "unmapped", "unmapped_uids", "unmapped_gids"),
+        (
+            "inodes",
+            "shifted",
+            "unmapped",
+            "unmapped_uids",
+            "unmapped_gids",
+            "devices",
+            "linked_outside",
+        ),
         (
             report.inodes,
             report.shifted,
             report.unmapped,
             list(report.uids),
             list(report.gids),
+            report.devices,
+            report.linked_outside,
         ),
     )
 
@@ -84,7 +94,9 @@ class Shift(_OnDisk):
     """Make the owners of a root filesystem host IDs.
 
     Shifting again costs nothing; an interrupted shift is taken up; a tree
-    that is shifted for other ID maps is shifted over to these.
+    that is shifted for other ID maps is shifted over to these. Device nodes
+    stay root's. A file that has other names (hard links) outside of PATH
+    changes there too, which is said on standard error.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -97,6 +109,12 @@ class Shift(_OnDisk):
             choices=("keep", "nobody", "error"),
             help="What becomes of owners that the maps do not cover "
             "(default: [lxc_userns] unmapped_ids).",
+        )
+        parser.add_argument(
+            "--strict",
+            action="store_true",
+            help="Change nothing if a file has other names (hard links) "
+            "outside of PATH, where its owner would change too.",
         )
         return parser
 
@@ -117,6 +135,7 @@ class Shift(_OnDisk):
                 workers=workers,
                 dry_run=dry_run,
                 progress=progress,
+                strict=parsed_args.strict,
             )
         return _show(report)
 
@@ -124,7 +143,9 @@ class Shift(_OnDisk):
 class Unshift(_OnDisk):
     """Make the owners of a root filesystem guest IDs again.
 
-    The tree remembers for which ID maps it was shifted.
+    The tree remembers for which ID maps it was shifted. It has to be where
+    only root can reach it: what its container has made set-user-ID is real
+    root's then.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from lxc_userns.rootfs.mounting import mount_idmapped as mount_idmapped
     from lxc_userns.rootfs.mounting import mount_overlay as mount_overlay
     from lxc_userns.rootfs.mounting import unmount as unmount
-    from lxc_userns.rootfs.shifting import Finding as Finding
-    from lxc_userns.rootfs.shifting import ShiftReport as ShiftReport
-    from lxc_userns.rootfs.shifting import VerifyReport as VerifyReport
+    from lxc_userns.rootfs.report import Finding as Finding
+    from lxc_userns.rootfs.report import ShiftReport as ShiftReport
+    from lxc_userns.rootfs.report import VerifyReport as VerifyReport
     from lxc_userns.rootfs.shifting import read_state as read_state
     from lxc_userns.rootfs.shifting import shift as shift
     from lxc_userns.rootfs.shifting import unshift as unshift
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from lxc_userns.rootfs.unpacking import unpack as unpack
 
 _HOMES = {
-    "Finding": "shifting",
-    "ShiftReport": "shifting",
+    "Finding": "report",
+    "ShiftReport": "report",
     "UnpackReport": "unpacking",
-    "VerifyReport": "shifting",
+    "VerifyReport": "report",
     "mount_idmapped": "mounting",
     "mount_overlay": "mounting",
     "read_state": "shifting",

@@ -14,18 +14,19 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.linux import threads
 from lxc_userns.rootfs import channel, worker
-from lxc_userns.rootfs.translation import Pass, Table
+from lxc_userns.rootfs.translation import Devices, Pass, Segments, Table
 
 if TYPE_CHECKING:
+    from lxc_userns.rootfs.device import PlainDevices
     from lxc_userns.rootfs.owners import PlainTable
 
 Progress = Callable[[int], None]
@@ -39,6 +40,8 @@ _WORKER = (
 )
 _PACKAGE_PARENT = str(Path(__file__).parents[2])
 _TICK = 0.1
+#: Paths of inodes with names outside of a tree that are shown.
+_MOST_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,9 @@ class Walked:
     :param uids: unmapped user IDs, the first of them.
     :param gids: unmapped group IDs, the first of them.
     :param blocks: the blocks of 65536 IDs in which one was found.
+    :param devices: inodes that are device nodes.
+    :param linked_outside: inodes with more names than were met.
+    :param linked_paths: paths below the root of some of these.
     :param findings: what is wrong, as (path as the kernel names it, reason);
         the first of them, and none when the crew acts.
     """
@@ -62,6 +68,22 @@ class Walked:
     gids: frozenset[int] = frozenset()
     blocks: frozenset[int] = frozenset()
     findings: tuple[tuple[str, str], ...] = ()
+    devices: int = 0
+    linked_outside: int = 0
+    linked_paths: tuple[str, ...] = ()
+
+    def plus(self, root: Walked) -> Walked:
+        """Add the root directory, which is no device and has no links."""
+        return replace(
+            self,
+            inodes=self.inodes + root.inodes,
+            shifted=self.shifted + root.shifted,
+            unmapped=self.unmapped + root.unmapped,
+            uids=self.uids | root.uids,
+            gids=self.gids | root.gids,
+            blocks=self.blocks | root.blocks,
+            findings=self.findings + root.findings,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +95,7 @@ class Task:
     :param acts: whether to change anything, or only look.
     :param left: notes of an interrupted run, by inode number.
     :param workers: most processes, 1..256.
+    :param lock: descriptor of the tree's lock, which processes keep held.
     """
 
     root: int
@@ -80,6 +103,7 @@ class Task:
     acts: bool
     left: Mapping[int, Sequence[bytes]]
     workers: int
+    lock: int
 
 
 def walk(task: Task, path: str, progress: Progress | None = None) -> Walked:
@@ -167,6 +191,7 @@ class _Crew:
             stdout=subprocess.PIPE,
             pass_fds=(
                 self._task.root,
+                self._task.lock,
                 self._board.fd,
                 self._reporting,
                 *self._queue.fds,
@@ -187,6 +212,7 @@ class _Crew:
             "left": dict(self._task.left),
             "uid": plain(self._task.step.uid),
             "gid": plain(self._task.step.gid),
+            "devices": plain_devices(self._task.step.devices),
             "life": life,
             "shares": self._task.workers > 1,
             "board": self._board.fd,
@@ -249,19 +275,28 @@ def _fd(pipe: IO[bytes] | None) -> int:
 def plain(table: Table) -> PlainTable:
     """A table as workers take it."""
     return (
-        [(each.source, each.target, each.count) for each in table.segments],
+        _plain_segments(table.segments),
         [(ids.start, ids.stop) for ids in table.final],
         table.nobody,
     )
 
 
+def plain_devices(devices: Devices) -> PlainDevices:
+    """What a pass does to device nodes as workers take it."""
+    return (
+        [*map(_plain_segments, devices.uid)],
+        [*map(_plain_segments, devices.gid)],
+        devices.seals,
+    )
+
+
+def _plain_segments(segments: Segments) -> list[tuple[int, int, int]]:
+    return [(each.source, each.target, each.count) for each in segments]
+
+
 def _merge(results: list[dict[str, Any]]) -> Walked:
-    # A hard link whose names several workers met is in the links of each.
-    links: dict[tuple[int, int], tuple[bool, bool]] = {}
-    for result in results:
-        for key, (shifted, unmapped) in result["links"]:
-            before = links.get(key, (False, False))
-            links[key] = before[0] or shifted, before[1] or unmapped
+    links = _merge_links(results)
+    outside = [link.path for link in links if link.met < link.names]
 
     def total(name: str) -> int:
         return sum(result[name] for result in results)
@@ -271,8 +306,8 @@ def _merge(results: list[dict[str, Any]]) -> Walked:
 
     return Walked(
         inodes=total("inodes") + len(links),
-        shifted=total("shifted") + sum(link[0] for link in links.values()),
-        unmapped=total("unmapped") + sum(link[1] for link in links.values()),
+        shifted=total("shifted") + sum(link.shifted for link in links),
+        unmapped=total("unmapped") + sum(link.unmapped for link in links),
         uids=union("uids"),
         gids=union("gids"),
         blocks=union("blocks"),
@@ -281,4 +316,32 @@ def _merge(results: list[dict[str, Any]]) -> Walked:
             for result in results
             for path, reason in result["findings"]
         ),
+        devices=total("devices") + sum(link.is_device for link in links),
+        linked_outside=len(outside),
+        linked_paths=tuple(map(os.fsdecode, outside[:_MOST_SHOWN])),
     )
+
+
+class _Link(NamedTuple):
+    met: int
+    names: int
+    shifted: bool
+    unmapped: bool
+    is_device: bool
+    path: bytes
+
+
+def _merge_links(results: list[dict[str, Any]]) -> Collection[_Link]:
+    """Inodes of which no worker has met all names."""
+    links: dict[tuple[int, int], _Link] = {}
+    for result in results:
+        for key, values in result["links"]:
+            link = _Link(*values)
+            if before := links.get(key):
+                link = before._replace(
+                    met=before.met + link.met,
+                    shifted=before.shifted or link.shifted,
+                    unmapped=before.unmapped or link.unmapped,
+                )
+            links[key] = link
+    return links.values()

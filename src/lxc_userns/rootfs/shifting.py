@@ -3,70 +3,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from lxc_userns.exceptions import RootfsError, UnmappedIdsError
 from lxc_userns.idmap import NOBODY_ID, IdMaps
 from lxc_userns.rootfs import channel, crew, inode
 from lxc_userns.rootfs.crew import Progress, Task, Walked
 from lxc_userns.rootfs.owners import Ids, Owners
+from lxc_userns.rootfs.report import Finding, ShiftReport, VerifyReport
 from lxc_userns.rootfs.state import POLICIES, State, Work
 from lxc_userns.rootfs.translation import Pass, Translation
-from lxc_userns.rootfs.tree import Tree, open_tree
+from lxc_userns.rootfs.tree import Tree, open_tree, printable
+
+_LOG = logging.getLogger(__name__)
 
 Path = str | os.PathLike[str]
-
-
-@dataclass(frozen=True, slots=True)
-class ShiftReport:
-    """What a shift or unshift did, or would do.
-
-    :param inodes: inodes of the tree, hard links counted once.
-    :param shifted: of these, the ones that changed.
-    :param unmapped: of these, the ones whose owner no entry covers.
-    :param uids: the first unmapped user IDs, ascending.
-    :param gids: the first unmapped group IDs, ascending.
-    """
-
-    inodes: int
-    shifted: int
-    unmapped: int
-    uids: tuple[int, ...] = ()
-    gids: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One inode that is not as the maps say.
-
-    :param path: its path.
-    :param reason: what is wrong with it.
-    """
-
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyReport:
-    """Whether a tree is as the maps say.
-
-    :param inodes: inodes of the tree, hard links counted once.
-    :param wrong: of these, the ones that a shift would change.
-    :param unmapped: of these, the ones whose owner no entry covers.
-    :param findings: the first that are wrong.
-    """
-
-    inodes: int
-    wrong: int
-    unmapped: int
-    findings: tuple[Finding, ...] = ()
-
-    @property
-    def ok(self) -> bool:
-        """Whether a shift would change nothing."""
-        return not (self.wrong or self.findings)
 
 
 def shift(
@@ -77,8 +31,11 @@ def shift(
     workers: int | None = None,
     dry_run: bool = False,
     progress: Progress | None = None,
+    strict: bool = False,
     recheck: bool = False,
     fd: int | None = None,
+    is_hidden: bool = False,
+    is_layer: bool = False,
 ) -> ShiftReport:
     """Make the owners of a tree the host IDs of its guest IDs.
 
@@ -86,7 +43,11 @@ def shift(
     tree that is shifted for other maps is shifted over to these; a shift
     that was interrupted is resumed. Set-ID bits, file capabilities, ACLs and
     inode flags are as before, in terms of the new owners. Nothing that is
-    mounted below the directory is touched.
+    mounted below the directory is touched. Device nodes become, or stay,
+    root's alone.
+
+    A file with names outside of the tree changes there too; that is logged
+    as a warning.
 
     :param path: the root directory of the tree; not a symbolic link.
     :param id_maps: the maps to shift for.
@@ -97,11 +58,20 @@ def shift(
     :param dry_run: only count.
     :param progress: called with the inodes walked so far, some ten times a
         second; it starts again for each walk over the tree.
+    :param strict: change nothing and raise if there are such files.
     :param recheck: walk the tree even if it says that all is done. A tree of
         unknown origin may say so and lie.
     :param fd: descriptor of the directory, if it is open; the path is then
         only for messages.
+    :param is_hidden: whether it is on a mount of the caller's that nothing
+        leads to, so that no user of the host can reach it.
+    :param is_layer: whether it is the upper layer of an overlay, whose index
+        has names of its files: those are not worth a warning.
     :raises UnmappedIdsError: under ``error``, before anything has changed.
+    :raises ReachableError: before anything has changed, if users of the host
+        can reach the tree and files in it would get other IDs than host IDs
+        of the maps: guest IDs that it was shifted for and these do not
+        cover, or a range on the way.
     :raises RootfsError: if the tree cannot be shifted; the text says if it
         is half-done.
     """
@@ -117,8 +87,12 @@ def shift(
             "mapped",
         )
     with open_tree(path, shared=dry_run, fd=fd) as tree:
+        goal = Goal(id_maps, unmapped, strict, recheck, is_hidden)
         job = _Job(tree, workers, progress)
-        return job.go_to(id_maps, unmapped, dry_run, recheck)
+        report = job.look_ahead(goal) if dry_run else job.reach(goal)
+        if not is_layer:
+            _warn(tree, report)
+        return report
 
 
 def unshift(
@@ -136,13 +110,20 @@ def unshift(
     :param workers: most worker processes, 1..256; None or 0: one per CPU.
     :param dry_run: only count.
     :param progress: as for :func:`shift`.
+    :raises ReachableError: if users of the host can reach the tree, before
+        anything has changed: what its container has made set-user-ID would be
+        theirs to run as root.
     :raises RootfsError: if the tree does not say what it is shifted for, or
         cannot be unshifted.
     """
     with open_tree(path, shared=dry_run, fd=fd) as tree:
         if tree.read_state() is None:
             raise RootfsError(tree.path, "it was not shifted")
-        return _Job(tree, workers, progress).go_to(None, "keep", dry_run)
+        job = _Job(tree, workers, progress)
+        goal = Goal(None)
+        report = job.look_ahead(goal) if dry_run else job.reach(goal)
+        _warn(tree, report)
+        return report
 
 
 def verify(
@@ -197,6 +178,20 @@ def _verify(job: _Job, state: State, maps: IdMaps) -> VerifyReport:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What a tree shall be; see :func:`shift`.
+
+    :param maps: what it shall be shifted for, None for guest IDs.
+    """
+
+    maps: IdMaps | None
+    unmapped: str = "keep"
+    strict: bool = False
+    recheck: bool = False
+    is_hidden: bool = False
+
+
 class _Job:
     """Takes one tree from what it is to what it shall be.
 
@@ -215,44 +210,52 @@ class _Job:
         self._workers = min(cpus, channel.MOST_WORKERS)
         self._progress = progress
 
-    def go_to(
-        self,
-        maps: IdMaps | None,
-        unmapped: str,
-        dry_run: bool,
-        recheck: bool = False,
-    ) -> ShiftReport:
-        """Shift for ``maps``, or back to guest IDs."""
+    def reach(self, goal: Goal) -> ShiftReport:
+        """Shift for other maps, or back to guest IDs."""
         state = self.tree.read_state() or State()
-        if dry_run:
-            return _report(self.look(_remaining(state, maps, unmapped)))
         self.tree.check_unflagged()
+        if _is_done(self.tree, state, goal):
+            return _known(state)
+        self._check(state, goal)
         report = None
         if state.work is not None:
             report, state = self._work(state, state.work)
-        if not recheck and self._is_done(state, maps, unmapped):
-            return report or _known(state)
-        report, _ = self._work(state, self._begin(state, maps, unmapped))
+            if _is_done(self.tree, state, goal):
+                return report
+        report, _ = self._work(state, self._begin(state, goal))
+        return report
+
+    def look_ahead(self, goal: Goal) -> ShiftReport:
+        """Count what would change.
+
+        :raises RootfsError: if that is not to be, by ``strict``.
+        """
+        state = self.tree.read_state() or State()
+        report = _report(self.look(_remaining(state, goal)), self.tree)
+        if goal.strict and report.linked_outside:
+            raise _refusal(self.tree, report)
         return report
 
     def look(self, step: Pass) -> Walked:
         """Walk the tree and change nothing."""
         return self._walk(step, acts=False)
 
-    def _is_done(
-        self, state: State, maps: IdMaps | None, unmapped: str
-    ) -> bool:
-        if state.maps != maps or maps is None:
-            return state.maps == maps
-        if state.unmapped and unmapped != "keep":
-            return False  # An earlier shift has kept them.
-        # The root directory changes last, so that somebody who has chowned
-        # the whole tree since shows in it.
-        st = os.fstat(self.tree.fd)
-        return state.owner == (st.st_uid, st.st_gid)
+    def _check(self, state: State, goal: Goal) -> None:
+        """Refuse what must not be done, before anything has changed."""
+        way = [state.maps, goal.maps]
+        if state.work is not None:
+            way.insert(1, state.work.maps)
+        exposes = any(
+            Translation(old, new).leaves_host_ids for old, new in pairwise(way)
+        )
+        if exposes and not goal.is_hidden:
+            self.tree.check_unreachable()
+        if goal.strict:
+            self.look_ahead(goal)
 
-    def _begin(self, state: State, maps: IdMaps | None, unmapped: str) -> Work:
+    def _begin(self, state: State, goal: Goal) -> Work:
         """Look first where that is needed, and note what is to be done."""
+        maps, unmapped = goal.maps, goal.unmapped
         translation = Translation(state.maps, maps, unmapped)
         transit = None
         if unmapped == "error" or translation.needs_transit:
@@ -286,7 +289,7 @@ class _Job:
             self.tree.write_state(replace(state, work=work))
             walked = self._walk(passes[number], acts=True)
         self.tree.forget_flagged()
-        return _report(walked), self._finish(work, walked)
+        return _report(walked, self.tree), self._finish(work, walked)
 
     def _finish(self, work: Work, walked: Walked) -> State:
         if work.maps is None:
@@ -299,6 +302,8 @@ class _Job:
             walked.inodes,
             0 if work.unmapped == "nobody" else walked.unmapped,
             (st.st_uid, st.st_gid),
+            walked.devices,
+            walked.linked_outside,
         )
         self.tree.write_state(state)
         return state
@@ -306,9 +311,11 @@ class _Job:
     def _walk(self, step: Pass, acts: bool) -> Walked:
         """Walk below the root directory, then see to the directory itself."""
         left = inode.read_left(self.tree.fd)
-        task = Task(self.tree.fd, step, acts, left, self._workers)
+        task = Task(
+            self.tree.fd, step, acts, left, self._workers, self.tree.lock
+        )
         walked = crew.walk(task, self.tree.path, self._progress)
-        return _add(walked, self._visit_root(step, acts))
+        return walked.plus(self._visit_root(step, acts))
 
     def _visit_root(self, step: Pass, acts: bool) -> Walked:
         path = self.tree.proc_path
@@ -328,34 +335,67 @@ class _Job:
         )
 
 
-def _add(one: Walked, other: Walked) -> Walked:
-    return Walked(
-        one.inodes + other.inodes,
-        one.shifted + other.shifted,
-        one.unmapped + other.unmapped,
-        one.uids | other.uids,
-        one.gids | other.gids,
-        one.blocks | other.blocks,
-        one.findings + other.findings,
-    )
+def _is_done(tree: Tree, state: State, goal: Goal) -> bool:
+    if state.work is not None or goal.recheck:
+        return False
+    if state.maps != goal.maps or goal.maps is None:
+        return state.maps == goal.maps
+    # An older version has given device nodes away, or an earlier shift has
+    # kept what this one must not.
+    if state.devices is None or (state.unmapped and goal.unmapped != "keep"):
+        return False
+    if state.linked_outside and goal.strict:
+        return False
+    # The root directory changes last, so that somebody who has chowned the
+    # whole tree since shows in it.
+    st = os.fstat(tree.fd)
+    return state.owner == (st.st_uid, st.st_gid)
 
 
-def _report(walked: Walked) -> ShiftReport:
+def _report(walked: Walked, tree: Tree) -> ShiftReport:
     return ShiftReport(
         walked.inodes,
         walked.shifted,
         walked.unmapped,
         tuple(sorted(walked.uids)),
         tuple(sorted(walked.gids)),
+        walked.devices,
+        walked.linked_outside,
+        tuple(f"{tree.path}/{printable(p)}" for p in walked.linked_paths),
     )
 
 
 def _known(state: State) -> ShiftReport:
-    return ShiftReport(state.inodes, 0, state.unmapped)
+    return ShiftReport(
+        state.inodes,
+        0,
+        state.unmapped,
+        devices=state.devices or 0,
+        linked_outside=state.linked_outside,
+    )
 
 
-def _remaining(state: State, maps: IdMaps | None, unmapped: str) -> Pass:
+def _remaining(state: State, goal: Goal) -> Pass:
     """What is left to do, as one pass to look at, not to make."""
-    work = state.work or Work(maps, unmapped)
+    work = state.work or Work(goal.maps, goal.unmapped)
     translation = Translation(state.maps, work.maps, work.unmapped)
     return translation.remaining(work.transit, work.step)
+
+
+def _warn(tree: Tree, report: ShiftReport) -> None:
+    if report.linked_outside:
+        _LOG.warning(
+            "%s: %s, where their owners change too%s",
+            tree.path,
+            report.linked,
+            f": {report.linked_paths[0]}" if report.linked_paths else "",
+        )
+
+
+def _refusal(tree: Tree, report: ShiftReport) -> RootfsError:
+    return RootfsError(
+        tree.path,
+        f"{report.linked}, where their owners would change too: "
+        f"{', '.join(report.linked_paths)}; give the tree copies of its own, "
+        "or leave out strict",
+    )

@@ -51,6 +51,9 @@ class State:
     :param unmapped: of these, the ones with an unmapped owner.
     :param owner: owner of the root directory when all was done; another
         owner now means that somebody has changed the tree since.
+    :param devices: inodes that are device nodes; None if an older version
+        has shifted them like all else, and none was counted.
+    :param linked_outside: inodes that had names outside of the tree.
     """
 
     maps: IdMaps | None = None
@@ -58,6 +61,8 @@ class State:
     inodes: int = 0
     unmapped: int = 0
     owner: tuple[int, int] | None = None
+    devices: int | None = None
+    linked_outside: int = 0
 
     def __post_init__(self) -> None:
         work = self.work
@@ -85,6 +90,8 @@ class State:
             "inodes": self.inodes,
             "unmapped": self.unmapped,
             "owner": self.owner,
+            "devices": self.devices,
+            "linked_outside": self.linked_outside,
             "work": work,
         }
         return json.dumps(value, separators=(",", ":")).encode()
@@ -105,6 +112,8 @@ class State:
                 int(value["inodes"]),
                 int(value["unmapped"]),
                 _decode_owner(value["owner"]),
+                _decode_count(value.get("devices")),
+                int(value.get("linked_outside", 0)),
             )
         except (
             KeyError,
@@ -126,6 +135,10 @@ def _decode_maps(value: Any) -> IdMaps | None:
     if value is None:
         return None
     return IdMaps(IdMap.parse(value["uid"]), IdMap.parse(value["gid"]))
+
+
+def _decode_count(value: Any) -> int | None:
+    return None if value is None else int(value)
 
 
 def _decode_owner(value: Any) -> tuple[int, int] | None:

@@ -40,9 +40,16 @@ class ShiftOptions:
     workers: int | None = None
     progress: Progress | None = None
     count: Callable[[int], None] | None = None
+    is_layer: bool = False
 
     def shift(
-        self, path: str, fd: int, id_maps: IdMaps, *, dry_run: bool = False
+        self,
+        path: str,
+        fd: int,
+        id_maps: IdMaps,
+        *,
+        dry_run: bool = False,
+        is_hidden: bool = False,
     ) -> rootfs.ShiftReport:
         """Shift a tree like this.
 
@@ -58,6 +65,8 @@ class ShiftOptions:
             workers=self.workers,
             progress=self.progress,
             dry_run=dry_run,
+            is_hidden=is_hidden,
+            is_layer=self.is_layer,
         )
         if self.count is not None and not dry_run:
             self.count(report.shifted)
@@ -126,7 +135,9 @@ class Chown(Plain):
     ) -> None:
         """Shift it."""
         maps = _needed(id_maps)
-        options.shift(tree.path, tree.fd, maps)
+        # Of an image, nothing else shows what is mounted.
+        is_hidden = tree.image is not None
+        options.shift(tree.path, tree.fd, maps, is_hidden=is_hidden)
         add_oldroot(tree, maps.root)
 
 

@@ -9,7 +9,7 @@ as once. That is what lets an interrupted pass simply be run again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lxc_userns.idmap import ID_LIMIT, NOBODY_ID, IdMap, IdMaps
 
@@ -73,11 +73,26 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class Devices:
+    """What one pass does to device nodes, which stay root's.
+
+    :param uid: steps from a user ID found on disk to that in the image.
+    :param gid: the same for group IDs.
+    :param seals: whether they become root's alone, else what they were.
+    """
+
+    uid: tuple[Segments, ...] = ()
+    gid: tuple[Segments, ...] = ()
+    seals: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Pass:
     """One walk over a tree."""
 
     uid: Table
     gid: Table
+    devices: Devices = Devices()
 
 
 def _intersect(one: range, other: range) -> range:
@@ -189,6 +204,11 @@ def _through(segments: Segments, transit: int) -> tuple[Segments, Segments]:
     return tuple(to), tuple(on)
 
 
+def _leads_out(segments: Segments, id_map: IdMap) -> bool:
+    inside = [entry.host_ids for entry in id_map]
+    return any(any(_subtract(s.targets, inside)) for s in segments)
+
+
 def _uid(maps: IdMaps | None) -> IdMap | None:
     return None if maps is None else maps.uid
 
@@ -226,6 +246,19 @@ class Translation:
         direct = self.direct()
         return not (direct.uid.is_idempotent and direct.gid.is_idempotent)
 
+    @property
+    def leaves_host_ids(self) -> bool:
+        """Whether an owner becomes another ID than a new map's host ID.
+
+        A range on the way, which may be another container's, counts too.
+        """
+        return (
+            self.new is None
+            or self.needs_transit
+            or _leads_out(self.uid_segments, self.new.uid)
+            or _leads_out(self.gid_segments, self.new.gid)
+        )
+
     def direct(self) -> Pass:
         """All in one pass."""
         return self._last(self.uid_segments, self.gid_segments)
@@ -239,8 +272,12 @@ class Translation:
             return (self.direct(),)
         uid_to, uid_on = _through(self.uid_segments, transit)
         gid_to, gid_on = _through(self.gid_segments, transit)
+        # A device node may be in the transit range too, by an older version.
+        devices = self._devices(
+            self.uid_segments + uid_on, self.gid_segments + gid_on
+        )
         return (
-            Pass(Table(uid_to), Table(gid_to)),
+            Pass(Table(uid_to), Table(gid_to), replace(devices, seals=True)),
             self._last(uid_on, gid_on),
         )
 
@@ -271,6 +308,14 @@ class Translation:
         return Pass(
             self._final(uid, _uid(self.old), _uid(self.new)),
             self._final(gid, _gid(self.old), _gid(self.new)),
+            self._devices(uid, gid),
+        )
+
+    def _devices(self, uid: Segments, gid: Segments) -> Devices:
+        return Devices(
+            (uid, translate_map(_uid(self.new), None)),
+            (gid, translate_map(_gid(self.new), None)),
+            seals=self.new is not None,
         )
 
     def _final(

@@ -4,16 +4,14 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-from lxc_userns.exceptions import RootfsError
-from lxc_userns.linux import inode_flags, mounts, safe_path, trees
-from lxc_userns.rootfs import inode
+from lxc_userns.exceptions import ReachableError, RootfsError
+from lxc_userns.linux import inode_flags, locks, mounts, safe_path, trees
+from lxc_userns.rootfs import inode, reach
 from lxc_userns.rootfs.crew import WorkerError
 from lxc_userns.rootfs.state import STATE, State
 from lxc_userns.rootfs.walk import open_directory
@@ -21,7 +19,6 @@ from lxc_userns.rootfs.walk import open_directory
 #: Seconds to wait for another process that works on the tree: long enough
 #: for the workers of a killed one to notice that they are alone.
 _PATIENCE = 5.0
-_RETRY = 0.02
 
 _REASONS = {
     errno.ENOENT: "no such directory",
@@ -42,12 +39,14 @@ class Tree:
     """An opened root directory; see :func:`open_tree`.
 
     :param path: its path as the caller knows it.
-    :param fd: its descriptor.
+
+    ``fd`` is its descriptor, on a mount of our own; ``given`` is one on the
+    mount where it was found, and ``lock`` that of the lock.
     """
 
-    def __init__(self, path: str, fd: int) -> None:
+    def __init__(self, path: str) -> None:
         self.path = path
-        self.fd = fd
+        self.fd = self.given = self.lock = -1
 
     @property
     def proc_path(self) -> str:
@@ -96,6 +95,21 @@ class Tree:
                 "chattr -i -a it first",
             )
 
+    def check_unreachable(self) -> None:
+        """Check that only root can reach it.
+
+        :raises ReachableError: if others can.
+        """
+        try:
+            reach.check_unreachable(self.given, self.path)
+        except ReachableError as err:
+            raise ReachableError(
+                self.path,
+                "its files would get IDs that are not its container's, as of "
+                "users of the host, which needs a tree that only root can "
+                f"reach: {err.reason}",
+            ) from err
+
     def show(self, kernel_path: str) -> str:
         """A path below the root as the caller knows it, fit for a message.
 
@@ -133,10 +147,11 @@ def open_tree(
     # A slash at the end would follow a link.
     name = os.fspath(path)
     name = name.rstrip("/") or name[:1]
-    tree = Tree(printable(name), -1)
+    tree = Tree(printable(name))
     with ExitStack() as stack, _translated(tree):
         given = _open(name, shared) if fd is None else os.dup(fd)
         stack.callback(os.close, given)
+        tree.given = given
         if not stat.S_ISDIR(os.fstat(given).st_mode):
             raise RootfsError(tree.path, "not a directory")
         if os.path.samestat(os.fstat(given), os.stat("/")):
@@ -146,7 +161,7 @@ def open_tree(
             stack.callback(os.close, mount)
         tree.fd = open_directory(".", dir_fd=mount)
         stack.callback(os.close, tree.fd)
-        _lock(tree, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        tree.lock = _lock(tree, shared, stack)
         yield tree
 
 
@@ -178,20 +193,16 @@ def _without_submounts(path: str, fd: int) -> int:
     return fd
 
 
-def _lock(tree: Tree, operation: int) -> None:
-    # Workers inherit the open directory and with it the lock: as long as one
-    # of a killed process lives, nobody else gets in.
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            fcntl.flock(tree.fd, operation | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise RootfsError(
-                    tree.path, "another process is shifting or reading it"
-                ) from None
-            time.sleep(_RETRY)
+def _lock(tree: Tree, shared: bool, stack: ExitStack) -> int:
+    # Workers inherit it: as long as one of a killed process lives, nobody
+    # else gets in.
+    lock = locks.held_for("tree", tree.fd, shared=shared, limit=_PATIENCE)
+    try:
+        return stack.enter_context(lock)
+    except TimeoutError:
+        raise RootfsError(
+            tree.path, "another process is shifting or reading it"
+        ) from None
 
 
 @contextmanager

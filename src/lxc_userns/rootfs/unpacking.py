@@ -224,7 +224,8 @@ def _finish(fd: int, path: str, maps: IdMaps | None) -> int:
                 raise RootfsError(path, reason)
             status = os.fstat(tree.fd)
             owner = status.st_uid, status.st_gid
-            tree.write_state(State(maps, inodes=inodes, owner=owner))
+            state = State(maps, inodes=inodes, owner=owner, devices=0)
+            tree.write_state(state)
     return inodes
 
 
@@ -236,4 +237,5 @@ def _look(tree: Tree, maps: IdMaps | None) -> crew.Task:
         acts=False,
         left={},
         workers=min(len(os.sched_getaffinity(0)), channel.MOST_WORKERS),
+        lock=tree.lock,
     )

@@ -61,10 +61,10 @@ class _Frame:
         "_batches",
         "_identity",
         "_size",
-        "_trail",
         "depth",
         "fd",
         "subdirs",
+        "trail",
     )
 
     def __init__(
@@ -74,7 +74,7 @@ class _Frame:
         self.depth = depth
         self._identity: tuple[int, int] | None = None
         self._size = size
-        self._trail = trail
+        self.trail = trail
         self.subdirs: list[tuple[bytes, int | None]] = []
         self._batches: Iterator[list[bytes]] | None = None
 
@@ -107,7 +107,7 @@ class _Frame:
 
     def trail_to(self, name: bytes) -> bytes | None:
         """The path of a subdirectory below the root, None if too long."""
-        trail = self._trail
+        trail = self.trail
         if trail is None or len(trail) + len(name) > _TRAIL:
             return None
         return b"%b/%b" % (trail, name) if trail else name
@@ -118,10 +118,10 @@ class _Frame:
         :returns: the directory's path below the root, and the last names;
             empty if the path is too long.
         """
-        if self._trail is None:
+        if self.trail is None:
             return []
-        packed = [self._trail]
-        room = _PACKET - len(self._trail)
+        packed = [self.trail]
+        room = _PACKET - len(self.trail)
         for name, _ in reversed(self.subdirs[len(self.subdirs) // 2 :]):
             room -= len(name) + 1
             if room < 0:
@@ -181,6 +181,14 @@ class Walk:
         top.subdirs += ((name, None) for name in subdirs)
         self._stack = [top]
         self._noatime = bool(os.fstatvfs(fd).f_flag & os.ST_NOATIME)
+
+    @property
+    def trail(self) -> bytes | None:
+        """Path below the root of the directory of the batch at hand.
+
+        None if it is too long.
+        """
+        return self._stack[-1].trail
 
     def __iter__(
         self,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 
-from lxc_userns.rootfs import acl, capability, channel, inode
+from lxc_userns.rootfs import acl, capability, channel, device, inode
 from lxc_userns.rootfs.owners import Ids, Owners
 from lxc_userns.rootfs.walk import Walk, open_below
 
@@ -26,9 +26,48 @@ _STRIDE = 256
 _MOST_AT_ONCE = 1024
 #: Findings that one worker keeps.
 _MOST_FINDINGS = 100
+_DEVICES = frozenset((stat.S_IFCHR, stat.S_IFBLK))
 _RELEVANT = frozenset(
     (acl.ACCESS, acl.DEFAULT, capability.NAME, inode.PENDING)
 )
+
+
+class Link:
+    """An inode of which not every name was met.
+
+    :param trail: path below the root of the directory of the first name that
+        was met; None if that is too long.
+    :param name: that name.
+    """
+
+    __slots__ = (
+        "is_device",
+        "met",
+        "name",
+        "names",
+        "shifted",
+        "trail",
+        "unmapped",
+    )
+
+    def __init__(self, trail: bytes | None, name: bytes) -> None:
+        self.trail = trail
+        self.name = name
+        self.met = self.names = 0
+        self.shifted = self.unmapped = self.is_device = False
+
+    def plain(self) -> tuple[int, int, bool, bool, bool, bytes]:
+        """Names met and names there are; what it is; a path of it."""
+        trail = b"..." if self.trail is None else self.trail
+        path = b"%b/%b" % (trail, self.name) if trail else self.name
+        return (
+            self.met,
+            self.names,
+            self.shifted,
+            self.unmapped,
+            self.is_device,
+            path,
+        )
 
 
 class Worker:
@@ -46,12 +85,14 @@ class Worker:
         self._queue = channel.Queue(*job["queue"])
         self._board = channel.Board(job["board"])
         self._owners = Owners(Ids(job["uid"]), Ids(job["gid"]))
+        self._devices: device.PlainDevices = job["devices"]
         self._flagged = inode.Flagged(self._root, job["left"])
         self._inodes = self._shifted = self._unmapped = 0
+        self._devices_met = 0
         self._findings: list[tuple[str, str]] = []
-        # Inodes of which not every name was met, by device and number: how
-        # many are left, and whether it is shifted and unmapped.
-        self._links: dict[tuple[int, int], tuple[int, bool, bool]] = {}
+        # Inodes of which not every name was met, by device and number.
+        self._links: dict[tuple[int, int], Link] = {}
+        self._trail: bytes | None = b""
 
     def run(self) -> dict[str, Any]:
         """Walk directories from the queue until there are none."""
@@ -69,7 +110,10 @@ class Worker:
             "inodes": self._inodes,
             "shifted": self._shifted,
             "unmapped": self._unmapped,
-            "links": [(key, link[1:]) for key, link in self._links.items()],
+            "devices": self._devices_met,
+            "links": [
+                (key, link.plain()) for key, link in self._links.items()
+            ],
             "uids": list(uids.unmapped),
             "gids": list(gids.unmapped),
             "blocks": list(uids.blocks | gids.blocks),
@@ -79,6 +123,7 @@ class Worker:
     def _visit(self, walk: Walk) -> None:
         walked = 0
         for names, subdirs in walk:
+            self._trail = walk.trail
             for start in range(0, len(names), _MOST_AT_ONCE):
                 some = names[start : start + _MOST_AT_ONCE]
                 self._visit_names(some, subdirs)
@@ -103,7 +148,11 @@ class Worker:
                 kind = mode & 0o170000
                 if kind == 0o040000:
                     subdirs.append((name, st.st_size))
-                elif st.st_nlink > 1 or mode & 0o6000:
+                elif (
+                    st.st_nlink > 1
+                    or mode & 0o6000
+                    or (kind != 0o100000 and kind in _DEVICES)
+                ):
                     others += self._visit_special(name)
                     continue
                 if left and st.st_ino in left:
@@ -178,26 +227,57 @@ class Worker:
 
     def _visit_inode(self, name: bytes, fd: int, st: os.stat_result) -> None:
         path = f"/proc/self/fd/{fd}"
+        if device.is_device(st):
+            self._visit_device(name, path, st)
+            return
         change = inode.plan(st, inode.read_xattrs(path), self._owners)
         owner = self._owners[st.st_uid, st.st_gid]
         if self._acts and (change or st.st_ino in self._flagged.left):
             self._flagged.apply(path, st, change)
         elif not self._acts:
             self._find_wrong(name, st, change)
-        self._count(st, bool(change), not owner.mapped)
+        self._count(name, st, bool(change), not owner.mapped)
+
+    def _visit_device(
+        self, name: bytes, path: str, st: os.stat_result
+    ) -> None:
+        # No transit range may be where a device node is.
+        self._owners.uids.qualifier(st.st_uid)
+        self._owners.gids.qualifier(st.st_gid)
+        change = device.plan(st, device.read_note(path), self._devices)
+        if change is not None:
+            if self._acts:
+                device.apply(path, change)
+            else:
+                self._find(
+                    name,
+                    f"device node of {st.st_uid}:{st.st_gid} with mode "
+                    f"{stat.S_IMODE(st.st_mode):04o} should be root's alone",
+                )
+        self._count(name, st, change is not None, False, True)
 
     def _count(
-        self, st: os.stat_result, shifted: bool, unmapped: bool
+        self,
+        name: bytes,
+        st: os.stat_result,
+        shifted: bool,
+        unmapped: bool,
+        is_device: bool = False,
     ) -> None:
         """Count an inode when its last name is met."""
         if st.st_nlink > 1 and not stat.S_ISDIR(st.st_mode):
             key = st.st_dev, st.st_ino
-            left, *before = self._links.pop(key, (st.st_nlink, False, False))
-            shifted |= before[0]
-            unmapped |= before[1]
-            if left > 1:
-                self._links[key] = left - 1, shifted, unmapped
+            link = self._links.pop(key, None) or Link(self._trail, name)
+            link.met += 1
+            link.names = st.st_nlink
+            link.shifted |= shifted
+            link.unmapped |= unmapped
+            link.is_device = is_device
+            if link.met < st.st_nlink:
+                self._links[key] = link
                 return
+            shifted, unmapped = link.shifted, link.unmapped
+        self._devices_met += is_device
         self._inodes += 1
         self._shifted += shifted
         self._unmapped += unmapped

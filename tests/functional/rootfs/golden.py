@@ -20,6 +20,7 @@ ACCESS = "system.posix_acl_access"
 DEFAULT = "system.posix_acl_default"
 CAPABILITY = "security.capability"
 OURS = "trusted.lxc_userns."
+DEVICE = OURS + "device"
 NO_ID = 2**32 - 1
 IMMUTABLE, APPEND = 0x10, 0x20
 UNMAPPED = 70000
@@ -131,12 +132,15 @@ def build(root: Path, *, small: bool = False) -> None:
         os.symlink(b"/etc", here + b"/to-etc")
         for name in (b"line\nbreak", b"\xff\xfe invalid", LONG_NAME):
             make(name, 0o4711, 7, 7)
-        os.mknod(here + b"/block", stat.S_IFBLK | 0o660, os.makedev(7, 99))
-        links.append(cap2)
+        os.mknod(here + b"/block", stat.S_IFBLK | 0o600, os.makedev(7, 99))
+        links += [cap2, here + b"/block"]
+        os.mknod(here + b"/whiteout", stat.S_IFCHR, 0)
     os.symlink(b"nowhere", here + b"/dangling")
     links += [here + b"/dangling", suid_cap, with_acl]
     os.lchown(here + b"/dangling", 1000, 1000)
-    os.mknod(here + b"/char", stat.S_IFCHR | 0o6666, os.makedev(1, 3))
+    os.mknod(here + b"/char", stat.S_IFCHR, os.makedev(1, 3))
+    os.chown(here + b"/char", 1000, 5)
+    os.chmod(here + b"/char", 0o6666)
     os.mkfifo(here + b"/fifo")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(here + b"/socket")
@@ -255,18 +259,25 @@ def without_notes(seen: Snapshot) -> Snapshot:
 
 
 def notes(seen: Snapshot) -> list[tuple[bytes, str]]:
+    """What a shift notes; on device nodes it is there to stay."""
     return [
         (path, name)
         for path, inode in seen.items()
         for name in inode.xattrs
-        if name.startswith(OURS)
+        if name.startswith(OURS) and name != DEVICE
     ]
 
 
 def expected(seen: Snapshot, uid: Ids, gid: Ids) -> Snapshot:
-    """What a tree looks like once its owners are translated."""
-    return {
-        path: replace(
+    """What a tree looks like once its owners are translated.
+
+    :param uid: ``int`` for the tree as it was before.
+    """
+
+    def translate(inode: Inode) -> Inode:
+        if is_device(inode):
+            return inode if uid is int else sealed(inode)
+        return replace(
             inode,
             uid=uid(inode.uid),
             gid=gid(inode.gid),
@@ -275,8 +286,31 @@ def expected(seen: Snapshot, uid: Ids, gid: Ids) -> Snapshot:
                 for name, value in inode.xattrs.items()
             },
         )
-        for path, inode in seen.items()
-    }
+
+    return {path: translate(inode) for path, inode in seen.items()}
+
+
+def is_device(inode: Inode) -> bool:
+    """Whether an inode is a device node, which a shift gives to nobody."""
+    kind = stat.S_IFMT(inode.mode)
+    return kind == stat.S_IFBLK or (
+        kind == stat.S_IFCHR and inode.rest[1] != 0
+    )
+
+
+def sealed(inode: Inode) -> Inode:
+    """A device node that is root's alone, and says what it was."""
+    mode = stat.S_IMODE(inode.mode)
+    if (inode.uid, inode.gid, mode & 0o077) == (0, 0, 0):
+        return inode
+    note = f"{inode.uid} {inode.gid} {mode:o}".encode()
+    return replace(
+        inode,
+        uid=0,
+        gid=0,
+        mode=stat.S_IFMT(inode.mode) | mode & 0o700,
+        xattrs={**inode.xattrs, DEVICE: note},
+    )
 
 
 def expected_xattr(name: str, value: bytes, uid: Ids, gid: Ids) -> bytes:

@@ -2,7 +2,6 @@
 """Raw disk images: mounted, shared, and freed."""
 
 import base64
-import fcntl
 import os
 import signal
 import subprocess
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from lxc_userns import rootfs
+from lxc_userns import IdMap, IdMaps, rootfs
 from lxc_userns.exceptions import ReachableError, RootfsError
 from lxc_userns.linux import trees
 from lxc_userns.rootfs import backing, strategies
@@ -26,6 +25,7 @@ from lxc_userns.rootfs.backing import Backing
 from tests.functional.capabilities import require
 from tests.functional.rootfs import guest
 from tests.functional.rootfs.guest import BASE, OTHER_BASE
+from tests.functional.rootfs.test_locks import held_by
 
 pytestmark = pytest.mark.needs("loop-devices")
 MAPS = guest.id_maps()
@@ -223,21 +223,34 @@ def test_of_several_at_the_same_time_one_wins(place: Path) -> None:
     assert all("is in use already" in reason for reason in reasons)
 
 
-def test_a_disk_keeps_its_image_locked(place: Path) -> None:
+def test_a_user_of_the_host_cannot_keep_us_from_an_image(
+    place: Path,
+) -> None:
     image = make_image("ext4", place / "image")
-    fd = os.open(image, os.O_RDONLY)
-    with (
-        guest.mounted(image, place / "view", MAPS),
-        pytest.raises(BlockingIOError),
-    ):
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    with guest.mounted(image, place / "view", MAPS, place / "state"):
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        with pytest.raises(BlockingIOError):
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    refused(image, place / "view", "is in use already")
-    os.close(fd)
+    image.chmod(0o644)
+    with held_by(*guest.HOST_USER, path=image):
+        with guest.mounted(image, place / "view", MAPS):
+            refused(image, place / "other", "is in use already")
+        with guest.mounted(image, place / "view", MAPS, place / "state"):
+            pass
+
+
+def test_a_disk_that_another_mount_namespace_has(place: Path) -> None:
+    """Where the path of its file, if it has one here, is another file's."""
+    image = make_image("ext4", place / "image")
+    (place / "hidden").mkdir()
+    script = (
+        f"mount -t tmpfs tmpfs {place}/hidden && touch {place}/hidden/file && "
+        f"mount --bind {image} {place}/hidden/file && "
+        f"losetup --find --show {place}/hidden/file"
+    )
+    device = guest.call("unshare", "--mount", "sh", "-ec", script)
+    try:
+        refused(image, place / "view", "is in use already")
+    finally:
+        guest.call("losetup", "--detach", device)
+    with guest.mounted(image, place / "view", MAPS):
+        pass
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
@@ -365,6 +378,7 @@ PROGRAM = """
 import sys, time
 from lxc_userns.rootfs import backing
 from tests.functional.rootfs import guest
+from tests.functional.rootfs.test_locks import held_by
 with backing.opened(sys.argv[1]) as tree:
     with tree.idmapped(guest.id_maps()):
         print("ready", flush=True)
@@ -429,6 +443,20 @@ def test_the_host_sees_an_image_as_it_is(place: Path) -> None:
         assert (place / "view/.oldroot").stat().st_uid == BASE
         assert os.stat(".oldroot", dir_fd=tree.fd).st_uid == 0
     rootfs.unmount(place / "view")
+
+
+def test_an_image_goes_to_maps_that_cover_less(place: Path) -> None:
+    """Where it is mounted nobody gets, though the file is open to all."""
+    image = make_image("ext4", place / "image")
+    smaller = IdMap.parse(f"0:{OTHER_BASE}:1000")
+    for maps, wanted in (
+        (MAPS, BASE + 1000),
+        (IdMaps(smaller, smaller), 1000),
+    ):
+        with backing.opened(str(image)) as tree:
+            chown = strategies.STRATEGIES[strategies.CHOWN]
+            chown.make_ready(tree, maps, strategies.ShiftOptions())
+            assert os.stat("file", dir_fd=tree.fd).st_uid == wanted
 
 
 def test_a_plain_image(place: Path) -> None:

@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What cannot be shifted is refused in one line, and nothing has changed."""
 
-import fcntl
 import os
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -15,7 +12,6 @@ import pytest
 
 from lxc_userns import IdMap, IdMaps, rootfs
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.rootfs import tree
 from tests.functional.conftest import remove_tree
 from tests.functional.rootfs import golden
 
@@ -140,34 +136,6 @@ def test_not_root(root: Path) -> None:
     printed = subprocess.check_output(argv, text=True, timeout=30)
     assert printed == ".: permission denied (is this root?)\n"
     assert os.stat(root / "file").st_uid == 0
-
-
-def test_two_at_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (root / "file").touch()
-    monkeypatch.setattr(tree, "_PATIENCE", 0.3)
-    fd = os.open(root, os.O_RDONLY)
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    for action in ACTIONS.values():
-        refused(partial(action, root), "another process", str(root))
-    assert os.stat(root / "file").st_uid == 0
-    # Readers do not keep each other out.
-    fcntl.flock(fd, fcntl.LOCK_SH)
-    assert not rootfs.verify(root, MAPS).ok
-    refused(lambda: rootfs.shift(root, MAPS), "another process", str(root))
-    os.close(fd)
-
-
-def test_second_waits(root: Path) -> None:
-    (root / "file").touch()
-    fd = os.open(root, os.O_RDONLY)
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    timer = threading.Timer(0.4, os.close, [fd])
-    timer.start()
-    start = time.monotonic()
-    rootfs.shift(root, MAPS)
-    assert time.monotonic() - start > 0.3
-    timer.join()
-    assert os.stat(root / "file").st_uid == 100000
 
 
 def test_no_room_for_transit(root: Path) -> None:

@@ -209,6 +209,20 @@ def test_chown_heeds_how_to_shift(host: Host, hidden: Path) -> None:
     assert owner(hidden / "other") == (BASE + 65534, BASE + 65534)
 
 
+def test_chown_to_maps_that_cover_less(host: Host, open_tree: Path) -> None:
+    """Then owners would be users of the host, who can get there."""
+    host.mount(f"{open_tree}:/data:chown")
+    host.views.unmount("one")
+    smaller = IdMap.parse(f"0:{OTHER_BASE}:1000")
+    maps = IdMaps(smaller, smaller)
+    with pytest.raises(ReachableError, match=f"chmod 0700 {open_tree.parent}"):
+        host.mount(f"{open_tree}:/data:chown", maps, "other")
+    assert owner(open_tree / "alice") == (BASE + ALICE, BASE + ALICE)
+    open_tree.parent.chmod(0o700)
+    host.mount(f"{open_tree}:/data:chown", maps, "other")
+    assert owner(open_tree / "alice") == (ALICE, ALICE)
+
+
 def test_two_instances_share_a_volume(host: Host, tree: Path) -> None:
     one = host.mount(f"{tree}:/data")
     other = host.mount(f"{tree}:/data:idmap", OTHER, "other")

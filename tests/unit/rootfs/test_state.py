@@ -31,7 +31,10 @@ def states(draw: st.DrawFn) -> State:
         step = draw(st.integers(0, int(transit is not None)))
         work = Work(new, draw(st.sampled_from(POLICIES)), transit, step)
     owner = draw(st.none() | st.tuples(numbers, numbers))
-    return State(old, work, draw(numbers), draw(numbers), owner)
+    devices = draw(st.none() | numbers)
+    return State(
+        old, work, draw(numbers), draw(numbers), owner, devices, draw(numbers)
+    )
 
 
 @given(states())
