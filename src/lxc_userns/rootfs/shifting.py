@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -17,8 +16,6 @@ from lxc_userns.rootfs.report import Finding, ShiftReport, VerifyReport
 from lxc_userns.rootfs.state import POLICIES, State, Work
 from lxc_userns.rootfs.translation import Pass, Translation
 from lxc_userns.rootfs.tree import Tree, open_tree, printable
-
-_LOG = logging.getLogger(__name__)
 
 Path = str | os.PathLike[str]
 
@@ -88,8 +85,7 @@ def shift(
         )
     with open_tree(path, shared=dry_run, fd=fd) as tree:
         goal = Goal(id_maps, unmapped, strict, recheck, is_hidden)
-        job = _Job(tree, workers, progress)
-        report = job.look_ahead(goal) if dry_run else job.reach(goal)
+        report = _Job(tree, workers, progress).reach(goal, dry_run)
         if not is_layer:
             _warn(tree, report)
         return report
@@ -119,9 +115,7 @@ def unshift(
     with open_tree(path, shared=dry_run, fd=fd) as tree:
         if tree.read_state() is None:
             raise RootfsError(tree.path, "it was not shifted")
-        job = _Job(tree, workers, progress)
-        goal = Goal(None)
-        report = job.look_ahead(goal) if dry_run else job.reach(goal)
+        report = _Job(tree, workers, progress).reach(Goal(None), dry_run)
         _warn(tree, report)
         return report
 
@@ -210,9 +204,11 @@ class _Job:
         self._workers = min(cpus, channel.MOST_WORKERS)
         self._progress = progress
 
-    def reach(self, goal: Goal) -> ShiftReport:
+    def reach(self, goal: Goal, dry_run: bool = False) -> ShiftReport:
         """Shift for other maps, or back to guest IDs."""
         state = self.tree.read_state() or State()
+        if dry_run:
+            return self._look_ahead(state, goal)
         self.tree.check_unflagged()
         if _is_done(self.tree, state, goal):
             return _known(state)
@@ -225,12 +221,11 @@ class _Job:
         report, _ = self._work(state, self._begin(state, goal))
         return report
 
-    def look_ahead(self, goal: Goal) -> ShiftReport:
+    def _look_ahead(self, state: State, goal: Goal) -> ShiftReport:
         """Count what would change.
 
         :raises RootfsError: if that is not to be, by ``strict``.
         """
-        state = self.tree.read_state() or State()
         report = _report(self.look(_remaining(state, goal)), self.tree)
         if goal.strict and report.linked_outside:
             raise _refusal(self.tree, report)
@@ -251,7 +246,7 @@ class _Job:
         if exposes and not goal.is_hidden:
             self.tree.check_unreachable()
         if goal.strict:
-            self.look_ahead(goal)
+            self._look_ahead(state, goal)
 
     def _begin(self, state: State, goal: Goal) -> Work:
         """Look first where that is needed, and note what is to be done."""
@@ -383,13 +378,17 @@ def _remaining(state: State, goal: Goal) -> Pass:
 
 
 def _warn(tree: Tree, report: ShiftReport) -> None:
-    if report.linked_outside:
-        _LOG.warning(
-            "%s: %s, where their owners change too%s",
-            tree.path,
-            report.linked,
-            f": {report.linked_paths[0]}" if report.linked_paths else "",
-        )
+    if not report.linked_outside:
+        return
+    # Loaded late, as is all that most shifts do without.
+    import logging
+
+    logging.getLogger(__name__).warning(
+        "%s: %s, where their owners change too%s",
+        tree.path,
+        report.linked,
+        f": {report.linked_paths[0]}" if report.linked_paths else "",
+    )
 
 
 def _refusal(tree: Tree, report: ShiftReport) -> RootfsError:

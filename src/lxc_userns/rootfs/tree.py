@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from lxc_userns.exceptions import ReachableError, RootfsError
 from lxc_userns.linux import inode_flags, locks, mounts, safe_path, trees
-from lxc_userns.rootfs import inode, reach
+from lxc_userns.rootfs import inode
 from lxc_userns.rootfs.crew import WorkerError
 from lxc_userns.rootfs.state import STATE, State
 from lxc_userns.rootfs.walk import open_directory
@@ -100,6 +100,9 @@ class Tree:
 
         :raises ReachableError: if others can.
         """
+        # Loaded late: most shifts do without.
+        from lxc_userns.rootfs import reach
+
         try:
             reach.check_unreachable(self.given, self.path)
         except ReachableError as err:
