@@ -15,6 +15,8 @@ from typing import Any
 
 from oslo_config import cfg, types
 
+from lxc_userns import roots
+from lxc_userns.config_names import find_misnamed
 from lxc_userns.exceptions import ConfigError, IdMapError
 from lxc_userns.idmap import (
     MAX_ENTRIES,
@@ -25,27 +27,20 @@ from lxc_userns.idmap import (
     broken_rules,
     broken_tty_rules,
 )
+from lxc_userns.shared_opts import SharedListOpt
 
 LIBVIRT_GROUP = "libvirt"
 GROUP = "lxc_userns"
+#: Where a value is that somebody has written, and that is no default.
+_WRITTEN = frozenset(
+    {
+        cfg.Locations.command_line,
+        cfg.Locations.environment,
+        cfg.Locations.set_override,
+        cfg.Locations.user,
+    }
+)
 _OWNER = re.compile(r"[^\s:#-][^\s:]*")
-
-
-class _SharedListOpt(cfg.ListOpt):
-    """A list option that Nova may register too, with a help text of its own.
-
-    oslo.config refuses a second registration that is not equal in every
-    detail, in Nova's own code if Nova comes second. Python asks the subclass
-    first on either side of a comparison, so this holds in both orders.
-    """
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, cfg.ListOpt) and self.dest == other.dest
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 class _Integer(types.Integer):
@@ -77,8 +72,8 @@ for each instance, set [lxc_userns] subid_owner instead.
 
 
 LIBVIRT_OPTS = (
-    _SharedListOpt("uid_maps", default=[], help=_map_help("user", "user")),
-    _SharedListOpt("gid_maps", default=[], help=_map_help("group", "group")),
+    SharedListOpt("uid_maps", default=[], help=_map_help("user", "user")),
+    SharedListOpt("gid_maps", default=[], help=_map_help("group", "group")),
 )
 
 OPTS = (
@@ -202,6 +197,7 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     return [
         (LIBVIRT_GROUP, copy.deepcopy(list(LIBVIRT_OPTS))),
         (GROUP, copy.deepcopy(list(OPTS))),
+        (roots.GROUP, copy.deepcopy(list(roots.OPTS))),
     ]
 
 
@@ -217,6 +213,7 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
     """
     conf.register_opts(LIBVIRT_OPTS, group=LIBVIRT_GROUP)
     conf.register_opts(OPTS, group=GROUP)
+    conf.register_opts(roots.OPTS, group=roots.GROUP)
 
 
 def load_id_maps(conf: cfg.ConfigOpts) -> IdMaps | None:
@@ -225,10 +222,12 @@ def load_id_maps(conf: cfg.ConfigOpts) -> IdMaps | None:
     :param conf: a configuration object with our options registered.
     :returns: the maps, or None if ``uid_maps`` and ``gid_maps`` are empty:
         then user namespaces are off, or each instance has a lease.
-    :raises ConfigError: if a value breaks a rule; every problem of the maps
-        is in the text, and none is ever passed over.
+    :raises ConfigError: if a value breaks a rule, an option has nearly the
+        name of one of ours, or ``userns_policy`` asks for what there is not;
+        every problem of the maps is in the text, and none is passed over.
     """
     maps, problems = _read_maps(conf)
+    problems = [*_check_names(conf), *problems, *_check_required(conf)]
     if len(problems) == 1:
         raise problems[0]
     if problems:
@@ -245,22 +244,64 @@ def has_pool(conf: cfg.ConfigOpts) -> bool:
     return bool(_value(conf, GROUP, "subid_owner"))
 
 
-def find_problems(conf: cfg.ConfigOpts) -> list[ConfigError]:
+def find_problems(
+    conf: cfg.ConfigOpts, *, maps_given: bool = False
+) -> list[ConfigError]:
+    """Everything that is wrong with our options, and with names near them.
+
+    :param conf: a configuration object with our options registered.
+    :param maps_given: whether there are ID maps besides, so that the policy
+        may ask for a user namespace.
+    :returns: one error for each problem, none if all is good.
+    """
+    # What is misspelt comes before what is missing for that.
+    problems = [*_check_names(conf), *find_bad_values(conf)]
+    return problems if maps_given else [*problems, *_check_required(conf)]
+
+
+def find_bad_values(conf: cfg.ConfigOpts) -> list[ConfigError]:
     """Everything that is wrong with the values of our options.
 
     :param conf: a configuration object with our options registered.
     :returns: one error for each problem, none if the values are good.
     """
+    every = ((GROUP, OPTS), (roots.GROUP, roots.OPTS))
     problems = [
         error
-        for option in OPTS
-        if (error := _unreadable(conf, GROUP, option.name)) is not None
+        for group, options in every
+        for option in options
+        if (error := _unreadable(conf, group, option.name)) is not None
     ]
     problems += [*_check_owner(conf), *_check_size(conf)]
     for name in ("state_path", "run_path"):
         if _unreadable(conf, GROUP, name) is None:
-            problems += _check_path(conf, name)
+            path = _value(conf, GROUP, name)
+            problems += _check_path(option_name(GROUP, name), path)
+    if _unreadable(conf, roots.GROUP, "roots") is None:
+        for path in _value(conf, roots.GROUP, "roots"):
+            problems += _check_path(roots.NAME, path)
     return problems + _read_maps(conf)[1]
+
+
+def find_missing(conf: cfg.ConfigOpts) -> ConfigError | None:
+    """Return an error if there is nothing to make user namespaces of.
+
+    :param conf: a configuration object with our options registered.
+    """
+    for group, name in (
+        (LIBVIRT_GROUP, "uid_maps"),
+        (LIBVIRT_GROUP, "gid_maps"),
+        (GROUP, "subid_owner"),
+    ):
+        # One that cannot be read is told of elsewhere.
+        if _unreadable(conf, group, name) or _value(conf, group, name):
+            return None
+    return ConfigError(
+        option_name(GROUP, "userns_policy"),
+        _value(conf, GROUP, "userns_policy"),
+        "neither [libvirt] uid_maps and gid_maps nor [lxc_userns] "
+        "subid_owner is set; set either",
+    )
 
 
 def option_name(group: str, name: str) -> str:
@@ -310,15 +351,32 @@ def _check_size(conf: cfg.ConfigOpts) -> Iterator[ConfigError]:
         )
 
 
-def _check_path(conf: cfg.ConfigOpts, name: str) -> Iterator[ConfigError]:
-    path = _value(conf, GROUP, name)
+def _check_path(option: str, path: str) -> Iterator[ConfigError]:
     parts = PurePosixPath(path).parts
     if not path.startswith("/") or ".." in parts or len(parts) < 2:
         yield ConfigError(
-            option_name(GROUP, name),
-            path,
-            "an absolute path below / without '..' is needed",
+            option, path, "an absolute path below / without '..' is needed"
         )
+
+
+def _check_names(conf: cfg.ConfigOpts) -> list[ConfigError]:
+    known = {
+        GROUP: [each.name for each in OPTS],
+        roots.GROUP: [each.name for each in roots.OPTS],
+    }
+    return find_misnamed(conf, known)
+
+
+def _check_required(conf: cfg.ConfigOpts) -> Iterator[ConfigError]:
+    """Refuse a policy that somebody has written and nothing can keep."""
+    if _unreadable(conf, GROUP, "userns_policy") is not None:
+        return
+    policy = _value(conf, GROUP, "userns_policy")
+    place = conf.get_location("userns_policy", GROUP)
+    if policy == "required" and place and place.location in _WRITTEN:
+        missing = find_missing(conf)
+        if missing is not None:
+            yield missing
 
 
 def _read_maps(

@@ -54,7 +54,7 @@ def option(conf: cfg.ConfigOpts, name: str) -> Any:
 
     :raises ConfigError: if it cannot be used, whatever the others are like.
     """
-    for problem in options.find_problems(conf):
+    for problem in options.find_bad_values(conf):
         if problem.option == options.option_name(options.GROUP, name):
             raise problem
     return getattr(conf[options.GROUP], name)

@@ -13,7 +13,7 @@ from typing import Any
 from oslo_config import cfg
 
 from lxc_userns import conf as options
-from lxc_userns import policy
+from lxc_userns import policy, roots
 from lxc_userns.claims import overlap
 from lxc_userns.config_check import option
 from lxc_userns.exceptions import (
@@ -44,11 +44,14 @@ class Drafts:
     :param conf: configuration with our options registered.
     :param files: where the instances have their filesystems.
     :param lessor: who leases ranges of IDs.
+    :param roots: directories below which files of the host have to be; None:
+        they may be anywhere.
     """
 
     conf: cfg.ConfigOpts
     files: Filesystems
     lessor: Lessor
+    roots: tuple[str, ...] | None = None
 
     def make(self, request: InstanceRequest) -> InstanceRecord:
         """What an instance is to be promised, but for its ID maps.
@@ -76,9 +79,8 @@ class Drafts:
         :raises PolicyError: if the policy forbids it.
         :raises NeedsError: if a device is not there, or is none.
         """
-        for problem in options.find_problems(self.conf):
-            raise problem
-        devices = tuple(map(_find_device, request.needs.devices))
+        self._check_config(maps_given=request.id_maps is not None)
+        devices = tuple(map(self._find_device, request.needs.devices))
         decision = self._decide(request, devices)
         strategy = strategies.check_name(
             request.strategy or self._option("rootfs_strategy")
@@ -119,8 +121,10 @@ class Drafts:
         """Check that an instance may still start in the mode that it has.
 
         :raises PolicyError: if not.
+        :raises ConfigError: if the configuration cannot tell.
         """
         if record.mode == "host":
+            self._check_config()
             policy.check_ceiling(
                 record.name,
                 self._option("userns_policy"),
@@ -135,9 +139,10 @@ class Drafts:
         Of a block device it is the one that the kernel knows: by other names
         below ``/dev`` there are links, which are root's.
 
-        :raises RootfsError: if it is not there, others could replace it, or
-            it is among our own files.
+        :raises RootfsError: if it is not there, where it may not be, or among
+            our own files; or others could replace it.
         """
+        self._check_below_roots(path)
         with translated(path):
             os.stat(path)  # To abspath(), "" is the working directory.
             rootfs = block_devices.resolve(os.path.abspath(path))
@@ -192,8 +197,22 @@ class Drafts:
         return request.id_maps or options.load_id_maps(self.conf)
 
     def _check_volume(self, volume: Volume) -> None:
+        self._check_below_roots(volume.source)
         with self.files.opened_volume(volume):
             self._check_not_ours(volume.source, "give another directory")
+
+    def _check_below_roots(self, path: str) -> None:
+        if self.roots is not None:
+            roots.check_below(path, self.roots)
+
+    def _find_device(self, path: str) -> Device:
+        self._check_below_roots(path)
+        return _find_device(path)
+
+    def _check_config(self, *, maps_given: bool = False) -> None:
+        problems = options.find_problems(self.conf, maps_given=maps_given)
+        for problem in problems:
+            raise problem
 
     def _check_not_ours(self, path: str, advice: str) -> None:
         for name in ("state_path", "run_path"):

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -23,7 +23,11 @@ from lxc_userns.exceptions import (
 from lxc_userns.filesystems import Filesystems
 from lxc_userns.guest import Guest, Guests
 from lxc_userns.idmap import CONTAINER_IDS, IdMaps
-from lxc_userns.instances import InstanceRecord, InstanceStore
+from lxc_userns.instances import (
+    InstanceRecord,
+    InstanceStore,
+    check_name,
+)
 from lxc_userns.inventory import Inventory
 from lxc_userns.leases import Lease, LeaseStore
 from lxc_userns.lessor import Lessor
@@ -40,8 +44,10 @@ class UserNamespaceManager:
 
     :param conf: configuration with our options registered; read at each use.
     :param guests: how to reach libvirt.
-    :param roots: directories below which root filesystems and volumes may be
-        in directories of the root's own owner, as the user of a service.
+    :param roots: directories below which root filesystems, volumes and
+        devices have to be, as absolute paths; None: they may be anywhere.
+        There, directories may be the root's own owner's, as the user of a
+        service.
 
     ``counters.as_dict()`` has what this object has done so far: instances
     ``prepared`` and ``verified``, each with ``_failed`` and ``_ms``
@@ -54,10 +60,10 @@ class UserNamespaceManager:
         conf: cfg.ConfigOpts,
         guests: Guests | None = None,
         *,
-        roots: Collection[str] = (),
+        roots: Sequence[str] | None = None,
     ) -> None:
         self._conf = conf
-        self._roots = roots
+        self._roots = None if roots is None else tuple(roots)
         self.guests = guests or Guests()
         self.counters = Counters()
 
@@ -70,7 +76,9 @@ class UserNamespaceManager:
     def files(self) -> Filesystems:
         """The filesystems of this host's instances."""
         return Filesystems(
-            self._option("state_path"), self._option("run_path"), self._roots
+            self._option("state_path"),
+            self._option("run_path"),
+            self._roots or (),
         )
 
     @property
@@ -91,7 +99,7 @@ class UserNamespaceManager:
 
     @property
     def _drafts(self) -> Drafts:
-        return Drafts(self._conf, self.files, self.lessor)
+        return Drafts(self._conf, self.files, self.lessor, self._roots)
 
     def plan(self, request: InstanceRequest) -> PreparedInstance:
         """What :meth:`prepare` would give; changes nothing.
@@ -226,9 +234,12 @@ class UserNamespaceManager:
         For who copies an image while it is mounted: the copy is as after a
         loss of power, which a filesystem with a journal gets over.
 
+        :raises InstanceError: if it is not a name.
         :raises RootfsError: if that fails.
         """
-        self.files.sync(_name(instance))
+        name = _name(instance)
+        check_name(name)
+        self.files.sync(name)
 
     def release(self, instance: str | PreparedInstance) -> None:
         """Undo :meth:`prepare`; safe to repeat, and after half of it.

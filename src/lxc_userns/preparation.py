@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from lxc_userns import policy
 from lxc_userns.exceptions import InstanceError, RootfsError
 from lxc_userns.filesystems import claims, identities
 from lxc_userns.instances import InstanceRecord
@@ -73,6 +72,7 @@ class Preparation:
             record = _keep_findings(record, known, accept_replaced)
             if known is not None and self.inventory.is_active(known):
                 self._check_running(record, known)
+                _warn_of_host_mode(known)
                 return known
             self._check_replaceable(record, known)
             if known is None:
@@ -87,13 +87,7 @@ class Preparation:
                 time.monotonic() - start,
                 ready.reason,
             )
-            if ready.mode == "host" and {*ready.mode_reasons} - {policy.OFF}:
-                _LOG.warning(
-                    "%s: runs in the host's user namespace, and its root is "
-                    "the host's: %s",
-                    ready.name,
-                    "; ".join(ready.mode_reasons),
-                )
+            _warn_of_host_mode(ready)
             return ready
 
     def _prepare(
@@ -191,6 +185,17 @@ class Preparation:
                 f"namespace now ({'; '.join(record.mode_reasons)}); release "
                 "it first",
             )
+
+
+def _warn_of_host_mode(record: InstanceRecord) -> None:
+    """Say so each time, also if nothing at all is configured."""
+    if record.mode == "host":
+        _LOG.warning(
+            "%s: runs in the host's user namespace, and its root is the "
+            "host's: %s",
+            record.name,
+            "; ".join(record.mode_reasons),
+        )
 
 
 def _check_same(record: InstanceRecord, known: InstanceRecord | None) -> None:

@@ -243,6 +243,42 @@ def test_a_policy_that_changes(cli: Cli, busybox_rootfs: Path) -> None:
     assert cli("container", "start", "web1").code == 0
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("uid_maps", "uid_map"),
+        ("[lxc_userns]\n", "[lxc-userns]\n"),
+        ("[lxc_userns]\n", "[lxc_userns]\nsubid_ower = lxc\n"),
+    ],
+)
+def test_a_misspelt_name_starts_nothing(
+    cli: Cli, busybox_rootfs: Path, right: str, wrong: str
+) -> None:
+    good = cli.config.read_text()
+    cli.config.write_text(good.replace(right, wrong))
+    result = cli("config", "check", "-f", "value")
+    assert result.code == 1
+    assert "unknown" in result.out
+    for options in ([], ["--mode", "host"]):
+        error = cli.start("web1", busybox_rootfs, *options).error()
+        assert "unknown" in error
+    cli.config.write_text(good)
+
+
+def test_required_that_somebody_has_written(
+    cli: Cli, busybox_rootfs: Path
+) -> None:
+    good = cli.config.read_text()
+    cli.config.write_text(good.replace(ID_MAP, ""))
+    cli.allow("required")
+    result = cli("config", "check", "-f", "value")
+    assert result.code == 1
+    assert "userns_policy required neither" in result.out
+    error = cli.start("web1", busybox_rootfs, "--mode", "host").error()
+    assert "userns_policy = required: neither" in error
+    cli.config.write_text(good)
+
+
 def test_without_maps_nothing_is_run_by_accident(
     cli: Cli, busybox_rootfs: Path
 ) -> None:

@@ -277,6 +277,59 @@ def test_without_maps_the_feature_is_off(world: World) -> None:
     assert world.log == ["leave", "mount"]
 
 
+def test_host_mode_for_want_of_maps_is_a_warning_each_time(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.set(uid_maps=[], gid_maps=[])
+    for _ in range(2):
+        caplog.clear()
+        world.manager.prepare(world.request)
+        warned = [
+            each.getMessage()
+            for each in caplog.records
+            if each.levelname == "WARNING"
+        ]
+        assert warned == [
+            "web1: runs in the host's user namespace, and its root is the "
+            "host's: user namespaces are off: neither ID maps are configured "
+            "nor a pool"
+        ]
+    world.guests.add("web1")
+    caplog.clear()
+    world.manager.prepare(world.request)
+    assert "its root is the host's" in caplog.text
+
+
+def test_required_by_somebody_and_nothing_configured(world: World) -> None:
+    world.set(uid_maps=[], gid_maps=[])
+    prepared = world.manager.prepare(world.request)
+    assert prepared.mode == "host"
+    world.set(userns_policy="required")
+    manager = world.manager
+    for verb in (manager.plan, manager.reserve, manager.prepare):
+        with pytest.raises(ConfigError, match="required: neither"):
+            verb(world.request)
+    with pytest.raises(ConfigError, match="required: neither"):
+        manager.prepare_again("web1")
+    # A request that brings maps asks for nothing that there is not.
+    other = replace(world.request, name="web2", id_maps=OTHER)
+    assert manager.plan(other).mode == "private"
+
+
+def test_a_misspelt_name_stops_every_start(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.set(uid_maps=[], gid_maps=[])
+    world.manager.prepare(world.request)
+    monkeypatch.setenv("OS_LIBVIRT__UID_MAP", str(ID_MAP))
+    manager = world.manager
+    for verb in (manager.plan, manager.reserve, manager.prepare):
+        with pytest.raises(ConfigError, match="write OS_LIBVIRT__UID_MAPS"):
+            verb(replace(world.request, id_maps=MAPS))
+    with pytest.raises(ConfigError, match="write OS_LIBVIRT__UID_MAPS"):
+        manager.prepare_again("web1")
+
+
 def test_the_record_is_there_before_the_first_change(world: World) -> None:
     seen = []
     world.strategy.make_ready = lambda *_: seen.append(  # type: ignore[method-assign]

@@ -12,9 +12,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+Check = Callable[[str, str, os.stat_result, Collection[int]], None]
 
 _FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -24,8 +26,9 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 class Trust:
     """Rules for the directories on the way.
 
-    :param roots: absolute paths of directories below which those of the
-        directory's own owner count as root's.
+    :param roots: absolute paths of directories below which, and above which,
+        those of the directory's own owner count as root's. Without links that
+        owner can put there only what lies beside it.
     :param any_owner: whether directories of others, or that others may write
         to, are accepted; whoever opens then checks by other means what was
         found. Links are refused all the same.
@@ -108,6 +111,9 @@ class _Walk:
         self._trust = trust
         self._last = last
         self._owners = {0, os.geteuid()}
+        # The root on the way, and owners met above it, by what they hold.
+        self._root: str | None = None
+        self._above: dict[int, tuple[str, str]] = {}
         self._fd = os.open("/", _FLAGS)
 
     def follow(self, path: str) -> str | None:
@@ -115,6 +121,10 @@ class _Walk:
 
         :returns: None, or the path that the link makes of this one.
         """
+        below = [
+            r for r in self._trust.roots if f"{path}/".startswith(f"{r}/")
+        ]
+        self._root = min(below, key=len, default=None)
         names = [name for name in path.split("/") if name]
         for depth, name in enumerate(names):
             here = "/" + "/".join(names[:depth])
@@ -122,24 +132,43 @@ class _Walk:
             target = self._step(here, name, follows=bool(rest) or self._last)
             if target is not None:
                 return os.path.normpath(os.path.join(here, target, rest))
+        if path == self._root:
+            self._enter_root()
         return None
 
     def _step(self, here: str, name: str, *, follows: bool) -> str | None:
         """Enter a name, or return where a link that has it leads."""
         if here in self._trust.roots:
-            self._owners.add(os.fstat(self._fd).st_uid)
-        if not self._trust.any_owner:
-            _check_directory(here, name, os.fstat(self._fd), self._owners)
+            self._enter_root()
+        self._check(here, name, self._fd, _check_directory)
         child = os.open(name, _FLAGS, dir_fd=self._fd)
         try:
-            if not self._trust.any_owner:
-                _check_sticky(here, name, self._fd, child, self._owners)
+            if os.fstat(self._fd).st_mode & _OTHERS_WRITE:
+                self._check(here, name, child, _check_sticky)
             if stat.S_ISLNK(os.fstat(child).st_mode):
                 return self._read_link(here, name, child, follows=follows)
             self._fd, child = child, self._fd
             return None
         finally:
             os.close(child)
+
+    def _check(self, here: str, name: str, fd: int, check: Check) -> None:
+        if self._trust.any_owner:
+            return
+        status = os.fstat(fd)
+        owners = self._owners
+        if self._root is not None and len(here) < len(self._root):
+            self._above.setdefault(status.st_uid, (here, name))
+            owners = owners | {status.st_uid}
+        check(here, name, status, owners)
+
+    def _enter_root(self) -> None:
+        """Trust the owner, and see that nobody else has what is above."""
+        self._owners.add(os.fstat(self._fd).st_uid)
+        for owner, (here, name) in self._above.items():
+            if owner not in self._owners and not self._trust.any_owner:
+                raise _owned_by_another(here, name, owner)
+        self._above.clear()
 
     def _read_link(
         self, here: str, name: str, link: int, *, follows: bool
@@ -168,10 +197,7 @@ def _check_directory(
     here: str, name: str, status: os.stat_result, owners: Collection[int]
 ) -> None:
     if status.st_uid not in owners:
-        raise ReplaceableError(
-            f"its parent {here} belongs to user {status.st_uid}, who could "
-            f"replace {name} in it; chown root {here}, or move it elsewhere"
-        )
+        raise _owned_by_another(here, name, status.st_uid)
     # In a sticky directory nobody moves what is root's.
     if status.st_mode & _OTHERS_WRITE and not status.st_mode & stat.S_ISVTX:
         raise ReplaceableError(
@@ -180,12 +206,18 @@ def _check_directory(
         )
 
 
+def _owned_by_another(here: str, name: str, owner: int) -> ReplaceableError:
+    return ReplaceableError(
+        f"its parent {here} belongs to user {owner}, who could replace {name} "
+        f"in it; chown root {here}, or move it elsewhere"
+    )
+
+
 def _check_sticky(
-    here: str, name: str, parent: int, child: int, owners: Collection[int]
+    here: str, name: str, status: os.stat_result, owners: Collection[int]
 ) -> None:
-    owner = os.fstat(child).st_uid
-    if os.fstat(parent).st_mode & _OTHERS_WRITE and owner not in owners:
+    if status.st_uid not in owners:
         raise ReplaceableError(
-            f"{name} in {here}, where all may write, belongs to user {owner}, "
-            "who could replace it; move it elsewhere"
+            f"{name} in {here}, where all may write, belongs to user "
+            f"{status.st_uid}, who could replace it; move it elsewhere"
         )

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Directories below which a service may name files."""
+
+from pathlib import Path
+
+import pytest
+from oslo_config import cfg
+
+from lxc_userns import roots
+from lxc_userns.conf import find_problems, register_opts
+from lxc_userns.exceptions import ConfigError, RootfsError
+from lxc_userns.linux import safe_path
+
+
+def configure(tmp_path: Path, text: str) -> cfg.ConfigOpts:
+    file = tmp_path / "test.conf"
+    file.write_text(text)
+    conf = cfg.ConfigOpts()
+    register_opts(conf)
+    conf([], default_config_files=[str(file)], default_config_dirs=[])
+    return conf
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Make a directory with a disk, and a secret beside it."""
+    made = tmp_path / "instances"
+    (made / "one").mkdir(parents=True)
+    (made / "one/disk").touch()
+    (tmp_path / "secret").touch()
+    (tmp_path / "instances-of-others").mkdir()
+    return made
+
+
+def open_file(path: str, root: str) -> None:
+    """Do as the manager does with a path of the service's."""
+    roots.check_below(path, [root])
+    with safe_path.opened(path, safe_path.Trust((root,))):
+        pass
+
+
+def test_a_file_below_a_root(root: Path) -> None:
+    open_file(str(root / "one/disk"), str(root))
+    open_file(str(root / "one"), str(root))
+    roots.check_below(str(root / "one"), ["/none", str(root)])
+
+
+@pytest.mark.parametrize("place", ["{link}", "{link}/instances"])
+def test_a_root_that_a_link_leads_to(root: Path, place: str) -> None:
+    """The service owns what is above instances_path, and can swap it."""
+    link = root.parent.with_name(f"{root.parent.name}-link")
+    link.symlink_to(root if place == "{link}" else root.parent)
+    given = place.format(link=link)
+    with pytest.raises(ConfigError, match="give the path without links"):
+        roots.check_root(given)
+    with pytest.raises(PermissionError, match="is a symbolic link"):
+        open_file(f"{given}/one/disk", given)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/etc",
+        "/",
+        "",
+        "instances/one",
+        "{root}",
+        "{root}/",
+        "{root}/.",
+        "{root}/one/../../secret",
+        "{root}/../secret",
+        "{root}//one",
+        "{root}/one/",
+        "{root}-of-others",
+        "//{root}/one",
+    ],
+)
+def test_paths_elsewhere(root: Path, path: str) -> None:
+    with pytest.raises(RootfsError) as caught:
+        roots.check_below(path.format(root=root), [str(root)])
+    assert f"is not below {root}" in str(caught.value)
+    assert "[lxc_userns_privileged] roots" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["link", "link/disk", "within", "one/up"])
+def test_links_below_a_root(root: Path, name: str) -> None:
+    """Whoever can write there could swap them at any moment."""
+    (root / "link").symlink_to(root.parent)
+    (root.parent / "disk").touch()
+    (root / "within").symlink_to("one")
+    (root / "one/up").symlink_to("../../secret")
+    with pytest.raises(PermissionError, match="is a symbolic link"):
+        open_file(str(root / name), str(root))
+
+
+def test_a_root_that_is_not_there_yet(root: Path) -> None:
+    roots.check_root(str(root))
+    roots.check_root(str(root / "later/still"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[lxc_userns_privileged]\nroots = /a/,/b//c\n", ("/a", "/b/c")),
+        ("instances_path = /srv/i/\n", ("/srv/i",)),
+        ("state_path = /srv\n", ("/srv/instances",)),
+        ("state_path = /srv\ninstances_path = $state_path/i\n", ("/srv/i",)),
+        (
+            "instances_path = /x\n[lxc_userns_privileged]\nroots = /a\n",
+            ("/a",),
+        ),
+    ],
+)
+def test_where_roots_come_from(
+    tmp_path: Path, text: str, expected: tuple[str, ...]
+) -> None:
+    conf = configure(tmp_path, f"[DEFAULT]\n{text}")
+    assert roots.read_roots(conf) == expected
+
+
+def test_those_of_nova_itself(tmp_path: Path) -> None:
+    """In the process of the service, Nova's options are registered."""
+    conf = configure(tmp_path, "")
+    conf.register_opts(
+        [
+            cfg.StrOpt("state_path", default="/opt/nova", help="Nova's."),
+            cfg.StrOpt("instances_path", default="$state_path/instances"),
+        ]
+    )
+    assert roots.read_roots(conf) == ("/opt/nova/instances",)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "neither instances_path nor state_path; set it"),
+        ("instances_path = here\n", "neither instances_path nor"),
+        ("state_path = $pybasedir\n", "is empty, and no such option"),
+    ],
+)
+def test_no_roots(tmp_path: Path, text: str, said: str) -> None:
+    conf = configure(tmp_path, f"[DEFAULT]\n{text}")
+    with pytest.raises(ConfigError, match=said) as caught:
+        roots.read_roots(conf)
+    assert caught.value.option == "[lxc_userns_privileged] roots"
+
+
+@pytest.mark.parametrize("path", ["/", "srv", "/srv/../etc"])
+def test_roots_that_are_none(tmp_path: Path, path: str) -> None:
+    text = f"[lxc_userns_privileged]\nroots = /srv,{path}\n"
+    problems = find_problems(configure(tmp_path, text))
+    assert {each.option for each in problems} == {roots.NAME}
+
+
+def test_roots_that_cannot_be_read(tmp_path: Path) -> None:
+    text = "[lxc_userns_privileged]\nroots = $nothing/x\n"
+    (problem,) = find_problems(configure(tmp_path, text))
+    assert problem.option == roots.NAME
+    assert "no such option nothing" in problem.reason
