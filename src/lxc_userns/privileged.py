@@ -1,23 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a service that is not root has done by a process that is.
+"""Privileged helper of a service that is not root.
 
 The functions run in a daemon of oslo.privsep, or in the calling process if
-that is root and has no daemon. Only plain values cross.
+that is root and has no daemon. Only plain values cross. The daemon has read
+configuration files of its own: with each call it is told what the service has,
+and it serves none that has anything else.
+
+The service is trusted with names, with a mode within the policy, and with the
+size of a lease. It is not with paths: root filesystems, volumes and devices
+are below directories that the helper's configuration names.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, Final
 
 from oslo_config import cfg
 from oslo_privsep import capabilities, priv_context
 
 from lxc_userns import conf as options
 from lxc_userns.config_check import check_config
+from lxc_userns.config_values import check_same, read_values
+from lxc_userns.exceptions import ConfigError, InstanceError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.needs import Needs
 from lxc_userns.request import InstanceRequest, PreparedInstance
+from lxc_userns.roots import check_root, read_roots
+from lxc_userns.volume import Volume
 
 #: Why each is needed: mounts and user namespaces (SYS_ADMIN), ID maps of
 #: others (SETUID, SETGID), owners on disk (CHOWN), in trees that belong to
@@ -47,74 +59,156 @@ CONTEXT = priv_context.PrivContext(
 )
 
 
-def _manager() -> UserNamespaceManager:
-    # In the daemon these are the same files, read by it.
-    options.register_opts(cfg.CONF)
-    return UserNamespaceManager(cfg.CONF)
+#: Fields of a request that only the configuration decides.
+_CONFIGURED: Final = frozenset({"id_maps", "strategy"})
+_CHOOSABLE: Final = {each.name for each in fields(InstanceRequest)} - (
+    _CONFIGURED
+)
 
 
-@CONTEXT.entrypoint
 def find_problems() -> list[str]:
-    """Why no instance could be started; empty if the configuration is good."""
-    options.register_opts(cfg.CONF)
-    return [
-        f"{each.option}{f' = {each.value}' if each.value else ''}: "
-        f"{each.message}"
-        for each in check_config(cfg.CONF)
-        if each.severity == "problem"
-    ]
+    """Return why no instance could be started; empty if nothing is wrong.
+
+    :raises ConfigError: if the helper is configured in another way than the
+        service, as of every function here.
+    """
+    problems: list[str] = _call("find_problems")
+    return problems
 
 
-@CONTEXT.entrypoint
 def reserve(request: dict[str, Any]) -> dict[str, Any]:
-    """As :meth:`UserNamespaceManager.reserve`.
+    """Reserve as :meth:`UserNamespaceManager.reserve` does.
 
     :param request: the fields of an :class:`InstanceRequest` that differ
-        from their defaults.
+        from their defaults, as plain values; but for ``id_maps`` and
+        ``strategy``, which the configuration decides alone.
     :returns: as :func:`prepare`.
     """
-    return _plain(_manager().reserve(_request(request)))
+    reserved: dict[str, Any] = _call("reserve", request)
+    return reserved
 
 
-@CONTEXT.entrypoint
 def prepare(request: dict[str, Any]) -> dict[str, Any]:
-    """As :meth:`UserNamespaceManager.prepare`.
+    """Prepare as :meth:`UserNamespaceManager.prepare` does.
 
-    :param request: as for :func:`reserve`.
+    :param request: as for :func:`reserve`. Its root filesystem, volumes and
+        devices are below the directories of ``[lxc_userns_privileged] roots``.
     :returns: ``mode``, ``mode_reasons``, ``uid_maps`` and ``gid_maps`` (lists
         of three numbers for each entry, empty without a user namespace),
         ``root``, ``needs_private_network`` and ``dropped_capabilities``.
+    :raises RootfsError: if one is anywhere else, or anything else is wrong
+        with it.
     """
-    return _plain(_manager().prepare(_request(request)))
+    prepared: dict[str, Any] = _call("prepare", request)
+    return prepared
+
+
+def verify(name: str, fresh: bool) -> None:
+    """Verify as :meth:`UserNamespaceManager.verify` does."""
+    _call("verify", name, fresh)
+
+
+def detach(name: str) -> None:
+    """Unmount as :meth:`UserNamespaceManager.detach` does."""
+    _call("detach", name)
+
+
+def release(name: str) -> None:
+    """Release as :meth:`UserNamespaceManager.release` does."""
+    _call("release", name)
+
+
+def sync(name: str) -> None:
+    """Write out as :meth:`UserNamespaceManager.sync` does."""
+    _call("sync", name)
+
+
+def _call(verb: str, *arguments: Any) -> Any:
+    options.register_opts(cfg.CONF)
+    return perform(read_values(cfg.CONF), verb, arguments)
 
 
 @CONTEXT.entrypoint
-def verify(name: str, fresh: bool) -> None:
-    """As :meth:`UserNamespaceManager.verify`."""
+def perform(
+    configured: dict[str, str], verb: str, arguments: Sequence[Any]
+) -> Any:
+    """Do one of the verbs, as the process that is root.
+
+    There is no other way in, so that none goes without the comparison.
+
+    :param configured: the values of our options in the service.
+    :raises ConfigError: if one differs from the helper's own.
+    """
+    options.register_opts(cfg.CONF)
+    check_same(read_values(cfg.CONF), configured)
+    return _VERBS[verb](*arguments)
+
+
+def _find_problems() -> list[str]:
+    problems = [
+        ConfigError(each.option, each.value, each.message)
+        for each in check_config(cfg.CONF)
+        if each.severity == "problem"
+    ]
+    try:
+        for root in read_roots(cfg.CONF):
+            check_root(root)
+    except ConfigError as err:
+        problems.append(err)
+    return [str(each) for each in problems]
+
+
+def _reserve(request: dict[str, Any]) -> dict[str, Any]:
+    return _plain(_planner().reserve(_request(request)))
+
+
+def _prepare(request: dict[str, Any]) -> dict[str, Any]:
+    return _plain(_planner().prepare(_request(request)))
+
+
+def _verify(name: str, fresh: bool) -> None:
     _manager().verify(name, fresh=fresh)
 
 
-@CONTEXT.entrypoint
-def detach(name: str) -> None:
-    """As :meth:`UserNamespaceManager.detach`."""
-    _manager().detach(name)
+_VERBS: Final[Mapping[str, Callable[..., Any]]] = {
+    "find_problems": _find_problems,
+    "reserve": _reserve,
+    "prepare": _prepare,
+    "verify": _verify,
+    "detach": lambda name: _manager().detach(name),
+    "release": lambda name: _manager().release(name),
+    "sync": lambda name: _manager().sync(name),
+}
 
 
-@CONTEXT.entrypoint
-def release(name: str) -> None:
-    """As :meth:`UserNamespaceManager.release`."""
-    _manager().release(name)
+def _manager() -> UserNamespaceManager:
+    return UserNamespaceManager(cfg.CONF)
 
 
-@CONTEXT.entrypoint
-def sync(name: str) -> None:
-    """As :meth:`UserNamespaceManager.sync`."""
-    _manager().sync(name)
+def _planner() -> UserNamespaceManager:
+    return UserNamespaceManager(cfg.CONF, roots=read_roots(cfg.CONF))
 
 
 def _request(values: dict[str, Any]) -> InstanceRequest:
-    needs = Needs(**values["needs"]) if "needs" in values else Needs()
-    return InstanceRequest(**{**values, "needs": needs})
+    name = str(values.get("name"))
+    for key in sorted(values.keys() - _CHOOSABLE):
+        if key not in _CONFIGURED or values[key] is not None:
+            raise InstanceError(
+                name,
+                f"the service cannot choose {key}; leave it to the "
+                "configuration of the privileged helper",
+            )
+    chosen = {key: values[key] for key in values.keys() & _CHOOSABLE}
+    if "needs" in chosen:
+        chosen["needs"] = Needs(**chosen["needs"])
+    if "volumes" in chosen:
+        chosen["volumes"] = tuple(map(Volume.from_dict, chosen["volumes"]))
+        if any(volume.owned for volume in chosen["volumes"]):
+            raise InstanceError(
+                name,
+                "the service cannot choose the option owned; leave it out",
+            )
+    return InstanceRequest(**chosen)
 
 
 def _plain(prepared: PreparedInstance) -> dict[str, Any]:

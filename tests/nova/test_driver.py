@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real Nova with our driver: each instance in a user namespace."""
 
+import importlib.metadata
+import json
 import os
 import subprocess
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
+from lxc_userns import config_names, roots
+from lxc_userns.conf import GROUP, OPTS
 from tests.nova.conftest import ImageFactory, NovaFactory, UserFactory
 from tests.nova.harness import Nova, RefusedError, Settings
 from tests.nova.server import Server
-from tests.nova.user import ID
+from tests.nova.user import BIN, ID
 
 BASE, OTHER = 1_900_000_000, 1_800_000_000
 OURS = "lxc_userns.LibvirtLXCDriver"
@@ -217,6 +222,25 @@ def test_a_compute_service_that_is_not_root(
             changed("lxc_userns", rootfs_strategy="overlay"),
             "nor in a snapshot of it",
         ),
+        (
+            {"DEFAULT": {"compute_driver": OURS}},
+            "neither [libvirt] uid_maps and gid_maps nor [lxc_userns] "
+            "subid_owner is set",
+        ),
+        (
+            {
+                "DEFAULT": {"compute_driver": OURS},
+                "libvirt": {"uid_map": f"0:{BASE}:65536"},
+            },
+            "[libvirt] uid_map: unknown option; write [libvirt] uid_maps",
+        ),
+        (
+            {
+                "DEFAULT": {"compute_driver": OURS},
+                "lxc-userns": {"subid_owner": "nova"},
+            },
+            "[lxc-userns]: unknown section; write [lxc_userns]",
+        ),
     ],
 )
 def test_a_configuration_that_would_start_nothing(
@@ -226,6 +250,79 @@ def test_a_configuration_that_would_start_nothing(
     with pytest.raises(RefusedError) as caught:
         nova.start_compute()
     assert said in str(caught.value)
+
+
+def test_nothing_configured_and_preferred(start_nova: NovaFactory) -> None:
+    nova = start_nova(
+        {
+            "DEFAULT": {"compute_driver": OURS},
+            "lxc_userns": {"userns_policy": "preferred"},
+        }
+    )
+    assert nova.tracebacks() == []
+
+
+@pytest.mark.parametrize("user", [None, "sudo"])
+def test_a_helper_that_reads_other_files(
+    start_nova: NovaFactory,
+    make_user: UserFactory,
+    directory: Path,
+    user: str | None,
+) -> None:
+    """Two configuration files, and one of them named in helper_command.
+
+    Instances were ACTIVE as the host's root, without a warning.
+    """
+    # Where a line for sudo allows it.
+    other = directory / "nova-other/nova.conf"
+    other.parent.mkdir(mode=0o711, exist_ok=True)
+    other.write_text(
+        "[lxc_userns]\nuserns_policy = preferred\n"
+        f"[DEFAULT]\ninstances_path = {directory}\n"
+    )
+    made = make_user(user) if user else None
+    words = made.helper if made else (str(BIN / "privsep-helper"),)
+    command = " ".join((*words, "--config-file", str(other)))
+    nova = start_nova(
+        changed("lxc_userns_privileged", helper_command=command),
+        user=made,
+        start_compute=False,
+    )
+    with pytest.raises(RefusedError) as caught:
+        nova.start_compute()
+    text = str(caught.value)
+    map_text = f"0:{BASE}:65536"
+    assert (
+        f"[libvirt] uid_maps is {map_text!r} in the service, and '' in its "
+        "privileged helper"
+    ) in text
+    assert (
+        "[lxc_userns] userns_policy is 'required' in the service, and "
+        "'preferred' in its privileged helper"
+    ) in text
+
+
+def test_no_option_of_novas_is_nearly_ours() -> None:
+    """Nor any of what Nova uses."""
+    points = importlib.metadata.entry_points(group="oslo.config.opts")
+    names = {each.name for each in points} - {"lxc_userns"}
+    assert "nova.conf" in names
+    argv = [f"{BIN}/oslo-config-generator", "--format", "json"]
+    argv += chain.from_iterable(("--namespace", each) for each in names)
+    # In a process of its own, for it loads all of Nova.
+    done = subprocess.run(
+        argv,
+        env=os.environ | {"OS_NOVA_DISABLE_EVENTLET_PATCHING": "true"},
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    sections = json.loads(done.stdout)["options"]
+    assert "uid_maps" in {each["name"] for each in sections["libvirt"]["opts"]}
+    known = {GROUP: [each.name for each in OPTS], roots.GROUP: []}
+    for name, section in sections.items():
+        options = [each["name"] for each in section["opts"]]
+        assert [*config_names._judge(name, options, known)] == []
 
 
 def test_two_servers_with_leases(

@@ -22,7 +22,7 @@ from nova.virt.libvirt import utils as libvirt_utils
 from oslo_log import log as logging
 
 from lxc_userns import privileged
-from lxc_userns.conf import register_opts
+from lxc_userns.conf import find_missing, register_opts
 from lxc_userns.exceptions import ConfigError, InstanceError
 from lxc_userns.nova import disks, extra_specs, guest_config
 from lxc_userns.rootfs import strategies
@@ -46,7 +46,15 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
                 CONF.libvirt.virt_type,
                 "this driver is for lxc",
             )
+        # This compares the helper's configuration with ours, too.
         problems = [*privileged.find_problems()]
+        missing = find_missing(CONF)
+        # "required" is the default, which find_problems() alone lets pass.
+        if missing and not problems and missing.value != "preferred":
+            problems.append(
+                f"{missing}, or userns_policy = preferred to run instances "
+                "in the host's user namespace"
+            )
         if CONF.lxc_userns.rootfs_strategy == strategies.OVERLAY:
             problems.append(
                 "[lxc_userns] rootfs_strategy = overlay: what an instance "
