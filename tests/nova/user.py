@@ -9,6 +9,7 @@ as root, by sudo alone or by sudo and rootwrap.
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -22,11 +23,11 @@ BIN = Path(sys.executable).parent
 NAME, ID = "nova-test", 64123
 SOCKET = Path("/run/libvirt/libvirt-sock")
 
+ETC = Path(__file__).parents[2] / "etc/lxc-userns"
 SUDOERS = """\
 Defaults !requiretty, !lecture, !syslog, !use_pty
 Defaults secure_path = /usr/sbin:/usr/bin:/sbin:/bin
 root ALL=(ALL:ALL) ALL
-{name} ALL=(root) NOPASSWD: {program} *
 """
 
 ROOTWRAP = """\
@@ -36,16 +37,27 @@ exec_dirs = {bin}
 use_syslog = False
 """
 
-# One line for each privsep context; our own needs one like Nova's.
-FILTERS = """\
-[Filters]
-nova: RegExpFilter, privsep-helper, root, privsep-helper, --config-file, \
-{directory}/.*, --privsep_context, nova.privsep.sys_admin_pctxt, \
---privsep_sock_path, .*
-lxc_userns: RegExpFilter, privsep-helper, root, privsep-helper, \
---config-file, {directory}/.*, --privsep_context, lxc_userns\\..*, \
---privsep_sock_path, .*
-"""
+
+def shipped_line(name: str, **places: str) -> str:
+    """The line of a file for sudo that is shipped, for other places.
+
+    :param name: the file's.
+    :param places: regular expressions by what they stand for: ``helper``,
+        ``config`` and ``sockets``, the start of names of sockets.
+    """
+    (line,) = [
+        each
+        for each in (ETC / name).read_text().splitlines()
+        if each and not each.startswith("#")
+    ]
+    for shipped, key in (
+        ("/usr/bin/privsep-helper", "helper"),
+        ("/usr/local/sbin/lxc-userns-privsep-helper", "helper"),
+        (r"/etc/nova/nova\.conf", "config"),
+        ("/tmp/tmp", "sockets"),
+    ):
+        line = line.replace(shipped, places.get(key, shipped))
+    return f"{NAME}{line.removeprefix('nova')}\n"
 
 
 @dataclass(frozen=True)
@@ -73,35 +85,50 @@ def made_user(directory: Path, helper: str = "sudo") -> Iterator[User]:
     """Make a user for as long as the context lasts.
 
     :param directory: an empty one of root's, that others can pass through;
-        what rootwrap allows is for configurations beside it.
+        what sudo allows is for Novas beside it.
     :param helper: ``sudo`` or ``rootwrap``.
     """
     words = ["sudo", "--non-interactive"]
     if helper == "rootwrap":
+        # It lets every privsep-helper through, without a filter.
         (directory / "filters").mkdir()
-        filters = FILTERS.format(directory=directory.parent)
-        (directory / "filters/compute.filters").write_text(filters)
         configuration = directory / "rootwrap.conf"
         configuration.write_text(ROOTWRAP.format(directory=directory, bin=BIN))
         program = f"{BIN}/nova-rootwrap {configuration}"
         words += [*program.split(), "privsep-helper"]
+        sudoers = f"{SUDOERS}{NAME} ALL=(root) NOPASSWD: {program} *\n"
     else:
-        program = f"{BIN}/privsep-helper"
-        words.append(program)
-    sudoers = SUDOERS.format(name=NAME, program=program)
-    passwd = f"{NAME}:*:{ID}:{ID}::/nonexistent:/bin/sh\n"
+        words.append(f"{BIN}/privsep-helper")
+        nova = re.escape(f"{directory.parent}/nova-") + "[a-z0-9_]+"
+        ours = shipped_line(
+            "lxc-userns.sudoers",
+            helper=f"{BIN}/privsep-helper",
+            config=rf"{nova}/nova\.conf",
+            sockets=f"{nova}/tmp/tmp",
+        )
+        theirs = ours.replace(
+            r"lxc_userns\.privileged\.CONTEXT",
+            r"nova\.privsep\.sys_admin_pctxt",
+        )
+        sudoers = SUDOERS + ours + theirs
     with ExitStack() as stack:
-        for path, text in (
-            ("/etc/passwd", Path("/etc/passwd").read_text() + passwd),
-            (
-                "/etc/group",
-                Path("/etc/group").read_text() + f"{NAME}:*:{ID}:\n",
-            ),
-            ("/etc/sudoers", sudoers),
-        ):
-            cover(stack, Path(path), directory, text)
+        add_user(stack, directory, sudoers)
         open_socket(stack)
         yield User(ID, ID, tuple(words))
+
+
+def add_user(stack: ExitStack, directory: Path, sudoers: str) -> None:
+    """Have a user, and lines for sudo in place of the host's.
+
+    :param directory: an empty one of root's.
+    """
+    passwd = f"{NAME}:*:{ID}:{ID}::/nonexistent:/bin/sh\n"
+    for path, text in (
+        ("/etc/passwd", Path("/etc/passwd").read_text() + passwd),
+        ("/etc/group", Path("/etc/group").read_text() + f"{NAME}:*:{ID}:\n"),
+        ("/etc/sudoers", sudoers),
+    ):
+        cover(stack, Path(path), directory, text)
 
 
 def cover(stack: ExitStack, path: Path, directory: Path, text: str) -> None:
