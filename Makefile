@@ -46,6 +46,7 @@ types: venv
 	$(BIN)/mypy
 	$(BIN)/mypy tools/capabilities
 	$(BIN)/mypy tools/demo
+	$(BIN)/mypy tools/in-vm
 	$(BIN)/mypy tools/private-libvirtd
 
 imports: venv
@@ -103,8 +104,12 @@ bench: venv .venv/.bench
 	@tools/make-venv "$(PYTHON)" bench,nova
 	@touch $@
 
+# The disk image of tools/in-vm, which serves all checkouts.
+CACHE = /var/cache/lxc-userns
+
 .PHONY: clean
 clean:
+	if [ -e $(CACHE) ]; then rm -rf $(CACHE); fi
 	rm -rf .venv .venv-nova-* build dist doc/build src/*.egg-info
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache
 	rm -rf .ruff_cache
