@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from in_vm.checkout import write_archive
 from in_vm.errors import InVmError
@@ -26,7 +26,8 @@ BOOTS_WITHIN = 300.0
 #: Bytes of the disk for the results, which takes only what is written.
 RESULTS_SIZE = 4 << 30
 PANIC = "Kernel panic"
-SCRATCH = "/var/tmp"
+#: Not a tmpfs, for the results may be large.
+SCRATCH = "/var/tmp"  # noqa: S108 - files without a name
 
 
 class GuestDiedError(InVmError):
@@ -153,8 +154,7 @@ def forward_output(qemu: subprocess.Popen[bytes]) -> bool:
 
     :returns: whether the job has begun.
     """
-    assert qemu.stdout is not None
-    stream = qemu.stdout.fileno()
+    stream = cast(IO[bytes], qemu.stdout).fileno()
     give_up = time.monotonic() + BOOTS_WITHIN
     head = b""
     while len(head) < len(BEGIN):
@@ -187,10 +187,9 @@ def read_results(returned: IO[bytes], results: Path | None) -> int | None:
     try:
         with tarfile.open(fileobj=returned, mode="r:") as archive:
             status = archive.extractfile("status")
-            assert status is not None
             if results is not None:
                 archive.extractall(results, filter="data")
-            return int(status.read())
+            return None if status is None else int(status.read())
     except (tarfile.ReadError, KeyError):
         return None
 

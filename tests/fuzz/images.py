@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Beginnings of disk images and of archives."""
+
+import struct
+import tarfile
+from io import BytesIO
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lxc_userns.rootfs import archive, signature
+from tests.fuzz.mutation import mutated, patched
+
+_WORDS = [
+    0, 4, 0x1BE, 0x1C2, 0x1CE, 0x1FE, 0x200, 0x218, 0x400, 0x418, 0x438,
+    0x44C, 0x450, 0x1000, 0x10040,
+]  # fmt: skip
+_MARKS = [
+    (0, b"XFSB"), (0, b"hsqs"), (0, b"QFI\xfb"), (0, b"KDMV"),
+    (0, b"LUKS\xba\xbe"), (510, b"\x55\xaa"), (512, b"EFI PART"),
+    (0x400, b"\xe2\xe1\xf5\xe0"), (0x438, b"\x53\xef"),
+    (0x10040, b"_BHRfS_M"),
+]  # fmt: skip
+
+
+def _images() -> list[bytes]:
+    found = []
+    for offset, mark in _MARKS:
+        image = bytearray(signature.LENGTH)
+        image[offset : offset + len(mark)] = mark
+        found.append(bytes(image))
+    return found
+
+
+def _member(format: int, name: str) -> bytes:
+    file = BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=format) as made:
+        made.addfile(tarfile.TarInfo(name))
+    return file.getvalue()[: archive.LENGTH]
+
+
+_HEADERS = [
+    _member(tarfile.USTAR_FORMAT, "a"),
+    _member(tarfile.GNU_FORMAT, "\udcff" * 90),
+    _member(tarfile.PAX_FORMAT, "é" * 200),
+]
+_MAGICS = [b"\x1f\x8b\x08", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"P*M\x18"]
+
+
+@given(patched(_images(), _WORDS) | st.binary(max_size=2048))
+def signatures(head: bytes) -> None:
+    """A mark is found whatever else there is, and nothing is made up."""
+    found = signature.read(head)
+    assert len(set(found.filesystems)) == len(found.filesystems)
+    if "ext4" in found.filesystems:
+        assert struct.unpack_from("<H", head, 0x438) == (0xEF53,)
+    assert ("xfs" in found.filesystems) == head.startswith(b"XFSB")
+    assert ("btrfs" in found.filesystems) == (
+        head[0x10040:0x10048] == b"_BHRfS_M"
+    )
+    if not any(head):
+        assert found == signature.Signature((), False, None)
+    # What is behind that is not looked at.
+    assert signature.read(head[: signature.LENGTH]) == found
+
+
+@given(
+    patched(_HEADERS, [0, 100, 124, 148, 152, 156, 257, 345])
+    | mutated([*_HEADERS, *_MAGICS], [b"0o17", b"1_7", b"-1", b" +7\0"])
+)
+def archives(head: bytes) -> None:
+    """Only a good header, or a mark of a compressor, is an archive."""
+    found = archive.find_decompressor(head)
+    assert (
+        found is None
+        or found == ()
+        or found[1:]
+        == (
+            "--decompress",
+            "--stdout",
+        )
+    )
+    if found == ():
+        field = head[148:156]
+        assert len(head) >= archive.LENGTH
+        assert set(field) <= set(b"01234567 \0")

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Notes of ours that others may have written: marks of trees, records."""
+
+import json
+from contextlib import suppress
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lxc_userns import instances
+from lxc_userns.exceptions import LxcUsernsError
+from lxc_userns.idmap import IdMap, IdMaps
+from lxc_userns.instances import InstanceRecord
+from lxc_userns.needs import Device, Needs
+from lxc_userns.rootfs.state import State, Work
+from lxc_userns.volume import Volume
+from tests.fuzz.mutation import changed, mutated
+
+_MAPS = IdMaps(IdMap.parse("0:100000:65536"), IdMap.parse("0:100000:65536"))
+_STATES = [
+    State(_MAPS, None, 10, 1, (100000, 100000)),
+    State(None, Work(_MAPS, "keep"), 10, 1, None),
+    State(_MAPS, Work(None, "nobody", 4294000000, 1)),
+]
+_UUID = "3e3fce45-4f53-4fa7-bb32-11f34168b82b"
+_RECORDS = [
+    InstanceRecord("web1", _UUID, "/srv/a", _MAPS, "idmapped", "/run/a"),
+    InstanceRecord(
+        "web1", _UUID, "/srv/a", None, "plain", "/run/a", 12, "asked for",
+        "/srv/a.tar", (Volume("/srv/v", "/v"),),
+        Needs("host", ("network",), ("sys_time",), ("/dev/kvm",)),
+        (Device("/dev/kvm", "char"),), ("asked",),
+    ),
+]  # fmt: skip
+_TOKENS = [b"null", b"NaN", b"1e999", b"[" * 50, b"{", b'"', b"\\ud800", b"-1"]
+
+#: What the store reports as a damaged record.
+_DAMAGED = (ValueError, TypeError, KeyError, LxcUsernsError)
+
+
+def _text(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+_state_texts = st.sampled_from(_STATES).flatmap(
+    lambda state: changed(json.loads(state.encode())).map(_text)
+)
+_record_values = st.sampled_from(_RECORDS).flatmap(
+    lambda record: changed(instances._encode(record))
+)
+
+
+@given(_state_texts | mutated([each.encode() for each in _STATES], _TOKENS))
+def states(data: bytes) -> None:
+    """A mark is good and is written as it was read, or is refused."""
+    with suppress(ValueError):
+        state = State.decode(data)
+        assert State.decode(state.encode()) == state
+
+
+@given(_record_values)
+def records(value: object) -> None:
+    """A record is good and is written as it was read, or is refused."""
+    # As read from a file.
+    data = json.loads(json.dumps(value))
+    with suppress(*_DAMAGED):
+        record = instances._decode("web1", data)
+        again = json.loads(json.dumps(instances._encode(record)))
+        assert instances._decode("web1", again) == record
