@@ -11,6 +11,8 @@ help:
 	@echo 'make test       static checks, documentation, unit, functional tests'
 	@echo '                and those with a real Nova, of two releases'
 	@echo 'make test-nova  those of one release; NOVA_VERSION=33 chooses'
+	@echo 'make fuzz       inputs made up for all that reads hostile bytes;'
+	@echo '                SECONDS=60 is for each target, TARGET= chooses'
 	@echo 'make bench      speed and memory beside others, and the pages of it'
 	@echo 'make docs       the documentation, in doc/build/html'
 	@echo 'make clean      remove all that was built'
@@ -92,6 +94,18 @@ docs: venv
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet \
 	    --builder html doc/source doc/build/html
 
+# Seconds for each target, and the targets: all of them unless one is named.
+SECONDS = 60
+TARGET =
+
+.PHONY: fuzz
+fuzz: venv .venv/.fuzz
+	$(BIN)/python -m tests.fuzz.run $(SECONDS) $(TARGET)
+
+.venv/.fuzz: .venv/.installed
+	@tools/make-venv "$(PYTHON)" fuzz
+	@touch $@
+
 .PHONY: bench
 bench: venv .venv/.bench
 	@tools/install-system-packages lxd-tools
@@ -110,7 +124,7 @@ CACHE = /var/cache/lxc-userns
 .PHONY: clean
 clean:
 	if [ -e $(CACHE) ]; then rm -rf $(CACHE); fi
-	rm -rf .venv .venv-nova-* build dist doc/build src/*.egg-info
+	rm -rf .venv .venv-nova-* .fuzz build dist doc/build src/*.egg-info
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache
 	rm -rf .ruff_cache
 	find src tests tools -name __pycache__ -exec rm -rf {} +

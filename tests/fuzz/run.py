@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fuzz one target, led by what it covers.
+"""Fuzz targets, led by what they cover.
 
-usage: python -m tests.fuzz.run TARGET SECONDS
+usage: python -m tests.fuzz.run SECONDS [TARGET...]
 
-A target is a test of hypothesis, fed by atheris. What was found worth keeping
-is in .fuzz/TARGET/ and is where the next run begins. A failure ends the run
-with its traceback, exit status 77; hypothesis keeps the input, and SECONDS of
-0 replays and reduces it.
+SECONDS are for each of the targets, one after the other; all of them if none
+is named. A target is a test of hypothesis, fed by atheris. The inputs that
+covered something new are in .fuzz/TARGET/ and are where its next run begins.
+A failure ends the run with its traceback, exit status 1; hypothesis keeps the
+input, and SECONDS of 0 replays and reduces it.
 """
 
+import multiprocessing
 import random
 import sys
 from pathlib import Path
@@ -26,9 +28,19 @@ SEEDS = 32
 SEED_SIZE = 1024
 
 
-def main() -> None:
-    """Fuzz a target for a while."""
-    name, seconds = sys.argv[1], int(sys.argv[2])
+def make_corpus(name: str) -> Path:
+    """Make the directory of a target's inputs, with some to begin with."""
+    corpus = Path(".fuzz", name)
+    corpus.mkdir(parents=True, exist_ok=True)
+    for number in range(SEEDS):
+        # Long enough to draw a whole input from.
+        seed = random.Random(number).randbytes(SEED_SIZE)  # noqa: S311
+        (corpus / f"seed-{number}").write_bytes(seed)
+    return corpus
+
+
+def fuzz(name: str, seconds: int) -> None:
+    """Fuzz a target, and end the process; or replay what it failed on."""
     target = settings(
         deadline=None,
         print_blob=True,
@@ -37,12 +49,7 @@ def main() -> None:
     if seconds == 0:
         target()
         return
-    corpus = Path(".fuzz", name)
-    corpus.mkdir(parents=True, exist_ok=True)
-    for number in range(SEEDS):
-        # Long enough to draw a whole input from.
-        seed = random.Random(number).randbytes(SEED_SIZE)  # noqa: S311
-        (corpus / f"seed-{number}").write_bytes(seed)
+    corpus = make_corpus(name)
     options = {
         "max_total_time": seconds,
         "max_len": 8192,
@@ -59,5 +66,20 @@ def main() -> None:
     atheris.Fuzz()
 
 
+def main() -> int:
+    """Fuzz one target after the other."""
+    seconds, names = int(sys.argv[1]), sys.argv[2:] or [*TARGETS]
+    for name in names:
+        print(f"fuzzing {name}", flush=True)
+        # Each in a process of its own, which the fuzzer ends.
+        process = multiprocessing.Process(target=fuzz, args=(name, seconds))
+        process.start()
+        process.join()
+        if process.exitcode:
+            print(f"{name} failed; replay it by SECONDS=0 TARGET={name}")
+            return 1
+    return 0
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
