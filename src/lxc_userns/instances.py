@@ -257,7 +257,13 @@ class InstanceStore:
         with open(record, encoding="ascii") as stream:
             try:
                 return _decode(name, json.load(stream))
-            except (ValueError, TypeError, KeyError, LxcUsernsError) as err:
+            except (
+                ValueError,
+                TypeError,
+                KeyError,
+                RecursionError,
+                LxcUsernsError,
+            ) as err:
                 raise InstanceError(
                     name,
                     f"its record {self._path}/instances/{name}{_SUFFIX} is "

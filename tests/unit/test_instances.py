@@ -231,7 +231,9 @@ def test_records_of_an_older_version(
         store.load("web1")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100000]
+)
 def test_what_is_no_record(
     store: InstanceStore, tmp_path: Path, content: bytes
 ) -> None:

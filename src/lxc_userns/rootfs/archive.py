@@ -8,6 +8,7 @@ See :manpage:`tar(5)` for the format, RFC 1952, the XZ file format and RFC
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ _MAGIC = {
     b"\x28\xb5\x2f\xfd": ("zstd", "--decompress", "--stdout"),
 }
 _CHECKSUM = slice(148, 156)
+# int() would take signs and underscores, which tar does not.
+_OCTAL = re.compile(rb"[ \0]*([0-7]+)[ \0]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +107,10 @@ def _is_header(head: bytes) -> bool:
     # kind of header has it, and not every kind has a magic string.
     if len(head) < LENGTH:
         return False
-    try:
-        stated = int(head[_CHECKSUM].strip(b" \0"), 8)
-    except ValueError:
+    match = _OCTAL.fullmatch(head[_CHECKSUM])
+    if match is None:
         return False
+    stated = int(match[1], 8)
     rest = head[: _CHECKSUM.start] + b" " * 8 + head[_CHECKSUM.stop : LENGTH]
     # Some have taken bytes for signed numbers.
     return stated in (sum(rest), sum(b - 256 if b > 127 else b for b in rest))

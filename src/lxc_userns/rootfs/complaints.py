@@ -26,7 +26,8 @@ _LINK = re.compile(
     _MEMBER + rb"Cannot hard link to '([\w./+-]+)': No such file or directory"
 )
 _OWNER = re.compile(
-    _MEMBER + rb"Cannot change ownership to uid ([0-9]+), gid ([0-9]+): "
+    _MEMBER + rb"Cannot change ownership to uid ([0-9]{1,20}), "
+    rb"gid ([0-9]{1,20}): "
     rb"Invalid argument"
 )
 # It makes a name relative and goes on; and says at the end that there was

@@ -87,6 +87,13 @@ def test_anything_can_be_looked_at(data: bytes) -> None:
     assert program(data) in (None, "", "gzip", "xz", "zstd")
 
 
+@pytest.mark.parametrize("checksum", [b"4_00", b"0o400", b"+400", b" \t400"])
+def test_a_checksum_is_octal_digits(checksum: bytes) -> None:
+    header = bytearray(archive.LENGTH)
+    header[148:156] = checksum.ljust(8, b"\0")
+    assert archive.find_decompressor(bytes(header)) is None
+
+
 def test_what_is_an_archive(tmp_path: Path) -> None:
     file = tmp_path / "file"
     assert not unpacking.is_archive(file)
@@ -175,6 +182,13 @@ def test_a_name_that_is_not_escaped_hides_nothing(
         hostile = name.encode(errors="replace") + inner
         heard = hear(before + b"file '" + hostile + after)
         assert heard.first is not None
+
+
+def test_a_number_that_is_no_owner() -> None:
+    line = f"tar: a: Cannot change ownership to uid {'9' * 5000}, gid 1"
+    complaints = hear(f"{line}: Invalid argument\n".encode())
+    assert complaints.first is not None
+    assert complaints.owners == set()
 
 
 def test_a_message_is_short_and_printable() -> None:
