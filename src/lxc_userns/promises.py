@@ -20,6 +20,7 @@ from lxc_userns.domain import (
 from lxc_userns.domain.document import child, parse_domain, text_at
 from lxc_userns.domain.filesystem import target_of, type_of
 from lxc_userns.domain.interface import has_own_network
+from lxc_userns.exceptions import DomainXmlError, NeedsError
 from lxc_userns.filesystems import volume_name
 from lxc_userns.instances import InstanceRecord
 from lxc_userns.needs import CAPABILITIES, DROPPED, Device
@@ -100,7 +101,10 @@ def _disks(domain: etree._Element) -> Iterator[Device]:
     for element in domain.iterfind("devices/disk[@type='block']"):
         name = child(element, "target", "dev")
         if name:
-            yield Device(f"/dev/{name}", "block")
+            try:
+                yield Device(f"/dev/{name}", "block")
+            except NeedsError as err:
+                raise DomainXmlError(f"<disk>: {err}") from None
 
 
 def _views(domain: etree._Element) -> Iterator[View]:

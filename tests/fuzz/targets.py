@@ -7,6 +7,7 @@ from typing import Any
 from tests.fuzz import (
     domains,
     images,
+    ipc,
     owners,
     proc,
     records,
@@ -15,7 +16,7 @@ from tests.fuzz import (
 )
 
 _MODULES: list[ModuleType] = [
-    domains, images, owners, proc, records, subids, tar_messages,
+    domains, images, ipc, owners, proc, records, subids, tar_messages,
 ]  # fmt: skip
 
 TARGETS: dict[str, Any] = {

@@ -570,6 +570,13 @@ def test_capabilities_in_the_xml_of_others(
     assert not lacks & found
 
 
+@pytest.mark.parametrize("name", ["x y", "../null", "null"])
+def test_a_disk_of_others_that_breaks_a_rule(name: str) -> None:
+    disk = f"<disk type='block'><target dev='{name}'/></disk>"
+    with pytest.raises(DomainXmlError, match="<disk>: device"):
+        promised("", disk)
+
+
 def test_xml_of_others_that_breaks_a_rule() -> None:
     with pytest.raises(DomainXmlError, match="host ID 0"):
         promised(ID_MAP_XML.format(0))

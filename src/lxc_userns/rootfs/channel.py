@@ -28,6 +28,10 @@ GIVEN, DONE, WALKED = 1, 2, 3
 
 _REPORT = struct.Struct("<BQ")
 _LENGTH = struct.Struct("<Q")
+#: Most bytes that are read from a process with fewer rights.
+_MOST_PLAIN = 16 << 20
+#: Key of a JSON object that stands for bytes.
+_BYTES = "bytes"
 _DIRECTORY, _QUIT = b"d", b"q"
 _PACKET = 4096
 
@@ -38,10 +42,7 @@ def send(fd: int, value: Any) -> None:
     Marshal, for both ends are the same interpreter and a worker that loads
     nothing more starts in half the time.
     """
-    data = marshal.dumps(value)
-    view = memoryview(_LENGTH.pack(len(data)) + data)
-    while view:
-        view = view[os.write(fd, view) :]
+    _write(fd, marshal.dumps(value))
 
 
 def receive(fd: int) -> Any:
@@ -51,6 +52,52 @@ def receive(fd: int) -> Any:
     """
     (size,) = _LENGTH.unpack(_read(fd, _LENGTH.size))
     return marshal.loads(_read(fd, size))  # noqa: S302 - our own processes
+
+
+def send_plain(fd: int, value: dict[str, Any]) -> None:
+    """Write JSON values and bytes whole, for :func:`receive_plain`."""
+    # Loaded late: a worker does without.
+    import json
+
+    _write(fd, json.dumps(value, default=_pack_bytes).encode())
+
+
+def receive_plain(fd: int) -> dict[str, Any]:
+    """Read what a process with fewer rights than this one wrote.
+
+    Marshal would trust it: made-up bytes can crash the interpreter.
+
+    :raises EOFError: if the other end went away.
+    :raises ValueError: if it wrote what :func:`send_plain` does not.
+    """
+    import json
+
+    (size,) = _LENGTH.unpack(_read(fd, _LENGTH.size))
+    if size > _MOST_PLAIN:
+        raise ValueError(f"{size} bytes are too many")
+    data = _read(fd, size)
+    try:
+        value = json.loads(data, object_hook=_unpack_bytes)
+    except RecursionError as err:
+        raise ValueError(str(err)) from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{type(value).__name__} in place of a dictionary")
+    return value
+
+
+def _pack_bytes(value: bytes) -> dict[str, str]:
+    return {_BYTES: value.decode("latin-1")}
+
+
+def _unpack_bytes(value: dict[str, Any]) -> dict[str, Any] | bytes:
+    text = value.get(_BYTES)
+    return text.encode("latin-1") if isinstance(text, str) else value
+
+
+def _write(fd: int, data: bytes) -> None:
+    view = memoryview(_LENGTH.pack(len(data)) + data)
+    while view:
+        view = view[os.write(fd, view) :]
 
 
 def _read(fd: int, size: int) -> bytes:

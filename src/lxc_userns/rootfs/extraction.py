@@ -205,8 +205,9 @@ def _listen(
 
 def _receive(fd: int, path: str) -> dict[str, Any]:
     try:
-        result: dict[str, Any] = channel.receive(fd)
-    except EOFError:
+        # From the first process, which is only the root of the container.
+        result = channel.receive_plain(fd)
+    except (EOFError, ValueError):
         raise RootfsError(
             path, "the process that unpacks it has died"
         ) from None

@@ -159,7 +159,7 @@ def _be_first(job: dict[str, Any]) -> None:
         result = _extract(job)
     except OSError as err:
         result = _failure(err)
-    channel.send(_RESULT, result)
+    channel.send_plain(_RESULT, result)
 
 
 def _start_first(job: dict[str, Any]) -> int:
@@ -194,5 +194,5 @@ def main() -> None:
     except EOFError:
         pass  # The parent is gone already.
     except OSError as err:
-        channel.send(_RESULT, _failure(err))
+        channel.send_plain(_RESULT, _failure(err))
     os._exit(0)

@@ -5,6 +5,9 @@ import bz2
 import gzip
 import io
 import lzma
+import marshal
+import os
+import struct
 import tarfile
 from pathlib import Path
 
@@ -12,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxc_userns.rootfs import archive, sandbox, unpacking
+from lxc_userns.exceptions import RootfsError
+from lxc_userns.rootfs import archive, extraction, sandbox, unpacking
 from lxc_userns.rootfs.complaints import Complaints
 
 FORMATS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
@@ -264,3 +268,36 @@ def test_strings_are_found_wherever_the_stream_is_cut(
             watch.look(len(piece))
         assert watch.found >= expected
         assert watch.found <= {each for each in strings if each in data}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        # Not even loaded: what marshal does with made-up bytes is undefined.
+        marshal.dumps({"tar": 0, "decompressor": 0, "found": []}),
+        b"[]",
+        b"[" * 50000,
+        b"\xff",
+    ],
+)
+def test_a_result_that_is_none(said: bytes) -> None:
+    read, write = os.pipe()
+    try:
+        os.write(write, struct.pack("<Q", len(said)))
+        os.write(write, said)
+        os.close(write)
+        with pytest.raises(RootfsError, match="has died"):
+            extraction._receive(read, "a.tar")
+    finally:
+        os.close(read)
+
+
+def test_a_result_is_no_order_for_memory() -> None:
+    read, write = os.pipe()
+    try:
+        os.write(write, struct.pack("<Q", 1 << 60) + b"{}")
+        with pytest.raises(RootfsError, match="has died"):
+            extraction._receive(read, "a.tar")
+    finally:
+        os.close(read)
+        os.close(write)

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results that the process around tar writes, which is not the host's root."""
+
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lxc_userns.rootfs import channel
+from tests.fuzz.mutation import mutated
+
+_TEXTS = [
+    b'{"tar": 0, "found": [{"bytes": "a\\u00ff"}], "printed": null}',
+    b'{"error": [13, "Permission denied"]}',
+]
+_TOKENS = [
+    b'"bytes"', b"{", b"[" * 50, b"\\u0100", b"\\ud800", b"1e999", b"null",
+]  # fmt: skip
+_VALUES = st.dictionaries(
+    st.text(max_size=8).filter(lambda key: key != "bytes"),
+    st.integers() | st.binary(max_size=40) | st.lists(st.binary(max_size=9)),
+    max_size=4,
+)
+
+
+@contextmanager
+def _file(data: bytes) -> Iterator[int]:
+    fd = os.memfd_create("message")
+    try:
+        os.write(fd, data)
+        os.lseek(fd, 0, os.SEEK_SET)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@given(
+    mutated(_TEXTS, _TOKENS),
+    st.just(0) | st.integers(-9, 9) | st.integers(0, 2**63),
+)
+def messages(data: bytes, excess: int) -> None:
+    """A message is a dictionary, or is refused; its length is no order."""
+    size = struct.pack("<Q", max(0, len(data) + excess))
+    with _file(size + data) as fd, suppress(EOFError, ValueError):
+        assert isinstance(channel.receive_plain(fd), dict)
+
+
+@given(_VALUES)
+def values(value: dict[str, object]) -> None:
+    """What is sent arrives."""
+    with _file(b"") as fd:
+        channel.send_plain(fd, value)
+        os.lseek(fd, 0, os.SEEK_SET)
+        assert channel.receive_plain(fd) == value
