@@ -15,6 +15,9 @@ from lxc_userns.idmap import ID_LIMIT
 
 _NUMBER = re.compile(r"[0-9]{1,10}")
 _LONGEST_NUMBER = 20
+# What strtoul(3) takes, but for a minus: that number is near 2**64, and no ID
+# is in a range that begins there or wraps around.
+_NUMBER_OF_SHADOW = re.compile(r"\+?(0[xX][0-9a-fA-F]+|[0-9]+)")
 _LISTED = re.compile(r"[0-9]+: (\S+) ([0-9]+) ([0-9]+)")
 _SOURCE = re.compile(r"^subid:[^\S\n]*(\S+)", re.MULTILINE | re.IGNORECASE)
 
@@ -144,10 +147,13 @@ def _parse_listed(number: int, line: str) -> SubordinateRange | MalformedLine:
 
 def _read_as_shadow(text: str) -> int | None:
     """A number as :manpage:`strtoul(3)` takes it, of any base."""
-    text = text.strip()
-    base = 16 if text[:2] in ("0x", "0X") else 8 if text[:1] == "0" else 10
+    match = _NUMBER_OF_SHADOW.fullmatch(text.strip())
+    if match is None:
+        return None
+    digits = match[1][:_LONGEST_NUMBER]
+    base = 16 if digits[1:2] in ("x", "X") else 8 if digits[0] == "0" else 10
     try:
-        return int(text[:_LONGEST_NUMBER], base)
+        return int(digits, base)
     except ValueError:
         return None
 

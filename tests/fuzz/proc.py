@@ -74,25 +74,32 @@ class _Text(Process):
         self.pid = 1
         self._files = files
 
-    def _read(self, name: str) -> str:
+    def _read(self, name: str, limit: int = 65536) -> str:
         data = self._files[name].decode(errors="replace")
-        return data[:65536]
+        return data[:limit]
 
 
 @given(_texts, _number, st.lists(st.integers(1, 2**22), min_size=1))
 def status(name: bytes, parent: int, numbers: list[int]) -> None:
     """A process's name cannot pass for its parent or its capabilities."""
-    text = b"Name:\t%s\nUmask:\t0022\nPPid:\t%d\nNSpid:\t%s\n" % (
-        _escape(name[:15], b"\n\\"),
-        parent,
+    name = name[:15]
+    text = b"Name:\t%s\nUmask:\t0022\nNSpid:\t%s\n" % (
+        _escape(name, b"\n\\"),
         b"\t".join(b"%d" % each for each in numbers),
     )
     for key in (b"CapInh", b"CapPrm", b"CapEff", b"CapBnd", b"CapAmb"):
         text += b"%s:\t%016x\n" % (key, 5)
-    process = _Text(status=text)
+    # Of stat the kernel escapes nothing but line breaks.
+    stat = b"1 (%s) S %d 1 1 0 -1 4194560 %s\n" % (
+        _escape(name, b"\n\\"),
+        parent,
+        b" ".join(b"%d" % each for each in range(10, 53)),
+    )
+    process = _Text(status=text, stat=stat)
     assert process.parent == parent
+    assert process.start_time == 22
     assert process.is_first == (len(numbers) > 1 and numbers[-1] == 1)
-    assert process.capabilities == 5
+    assert process._capabilities("status") == 5
 
 
 @given(_texts, _texts)
