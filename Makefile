@@ -123,8 +123,9 @@ CACHE = /var/cache/lxc-userns
 
 .PHONY: clean
 clean:
-	if [ -e $(CACHE) ]; then rm -rf $(CACHE); fi
 	rm -rf .venv .venv-nova-* .fuzz build dist doc/build src/*.egg-info
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache
 	rm -rf .ruff_cache
 	find src tests tools -name __pycache__ -exec rm -rf {} +
+# Root's.
+	if [ -e $(CACHE) ]; then rm -rf $(CACHE); fi
