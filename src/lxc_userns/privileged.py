@@ -35,7 +35,8 @@ from lxc_userns.volume import Volume
 #: others (SETUID, SETGID), owners on disk (CHOWN), in trees that belong to
 #: others (DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER), with set-ID bits (FSETID),
 #: file capabilities (SETFCAP) and flags (LINUX_IMMUTABLE); to look at
-#: containers (SYS_PTRACE) and what they have mounted (SYS_CHROOT).
+#: containers (SYS_PTRACE) and what they have mounted (SYS_CHROOT); disks are
+#: mounted in a root directory with no other device (MKNOD, SYS_CHROOT).
 CONTEXT = priv_context.PrivContext(
     "lxc_userns",
     cfg_section="lxc_userns_privileged",
@@ -48,6 +49,7 @@ CONTEXT = priv_context.PrivContext(
         capabilities.CAP_FSETID,
         capabilities.CAP_KILL,
         capabilities.CAP_LINUX_IMMUTABLE,
+        capabilities.CAP_MKNOD,
         capabilities.CAP_SETFCAP,
         capabilities.CAP_SETGID,
         capabilities.CAP_SETPCAP,

@@ -94,6 +94,14 @@ def _read(path: Path) -> str:
     return ""
 
 
+def name(device: int) -> str:
+    """Return the kernel's name of a block device, as ``loop0``.
+
+    :param device: its number, as of ``st_rdev``.
+    """
+    return (_SYSFS / _text(device)).resolve().name
+
+
 def _parts(number: str) -> Iterator[str]:
     yield number
     with suppress(OSError):

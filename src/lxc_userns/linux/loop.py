@@ -57,7 +57,9 @@ class loop_config(ctypes.Structure):
 
 
 @contextmanager
-def attached(image: int, name: str, *, readonly: bool) -> Iterator[str]:
+def attached(
+    image: int, name: str, *, readonly: bool
+) -> Iterator[tuple[int, str]]:
     """Make a disk of an image file, for one that writes or many that read.
 
     The kernel frees the device with the last that uses it: this context, or
@@ -66,7 +68,7 @@ def attached(image: int, name: str, *, readonly: bool) -> Iterator[str]:
     :param image: descriptor of the file, opened for this alone, and for
         writing unless ``readonly``.
     :param name: what tools shall show for it, at most 63 bytes of it.
-    :returns: path of the block device.
+    :returns: descriptor and path of the block device.
     :raises BlockingIOError: if the file is a disk already, and either is
         written to.
     :raises OSError: ENOENT or ENXIO without loop devices, EINVAL before Linux
@@ -76,7 +78,7 @@ def attached(image: int, name: str, *, readonly: bool) -> Iterator[str]:
         _check_free(image, readonly)
         device, path = _configure(image, name, readonly)
     try:
-        yield path
+        yield device, path
     finally:
         os.close(device)
 

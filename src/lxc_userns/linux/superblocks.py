@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import stat
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from lxc_userns.linux import libc
+from lxc_userns.linux import libc, threads
 
 FSOPEN_CLOEXEC = 1
 FSMOUNT_CLOEXEC = 1
@@ -57,6 +59,51 @@ def mount(
         return _fsmount(_SYS_FSMOUNT, context, FSMOUNT_CLOEXEC, attributes)
     finally:
         os.close(context)
+
+
+def mount_device(
+    fs_type: str,
+    path: str,
+    device: int,
+    options: Mapping[str, str | None],
+    attributes: int,
+) -> int:
+    """Mount the filesystem of a block device, out of reach of all others.
+
+    btrfs opens further devices by the paths under which the kernel came to
+    know them, whatever is in a superblock. They are looked up from the root
+    directory of the thread that mounts, which has this device alone.
+
+    :param path: absolute path by which the device is to be known.
+    :param device: its number, as ``st_rdev`` has it.
+    :returns: as :func:`mount`.
+    :raises OSError: as :func:`mount`; EPERM without CAP_MKNOD and
+        CAP_SYS_CHROOT.
+    """
+    source = {"source": path, **options}
+    if not threads.are_the_kernels():
+        # A root directory of its own would be that of the whole process.
+        return mount(fs_type, source, attributes)
+
+    def mount_alone() -> int:
+        threads.unshare_working_directory()
+        root = mount("tmpfs", {"mode": "700"}, 0)
+        try:
+            _enter(root, path, device)
+            return mount(fs_type, source, attributes)
+        finally:
+            os.close(root)
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(mount_alone).result()
+
+
+def _enter(root: int, path: str, device: int) -> None:
+    """Have a root directory with nothing in it but a block device."""
+    os.fchdir(root)
+    os.chroot(".")
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    os.mknod(path, stat.S_IFBLK | 0o600, device)
 
 
 def _configure(context: int, key: str, value: str | None) -> None:

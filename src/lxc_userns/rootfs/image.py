@@ -15,8 +15,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.linux import loop, superblocks, trees
-from lxc_userns.rootfs import reach, signature
+from lxc_userns.linux import block_devices, btrfs, loop, superblocks, trees
+from lxc_userns.rootfs import reach, signature, superblock
 
 #: Types of filesystem and what they are mounted with. ext2 and ext3 are
 #: mounted as ext4, for only under that name does their driver support
@@ -49,12 +49,14 @@ class Image:
     :param path: the image as the caller knows it.
     :param fs_type: type of the filesystem, ``ext4`` for ext2 and ext3 too.
     :param device: path of the block device.
+    :param number: its number, as ``st_rdev`` has it.
     :param readonly: whether nothing is written to it.
     """
 
     path: str
     fs_type: str
     device: str
+    number: int
     readonly: bool
 
     def mount(self) -> int:
@@ -64,13 +66,15 @@ class Image:
             it, unless it was attached.
         :raises RootfsError: if the kernel refuses.
         """
-        options = {"source": self.device, **_OPTIONS[self.fs_type]}
+        options = {**_OPTIONS[self.fs_type]}
         attributes = trees.MOUNT_ATTR_NODEV
         if self.readonly:
             options["ro"] = None
             attributes |= trees.MOUNT_ATTR_RDONLY
         try:
-            return superblocks.mount(self.fs_type, options, attributes)
+            return superblocks.mount_device(
+                self.fs_type, self.device, self.number, options, attributes
+            )
         except OSError as err:
             why = _REASONS.get(err.errno or 0, err.strerror)
             reason = f"its {self.fs_type} cannot be mounted: {why}"
@@ -95,16 +99,18 @@ def opened(fd: int, path: str, readonly: bool) -> Iterator[Image]:
     """
     fs_type = _find_type(fd, path)
     readonly = readonly or fs_type in _NEVER_WRITTEN
-    if stat.S_ISBLK(os.fstat(fd).st_mode):
-        _check_device(path)
-        reach.check_device_unreachable(fd, path)
-        yield Image(path, fs_type, path, readonly)
-        return
-    with (
-        _reopened(fd, readonly) as file,
-        _attached(file, path, readonly) as device,
-    ):
-        yield Image(path, fs_type, device, readonly)
+    with ExitStack() as stack:
+        if stat.S_ISBLK(os.fstat(fd).st_mode):
+            _check_device(path)
+            reach.check_device_unreachable(fd, path)
+            device, name = fd, path
+        else:
+            file = stack.enter_context(_reopened(fd, readonly))
+            attached = _attached(file, path, readonly)
+            device, name = stack.enter_context(attached)
+        _check_alone(device, path, fs_type)
+        number = os.fstat(device).st_rdev
+        yield Image(path, fs_type, name, number, readonly)
 
 
 def _check_device(path: str) -> None:
@@ -127,10 +133,12 @@ def _reopened(fd: int, readonly: bool) -> Iterator[int]:
 
 
 @contextmanager
-def _attached(file: int, path: str, readonly: bool) -> Iterator[str]:
+def _attached(
+    file: int, path: str, readonly: bool
+) -> Iterator[tuple[int, str]]:
     with ExitStack() as stack:
         try:
-            device = stack.enter_context(
+            found = stack.enter_context(
                 loop.attached(file, path, readonly=readonly)
             )
         except BlockingIOError as err:
@@ -140,7 +148,37 @@ def _attached(file: int, path: str, readonly: bool) -> Iterator[str]:
                 "one alone; unmount it there, or share it by the strategy "
                 "overlay",
             ) from err
-        yield device
+        yield found
+
+
+def _check_alone(device: int, path: str, fs_type: str) -> None:
+    """Check that the kernel will need no other device.
+
+    :param device: descriptor of the block device, by which the kernel gets
+        at the image too. Whoever can write to the image meanwhile can still
+        change it in between.
+    :raises RootfsError: if it asks for one.
+    """
+    head = os.pread(device, superblock.LENGTH, 0)
+    if signature.read(head).filesystems != (fs_type,):
+        raise RootfsError(path, "is changed while it is opened; try again")
+    objection = superblock.find_objection(fs_type, head)
+    if objection is not None:
+        raise RootfsError(path, f"its {fs_type} {objection}")
+    if fs_type == "btrfs" and btrfs.mixes_equal_ids():
+        _check_unknown(device, path, superblock.btrfs_id(head))
+
+
+def _check_unknown(device: int, path: str, fsid: str) -> None:
+    """Check that no other device is mounted under the UUID of a btrfs."""
+    found = btrfs.devices_of(fsid)
+    own = block_devices.name(os.fstat(device).st_rdev)
+    if found and found != [own]:
+        raise RootfsError(
+            path,
+            f"its UUID {fsid} is that of the btrfs mounted from "
+            f"{', '.join(found)}; give it another one by btrfstune -u",
+        )
 
 
 def _find_type(fd: int, path: str) -> str:
