@@ -34,6 +34,7 @@ from lxc_userns.needs import Device, Mode, Needs
 from lxc_userns.policy import OFF
 from lxc_userns.request import InstanceRequest, PreparedInstance
 from lxc_userns.rootfs.strategies import Progress
+from lxc_userns.rootfs_kind import RootfsKind
 from lxc_userns.undo import undo
 from lxc_userns.verification import VerifiedInstance
 from lxc_userns.verified import Verified
@@ -63,7 +64,8 @@ class ContainerSpec:
     :param env: environment variables of init.
     :param interfaces: its network interfaces; none leaves it alone with a
         loopback device, unless it shares the host's network.
-    :param needs: as for :class:`~lxc_userns.request.InstanceRequest`.
+    :param needs: as for :class:`~lxc_userns.request.InstanceRequest`, and
+    :param rootfs_kind: the same.
     :raises NeedsError: if it shares the host's network and has interfaces.
     """
 
@@ -77,6 +79,7 @@ class ContainerSpec:
     strategy: str | None = None
     volumes: tuple[Volume, ...] = ()
     needs: Needs = field(default_factory=Needs)
+    rootfs_kind: RootfsKind | None = None
 
     def __post_init__(self) -> None:
         if self.interfaces and "network" in self.needs.shared:
@@ -94,6 +97,7 @@ class ContainerSpec:
             volumes=self.volumes,
             program=self.init[0],
             needs=self.needs,
+            rootfs_kind=self.rootfs_kind,
         )
 
     def to_domain(self, prepared: PreparedInstance) -> Domain:
@@ -153,6 +157,8 @@ class Container:
     :param strategy: how its view is made.
     :param reason: why that strategy.
     :param rootfs: its root filesystem.
+    :param rootfs_kind: what it was given as that; None if it was made before
+        that was noted.
     :param archive: what that was unpacked from, if it was.
     :param volumes: what else of the host it sees.
     :param shared: namespaces of the host that it is in.
@@ -173,6 +179,7 @@ class Container:
     init_pid: int | None
     id_maps: IdMaps | None
     reason: str
+    rootfs_kind: RootfsKind | None
     archive: str | None
     volumes: tuple[Volume, ...]
     mode_reasons: tuple[str, ...]
@@ -356,6 +363,7 @@ class Containers:
             None if start is None else start.init_pid,
             record.id_maps,
             record.reason,
+            record.rootfs_kind,
             record.archive,
             record.volumes,
             record.mode_reasons,

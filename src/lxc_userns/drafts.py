@@ -32,6 +32,7 @@ from lxc_userns.policy import Decision
 from lxc_userns.request import InstanceRequest
 from lxc_userns.rootfs import strategies, unpacking
 from lxc_userns.rootfs.backing import translated
+from lxc_userns.rootfs_kind import RootfsKind, parse_kind
 from lxc_userns.volume import Volume
 
 _LOG = logging.getLogger(__name__)
@@ -60,14 +61,19 @@ class Drafts:
         :raises PolicyError: if the policy forbids it.
         :raises RootfsError: if its root filesystem or a volume is not there.
         :raises NeedsError: if a device is not there, or is none.
+        :raises InstanceError: if the kind of its root filesystem is none.
         """
         outline = self.outline(request)
         path = self.resolve(request.rootfs)
-        archive = path if unpacking.is_archive(path) else None
+        kind = request.rootfs_kind or _find_kind(path)
+        if kind == "archive":
+            unpacking.check_archive(path)
+        archive = path if kind == "archive" else None
         for volume in request.volumes:
             self._check_volume(volume)
         return replace(
             outline,
+            rootfs_kind=kind,
             rootfs=self.files.unpacked(request.name) if archive else path,
             archive=archive,
         )
@@ -78,7 +84,9 @@ class Drafts:
         :raises ConfigError: if the configuration cannot be used.
         :raises PolicyError: if the policy forbids it.
         :raises NeedsError: if a device is not there, or is none.
+        :raises InstanceError: if the kind of its root filesystem is none.
         """
+        _check_kind(request)
         self._check_config(maps_given=request.id_maps is not None)
         devices = tuple(map(self._find_device, request.needs.devices))
         decision = self._decide(request, devices)
@@ -98,6 +106,7 @@ class Drafts:
             needs=request.needs,
             devices=devices,
             mode_reasons=decision.reasons,
+            rootfs_kind=request.rootfs_kind,
         )
 
     def complete(
@@ -226,6 +235,21 @@ class Drafts:
 
     def _option(self, name: str) -> Any:
         return option(self.conf, name)
+
+
+def _check_kind(request: InstanceRequest) -> None:
+    if request.rootfs_kind is None:
+        return
+    try:
+        parse_kind(request.rootfs_kind)
+    except ValueError as err:
+        raise InstanceError(request.name, str(err)) from None
+
+
+def _find_kind(path: str) -> RootfsKind:
+    if os.path.isdir(path):
+        return "directory"
+    return "archive" if unpacking.is_archive(path) else "image"
 
 
 def _in_use(device: Device) -> bool:

@@ -12,6 +12,7 @@
     ├── RootfsError            a root filesystem: path and reason
     │   ├── UnmappedIdsError   owners that no ID map entry covers
     │   ├── NotIdmappableError no idmapped mount can be made of it
+    │   ├── ImageError         no disk image that may be mounted
     │   ├── ReachableError     users of the host could get at an idmapped tree
     │   └── ReplacedError      it is not the one that an instance was given
     ├── LibvirtError           libvirt refused or cannot be reached
@@ -156,6 +157,10 @@ class UnmappedIdsError(RootfsError):
         self.args = (path, uids, gids)
         self.uids = tuple(uids)
         self.gids = tuple(gids)
+
+
+class ImageError(RootfsError):
+    """A disk image has nothing that may be mounted, on whatever host."""
 
 
 class NotIdmappableError(RootfsError):

@@ -163,8 +163,11 @@ class Filesystems:
         :param empty: as for :func:`reach.check_unreachable`.
         """
         readonly = record.strategy == strategies.OVERLAY
+        kind = record.rootfs_kind
+        if record.archive is not None:
+            kind = "directory"  # What was unpacked from it.
         with backing.opened(
-            record.rootfs, readonly=readonly, fd=fd, empty=empty
+            record.rootfs, readonly=readonly, fd=fd, empty=empty, kind=kind
         ) as tree:
             backing.check_layout(tree)
             yield tree

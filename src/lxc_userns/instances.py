@@ -26,6 +26,7 @@ from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.linux import directory, locks
 from lxc_userns.linux.file_identity import FileIdentity
 from lxc_userns.needs import Device, Mode, Needs
+from lxc_userns.rootfs_kind import RootfsKind, parse_kind
 from lxc_userns.verified import Verified
 from lxc_userns.volume import Volume
 
@@ -38,7 +39,12 @@ _FORMAT = 4
 _ADDED: Mapping[int, Mapping[str, Any]] = {
     1: {"reason": "", "archive": None, "volumes": []},
     2: {"needs": Needs().to_dict(), "devices": [], "mode_reasons": []},
-    3: {"identities": {}, "empty": {}, "verified": None},
+    3: {
+        "identities": {},
+        "empty": {},
+        "verified": None,
+        "rootfs_kind": None,
+    },
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SUFFIX = ".json"
@@ -72,6 +78,8 @@ class InstanceRecord:
         :data:`lxc_userns.rootfs.reach.Empty`.
     :param verified: the last start of it that was verified, None if there
         was none since it was prepared.
+    :param rootfs_kind: what it was given as its root filesystem; None if it
+        was made before that was noted.
     :raises InstanceError: if name or UUID are anything else.
     """
 
@@ -91,6 +99,7 @@ class InstanceRecord:
     identities: Mapping[str, FileIdentity] = field(default_factory=dict)
     empty: Mapping[str, Closed] = field(default_factory=dict)
     verified: Verified | None = None
+    rootfs_kind: RootfsKind | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -322,6 +331,7 @@ def _encode(record: InstanceRecord) -> dict[str, Any]:
         },
         "empty": {path: [*each] for path, each in record.empty.items()},
         "verified": record.verified and record.verified.to_dict(),
+        "rootfs_kind": record.rootfs_kind,
     }
 
 
@@ -340,6 +350,7 @@ def _decode(name: str, data: dict[str, Any]) -> InstanceRecord:
         raise ValueError("ready is no inode number")
     if not isinstance(archive, str | None):
         raise ValueError("archive is no text")
+    kind = data["rootfs_kind"]
     identifier, rootfs, strategy, view, reason = texts
     verified = data["verified"]
     return InstanceRecord(
@@ -362,6 +373,7 @@ def _decode(name: str, data: dict[str, Any]) -> InstanceRecord:
         },
         {path: _decode_closed(each) for path, each in data["empty"].items()},
         verified=None if verified is None else Verified.from_dict(verified),
+        rootfs_kind=None if kind is None else parse_kind(kind),
     )
 
 

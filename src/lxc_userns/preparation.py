@@ -62,7 +62,7 @@ class Preparation:
         start = time.monotonic()
         store = self.inventory.store
         with store.lock(wanted.name), ExitStack() as stack:
-            known = store.load(wanted.name)
+            known = _with_kind(store.load(wanted.name), wanted)
             _check_same(wanted, known)
             if complete is not None:
                 before = self.lessor.find(wanted.name)
@@ -205,6 +205,15 @@ def _check_same(record: InstanceRecord, known: InstanceRecord | None) -> None:
             f"the name is taken by the instance {known.uuid}; release that "
             "one first",
         )
+
+
+def _with_kind(
+    known: InstanceRecord | None, wanted: InstanceRecord
+) -> InstanceRecord | None:
+    """A record of before the kind was noted, as if it had been."""
+    if known is None or known.rootfs_kind is not None:
+        return known
+    return replace(known, rootfs_kind=wanted.rootfs_kind)
 
 
 def _essence(record: InstanceRecord) -> InstanceRecord:

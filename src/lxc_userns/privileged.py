@@ -82,8 +82,8 @@ def reserve(request: dict[str, Any]) -> dict[str, Any]:
     """Reserve as :meth:`UserNamespaceManager.reserve` does.
 
     :param request: the fields of an :class:`InstanceRequest` that differ
-        from their defaults, as plain values; but for ``id_maps`` and
-        ``strategy``, which the configuration decides alone.
+        from their defaults, as plain values; ``rootfs_kind`` has to. Not
+        ``id_maps`` and ``strategy``, which the configuration decides alone.
     :returns: as :func:`prepare`.
     """
     reserved: dict[str, Any] = _call("reserve", request)
@@ -200,6 +200,11 @@ def _request(values: dict[str, Any]) -> InstanceRequest:
                 f"the service cannot choose {key}; leave it to the "
                 "configuration of the privileged helper",
             )
+    if values.get("rootfs_kind") is None:
+        # Or the content would decide what is done with it.
+        raise InstanceError(
+            name, "rootfs_kind is missing; give directory, image or archive"
+        )
     chosen = {key: values[key] for key in values.keys() & _CHOOSABLE}
     if "needs" in chosen:
         chosen["needs"] = Needs(**chosen["needs"])

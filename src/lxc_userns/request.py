@@ -12,6 +12,7 @@ from lxc_userns.filesystems import volume_name
 from lxc_userns.idmap import IdMaps
 from lxc_userns.instances import InstanceRecord
 from lxc_userns.needs import Device, Mode, Needs
+from lxc_userns.rootfs_kind import RootfsKind
 from lxc_userns.volume import Volume
 
 
@@ -35,6 +36,10 @@ class InstanceRequest:
         filesystem is left alone unless it has that.
     :param needs: what it asks for that not every container is to have; what
         the policy of the configuration does not allow is refused.
+    :param rootfs_kind: what ``rootfs`` is: ``directory``, ``image`` or
+        ``archive``; anything else there is refused, whatever is in it. None
+        finds out from what is there: not for an image of somebody else, who
+        would choose by its content what is done with it.
     """
 
     name: str
@@ -46,6 +51,7 @@ class InstanceRequest:
     program: str | None = None
     range_size: int | None = None
     needs: Needs = field(default_factory=Needs)
+    rootfs_kind: RootfsKind | None = None
 
 
 @dataclass(frozen=True, slots=True)

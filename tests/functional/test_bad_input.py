@@ -198,7 +198,7 @@ def test_roots_that_would_lead_libvirt_astray(
     ("rootfs", "message"),
     [
         ("/nonexistent", "/nonexistent: No such file or directory"),
-        ("/etc/passwd", "/etc/passwd: is neither a directory nor a raw"),
+        ("/etc/passwd", "/etc/passwd: is no raw image of ext2"),
         ("", "No such file or directory"),
         ("/", "contains, or is in, [lxc_userns] state_path"),
         ("/proc/sys", "/proc/sys: has no /bin/sleep"),

@@ -16,7 +16,7 @@ import pytest
 from oslo_config import cfg
 
 from lxc_userns import register_opts
-from lxc_userns.exceptions import InstanceError, ReachableError
+from lxc_userns.exceptions import ImageError, InstanceError, ReachableError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.request import InstanceRequest
@@ -495,6 +495,7 @@ def test_an_archive(
     shown = run(cli, "tape", archive, "--strategy", strategy)
     rootfs = cli.state / "private/tape/rootfs"
     assert shown["archive"] == str(archive)
+    assert shown["rootfs_kind"] == "archive"
     assert shown["rootfs"] == str(rootfs)
     on_disk = BASE if strategy == "chown" else 0
     assert (rootfs / "bin/su").stat().st_uid == on_disk
@@ -507,6 +508,25 @@ def test_an_archive(
     assert inside(pid_of(cli, "tape"), "cat /file") == "kept"
     assert cli("container", "destroy", "tape").code == 0
     assert not rootfs.parent.exists()
+
+
+@pytest.mark.parametrize("option", ["-c", "-cz"])
+def test_an_archive_given_as_an_image(
+    manager: UserNamespaceManager,
+    cli: CommandLine,
+    busybox_rootfs: Path,
+    tmp_path: Path,
+    option: str,
+) -> None:
+    """As a tenant may give one to a compute service."""
+    image = tmp_path / "disk"
+    argv = ["tar", "-C", str(busybox_rootfs), option, "-f", str(image), "."]
+    subprocess.run(argv, check=True)
+    request = InstanceRequest("disk", UUID, str(image), rootfs_kind="image")
+    with pytest.raises(ImageError, match=r"and no raw image of ext2, "):
+        manager.prepare(request)
+    assert manager.store.load("disk") is None
+    assert list(cli.state.glob("private/*")) == []
 
 
 def test_an_archive_that_is_cut_off_leaves_nothing(

@@ -370,8 +370,26 @@ def test_a_failed_boot_leaves_nothing(nova: Nova, directory: Path) -> None:
     broken = directory / "broken"
     broken.write_bytes(bytes(1 << 20))
     server = nova.boot(nova.add_image(broken), expect="ERROR")
-    assert "/disk: is neither a directory" in server.fault
-    assert "ext2, ext3, ext4, xfs" in server.fault
+    assert "is no raw image of ext2, ext3, ext4" in server.fault
+    server.delete()
+    nova.wait_for_no_leftovers()
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_an_image_that_is_an_archive(
+    nova: Nova, directory: Path, busybox_rootfs: Path, compressed: bool
+) -> None:
+    """It would be unpacked on the host's own filesystem, of any size."""
+    archive = directory / "archive"
+    option = "--gzip" if compressed else "--no-auto-compress"
+    argv = ["tar", "--create", option, "--file", str(archive)]
+    subprocess.run([*argv, "-C", str(busybox_rootfs), "."], check=True)
+    server = nova.boot(nova.add_image(archive), expect="ERROR")
+    said = "compressed by gzip" if compressed else "a tar archive"
+    assert (
+        f"is unacceptable: is {said}, and no raw image of ext2" in server.fault
+    )
+    assert "maximum number of retries" not in server.fault
     server.delete()
     nova.wait_for_no_leftovers()
 

@@ -189,6 +189,8 @@ def test_uuids_that_are_none(uuid: str) -> None:
         ({"verified": MARK | {"init_start": "7"}}, "no integer"),
         ({"verified": MARK | {"init_start": None}}, "no integer"),
         ({"verified": MARK | {"boot_id": 7}}, "no text"),
+        ({"rootfs_kind": "tape"}, "expected directory, image or archive"),
+        ({"rootfs_kind": ["image"]}, "expected directory, image or archive"),
         ({"volumes": None}, "damaged"),
         ({"volumes": [{}]}, "damaged"),
         ({"volumes": [{"source": "/", "target": 1}]}, "damaged"),
@@ -218,7 +220,7 @@ def test_records_of_an_older_version(
     file = tmp_path / "state/instances/web1.json"
     data = json.loads(file.read_text())
     for version, keys in (
-        (3, ("verified",)),
+        (3, ("verified", "rootfs_kind")),
         (2, ("needs", "devices", "mode_reasons")),
         (1, ("reason", "archive", "volumes")),
     ):

@@ -2,6 +2,8 @@
 """The pipeline: its order, its refusals, and what it undoes."""
 
 import os
+import shutil
+import tarfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +49,7 @@ from lxc_userns.needs import Needs
 from lxc_userns.request import InstanceRequest, PreparedInstance
 from lxc_userns.rootfs import strategies, views
 from lxc_userns.rootfs.backing import Backing
+from lxc_userns.rootfs_kind import RootfsKind
 from lxc_userns.subid import parse
 from tests.unit.evidence import evidence
 
@@ -259,6 +262,75 @@ def test_prepare_gives_what_the_domain_needs(
     assert (filesystem.source, filesystem.target) == (prepared.root, "/")
     assert prepared.needs_private_network
     assert world.manager.store.load("web1") == prepared.record
+
+
+def write_tar(path: Path) -> str:
+    with tarfile.open(path, "w") as stream:
+        stream.addfile(tarfile.TarInfo("file"))
+    return str(path)
+
+
+def test_the_kind_of_a_root_filesystem_is_found_out(
+    world: World, tmp_path: Path
+) -> None:
+    image = tmp_path / "image"
+    image.write_bytes(bytes(4096))
+    archive = write_tar(tmp_path / "archive")
+    found = [
+        world.manager.plan(replace(world.request, rootfs=path)).record
+        for path in (world.rootfs, str(image), archive)
+    ]
+    kinds = [each.rootfs_kind for each in found]
+    assert kinds == ["directory", "image", "archive"]
+    assert [each.archive for each in found] == [None, None, archive]
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "reason"),
+    [
+        ("image", "rootfs", "is a directory; give a disk image"),
+        ("archive", "rootfs", "is no tar archive"),
+        ("archive", "image", "is no tar archive"),
+        ("image", "archive", "is a tar archive, and no raw image of"),
+        ("directory", "image", "is no directory"),
+        ("directory", "archive", "is no directory"),
+    ],
+)
+def test_the_content_never_decides(
+    world: World, tmp_path: Path, kind: RootfsKind, given: str, reason: str
+) -> None:
+    (tmp_path / "image").write_bytes(bytes(4096))
+    write_tar(tmp_path / "archive")
+    path = str(tmp_path / given)
+    request = replace(world.request, rootfs=path, rootfs_kind=kind)
+    with pytest.raises(RootfsError, match=reason):
+        world.manager.prepare(request)
+    assert world.log == []
+    assert world.manager.store.load("web1") is None
+    assert not (tmp_path / "state/private").exists()
+
+
+def test_a_kind_that_is_none(world: World) -> None:
+    request = replace(world.request, rootfs_kind=cast(Any, "tape"))
+    for prepare in (world.manager.reserve, world.manager.prepare):
+        with pytest.raises(InstanceError, match="expected directory, image"):
+            prepare(request)
+
+
+def test_a_later_start_opens_the_same_kind(world: World) -> None:
+    prepared = world.manager.prepare(world.request)
+    assert prepared.record.rootfs_kind == "directory"
+    shutil.rmtree(world.rootfs)
+    write_tar(Path(world.rootfs))
+    with pytest.raises(RootfsError, match="is no directory"):
+        world.manager.prepare_again("web1")
+
+
+def test_a_record_of_before_kinds_were_noted(world: World) -> None:
+    prepared = world.manager.prepare(world.request)
+    world.manager.store.save(replace(prepared.record, rootfs_kind=None))
+    world.guests.add("web1")
+    assert world.manager.prepare(world.request) == prepared
 
 
 def test_maps_of_the_request_come_first(world: World) -> None:

@@ -74,6 +74,7 @@ def test_a_request() -> None:
         "name": "web1",
         "uuid": UUID,
         "rootfs": "/srv/web1/disk",
+        "rootfs_kind": "image",
         **extra_specs.to_request(specs),
     }
     assert privileged._request(across(request)) == InstanceRequest(
@@ -82,11 +83,26 @@ def test_a_request() -> None:
         "/srv/web1/disk",
         needs=Needs("private"),
         range_size=131072,
+        rootfs_kind="image",
     )
-    plain = {"name": "web1", "uuid": UUID, "rootfs": "/srv/web1/disk"}
+    plain = {
+        "name": "web1",
+        "uuid": UUID,
+        "rootfs": "/srv/web1/disk",
+        "rootfs_kind": "directory",
+    }
     assert privileged._request(
         {**plain, **extra_specs.to_request({})}
-    ) == InstanceRequest("web1", UUID, "/srv/web1/disk")
+    ) == InstanceRequest(
+        "web1", UUID, "/srv/web1/disk", rootfs_kind="directory"
+    )
+
+
+@pytest.mark.parametrize("said", [{}, {"rootfs_kind": None}])
+def test_a_kind_is_not_guessed(said: dict[str, Any]) -> None:
+    plain = {"name": "web1", "uuid": UUID, "rootfs": "/srv/web1/disk"}
+    with pytest.raises(InstanceError, match="web1: rootfs_kind is missing"):
+        privileged._request({**plain, **said})
 
 
 @pytest.mark.parametrize(

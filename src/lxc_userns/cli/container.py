@@ -65,6 +65,7 @@ def _show(container: Container) -> Shown:
         "strategy": container.strategy,
         "reason": container.reason,
         "rootfs": container.rootfs,
+        "rootfs_kind": container.rootfs_kind,
         "archive": container.archive,
         "volumes": [*map(str, container.volumes)],
         "shared": [*container.shared],

@@ -23,7 +23,7 @@ from oslo_log import log as logging
 
 from lxc_userns import privileged
 from lxc_userns.conf import find_missing, register_opts
-from lxc_userns.exceptions import ConfigError, InstanceError
+from lxc_userns.exceptions import ConfigError, ImageError, InstanceError
 from lxc_userns.nova import disks, extra_specs, guest_config
 from lxc_userns.rootfs import strategies
 
@@ -94,7 +94,13 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         else:
             path = self._disk_path(instance)
         request = {**self._request(instance), "rootfs": path}
-        prepared = privileged.prepare(request)
+        try:
+            prepared = privileged.prepare(request)
+        except ImageError as err:
+            # No other host could do better.
+            raise nova_exception.ImageUnacceptable(
+                image_id=instance.image_ref, reason=err.reason
+            ) from err
         LOG.debug("mode %s", prepared["mode"], instance=instance)
 
     def _create_domain_cleanup_lxc(self, instance: Any) -> None:
@@ -186,5 +192,7 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             "name": instance.name,
             "uuid": instance.uuid,
             "rootfs": libvirt_utils.get_instance_path(instance),
+            # Whatever a tenant has made of it.
+            "rootfs_kind": "image",
             **extra_specs.to_request(instance.flavor.extra_specs),
         }

@@ -15,6 +15,7 @@ from lxc_userns.idmap import IdMaps
 from lxc_userns.linux import directory, inroot, mounts, safe_path, trees
 from lxc_userns.rootfs import idmapped, image, reach
 from lxc_userns.rootfs.image import Image
+from lxc_userns.rootfs_kind import RootfsKind
 
 _KINDS = (stat.S_IFDIR, stat.S_IFREG, stat.S_IFBLK)
 
@@ -81,6 +82,7 @@ def opened(
     readonly: bool = False,
     fd: int | None = None,
     empty: reach.Empty | None = None,
+    kind: RootfsKind | None = None,
 ) -> Iterator[Backing]:
     """Open a directory, or mount a raw disk image nowhere.
 
@@ -90,12 +92,15 @@ def opened(
     :param fd: ``O_PATH`` descriptor of it, if it is open; the path is then
         only for messages.
     :param empty: as for :func:`reach.check_unreachable`.
-    :raises RootfsError: if it is neither, or others could replace it.
+    :param kind: ``directory`` or ``image`` if it has to be that.
+    :raises RootfsError: if it is neither, not the one that it has to be, or
+        others could replace it.
     """
     with translated(path), ExitStack() as stack:
         if fd is None:
             fd = stack.enter_context(safe_path.opened(path))
         file = stack.enter_context(_reopened(fd, path))
+        _check_kind(file, path, kind)
         if stat.S_ISDIR(os.fstat(file).st_mode):
             yield Backing(path, file, inode=os.fstat(file).st_ino, empty=empty)
             return
@@ -105,6 +110,14 @@ def opened(
             directory.opened_in(mount, ".") as root,
         ):
             yield Backing(path, root, found)
+
+
+def _check_kind(fd: int, path: str, kind: RootfsKind | None) -> None:
+    is_directory = stat.S_ISDIR(os.fstat(fd).st_mode)
+    if kind == "image" and is_directory:
+        raise RootfsError(path, "is a directory; give a disk image")
+    if kind == "directory" and not is_directory:
+        raise RootfsError(path, "is no directory; give one")
 
 
 @contextmanager

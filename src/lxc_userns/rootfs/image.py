@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from lxc_userns.exceptions import RootfsError
+from lxc_userns.exceptions import ImageError, RootfsError
 from lxc_userns.linux import block_devices, btrfs, loop, superblocks, trees
 from lxc_userns.rootfs import reach, signature, superblock
 
@@ -94,8 +94,9 @@ def opened(fd: int, path: str, readonly: bool) -> Iterator[Image]:
         written to is for one user alone.
     :raises ReachableError: if it is a block device that is mounted where
         users of the host can reach it.
-    :raises RootfsError: if it is not an image of one filesystem, or is in
-        use.
+    :raises ImageError: if it is not an image of one filesystem, or that asks
+        for other devices.
+    :raises RootfsError: if it is in use.
     """
     fs_type = _find_type(fd, path)
     readonly = readonly or fs_type in _NEVER_WRITTEN
@@ -157,14 +158,14 @@ def _check_alone(device: int, path: str, fs_type: str) -> None:
     :param device: descriptor of the block device, by which the kernel gets
         at the image too. Whoever can write to the image meanwhile can still
         change it in between.
-    :raises RootfsError: if it asks for one.
+    :raises ImageError: if it asks for one.
     """
     head = os.pread(device, superblock.LENGTH, 0)
     if signature.read(head).filesystems != (fs_type,):
         raise RootfsError(path, "is changed while it is opened; try again")
     objection = superblock.find_objection(fs_type, head)
     if objection is not None:
-        raise RootfsError(path, f"its {fs_type} {objection}")
+        raise ImageError(path, f"its {fs_type} {objection}")
     if fs_type == "btrfs" and btrfs.mixes_equal_ids():
         _check_unknown(device, path, superblock.btrfs_id(head))
 
@@ -186,7 +187,7 @@ def _find_type(fd: int, path: str) -> str:
     found = signature.read(os.pread(fd, signature.LENGTH, 0))
     if len(found.filesystems) > 1:
         kinds = " and ".join(found.filesystems)
-        raise RootfsError(
+        raise ImageError(
             path,
             f"has signatures of {kinds}; remove those that are left over, "
             "see wipefs(8)",
@@ -194,14 +195,15 @@ def _find_type(fd: int, path: str) -> str:
     if found.filesystems:
         return found.filesystems[0]
     if found.is_partitioned:
-        raise RootfsError(
+        raise ImageError(
             path,
             "has a partition table; give an image of the one partition that "
             "is the root filesystem",
         )
-    but = f", but {found.other}" if found.other else ""
-    raise RootfsError(
+    # First, for Nova shows no more than 255 characters.
+    other = f"{found.other}, and " if found.other else ""
+    raise ImageError(
         path,
-        f"is neither a directory nor a raw image of {_SHOWN}{but}; an archive "
-        "has to be tar, plain or compressed by gzip, xz or zstd",
+        f"is {other}no raw image of {_SHOWN}; a root filesystem is that, a "
+        "directory, or a tar archive, plain or compressed by gzip, xz or zstd",
     )

@@ -34,6 +34,10 @@ _OTHERS: Mapping[str, tuple[int, bytes]] = {
     "a VHDX image": (0, b"vhdxfile"),
     "encrypted (LUKS)": (0, b"LUKS\xba\xbe"),
     "a physical volume of LVM": (0x218, b"LVM2 001"),
+    "a tar archive": (257, b"ustar"),
+    "compressed by gzip": (0, b"\x1f\x8b"),
+    "compressed by xz": (0, b"\xfd7zXZ\0"),
+    "compressed by zstd": (0, b"\x28\xb5\x2f\xfd"),
 }
 
 

@@ -63,10 +63,19 @@ def is_archive(path: Path) -> bool:
     Of a compressed one only that is known: not what is in it.
     """
     try:
-        with archives.opened(path):
-            return True
+        check_archive(path)
+        return True
     except RootfsError:
         return False
+
+
+def check_archive(path: Path) -> None:
+    """Check that a file is a tar archive, as :func:`is_archive` does.
+
+    :raises RootfsError: if it is none.
+    """
+    with archives.opened(path):
+        pass
 
 
 def unpack(

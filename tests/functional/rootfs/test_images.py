@@ -336,11 +336,11 @@ def ambiguous(image: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (lambda path: path.write_bytes(b""), "nor a raw image of ext2, ext3"),
-        (lambda path: path.write_bytes(b"garbage" * 99999), "nor a raw image"),
+        (lambda path: path.write_bytes(b""), "is no raw image of ext2, ext3"),
+        (lambda path: path.write_bytes(b"garbage" * 99999), "is no raw image"),
         (
             lambda path: path.write_bytes(b"QFI\xfb" + bytes(1 << 20)),
-            "nor a raw image of .*, but a qcow2 image",
+            "is a qcow2 image, and no raw image of",
         ),
         (partitioned, "has a partition table; give an image of the one"),
         (truncated, "its ext4 cannot be mounted: "),
