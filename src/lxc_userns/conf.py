@@ -28,6 +28,8 @@ from lxc_userns.idmap import (
     broken_tty_rules,
 )
 from lxc_userns.shared_opts import SharedListOpt
+from lxc_userns.size import format_size, parse_size
+from lxc_userns.unpack_limits import LEAST_MEMORY, UnpackLimits
 
 LIBVIRT_GROUP = "libvirt"
 GROUP = "lxc_userns"
@@ -51,6 +53,35 @@ class _Integer(types.Integer):
             return super().__call__(value)
         except ValueError as err:
             raise ValueError(f"{value}: {err}") from None
+
+
+class _Size(types.ConfigType):
+    """A number of bytes, with or without a unit.
+
+    :param least: the least that it may be.
+    """
+
+    def __init__(self, least: int) -> None:
+        super().__init__(type_name="size")
+        self._least = least
+
+    def __call__(self, value: Any) -> int:
+        size = value if isinstance(value, int) else parse_size(value)
+        if size < self._least:
+            least = format_size(self._least)
+            raise ValueError(f"{value}: expected at least {least}")
+        return size
+
+    def __repr__(self) -> str:
+        return f"Size({self._least})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Size) and self._least == other._least
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _formatter(self, value: Any) -> str:
+        return str(value)
 
 
 def _map_help(kind: str, ids: str) -> str:
@@ -189,6 +220,40 @@ CPU. For example 1, to leave the other CPUs to running instances; a large root
 filesystem then takes longer.
 """,
     ),
+    cfg.Opt(
+        "unpack_max_bytes",
+        _Size(1),
+        default="64 GiB",
+        help="""
+Most bytes that one archive may unpack to: as a stream, and on disk. Units
+are K, M, G and so on for powers of 1000, and Ki, Mi, Gi for powers of 1024.
+For example "8 GiB", if the archives come from users.
+
+Whatever it is, a twentieth of the filesystem stays free, or 1 GiB of it, and
+as many of its inodes, or 10000.
+""",
+    ),
+    cfg.Opt(
+        "unpack_max_inodes",
+        _Integer(min=1, max=2**32),
+        default=4_000_000,
+        help="""
+Most files that one archive may unpack to. Each name of a hard link counts,
+and each directory that is made because a name in the archive has it. For
+example 1000000.
+""",
+    ),
+    cfg.Opt(
+        "unpack_max_memory",
+        _Size(LEAST_MEMORY),
+        default="1 GiB",
+        help="""
+Most address space, in bytes, that tar may have while an archive is unpacked,
+and as much again for the program that decompresses it. Units are as for
+unpack_max_bytes. For example "256 MiB"; at least 64 MiB. What xz or zstd
+make with their default settings needs less than 200 MiB.
+""",
+    ),
 )
 
 
@@ -234,6 +299,21 @@ def load_id_maps(conf: cfg.ConfigOpts) -> IdMaps | None:
         options = ", ".join(dict.fromkeys(each.option for each in problems))
         raise ConfigError(options, "", "; ".join(map(str, problems)))
     return maps
+
+
+def load_unpack_limits(conf: cfg.ConfigOpts) -> UnpackLimits:
+    """Return what unpacking one archive may take.
+
+    :param conf: a configuration object with our options registered.
+    :raises ConfigError: if a value cannot be used.
+    """
+    names = ("max_bytes", "max_inodes", "max_memory")
+    for name in names:
+        problem = _unreadable(conf, GROUP, f"unpack_{name}")
+        if problem is not None:
+            raise problem
+    values = {name: _value(conf, GROUP, f"unpack_{name}") for name in names}
+    return UnpackLimits(**values)
 
 
 def has_pool(conf: cfg.ConfigOpts) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,6 +27,7 @@ from lxc_userns.rootfs.backing import Backing
 from lxc_userns.rootfs.private import PrivateFiles
 from lxc_userns.rootfs.strategies import Progress, ShiftOptions
 from lxc_userns.rootfs.volumes import Source
+from lxc_userns.unpack_limits import UnpackLimits
 from lxc_userns.volume import Volume
 
 _ROOT = "root"
@@ -74,10 +75,14 @@ class Filesystems:
         return self._views.is_mounted(instance)
 
     def unpack(
-        self, record: InstanceRecord, progress: Progress | None
+        self,
+        record: InstanceRecord,
+        limits: Callable[[], UnpackLimits],
+        progress: Progress | None,
     ) -> InstanceRecord:
         """Unpack its archive, unless that is done.
 
+        :param limits: what that may take.
         :returns: the record, with the strategy chosen for where it is.
         """
         if record.archive is None or os.path.isdir(record.rootfs):
@@ -91,6 +96,7 @@ class Filesystems:
                 record.rootfs,
                 record.id_maps,
                 shifted=chosen.strategy == strategies.CHOWN,
+                limits=limits(),
                 progress=progress,
             )
         return replace(record, strategy=chosen.strategy, reason=chosen.reason)

@@ -11,6 +11,7 @@ from typing import Any
 from oslo_config import cfg
 
 from lxc_userns.claims import Claim
+from lxc_userns.conf import load_unpack_limits
 from lxc_userns.config_check import option
 from lxc_userns.counters import Counters
 from lxc_userns.drafts import Drafts
@@ -325,7 +326,10 @@ class UserNamespaceManager:
                 partial(self.counters.add, "shifted_inodes"),
             )
 
-        preparation = Preparation(self.inventory, self.lessor, shift, program)
+        limits = partial(load_unpack_limits, self._conf)
+        preparation = Preparation(
+            self.inventory, self.lessor, shift, limits, program
+        )
         ready = preparation.run(
             record, complete, accept_replaced=accept_replaced
         )

@@ -19,6 +19,7 @@ from lxc_userns.rootfs import strategies
 from lxc_userns.rootfs.backing import check_program
 from lxc_userns.rootfs.strategies import ShiftOptions
 from lxc_userns.undo import undo
+from lxc_userns.unpack_limits import UnpackLimits
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,12 +37,14 @@ class Preparation:
     :param inventory: what there is on the host.
     :param lessor: who gives no other instance its IDs.
     :param shift: how to shift.
+    :param limits: what unpacking an archive may take.
     :param program: what the root filesystem of a new instance has to have.
     """
 
     inventory: Inventory
     lessor: Lessor
     shift: Shift
+    limits: Callable[[], UnpackLimits]
     program: str | None = None
 
     def run(
@@ -102,7 +105,9 @@ class Preparation:
         if record.archive is not None:
             # Before the first change, so that release can undo them all.
             self._promise(known or record, known)
-            record = files.unpack(record, self.shift(False).progress)
+            record = files.unpack(
+                record, self.limits, self.shift(False).progress
+            )
         root = stack.enter_context(files.opened_root(record))
         given = [root.fd, *(source.fd for source in sources)]
         stack.enter_context(store.lock_trees(given))

@@ -510,6 +510,21 @@ def test_an_archive(
     assert not rootfs.parent.exists()
 
 
+def test_an_archive_of_more_than_is_allowed(
+    cli: CommandLine, busybox_rootfs: Path, tmp_path: Path
+) -> None:
+    with cli.config.open("a") as stream:
+        stream.write("[lxc_userns]\nunpack_max_bytes = 1 MiB\n")
+    archive = tmp_path / "root.tar.gz"
+    argv = ["tar", "-C", str(busybox_rootfs), "-czf", str(archive), "."]
+    subprocess.run(argv, check=True)
+    done = cli("container", "run", "tape", "--rootfs", archive)
+    assert "unpacks to more than 1 MiB; raise [lxc_userns]" in done.error()
+    assert done.code == 1
+    assert cli.json("container", "list") == []
+    assert list(cli.state.glob("private/*")) == []
+
+
 @pytest.mark.parametrize("option", ["-c", "-cz"])
 def test_an_archive_given_as_an_image(
     manager: UserNamespaceManager,

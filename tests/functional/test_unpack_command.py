@@ -68,6 +68,27 @@ def source(tmp_path: Path, busybox_rootfs: Path) -> Path:
     return busybox_rootfs
 
 
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("unpack_max_bytes = 1 MiB", "unpacks to more than 1 MiB; raise"),
+        ("unpack_max_inodes = 20", "has more than 20 files; raise"),
+    ],
+)
+def test_more_than_is_allowed(
+    tmp_path: Path, source: Path, option: str, reason: str
+) -> None:
+    cli = CommandLine.make(tmp_path, tmp_path / "run", option)
+    archive = pack(source, tmp_path / "a.tar")
+    out = tmp_path / "out"
+    done = cli("rootfs", "unpack", archive, out)
+    assert done.code == 1
+    assert f"{archive}: {reason}" in done.error()
+    assert f"[lxc_userns] {option.partition(' ')[0]} if" in done.error()
+    assert not out.exists()
+    assert [*tmp_path.rglob(".unpacking*")] == []
+
+
 def pack(source: Path, archive: Path, *options: str) -> Path:
     argv = ["tar", "--create", "--file", str(archive), "-C", str(source)]
     argv += ["--numeric-owner", "--acls", "--xattrs", "--sparse"]

@@ -14,6 +14,7 @@ from lxc_userns import conf as options
 from lxc_userns import roots
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.idmap import IdMap, IdMaps
+from lxc_userns.unpack_limits import UnpackLimits
 
 GENERATOR = Path(__file__).parents[2] / "etc/lxc-userns"
 
@@ -204,6 +205,11 @@ def test_all_problems_of_the_maps_at_once(tmp_path: Path) -> None:
         ("userns_policy = off", "userns_policy", "found 'off'"),
         ("shift_workers = -1", "shift_workers", "greater than or equal to 0"),
         ("shift_workers = 300", "shift_workers", "less than or equal to 256"),
+        ("unpack_max_bytes = 5 TB5", "unpack_max_bytes", "5 TB5: expected a"),
+        ("unpack_max_bytes = 0", "unpack_max_bytes", "at least 1 bytes"),
+        ("unpack_max_bytes =", "unpack_max_bytes", "expected a number of"),
+        ("unpack_max_memory = 1M", "unpack_max_memory", "at least 64 MiB"),
+        ("unpack_max_inodes = 0", "unpack_max_inodes", "or equal to 1"),
         ("state_path = var", "state_path", "an absolute path below /"),
         ("state_path = /", "state_path", "an absolute path below /"),
         ("state_path =", "state_path", "an absolute path below /"),
@@ -217,6 +223,18 @@ def test_every_rule_of_the_other_options(
     (problem,) = options.find_problems(conf)
     assert problem.option == f"[lxc_userns] {option}"
     assert message in problem.reason
+
+
+def test_limits_of_unpacking(tmp_path: Path) -> None:
+    found = options.load_unpack_limits(configure(tmp_path, ""))
+    assert found == UnpackLimits()
+    text = "unpack_max_bytes = 1.5G\nunpack_max_inodes = 7\n"
+    conf = configure(tmp_path, f"[lxc_userns]\n{text}")
+    found = options.load_unpack_limits(conf)
+    assert (found.max_bytes, found.max_inodes) == (1_500_000_000, 7)
+    conf = configure(tmp_path, "[lxc_userns]\nunpack_max_memory = x\n")
+    with pytest.raises(ConfigError, match="unpack_max_memory: x: expected"):
+        options.load_unpack_limits(conf)
 
 
 def test_maps_and_a_pool_exclude_each_other(tmp_path: Path) -> None:

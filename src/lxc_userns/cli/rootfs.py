@@ -17,7 +17,7 @@ from lxc_userns.cli.base import (
     progress_bar,
     unpack_bar,
 )
-from lxc_userns.conf import load_id_maps
+from lxc_userns.conf import load_id_maps, load_unpack_limits
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.idmap import IdMaps
 from lxc_userns.rootfs.channel import MOST_WORKERS
@@ -238,12 +238,14 @@ class Unpack(ConfiguredCommand, ShowOne):
         """Unpack."""
         shifted = not parsed_args.unshifted
         id_maps = self.id_maps(parsed_args) if shifted else None
+        limits = load_unpack_limits(self.conf)
         with unpack_bar(parsed_args.archive) as progress:
             report = rootfs.unpack(
                 parsed_args.archive,
                 parsed_args.path,
                 id_maps,
                 shifted=shifted,
+                limits=limits,
                 progress=progress,
             )
         return ("inodes", "skipped"), (report.inodes, report.skipped)

@@ -22,7 +22,7 @@ LENGTH = 512
 
 _MAGIC = {
     b"\x1f\x8b": ("gzip", "--decompress", "--stdout"),
-    b"\xfd7zXZ\0": ("xz", "--decompress", "--stdout"),
+    b"\xfd7zXZ\0": ("xz", "--decompress", "--stdout", "--threads=1"),
     b"\x28\xb5\x2f\xfd": ("zstd", "--decompress", "--stdout"),
 }
 _CHECKSUM = slice(148, 156)

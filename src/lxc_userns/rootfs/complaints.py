@@ -37,6 +37,13 @@ _HARMLESS = re.compile(
     rb"|Substituting .+ for empty (member name|hard link target)"
     rb"|Exiting with failure status due to previous errors)"
 )
+# Each has its own words for a limit of its address space.
+_NO_MEMORY = re.compile(
+    rb"(tar|gzip): memory exhausted|gzip: .*out of memory"
+    rb"|xz: .*(Cannot allocate memory|Memory usage limit.*)"
+    rb"|zstd: .*(Allocation error|not enough memory).*"
+    rb"|.*error while loading shared libraries: .*"
+)
 # What there is to add, to the end of a line.
 _HINTS = (
     (
@@ -68,6 +75,8 @@ class Complaints:
         self.owners: set[tuple[int, int]] = set()
         #: The first thing that went wrong otherwise, fit for a message.
         self.first: str | None = None
+        #: Whether that was a lack of memory.
+        self.lacks_memory = False
         self._line = b""
         self._names: set[bytes] = set()
 
@@ -97,6 +106,7 @@ class Complaints:
                 self.owners.add((int(owner[2]), int(owner[3])))
         elif self.first is None:
             self.first = _show(line)
+            self.lacks_memory = bool(_NO_MEMORY.fullmatch(line))
 
 
 def _show(line: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,10 +16,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from lxc_userns.exceptions import PrerequisiteError, RootfsError
-from lxc_userns.rootfs import channel
+from lxc_userns.rootfs import channel, meter
 from lxc_userns.rootfs.archive import Archive
 from lxc_userns.rootfs.complaints import Complaints
 from lxc_userns.rootfs.sandbox import ENVIRONMENT
+from lxc_userns.size import format_size
+from lxc_userns.unpack_limits import UnpackLimits
 
 #: Told the bytes of the archive read so far.
 Progress = Callable[[int], None]
@@ -49,14 +52,25 @@ _OPTIONS = (
     "--warning=no-unknown-keyword",
     # So that it tells whether the archive has an end.
     "--block-number",
+    # A line for each member and for each directory that is made for one.
+    "--verbose",
+    "--verbose",
 )
+#: What to say if there is too little of something where it is unpacked.
+SHORTAGES = {
+    meter.FREE_BYTES: "cannot be unpacked: the filesystem would be full; "
+    "make room there",
+    meter.FREE_INODES: "cannot be unpacked: the filesystem would have no more "
+    "inodes; remove files there",
+}
 _REASONS = {
     errno.ENOSYS: "Linux 5.12 or later is needed",
     errno.ENOSPC: "the host's limit of namespaces is reached, see "
     "/proc/sys/user",
     errno.EPERM: "no permission (is this root?)",
 }
-_END = b": ** Block of NULs **\n"
+#: The last line that it prints then; names in others have no line breaks.
+_END = re.compile(rb"\nblock [0-9]+: \*\* Block of NULs \*\*\n$")
 # An ACL is in an archive in one form or both. The raw one has IDs, and the
 # kernel maps them; tar --xattrs makes it. The other has names, which tar looks
 # up among the host's users (for the archive of another host: at best), and
@@ -100,11 +114,13 @@ def extract(
     archive: Archive,
     place: Place,
     *,
+    limits: UnpackLimits,
     text_acls: bool,
     progress: Progress | None,
 ) -> Extracted:
     """Extract an archive.
 
+    :param limits: what it may take.
     :param text_acls: take ACLs in their text form.
     :param progress: called some ten times a second, from the calling thread.
     :raises RootfsError: if tar, or what decompresses for it, complains.
@@ -112,12 +128,18 @@ def extract(
     """
     archive.rewind()
     complaints = Complaints()
-    job = _job(archive, place, _TEXT_ACLS if text_acls else _RAW_ACLS)
+    acls = _TEXT_ACLS if text_acls else _RAW_ACLS
+    job = _job(archive, place, limits, acls)
     with _running(job) as process:
         _listen(_fd(process.stderr), complaints, archive, progress)
+        if complaints.lacks_memory:
+            raise RootfsError(archive.path, _explain("memory", limits))
         if complaints.first is not None:
             raise RootfsError(archive.path, complaints.first)
         result = _receive(_fd(process.stdout), archive.path)
+    if result["exceeded"]:
+        reason = _explain(result["exceeded"], limits)
+        raise RootfsError(archive.path, reason)
     _check(result, archive, complaints)
     lost = _TEXT in result["found"] and _RAW not in result["found"]
     return Extracted(
@@ -128,9 +150,18 @@ def extract(
 
 
 def _job(
-    archive: Archive, place: Place, acls: tuple[str, ...]
+    archive: Archive,
+    place: Place,
+    limits: UnpackLimits,
+    acls: tuple[str, ...],
 ) -> dict[str, Any]:
     return {
+        "limits": {
+            meter.BYTES: limits.max_bytes,
+            # A line for the end besides.
+            meter.INODES: limits.max_inodes + 1,
+        },
+        "memory": limits.max_memory,
         "descriptors": [
             archive.fd,
             place.view,
@@ -144,6 +175,25 @@ def _job(
         "tar": _command("tar", *_OPTIONS, *acls),
         "strings": [_RAW, _TEXT],
     }
+
+
+def _explain(exceeded: str, limits: UnpackLimits) -> str:
+    """Why it was not unpacked to its end."""
+    if exceeded == meter.BYTES:
+        size = format_size(limits.max_bytes)
+        return _exceeds(f"unpacks to more than {size}", "max_bytes")
+    if exceeded == meter.INODES:
+        reason = f"has more than {limits.max_inodes} files"
+        return _exceeds(reason, "max_inodes")
+    if exceeded == "memory":
+        size = format_size(limits.max_memory)
+        reason = f"needs more than {size} of memory to be unpacked"
+        return _exceeds(reason, "max_memory")
+    return SHORTAGES[exceeded]
+
+
+def _exceeds(reason: str, option: str) -> str:
+    return f"{reason}; raise [lxc_userns] unpack_{option} if it may"
 
 
 def _command(*argv: str) -> tuple[str, tuple[str, ...]] | None:
@@ -229,7 +279,7 @@ def _check(
     if result["decompressor"]:
         name, code = archive.decompressor[0], result["decompressor"]
         raise RootfsError(archive.path, f"{name} {_describe(code)}")
-    if _END not in result["printed"]:
+    if not _END.search(result["printed"]):
         raise RootfsError(
             archive.path, "is cut short: no end of the archive is marked"
         )

@@ -14,14 +14,16 @@ keeper when its parent has died. It loads little, to start quickly.
 from __future__ import annotations
 
 import os
+import resource
 import signal
+import threading
 
 from lxc_userns.linux import namespaces, pipes, prctl, trees
-from lxc_userns.rootfs import channel
+from lxc_userns.rootfs import channel, meter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
 #: Environment of every program that has to do with tar.
@@ -36,6 +38,12 @@ _SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
 _LIFE, _RESULT = 0, 1
 #: Bytes looked at once; more than any pipe has.
 _CHUNK = pipes.SIZE
+#: Bytes of what tar prints that are kept, its end; more than the line that
+#: says that the archive has one.
+_TAIL = 200
+#: Bytes of what tar prints that are read at once, as much as the pipe holds:
+#: some thousand lines.
+_LISTED = 1 << 16
 
 
 class Watch:
@@ -66,21 +74,25 @@ class Watch:
         self._buffer[: self._kept] = self._buffer[end - self._kept : end]
 
 
-def watch_file(fd: int, watch: Watch) -> None:
-    """Read a file that somebody else reads too, with the same descriptor."""
-    offset = 0
-    while size := os.preadv(fd, [watch.room], offset):
+def pass_file(source: int, sink: int, watch: Watch) -> Iterator[int]:
+    """Pass on a file to a pipe.
+
+    :returns: how many bytes at a time.
+    :raises BrokenPipeError: if nobody reads from the pipe.
+    """
+    while size := os.readv(source, [watch.room]):
         watch.look(size)
-        offset += size
+        rest = watch.room[:size]
+        while rest:
+            rest = rest[os.write(sink, rest) :]
+        yield size
 
 
-def watch_pipe(source: int, sink: int, watch: Watch) -> None:
-    """Pass on what comes through a pipe, until one of its ends is closed."""
-    try:
-        while size := pipes.tee(source, sink):
-            watch.look(os.readv(source, [watch.room[:size]]))
-    except BrokenPipeError:
-        pass  # tar has ended, and will have said why.
+def pass_pipe(source: int, sink: int, watch: Watch) -> Iterator[int]:
+    """The same for what comes through another pipe, until that ends."""
+    while size := pipes.tee(source, sink):
+        watch.look(os.readv(source, [watch.room[:size]]))
+        yield size
 
 
 class _Child:
@@ -89,52 +101,115 @@ class _Child:
     :param command: its path, and its arguments, its name among them.
     :param stdin: descriptor of its standard input.
     :param stdout: descriptor of its standard output.
+    :param memory: bytes of address space that it may have.
     """
 
     def __init__(
-        self, command: tuple[str, tuple[str, ...]], stdin: int, stdout: int
+        self,
+        command: tuple[str, tuple[str, ...]],
+        stdin: int,
+        stdout: int,
+        memory: int,
     ) -> None:
-        self._pid = os.posix_spawn(
-            *command,
-            ENVIRONMENT,
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, stdin, 0),
-                (os.POSIX_SPAWN_DUP2, stdout, 1),
-            ],
-            setsigdef=_SIGNALS,
-        )
+        # What is executed has the limit from its beginning.
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (memory, hard))
+        try:
+            self._pid = os.posix_spawn(
+                *command,
+                ENVIRONMENT,
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, stdin, 0),
+                    (os.POSIX_SPAWN_DUP2, stdout, 1),
+                ],
+                setsigdef=_SIGNALS,
+            )
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+    def send(self, number: int) -> None:
+        """Send it a signal; it has to be waited for yet."""
+        os.kill(self._pid, number)
 
     def wait(self) -> int:
         """Wait for its end; its exit code, or minus the signal's number."""
         return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
 
 
-def _extract(job: dict[str, Any]) -> dict[str, Any]:
-    """Run tar, and what decompresses for it, to their ends."""
-    watch = Watch(job["strings"])
-    archive, printed = job["archive"], os.memfd_create("printed")
-    code = 0
-    if job["decompressor"]:
-        (source, unpacked), (fed, sink) = pipes.make_wide(), pipes.make_wide()
-        decompressor = _Child(job["decompressor"], archive, unpacked)
-        os.close(unpacked)
-        os.fchdir(job["view"])
-        tar = _Child(job["tar"], fed, printed)
+class _Extraction:
+    """tar at work, and what decompresses for it.
+
+    :param job: what :mod:`~lxc_userns.rootfs.extraction` sends.
+    """
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        self._watch = Watch(job["strings"])
+        self._children: list[_Child] = []
+        self._printed = b"\n"
+        self._job = job
+        self._meter = meter.Meter(
+            job["view"], job["limits"], self._kill, self._while_stopped
+        )
+
+    def run(self) -> dict[str, Any]:
+        """Let both come to their ends, or to that of what they may take."""
+        source = self._job["archive"]
+        pass_on = pass_file
+        if self._job["decompressor"]:
+            source = self._start("decompressor", source)
+            pass_on = pass_pipe
+        fed, sink = pipes.make_wide()
+        os.fchdir(self._job["view"])
+        listed = self._start("tar", fed)
         os.close(fed)
-        watch_pipe(source, sink, watch)
-        os.close(source)
+        listener = threading.Thread(target=self._listen, args=(listed,))
+        listener.start()
+        try:
+            for size in pass_on(source, sink, self._watch):
+                self._meter.add(meter.BYTES, size)
+        except BrokenPipeError:
+            pass  # tar has ended, and will have said why.
         os.close(sink)
-        code = decompressor.wait()
-    else:
-        os.fchdir(job["view"])
-        tar = _Child(job["tar"], archive, printed)
-        watch_file(archive, watch)
-    return {
-        "tar": tar.wait(),
-        "decompressor": code,
-        "printed": os.pread(printed, _CHUNK, 0),
-        "found": list(watch.found),
-    }
+        os.close(source)
+        listener.join()
+        codes = [child.wait() for child in self._children]
+        return {
+            "tar": codes[-1],
+            "decompressor": sum(codes[:-1]),
+            "printed": self._printed,
+            "found": list(self._watch.found),
+            "exceeded": self._meter.exceeded,
+        }
+
+    def _start(self, name: str, stdin: int) -> int:
+        """Start one of them; where to read what it writes."""
+        # What tar prints is not to run ahead of who counts it.
+        make = os.pipe if name == "tar" else pipes.make_wide
+        output, end = make()
+        memory = self._job["memory"]
+        child = _Child(self._job[name], stdin, end, memory)
+        self._children.append(child)
+        os.close(end)
+        return output
+
+    def _listen(self, listed: int) -> None:
+        """Count what tar makes: it prints a line for each."""
+        while data := os.read(listed, _LISTED):
+            self._printed = (self._printed + data)[-_TAIL:]
+            self._meter.add(meter.INODES, data.count(b"\n"))
+        os.close(listed)
+
+    def _kill(self) -> None:
+        for child in self._children:
+            child.send(signal.SIGKILL)
+
+    def _while_stopped(self, measure: Callable[[], int]) -> int:
+        tar = self._children[-1]
+        tar.send(signal.SIGSTOP)
+        try:
+            return measure()
+        finally:
+            tar.send(signal.SIGCONT)
 
 
 def _enter(job: dict[str, Any]) -> None:
@@ -156,7 +231,7 @@ def _failure(err: OSError) -> dict[str, Any]:
 def _be_first(job: dict[str, Any]) -> None:
     try:
         _enter(job)
-        result = _extract(job)
+        result = _Extraction(job).run()
     except OSError as err:
         result = _failure(err)
     channel.send_plain(_RESULT, result)

@@ -10,9 +10,10 @@ an idmapped mount that takes its owners back to what they are in the archive.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from lxc_userns.exceptions import RootfsError, UnmappedIdsError
 from lxc_userns.idmap import IdMap, IdMapEntry, IdMaps
@@ -24,6 +25,7 @@ from lxc_userns.rootfs import (
     extraction,
     holder,
     idmapped,
+    meter,
     reach,
 )
 from lxc_userns.rootfs.archive import Archive
@@ -32,8 +34,10 @@ from lxc_userns.rootfs.holder import Holder
 from lxc_userns.rootfs.state import State
 from lxc_userns.rootfs.translation import Translation
 from lxc_userns.rootfs.tree import Tree, open_tree
+from lxc_userns.unpack_limits import UnpackLimits
 
 Path = str | os.PathLike[str]
+Work = Callable[..., Extracted]
 
 # Host IDs that no user or service has, for as long as tar runs: on disk, and
 # so in the idmapped mount, they are 0 and up again.
@@ -84,6 +88,7 @@ def unpack(
     id_maps: IdMaps | None,
     *,
     shifted: bool = True,
+    limits: UnpackLimits | None = None,
     progress: Progress | None = None,
 ) -> UnpackReport:
     """Unpack a tar archive to a new directory.
@@ -98,6 +103,10 @@ def unpack(
     :param shifted: whether owners become host IDs, as :func:`shift` makes
         them. If not they are on disk as in the archive, for a view; then only
         root may be able to reach the directory.
+    :param limits: what it may take, None for those of a new
+        :class:`~lxc_userns.unpack_limits.UnpackLimits`. Whatever they are, a
+        twentieth of the filesystem stays free, or 1 GiB of it, and as many of
+        its inodes, or 10,000.
     :param progress: called with the bytes of the archive read so far, some
         ten times a second.
     :raises UnmappedIdsError: if the maps do not cover an owner.
@@ -106,7 +115,8 @@ def unpack(
     :raises ReachableError: if it is not to be shifted, and users of the host
         could reach it.
     :raises PrerequisiteError: if tar or what decompresses is missing.
-    :raises RootfsError: if anything else is in the way.
+    :raises RootfsError: if a limit is exceeded, or anything else is in the
+        way.
     """
     if shifted and id_maps is None:
         raise ValueError("to shift, ID maps are needed")
@@ -114,20 +124,35 @@ def unpack(
     with archives.opened(archive) as source, holder.opened(path) as place:
         if maps is None:
             reach.check_unreachable(place.fd, place.path)
-        extracted, inodes = _fill(source, place, maps, progress)
+        _check_room(source, place)
+        work = partial(
+            extraction.extract,
+            source,
+            limits=limits or UnpackLimits(),
+            progress=progress,
+        )
+        extracted, inodes = _fill(source, place, maps, work)
         place.release()
     return UnpackReport(inodes, extracted.devices)
+
+
+def _check_room(source: Archive, place: Holder) -> None:
+    """Check that there is room for it even if it does not get larger."""
+    short = meter.find_shortage(place.fd, os.fstat(source.fd).st_size)
+    if short is not None:
+        raise RootfsError(source.path, extraction.SHORTAGES[short])
 
 
 def _fill(
     source: Archive,
     place: Holder,
     maps: IdMaps | None,
-    progress: Progress | None,
+    work: Work,
 ) -> tuple[Extracted, int]:
     """Make the tree.
 
     :param maps: the ID maps if it is to be shifted, else None.
+    :param work: extracts it to a place.
     :returns: what tar did, and the number of inodes.
     """
     text_acls = False
@@ -142,8 +167,7 @@ def _fill(
                 place,
                 fd,
                 maps,
-                text_acls=text_acls,
-                progress=progress,
+                partial(work, text_acls=text_acls),
             )
             if not found.has_lost_acls:
                 # What it looks at is in memory, and what it writes cannot be
@@ -158,20 +182,13 @@ def _extract(
     place: Holder,
     fd: int,
     maps: IdMaps | None,
-    *,
-    text_acls: bool,
-    progress: Progress | None,
+    work: Work,
 ) -> Extracted:
     with (
         _view(fd, place.path, maps) as view,
         idmapped.user_namespace(maps or _THROWAWAY) as namespace,
     ):
-        found = extraction.extract(
-            source,
-            Place(view, namespace, place.fd),
-            text_acls=text_acls,
-            progress=progress,
-        )
+        found = work(Place(view, namespace, place.fd))
     if found.owners:
         raise _explain(found.owners, source.path, maps)
     return found

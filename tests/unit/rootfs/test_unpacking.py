@@ -243,6 +243,42 @@ def test_a_full_filesystem() -> None:
     assert hear(line.encode()).first == f"{line} (is the filesystem full?)"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "tar: memory exhausted",
+        "gzip: memory exhausted",
+        "xz: (stdin): Cannot allocate memory",
+        "xz: (stdin): Memory usage limit reached",
+        "zstd: error 11 : Allocation error : not enough memory",
+    ],
+)
+def test_a_lack_of_memory(line: str) -> None:
+    heard = hear(line.encode() + b"\n")
+    assert (heard.first, heard.lacks_memory) == (line, True)
+    assert not hear(b"tar: a: " + line.encode() + b"\n").lacks_memory
+    # What comes first counts.
+    heard = hear(b"tar: Unexpected EOF\n" + line.encode())
+    assert not heard.lacks_memory
+
+
+@pytest.mark.parametrize(
+    ("printed", "is_end"),
+    [
+        (b"\nblock 7: ** Block of NULs **\n", True),
+        (b"x\nblock 71: ** Block of NULs **\n", True),
+        (b"\nblock 7: ** Block of NULs **\nblock 8: x\n", False),
+        (b"\nblock 7: -rw- 0/0 0 x: ** Block of NULs **\n", False),
+        (b"block 7: ** Block of NULs **\n", False),
+        (b"\n", False),
+    ],
+)
+def test_what_tells_that_an_archive_has_an_end(
+    printed: bytes, is_end: bool
+) -> None:
+    assert bool(extraction._END.search(printed)) == is_end
+
+
 def test_few_of_many_owners_are_kept() -> None:
     line = (
         b"tar: a: Cannot change ownership to uid %d, gid 0: Invalid argument"
