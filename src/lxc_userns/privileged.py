@@ -25,6 +25,7 @@ from lxc_userns.config_check import check_config
 from lxc_userns.config_values import check_same, read_values
 from lxc_userns.exceptions import ConfigError, InstanceError
 from lxc_userns.idmap import IdMap, IdMaps
+from lxc_userns.instances import check_name
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.needs import Needs
 from lxc_userns.request import InstanceRequest, PreparedInstance
@@ -165,7 +166,10 @@ def _reserve(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _prepare(request: dict[str, Any]) -> dict[str, Any]:
-    return _plain(_planner().prepare(_request(request)))
+    # Below its roots a service puts other disks in place of those that were
+    # there, when it resizes or rebuilds an instance.
+    planner = _planner()
+    return _plain(planner.prepare(_request(request), accept_replaced=True))
 
 
 def _verify(name: str, fresh: bool) -> None:
@@ -193,6 +197,7 @@ def _planner() -> UserNamespaceManager:
 
 def _request(values: dict[str, Any]) -> InstanceRequest:
     name = str(values.get("name"))
+    check_name(name)
     for key in sorted(values.keys() - _CHOOSABLE):
         if key not in _CONFIGURED or values[key] is not None:
             raise InstanceError(

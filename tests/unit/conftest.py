@@ -35,7 +35,7 @@ MODULES = [
 #: What every function of the C library is called by.
 CALLER = libc.function("getpid").__qualname__
 #: System calls that only look.
-HARMLESS = {"_name_to_handle_at", "_openat2"}
+HARMLESS = {"_name_to_handle_at", "_open_by_handle_at", "_openat2"}
 
 
 class SystemTouchedError(BaseException):

@@ -322,8 +322,10 @@ def test_a_later_start_opens_the_same_kind(world: World) -> None:
     assert prepared.record.rootfs_kind == "directory"
     shutil.rmtree(world.rootfs)
     write_tar(Path(world.rootfs))
-    with pytest.raises(RootfsError, match="is no directory"):
+    with pytest.raises(ReplacedError):
         world.manager.prepare_again("web1")
+    with pytest.raises(RootfsError, match="is no directory"):
+        world.manager.prepare_again("web1", accept_replaced=True)
 
 
 def test_a_record_of_before_kinds_were_noted(world: World) -> None:

@@ -47,6 +47,14 @@ _name_to_handle_at = libc.function(
 )
 
 
+_open_by_handle_at = libc.function(
+    "open_by_handle_at",
+    ctypes.c_int,
+    ctypes.POINTER(_FileHandle),
+    ctypes.c_int,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class FileIdentity:
     """Identity of a file or directory, as kept in a record.
@@ -127,10 +135,27 @@ def boot_id() -> str:
         return stream.read().strip()
 
 
-def _handle(fd: int) -> str:
+def reopen(fd: int, mount: int) -> int:
+    """Return another ``O_PATH`` descriptor of a file, on another mount.
+
+    :param fd: descriptor of the file.
+    :param mount: descriptor of any directory on that mount, not ``O_PATH``.
+    :raises OSError: if the filesystem has no handles, or the mount is of
+        another one.
+    """
+    handle = _read_handle(fd)
+    return _open_by_handle_at(mount, handle, os.O_PATH | os.O_CLOEXEC)
+
+
+def _read_handle(fd: int) -> _FileHandle:
     handle = _FileHandle(handle_bytes=MAX_HANDLE_SZ)
+    _name_to_handle_at(fd, b"", handle, ctypes.c_int(), AT_EMPTY_PATH)
+    return handle
+
+
+def _handle(fd: int) -> str:
     try:
-        _name_to_handle_at(fd, b"", handle, ctypes.c_int(), AT_EMPTY_PATH)
+        handle = _read_handle(fd)
     except OSError:
         return ""  # EOPNOTSUPP: it cannot be exported.
     content = bytes(handle.f_handle[: handle.handle_bytes])

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from lxc_userns.linux import mounts
+from lxc_userns.linux import directory, file_identity, mounts
 from lxc_userns.linux.mounts import Mount
 
 #: Passes over ``/proc`` until one meets no new process.
@@ -189,9 +189,19 @@ class _Search:
             place = place_of(path, mount)
             if place is not None:
                 return self._is_way(mount, place)
-        # On a mount that was taken off, or of another root directory: only
-        # whether it is on the same filesystem can be told.
-        return os.stat(link).st_dev == self._tree.number
+        # On a mount that was taken off, or of another root directory.
+        if os.stat(link).st_dev != self._tree.number:
+            return False
+        place = self._find_elsewhere(link)
+        return place is None or self._tree.is_entered_from(place)
+
+    def _find_elsewhere(self, link: str) -> Place | None:
+        """The place of a file by a mount of this process of all there is."""
+        for mount in self._own.values():
+            if (mount.device, mount.root) == (self._tree.place.device, "/"):
+                with suppress(OSError), directory.opened(mount.point) as top:
+                    return _place_on(mount, top, link)
+        return None
 
     def _find_mapping(
         self, base: str, known: Mapping[int, Mount]
@@ -247,6 +257,24 @@ def _mount_id(link: str) -> int:
         return mounts.mount_id(fd)
     finally:
         os.close(fd)
+
+
+def _place_on(mount: Mount, top: int, link: str) -> Place | None:
+    """The place of a file as another mount of its filesystem shows it.
+
+    :param top: descriptor of the root of that mount.
+    """
+    if mounts.mount_id(top) != mount.number:
+        return None  # Another one covers it.
+    fd = os.open(link, os.O_PATH | os.O_CLOEXEC)
+    try:
+        found = file_identity.reopen(fd, top)
+    finally:
+        os.close(fd)
+    try:
+        return place_of(os.readlink(f"/proc/self/fd/{found}"), mount)
+    finally:
+        os.close(found)
 
 
 def _mapped(base: str, device: str) -> Iterator[str]:

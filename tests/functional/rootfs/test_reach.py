@@ -527,3 +527,33 @@ def test_processes_are_looked_at_when_a_directory_was_opened(
         assert empty == known
     look()
     assert empty == {}
+
+
+def other_root(script: str) -> str:
+    """What a user's shell executes to have another root directory.
+
+    The one that it had before is not mounted any more for it.
+    """
+    inner = (
+        "set -e; mount -t tmpfs none /mnt; cd /mnt; mkdir old; "
+        "for each in bin lib lib64 usr proc; do "
+        "mkdir $each; mount --rbind /$each $each; done; "
+        f"{script}; pivot_root . old; cd /; umount -l /old; echo ready; "
+        "read line"
+    )
+    return (
+        "exec unshare --user --map-root-user --mount sh -c "
+        f"'{inner}' sh \"$1\""
+    )
+
+
+def test_who_has_another_root_directory(store: Path) -> None:
+    (store / "other").mkdir()
+    (store / "other").chmod(0o755)
+    with user_process(other_root('exec 7< "$1"'), store / "other"):
+        store.chmod(0o700)
+        check(store / "tree")
+    store.chmod(0o755)
+    with user_process(other_root('exec 7< "$1"'), store / "tree") as pid:
+        store.chmod(0o700)
+        refused(store / "tree", f"process {pid} .* open: its descriptor 7")

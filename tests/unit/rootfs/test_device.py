@@ -5,7 +5,7 @@ import os
 import stat
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lxc_userns.idmap import ID_LIMIT, IdMap, IdMaps
@@ -69,6 +69,9 @@ def passes(each: Translation, *owners: int) -> list[Pass]:
 def test_there_and_back(
     uid: int, gid: int, mode: int, killed: int, maps: IdMaps
 ) -> None:
+    # In the host range of the maps that it was shifted for last, an owner
+    # counts as shifted whenever the walk back is taken up, as of any inode.
+    assume(B.uid.to_guest(uid) is None and B.uid.to_guest(gid) is None)
     node = Node(uid, gid, mode)
     for step in passes(Translation(None, maps), uid, gid):
         node.take(step, killed)
