@@ -13,6 +13,8 @@ import os
 import stat
 import threading
 
+from lxc_userns.linux import syncing
+
 TYPE_CHECKING = False  # It loads little, to start quickly.
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -69,6 +71,7 @@ class Meter:
         self._stop = stop
         self._pausing = pausing
         self._lock = threading.Lock()
+        self._unsynced = 0
         # Of free space, what it may still fall to without a closer look.
         self._floor = self._free() - self._max_bytes
 
@@ -80,6 +83,7 @@ class Meter:
         with self._lock:
             if self.exceeded is None:
                 self._left[kind] -= number
+                self._unsynced += number if kind == BYTES else 0
                 self.exceeded = self._find_exceeded(kind)
                 if self.exceeded is not None:
                     self._stop()
@@ -87,7 +91,7 @@ class Meter:
     def _find_exceeded(self, kind: str) -> str | None:
         if self._left[kind] < 0:
             return kind
-        short = find_shortage(self._view, 0)
+        short = self._find_shortage()
         if short is not None:
             return short
         if self._free() < self._floor:
@@ -96,6 +100,13 @@ class Meter:
                 return BYTES
             self._floor = self._free() - (self._max_bytes - used)
         return None
+
+    def _find_shortage(self) -> str | None:
+        # To btrfs, space is free until something was written to it.
+        if find_shortage(self._view, self._unsynced) == FREE_BYTES:
+            _sync(self._view)
+            self._unsynced = 0
+        return find_shortage(self._view, 0)
 
     def _free(self) -> int:
         found = os.fstatvfs(self._view)
@@ -114,6 +125,15 @@ class Meter:
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
         return int(used)
+
+
+def _sync(view: int) -> None:
+    # By a descriptor that is not O_PATH.
+    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=view)
+    try:
+        syncing.sync_filesystem(fd)
+    finally:
+        os.close(fd)
 
 
 def _usage(status: os.stat_result) -> float:

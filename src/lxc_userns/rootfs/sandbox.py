@@ -146,6 +146,7 @@ class _Extraction:
         self._watch = Watch(job["strings"])
         self._children: list[_Child] = []
         self._printed = b"\n"
+        self._failure: OSError | MemoryError | None = None
         self._job = job
         self._meter = meter.Meter(
             job["view"], job["limits"], self._kill, self._while_stopped
@@ -172,6 +173,8 @@ class _Extraction:
         os.close(sink)
         os.close(source)
         listener.join()
+        if self._failure is not None:
+            raise self._failure
         codes = [child.wait() for child in self._children]
         return {
             "tar": codes[-1],
@@ -194,9 +197,14 @@ class _Extraction:
 
     def _listen(self, listed: int) -> None:
         """Count what tar makes: it prints a line for each."""
-        while data := os.read(listed, _LISTED):
-            self._printed = (self._printed + data)[-_TAIL:]
-            self._meter.add(meter.INODES, data.count(b"\n"))
+        try:
+            while data := os.read(listed, _LISTED):
+                self._printed = (self._printed + data)[-_TAIL:]
+                self._meter.add(meter.INODES, data.count(b"\n"))
+        except (OSError, MemoryError) as err:
+            # What is not counted does not go on.
+            self._failure = err
+            self._kill()
         os.close(listed)
 
     def _kill(self) -> None:

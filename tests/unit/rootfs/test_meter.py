@@ -24,6 +24,7 @@ class Disk:
     files: int = 1_000_000
     free_files: int = 500_000
     tree: int = 0
+    unsynced: int = 0
     stopped: list[str] = field(default_factory=list)
 
     def status(self, _: int) -> SimpleNamespace:
@@ -35,6 +36,10 @@ class Disk:
             f_files=self.files,
             f_favail=self.free_files,
         )
+
+    def sync(self, _: int) -> None:
+        self.free -= self.unsynced
+        self.unsynced = 0
 
     def measured(self, _: Callable[[], int]) -> int:
         self.stopped.append("measured")
@@ -52,6 +57,7 @@ class Disk:
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     made = Disk()
     monkeypatch.setattr(os, "fstatvfs", made.status)
+    monkeypatch.setattr(meter, "_sync", made.sync)
     return made
 
 
@@ -93,6 +99,16 @@ def test_what_runs_short(
 def test_room_for_what_is_to_be_written(disk: Disk) -> None:
     assert meter.find_shortage(0, 49 * GIB) is None
     assert meter.find_shortage(0, 49 * GIB + 1) == FREE_BYTES
+
+
+def test_space_that_is_used_only_when_it_is_written(disk: Disk) -> None:
+    """As btrfs has it."""
+    found = disk.meter(100 * GIB)
+    for _ in range(60):
+        disk.unsynced += 1024
+        found.add(BYTES, GIB)
+    assert (found.exceeded, disk.stopped) == (FREE_BYTES, ["killed"])
+    assert disk.free == 0
 
 
 def test_a_tree_is_measured_when_space_is_missing(disk: Disk) -> None:
