@@ -128,6 +128,7 @@ def test_volumes() -> None:
     volume = Volume.parse("/srv/data:/data:none,ro")
     request = {"name": "web1", "volumes": [volume.to_dict()]}
     request |= {"uuid": UUID, "rootfs": "/srv/web1/disk"}
+    request["rootfs_kind"] = "image"
     assert privileged._request(across(request)).volumes == (volume,)
     request["volumes"] = [Volume.parse("/srv/data:/data:owned").to_dict()]
     with pytest.raises(InstanceError, match="cannot choose the option owned"):
@@ -146,7 +147,8 @@ def test_volumes() -> None:
     ],
 )
 def test_what_a_service_cannot_choose(key: str, value: Any) -> None:
-    request = {"name": "web1", "uuid": UUID, "rootfs": "/x", key: value}
+    request = {"name": "web1", "uuid": UUID, "rootfs": "/x"}
+    request |= {"rootfs_kind": "image", key: value}
     with pytest.raises(InstanceError, match=f"cannot choose {key}"):
         privileged._request(request)
     if key in ("strategy", "id_maps"):
@@ -238,6 +240,7 @@ def test_names_that_are_none(
     in_process.set_override("roots", [str(tmp_path)], "lxc_userns_privileged")
     (tmp_path / "root").mkdir()
     request = {"name": name, "uuid": UUID, "rootfs": str(tmp_path / "root")}
+    request["rootfs_kind"] = "directory"
     arguments: list[Any] = [name]
     if verb in ("reserve", "prepare"):
         arguments = [request]
@@ -258,6 +261,7 @@ def test_paths_where_the_service_may_not_be(
     root = tmp_path / "instances"
     root.mkdir()
     request = {"name": "web1", "uuid": UUID, "rootfs": str(root / "web1")}
+    request["rootfs_kind"] = "directory"
     with pytest.raises(ConfigError, match=r"roots: is empty"):
         privileged.perform(values(in_process), "prepare", [request])
     in_process.set_override("roots", [str(root)], "lxc_userns_privileged")
@@ -280,4 +284,4 @@ def test_problems_of_the_helper_alone(in_process: cfg.ConfigOpts) -> None:
 
 def test_needs_that_are_none() -> None:
     with pytest.raises(NeedsError):
-        privileged._request({"needs": {"mode": "x"}})
+        privileged._request({"rootfs_kind": "image", "needs": {"mode": "x"}})

@@ -146,7 +146,8 @@ def sparse_file(archive: Path) -> Path:
         for number in range(40_000):
             stream.seek(number * 8192)
             stream.write(b"1")
-    argv = ["tar", "--create", "--sparse", "--file", str(archive)]
+    argv = ["tar", "--create", "--sparse", "--hole-detection=raw"]
+    argv += ["--file", str(archive)]
     subprocess.run([*argv, "-C", source.parent, source.name], check=True)
     return archive
 

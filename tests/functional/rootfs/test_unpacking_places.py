@@ -213,7 +213,12 @@ def test_no_space(tmp_path: Path, large: Path) -> None:
     options = ("-t", "tmpfs", "-o", "size=2M", "tmpfs")
     with mounted(tmp_path / "tiny", *options) as tiny:
         reason = refused(large, tiny / "out")
-        assert reason == SHORTAGES["free bytes"]
+        # It is smaller than what is in the pipes.
+        assert (
+            reason == SHORTAGES["free bytes"]
+            or "No space left on device" in reason
+            or "is the filesystem full?" in reason
+        )
         assert os.listdir(tiny) == []
 
 
