@@ -88,6 +88,7 @@ def test_from_run_to_destroy(
         "strategy": "chown",
         "reason": "it was asked for",
         "rootfs": str(busybox_rootfs),
+        "rootfs_kind": "directory",
         "archive": None,
         "volumes": [],
         "shared": [],

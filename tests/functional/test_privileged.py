@@ -70,7 +70,9 @@ class Service:
     def request(self, rootfs: Path, **fields: object) -> dict[str, Any]:
         """Ask for an instance."""
         made = {"name": "web1", "uuid": str(uuid.uuid4())}
-        return {**made, "rootfs": str(rootfs), **fields}
+        kind = "directory" if rootfs.is_dir() else "image"
+        given = {"rootfs": str(rootfs), "rootfs_kind": kind}
+        return {**made, **given, **fields}
 
 
 @pytest.fixture

@@ -71,15 +71,8 @@ def signatures(head: bytes) -> None:
 def archives(head: bytes) -> None:
     """Only a good header, or a mark of a compressor, is an archive."""
     found = archive.find_decompressor(head)
-    assert (
-        found is None
-        or found == ()
-        or found[1:]
-        == (
-            "--decompress",
-            "--stdout",
-        )
-    )
+    options = ("--decompress", "--stdout")
+    assert not found or found[1:3] == options
     if found == ():
         field = head[148:156]
         assert len(head) >= archive.LENGTH
