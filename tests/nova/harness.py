@@ -413,12 +413,16 @@ def running(
 
 
 def lay_out(directory: Path, user: User | None) -> None:
-    """Make the directories that Nova is given."""
-    (directory / "problems.jsonl").touch()
+    """Make the files and directories that Nova is given.
+
+    Around them is a directory of root's, as state_path has to be in.
+    """
+    for name in ("nova.log", "problems.jsonl"):
+        (directory / name).touch()
     for name in ("glance", "instances", "state", "tmp"):
         (directory / name).mkdir(mode=0o711)
     if user:
-        for path in [directory, *directory.iterdir()]:
+        for path in directory.iterdir():
             os.chown(path, user.uid, user.gid)
 
 
