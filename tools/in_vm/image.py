@@ -24,6 +24,7 @@ RECIPE = [
     HERE / "make-image",
     HERE / "guest/in-vm-job",
     HERE / "guest/in-vm.service",
+    HERE / "guest/timeouts.conf",
 ]
 #: As make-image has them.
 EXTRAS = ["test", "docs"]
