@@ -4,8 +4,10 @@
 import os
 import sys
 import tarfile
+from importlib.machinery import SourceFileLoader
 from io import BytesIO
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -108,3 +110,73 @@ def test_panic_is_named() -> None:
         "[1.2] Kernel panic - not syncing: no init"
     )
     assert "its console ends with" in guest.describe_death("a\nb\n", True)
+
+
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The program itself, with everything there but a guest."""
+    loader = SourceFileLoader("in_vm_program", str(TOOLS / "in-vm"))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    module = ModuleType(loader.name)
+    loader.exec_module(module)
+    monkeypatch.setattr(module, "check_qemu", lambda: None)
+    monkeypatch.setattr(module, "ensure_image", lambda *_: None)
+    monkeypatch.chdir(TOOLS)
+    return module
+
+
+def run(
+    program: ModuleType, monkeypatch: pytest.MonkeyPatch, deaths: int
+) -> tuple[int, list[list[str]]]:
+    """Run it with guests of which the first ones die."""
+    commands: list[list[str]] = []
+
+    def run_job(
+        _image: object,
+        _size: object,
+        _checkout: Path,
+        command: list[str],
+        _results: Path | None,
+    ) -> int:
+        commands.append(command)
+        if len(commands) <= deaths:
+            raise guest.GuestDiedError("the guest ended")
+        return 5
+
+    monkeypatch.setattr(program, "run_job", run_job)
+    monkeypatch.setattr(
+        sys, "argv", ["in-vm", "--memory", "512", "ls", "--memory", "-x"]
+    )
+    return program.main(), commands
+
+
+def test_arguments_of_the_command_are_its_own(
+    program: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, commands = run(program, monkeypatch, deaths=0)
+    assert (status, commands) == (5, [["ls", "--memory", "-x"]])
+
+
+def test_a_guest_that_dies_is_started_once_more(
+    program: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    status, commands = run(program, monkeypatch, deaths=1)
+    assert (status, len(commands)) == (5, 2)
+    assert capsys.readouterr().err == (
+        "in-vm: the guest ended\nin-vm: trying once more\n"
+    )
+    status, commands = run(program, monkeypatch, deaths=2)
+    assert (status, len(commands)) == (1, 2)
+
+
+def test_a_refusal_is_one_line(
+    program: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(program, monkeypatch, deaths=0) == (1, [])
+    assert len(capsys.readouterr().err.splitlines()) == 1
