@@ -27,6 +27,7 @@ from lxc_userns.idmap import (
     broken_rules,
     broken_tty_rules,
 )
+from lxc_userns.needs import DEFAULT_PROCESSES, MOST_PROCESSES
 from lxc_userns.shared_opts import SharedListOpt
 from lxc_userns.size import format_size, parse_size
 from lxc_userns.unpack_limits import LEAST_MEMORY, UnpackLimits
@@ -252,6 +253,19 @@ Most address space, in bytes, that tar may have while an archive is unpacked,
 and as much again for the program that decompresses it. Units are as for
 unpack_max_bytes. For example "256 MiB"; at least 64 MiB. What xz or zstd
 make with their default settings needs less than 200 MiB.
+""",
+    ),
+    cfg.Opt(
+        "max_processes",
+        _Integer(min=0, max=MOST_PROCESSES),
+        default=DEFAULT_PROCESSES,
+        help="""
+How many processes and threads one container may have. 0: no limit but those
+of the host, which one container can use up for all.
+
+For example 16384, for services of many threads. Host and containers together
+have as many as sysctl kernel.pid_max says. The limit is that of a control
+group of the host's root (pids.max); the instances that are there keep theirs.
 """,
     ),
 )

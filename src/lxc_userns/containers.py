@@ -16,6 +16,7 @@ from lxc_userns.domain import (
     Interface,
     SharedNamespace,
     SharedNamespaces,
+    Tuning,
 )
 from lxc_userns.exceptions import (
     ConfigError,
@@ -66,6 +67,7 @@ class ContainerSpec:
         loopback device, unless it shares the host's network.
     :param needs: as for :class:`~lxc_userns.request.InstanceRequest`, and
     :param rootfs_kind: the same.
+    :param max_processes: likewise.
     :raises NeedsError: if it shares the host's network and has interfaces.
     """
 
@@ -80,6 +82,7 @@ class ContainerSpec:
     volumes: tuple[Volume, ...] = ()
     needs: Needs = field(default_factory=Needs)
     rootfs_kind: RootfsKind | None = None
+    max_processes: int | None = None
 
     def __post_init__(self) -> None:
         if self.interfaces and "network" in self.needs.shared:
@@ -98,6 +101,7 @@ class ContainerSpec:
             program=self.init[0],
             needs=self.needs,
             rootfs_kind=self.rootfs_kind,
+            max_processes=self.max_processes,
         )
 
     def to_domain(self, prepared: PreparedInstance) -> Domain:
@@ -122,6 +126,7 @@ class ContainerSpec:
                     drop=prepared.dropped_capabilities,
                 ),
             ),
+            tuning=Tuning(partition=prepared.partition),
             namespaces=_shared_namespaces(prepared),
             metadata={
                 "mode": prepared.mode,
@@ -164,6 +169,8 @@ class Container:
     :param shared: namespaces of the host that it is in.
     :param capabilities: those that it asked for.
     :param devices: devices of the host that it may use.
+    :param max_processes: how many processes and threads it may have; 0 sets
+        no limit.
     :param view: where that is mounted for it.
     :param init_pid: host's process ID of its first process while it runs.
     :param id_maps: what it was promised.
@@ -186,6 +193,7 @@ class Container:
     shared: tuple[str, ...]
     capabilities: tuple[str, ...]
     devices: tuple[Device, ...]
+    max_processes: int
 
 
 class Containers:
@@ -370,6 +378,7 @@ class Containers:
             record.needs.shared,
             record.needs.capabilities,
             record.devices,
+            record.max_processes,
         )
 
     def _find_start(self, name: str) -> Verified | None:

@@ -107,6 +107,7 @@ class Drafts:
             devices=devices,
             mode_reasons=decision.reasons,
             rootfs_kind=request.rootfs_kind,
+            max_processes=self._max_processes(request),
         )
 
     def complete(
@@ -204,6 +205,12 @@ class Drafts:
                 "asks for a lease of its own, and has ID maps or no pool",
             )
         return request.id_maps or options.load_id_maps(self.conf)
+
+    def _max_processes(self, request: InstanceRequest) -> int:
+        if request.max_processes is not None:
+            return request.max_processes
+        found: int = self._option("max_processes")
+        return found
 
     def _check_volume(self, volume: Volume) -> None:
         self._check_below_roots(volume.source)

@@ -25,7 +25,13 @@ from lxc_userns.exceptions import (
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.linux import directory, locks
 from lxc_userns.linux.file_identity import FileIdentity
-from lxc_userns.needs import Device, Mode, Needs
+from lxc_userns.needs import (
+    DEFAULT_PROCESSES,
+    MOST_PROCESSES,
+    Device,
+    Mode,
+    Needs,
+)
 from lxc_userns.rootfs_kind import RootfsKind, parse_kind
 from lxc_userns.verified import Verified
 from lxc_userns.volume import Volume
@@ -44,6 +50,7 @@ _ADDED: Mapping[int, Mapping[str, Any]] = {
         "empty": {},
         "verified": None,
         "rootfs_kind": None,
+        "max_processes": DEFAULT_PROCESSES,
     },
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -80,7 +87,9 @@ class InstanceRecord:
         was none since it was prepared.
     :param rootfs_kind: what it was given as its root filesystem; None if it
         was made before that was noted.
-    :raises InstanceError: if name or UUID are anything else.
+    :param max_processes: how many processes and threads it may have, 0 to
+        4194304; 0 sets no limit.
+    :raises InstanceError: if one of these is anything else.
     """
 
     name: str
@@ -100,10 +109,17 @@ class InstanceRecord:
     empty: Mapping[str, Closed] = field(default_factory=dict)
     verified: Verified | None = None
     rootfs_kind: RootfsKind | None = None
+    max_processes: int = DEFAULT_PROCESSES
 
     def __post_init__(self) -> None:
         check_name(self.name)
         check_uuid(self.name, self.uuid)
+        if self.max_processes not in range(MOST_PROCESSES + 1):
+            raise InstanceError(
+                self.name,
+                f"max_processes {self.max_processes}: expected 0 to "
+                f"{MOST_PROCESSES}",
+            )
 
     @property
     def mode(self) -> Mode:
@@ -332,6 +348,7 @@ def _encode(record: InstanceRecord) -> dict[str, Any]:
         "empty": {path: [*each] for path, each in record.empty.items()},
         "verified": record.verified and record.verified.to_dict(),
         "rootfs_kind": record.rootfs_kind,
+        "max_processes": record.max_processes,
     }
 
 
@@ -351,6 +368,9 @@ def _decode(name: str, data: dict[str, Any]) -> InstanceRecord:
     if not isinstance(archive, str | None):
         raise ValueError("archive is no text")
     kind = data["rootfs_kind"]
+    max_processes = data["max_processes"]
+    if type(max_processes) is not int:
+        raise ValueError("max_processes is no number")
     identifier, rootfs, strategy, view, reason = texts
     verified = data["verified"]
     return InstanceRecord(
@@ -374,6 +394,7 @@ def _decode(name: str, data: dict[str, Any]) -> InstanceRecord:
         {path: _decode_closed(each) for path, each in data["empty"].items()},
         verified=None if verified is None else Verified.from_dict(verified),
         rootfs_kind=None if kind is None else parse_kind(kind),
+        max_processes=max_processes,
     )
 
 

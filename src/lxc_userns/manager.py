@@ -34,6 +34,7 @@ from lxc_userns.leases import Lease, LeaseStore
 from lxc_userns.lessor import Lessor
 from lxc_userns.preparation import Complete, Preparation
 from lxc_userns.request import InstanceRequest, PreparedInstance
+from lxc_userns.resources import partition
 from lxc_userns.rootfs.backing import translated
 from lxc_userns.rootfs.strategies import Progress, ShiftOptions
 from lxc_userns.verification import VerifiedInstance
@@ -350,6 +351,7 @@ class UserNamespaceManager:
         if record is not None and self.inventory.is_active(record):
             raise InstanceError(name, "is running; stop it first")
         self.files.unmount(name)
+        partition.remove(name)
 
     def _record(self, instance: str | PreparedInstance) -> InstanceRecord:
         if isinstance(instance, PreparedInstance):

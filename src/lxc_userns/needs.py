@@ -32,6 +32,11 @@ DROPPED: Final = frozenset(
     {"audit_control", "mac_admin", "mknod", "sys_module", "sys_time"}
 )
 
+#: Processes and threads of one container unless something else is said; and
+#: the most that any kernel can have (PID_MAX_LIMIT).
+DEFAULT_PROCESSES: Final = 4096
+MOST_PROCESSES: Final = 1 << 22
+
 # libvirt makes the node under the same name below the container's /dev.
 _DEVICE: Final = re.compile(r"/dev(/[\w.:@+=,-]+)+", re.ASCII)
 

@@ -15,6 +15,7 @@ from lxc_userns.filesystems import claims, identities
 from lxc_userns.instances import InstanceRecord
 from lxc_userns.inventory import Inventory
 from lxc_userns.lessor import Lessor
+from lxc_userns.resources import partition
 from lxc_userns.rootfs import strategies
 from lxc_userns.rootfs.backing import check_program
 from lxc_userns.rootfs.strategies import ShiftOptions
@@ -134,6 +135,8 @@ class Preparation:
         if empty != ready.empty:
             ready = replace(ready, empty=empty)
             store.save(ready)
+        undo(stack, partition.remove, record.name)
+        partition.make(record.name, record.max_processes)
         return ready
 
     def _promise(

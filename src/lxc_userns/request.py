@@ -12,6 +12,7 @@ from lxc_userns.filesystems import volume_name
 from lxc_userns.idmap import IdMaps
 from lxc_userns.instances import InstanceRecord
 from lxc_userns.needs import Device, Mode, Needs
+from lxc_userns.resources import partition
 from lxc_userns.rootfs_kind import RootfsKind
 from lxc_userns.volume import Volume
 
@@ -40,6 +41,8 @@ class InstanceRequest:
         ``archive``; anything else there is refused, whatever is in it. None
         finds out from what is there: not for an image of somebody else, who
         would choose by its content what is done with it.
+    :param max_processes: how many processes and threads it may have, 0 to
+        4194304; 0 sets no limit. None: that of the configuration.
     """
 
     name: str
@@ -52,6 +55,7 @@ class InstanceRequest:
     range_size: int | None = None
     needs: Needs = field(default_factory=Needs)
     rootfs_kind: RootfsKind | None = None
+    max_processes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,15 @@ class PreparedInstance:
     def kept_capabilities(self) -> tuple[str, ...]:
         """Capabilities that its domain keeps, by libvirt's names."""
         return self.record.needs.capabilities
+
+    @property
+    def partition(self) -> str | None:
+        """The ``<partition>`` of its domain's ``<resource>``, if it needs one.
+
+        Where systemd keeps containers there is a group for each, in which
+        its limits hold.
+        """
+        return partition.find(self.name)
 
     @property
     def dropped_capabilities(self) -> tuple[str, ...]:

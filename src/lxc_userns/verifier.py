@@ -9,7 +9,8 @@ import time
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
-from lxc_userns import limits, promises, verification
+from lxc_userns import limits, promises, resources, verification
+from lxc_userns.domain.limits import read_limits
 from lxc_userns.exceptions import InstanceError, IsolationError
 from lxc_userns.instances import InstanceRecord
 from lxc_userns.inventory import Inventory
@@ -87,12 +88,18 @@ class Verifier:
         self, record: InstanceRecord, fresh: bool
     ) -> tuple[VerifiedInstance, Verified]:
         promise = promises.of_record(record)
+        wanted = read_limits(self.inventory.guests.xml(record.name))
         with self.inventory.guests.init_process(record.name) as init:
             if record.id_maps is not None:
                 for path in verification.take_back(init):
                     _LOG.info("%s: %s is root's", record.name, path)
             found = verification.gather(record.name, init)
-            reasons = [*verification.mismatches(promise, found, fresh=fresh)]
+            reasons = [
+                *verification.mismatches(promise, found, fresh=fresh),
+                *resources.enforce(
+                    record.name, init, wanted, record.max_processes
+                ),
+            ]
             if reasons:
                 raise IsolationError(record.name, "; ".join(reasons))
             # Not before: in another user namespace it would be others that

@@ -4,13 +4,14 @@
  *
  * usage: exhaust KIND all|one
  *
- * KIND is "inotify" (instances), "keys" or "processes". Prints how many there
- * were and which error came then; with "all", keeps them until its input
- * ends. A program without needs of its own, to be run in any container.
+ * KIND is "inotify" (instances), "keys", "processes" or "threads". Prints how
+ * many there were and which error came then; with "all", keeps them until its
+ * input ends. Of threads it does not limit itself. A program without needs of its own, to be run in any container.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <linux/keyctl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +24,8 @@
 
 /* More than a container of the tests runs, and no more than a moment's work. */
 #define PROCESSES 50
+/* More than a container may have by default, fewer than a host has. */
+#define THREADS 5000
 
 static int make_inotify(int number)
 {
@@ -54,6 +57,26 @@ static int make_process(int number)
 	return pid;
 }
 
+static void *wait_for_ever(void *unused)
+{
+	for (;;)
+		pause();
+	return unused;
+}
+
+static int make_thread(int number)
+{
+	pthread_attr_t attributes;
+	pthread_t thread;
+
+	(void)number;
+	pthread_attr_init(&attributes);
+	pthread_attr_setstacksize(&attributes, 16384);
+	pthread_attr_setguardsize(&attributes, 0);
+	errno = pthread_create(&thread, &attributes, wait_for_ever, NULL);
+	return errno ? -1 : 0;
+}
+
 int main(int argc, char **argv)
 {
 	const char *kind = argc > 1 ? argv[1] : "";
@@ -68,7 +91,13 @@ int main(int argc, char **argv)
 		make = make_key;
 	if (!strcmp(kind, "processes"))
 		make = make_process;
-	if (make == NULL || setrlimit(RLIMIT_NPROC, &processes) != 0)
+	if (!strcmp(kind, "threads"))
+		make = make_thread;
+	if (make == NULL)
+		return 2;
+	if (make == make_thread)
+		most = most == 1 ? 1 : THREADS;
+	else if (setrlimit(RLIMIT_NPROC, &processes) != 0)
 		return 2;
 	errno = 0;
 	while (number < most && make(number) >= 0)

@@ -170,6 +170,9 @@ def test_uuids_that_are_none(uuid: str) -> None:
         ({"name": "web9"}, "name 'web9'"),
         ({"format": 5}, "format 5"),
         ({"mode_reasons": None}, "damaged"),
+        ({"max_processes": None}, "max_processes is no number"),
+        ({"max_processes": True}, "max_processes is no number"),
+        ({"max_processes": -1}, "max_processes -1: expected 0 to 4194304"),
         ({"mode_reasons": [1]}, "no text"),
         ({"needs": {}}, "damaged"),
         ({"needs": None}, "damaged"),
@@ -220,7 +223,7 @@ def test_records_of_an_older_version(
     file = tmp_path / "state/instances/web1.json"
     data = json.loads(file.read_text())
     for version, keys in (
-        (3, ("verified", "rootfs_kind")),
+        (3, ("verified", "rootfs_kind", "max_processes")),
         (2, ("needs", "devices", "mode_reasons")),
         (1, ("reason", "archive", "volumes")),
     ):

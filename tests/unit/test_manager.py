@@ -19,6 +19,7 @@ from lxc_userns import (
     limits,
     occupants,
     orphans,
+    resources,
     verification,
     verified,
     verifier,
@@ -47,6 +48,7 @@ from lxc_userns.linux.process import Process, Rows
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.needs import Needs
 from lxc_userns.request import InstanceRequest, PreparedInstance
+from lxc_userns.resources import partition
 from lxc_userns.rootfs import strategies, views
 from lxc_userns.rootfs.backing import Backing
 from lxc_userns.rootfs_kind import RootfsKind
@@ -178,7 +180,7 @@ class FakeGuests:
     def xml(self, name: str) -> str:
         if name not in self.domains:
             raise NoSuchContainerError(name)
-        return "<domain type='lxc'/>"
+        return "<domain type='lxc'><os><type>exe</type></os></domain>"
 
 
 @dataclass
@@ -217,6 +219,9 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(views, "Views", FakeViews)
     monkeypatch.setattr(limits, "apply", lambda _init: log.append("limit"))
     monkeypatch.setattr(verification, "take_back", lambda _init: [])
+    monkeypatch.setattr(resources, "enforce", lambda *_: iter(()))
+    for name in ("find", "make", "remove"):
+        monkeypatch.setattr(partition, name, lambda *_: None)
 
     def gather(name: str, init: FakeInit) -> verification.Evidence:
         view = f"{tmp_path}/run/{name}/root"

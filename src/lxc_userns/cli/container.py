@@ -71,6 +71,7 @@ def _show(container: Container) -> Shown:
         "shared": [*container.shared],
         "capabilities": [*container.capabilities],
         "devices": [each.path for each in container.devices],
+        "max_processes": container.max_processes,
         "view": container.view,
         "init_pid": container.init_pid,
         "uid_map": None if maps is None else str(maps.uid),
@@ -126,6 +127,7 @@ class Run(_ShowsOne):
             parsed_args.strategy,
             tuple(map(Volume.parse, parsed_args.volume)),
             _needs(parsed_args),
+            max_processes=parsed_args.pids_limit,
         )
         with _bar(spec.rootfs) as progress:
             self.containers.run(spec, progress)
@@ -174,6 +176,13 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         default=1,
         metavar="N",
         help="Number of virtual CPUs (default: %(default)s).",
+    )
+    parser.add_argument(
+        "--pids-limit",
+        type=int,
+        metavar="N",
+        help="How many processes and threads it may have; 0 for no limit "
+        "(default: [lxc_userns] max_processes).",
     )
 
 

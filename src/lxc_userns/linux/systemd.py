@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of systemd's units, and whether systemd keeps containers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterable
+
+_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+#: systemd as process 1 (:manpage:`sd_booted(3)`), a bus, and machined on it,
+#: by which libvirt has systemd make the groups of its containers.
+_BOOTED = "/run/systemd/system"
+_BUS = "/run/dbus/system_bus_socket"
+_MACHINED = (
+    "/usr/share/dbus-1/system-services/org.freedesktop.machine1.service"
+)
+_LONGEST = 30.0
+
+
+def has_machined() -> bool:
+    """Whether systemd-machined can be asked for on this host's bus."""
+    return all(map(os.path.exists, (_BOOTED, _BUS, _MACHINED)))
+
+
+def set_properties(unit: str, assignments: Iterable[str]) -> None:
+    """Set properties of a unit, until it ends or the host is rebooted.
+
+    What systemd does not know of, it takes back when it is reloaded.
+
+    :param unit: its name, as the directory of its group is called.
+    :param assignments: as ``TasksMax=100`` (:manpage:`systemctl(1)`).
+    :raises OSError: if systemd refuses, with the reason.
+    """
+    done = subprocess.run(
+        ["systemctl", "set-property", "--runtime", unit, *assignments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        cwd="/",
+        env=_ENVIRONMENT,
+        text=True,
+        errors="backslashreplace",
+        timeout=_LONGEST,
+        check=False,
+    )
+    if done.returncode:
+        reason = " ".join(done.stderr.split()) or "systemctl failed"
+        raise OSError(f"unit {unit}: {reason}")

@@ -1,0 +1,453 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Limits that a container's root wants to be rid of, on a real kernel.
+
+Control groups of either version: of version 1 libvirt's own groups are
+root's; of version 2 they have been the container's.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import pytest
+
+from lxc_userns.linux.process import children
+from tests.functional.command_line import CommandLine
+
+pytestmark = pytest.mark.needs("containers")
+
+HERE = Path(__file__).parent
+SLEEP = "/bin/sleep 1000"
+MEBIBYTE = 1 << 20
+HIERARCHY = Path("/sys/fs/cgroup")
+IS_UNIFIED = (HIERARCHY / "cgroup.controllers").exists()
+
+
+@pytest.fixture
+def cli(command_line: Callable[[str], CommandLine]) -> CommandLine:
+    """The program; its containers are destroyed at the end."""
+    return command_line("")
+
+
+@pytest.fixture
+def rootfs(busybox_rootfs: Path) -> Path:
+    """A root filesystem with the program ``exhaust``."""
+    argv = ["gcc", "-static", "-pthread", "-O1", "-Wall", "-Wextra", "-Werror"]
+    argv += ["-o", str(busybox_rootfs / "bin/exhaust")]
+    subprocess.run([*argv, str(HERE / "exhaust.c")], check=True, timeout=60)
+    return busybox_rootfs
+
+
+def wait_for(condition: Callable[[], object], timeout: float = 60) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def run(
+    cli: CommandLine,
+    rootfs: Path,
+    script: str,
+    *options: str,
+    name: str = "web1",
+) -> int:
+    """Run a container that waits for its word, then does what a script says.
+
+    :returns: its first process.
+    """
+    (rootfs / "try").write_text(
+        "PATH=/bin:/sbin\n"
+        f"{script}\n"
+        "exec sleep 1000\n"
+    )  # fmt: skip
+    shown = cli.json("container", "run", name, "--rootfs", rootfs,
+                     "--init", "/bin/sh /try", *options)  # fmt: skip
+    return int(shown["init_pid"])
+
+
+def wait_in_script(name: str) -> str:
+    return f"until [ -e /{name} ]; do usleep 10000; done"
+
+
+def touch(pid: int, name: str) -> None:
+    """Make a file in a container, as its root does."""
+    argv = ["nsenter", f"--target={pid}", "--user", "--mount", "--root"]
+    argv += ["--setuid=0", "--setgid=0", "/bin/busybox", "touch", f"/{name}"]
+    subprocess.run(argv, check=True, timeout=30)
+
+
+def said(pid: int, name: str = "said") -> str:
+    """What a container has written to a file, once it has."""
+    path = Path(f"/proc/{pid}/root/{name}")
+    wait_for(path.exists)
+    return path.read_text()
+
+
+def controller_of(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("PPid:")[1].split()[0])
+
+
+def own_group(pid: int, controller: str) -> Path:
+    """libvirt's group for a container."""
+    wanted = "" if IS_UNIFIED else controller
+    path = Path(f"/proc/{controller_of(pid)}/cgroup")
+    for line in path.read_text().splitlines():
+        _, controllers, group = line.split(":", 2)
+        if wanted in controllers.split(","):
+            top = HIERARCHY if IS_UNIFIED else HIERARCHY / controller
+            return Path(f"{top}{group}")
+    raise AssertionError(f"{controller}: no group")
+
+
+def limiting_group(pid: int, controller: str) -> Path:
+    """The group in which its limits hold."""
+    if IS_UNIFIED:
+        return own_group(pid, controller).parent
+    if controller == "pids":
+        path = Path(f"/proc/{pid}/cgroup").read_text()
+        (group,) = (
+            line.split(":", 2)[2]
+            for line in path.splitlines()
+            if ":pids:" in line
+        )
+        return Path(f"{HIERARCHY}/pids{group}")
+    return own_group(pid, controller)
+
+
+def groups_left(name: str) -> list[Path]:
+    """Groups that were made for a container."""
+    return [
+        path
+        for pattern in (f"**/lxc-userns/{name}", f"**/lxc-userns-{name}.*")
+        for path in HIERARCHY.glob(pattern)
+    ]
+
+
+STRATEGIES = ("idmapped", "overlay", "chown")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_processes_stop_at_the_limit(
+    cli: CommandLine, rootfs: Path, strategy: str
+) -> None:
+    script = (
+        f"{wait_in_script('go')}\n"
+        "exhaust threads all </dev/zero >/new &\n"
+        "until [ -s /new ]; do usleep 10000; done\n"
+        "mv /new /said"
+    )
+    pid = run(cli, rootfs, script, "--strategy", strategy)
+    assert cli.json("container", "show", "web1")["max_processes"] == 4096
+    touch(pid, "go")
+    number, error = said(pid).split()
+    # Besides its first process, the shell below it, and the like.
+    assert 4080 < int(number) < 4096
+    assert error == "EAGAIN"
+    group = limiting_group(pid, "pids")
+    assert (group / "pids.max").read_text() == "4096\n"
+    assert (group / "pids.max").stat().st_uid == 0
+    # It is as promised for all that.
+    assert cli("container", "verify", "web1").code == 0
+    assert cli("container", "destroy", "web1").code == 0
+    assert groups_left("web1") == []
+
+
+def test_two_containers_leave_the_host_some(
+    cli: CommandLine, rootfs: Path, tmp_path: Path
+) -> None:
+    script = (
+        f"{wait_in_script('go')}\n"
+        "for i in 1 2 3 4; do exhaust threads all </dev/zero >/$i & done\n"
+        "until [ -s /1 -a -s /2 -a -s /3 -a -s /4 ]; do usleep 10000; done\n"
+        "cat /1 /2 /3 /4 >/new; mv /new /said"
+    )
+    other = tmp_path / "other"
+    shutil.copytree(rootfs, other, symlinks=True)
+    pids = [
+        run(cli, tree, script, name=name)
+        for name, tree in (("web1", rootfs), ("web2", other))
+    ]
+    for pid in pids:
+        touch(pid, "go")
+    for pid in pids:
+        words = said(pid).split()
+        assert set(words[1::2]) == {"EAGAIN"}
+        assert 4000 < sum(map(int, words[::2])) < 4096
+    most = int(Path("/proc/sys/kernel/pid_max").read_text())
+    counts = [
+        int((limiting_group(pid, "pids") / "pids.current").read_text())
+        for pid in pids
+    ]
+    assert max(counts) <= 4096
+    assert sum(counts) < most
+    assert cli("container", "show", "web1").code == 0
+
+
+def test_one_that_has_more_than_it_may_before_it_is_limited(
+    cli: CommandLine, rootfs: Path
+) -> None:
+    """As its first act; it is limited from then on, or ended."""
+    (rootfs / "try").write_text(
+        "#!/bin/sh\nPATH=/bin\nexhaust threads all </dev/zero >/said &\n"
+        "exec sleep 1000\n"
+    )
+    done = cli("container", "run", "web1", "--rootfs", rootfs, "--init",
+               "/bin/sh /try", "--pids-limit", "300")  # fmt: skip
+    if done.code:
+        assert "processes and threads, promised were 300 at most" in done.err
+        assert cli.json("container", "list") == []
+        return
+    pid = cli.json("container", "show", "web1")["init_pid"]
+    number, error = said(pid).split()
+    assert (error, int(number) < 300) == ("EAGAIN", True)
+
+
+def test_it_begins_processes_all_the_time(
+    cli: CommandLine, rootfs: Path
+) -> None:
+    """None is begun where no limit is."""
+    script = (
+        "(while :; do (usleep 1; :) & wait; done) &\n"
+        "(while :; do sh -c 'sh -c : &' & wait; done) &"
+    )
+    pid = run(cli, rootfs, script, "--pids-limit", "100")
+    group = limiting_group(pid, "pids")
+    # With libvirt's own process, which is not in a group of ours.
+    listed = set(
+        (own_group(pid, "memory") / "cgroup.procs").read_text().split()
+    )
+    if not IS_UNIFIED:
+        limited = (group / "cgroup.procs").read_text().split()
+        first = set(map(int, listed)) - set(map(int, limited))
+        alive = {each for each in first if Path(f"/proc/{each}").exists()}
+        assert alive == {controller_of(pid)}
+    assert int((group / "pids.current").read_text()) <= 100
+
+
+def test_no_limit(cli: CommandLine, rootfs: Path) -> None:
+    pid = run(cli, rootfs, "", "--pids-limit", "0")
+    assert cli.json("container", "show", "web1")["max_processes"] == 0
+    found = limiting_group(pid, "pids") / "pids.max"
+    assert not found.exists() or found.read_text() == "max\n"
+    for wrong in ("-1", "4194305"):
+        error = cli("container", "run", "web2", "--rootfs", rootfs,
+                    "--pids-limit", wrong).error()  # fmt: skip
+        assert error == f"web2: max_processes {wrong}: expected 0 to 4194304"
+
+
+def test_the_configured_limit(
+    command_line: Callable[[str], CommandLine], rootfs: Path
+) -> None:
+    cli = command_line("max_processes = 77\n")
+    pid = run(cli, rootfs, "")
+    group = limiting_group(pid, "pids")
+    assert (group / "pids.max").read_text() == "77\n"
+    # What it was promised counts, not what is configured meanwhile.
+    config = cli.config.read_text()
+    cli.config.write_text(config.replace("= 77", "= 99"))
+    assert cli("container", "stop", "web1", "--timeout", "0").code == 0
+    assert groups_left("web1") == []
+    pid = cli.json("container", "start", "web1")["init_pid"]
+    assert (limiting_group(pid, "pids") / "pids.max").read_text() == "77\n"
+
+
+OPEN = (
+    "g=$(grep -E '^0::|:memory:' /proc/self/cgroup | tail -n 1)\n"
+    "g=${g##*:}\n"
+    "for f in /sys/fs/cgroup$g/memory.max"
+    " /sys/fs/cgroup/memory$g/memory.limit_in_bytes; do\n"
+    "  [ -e $f ] && m=$f\ndone\n"
+    "case $m in *max) v=max;; *) v=-1;; esac\n"
+)
+
+
+@pytest.mark.parametrize("act", ["at once", "by a descriptor"])
+def test_memory_that_its_root_unlimits(
+    cli: CommandLine, rootfs: Path, act: str
+) -> None:
+    script = {
+        "at once": f"{OPEN}echo $v >$m\n{wait_in_script('go')}",
+        "by a descriptor": f"{OPEN}(exec 3>$m; {wait_in_script('go')};"
+        "echo $v >&3; sleep 1000) & "
+        + wait_in_script("go")
+        + "; usleep 300000",
+    }[act]
+    script += (
+        "\ndd if=/dev/zero of=/dev/null bs=256M count=1 2>/dev/null\n"
+        "echo $? >/new; mv /new /said"
+    )
+    pid = run(cli, rootfs, script, "--memory", "64")
+    touch(pid, "go")
+    # Killed, unless it was swapped out.
+    code = said(pid).strip()
+    group = limiting_group(pid, "memory")
+    limit = group / ("memory.max" if IS_UNIFIED else "memory.limit_in_bytes")
+    assert int(limit.read_text()) == 64 * MEBIBYTE
+    assert limit.stat().st_uid == 0
+    peak = "memory.peak" if IS_UNIFIED else "memory.max_usage_in_bytes"
+    assert int((group / peak).read_text()) <= 64 * MEBIBYTE
+    swaps = Path("/proc/swaps").read_text().splitlines()
+    assert code == "137" or len(swaps) > 1
+    assert cli("container", "verify", "web1").code == 0
+
+
+def test_it_cannot_write_where_the_limits_are(
+    cli: CommandLine, rootfs: Path
+) -> None:
+    pid = run(cli, rootfs, "")
+    places = {
+        limiting_group(pid, controller) for controller in ("memory", "pids")
+    }
+    for place in places:
+        for path in (place, *place.iterdir()):
+            if not path.is_dir() or path == place:
+                status = path.stat()
+                assert status.st_uid == 0
+                assert not status.st_mode & 0o022, path
+
+
+def test_after_a_reboot_from_inside(cli: CommandLine, rootfs: Path) -> None:
+    first = cli.run_to_reboot("boot", "--rootfs", rootfs,
+                              "--pids-limit", "123",
+                              "--memory", "64")  # fmt: skip
+    wait_for(lambda: list(children(first["init_pid"])))
+    os.kill(first["init_pid"], signal.SIGTERM)  # busybox init: reboot.
+
+    def second() -> Any:
+        (now,) = cli.json("container", "list")
+        return now["init_pid"] not in (None, first["init_pid"])
+
+    wait_for(second)
+    pid = cli.json("container", "verify", "boot")["init_pid"]
+    assert pid != first["init_pid"]
+    pids = limiting_group(pid, "pids")
+    assert (pids / "pids.max").read_text() == "123\n"
+    if not IS_UNIFIED:
+        assert str(pid) in (pids / "cgroup.procs").read_text().split()
+    memory = limiting_group(pid, "memory")
+    name = "memory.max" if IS_UNIFIED else "memory.limit_in_bytes"
+    assert int((memory / name).read_text()) == 64 * MEBIBYTE
+
+
+TUNING = """
+<memtune><soft_limit unit='MiB'>48</soft_limit></memtune>
+<cputune><shares>512</shares><period>50000</period><quota>25000</quota></cputune>
+"""
+
+
+def restart(
+    cli: CommandLine, connection: libvirt.virConnect, old: str, new: str
+) -> int:
+    """Stop ``web1``, change its XML, and start it."""
+    assert cli("container", "stop", "web1", "--timeout", "0").code == 0
+    xml = connection.lookupByName("web1").XMLDesc(
+        libvirt.VIR_DOMAIN_XML_INACTIVE
+    )
+    assert old in xml
+    connection.defineXML(xml.replace(old, new, 1))
+    return int(cli.json("container", "start", "web1")["init_pid"])
+
+
+def test_every_value_of_the_domain(
+    cli: CommandLine,
+    rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    run(cli, rootfs, "", "--memory", "64")
+    pid = restart(cli, libvirt_connection, "<os>", f"{TUNING}<os>")
+    pid = restart(
+        cli, libvirt_connection, "<vcpu placement='static'>",
+        "<vcpu placement='static' cpuset='0'>",
+    )  # fmt: skip
+    expected = {
+        "memory.limit_in_bytes": str(64 * MEBIBYTE),
+        "memory.soft_limit_in_bytes": str(48 * MEBIBYTE),
+        "cpu.shares": "512",
+        "cpu.cfs_quota_us": "25000",
+        "cpu.cfs_period_us": "50000",
+        "cpuset.cpus": "0",
+    }
+    if IS_UNIFIED:
+        expected = {
+            "memory.max": str(64 * MEBIBYTE),
+            "memory.high": str(48 * MEBIBYTE),
+            "cpu.max": "25000 50000",
+            "cpu.weight": "512",
+            "cpuset.cpus": "0",
+        }
+    for name, value in expected.items():
+        group = limiting_group(pid, name.partition(".")[0])
+        assert (group / name).read_text() == f"{value}\n"
+    # What is set while it runs is its domain's too.
+    domain = libvirt_connection.lookupByName("web1")
+    domain.setMemoryFlags(32 << 10, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    assert cli("container", "verify", "web1").code == 0
+
+
+@pytest.mark.parametrize(
+    ("controller", "name", "value"),
+    [
+        ("memory", "memory.limit_in_bytes", str(128 * MEBIBYTE)),
+        ("memory", "memory.soft_limit_in_bytes", str(128 * MEBIBYTE)),
+        ("cpu", "cpu.shares", "1024"),
+        ("cpu", "cpu.cfs_quota_us", "-1"),
+    ],
+)
+@pytest.mark.skipif(IS_UNIFIED, reason="version 1")
+def test_a_value_that_differs_ends_it(
+    cli: CommandLine,
+    rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
+    controller: str,
+    name: str,
+    value: str,
+) -> None:
+    run(cli, rootfs, "", "--memory", "64")
+    pid = restart(cli, libvirt_connection, "<os>", f"{TUNING}<os>")
+    path = limiting_group(pid, controller) / name
+    before = path.read_text().strip()
+    path.write_text(value)
+    error = cli("container", "verify", "web1").error()
+    assert error.startswith(
+        f"web1: {path} is {value!r}, promised was {before}"
+    )
+    assert not libvirt_connection.lookupByName("web1").isActive()
+
+
+@pytest.mark.skipif(not IS_UNIFIED, reason="version 2")
+def test_a_value_that_differs_is_set_again(
+    cli: CommandLine, rootfs: Path
+) -> None:
+    pid = run(cli, rootfs, "", "--memory", "64")
+    for controller, name in (("memory", "memory.max"), ("pids", "pids.max")):
+        path = limiting_group(pid, controller) / name
+        before = path.read_text()
+        path.write_text("max")
+        assert cli("container", "verify", "web1").code == 0
+        assert path.read_text() == before
+
+
+@pytest.mark.skipif(not IS_UNIFIED, reason="version 2")
+def test_a_group_above_that_is_shared_ends_it(
+    cli: CommandLine,
+    rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    run(cli, rootfs, "")
+    assert cli("container", "stop", "web1", "--timeout", "0").code == 0
+    domain = libvirt_connection.lookupByName("web1")
+    xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    changed = xml.replace("/machine/lxc-userns-web1.partition", "/machine")
+    assert changed != xml
+    libvirt_connection.defineXML(changed)
+    error = cli("container", "start", "web1").error()
+    assert "is that of other containers too; install" in error
+    assert not libvirt_connection.lookupByName("web1").isActive()

@@ -1,0 +1,449 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Limits in groups that are root's: which, where, and whether they hold.
+
+The groups are directories of plain files, as the kernel's look.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from lxc_userns.domain import BlockDevice
+from lxc_userns.domain.limits import ResourceLimits
+from lxc_userns.linux import cgroup_files, systemd
+from lxc_userns.linux.mounts import Mount
+from lxc_userns.linux.process import Process
+from lxc_userns.resources import enforce, partition, processes, settings
+from lxc_userns.resources.groups import ContainerGroups, Place
+
+MEBIBYTE = 1 << 20
+ALL = ResourceLimits(
+    memory=64 * MEBIBYTE,
+    balloon=64 * MEBIBYTE,
+    soft_memory=32 * MEBIBYTE,
+    swap=96 * MEBIBYTE,
+    cpu_weight=512,
+    cpu_quota=25000,
+    cpu_period=50000,
+    cpus="0-2,^1",
+    nodes="0",
+    disk_weight=500,
+    disks=(
+        BlockDevice("/dev/sda", read_bytes_sec=1000, write_iops_sec=20),
+        BlockDevice("/dev/sdb", weight=200),
+    ),
+)
+NUMBERS = {"/dev/sda": "8:0", "/dev/sdb": "8:16"}
+#: The package has a function of that name.
+ENFORCE = sys.modules[enforce.__module__]
+SCOPE = r"machine-lxc\x2d42\x2dweb1.scope"
+
+
+def hierarchy(point: Path, fs_type: str, options: str) -> Mount:
+    return Mount(
+        1, str(point), fs_type, fs_options=frozenset(options.split(",")),
+        device="0:7", root="/",
+    )  # fmt: skip
+
+
+@dataclass
+class FakeProcess:
+    """A first process whose parent is libvirt's."""
+
+    cgroups: dict[str, str] = field(default_factory=dict)
+    pid: int = 4200
+
+    @contextmanager
+    def opened_parent(self) -> Iterator["FakeProcess"]:
+        yield self
+
+
+@pytest.fixture
+def top(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where version 2 is mounted."""
+    mounts = [hierarchy(tmp_path, "cgroup2", "rw")]
+    for module in (ENFORCE, partition):
+        monkeypatch.setattr(module, "read_mounts", lambda: mounts)
+    return tmp_path
+
+
+def make(group: Path, **values: str) -> Path:
+    group.mkdir(parents=True)
+    for name, value in values.items():
+        (group / name.replace("__", ".")).write_text(value)
+    return group
+
+
+FILES = {
+    "memory__max": "max\n",
+    "memory__high": "max\n",
+    "memory__swap__max": "max\n",
+    "pids__max": "max\n",
+    "pids__current": "3\n",
+    "cpu__max": "max 100000\n",
+    "cpu__weight": "100\n",
+    "cpuset__cpus": "\n",
+    "cpuset__mems": "\n",
+    "io__weight": "default 100\n",
+    "io__max": "",
+}
+
+
+def run(own: str, limits: ResourceLimits, most: int = 4096) -> list[str]:
+    init = cast(Process, FakeProcess({"": own}))
+    return [*enforce("web1", init, limits, most)]
+
+
+def test_version_2_in_the_group_above(
+    top: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    above = make(top / "machine/lxc-userns-web1.partition", **FILES)
+    own = make(above / "lxc-42-web1.libvirt-lxc", **FILES)
+    monkeypatch.setattr(ENFORCE, "_numbers", lambda _limits: NUMBERS)
+    name = f"/{own.relative_to(top)}"
+    assert run(name, ALL) == []
+    found = {path.name: path.read_text() for path in above.glob("*.*")
+             if path.is_file()}  # fmt: skip
+    assert found == {
+        "memory.max": str(64 * MEBIBYTE),
+        "memory.high": str(32 * MEBIBYTE),
+        "memory.swap.max": str(96 * MEBIBYTE),
+        "pids.max": "4096",
+        "pids.current": "3\n",
+        "cpu.max": "25000 50000",
+        "cpu.weight": "512",
+        "cpuset.cpus": "0,2",
+        "cpuset.mems": "0",
+        "io.weight": "default 500",
+        "io.max": "8:0 rbps=1000 wiops=20",
+    }
+    # What is in its own is harmless, and left.
+    assert (own / "memory.max").read_text() == "max\n"
+
+
+def test_what_the_kernel_does_not_take_is_a_difference(
+    top: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    above = make(top / "machine/lxc-userns-web1.partition", **FILES)
+    own = make(above / "lxc-42-web1.libvirt-lxc")
+    (above / "memory.high").unlink()
+
+    def refuse(group: str, name: str, value: str) -> None:
+        raise OSError(22, "Invalid argument", f"{group}/{name}")
+
+    monkeypatch.setattr(cgroup_files, "write", refuse)
+    limits = ResourceLimits(memory=MEBIBYTE, soft_memory=MEBIBYTE)
+    assert run(f"/{own.relative_to(top)}", limits) == [
+        f"{above}/memory.max is 'max', promised was 1048576",
+        f"{above}/memory.high is not there, promised was 1048576",
+        f"{above}/pids.max is 'max', promised was 4096",
+    ]
+
+
+def test_more_than_it_may_have_from_before_the_limit(top: Path) -> None:
+    above = make(top / "machine/lxc-userns-web1.partition", **FILES)
+    own = make(above / "lxc-42-web1.libvirt-lxc")
+    (above / "pids.current").write_text("5001\n")
+    name = f"/{own.relative_to(top)}"
+    assert run(name, ResourceLimits()) == [
+        "it has 5001 processes and threads, promised were 4096 at most"
+    ]
+    assert run(name, ResourceLimits(), 0) == []
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        "machine/lxc-42-web1.libvirt-lxc",
+        # Of another one, or of none.
+        "machine/lxc-userns-web2.partition/lxc-42-web1.libvirt-lxc",
+        "machine/libvirt",
+        f"machine.slice/{SCOPE}",
+    ],
+)
+def test_a_group_above_that_is_shared(top: Path, own: str) -> None:
+    make(top / own, **FILES)
+    (reason,) = run(f"/{own}", ResourceLimits())
+    assert "is that of other containers too; install" in reason
+
+
+def test_systemd_keeps_the_limits_of_a_scope(
+    top: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    above = make(top / "machine.slice" / SCOPE, **FILES)
+    make(above / "libvirt", **FILES)
+    set_for: dict[str, list[str]] = {}
+
+    def set_properties(unit: str, assignments: list[str]) -> None:
+        set_for[unit] = assignments
+        (above / "cpu.weight").write_text("512\n")
+        # On BFQ's scale.
+        (above / "io.weight").write_text("default 136\n")
+
+    monkeypatch.setattr(systemd, "set_properties", set_properties)
+    monkeypatch.setattr(ENFORCE, "_numbers", lambda _limits: NUMBERS)
+    assert run(f"/machine.slice/{SCOPE}/libvirt", ALL) == []
+    assert set_for == {
+        SCOPE: [
+            f"MemoryMax={64 * MEBIBYTE}",
+            f"MemoryHigh={32 * MEBIBYTE}",
+            f"MemorySwapMax={96 * MEBIBYTE}",
+            "TasksMax=4096",
+            "AllowedCPUs=0,2",
+            "AllowedMemoryNodes=0",
+            "CPUWeight=512",
+            "CPUQuota=50.00%",
+            "CPUQuotaPeriodSec=50000us",
+            "IOWeight=500",
+            "IOReadBandwidthMax=/dev/sda 1000",
+            "IOWriteIOPSMax=/dev/sda 20",
+        ]
+    }
+    # Exact, whatever systemd rounds to.
+    assert (above / "cpu.max").read_text() == "25000 50000"
+
+
+def test_a_value_that_systemd_has_not_set(
+    top: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    above = make(top / "machine.slice" / SCOPE, **FILES)
+    make(above / "libvirt")
+    monkeypatch.setattr(systemd, "set_properties", lambda *_: None)
+    limits = ResourceLimits(cpu_weight=512)
+    assert run(f"/machine.slice/{SCOPE}/libvirt", limits) == [
+        f"{above}/cpu.weight is '100', promised was 512"
+    ]
+
+
+VERSION_1 = {
+    "memory": {
+        "memory__limit_in_bytes": f"{64 * MEBIBYTE}\n",
+        "memory__soft_limit_in_bytes": f"{32 * MEBIBYTE}\n",
+        "memory__memsw__limit_in_bytes": f"{96 * MEBIBYTE}\n",
+        "cgroup__procs": "4200\n1\n2\n",
+    },
+    "cpu": {
+        "cpu__shares": "512\n",
+        "cpu__cfs_quota_us": "25000\n",
+        "cpu__cfs_period_us": "50000\n",
+    },
+    "cpuset": {"cpuset__cpus": "0,2\n", "cpuset__mems": "0\n"},
+    "blkio": {
+        "blkio__bfq__weight": "500\n",
+        "blkio__throttle__read_bps_device": "8:16 5\n8:0 1000\n",
+        "blkio__throttle__write_iops_device": "8:0 20\n",
+    },
+    "pids": {"cgroup__procs": "4200\n"},
+}
+OWN_1 = {"pids": "/system"}
+
+
+@pytest.fixture
+def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the hierarchies of version 1 are mounted, with a container."""
+    mounts = []
+    for controller, files in VERSION_1.items():
+        mounts.append(hierarchy(tmp_path / controller, "cgroup", controller))
+        make(Path(f"{tmp_path}/{controller}{own_1(controller)}"), **files)
+    monkeypatch.setattr(ENFORCE, "read_mounts", lambda: mounts)
+    monkeypatch.setattr(ENFORCE, "_numbers", lambda _limits: NUMBERS)
+    return tmp_path
+
+
+def own_1(controller: str) -> str:
+    return OWN_1.get(controller, "/machine/lxc-42-web1.libvirt-lxc")
+
+
+def run_1(limits: ResourceLimits, most: int = 0) -> list[str]:
+    of = {controller: own_1(controller) for controller in VERSION_1}
+    init = cast(Process, FakeProcess(of))
+    return [*enforce("web1", init, limits, most)]
+
+
+def test_version_1_is_compared(old: Path) -> None:
+    assert run_1(ALL) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "value"),
+    [
+        ("memory/memory.limit_in_bytes", "9223372036854771712\n"),
+        ("memory/memory.soft_limit_in_bytes", "9223372036854771712\n"),
+        ("memory/memory.memsw.limit_in_bytes", "9223372036854771712\n"),
+        ("cpu/cpu.shares", "1024\n"),
+        ("cpu/cpu.cfs_quota_us", "-1\n"),
+        ("cpu/cpu.cfs_period_us", "100000\n"),
+        ("cpuset/cpuset.cpus", "0-2\n"),
+        ("cpuset/cpuset.mems", "0-1\n"),
+        ("blkio/blkio.bfq.weight", "100\n"),
+        ("blkio/blkio.throttle.read_bps_device", "8:16 1000\n"),
+        ("blkio/blkio.throttle.write_iops_device", ""),
+    ],
+)
+def test_each_value_of_version_1(old: Path, file: str, value: str) -> None:
+    controller, name = file.split("/")
+    path = Path(f"{old}/{controller}{own_1(controller)}/{name}")
+    before = path.read_text()
+    path.write_text(value)
+    (reason,) = run_1(ALL)
+    assert reason.startswith(f"{path} is {value.strip()!r}, promised was ")
+    path.write_text(before)
+    assert run_1(ALL) == []
+    path.unlink()
+    assert "is not there, promised was" in run_1(ALL)[0]
+
+
+def test_memory_that_was_set_while_it_ran(old: Path) -> None:
+    path = Path(f"{old}/memory{own_1('memory')}/memory.limit_in_bytes")
+    path.write_text(f"{16 * MEBIBYTE}\n")
+    limits = ResourceLimits(memory=64 * MEBIBYTE, balloon=16 * MEBIBYTE)
+    assert run_1(limits) == []
+    assert len(run_1(ResourceLimits(memory=64 * MEBIBYTE))) == 1
+
+
+def test_processes_of_version_1(
+    old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited = old / "pids/lxc-userns/web1"
+    make(limited, cgroup__procs="", pids__max="max\n", pids__current="2\n")
+    begun = iter([[], [3], []])
+
+    def move(pid: int, group: str) -> None:
+        """One begins another before it is moved itself."""
+        assert group == str(limited)
+        listed = Path(f"{old}/memory{own_1('memory')}/cgroup.procs")
+        for other in next(begun, []):
+            listed.write_text(listed.read_text() + f"{other}\n")
+        with (limited / "cgroup.procs").open("a") as stream:
+            stream.write(f"{pid}\n")
+
+    monkeypatch.setattr(cgroup_files, "move", move)
+    assert run_1(ResourceLimits(), 77) == []
+    assert (limited / "pids.max").read_text() == "77"
+    moved = (limited / "cgroup.procs").read_text().split()
+    # All but libvirt's own.
+    assert moved == ["1", "2", "3"]
+
+
+def test_processes_that_cannot_be_caught(
+    old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(old / "pids/lxc-userns/web1", pids__max="max\n", pids__current="2\n")
+    monkeypatch.setattr(cgroup_files, "move", lambda *_: None)
+    assert run_1(ResourceLimits(), 77) == [
+        "it begins processes faster than they can be limited"
+    ]
+
+
+def test_without_a_hierarchy_of_pids(
+    old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "group_for", lambda *_: None)
+    (reason,) = run_1(ResourceLimits(), 77)
+    assert "set max_processes to 0" in reason
+    assert run_1(ResourceLimits(), 0) == []
+
+
+def test_a_scope_in_version_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounts = [
+        hierarchy(tmp_path / name, "cgroup", name)
+        for name in ("memory", "pids", "cpu")
+    ]
+    monkeypatch.setattr(ENFORCE, "read_mounts", lambda: mounts)
+    own = f"/machine.slice/{SCOPE}/libvirt"
+    for mount in mounts:
+        make(Path(f"{mount.point}{own}"))
+    scope = tmp_path / "pids/machine.slice" / SCOPE
+    (scope / "pids.max").write_text("max\n")
+    (tmp_path / "cpu/machine.slice" / SCOPE / "cpu.shares").write_text("9\n")
+    units = []
+    monkeypatch.setattr(
+        systemd, "set_properties", lambda unit, _: units.append(unit)
+    )
+    init = cast(
+        Process, FakeProcess(dict.fromkeys(("memory", "pids", "cpu"), own))
+    )
+    assert [*enforce("web1", init, ResourceLimits(cpu_weight=9), 77)] == []
+    assert (scope / "pids.max").read_text() == "77"
+    assert units == [SCOPE]
+
+
+def test_groups_of_a_container() -> None:
+    mounts = [
+        hierarchy(Path("/cg/cpu"), "cgroup", "rw,cpu,cpuacct"),
+        hierarchy(Path("/cg/memory"), "cgroup", "rw,memory"),
+        hierarchy(Path("/cg/unified"), "cgroup2", "rw"),
+    ]
+    of = {"cpu,cpuacct": "/machine/a", "memory": "/machine/a", "": "/"}
+    groups = ContainerGroups.find(of, mounts)
+    assert not groups.is_unified
+    assert groups.directory("cpu") == "/cg/cpu/machine/a"
+    assert groups.outer("cpuacct") == Place("/cg/cpu/machine/a")
+    assert groups.directory("io") is None
+    assert groups.outer("io") is None
+    only = ContainerGroups.find({"": "/machine/a"}, mounts[2:])
+    assert only.is_unified
+
+
+@pytest.mark.parametrize(
+    ("value", "found", "same"),
+    [
+        ("0-3,^2", "0-1,3", True),
+        ("0-3,^2", "0-3", False),
+        ("10-12,^11", "10,12", True),
+        ("^1,0-1", "0-1", True),
+        ("", "", True),
+    ],
+)
+def test_lists(value: str, found: str, same: bool) -> None:
+    assert settings._same_list(value, found) == same
+
+
+def test_bytes_are_pages() -> None:
+    limits = ResourceLimits(memory=65537 * 1024)
+    (setting, _) = settings.version_2(limits, 1, {})
+    assert setting.holds(f"{65536 * 1024}\n")
+    assert not setting.holds(f"{65532 * 1024}\n")
+    assert not setting.holds("max\n")
+
+
+def test_a_quota_without_limit() -> None:
+    (setting,) = settings.version_2(ResourceLimits(cpu_quota=-1), 0, {})
+    assert setting.value == "max 100000"
+    (setting,) = settings.version_2(ResourceLimits(cpu_period=9000), 0, {})
+    assert setting.value == "max 9000"
+
+
+def test_partition(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(systemd, "has_machined", lambda: False)
+    (top / "cgroup.subtree_control").touch()
+    assert partition.find("web1") == "/machine/lxc-userns-web1.partition"
+    partition.make("web1", 77)
+    group = top / "machine/lxc-userns-web1.partition"
+    assert (group.stat().st_mode & 0o777, group.is_dir()) == (0o755, True)
+    assert (top / "cgroup.subtree_control").read_text() == "+pids"
+    partition.make("web1", 77)
+    partition.remove("web1")
+    assert not group.exists()
+    partition.remove("web1")
+
+
+def test_no_partition(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(systemd, "has_machined", lambda: True)
+    assert partition.find("web1") is None
+    partition.make("web1", 77)
+    assert [*top.iterdir()] == []
+    mounts = [
+        hierarchy(top, "cgroup", "rw,memory"),
+        hierarchy(top / "unified", "cgroup2", "rw"),
+    ]
+    monkeypatch.setattr(systemd, "has_machined", lambda: False)
+    monkeypatch.setattr(partition, "read_mounts", lambda: mounts)
+    assert partition.find("web1") is None
