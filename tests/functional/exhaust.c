@@ -24,8 +24,8 @@
 
 /* More than a container of the tests runs, and no more than a moment's work. */
 #define PROCESSES 50
-/* More than a container may have by default, fewer than a host has. */
-#define THREADS 5000
+/* More than a container may have; those of two are more than a host has. */
+#define THREADS 20000
 
 static int make_inotify(int number)
 {
