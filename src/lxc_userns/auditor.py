@@ -11,7 +11,7 @@ from itertools import islice
 
 from lxml import etree
 
-from lxc_userns import hostids
+from lxc_userns import hostids, resources
 from lxc_userns.audit import Finding, live, static
 from lxc_userns.audit.filesystems import Seen, read_filesystems
 from lxc_userns.audit.finding import Violation
@@ -21,6 +21,7 @@ from lxc_userns.audit.places import to_findings
 from lxc_userns.config_check import RESERVER
 from lxc_userns.domain.checks import shown
 from lxc_userns.domain.document import parse_domain
+from lxc_userns.domain.limits import from_domain
 from lxc_userns.exceptions import (
     DomainXmlError,
     InstanceError,
@@ -33,7 +34,6 @@ from lxc_userns.linux import directory, mounts
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.rootfs import host_setuid, reach, strategies
 from lxc_userns.rootfs.backing import translated
-from lxc_userns.verification import control
 
 _CGROUPS = "/sys/fs/cgroup"
 #: Of what there may be many, how many are named.
@@ -147,18 +147,21 @@ class Auditor:
         yield from live.find_many(domain, os.uname().release)
 
     def _cgroup_version(self, this: _Known) -> int | None:
-        """The version of control groups, None if it does no harm."""
+        """Return the version of control groups, None if it does no harm."""
         known = [*mounts.read_mounts()]
         types = {mount.point: mount.fs_type for mount in known}
         if types.get(_CGROUPS) != "cgroup2":
             return 1 if "cgroup" in types.values() else None
         if this.is_active and has_id_maps(this.domain):
-            # What libvirt gives it may have been taken back.
+            # They may hold in the group above, which is not its own.
+            most = this.record.max_processes if this.record else 0
             with (
                 suppress(InstanceError, OSError),
                 self._guests.init_process(this.name) as init,
             ):
-                return 2 if any(control.writable(init, known)) else None
+                limits = from_domain(this.domain)
+                found = resources.differences(this.name, init, limits, most)
+                return 2 if found else None
         return 2
 
 

@@ -132,13 +132,18 @@ class Verifier:
             breaks a rule of this package.
         """
         guests = self.inventory.guests
-        promise = promises.of_domain(guests.xml(name))
+        xml = guests.xml(name)
+        promise, wanted = promises.of_domain(xml), read_limits(xml)
         try:
             with guests.init_process(name) as init:
                 evidence = verification.gather(name, init)
+                found = resources.differences(name, init, wanted)
         except OSError as err:
             raise InstanceError(name, f"cannot be looked at: {err}") from err
-        reasons = [*verification.mismatches(promise, evidence, fresh=True)]
+        reasons = [
+            *verification.mismatches(promise, evidence, fresh=True),
+            *found,
+        ]
         if reasons:
             raise IsolationError(
                 name, f"{'; '.join(reasons)}; it is not ours, and was left"

@@ -219,7 +219,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(views, "Views", FakeViews)
     monkeypatch.setattr(limits, "apply", lambda _init: log.append("limit"))
     monkeypatch.setattr(verification, "take_back", lambda _init: [])
-    monkeypatch.setattr(resources, "enforce", lambda *_: iter(()))
+    for name in ("differences", "enforce"):
+        monkeypatch.setattr(resources, name, lambda *_: [])
     for name in ("find", "make", "remove"):
         monkeypatch.setattr(partition, name, lambda *_: None)
 

@@ -33,12 +33,9 @@ ALL = ResourceLimits(
     cpus="0-2,^1",
     nodes="0",
     disk_weight=500,
-    disks=(
-        BlockDevice("/dev/sda", read_bytes_sec=1000, write_iops_sec=20),
-        BlockDevice("/dev/sdb", weight=200),
-    ),
+    disks=(BlockDevice("/dev/sda", read_bytes_sec=1000, write_iops_sec=20),),
 )
-NUMBERS = {"/dev/sda": "8:0", "/dev/sdb": "8:16"}
+NUMBERS = {"/dev/sda": "8:0"}
 #: The package has a function of that name.
 ENFORCE = sys.modules[enforce.__module__]
 SCOPE = r"machine-lxc\x2d42\x2dweb1.scope"
@@ -96,7 +93,7 @@ FILES = {
 
 def run(own: str, limits: ResourceLimits, most: int = 4096) -> list[str]:
     init = cast(Process, FakeProcess({"": own}))
-    return [*enforce("web1", init, limits, most)]
+    return enforce("web1", init, limits, most)
 
 
 def test_version_2_in_the_group_above(
@@ -262,7 +259,7 @@ def own_1(controller: str) -> str:
 def run_1(limits: ResourceLimits, most: int = 0) -> list[str]:
     of = {controller: own_1(controller) for controller in VERSION_1}
     init = cast(Process, FakeProcess(of))
-    return [*enforce("web1", init, limits, most)]
+    return enforce("web1", init, limits, most)
 
 
 def test_version_1_is_compared(old: Path) -> None:
@@ -343,7 +340,7 @@ def test_processes_that_cannot_be_caught(
 def test_without_a_hierarchy_of_pids(
     old: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "group_for", lambda *_: None)
+    monkeypatch.setattr(processes, "find_group", lambda *_: None)
     (reason,) = run_1(ResourceLimits(), 77)
     assert "set max_processes to 0" in reason
     assert run_1(ResourceLimits(), 0) == []
@@ -370,7 +367,7 @@ def test_a_scope_in_version_1(
     init = cast(
         Process, FakeProcess(dict.fromkeys(("memory", "pids", "cpu"), own))
     )
-    assert [*enforce("web1", init, ResourceLimits(cpu_weight=9), 77)] == []
+    assert enforce("web1", init, ResourceLimits(cpu_weight=9), 77) == []
     assert (scope / "pids.max").read_text() == "77"
     assert units == [SCOPE]
 
@@ -419,6 +416,18 @@ def test_a_quota_without_limit() -> None:
     assert setting.value == "max 100000"
     (setting,) = settings.version_2(ResourceLimits(cpu_period=9000), 0, {})
     assert setting.value == "max 9000"
+
+
+def test_the_weight_of_one_disk() -> None:
+    limits = ResourceLimits(disks=(BlockDevice("/dev/sda", weight=200),))
+    (setting,) = settings.version_2(limits, 0, NUMBERS)
+    assert (setting.file, setting.value) == ("io.bfq.weight", "8:0 200")
+    assert setting.instead is not None
+    assert setting.instead.file == "io.weight"
+    assert setting.holds("default 100\n8:0 200\n")
+    assert not setting.holds("default 200\n8:16 200\n")
+    (setting,) = settings.version_1(limits, NUMBERS)
+    assert (setting.file, setting.value) == ("blkio.weight_device", "8:0 200")
 
 
 def test_partition(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,9 +83,9 @@ CGROUP_V2: Final = Rule(
     "the container can raise its own limits",
     "Under version 2 libvirt makes all files of the container's control group "
     "belong to its root, memory.max and pids.max too, and not only those that "
-    "are for delegation.",
+    "are for delegation. Only limits of the groups above hold.",
     "set limits on a group above it, by a <partition> of its own in "
-    "<resource>; or run it by this package, which takes them back",
+    "<resource>; or run it by this package, which sets them there",
     is_live=True,
 )
 MANY_ENTRIES: Final = Rule(
@@ -177,7 +177,8 @@ def find_cgroups(
         yield CGROUP_V2.broken(
             domain,
             "this host has control groups of version 2, of which libvirt "
-            "gives it all files of its own group",
+            "gives it all files of its own group, and the one above that is "
+            "its alone does not limit it as the domain says",
         )
 
 

@@ -68,7 +68,11 @@ def read_limits(domain_xml: str) -> ResourceLimits:
 
     :raises DomainXmlError: if it is no LXC domain, or a value is none.
     """
-    domain = parse_domain(domain_xml)
+    return from_domain(parse_domain(domain_xml))
+
+
+def from_domain(domain: etree._Element) -> ResourceLimits:
+    """Read the limits of a ``<domain>``; errors are as of the other."""
     return ResourceLimits(
         memory=_bytes(domain, "memtune/hard_limit", "memory"),
         balloon=_bytes(domain, "currentMemory"),

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from lxc_userns.host.check import Result, failed, passed, warned
 from lxc_userns.host.daemon import Daemon
 from lxc_userns.host.kernel import Version, parse_release
+from lxc_userns.linux import systemd
 from lxc_userns.linux.mounts import Mount, read_mounts
 
 _ROOT = "/sys/fs/cgroup"
@@ -19,9 +20,15 @@ _MENDED = (5, 17)
 _ONLY_VERSION_2 = "boot with systemd.unified_cgroup_hierarchy=1"
 
 _VERSION_2 = (
-    "version 2; what libvirt gives the root of a container beyond what can "
-    "be delegated, limits such as memory.max, is taken back when it is "
-    "verified"
+    "version 2; the limits of a container are set in the group that systemd "
+    "makes for it, which is root's and above the one that libvirt gives to "
+    "the container"
+)
+_SHARED = (
+    "version 2 without systemd-machined: above the group that libvirt gives "
+    "to a container there is one for all, in which no limits of one can be "
+    "set; a container runs only if its domain has a <partition> of its own, "
+    "as container run gives it"
 )
 
 
@@ -32,14 +39,21 @@ def check(daemon: Daemon | None) -> Result:
     """
     # It may run where not all is mounted that is mounted here.
     mounts = daemon.mounts if daemon else tuple(read_mounts())
-    return judge(mounts, parse_release(os.uname().release))
+    version = parse_release(os.uname().release)
+    return judge(mounts, version, has_machined=systemd.has_machined())
 
 
-def judge(mounts: Iterable[Mount], version: Version | None) -> Result:
+def judge(
+    mounts: Iterable[Mount],
+    version: Version | None,
+    *,
+    has_machined: bool = True,
+) -> Result:
     """Whether libvirt can start containers under a layout, and what of it.
 
     :param mounts: all that libvirtd has mounted.
     :param version: of the kernel, None if it is not known.
+    :param has_machined: whether systemd makes a group for each container.
     """
     types = {mount.point: mount.fs_type for mount in mounts}
     if types.get(_UNIFIED) == "cgroup2":
@@ -52,7 +66,9 @@ def judge(mounts: Iterable[Mount], version: Version | None) -> Result:
             f"{_UNIFIED} is not mounted",
         )
     if types.get(_ROOT) == "cgroup2":
-        return passed(_VERSION_2)
+        if has_machined:
+            return passed(_VERSION_2)
+        return warned(_SHARED, "install systemd-container")
     if _SYSTEMD in types:
         return _judge_systemd(version)
     if "cgroup" in types.values():

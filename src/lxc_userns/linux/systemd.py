@@ -26,7 +26,8 @@ def has_machined() -> bool:
 def set_properties(unit: str, assignments: Iterable[str]) -> None:
     """Set properties of a unit, until it ends or the host is rebooted.
 
-    What systemd does not know of, it takes back when it is reloaded.
+    Of the unit's group, what systemd was not told is lost when it is told
+    something else.
 
     :param unit: its name, as the directory of its group is called.
     :param assignments: as ``TasksMax=100`` (:manpage:`systemctl(1)`).

@@ -67,7 +67,7 @@ def remove(name: str) -> None:
     if top is not None:
         path = posixpath.join(top, _PARENT.lstrip("/"), partition_name(name))
         cgroup_files.remove(path)
-    limited = processes.group_for(name, mounts)
+    limited = processes.find_group(name, mounts)
     if limited is not None:
         cgroup_files.remove(limited)
 

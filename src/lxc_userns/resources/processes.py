@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from lxc_userns.linux import cgroup_files
 from lxc_userns.linux.mounts import Mount
-from lxc_userns.resources.groups import ContainerGroups
+from lxc_userns.resources.groups import ContainerGroups, Place
 
 _CONTROLLER = "pids"
 _DIRECTORY = "lxc-userns"
@@ -19,8 +19,8 @@ _LISTED = ("memory", "freezer", "devices", "cpu")
 _PASSES = 200
 
 
-def group_for(name: str, mounts: Iterable[Mount]) -> str | None:
-    """Return the group of a container, which may have to be made.
+def find_group(name: str, mounts: Iterable[Mount]) -> str | None:
+    """Return the group of our own for a container, which may not be there.
 
     :param name: the container's name.
     :returns: None if the host has no such hierarchy of version 1.
@@ -31,30 +31,46 @@ def group_for(name: str, mounts: Iterable[Mount]) -> str | None:
     return None
 
 
-def move_all(
+def find_place(
+    name: str, groups: ContainerGroups, mounts: Iterable[Mount]
+) -> Place | None:
+    """Return where the limit of processes holds: systemd's scope, or ours."""
+    outer = groups.outer(_CONTROLLER)
+    if outer is not None and outer.unit is not None:
+        return outer
+    path = find_group(name, mounts)
+    return None if path is None else Place(path)
+
+
+def move_all(groups: ContainerGroups, controller: int, target: str) -> None:
+    """Move all processes of a container into a group, as far as that goes.
+
+    :param groups: the container's.
+    :param controller: libvirt's process in charge of it, which stays.
+    :param target: the group's directory.
+    """
+    for _ in range(_PASSES):
+        outside = find_outside(groups, controller, target)
+        if not outside:
+            return
+        for pid in sorted(outside):
+            cgroup_files.move(pid, target)
+
+
+def find_outside(
     groups: ContainerGroups, controller: int, target: str
-) -> Iterator[str]:
-    """Move all processes of a container into a group.
+) -> set[int]:
+    """Find the processes of a container that are not in a group.
 
     One that is begun meanwhile is in the group of who begins it. So if all
     that there are, are in the group, all that will ever be are.
 
     :param groups: the container's; its own files are root's in version 1, so
         that none of its processes is anywhere else.
-    :param controller: libvirt's process in charge of it, which stays.
-    :param target: the group's directory.
-    :returns: a clause if it cannot be done.
     """
     source = next(filter(None, map(groups.directory, _LISTED)), None)
     if source is None:
-        yield "libvirt has no control group for it"
-        return
-    for _ in range(_PASSES):
-        # In this order: nothing leaves the group.
-        outside = cgroup_files.processes(source) - {controller}
-        outside -= cgroup_files.processes(target)
-        if not outside:
-            return
-        for pid in sorted(outside):
-            cgroup_files.move(pid, target)
-    yield "it begins processes faster than they can be limited"
+        return set()
+    # In this order: nothing leaves the group.
+    found = cgroup_files.processes(source) - {controller}
+    return found - cgroup_files.processes(target)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Limits as properties of the scope that systemd has for a container.
 
-The files of its group are systemd's to write: when it is reloaded, it writes
-what it knows.
+The files of its group are systemd's to write: when any property of the unit is
+set, as libvirt does for the share of the CPUs, it writes all that it knows.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ _PROPERTIES: Final = {
     "cpuset.mems": "AllowedMemoryNodes",
 }
 _OF_DISKS: Final[dict[str, Callable[[BlockDevice], int | None]]] = {
+    "IODeviceWeight": lambda disk: disk.weight,
     "IOReadBandwidthMax": lambda disk: disk.read_bytes_sec,
     "IOWriteBandwidthMax": lambda disk: disk.write_bytes_sec,
     "IOReadIOPSMax": lambda disk: disk.read_iops_sec,

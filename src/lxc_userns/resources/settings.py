@@ -118,17 +118,7 @@ def version_2(
         yield Setting("cpu", "cpu.weight", weight, _same_words, True)
     if limits.disk_weight is not None:
         yield _disk_weight("io", limits.disk_weight, "default ")
-    for disk in limits.disks:
-        rates = {
-            "rbps": disk.read_bytes_sec,
-            "wbps": disk.write_bytes_sec,
-            "riops": disk.read_iops_sec,
-            "wiops": disk.write_iops_sec,
-        }
-        given = [f"{key}={rate}" for key, rate in rates.items() if rate]
-        if given:
-            line = " ".join([devices[disk.path], *given])
-            yield Setting("io", "io.max", line, _same_device)
+    yield from _disks_2(limits, devices)
 
 
 def version_1(
@@ -138,8 +128,9 @@ def version_1(
 
     :param devices: as for :func:`version_2`.
     """
+    if limits.memory is not None:
+        yield of_memory_1(limits.memory)
     for file, amount in (
-        (MEMORY_1, limits.memory),
         ("memory.soft_limit_in_bytes", limits.soft_memory),
         ("memory.memsw.limit_in_bytes", limits.swap),
     ):
@@ -157,20 +148,12 @@ def version_1(
     yield from _cpuset(limits)
     if limits.disk_weight is not None:
         yield _disk_weight("blkio", limits.disk_weight, "")
-    for disk in limits.disks:
-        for kind, rate in (
-            ("read_bps", disk.read_bytes_sec),
-            ("write_bps", disk.write_bytes_sec),
-            ("read_iops", disk.read_iops_sec),
-            ("write_iops", disk.write_iops_sec),
-        ):
-            if rate:
-                yield Setting(
-                    "blkio",
-                    f"blkio.throttle.{kind}_device",
-                    f"{devices[disk.path]} {rate}",
-                    _same_device,
-                )
+    yield from _disks_1(limits, devices)
+
+
+def of_memory_1(amount: int) -> Setting:
+    """Give the setting of version 1 for an amount of memory, in bytes."""
+    return Setting("memory", MEMORY_1, str(amount), _same_bytes)
 
 
 def _disk_weight(controller: str, weight: int, before: str) -> Setting:
@@ -196,3 +179,45 @@ def _cpuset(limits: ResourceLimits) -> Iterator[Setting]:
             # The kernel knows no "^2".
             members = ",".join(map(str, sorted(_members(numbers))))
             yield Setting("cpuset", file, members, _same_list)
+
+
+def _disks_1(
+    limits: ResourceLimits, devices: Mapping[str, str]
+) -> Iterator[Setting]:
+    for disk in limits.disks:
+        number = devices[disk.path]
+        for kind, rate in (
+            ("read_bps", disk.read_bytes_sec),
+            ("write_bps", disk.write_bytes_sec),
+            ("read_iops", disk.read_iops_sec),
+            ("write_iops", disk.write_iops_sec),
+        ):
+            if rate:
+                file = f"blkio.throttle.{kind}_device"
+                value = f"{number} {rate}"
+                yield Setting("blkio", file, value, _same_device)
+        if disk.weight:
+            value = f"{number} {disk.weight}"
+            yield Setting(
+                "blkio", "blkio.weight_device", value, _same_device, True
+            )
+
+
+def _disks_2(
+    limits: ResourceLimits, devices: Mapping[str, str]
+) -> Iterator[Setting]:
+    for disk in limits.disks:
+        rates = {
+            "rbps": disk.read_bytes_sec,
+            "wbps": disk.write_bytes_sec,
+            "riops": disk.read_iops_sec,
+            "wiops": disk.write_iops_sec,
+        }
+        given = [f"{key}={rate}" for key, rate in rates.items() if rate]
+        if given:
+            line = " ".join([devices[disk.path], *given])
+            yield Setting("io", "io.max", line, _same_device)
+        if disk.weight:
+            line = f"{devices[disk.path]} {disk.weight}"
+            weight = Setting("io", "io.weight", line, _same_device, True)
+            yield replace(weight, file="io.bfq.weight", instead=weight)

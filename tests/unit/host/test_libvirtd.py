@@ -183,9 +183,9 @@ RELEASE_AGENT = warned(
             [Mount(1, "/sys/fs/cgroup", "cgroup2")],
             (6, 1),
             passed(
-                "version 2; what libvirt gives the root of a container beyond "
-                "what can be delegated, limits such as memory.max, is taken "
-                "back when it is verified"
+                "version 2; the limits of a container are set in the group "
+                "that systemd makes for it, which is root's and above the one "
+                "that libvirt gives to the container"
             ),
         ),
         (
@@ -213,6 +213,16 @@ def test_cgroups(
     found: list[Mount], version: Version | None, result: Result
 ) -> None:
     assert cgroups.judge(found, version) == result
+
+
+def test_version_2_without_a_group_for_each() -> None:
+    found = [Mount(1, "/sys/fs/cgroup", "cgroup2")]
+    result = cgroups.judge(found, (6, 1), has_machined=False)
+    assert (result.status, result.remedy) == (
+        "WARN",
+        "install systemd-container",
+    )
+    assert "only if its domain has a <partition> of its own" in result.message
 
 
 def test_the_cgroups_that_count_are_those_of_the_daemon() -> None:
