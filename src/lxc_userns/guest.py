@@ -29,6 +29,8 @@ LOG_DIRECTORY = "/var/log/libvirt/lxc"
 #: Seconds that a container has to stop by itself.
 STOP_TIMEOUT = 10.0
 _INIT_TIMEOUT = 5.0
+#: One that was frozen in version 1 does not end.
+_KILL_TIMEOUT = 5.0
 _POLL = 0.05
 # libvirt calls a container started some milliseconds before its first process
 # is there.
@@ -147,6 +149,10 @@ class Guests:
             if domain is None or not domain.isActive():
                 return
             if uuid in (None, domain.UUIDString()):
+                # libvirt sends its signals to what cgroup.threads lists; of a
+                # thread that is about to end that is 0, which is libvirtd
+                # itself (virCgroupKillInternal, version 2).
+                _kill_init(domain.ID())
                 _ignoring_end(domain.destroy)
 
     def stop(self, name: str, timeout: float = STOP_TIMEOUT) -> None:
@@ -275,6 +281,14 @@ def _find_init(controller: int) -> Process | None:
                 stack.pop_all()
                 return process
     return None
+
+
+def _kill_init(controller: int) -> None:
+    with suppress(ProcessLookupError):
+        init = _find_init(controller)
+        if init is not None:
+            with init:
+                init.kill(_KILL_TIMEOUT)
 
 
 def _is_init(process: Process, controller: int) -> bool:

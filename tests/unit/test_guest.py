@@ -6,6 +6,7 @@ from typing import Any
 import libvirt
 import pytest
 
+from lxc_userns import guest
 from lxc_userns.exceptions import (
     InstanceError,
     LibvirtError,
@@ -88,6 +89,8 @@ class FakeConnection:
 def connection(monkeypatch: pytest.MonkeyPatch) -> FakeConnection:
     made = FakeConnection()
     monkeypatch.setattr(libvirt, "open", lambda _uri: made)
+    # Nothing is looked for among the machine's processes.
+    monkeypatch.setattr(guest, "_kill_init", lambda _controller: None)
     return made
 
 

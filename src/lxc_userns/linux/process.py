@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -219,11 +220,28 @@ class Process:
 
     def send_signal(self, number: int) -> None:
         """Send it a signal, and never another process."""
+        with self._opened_pidfd() as pidfd:
+            signal.pidfd_send_signal(pidfd, number)
+
+    def kill(self, timeout: float) -> bool:
+        """Kill it; the first of a PID namespace ends after all others there.
+
+        :param timeout: seconds to wait for its end.
+        :returns: whether it has ended.
+        """
+        with self._opened_pidfd() as pidfd:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            ended = select.poll()
+            ended.register(pidfd, select.POLLIN)
+            return bool(ended.poll(timeout * 1000))
+
+    @contextmanager
+    def _opened_pidfd(self) -> Iterator[int]:
         pidfd = os.pidfd_open(int(self.pid))
         try:
             # While this one is there, the number is its own.
             self._statistics()
-            signal.pidfd_send_signal(pidfd, number)
+            yield pidfd
         finally:
             os.close(pidfd)
 
