@@ -226,8 +226,14 @@ def _with_kind(
 
 def _essence(record: InstanceRecord) -> InstanceRecord:
     """What is promised, without what is only noted about it."""
+    # Another limit of processes counts from the next start on.
     return replace(
-        record, mode_reasons=(), identities={}, empty={}, verified=None
+        record,
+        mode_reasons=(),
+        identities={},
+        empty={},
+        verified=None,
+        max_processes=0,
     )
 
 

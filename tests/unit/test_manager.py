@@ -343,6 +343,21 @@ def test_a_record_of_before_kinds_were_noted(world: World) -> None:
     assert world.manager.prepare(world.request) == prepared
 
 
+def test_the_limit_of_processes(world: World) -> None:
+    assert world.manager.prepare(world.request).record.max_processes == 4096
+    world.set(max_processes=77)
+    assert world.manager.prepare(world.request).record.max_processes == 77
+    # It runs, and stays with what it was promised.
+    world.guests.add("web1")
+    world.set(max_processes=99)
+    assert world.manager.prepare(world.request).record.max_processes == 77
+    asked = replace(world.request, name="web2", max_processes=5)
+    other = replace(asked, uuid=str(uuid.uuid4()), rootfs=world.rootfs)
+    assert world.manager.plan(other).record.max_processes == 5
+    with pytest.raises(InstanceError, match="expected 0 to 4194304"):
+        world.manager.plan(replace(other, max_processes=-1))
+
+
 def test_maps_of_the_request_come_first(world: World) -> None:
     request = replace(world.request, id_maps=OTHER)
     assert world.manager.prepare(request).id_maps == OTHER

@@ -12,6 +12,7 @@ import posixpath
 from collections.abc import Iterable
 from contextlib import suppress
 
+from lxc_userns.exceptions import InstanceError
 from lxc_userns.linux import cgroup_files, systemd
 from lxc_userns.linux.mounts import Mount, read_mounts
 from lxc_userns.resources import processes
@@ -41,13 +42,17 @@ def make(name: str, max_processes: int) -> None:
 
     :param name: the container's name.
     :param max_processes: processes and threads; 0 for no limit.
-    :raises OSError: if it cannot be made.
+    :raises InstanceError: if it cannot be made.
     """
     partition, top = find(name), _unified(read_mounts())
     if partition is None or top is None:
         return
     path = posixpath.join(top, partition.lstrip("/"))
-    cgroup_files.make(path)
+    try:
+        cgroup_files.make(path)
+    except OSError as err:
+        reason = f"{path}: cannot be made: {err.strerror}"
+        raise InstanceError(name, f"its control group {reason}") from err
     for group in (top, posixpath.dirname(path)):
         cgroup_files.enable(group, _CONTROLLERS)
     if max_processes:
