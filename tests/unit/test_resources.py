@@ -346,30 +346,52 @@ def test_without_a_hierarchy_of_pids(
     assert run_1(ResourceLimits(), 0) == []
 
 
-def test_a_scope_in_version_1(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def scope_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where version 1 is mounted, with a container that systemd keeps."""
     mounts = [
         hierarchy(tmp_path / name, "cgroup", name)
         for name in ("memory", "pids", "cpu")
     ]
     monkeypatch.setattr(ENFORCE, "read_mounts", lambda: mounts)
+    for controller in ("memory", "cpu"):
+        make(tmp_path / controller / "machine.slice" / SCOPE / "libvirt")
+    make(tmp_path / "pids/machine.slice" / SCOPE, pids__max="max\n")
+    return tmp_path
+
+
+def in_scope(pids: str) -> Process:
     own = f"/machine.slice/{SCOPE}/libvirt"
-    for mount in mounts:
-        make(Path(f"{mount.point}{own}"))
-    scope = tmp_path / "pids/machine.slice" / SCOPE
-    (scope / "pids.max").write_text("max\n")
-    (tmp_path / "cpu/machine.slice" / SCOPE / "cpu.shares").write_text("9\n")
+    of = {"memory": own, "cpu": own, "pids": pids}
+    return cast(Process, FakeProcess(of))
+
+
+def test_a_scope_in_version_1(
+    scope_1: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (scope_1 / "cpu/machine.slice" / SCOPE / "cpu.shares").write_text("9\n")
     units = []
     monkeypatch.setattr(
         systemd, "set_properties", lambda unit, _: units.append(unit)
     )
-    init = cast(
-        Process, FakeProcess(dict.fromkeys(("memory", "pids", "cpu"), own))
-    )
+    init = in_scope(f"/machine.slice/{SCOPE}")
     assert enforce("web1", init, ResourceLimits(cpu_weight=9), 77) == []
-    assert (scope / "pids.max").read_text() == "77"
+    limited = scope_1 / "pids/machine.slice" / SCOPE / "pids.max"
+    assert limited.read_text() == "77"
     assert units == [SCOPE]
+
+
+def test_a_scope_that_is_that_of_libvirtd(
+    scope_1: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs in a container of systemd's itself."""
+    make(scope_1 / "pids/machine.slice/machine-host.scope")
+    limited = scope_1 / "pids/lxc-userns/web1"
+    make(limited, pids__max="max\n")
+    monkeypatch.setattr(cgroup_files, "move", lambda *_: None)
+    init = in_scope("/machine.slice/machine-host.scope")
+    assert enforce("web1", init, ResourceLimits(), 77) == []
+    assert (limited / "pids.max").read_text() == "77"
 
 
 def test_groups_of_a_container() -> None:

@@ -35,9 +35,11 @@ def find_place(
     name: str, groups: ContainerGroups, mounts: Iterable[Mount]
 ) -> Place | None:
     """Return where the limit of processes holds: systemd's scope, or ours."""
-    outer = groups.outer(_CONTROLLER)
-    if outer is not None and outer.unit is not None:
-        return outer
+    limits, path = groups.outer(_LISTED[0]), groups.directory(_CONTROLLER)
+    unit = None if limits is None else limits.unit
+    # libvirt makes none below that of systemd here.
+    if unit is not None and path and posixpath.basename(path) == unit:
+        return Place(path, unit)
     path = find_group(name, mounts)
     return None if path is None else Place(path)
 
