@@ -94,6 +94,7 @@ def test_from_run_to_destroy(
         "shared": [],
         "capabilities": [],
         "devices": [],
+        "max_processes": 4096,
         "view": f"{cli.run}/web1/root",
         "uid_map": ID_MAP,
         "gid_map": ID_MAP,
