@@ -188,10 +188,13 @@ def test_two_containers_leave_the_host_some(
 def test_one_that_has_more_than_it_may_before_it_is_limited(
     cli: CommandLine, rootfs: Path
 ) -> None:
-    """As its first act; it is limited from then on, or ended."""
+    """As its first act; it is limited from then on, or ended.
+
+    It has the memory for them: without, the kernel would end it.
+    """
     (rootfs / "try").write_text(f"PATH=/bin\n{EXHAUST}\n")
     done = cli("container", "run", "web1", "--rootfs", rootfs, "--init",
-               "/bin/sh /try", "--pids-limit", "300")  # fmt: skip
+               "/bin/sh /try", "--pids-limit", "300", "--memory", "2048")  # fmt: skip
     if done.code:
         assert "processes and threads, promised were 300 at most" in done.err
         assert cli.json("container", "list") == []
