@@ -235,7 +235,9 @@ def test_no_limit(cli: CommandLine, rootfs: Path) -> None:
     pid = run(cli, rootfs, "", "--pids-limit", "0")
     assert cli.json("container", "show", "web1")["max_processes"] == 0
     found = limiting_group(pid, "pids") / "pids.max"
-    assert not found.exists() or found.read_text() == "max\n"
+    # systemd has one of its own for each container.
+    if not has_machined():
+        assert not found.exists() or found.read_text() == "max\n"
     for wrong in ("-1", "4194305"):
         error = cli("container", "run", "web2", "--rootfs", rootfs,
                     "--pids-limit", wrong).error()  # fmt: skip
