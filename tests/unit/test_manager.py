@@ -326,8 +326,6 @@ def test_a_kind_that_is_none(world: World) -> None:
 def test_a_later_start_opens_the_same_kind(world: World) -> None:
     prepared = world.manager.prepare(world.request)
     assert prepared.record.rootfs_kind == "directory"
-    # As if what is there now were what was given.
-    world.manager.store.save(replace(prepared.record, identities={}))
     shutil.rmtree(world.rootfs)
     write_tar(Path(world.rootfs))
     with pytest.raises(ReplacedError):
