@@ -65,9 +65,9 @@ class Drafts:
         """
         outline = self.outline(request)
         path = self.resolve(request.rootfs)
-        kind = request.rootfs_kind or _find_kind(path)
+        kind = request.rootfs_kind or self._find_kind(path)
         if kind == "archive":
-            unpacking.check_archive(path)
+            unpacking.check_archive(path, self.files.trust)
         archive = path if kind == "archive" else None
         for volume in request.volumes:
             self._check_volume(volume)
@@ -161,6 +161,12 @@ class Drafts:
         self._check_not_ours(rootfs, "give the directory of a root filesystem")
         return rootfs
 
+    def _find_kind(self, path: str) -> RootfsKind:
+        if os.path.isdir(path):
+            return "directory"
+        is_archive = unpacking.is_archive(path, self.files.trust)
+        return "archive" if is_archive else "image"
+
     @property
     def _is_enabled(self) -> bool:
         return (
@@ -251,12 +257,6 @@ def _check_kind(request: InstanceRequest) -> None:
         parse_kind(request.rootfs_kind)
     except ValueError as err:
         raise InstanceError(request.name, str(err)) from None
-
-
-def _find_kind(path: str) -> RootfsKind:
-    if os.path.isdir(path):
-        return "directory"
-    return "archive" if unpacking.is_archive(path) else "image"
 
 
 def _in_use(device: Device) -> bool:

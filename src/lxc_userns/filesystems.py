@@ -62,6 +62,11 @@ class Filesystems:
         self._views = views.Views(run_path)
         self._roots = roots
 
+    @property
+    def trust(self) -> safe_path.Trust:
+        """Rules for the directories above what the host gives instances."""
+        return safe_path.Trust(self._roots)
+
     def view(self, instance: str) -> str:
         """Where the view of a root filesystem is, or would be."""
         return self._views.path(instance, _ROOT)
@@ -98,6 +103,7 @@ class Filesystems:
                 shifted=chosen.strategy == strategies.CHOWN,
                 limits=limits(),
                 progress=progress,
+                trust=self.trust,
             )
         return replace(record, strategy=chosen.strategy, reason=chosen.reason)
 
@@ -108,7 +114,7 @@ class Filesystems:
         :raises RootfsError: if others could replace it.
         """
         with backing.translated(path):
-            fd = safe_path.open_fd(path, safe_path.Trust(self._roots))
+            fd = safe_path.open_fd(path, self.trust)
         try:
             yield fd
         finally:

@@ -79,6 +79,21 @@ def open_fd(path: str, trust: Trust = ROOT_ONLY) -> int:
     return _follow(path, trust)[0]
 
 
+@contextmanager
+def opened_parent(path: str) -> Iterator[tuple[int, str]]:
+    """Open the directory in which a file is, or is to be made.
+
+    :param path: as for :func:`opened`, but with links of root's on the way.
+    :returns: an ``O_PATH`` descriptor, and the file's name.
+    :raises ReplaceableError: if somebody but root could replace the file.
+    """
+    parent, name = os.path.split(path)
+    here = resolve(parent)
+    with opened(here) as fd:
+        _check_directory(here, name, os.fstat(fd), {0, os.geteuid()})
+        yield fd, name
+
+
 def resolve(path: str) -> str:
     """Return a path without the links that it has, which are all root's.
 

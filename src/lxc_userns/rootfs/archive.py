@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from lxc_userns.exceptions import RootfsError
+from lxc_userns.linux import safe_path
+from lxc_userns.linux.safe_path import ROOT_ONLY, Trust
 from lxc_userns.rootfs.tree import printable
 
 #: How much of a file's beginning is looked at, in bytes: a header's size.
@@ -25,6 +27,7 @@ _MAGIC = {
     b"\xfd7zXZ\0": ("xz", "--decompress", "--stdout", "--threads=1"),
     b"\x28\xb5\x2f\xfd": ("zstd", "--decompress", "--stdout"),
 }
+_NO_ARCHIVE = "is no tar archive, plain or compressed by gzip, xz or zstd"
 _CHECKSUM = slice(148, 156)
 # int() would take signs and underscores, which tar does not.
 _OCTAL = re.compile(rb"[ \0]*([0-7]+)[ \0]*")
@@ -70,31 +73,43 @@ def find_decompressor(head: bytes) -> tuple[str, ...] | None:
 
 
 @contextmanager
-def opened(path: str | os.PathLike[str]) -> Iterator[Archive]:
+def opened(
+    path: str | os.PathLike[str], trust: Trust = ROOT_ONLY
+) -> Iterator[Archive]:
     """Open an archive.
 
-    :raises RootfsError: if it cannot be read, or is none.
+    :param trust: rules for the directories above it.
+    :raises RootfsError: if it cannot be read, is none, or others could
+        replace it.
     """
     shown = printable(os.fspath(path))
     try:
-        # O_NONBLOCK: it may be a pipe, and nobody writes.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = _open(os.fspath(path), trust)
     except OSError as err:
         raise RootfsError(shown, err.strerror or str(err)) from err
+    if fd is None:
+        raise RootfsError(shown, _NO_ARCHIVE)
     try:
         yield Archive(shown, fd, _find_decompressor(fd, shown))
     finally:
         os.close(fd)
 
 
+def _open(path: str, trust: Trust) -> int | None:
+    """Open a regular file; None for any other, which is not opened."""
+    os.stat(path)  # To abspath(), "" is the working directory.
+    with safe_path.opened(os.path.abspath(path), trust) as place:
+        if not stat.S_ISREG(os.fstat(place).st_mode):
+            return None
+        link = f"/proc/self/fd/{place}"
+        return os.open(link, os.O_RDONLY | os.O_CLOEXEC)
+
+
 def _find_decompressor(fd: int, path: str) -> tuple[str, ...]:
-    if stat.S_ISREG(os.fstat(fd).st_mode):
-        found = find_decompressor(os.pread(fd, LENGTH, 0))
-        if found is not None:
-            return found
-    raise RootfsError(
-        path, "is no tar archive, plain or compressed by gzip, xz or zstd"
-    )
+    found = find_decompressor(os.pread(fd, LENGTH, 0))
+    if found is None:
+        raise RootfsError(path, _NO_ARCHIVE)
+    return found
 
 
 def _is_skippable_frame(head: bytes) -> bool:

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.linux import directory, mounts, removal, syncing
+from lxc_userns.linux import directory, mounts, removal, safe_path, syncing
 from lxc_userns.rootfs import acl
 from lxc_userns.rootfs.backing import translated
 from lxc_userns.rootfs.tree import printable
@@ -134,9 +134,10 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Holder]:
     if name in ("", ".", ".."):
         raise RootfsError(shown, "is not the name of a directory to make")
     with translated(shown), ExitStack() as stack:
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-        parent = os.open(above or ".", flags)
-        stack.callback(os.close, parent)
+        place, _ = stack.enter_context(
+            safe_path.opened_parent(os.path.join(os.path.abspath(above), name))
+        )
+        parent = stack.enter_context(directory.opened_in(place, "."))
         holder_name = _holder_name(name)
         fd = _make_locked(parent, holder_name, shown)
         stack.callback(os.close, fd)

@@ -18,6 +18,7 @@ from functools import partial
 from lxc_userns.exceptions import RootfsError, UnmappedIdsError
 from lxc_userns.idmap import IdMap, IdMapEntry, IdMaps
 from lxc_userns.linux import trees
+from lxc_userns.linux.safe_path import ROOT_ONLY, Trust
 from lxc_userns.rootfs import archive as archives
 from lxc_userns.rootfs import (
     channel,
@@ -61,24 +62,27 @@ class UnpackReport:
     skipped: int
 
 
-def is_archive(path: Path) -> bool:
+def is_archive(path: Path, trust: Trust = ROOT_ONLY) -> bool:
     """Whether a file is a tar archive in a form that can be unpacked.
 
     Of a compressed one only that is known: not what is in it.
+
+    :param trust: rules for the directories above it.
     """
     try:
-        check_archive(path)
+        check_archive(path, trust)
         return True
     except RootfsError:
         return False
 
 
-def check_archive(path: Path) -> None:
+def check_archive(path: Path, trust: Trust = ROOT_ONLY) -> None:
     """Check that a file is a tar archive, as :func:`is_archive` does.
 
-    :raises RootfsError: if it is none.
+    :param trust: rules for the directories above it.
+    :raises RootfsError: if it is none, or others could replace it.
     """
-    with archives.opened(path):
+    with archives.opened(path, trust):
         pass
 
 
@@ -90,6 +94,7 @@ def unpack(
     shifted: bool = True,
     limits: UnpackLimits | None = None,
     progress: Progress | None = None,
+    trust: Trust = ROOT_ONLY,
 ) -> UnpackReport:
     """Unpack a tar archive to a new directory.
 
@@ -98,7 +103,8 @@ def unpack(
     the numbers in the archive, not its names.
 
     :param archive: a file, plain or compressed by gzip, xz or zstd.
-    :param path: the directory; it is not there yet, or empty.
+    :param path: the directory; it is not there yet, or empty. Nobody but root
+        can replace it or the archive.
     :param id_maps: the ID maps to shift for; of no account unless shifted.
     :param shifted: whether owners become host IDs, as :func:`shift` makes
         them. If not they are on disk as in the archive, for a view; then only
@@ -109,6 +115,7 @@ def unpack(
         its inodes, or 10,000.
     :param progress: called with the bytes of the archive read so far, some
         ten times a second.
+    :param trust: rules for the directories above the archive.
     :raises UnmappedIdsError: if the maps do not cover an owner.
     :raises NotIdmappableError: if it is not to be shifted, and the filesystem
         cannot be idmapped.
@@ -121,7 +128,10 @@ def unpack(
     if shifted and id_maps is None:
         raise ValueError("to shift, ID maps are needed")
     maps = id_maps if shifted else None
-    with archives.opened(archive) as source, holder.opened(path) as place:
+    with (
+        archives.opened(archive, trust) as source,
+        holder.opened(path) as place,
+    ):
         if maps is None:
             reach.check_unreachable(place.fd, place.path)
         _check_room(source, place)

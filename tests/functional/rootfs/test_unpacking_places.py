@@ -335,3 +335,24 @@ def test_who_waits_gets_the_place(
     timer.start()
     assert unpack(small, tmp_path / "out").inodes == 2
     timer.join()
+
+
+def test_who_could_replace_archive_or_tree(
+    tmp_path: Path, small: Path
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    archive = home / "archive"
+    archive.write_bytes(small.read_bytes())
+    (home / "link").symlink_to(archive)
+    assert "link is a symbolic link" in refused(home / "link", home / "out")
+    os.chown(home, 1000, 1000)
+    reason = f"its parent {home} belongs to user 1000"
+    assert reason in refused(archive, tmp_path / "out")
+    assert reason in refused(small, home / "out")
+    os.chown(home, 0, 0)
+    home.chmod(0o777)
+    reason = f"other users may write to its parent {home}"
+    assert reason in refused(archive, tmp_path / "out")
+    assert reason in refused(small, home / "out")
+    assert {each.name for each in home.iterdir()} == {"archive", "link"}
