@@ -8,6 +8,7 @@ test.
 
 import os
 import socket
+import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -58,7 +59,11 @@ def ours(
         return (rootfs / "result").read_text()
     finally:
         assert cli("container", "destroy", "ours").code == 0
+        # Only where no user of the host can reach it.
+        mode = stat.S_IMODE(rootfs.parent.stat().st_mode)
+        rootfs.parent.chmod(0o700)
         assert cli("rootfs", "unshift", rootfs).code == 0
+        rootfs.parent.chmod(mode)
 
 
 @contextmanager
