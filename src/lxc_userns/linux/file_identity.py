@@ -60,9 +60,10 @@ class FileIdentity:
     """Identity of a file or directory, as kept in a record.
 
     :param boot: the boot in which it was read, a UUID.
-    :param filesystem: the filesystem, by ``f_fsid`` (:manpage:`statvfs(3)`)
-        or, without one, its device number; of a block device its number, 0
-        if it has a name of its own.
+    :param filesystem: the filesystem, by ``f_fsid`` (:manpage:`statvfs(3)`),
+        0 for NFS and others that have none: their device number is another
+        after each mount. Of a block device its number, 0 if it has a name of
+        its own.
     :param inode: inode number; 0 for a block device, whose node is made anew.
     :param handle: file handle, or the name of a block device; empty if there
         is none.
@@ -114,7 +115,7 @@ def read(fd: int) -> FileIdentity:
         return _read_device(status.st_rdev)
     return FileIdentity(
         boot_id(),
-        os.fstatvfs(fd).f_fsid or status.st_dev,
+        os.fstatvfs(fd).f_fsid,
         status.st_ino,
         _handle(fd),
         _is_lasting(fd),
