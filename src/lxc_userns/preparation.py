@@ -129,6 +129,7 @@ class Preparation:
         # What is not ready yet must not pass for it after a crash.
         self._promise(ready if is_done else record, known)
         files.make_ready(record, tree, options)
+        ready = replace(ready, empty=dict(empty))
         store.save(ready)
         undo(stack, files.unmount, record.name)
         files.mount(record, tree, sources, options)
