@@ -8,7 +8,7 @@ from io import BytesIO
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxc_userns.rootfs import archive, signature
+from lxc_userns.rootfs import archive, signature, superblock
 from tests.fuzz.mutation import mutated, patched
 
 _WORDS = [
@@ -62,6 +62,47 @@ def signatures(head: bytes) -> None:
         assert found == signature.Signature((), False, None)
     # What is behind that is not looked at.
     assert signature.read(head[: signature.LENGTH]) == found
+
+
+def _superblock(offset: int, **numbers: int) -> bytes:
+    """Write numbers of 8 bytes at places that the kernel looks at."""
+    head = bytearray(superblock.LENGTH)
+    for place, number in numbers.items():
+        start = offset + int(place[1:], 16)
+        head[start : start + 8] = number.to_bytes(8, "little")
+    return bytes(head)
+
+
+#: Acceptable: of ext4, of xfs, of btrfs.
+_SUPERBLOCKS = [
+    _superblock(0x400, x5C=4, xE0=8),
+    _superblock(0, x30=1),
+    _superblock(0x10000, x38=1, x88=1),
+]
+_PLACES = [
+    16, 24, 48, 0x450, 0x456, 0x45C, 0x460, 0x4E0, 0x4E4, 0x600, 0x638,
+    0x10020, 0x10038, 0x10088, 0x100BC, 0x1011B,
+]  # fmt: skip
+
+
+@given(
+    st.sampled_from(["ext4", "xfs", "btrfs", "squashfs", "erofs"]),
+    patched(_SUPERBLOCKS, _PLACES),
+)
+def superblocks(fs_type: str, head: bytes) -> None:
+    """None that names another device is mounted, however it is written."""
+    objection = superblock.find_objection(fs_type, head)
+    assert len(superblock.btrfs_id(head)) == 36
+    head = head.ljust(superblock.LENGTH, b"\0")
+    names_another = {
+        "ext4": any(head[0x4E4:0x4E8]) or head[0x460] & 8,
+        "xfs": not any(head[48:56]) or any(head[16:32]),
+        "btrfs": head[0x10088:0x10090] != (1).to_bytes(8, "little"),
+        "squashfs": False,
+        "erofs": any(head[0x456:0x458]) or head[0x450] & 8,
+    }
+    assert objection or not names_another[fs_type]
+    assert objection is None or objection.isprintable()
 
 
 @given(
