@@ -25,6 +25,7 @@ from lxc_userns.exceptions import (
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.linux import directory, locks
 from lxc_userns.linux.file_identity import FileIdentity
+from lxc_userns.linux.fuser import Closed
 from lxc_userns.needs import (
     DEFAULT_PROCESSES,
     MOST_PROCESSES,
@@ -35,10 +36,6 @@ from lxc_userns.needs import (
 from lxc_userns.rootfs_kind import RootfsKind, parse_kind
 from lxc_userns.verified import Verified
 from lxc_userns.volume import Volume
-
-#: Closed directories, each by device, inode number and time of its last
-#: change in nanoseconds.
-Closed = tuple[tuple[int, int, int], ...]
 
 _FORMAT = 4
 #: What each format did not have yet.

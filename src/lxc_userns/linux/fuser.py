@@ -32,6 +32,11 @@ _LINKS = {
 }
 
 
+#: Directories that only root may enter, each by device, inode number and time
+#: of its last change in nanoseconds.
+Closed = tuple[tuple[int, int, int], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A place in a filesystem, whatever mount shows it.

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterable
 
-_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+from lxc_userns.linux import programs
+
 #: systemd as process 1 (:manpage:`sd_booted(3)`), a bus, and machined on it,
 #: by which libvirt has systemd make the groups of its containers.
 _BOOTED = "/run/systemd/system"
@@ -33,18 +33,11 @@ def set_properties(unit: str, assignments: Iterable[str]) -> None:
     :param assignments: as ``TasksMax=100`` (:manpage:`systemctl(1)`).
     :raises OSError: if systemd refuses, with the reason.
     """
-    done = subprocess.run(
-        ["systemctl", "set-property", "--runtime", unit, *assignments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        cwd="/",
-        env=_ENVIRONMENT,
-        text=True,
-        errors="backslashreplace",
-        timeout=_LONGEST,
-        check=False,
-    )
-    if done.returncode:
-        reason = " ".join(done.stderr.split()) or "systemctl failed"
-        raise OSError(f"unit {unit}: {reason}")
+    argv = ["systemctl", "set-property", "--runtime", unit, *assignments]
+    try:
+        programs.run(argv, timeout=_LONGEST)
+    except OSError as err:
+        # A program that is not there has an errno, one that fails has none.
+        if err.errno is not None:
+            raise
+        raise OSError(f"unit {unit}: {err}") from None

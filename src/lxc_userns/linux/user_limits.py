@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Mapping
+
+from lxc_userns.linux import programs
 
 _DIRECTORY = "/proc/sys/user"
 # The kernel shows the limits of the namespace of whoever opens a file there,
@@ -16,7 +17,6 @@ _SCRIPT = (
     'for each; do echo "${each#*=}" >"' + _DIRECTORY + '/${each%%=*}" '
     "|| exit; done"
 )
-_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 
 
 def read() -> dict[str, int]:
@@ -38,7 +38,7 @@ def write(namespace: int, limits: Mapping[str, int]) -> None:
     :param limits: by name.
     :raises OSError: if they cannot be set, with the reason.
     """
-    done = subprocess.run(
+    programs.run(
         [
             *_ENTER,
             f"--user=/proc/self/fd/{namespace}",
@@ -46,14 +46,4 @@ def write(namespace: int, limits: Mapping[str, int]) -> None:
             *(f"{name}={limit}" for name, limit in limits.items()),
         ],
         pass_fds=(namespace,),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        cwd="/",
-        env=_ENVIRONMENT,
-        text=True,
-        errors="backslashreplace",
-        check=False,
     )
-    if done.returncode:
-        raise OSError(" ".join(done.stderr.split()) or "nsenter failed")

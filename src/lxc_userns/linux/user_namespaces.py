@@ -8,6 +8,8 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
+from lxc_userns.linux import programs
+
 #: A row of ``uid_map``: first ID inside, first ID outside, number of IDs.
 Row = tuple[int, int, int]
 
@@ -18,7 +20,6 @@ Row = tuple[int, int, int]
 _PROGRAM = ("unshare", "--user", "cat")
 _ECHO = b"\n"
 _LONGEST_MESSAGE = 4096
-_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 
 
 @contextmanager
@@ -62,7 +63,7 @@ def _started() -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             bufsize=0,
             cwd="/",
-            env=_ENVIRONMENT,
+            env=programs.ENVIRONMENT,
         )
     except OSError as err:
         raise OSError(err.errno, f"{_PROGRAM[0]}: {err.strerror}") from err

@@ -28,11 +28,8 @@ from pathlib import PurePath, PurePosixPath
 
 from lxc_userns.exceptions import ReachableError
 from lxc_userns.linux import fuser, mounts
-from lxc_userns.linux.fuser import Place
+from lxc_userns.linux.fuser import Closed, Place
 
-#: Closed directories, each by device, inode number and time of its last
-#: change in nanoseconds.
-Closed = tuple[tuple[int, int, int], ...]
 #: Trees, by path, in which nobody was found since the directories above them
 #: were closed.
 Empty = MutableMapping[str, Closed]

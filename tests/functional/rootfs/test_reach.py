@@ -15,6 +15,7 @@ import pytest
 
 from lxc_userns import rootfs
 from lxc_userns.exceptions import ReachableError
+from lxc_userns.linux import fuser
 from lxc_userns.rootfs import reach
 from tests.functional.conftest import FilesystemFactory
 from tests.functional.rootfs import guest
@@ -497,7 +498,7 @@ def test_who_is_in_an_idmapped_view(store: Path) -> None:
 def test_processes_are_looked_at_when_a_directory_was_opened(
     store: Path,
 ) -> None:
-    empty: dict[str, reach.Closed] = {}
+    empty: dict[str, fuser.Closed] = {}
     tree = store / "tree"
 
     def look() -> None:

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs of the host, run with nothing of the caller's."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Collection, Sequence
+
+#: What a program has for its environment: messages are in English.
+ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    pass_fds: Collection[int] = (),
+    timeout: float | None = None,
+) -> None:
+    """Run a program to its end; what it prints is only for an error.
+
+    :param argv: its name, found in ``PATH``, and its arguments.
+    :param pass_fds: descriptors that it inherits.
+    :param timeout: seconds that it may take; None for as long as it takes.
+    :raises OSError: if it cannot be run or fails, with what it said.
+    :raises subprocess.TimeoutExpired: if it takes longer.
+    """
+    done = subprocess.run(
+        argv,
+        pass_fds=tuple(pass_fds),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        cwd="/",
+        env=ENVIRONMENT,
+        text=True,
+        errors="backslashreplace",
+        timeout=timeout,
+        check=False,
+    )
+    if done.returncode:
+        raise OSError(" ".join(done.stderr.split()) or f"{argv[0]} failed")
