@@ -17,8 +17,10 @@ from typing import Any
 import libvirt
 import pytest
 
-from lxc_userns.linux.process import children
+from lxc_userns.domain.limits import ResourceLimits
+from lxc_userns.linux.process import Process, children
 from lxc_userns.linux.systemd import has_machined
+from lxc_userns.resources import differences
 from tests.functional.command_line import CommandLine
 
 pytestmark = pytest.mark.needs("containers")
@@ -214,7 +216,7 @@ def test_it_begins_processes_all_the_time(
 ) -> None:
     """None is begun where no limit is."""
     script = (
-        "(while :; do (usleep 1; :) & wait; done) &\n"
+        "(while :; do (:) & (:) & (:) & (usleep 1; :) & wait; done) &\n"
         "(while :; do sh -c 'sh -c : &' & wait; done) &"
     )
     pid = run(cli, rootfs, script, "--pids-limit", "100")
@@ -229,6 +231,10 @@ def test_it_begins_processes_all_the_time(
     if not IS_UNIFIED:
         wait_for(all_are_limited)
     assert int((group / "pids.current").read_text()) <= 100
+    # Those that end while they are looked for are no difference.
+    with Process(pid) as init:
+        for _ in range(500):
+            assert differences("web1", init, ResourceLimits(), 100) == []
 
 
 def test_no_limit(cli: CommandLine, rootfs: Path) -> None:

@@ -18,7 +18,13 @@ from lxc_userns.domain.limits import ResourceLimits
 from lxc_userns.linux import cgroup_files, systemd
 from lxc_userns.linux.mounts import Mount
 from lxc_userns.linux.process import Process
-from lxc_userns.resources import enforce, partition, processes, settings
+from lxc_userns.resources import (
+    differences,
+    enforce,
+    partition,
+    processes,
+    settings,
+)
 from lxc_userns.resources.groups import ContainerGroups, Place
 
 MEBIBYTE = 1 << 20
@@ -335,6 +341,33 @@ def test_processes_that_cannot_be_caught(
     assert run_1(ResourceLimits(), 77) == [
         "it begins processes faster than they can be limited"
     ]
+
+
+def test_a_process_that_ends_while_it_is_looked_at(
+    old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is in the one list, and gone before the other one is read."""
+    limited = old / "pids/lxc-userns/web1"
+    own = f"{old}/memory{own_1('memory')}"
+    make(
+        limited,
+        cgroup__procs="1\n2\n",
+        pids__max="77\n",
+        pids__current="2\n",
+    )
+    lists = {own: [{1, 2}] * 5, str(limited): [{1}, {1}, {2}, {1}, {1, 2}]}
+    looked = []
+
+    def read(group: str) -> set[int]:
+        looked.append(group)
+        return lists[group].pop(0)
+
+    monkeypatch.setattr(cgroup_files, "processes", read)
+    init = cast(
+        Process, FakeProcess({name: own_1(name) for name in VERSION_1})
+    )
+    assert differences("web1", init, ResourceLimits(), 77) == []
+    assert looked == [own, str(limited)] * 5
 
 
 def test_without_a_hierarchy_of_pids(

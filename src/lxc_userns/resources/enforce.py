@@ -171,7 +171,7 @@ def _processes_1(container: _Container) -> Iterator[str]:
     for setting in _processes(container):
         yield from _compare(place.path, setting)
     yield from _count(place, container)
-    if place.unit is None and processes.find_outside(
+    if place.unit is None and not processes.are_all_inside(
         groups, container.controller, place.path
     ):
         yield "it begins processes faster than they can be limited"

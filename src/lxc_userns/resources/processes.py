@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from lxc_userns.linux import cgroup_files
 from lxc_userns.linux.mounts import Mount
@@ -51,21 +51,41 @@ def move_all(groups: ContainerGroups, controller: int, target: str) -> None:
     :param controller: libvirt's process in charge of it, which stays.
     :param target: the group's directory.
     """
-    for _ in range(_PASSES):
-        outside = find_outside(groups, controller, target)
-        if not outside:
-            return
+    for outside in _looks(groups, controller, target):
         for pid in sorted(outside):
             cgroup_files.move(pid, target)
 
 
-def find_outside(
+def are_all_inside(
+    groups: ContainerGroups, controller: int, target: str
+) -> bool:
+    """Return whether all processes of a container are in a group.
+
+    A process that is begun is in the group of who begins it. So if all that
+    there are were in the group once, all that will ever be are.
+    """
+    return any(not each for each in _looks(groups, controller, target))
+
+
+def _looks(
+    groups: ContainerGroups, controller: int, target: str
+) -> Iterator[set[int]]:
+    """Give the processes outside of a group, until there are none.
+
+    Each look may show one as outside that has ended meanwhile, and needs
+    another look.
+    """
+    for _ in range(_PASSES):
+        outside = _find_outside(groups, controller, target)
+        yield outside
+        if not outside:
+            return
+
+
+def _find_outside(
     groups: ContainerGroups, controller: int, target: str
 ) -> set[int]:
     """Find the processes of a container that are not in a group.
-
-    One that is begun meanwhile is in the group of who begins it. So if all
-    that there are, are in the group, all that will ever be are.
 
     :param groups: the container's; its own files are root's in version 1, so
         that none of its processes is anywhere else.
@@ -73,6 +93,6 @@ def find_outside(
     source = next(filter(None, map(groups.directory, _LISTED)), None)
     if source is None:
         return set()
-    # In this order: nothing leaves the group.
+    # In this order: nothing leaves the group, but by ending.
     found = cgroup_files.processes(source) - {controller}
     return found - cgroup_files.processes(target)
