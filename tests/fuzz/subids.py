@@ -37,8 +37,10 @@ def files(data: bytes) -> None:
         for each in ranges:
             assert 0 <= each.start < each.ids.stop <= ID_LIMIT
             assert each.owner == each.owner.strip() != ""
-            written = f"{each.owner}:{each.start}:{each.count}"
-            assert subid.parse(written)[0][0].ids == each.ids
+            # What getsubids prints may have an owner that no file can have.
+            if parse is subid.parse:
+                written = f"{each.owner}:{each.start}:{each.count}"
+                assert subid.parse(written)[0][0].ids == each.ids
         for line in malformed:
             assert line.reason
             assert line.owner in line.text
