@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Results that the process around tar writes, which is not the host's root."""
 
+import json
 import os
 import struct
 from collections.abc import Iterator
@@ -9,8 +10,11 @@ from contextlib import contextmanager, suppress
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxc_userns.rootfs import channel
-from tests.fuzz.mutation import mutated
+from lxc_userns.exceptions import RootfsError
+from lxc_userns.rootfs import channel, extraction
+from lxc_userns.rootfs.outcome import Outcome
+from lxc_userns.unpack_limits import UnpackLimits
+from tests.fuzz.mutation import changed, mutated
 
 _TEXTS = [
     b'{"tar": 0, "found": [{"bytes": "a\\u00ff"}], "printed": null}',
@@ -24,6 +28,16 @@ _VALUES = st.dictionaries(
     st.integers() | st.binary(max_size=40) | st.lists(st.binary(max_size=9)),
     max_size=4,
 )
+_RESULTS: list[dict[str, object]] = [
+    {
+        "tar": 0,
+        "decompressor": -9,
+        "printed": {"bytes": "\nblock 7: ** Block of NULs **\n"},
+        "found": [{"bytes": " SCHILY.acl."}],
+        "exceeded": "inodes",
+    },
+    {"error": [13, "Permission denied"]},
+]
 
 
 @contextmanager
@@ -55,3 +69,26 @@ def values(value: dict[str, object]) -> None:
         channel.send_plain(fd, value)
         os.lseek(fd, 0, os.SEEK_SET)
         assert channel.receive_plain(fd) == value
+
+
+@given(st.sampled_from(_RESULTS).flatmap(changed))
+def results(value: object) -> None:
+    """A result can be used, or there is one line about it."""
+    data = json.dumps(value).encode()
+    with _file(struct.pack("<Q", len(data)) + data) as fd:
+        try:
+            result = extraction._receive(fd, "a.tar")
+        except RootfsError as err:
+            refused = str(err)
+        else:
+            refused = ""
+            _use(result)
+    assert refused.isprintable()
+
+
+def _use(result: Outcome) -> None:
+    extraction._describe(result.tar + result.decompressor)
+    if result.exceeded is not None:
+        extraction._explain(result.exceeded, UnpackLimits())
+    extraction._END.search(result.printed)
+    assert isinstance(b"".join(result.found), bytes)

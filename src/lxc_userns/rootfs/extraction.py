@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from lxc_userns.exceptions import PrerequisiteError, RootfsError
-from lxc_userns.rootfs import channel, meter
+from lxc_userns.rootfs import channel, meter, outcome
 from lxc_userns.rootfs.archive import Archive
 from lxc_userns.rootfs.complaints import Complaints
+from lxc_userns.rootfs.outcome import Outcome
 from lxc_userns.rootfs.sandbox import ENVIRONMENT
 from lxc_userns.size import format_size
 from lxc_userns.unpack_limits import UnpackLimits
@@ -78,6 +79,7 @@ _END = re.compile(rb"\nblock [0-9]+: \*\* Block of NULs \*\*\n$")
 _RAW_ACLS = ("--xattrs-include=system.posix_acl_*",)
 _TEXT_ACLS = ("--acls",)
 _RAW, _TEXT = b" SCHILY.xattr.system.posix_acl_", b" SCHILY.acl."
+_STRINGS = (_RAW, _TEXT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +139,11 @@ def extract(
         if complaints.first is not None:
             raise RootfsError(archive.path, complaints.first)
         result = _receive(_fd(process.stdout), archive.path)
-    if result["exceeded"]:
-        reason = _explain(result["exceeded"], limits)
+    if result.exceeded is not None:
+        reason = _explain(result.exceeded, limits)
         raise RootfsError(archive.path, reason)
     _check(result, archive, complaints)
-    lost = _TEXT in result["found"] and _RAW not in result["found"]
+    lost = _TEXT in result.found and _RAW not in result.found
     return Extracted(
         complaints.devices,
         frozenset(complaints.owners),
@@ -173,7 +175,7 @@ def _job(
         "namespace": place.namespace,
         "decompressor": _command(*archive.decompressor),
         "tar": _command("tar", *_OPTIONS, *acls),
-        "strings": [_RAW, _TEXT],
+        "strings": _STRINGS,
     }
 
 
@@ -253,33 +255,35 @@ def _listen(
             progress(archive.position)
 
 
-def _receive(fd: int, path: str) -> dict[str, Any]:
+def _receive(fd: int, path: str) -> Outcome:
     try:
         # From the first process, which is only the root of the container.
-        result = channel.receive_plain(fd)
-    except (EOFError, ValueError):
-        raise RootfsError(
-            path, "the process that unpacks it has died"
-        ) from None
-    if "error" in result:
-        number, reason = result["error"]
-        reason = _REASONS.get(number, reason)
-        raise RootfsError(path, f"cannot be unpacked: {reason}")
-    return result
+        return outcome.receive(fd, _STRINGS)
+    except EOFError:
+        reason = "the process that unpacks it has died"
+    except ValueError:
+        reason = (
+            "the process that unpacks it has sent what is no result; do not "
+            "use the archive"
+        )
+    except OSError as err:
+        said = _REASONS.get(err.errno or 0, err.strerror)
+        reason = f"cannot be unpacked: {said}"
+    raise RootfsError(path, reason)
 
 
-def _check(
-    result: dict[str, Any], archive: Archive, complaints: Complaints
-) -> None:
+def _check(result: Outcome, archive: Archive, complaints: Complaints) -> None:
     """Check that all went well, also where nobody has said otherwise."""
     # 2 also says no more than that something was not extracted.
     passed = (0, 2) if complaints.devices or complaints.owners else (0,)
-    if result["tar"] not in passed:
-        raise RootfsError(archive.path, f"tar {_describe(result['tar'])}")
-    if result["decompressor"]:
-        name, code = archive.decompressor[0], result["decompressor"]
-        raise RootfsError(archive.path, f"{name} {_describe(code)}")
-    if not _END.search(result["printed"]):
+    if result.tar not in passed:
+        raise RootfsError(archive.path, f"tar {_describe(result.tar)}")
+    if result.decompressor:
+        # What there is none of cannot fail, but can be said to.
+        name = archive.decompressor[0] if archive.decompressor else "nothing"
+        reason = f"{name} {_describe(result.decompressor)}"
+        raise RootfsError(archive.path, reason)
+    if not _END.search(result.printed):
         raise RootfsError(
             archive.path, "is cut short: no end of the archive is marked"
         )

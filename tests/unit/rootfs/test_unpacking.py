@@ -2,8 +2,10 @@
 """What can be known of archives, and of what tar says, without running it."""
 
 import bz2
+import errno
 import gzip
 import io
+import json
 import lzma
 import marshal
 import os
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.rootfs import archive, extraction, sandbox, unpacking
 from lxc_userns.rootfs.complaints import Complaints
+from lxc_userns.rootfs.outcome import Outcome
 
 FORMATS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
 PIECES = st.lists(st.integers(1, 40), max_size=20)
@@ -306,34 +309,135 @@ def test_strings_are_found_wherever_the_stream_is_cut(
         assert watch.found <= {each for each in strings if each in data}
 
 
+def receive(said: bytes, size: int | None = None) -> Outcome:
+    with open(os.memfd_create("result"), "w+b", buffering=0) as message:
+        message.write(struct.pack("<Q", len(said) if size is None else size))
+        message.write(said)
+        message.seek(0)
+        return extraction._receive(message.fileno(), "a.tar")
+
+
 @pytest.mark.parametrize(
     "said",
     [
         # Not even loaded: what marshal does with made-up bytes is undefined.
         marshal.dumps({"tar": 0, "decompressor": 0, "found": []}),
+        b"",
         b"[]",
+        b"{}",
         b"[" * 50000,
         b"\xff",
+        b'{"tar": %s}' % (b"9" * 5000),
+        b'{"error": {"bytes": "\\u0100"}}',
     ],
 )
 def test_a_result_that_is_none(said: bytes) -> None:
-    read, write = os.pipe()
-    try:
-        os.write(write, struct.pack("<Q", len(said)))
-        os.write(write, said)
-        os.close(write)
-        with pytest.raises(RootfsError, match="has died"):
-            extraction._receive(read, "a.tar")
-    finally:
-        os.close(read)
+    with pytest.raises(RootfsError, match="what is no result"):
+        receive(said)
+
+
+RESULT = {
+    "tar": 0,
+    "decompressor": 0,
+    "printed": {"bytes": "\nblock 7: ** Block of NULs **\n"},
+    "found": [{"bytes": " SCHILY.acl."}],
+    "exceeded": None,
+}
+
+
+def test_a_result() -> None:
+    result = receive(json.dumps(RESULT).encode())
+    printed = b"\nblock 7: ** Block of NULs **\n"
+    assert result == Outcome(0, 0, printed, [b" SCHILY.acl."], None)
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("tar", ["0", None, [], {}, 0.0, True, 256, -128, {"bytes": "0"}]),
+        ("decompressor", ["0", None, [0], {}, 1e999, False, 10**400]),
+        ("printed", ["\n", None, 0, [], {}, {"bytes": "x" * 100_000}]),
+        (
+            "found",
+            [
+                " SCHILY.acl.",
+                None,
+                {"bytes": " SCHILY.acl."},
+                [" SCHILY.acl."],
+                [0],
+                [[]],
+                [{}],
+                [{"bytes": "else"}],
+            ],
+        ),
+        ("exceeded", ["else", "", 1, True, [], {}, {"bytes": "bytes"}]),
+        (
+            "error",
+            [
+                None,
+                "text",
+                {},
+                [],
+                [1],
+                ["1", "text"],
+                [True, "text"],
+                [0, "text"],
+                [10**9, "text"],
+                [[], "text"],
+                [{}, "text"],
+                [1, 2],
+                [1, None],
+                [1, ["text"]],
+                [1, {"bytes": "text"}],
+                [1, "two\nlines"],
+                [1, "\x1b[31m"],
+                [1, "\ud800"],
+                [1, "text" * 10_000],
+                [1, "text", 2],
+            ],
+        ),
+    ],
+)
+def test_values_that_are_of_no_result(key: str, values: list[object]) -> None:
+    for value in values:
+        said = {"error": value} if key == "error" else RESULT | {key: value}
+        with pytest.raises(RootfsError, match="what is no result") as caught:
+            receive(json.dumps(said).encode())
+        assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("key", RESULT)
+def test_values_that_are_missing(key: str) -> None:
+    said = {name: value for name, value in RESULT.items() if name != key}
+    with pytest.raises(RootfsError, match="what is no result"):
+        receive(json.dumps(said).encode())
+
+
+def test_a_failure() -> None:
+    with pytest.raises(RootfsError, match="cannot be unpacked: No space"):
+        receive(b'{"error": [5, "No space"]}')
+    with pytest.raises(RootfsError, match="cannot be unpacked: too long"):
+        receive(b'{"error": [null, "too long"]}')
+    with pytest.raises(RootfsError, match=r"Linux 5\.12"):
+        receive(json.dumps({"error": [errno.ENOSYS, "text"]}).encode())
+
+
+def test_a_program_that_was_not_started_has_failed(tmp_path: Path) -> None:
+    file = tmp_path / "a.tar"
+    file.write_bytes(make_tar())
+    result = receive(json.dumps(RESULT | {"decompressor": 1}).encode())
+    with (
+        archive.opened(str(file)) as opened,
+        pytest.raises(RootfsError, match="nothing failed with exit code 1"),
+    ):
+        extraction._check(result, opened, Complaints())
 
 
 def test_a_result_is_no_order_for_memory() -> None:
-    read, write = os.pipe()
-    try:
-        os.write(write, struct.pack("<Q", 1 << 60) + b"{}")
-        with pytest.raises(RootfsError, match="has died"):
-            extraction._receive(read, "a.tar")
-    finally:
-        os.close(read)
-        os.close(write)
+    with pytest.raises(RootfsError, match="what is no result"):
+        receive(b"{}", 1 << 60)
+
+
+def test_a_process_that_died() -> None:
+    with pytest.raises(RootfsError, match="has died"):
+        receive(b"{}", 3)
