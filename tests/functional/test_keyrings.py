@@ -186,3 +186,34 @@ def test_a_name_with_a_line_of_its_own(name: str) -> None:
     line = f"{name}-x: 1\n00000001 I--Q--- 1 perm 3f3f3f3f 0 0 user {name}"
     with keyring(FOR_ALL.format(name=f"'{line}'", value="theirs"), *NOBODY):
         assert [*keyrings.read_keys_of_root(name)] == []
+
+
+def test_a_name_that_points_to_another_key_of_root(name: str) -> None:
+    """A line that is made up has the number of a key that there is."""
+    other = f"{name}-other"
+    with keyring(AS_SYSTEMD.format(name=other, value="secret")):
+        number = next(
+            int(line.split()[0], 16)
+            for line in keyrings._KEYS.read_text().splitlines()
+            if f" {other}: " in line
+        )
+        line = f"x: 1\n{number:08x} I--Q--- 1 perm 3f3f3f3f 0 0 user {name}"
+        ours = FOR_ALL.format(name=f"'{line}'", value="theirs")
+        with keyring(ours, *NOBODY):
+            assert (
+                f"\n{number:08x} I--Q--- 1 perm" in keyrings._KEYS.read_text()
+            )
+            assert [*keyrings.read_keys_of_root(name)] == []
+
+
+@pytest.mark.parametrize("size", [200, 256, 3000])
+def test_a_name_that_is_long(name: str, size: int) -> None:
+    """It begins as if it were ours, and has no end that we wait for."""
+    long = f"'{name}: {'x' * size}'"
+    with (
+        keyring(FOR_ALL.format(name=long, value="theirs"), *NOBODY),
+        keyring(FOR_ALL.format(name=long, value="of another name")),
+        keyring(FOR_ALL.format(name=name, value="v" * 3000)),
+        keyring(AS_SYSTEMD.format(name=name, value="one")),
+    ):
+        assert [*keyrings.read_keys_of_root(name)] == [b"one"]

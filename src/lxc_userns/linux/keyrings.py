@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,21 +23,25 @@ def read_keys_of_root(name: str) -> Iterator[bytes]:
     """Yield the values of all keys of type ``user`` that root has by a name.
 
     Those are found that root may see and read as their owner, in whatever
-    keyring they are.
+    keyring they are. A value of more than 256 bytes is left out.
 
     :param name: the description of the keys.
     :raises OSError: if the library for it is not there, or the kernel has no
         keys.
     """
     for key in _numbers(name):
-        # Of somebody else, it can have any name; and it may have gone.
+        # It may have gone, or be another than the line has said.
         with suppress(OSError):
-            kind, uid, _ = _describe(key).split(";", 2)
-            if (kind, uid) == ("user", "0"):
-                yield _read(key)
+            if _is_of_root(key, name):
+                yield _call("keyctl_read", key)
 
 
 def _numbers(name: str) -> Iterator[int]:
+    """Yield numbers of keys that may have a name.
+
+    The kernel escapes no line break in a description, so any user can make
+    up lines; each number is no more than a hint.
+    """
     with _KEYS.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             # Number, flags, usage, timeout, permissions, user, group, type,
@@ -46,16 +52,17 @@ def _numbers(name: str) -> Iterator[int]:
                     yield int(fields[0], 16)
 
 
-def _describe(key: int) -> str:
-    return _call("keyctl_describe", key).rstrip(b"\0").decode(errors="replace")
-
-
-def _read(key: int) -> bytes:
-    return _call("keyctl_read", key)
+def _is_of_root(key: int, name: str) -> bool:
+    # Type, user, group, permissions, and the description as it is.
+    fields = _call("keyctl_describe", key).rstrip(b"\0").split(b";", 4)
+    return [*fields[:2], *fields[4:]] == [b"user", b"0", name.encode()]
 
 
 def _call(name: str, key: int) -> bytes:
-    """Have a function of the library fill a buffer."""
+    """Have a function of the library fill a buffer.
+
+    :raises OSError: if it fails, or has more than fits.
+    """
     call = libc.function(
         name,
         ctypes.c_int32,
@@ -65,6 +72,8 @@ def _call(name: str, key: int) -> bytes:
         library=_LIBRARY,
     )
     buffer = ctypes.create_string_buffer(_LONGEST)
-    # That of the whole, which may not have fitted.
     length = call(key, buffer, _LONGEST)
+    if length > _LONGEST:
+        # The kernel has filled in nothing then.
+        raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
     return buffer.raw[:length]
