@@ -300,6 +300,24 @@ class Containers:
                 self._guests.undefine(name)
             self._manager.release(name)
 
+    def verify(
+        self, name: str, *, report_only: bool = False
+    ) -> VerifiedInstance:
+        """Compare a running container with what was promised.
+
+        One that was never verified since it was prepared is taken for just
+        started, as by who was killed before verifying it.
+
+        :param report_only: as for :meth:`UserNamespaceManager.verify
+            <lxc_userns.manager.UserNamespaceManager.verify>`, and errors too.
+        """
+        record = self._store.load(name)
+        return self._manager.verify(
+            name,
+            started=record is not None and _is_just_started(record),
+            report_only=report_only,
+        )
+
     def show(self, name: str) -> Container:
         """A container as it is now.
 
@@ -320,13 +338,16 @@ class Containers:
     def _finish(self, record: InstanceRecord) -> VerifiedInstance:
         """Finish the start of a container that runs unverified, or end it."""
         name = record.name
+        started = _is_just_started(record)
         with ExitStack() as stack:
-            undo(stack, self._manager.detach, name)
-            undo(stack, self._guests.destroy, name)
-            # Without a mark it is as libvirt started it, for all that is
-            # known; with one it has rebooted itself, and may have changed
-            # what it sees since.
-            return self._manager.verify(name, fresh=record.verified is None)
+            if started:
+                undo(stack, self._manager.detach, name)
+                undo(stack, self._guests.destroy, name)
+            try:
+                return self._manager.verify(name, started=started)
+            except IsolationError:  # It was destroyed.
+                undo(stack, self._manager.detach, name)
+                raise
 
     def _is_unverified(self, record: InstanceRecord) -> bool:
         return self._describe(record).state == UNVERIFIED
@@ -339,7 +360,7 @@ class Containers:
         with hostname.kept():
             self._guests.start(name)
         try:
-            return self._manager.verify(name, fresh=True)
+            return self._manager.verify(name, started=True)
         except IsolationError:
             raise
         except InstanceError as err:
@@ -389,6 +410,12 @@ class Containers:
         ):
             return Verified.now(init)
         return None
+
+
+def _is_just_started(record: InstanceRecord) -> bool:
+    # Without a mark it is as libvirt started it, for all that is known; with
+    # one it has rebooted itself, and may have changed what it sees since.
+    return record.verified is None
 
 
 def _state(

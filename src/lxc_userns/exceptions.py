@@ -15,9 +15,12 @@
     │   ├── ImageError         no disk image that may be mounted
     │   ├── ReachableError     users of the host could get at an idmapped tree
     │   └── ReplacedError      it is not the one that an instance was given
-    ├── LibvirtError           libvirt refused or cannot be reached
+    ├── LibvirtError           libvirt refused an operation
+    │   └── LibvirtUnreachableError
     ├── InstanceError          an instance: name and reason
     │   ├── NoSuchContainerError
+    │   ├── NotRunningError
+    │   ├── InspectionError    what runs could not be looked at
     │   ├── ContainerExistsError
     │   ├── PolicyError        it may not run in the mode in which it could
     │   ├── LeaseError         its range of IDs: none to be had, or another's
@@ -176,7 +179,7 @@ class ReplacedError(RootfsError):
 
 
 class LibvirtError(LxcUsernsError):
-    """libvirt refused an operation or cannot be reached.
+    """libvirt refused an operation, or could not be asked for it.
 
     :param operation: what was tried, as ``define web1``.
     :param reason: libvirt's own message, one line.
@@ -189,6 +192,10 @@ class LibvirtError(LxcUsernsError):
 
     def __str__(self) -> str:
         return f"libvirt: {self.operation}: {self.reason}"
+
+
+class LibvirtUnreachableError(LibvirtError):
+    """There is no libvirtd, or the connection to it broke."""
 
 
 class InstanceError(LxcUsernsError):
@@ -213,6 +220,33 @@ class NoSuchContainerError(InstanceError):
     def __init__(self, name: str) -> None:
         super().__init__(name, "no such container")
         self.args = (name,)
+
+
+class NotRunningError(InstanceError):
+    """A container does not run, or not any more."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, "is not running")
+        self.args = (name,)
+
+
+class InspectionError(InstanceError):
+    """A running container could not be looked at, and runs on.
+
+    Whether it is as promised is not known. Verify it again.
+
+    :param name: the container's name.
+    :param cause: what kept it from being looked at.
+    """
+
+    def __init__(self, name: str, cause: str) -> None:
+        super().__init__(
+            name,
+            f"cannot be looked at: {cause}; it runs on, and was not "
+            "verified; verify it again",
+        )
+        self.args = (name, cause)
+        self.cause = cause
 
 
 class ContainerExistsError(InstanceError):

@@ -19,7 +19,9 @@ import libvirt
 from lxc_userns.exceptions import (
     InstanceError,
     LibvirtError,
+    LibvirtUnreachableError,
     NoSuchContainerError,
+    NotRunningError,
 )
 from lxc_userns.linux.process import Process, children
 
@@ -206,8 +208,9 @@ class Guests:
     def init_process(self, name: str) -> Iterator[Process]:
         """Hold the first process of an active domain.
 
-        :raises InstanceError: if the domain is not active, or has not
-            started that process within some seconds.
+        :raises NotRunningError: if the domain is not active.
+        :raises InstanceError: if it has not started that process within some
+            seconds.
         :raises LibvirtError: if libvirt cannot be reached.
         """
         deadline = time.monotonic() + _INIT_TIMEOUT
@@ -223,7 +226,7 @@ class Guests:
     def _controller(self, name: str) -> int:
         guest = self.find(name)
         if guest is None or guest.controller is None:
-            raise InstanceError(name, "is not running")
+            raise NotRunningError(name)
         return guest.controller
 
     def _domain(self, name: str) -> Any:
@@ -245,7 +248,7 @@ class Guests:
             try:
                 self._connection = libvirt.open(self._uri)
             except libvirt.libvirtError as err:
-                raise LibvirtError(
+                raise LibvirtUnreachableError(
                     f"connect to {self._uri}",
                     f"{_one_line(err)}; is libvirtd (or virtlxcd) running, "
                     "with its LXC driver?",
@@ -330,7 +333,10 @@ def _translated(operation: str) -> Iterator[None]:
     try:
         yield
     except libvirt.libvirtError as err:
-        raise LibvirtError(operation, _one_line(err)) from err
+        # Errors of the connection itself are of this domain.
+        is_broken = err.get_error_domain() == libvirt.VIR_FROM_RPC
+        kind = LibvirtUnreachableError if is_broken else LibvirtError
+        raise kind(operation, _one_line(err)) from err
 
 
 def _one_line(err: Exception) -> str:

@@ -195,7 +195,11 @@ class UserNamespaceManager:
             )
 
     def verify(
-        self, instance: str | PreparedInstance, *, fresh: bool = False
+        self,
+        instance: str | PreparedInstance,
+        *,
+        started: bool,
+        report_only: bool = False,
     ) -> VerifiedInstance:
         """Compare a running container with what was promised.
 
@@ -204,22 +208,30 @@ class UserNamespaceManager:
         may have rebooted itself.
 
         :param instance: its name, or what :meth:`prepare` gave. The name of
-            a domain that others have made means what its XML promises.
-        :param fresh: whether it has just been started, so that nothing of
-            what it was given may be missing, or covered by something else.
-        :raises IsolationError: if it is not as promised, or cannot be
-            looked at; it is destroyed then, unless others have made it.
+            a domain that others have made means what its XML promises, and
+            it is left alone whatever is found.
+        :param started: whether it has just been started. Nothing of what it
+            was given may be missing then, or covered by something else, and
+            it is destroyed also if it cannot be looked at, for whatever
+            reason. Later it is destroyed if it differs, and for nothing else.
+        :param report_only: whether to change nothing: neither to limit it,
+            nor to record that it was verified, nor to destroy it.
+        :raises IsolationError: if it is not as promised, or has just been
+            started and cannot be looked at; it is destroyed then.
+        :raises InspectionError: if it cannot be looked at, and runs on.
         :raises NoSuchContainerError: if there is none of this name.
-        :raises InstanceError: if it is not running.
+        :raises NotRunningError: if it is not running.
         """
         verifier = Verifier(self.inventory)
         with self.counters.counting("verified"):
             if isinstance(instance, PreparedInstance):
-                return verifier.verify(instance.record, fresh=fresh)
-            record = self.store.load(instance)
+                record: InstanceRecord | None = instance.record
+            else:
+                record = self.store.load(instance)
             if record is None:
-                return verifier.verify_foreign(instance)
-            return verifier.verify(record, fresh=fresh)
+                return verifier.verify_foreign(_name(instance))
+            verify = verifier.report if report_only else verifier.verify
+            return verify(record, started=started)
 
     def detach(self, instance: str | PreparedInstance) -> None:
         """Unmount the views of a stopped instance, and keep its record.

@@ -106,9 +106,9 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
     return prepared
 
 
-def verify(name: str, fresh: bool) -> None:
+def verify(name: str, started: bool) -> None:
     """Verify as :meth:`UserNamespaceManager.verify` does."""
-    _call("verify", name, fresh)
+    _call("verify", name, started)
 
 
 def detach(name: str) -> None:
@@ -172,8 +172,8 @@ def _prepare(request: dict[str, Any]) -> dict[str, Any]:
     return _plain(planner.prepare(_request(request), accept_replaced=True))
 
 
-def _verify(name: str, fresh: bool) -> None:
-    _manager().verify(name, fresh=fresh)
+def _verify(name: str, started: bool) -> None:
+    _manager().verify(name, started=started)
 
 
 _VERBS: Final[Mapping[str, Callable[..., Any]]] = {

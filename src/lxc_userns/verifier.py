@@ -3,27 +3,34 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from lxc_userns import limits, promises, resources, verification
 from lxc_userns.domain.limits import read_limits
-from lxc_userns.exceptions import InstanceError, IsolationError
+from lxc_userns.exceptions import (
+    InspectionError,
+    InstanceError,
+    IsolationError,
+    LibvirtError,
+    NotRunningError,
+)
 from lxc_userns.instances import InstanceRecord
 from lxc_userns.inventory import Inventory
-from lxc_userns.verification import VerifiedInstance
+from lxc_userns.linux.bounds import BoundExceededError
+from lxc_userns.verification import Promise, VerifiedInstance
 from lxc_userns.verified import Verified
 
 _LOG = logging.getLogger(__name__)
 
-#: What is no container's fault.
-_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 #: How often to look for the first process of one that reboots, and how many
 #: seconds to wait in between.
 _ATTEMPTS, _PAUSE = 10, 0.2
+_LEFT = "it was left as it is"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +43,7 @@ class Verifier:
     inventory: Inventory
 
     def verify(
-        self, record: InstanceRecord, *, fresh: bool = False
+        self, record: InstanceRecord, *, started: bool
     ) -> VerifiedInstance:
         """Compare an instance of ours with what it was promised.
 
@@ -44,33 +51,78 @@ class Verifier:
         it before, and its record says afterwards that this start of it was
         verified.
 
-        :param fresh: whether it has just been started.
-        :raises IsolationError: if it differs, or cannot be looked at; it is
-            destroyed then.
-        :raises InstanceError: if it is not running, or this host is short of
-            what is needed to look at it.
-        :raises ConfigError: if the state path cannot be written.
+        :param started: whether it has just been started: nothing may be
+            missing then, and whatever keeps it from being looked at ends it.
+            Later only a difference does.
+        :raises IsolationError: if it differs, or has just been started and
+            cannot be looked at; it is destroyed then.
+        :raises InspectionError: if it was started before and cannot be looked
+            at; it runs on then.
+        :raises NotRunningError: if it is not running.
         """
-        found, mark = self._verify_soon(record, fresh)
-        return replace(found, was_verified=self._note(record, mark))
+        try:
+            return self._verify_soon(record, started)
+        except NotRunningError:
+            raise
+        except Exception as err:
+            self._judge(record, err, started)
+        except BaseException as err:
+            if started:  # An interrupt is no reason to let it run.
+                self._destroy_for(record, err)
+            raise
+
+    def report(
+        self, record: InstanceRecord, *, started: bool
+    ) -> VerifiedInstance:
+        """Compare an instance of ours as :meth:`verify`, and change nothing.
+
+        :raises IsolationError: if it differs; it is left as it is.
+        :raises InspectionError: if it cannot be looked at.
+        :raises NotRunningError: if it is not running.
+        """
+        promise = promises.of_record(record)
+        if not self.inventory.is_active(record):
+            raise NotRunningError(record.name)
+        xml = self.inventory.guests.xml(record.name)
+        found, mark = self._compare(
+            promise, xml, _LEFT, record.max_processes, started=started
+        )
+        is_known = mark.is_same_start(record.verified)
+        return replace(found, was_verified=is_known)
+
+    def verify_foreign(self, name: str) -> VerifiedInstance:
+        """Compare a container of others with its XML; it is left alone.
+
+        :param name: name of a running domain.
+        :raises NoSuchContainerError: if there is none of this name.
+        :raises NotRunningError: if it is not running.
+        :raises InspectionError: if it cannot be looked at.
+        :raises IsolationError: if it differs.
+        :raises DomainXmlError: if its XML has something, as ID maps, that
+            breaks a rule of this package.
+        """
+        xml = self.inventory.guests.xml(name)
+        left = "it is not ours, and was left"
+        promise = promises.of_domain(xml)
+        return self._compare(promise, xml, left, started=True)[0]
 
     def _verify_soon(
-        self, record: InstanceRecord, fresh: bool
-    ) -> tuple[VerifiedInstance, Verified]:
+        self, record: InstanceRecord, started: bool
+    ) -> VerifiedInstance:
         """Verify a container, waiting for one that reboots."""
         for attempt in range(_ATTEMPTS):
             if not self.inventory.is_active(record):
                 break
             try:
-                return self._verify_once(record, fresh)
-            except (ProcessLookupError, FileNotFoundError) as err:
+                found, mark = self._verify_once(record, started)
+            except (ProcessLookupError, FileNotFoundError):
                 # It is about to end, or to start again after a reboot.
                 if attempt == _ATTEMPTS - 1:
-                    self._destroy(record, str(err), err)
+                    raise
                 time.sleep(_PAUSE)
-            except Exception as err:
-                self._judge(record, err)
-        raise InstanceError(record.name, "is not running")
+            else:
+                return replace(found, was_verified=self._note(record, mark))
+        raise NotRunningError(record.name)
 
     def _note(self, record: InstanceRecord, mark: Verified) -> bool:
         """Record that a start was verified; tell whether that was known."""
@@ -85,17 +137,20 @@ class Verifier:
             return False
 
     def _verify_once(
-        self, record: InstanceRecord, fresh: bool
+        self, record: InstanceRecord, started: bool
     ) -> tuple[VerifiedInstance, Verified]:
         promise = promises.of_record(record)
         wanted = read_limits(self.inventory.guests.xml(record.name))
-        with self.inventory.guests.init_process(record.name) as init:
+        with (
+            self.inventory.guests.init_process(record.name) as init,
+            _blaming_it(record.name),
+        ):
             if record.id_maps is not None:
                 for path in verification.take_back(init):
                     _LOG.info("%s: %s is root's", record.name, path)
             found = verification.gather(record.name, init)
             reasons = [
-                *verification.mismatches(promise, found, fresh=fresh),
+                *verification.mismatches(promise, found, started=started),
                 *resources.enforce(
                     record.name, init, wanted, record.max_processes
                 ),
@@ -109,54 +164,81 @@ class Verifier:
             mark = Verified.now(init)
         return verification.describe(promise, found), mark
 
-    def _judge(self, record: InstanceRecord, err: Exception) -> None:
-        """End what cannot be verified, by whatever it has brought about.
+    def _compare(
+        self,
+        promise: Promise,
+        xml: str,
+        left: str,
+        max_processes: int = 0,
+        *,
+        started: bool,
+    ) -> tuple[VerifiedInstance, Verified]:
+        """Compare a container, and change nothing.
 
-        :raises Exception: unless it has ended by itself.
+        :param left: what is said to have been done to one that differs.
         """
-        if isinstance(err, OSError) and err.errno in _SHORTAGES:
-            reason = f"cannot be looked at: {err}"
-            raise InstanceError(record.name, reason) from err
-        if self.inventory.is_active(record):
-            reason = getattr(err, "reason", str(err) or type(err).__name__)
-            self._destroy(record, reason, err)
-
-    def verify_foreign(self, name: str) -> VerifiedInstance:
-        """Compare a container of others with its XML; it is left alone.
-
-        :param name: name of a running domain.
-        :raises NoSuchContainerError: if there is none of this name.
-        :raises InstanceError: if it is not running, or cannot be looked at.
-        :raises IsolationError: if it differs.
-        :raises DomainXmlError: if its XML has something, as ID maps, that
-            breaks a rule of this package.
-        """
-        guests = self.inventory.guests
-        xml = guests.xml(name)
-        promise, wanted = promises.of_domain(xml), read_limits(xml)
+        name, wanted = promise.name, read_limits(xml)
         try:
-            with guests.init_process(name) as init:
-                evidence = verification.gather(name, init)
-                found = resources.differences(name, init, wanted)
-        except OSError as err:
-            raise InstanceError(name, f"cannot be looked at: {err}") from err
-        reasons = [
-            *verification.mismatches(promise, evidence, fresh=True),
-            *found,
-        ]
+            with (
+                self.inventory.guests.init_process(name) as init,
+                _blaming_it(name),
+            ):
+                found = verification.gather(name, init)
+                reasons = [
+                    *verification.mismatches(promise, found, started=started),
+                    *resources.differences(name, init, wanted, max_processes),
+                ]
+                mark = Verified.now(init)
+        except IsolationError as err:
+            raise IsolationError(name, f"{err.reason}; {left}") from err
+        except NotRunningError:
+            raise
+        except (OSError, InstanceError) as err:
+            raise InspectionError(name, _reason(err)) from err
         if reasons:
-            raise IsolationError(
-                name, f"{'; '.join(reasons)}; it is not ours, and was left"
-            )
-        return verification.describe(promise, evidence)
+            raise IsolationError(name, f"{'; '.join(reasons)}; {left}")
+        return verification.describe(promise, found), mark
 
-    def _destroy(
-        self, record: InstanceRecord, reason: str, cause: Exception | None
+    def _judge(
+        self, record: InstanceRecord, err: Exception, started: bool
     ) -> NoReturn:
+        """End what differs, and what was not looked at since its start."""
+        if not self._may_run(record):
+            raise NotRunningError(record.name) from err
+        if started or isinstance(err, IsolationError):
+            self._destroy_for(record, err)
+            text = f"{_reason(err)}; it was destroyed"
+            raise IsolationError(record.name, text) from err
+        raise InspectionError(record.name, _reason(err)) from err
+
+    def _may_run(self, record: InstanceRecord) -> bool:
+        try:
+            return self.inventory.is_active(record)
+        except LibvirtError:
+            return True
+
+    def _destroy_for(
+        self, record: InstanceRecord, cause: BaseException
+    ) -> None:
         try:
             self.inventory.guests.destroy(record.name, record.uuid)
         except Exception as err:
-            err.add_note(f"{record.name} is not as promised: {reason}")
-            raise
-        text = f"{reason}; it was destroyed"
-        raise IsolationError(record.name, text) from cause
+            why = _reason(cause)
+            err.add_note(f"{record.name} is not as promised: {why}")
+            raise err from cause
+
+
+@contextmanager
+def _blaming_it(name: str) -> Iterator[None]:
+    """Take too much of something for a difference: a container makes that.
+
+    Else one could keep itself from ever being verified.
+    """
+    try:
+        yield
+    except BoundExceededError as err:
+        raise IsolationError(name, str(err)) from err
+
+
+def _reason(err: BaseException) -> str:
+    return getattr(err, "reason", "") or str(err) or type(err).__name__

@@ -30,9 +30,9 @@ class Result:
         assert (self.code, self.err) == (0, "")
         return json.loads(self.out)
 
-    def error(self) -> str:
-        """Its one line of error, after it failed with exit code 1."""
-        assert self.code == 1, self
+    def error(self, code: int = 1) -> str:
+        """Its one line of error, after it failed with this exit code."""
+        assert self.code == code, self
         assert "Traceback" not in self.err
         lines = self.err.splitlines()
         assert len(lines) == 1, self.err

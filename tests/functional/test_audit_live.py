@@ -263,4 +263,4 @@ def test_control_groups(cli: CommandLine, tree: Path, define: Define) -> None:
 
 def test_no_such_domain(cli: CommandLine) -> None:
     result = cli("domain", "audit", "absent")
-    assert result.error() == "absent: no such container"
+    assert result.error(5) == "absent: no such container"

@@ -151,7 +151,7 @@ def test_bad_names(
 )
 def test_no_such_container(container_cli: CommandLine, verb: str) -> None:
     result = container_cli("container", verb, "absent")
-    assert result.error() == "absent: no such container"
+    assert result.error(5) == "absent: no such container"
     # Not even a directory for state was made.
     assert not container_cli.state.exists()
 
@@ -415,11 +415,12 @@ def test_no_libvirtd(cli: CommandLine, rootfs: Path) -> None:
     ):
         result = cli("container", *arguments, prefix=hidden)
         if arguments[0] == "run":
-            assert result.error().startswith("libvirt: connect to lxc:///: ")
-            assert "is libvirtd (or virtlxcd) running" in result.error()
+            error = result.error(4)
+            assert error.startswith("libvirt: connect to lxc:///: ")
+            assert "is libvirtd (or virtlxcd) running" in error
         else:
             # Nothing to ask libvirt about.
-            assert result.error() == "absent: no such container"
+            assert result.error(5) == "absent: no such container"
     result = cli("host", "check", "-f", "value", prefix=hidden)
     assert result.code == 1
     assert "libvirt FAIL libvirt: connect to lxc:///" in result.out

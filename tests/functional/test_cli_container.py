@@ -461,7 +461,7 @@ def test_domains_of_others_are_left_alone(
     error = cli("container", "run", "mine", "--rootfs", busybox_rootfs)
     assert "the name is taken" in error.error()
     error = cli("container", "destroy", "mine")
-    assert error.error() == "mine: no such container"
+    assert error.error(5) == "mine: no such container"
     # With a record, but another UUID.
     manager.prepare(InstanceRequest("mine", UUID, str(busybox_rootfs)))
     assert cli.json("container", "show", "mine")["state"] == "incomplete"

@@ -103,7 +103,7 @@ def test_threads(
         excessive(cli, busybox_rootfs, many),
         pytest.raises(IsolationError, match="has more than 20 threads"),
     ):
-        manager.verify("web1")
+        manager.verify("web1", started=False)
 
 
 @contextmanager

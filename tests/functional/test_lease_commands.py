@@ -847,7 +847,7 @@ def test_gc_returns_what_libvirt_does_not_know(
         f"is in use by the running process {process.pid} (cat) "
         f"({begin[0] + WHOLE - 1}:1)",
     )
-    error = cli(*now, prefix=WITHOUT_LIBVIRT).error()
+    error = cli(*now, prefix=WITHOUT_LIBVIRT).error(4)
     assert error.startswith("libvirt: connect to lxc:///: ")
     (orphan,) = cli(*now).json()
     assert (orphan["instance"], orphan["outcome"]) == ("web", "returned")

@@ -165,7 +165,7 @@ def test_from_one_range_for_all_to_a_lease(
     assert prepared.id_maps is not None
     libvirt_connection.defineXML(add_id_maps(xml, prepared.id_maps))
     domain.create()
-    found = manager(cli).verify("web")
+    found = manager(cli).verify("web", started=False)
     assert found.uid_map == f"0:{POOL}:{WHOLE}"
     assert inside(found.pid, "stat -c '%u %a' /data/alice /data/su") == (
         f"{ALICE} 644\n0 4755"

@@ -293,7 +293,7 @@ def test_containers_of_others(
         libvirt_connection, "able", shared_rootfs, features=PRIVNET + features
     ):
         assert cli.json("container", "verify", "able")["mode"] == "host"
-    error = cli("container", "verify", "able").error()
+    error = cli("container", "verify", "able").error(5)
     assert error == "able: no such container"
 
 
@@ -451,7 +451,7 @@ def test_a_host_that_is_short_of_descriptors(
 ) -> None:
     run(cli, busybox_rootfs)
     manager = make_manager(cli)
-    manager.verify("web1")
+    manager.verify("web1", started=False)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     held: list[int] = []
     try:
@@ -462,13 +462,13 @@ def test_a_host_that_is_short_of_descriptors(
         for _ in range(4):
             os.close(held.pop())
         with pytest.raises((LxcUsernsError, OSError)):
-            manager.verify("web1")
+            manager.verify("web1", started=False)
     finally:
         for fd in held:
             os.close(fd)
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     # It is none of its faults.
-    assert manager.verify("web1").name == "web1"
+    assert manager.verify("web1", started=False).name == "web1"
 
 
 def test_an_upgrade_beside_running_containers(
@@ -483,4 +483,4 @@ def test_an_upgrade_beside_running_containers(
     record.write_text(json.dumps(data | {"format": 2}))
     request = InstanceRequest("web1", data["uuid"], str(busybox_rootfs))
     assert manager.prepare(request).mode_reasons == ()
-    assert manager.verify("web1").mode == "private"
+    assert manager.verify("web1", started=False).mode == "private"

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: commands, errors, exit codes, progress."""
 
+import errno
 import json
+import os
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -10,7 +12,19 @@ import pytest
 
 from lxc_userns import rootfs
 from lxc_userns.cli import base, main
-from lxc_userns.exceptions import InstanceError, RootfsError
+from lxc_userns.cli.exit_codes import exit_code
+from lxc_userns.containers import Containers
+from lxc_userns.exceptions import (
+    ConfigError,
+    InspectionError,
+    InstanceError,
+    IsolationError,
+    LibvirtError,
+    LibvirtUnreachableError,
+    NoSuchContainerError,
+    NotRunningError,
+    RootfsError,
+)
 from lxc_userns.idmap import IdMap, IdMaps
 
 ID_MAP = "0:1900000000:65536"
@@ -152,6 +166,56 @@ def test_a_traceback_only_if_asked(
     assert call("--debug", *arguments) == 1
     err = capsys.readouterr().err
     assert err.startswith("error: web1: why\nTraceback")
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        (1, InstanceError("web1", "is running already")),
+        (1, IsolationError("web1", "differs; it was destroyed")),
+        (1, ConfigError("[libvirt] uid_maps", "x", "is no map")),
+        (1, LibvirtError("define web1", "no")),
+        (1, ValueError("a fault of ours")),
+        (4, LibvirtUnreachableError("connect to lxc:///", "no")),
+        (4, InspectionError("web1", "EIO")),
+        (4, NotRunningError("web1")),
+        (4, MemoryError()),
+        (4, OSError(errno.EMFILE, "Too many open files")),
+        (5, NoSuchContainerError("web1")),
+    ],
+    ids=repr,
+)
+def test_exit_codes(
+    monkeypatch: pytest.MonkeyPatch, config: str, code: int, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Containers, "verify", fail)
+    assert call("--config-file", config, "container", "verify", "x") == code
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "root", "user"),
+    [
+        (ConfigError("x", "", "y"), PermissionError(errno.EPERM, ""), 1, 4),
+        (ConfigError("x", "", "y"), OSError(errno.ENOMEM, ""), 4, 4),
+        (InstanceError("x", "ended"), NotRunningError("x"), 1, 1),
+        (IsolationError("x", "y"), OSError(errno.ENOMEM, ""), 1, 1),
+    ],
+    ids=repr,
+)
+def test_exit_codes_by_the_cause(
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    cause: Exception,
+    root: int,
+    user: int,
+) -> None:
+    error.__cause__ = cause
+    for number, code in ((0, root), (1000, user)):
+        monkeypatch.setattr(os, "geteuid", lambda number=number: number)
+        assert exit_code(error) == code
 
 
 def test_interrupted(

@@ -12,6 +12,7 @@ from lxc_userns.exceptions import LxcUsernsError
 
 # Arguments by parameter name: a new error with new ones fails here.
 VALUES: dict[str, object] = {
+    "cause": "Input/output error",
     "demand": "the policy asks for that",
     "line": 7,
     "name": "web1",

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pipeline: its order, its refusals, and what it undoes."""
 
+import errno
 import os
 import shutil
 import tarfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,12 +30,15 @@ from lxc_userns.containers import Containers, ContainerSpec
 from lxc_userns.exceptions import (
     ConfigError,
     ContainerExistsError,
+    InspectionError,
     InstanceError,
     IsolationError,
     LeaseError,
     LibvirtError,
+    LibvirtUnreachableError,
     LxcUsernsError,
     NoSuchContainerError,
+    NotRunningError,
     PolicyError,
     PoolExhaustedError,
     ReplacedError,
@@ -44,6 +48,7 @@ from lxc_userns.guest import Guest, Guests
 from lxc_userns.hostids import HostIds
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.leases import Lease
+from lxc_userns.linux.bounds import BoundExceededError
 from lxc_userns.linux.process import Process, Rows
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.needs import Needs
@@ -53,6 +58,7 @@ from lxc_userns.rootfs import strategies, views
 from lxc_userns.rootfs.backing import Backing
 from lxc_userns.rootfs_kind import RootfsKind
 from lxc_userns.subid import parse
+from lxc_userns.verification import VerifiedInstance
 from tests.unit.evidence import evidence
 
 UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
@@ -638,7 +644,7 @@ def test_verify(world: World) -> None:
     prepared = world.manager.prepare(world.request)
     world.guests.add("web1")
     for instance in ("web1", prepared):
-        found = world.manager.verify(instance)
+        found = world.manager.verify(instance, started=False)
         assert (found.name, found.pid) == ("web1", 4242)
         assert (found.uid_map, found.gid_map) == (str(ID_MAP), str(ID_MAP))
     assert "destroy" not in world.log
@@ -654,23 +660,127 @@ def test_what_is_not_as_promised_is_destroyed(world: World) -> None:
         match=r"uid_map is 0:0:4294967295, promised was 0:100000:65536; its "
         r"gid_map is empty, promised was 0:100000:65536; .*; it was destroyed",
     ):
-        world.manager.verify("web1")
+        world.manager.verify("web1", started=False)
     assert world.log[-1] == "destroy"
 
 
-def test_what_cannot_be_looked_at_is_destroyed(
-    world: World, monkeypatch: pytest.MonkeyPatch
+UNLOOKED = [
+    MemoryError(),
+    OSError(errno.EIO, "Input/output error"),
+    OSError(errno.EMFILE, "Too many open files"),
+    ZeroDivisionError("a fault of ours"),
+    FileNotFoundError(errno.ENOENT, "No such file"),
+    InstanceError("web1", "its first process is not found"),
+]
+
+
+def failing(error: BaseException) -> Callable[..., Any]:
+    def fail(*_arguments: object, **_named: object) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("place", ["gather", "mismatches", "take_back"])
+@pytest.mark.parametrize("error", UNLOOKED, ids=repr)
+def test_what_cannot_be_looked_at_later_runs_on(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    error: Exception,
 ) -> None:
     world.manager.prepare(world.request)
     world.guests.add("web1")
+    monkeypatch.setattr(verification, place, failing(error))
+    with pytest.raises(InspectionError, match=r"cannot .* at: .* runs on"):
+        world.manager.verify("web1", started=False)
+    assert "destroy" not in world.log
+    assert world.guests.domains["web1"].is_active
+    assert world.manager.store.load("web1").verified is None  # type: ignore[union-attr]
 
-    def fail(_self: object, name: str) -> None:
-        raise InstanceError(name, "its first process is not found")
 
-    monkeypatch.setattr(FakeGuests, "init_process", fail)
-    with pytest.raises(IsolationError, match="is not found; it was destroyed"):
-        world.manager.verify("web1")
+@pytest.mark.parametrize("place", ["gather", "mismatches", "take_back"])
+@pytest.mark.parametrize("error", UNLOOKED, ids=repr)
+def test_what_cannot_be_looked_at_just_after_its_start_is_destroyed(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    error: Exception,
+) -> None:
+    world.manager.prepare(world.request)
+    world.guests.add("web1")
+    monkeypatch.setattr(verification, place, failing(error))
+    with pytest.raises(IsolationError, match="; it was destroyed"):
+        world.manager.verify("web1", started=True)
     assert world.log[-1] == "destroy"
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_an_interrupt_while_it_is_looked_at(
+    world: World, monkeypatch: pytest.MonkeyPatch, started: bool
+) -> None:
+    world.manager.prepare(world.request)
+    world.guests.add("web1")
+    fail = failing(KeyboardInterrupt())
+    monkeypatch.setattr(verification, "gather", fail)
+    with pytest.raises(KeyboardInterrupt):
+        world.manager.verify("web1", started=started)
+    assert ("destroy" in world.log) == started
+
+
+def test_a_container_makes_too_much_of_something(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot keep itself from being judged for ever."""
+    world.manager.prepare(world.request)
+    world.guests.add("web1")
+    error = BoundExceededError("has more than 10 names in /dev")
+    monkeypatch.setattr(verification, "gather", failing(error))
+    with pytest.raises(IsolationError, match="names in /dev; it was destr"):
+        world.manager.verify("web1", started=False)
+    assert world.log[-1] == "destroy"
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_a_report_changes_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, started: bool
+) -> None:
+    def report() -> VerifiedInstance:
+        return world.manager.verify("web1", started=started, report_only=True)
+
+    world.manager.prepare(world.request)
+    with pytest.raises(NotRunningError):
+        report()
+    world.guests.add("web1")
+    for name in ("enforce", "take_back"):
+        of = resources if name == "enforce" else verification
+        monkeypatch.setattr(of, name, failing(AssertionError(name)))
+    world.log.clear()
+    assert report().was_verified is False
+    assert report().was_verified is False
+    world.guests.init.uid_map = ()
+    with pytest.raises(IsolationError, match="it was left as it is"):
+        report()
+    monkeypatch.setattr(verification, "gather", failing(OSError("no")))
+    with pytest.raises(InspectionError, match="cannot be looked at: no"):
+        report()
+    assert world.log == []
+
+
+def test_no_libvirtd_after_a_start(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said what was to be done and could not be."""
+    world.manager.prepare(world.request)
+    world.guests.add("web1")
+    broken = failing(LibvirtUnreachableError("look up web1", "gone"))
+    for name in ("find", "xml", "destroy"):
+        monkeypatch.setattr(FakeGuests, name, broken)
+    with pytest.raises(LibvirtUnreachableError) as raised:
+        world.manager.verify("web1", started=True)
+    assert "web1 is not as promised" in raised.value.__notes__[0]
+    with pytest.raises(InspectionError, match="gone; it runs on"):
+        world.manager.verify("web1", started=False)
 
 
 def test_a_mismatch_is_told_even_if_it_cannot_be_destroyed(
@@ -681,21 +791,21 @@ def test_a_mismatch_is_told_even_if_it_cannot_be_destroyed(
     world.guests.init.uid_map = ()
     world.guests.fail_at = "destroy"
     with pytest.raises(LibvirtError) as raised:
-        world.manager.verify("web1")
+        world.manager.verify("web1", started=False)
     assert "web1 is not as promised: its uid_map" in raised.value.__notes__[0]
 
 
 def test_verify_of_what_does_not_run(world: World) -> None:
     with pytest.raises(NoSuchContainerError, match="web1"):
-        world.manager.verify("web1")
+        world.manager.verify("web1", started=False)
     world.manager.prepare(world.request)
     with pytest.raises(InstanceError, match="web1: is not running"):
-        world.manager.verify("web1")
+        world.manager.verify("web1", started=False)
     # Somebody else's, of the same name.
     world.guests.add("web1", uuid=UUID.replace("0", "1"))
     world.guests.init.uid_map = ()
     with pytest.raises(InstanceError, match="web1: is not running"):
-        world.manager.verify("web1")
+        world.manager.verify("web1", started=False)
     assert "destroy" not in world.log
 
 
@@ -803,7 +913,7 @@ def test_a_start_that_was_not_verified(world: World) -> None:
     assert world.containers.start("web1").was_verified is False
     assert world.log == ["limit"]
     assert world.containers.show("web1").state == "running"
-    assert world.manager.verify("web1").was_verified is True
+    assert world.manager.verify("web1", started=False).was_verified is True
     # It has rebooted itself; also if the new one has the old one's number.
     world.guests.init.start_time += 1
     assert world.containers.show("web1").state == "unverified"
@@ -819,8 +929,36 @@ def test_a_start_that_was_not_verified_and_cannot_be(world: World) -> None:
     world.log.clear()
     with pytest.raises(IsolationError, match="it was destroyed"):
         world.containers.start("web1")
-    assert world.log == ["destroy", "destroy", "unmount"]
+    assert world.log == ["destroy", "unmount"]
     assert world.containers.show("web1").state == "stopped"
+
+
+def test_a_reboot_that_cannot_be_looked_at(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was verified when it was started, and runs on."""
+    run(world)
+    world.guests.init.start_time += 1
+    world.log.clear()
+    monkeypatch.setattr(verification, "gather", failing(OSError("EIO")))
+    with pytest.raises(InspectionError):
+        world.containers.start("web1")
+    assert world.log == []
+    assert world.containers.show("web1").state == "unverified"
+
+
+def test_who_was_never_verified_is_just_started(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(world)
+    world.containers.stop("web1")
+    world.manager.prepare_again("web1")
+    world.guests.add("web1", uuid=world.containers.show("web1").uuid)
+    monkeypatch.setattr(verification, "gather", failing(OSError("EIO")))
+    with pytest.raises(InspectionError):
+        world.containers.verify("web1", report_only=True)
+    with pytest.raises(IsolationError, match="EIO; it was destroyed"):
+        world.containers.verify("web1")
 
 
 def test_a_start_in_another_boot(
@@ -838,7 +976,7 @@ def test_what_was_released_meanwhile_gets_no_record(
     world.guests.add("web1")
     release = world.manager.store.remove
     monkeypatch.setattr(limits, "apply", lambda _init: release("web1"))
-    assert world.manager.verify("web1").was_verified is False
+    assert world.manager.verify("web1", started=False).was_verified is False
     assert world.manager.store.load("web1") is None
 
 
@@ -1092,10 +1230,10 @@ def test_what_was_done_is_counted(world: World) -> None:
     prepared = manager.prepare(world.request)
     manager.prepare_again("web1")
     world.guests.add("web1")
-    manager.verify(prepared)
+    manager.verify(prepared, started=False)
     world.guests.init.uid_map = ()
     with pytest.raises(IsolationError):
-        manager.verify("web1")
+        manager.verify("web1", started=False)
     with pytest.raises(PolicyError):
         manager.prepare(replace(world.request, needs=Needs("host")))
     with pytest.raises(RootfsError):
@@ -1113,37 +1251,37 @@ def test_what_was_done_is_counted(world: World) -> None:
     }
 
 
-def test_what_cannot_be_limited_is_destroyed(
+def test_what_cannot_be_limited(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.manager.prepare(world.request)
     world.guests.add("web1")
-
-    def fail(_init: Process) -> None:
-        raise OSError("sh: cannot create /proc/sys/user/x")
-
-    monkeypatch.setattr(limits, "apply", fail)
+    error = OSError("sh: cannot create /proc/sys/user/x")
+    monkeypatch.setattr(limits, "apply", failing(error))
+    with pytest.raises(InspectionError, match="cannot create"):
+        world.manager.verify("web1", started=False)
+    assert "destroy" not in world.log
     with pytest.raises(IsolationError, match=r"cannot create .*destroyed"):
-        world.manager.verify("web1")
+        world.manager.verify("web1", started=True)
     assert world.log[-1] == "destroy"
 
 
 def test_only_what_is_as_promised_is_limited(world: World) -> None:
     world.manager.prepare(world.request)
     world.guests.add("web1")
-    world.manager.verify("web1")
+    world.manager.verify("web1", started=False)
     assert world.log[-1] == "limit"
     world.log.clear()
     world.guests.init = FakeInit(uid_map=((0, 7, 65536),))
     with pytest.raises(IsolationError):
-        world.manager.verify("web1")
+        world.manager.verify("web1", started=False)
     assert world.log == ["destroy"]
     # In the host's user namespace it would be the host that is limited.
     world.set(uid_maps=[], gid_maps=[])
     world.manager.prepare(another(world, "plain"))
     world.guests.add("plain", uuid=another_uuid("plain"))
     world.log.clear()
-    world.manager.verify("plain")
+    world.manager.verify("plain", started=False)
     assert world.log == []
 
 

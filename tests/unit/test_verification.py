@@ -42,7 +42,7 @@ OUTSIDE = evidence(0, options="rw,nodev")
 
 def find(found: Evidence, promise: Promise = PRIVATE) -> list[str]:
     """What differs right after the start."""
-    return [*mismatches(promise, found, fresh=True)]
+    return [*mismatches(promise, found, started=True)]
 
 
 def find_later(found: Evidence, promise: Promise = PRIVATE) -> list[str]:

@@ -287,13 +287,29 @@ class Show(_ShowsOne):
 class Verify(_OnOne, ShowOne):
     """Compare a running container with what was promised.
 
-    One that differs is destroyed, and the exit code is 1. The state before was
-    "unverified" if nobody had verified it since it last started.
+    One that differs is destroyed, and the exit code is 1. One that cannot be
+    looked at runs on, and the exit code is 4; but if it was never verified
+    since it started it is destroyed as well. The state before was
+    "unverified" if it had not been verified since it last started.
     """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add ``--report-only``."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "--report-only",
+            action="store_true",
+            help="Change nothing: neither destroy one that differs, nor set "
+            "its limits again, nor record that it was verified. The exit "
+            "code is the same.",
+        )
+        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         """Compare it."""
-        found = self.manager.verify(parsed_args.name)
+        found = self.containers.verify(
+            parsed_args.name, report_only=parsed_args.report_only
+        )
         fields = {
             "name": found.name,
             "mode": found.mode,

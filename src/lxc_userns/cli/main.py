@@ -15,6 +15,7 @@ from importlib import metadata
 from types import FrameType
 
 from cliff.app import App
+from cliff.command import Command
 from cliff.commandmanager import CommandManager
 
 PROGRAM = "lxc-userns"
@@ -88,6 +89,7 @@ class LxcUserns(App):
             manager.commands[name] = metadata.EntryPoint(
                 name, f"lxc_userns.cli.{place}", "lxc_userns.cli"
             )
+        self._error_code: int | None = None
         super().__init__(
             description="User namespaces for libvirt-LXC containers.",
             version=metadata.version(PROGRAM),
@@ -176,7 +178,18 @@ class LxcUserns(App):
         except ValueError:
             self.stderr.write(f"error: {self._explain(argv)}\n")
             return _USAGE
-        return super().run_subcommand(argv)
+        code: int = super().run_subcommand(argv)
+        return code if self._error_code is None else self._error_code
+
+    def clean_up(
+        self, cmd: Command, result: int, err: BaseException | None
+    ) -> None:
+        """Note the exit code for the error that ended a command."""
+        super().clean_up(cmd, result, err)
+        if isinstance(err, Exception) and not isinstance(err, BrokenPipeError):
+            from lxc_userns.cli.exit_codes import exit_code
+
+            self._error_code = exit_code(err)
 
     def _explain(self, argv: list[str]) -> str:
         group = [name for name in _COMMANDS if name.split()[0] == argv[0]]
@@ -189,9 +202,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program.
 
     :param argv: arguments, without the program's name.
-    :returns: exit code: 0 done, 1 failed or findings, 2 wrong usage, and
-        as is usual 130 if it was interrupted, 141 if nobody reads what it
-        prints.
+    :returns: exit code: 0 done, 1 failed or findings, 2 wrong usage, 4 and 5
+        as :func:`lxc_userns.cli.exit_codes.exit_code`, and as is usual 130 if
+        it was interrupted, 141 if the reader of what it prints has gone.
     """
     _prepare_streams()
     try:

@@ -137,7 +137,7 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             context, xml, instance, power_on, pause, *args, **kwargs
         )
         if power_on or pause:
-            privileged.verify(instance.name, True)
+            privileged.verify(instance.name, started=True)
         return guest
 
     def cleanup(

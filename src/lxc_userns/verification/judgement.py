@@ -82,22 +82,22 @@ def describe(promise: Promise, evidence: Evidence) -> VerifiedInstance:
 
 
 def mismatches(
-    promise: Promise, evidence: Evidence, *, fresh: bool = False
+    promise: Promise, evidence: Evidence, *, started: bool = False
 ) -> Iterator[str]:
     """How a container differs from what was promised.
 
-    :param fresh: whether it has just been started. Later, what its root has
+    :param started: whether it has just been started. Later, what its root has
         unmounted or covered is its own affair.
     :returns: a clause for each of the first differences.
     """
-    every = _all_mismatches(promise, evidence, fresh)
+    every = _all_mismatches(promise, evidence, started)
     yield from islice(every, _MOST_TOLD)
     if next(every, None) is not None:
         yield "and more"
 
 
 def _all_mismatches(
-    promise: Promise, evidence: Evidence, fresh: bool
+    promise: Promise, evidence: Evidence, started: bool
 ) -> Iterator[str]:
     if promise.id_maps is not None:
         yield from _maps(promise.id_maps, evidence)
@@ -110,11 +110,11 @@ def _all_mismatches(
     for view in promise.views:
         yield from _view(view, evidence)
     # In the host's user namespace it can mount anything itself, later.
-    if fresh or promise.id_maps is not None:
+    if started or promise.id_maps is not None:
         yield from visible.strangers(promise, evidence)
-    if fresh:
+    if started:
         yield from visible.missing(promise, evidence)
-    yield from _kernel_files(promise, evidence, fresh)
+    yield from _kernel_files(promise, evidence, started)
 
 
 def _maps(id_maps: IdMaps, evidence: Evidence) -> Iterator[str]:
@@ -197,7 +197,7 @@ def _view(view: View, evidence: Evidence) -> Iterator[str]:
 
 
 def _kernel_files(
-    promise: Promise, evidence: Evidence, fresh: bool
+    promise: Promise, evidence: Evidence, started: bool
 ) -> Iterator[str]:
     hosts = {(each.fs_type, each.device) for each in evidence.host_mounts}
     for mount in evidence.mounts:
@@ -210,7 +210,7 @@ def _kernel_files(
         alone = mount.fs_type in ("proc", "sysfs")
         if (mount.fs_type, mount.device) in hosts or not alone:
             yield f"at {shown(mount.point)} it has the {what} of the host"
-    if fresh and promise.id_maps is None:
+    if started and promise.id_maps is None:
         for point in ("/proc/sys", "/sys"):
             at = visible.at(point, evidence.mounts)
             if at is None or "ro" not in at.options:

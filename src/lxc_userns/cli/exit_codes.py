@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exit codes of the commands, by the error that ended them."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+
+from lxc_userns.exceptions import (
+    InspectionError,
+    IsolationError,
+    LibvirtUnreachableError,
+    NoSuchContainerError,
+    NotRunningError,
+)
+
+FAILED, USAGE, UNSEEN, NO_SUCH = 1, 2, 4, 5
+_UNSEEN = (
+    InspectionError,
+    LibvirtUnreachableError,
+    MemoryError,
+    NotRunningError,
+)
+_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
+
+
+def exit_code(error: BaseException) -> int:
+    """Return the exit code for an error.
+
+    :returns: 5 if there is no such container; 4 if containers could not be
+        looked at: without libvirtd, not as root, short of memory or
+        descriptors, or one does not run; else 1.
+    """
+    if isinstance(error, NoSuchContainerError):
+        return NO_SUCH
+    if isinstance(error, IsolationError):
+        return FAILED  # It was destroyed, whatever was short.
+    is_unseen = isinstance(error, _UNSEEN) or any(map(_lacks, _chain(error)))
+    return UNSEEN if is_unseen else FAILED
+
+
+def _lacks(error: BaseException) -> bool:
+    """Whether something failed for want of rights, memory or descriptors."""
+    if isinstance(error, PermissionError):
+        return os.geteuid() != 0
+    return isinstance(error, OSError) and error.errno in _SHORTAGES
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what it was raised from."""
+    while error is not None:
+        yield error
+        error = error.__cause__
