@@ -18,7 +18,6 @@ from lxc_userns.audit.finding import Violation
 from lxc_userns.audit.id_maps import has_id_maps, read_entries
 from lxc_userns.audit.paths import normalised
 from lxc_userns.audit.places import to_findings
-from lxc_userns.config_check import RESERVER
 from lxc_userns.domain.checks import shown
 from lxc_userns.domain.document import parse_domain
 from lxc_userns.domain.limits import from_domain
@@ -28,6 +27,7 @@ from lxc_userns.exceptions import (
     NoSuchContainerError,
     ReachableError,
 )
+from lxc_userns.held_ids import RESERVER
 from lxc_userns.idmap import KINDS
 from lxc_userns.instances import InstanceRecord
 from lxc_userns.linux import directory, mounts

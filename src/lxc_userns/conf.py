@@ -15,7 +15,7 @@ from typing import Any
 
 from oslo_config import cfg, types
 
-from lxc_userns import roots
+from lxc_userns import held_ids, roots
 from lxc_userns.config_names import find_misnamed
 from lxc_userns.exceptions import ConfigError, IdMapError
 from lxc_userns.idmap import (
@@ -34,6 +34,8 @@ from lxc_userns.unpack_limits import LEAST_MEMORY, UnpackLimits
 
 LIBVIRT_GROUP = "libvirt"
 GROUP = "lxc_userns"
+#: The options of the ID maps, as messages name them.
+MAP_NAMES = ("[libvirt] uid_maps", "[libvirt] gid_maps")
 #: Where a value is that somebody has written, and that is no default.
 _WRITTEN = frozenset(
     {
@@ -176,6 +178,24 @@ unshift cannot bring it back.
 """,
     ),
     cfg.StrOpt(
+        "held_ids",
+        default="refuse",
+        choices=[
+            ("refuse", "No container starts with them."),
+            ("allow", "Containers start; config check warns."),
+        ],
+        help="""
+Whether ID maps may have host IDs that a user, a group or the subordinate
+ranges of another owner hold. It counts for [libvirt] uid_maps and gid_maps
+and for the maps of a request; leases never have such IDs.
+
+For example "allow", where /etc/subuid gives these ranges to root for this very
+purpose, as LXC and Incus do. A user who has an ID of a container may kill its
+processes and read its files, and the container those of the user. Better have
+the line of /etc/subuid name lxc-userns as the owner: that is no other.
+""",
+    ),
+    cfg.StrOpt(
         "userns_policy",
         default="required",
         choices=[
@@ -301,6 +321,50 @@ def load_id_maps(conf: cfg.ConfigOpts) -> IdMaps | None:
     :param conf: a configuration object with our options registered.
     :returns: the maps, or None if ``uid_maps`` and ``gid_maps`` are empty:
         then user namespaces are off, or each instance has a lease.
+    :raises ConfigError: as :func:`read_id_maps`, or if others hold any of
+        the host IDs, as :func:`check_held`.
+    """
+    maps = read_id_maps(conf)
+    if maps is not None:
+        check_held(conf, maps)
+    return maps
+
+
+def check_held(
+    conf: cfg.ConfigOpts,
+    id_maps: IdMaps,
+    names: tuple[str, str] = MAP_NAMES,
+) -> None:
+    """Refuse ID maps with host IDs that others hold, unless it is allowed.
+
+    :param conf: a configuration object with our options registered.
+    :param names: what the error calls the two maps.
+    :raises ConfigError: if a user, a group, or the subordinate range of
+        another owner has any of the IDs.
+    :raises PrerequisiteError: if these cannot be read.
+    """
+    if refuses_held(conf):
+        held_ids.check_unheld(
+            id_maps, names, _value(conf, GROUP, "subid_owner")
+        )
+
+
+def refuses_held(conf: cfg.ConfigOpts) -> bool:
+    """Return whether ID maps may have no host IDs that others hold.
+
+    :param conf: a configuration object with our options registered.
+    """
+    # A word that cannot be read allows nothing.
+    if _unreadable(conf, GROUP, "held_ids") is not None:
+        return True
+    return bool(_value(conf, GROUP, "held_ids") == "refuse")
+
+
+def read_id_maps(conf: cfg.ConfigOpts) -> IdMaps | None:
+    """Return the ID maps of the configuration, whoever has their host IDs.
+
+    :param conf: a configuration object with our options registered.
+    :returns: as :func:`load_id_maps`.
     :raises ConfigError: if a value breaks a rule, an option has nearly the
         name of one of ours, or ``userns_policy`` asks for what there is not;
         every problem of the maps is in the text, and none is passed over.

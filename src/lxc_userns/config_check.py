@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Literal
 
 from oslo_config import cfg
@@ -14,22 +13,17 @@ from lxc_userns import conf as options
 from lxc_userns import hostids
 from lxc_userns.allocation import capacity
 from lxc_userns.exceptions import ConfigError, PrerequisiteError
+from lxc_userns.held_ids import find_held
 from lxc_userns.idmap import (
     CONTAINER_IDS,
     FEW_IDS,
     IdMap,
-    IdMapEntry,
     advisories,
     host_advisories,
 )
 from lxc_userns.pool import Pool, read_pools
 
 Severity = Literal["problem", "warning", "info"]
-
-#: Who owns the lines of ``/etc/subuid`` and ``/etc/subgid`` by which a
-#: deployer keeps these IDs from being handed out to users.
-RESERVER = "lxc-userns"
-_MOST_HOLDERS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +121,7 @@ def _describe_pool(name: str, pool: Pool, size: int) -> Iterator[Finding]:
 
 def _check_maps(conf: cfg.ConfigOpts) -> Iterator[Finding]:
     try:
-        id_maps = options.load_id_maps(conf)
+        id_maps = options.read_id_maps(conf)
     except ConfigError:
         return  # Told before.
     if id_maps is None:
@@ -140,13 +134,16 @@ def _check_maps(conf: cfg.ConfigOpts) -> Iterator[Finding]:
             "are empty: user namespaces are off",
         )
         return
-    for name, id_map, read in (
-        ("uid_maps", id_maps.uid, hostids.read_host_uids),
-        ("gid_maps", id_maps.gid, hostids.read_host_gids),
+    severity: Severity = "problem" if options.refuses_held(conf) else "warning"
+    for option, id_map, held in zip(
+        options.MAP_NAMES,
+        (id_maps.uid, id_maps.gid),
+        find_held(id_maps),
+        strict=True,
     ):
-        option = options.option_name(options.LIBVIRT_GROUP, name)
         yield from _describe(option, id_map)
-        yield from _check_held(option, id_map, read())
+        for each in held:
+            yield Finding(severity, option, str(each.entry), str(each))
         for advisory in advisories(id_map):
             yield Finding("warning", option, str(id_map), advisory)
 
@@ -160,27 +157,6 @@ def _describe(option: str, id_map: IdMap) -> Iterator[Finding]:
             f"guest IDs {_show(entry.guest_ids)} are host IDs "
             f"{_show(entry.host_ids)}",
         )
-
-
-def _check_held(
-    option: str, id_map: IdMap, host: hostids.HostIds
-) -> Iterator[Finding]:
-    for entry in id_map:
-        holders = [*map(str, host.holders(entry.host_ids, RESERVER))]
-        for holder in islice(holders, _MOST_HOLDERS):
-            yield _held(option, entry, holder)
-        if len(holders) > _MOST_HOLDERS:
-            more = f"{len(holders) - _MOST_HOLDERS} more"
-            yield _held(option, entry, more)
-
-
-def _held(option: str, entry: IdMapEntry, holder: str) -> Finding:
-    return Finding(
-        "problem",
-        option,
-        str(entry),
-        f"host IDs {_show(entry.host_ids)} are held by {holder}",
-    )
 
 
 def _check_files() -> Iterator[Finding]:

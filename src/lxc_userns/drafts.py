@@ -127,14 +127,20 @@ class Drafts:
             return draft
         return replace(draft, id_maps=self._id_maps(request, known, keep))
 
-    def check_ceiling(self, record: InstanceRecord) -> None:
-        """Check that an instance may still start in the mode that it has.
+    def check_again(self, record: InstanceRecord) -> None:
+        """Check that an instance may still start as it was promised.
 
-        :raises PolicyError: if not.
-        :raises ConfigError: if the configuration cannot tell.
+        :raises PolicyError: if not in the mode that it has.
+        :raises ConfigError: if the configuration cannot be used, or others
+            hold IDs of its maps, of which it has no lease.
         """
-        if record.mode == "host":
-            self._check_config()
+        maps = record.id_maps
+        self._check_config(maps_given=maps is not None)
+        if maps is not None:
+            lease = self.lessor.find(record.name)
+            if lease is None or not lease.is_for(maps):
+                self._check_held(record.name, maps)
+        else:
             policy.check_ceiling(
                 record.name,
                 self._option("userns_policy"),
@@ -171,7 +177,7 @@ class Drafts:
     def _is_enabled(self) -> bool:
         return (
             options.has_pool(self.conf)
-            or options.load_id_maps(self.conf) is not None
+            or options.read_id_maps(self.conf) is not None
         )
 
     def _decide(
@@ -210,7 +216,14 @@ class Drafts:
                 request.name,
                 "asks for a lease of its own, and has ID maps or no pool",
             )
-        return request.id_maps or options.load_id_maps(self.conf)
+        if request.id_maps is None:
+            return options.load_id_maps(self.conf)
+        self._check_held(request.name, request.id_maps)
+        return request.id_maps
+
+    def _check_held(self, name: str, id_maps: IdMaps) -> None:
+        names = (f"uid_maps of {name}", f"gid_maps of {name}")
+        options.check_held(self.conf, id_maps, names)
 
     def _max_processes(self, request: InstanceRequest) -> int:
         if request.max_processes is not None:

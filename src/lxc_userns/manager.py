@@ -179,8 +179,9 @@ class UserNamespaceManager:
     ) -> PreparedInstance:
         """Prepare an instance as it was promised, whatever is configured now.
 
-        The policy alone counts as it is now: what may not run in the host's
-        user namespace any more does not.
+        What is configured has to be in order all the same, and the policy
+        counts as it is now: what may not run in the host's user namespace any
+        more does not. Nor does what has host IDs that others hold by now.
 
         :param progress: as for :meth:`prepare`.
         :param accept_replaced: as for :meth:`prepare`.
@@ -189,7 +190,7 @@ class UserNamespaceManager:
         """
         record = self._record(name)
         with self._counting_prepared():
-            self._drafts.check_ceiling(record)
+            self._drafts.check_again(record)
             return self._prepare(
                 record, progress, accept_replaced=accept_replaced
             )

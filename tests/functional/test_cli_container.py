@@ -23,7 +23,13 @@ from lxc_userns.instances import InstanceRecord, InstanceStore
 from lxc_userns.linux.process import children
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.request import InstanceRequest
-from tests.functional.command_line import BASE, ID_MAP, PROGRAM, CommandLine
+from tests.functional.command_line import (
+    BASE,
+    COUNT,
+    ID_MAP,
+    PROGRAM,
+    CommandLine,
+)
 
 pytestmark = pytest.mark.needs("containers")
 
@@ -550,3 +556,51 @@ def test_a_failed_start_leaves_nothing(
     assert cli.json("container", "list") == []
     assert cli.mounts() == []
     assert Guests().find("fail") is None
+
+
+def test_no_start_with_ids_of_a_user_of_the_host(
+    cli: CommandLine, busybox_rootfs: Path, tmp_path: Path
+) -> None:
+    """The same words from config check and from every front."""
+    passwd = tmp_path / "passwd"
+    alice = BASE + 1000
+    text = Path("/etc/passwd").read_text()
+    passwd.write_text(f"{text}alice:x:{alice}:{alice}::/:/bin/sh\n")
+    script = f'mount --bind {passwd} /etc/passwd; exec "$@"'
+    prefix = ("unshare", "--mount", "sh", "-ec", script, "sh")
+    run = ("container", "run", "web1", "--init", SLEEP)
+    run = (*run, "--rootfs", str(busybox_rootfs))
+    cli.json(*run)
+    assert cli("container", "stop", "web1").code == 0
+    held = (
+        f"host IDs {BASE}-{BASE + COUNT - 1} are held by user alice ({alice})"
+    )
+
+    checked = cli("config", "check", "-f", "json", prefix=prefix)
+    problems = [
+        row for row in json.loads(checked.out) if row["severity"] == "problem"
+    ]
+    assert checked.code == 1
+    assert [each["message"] for each in problems] == [held]
+    domain = tmp_path / "domain.xml"
+    domain.write_text(
+        "<domain type='lxc'><os><type>exe</type></os><devices><filesystem>"
+        "<source dir='/srv/x'/><target dir='/'/></filesystem></devices>"
+        "</domain>"
+    )
+    given = ("--uid-map", ID_MAP, "--gid-map", ID_MAP)
+    for arguments in (
+        ("container", "start", "web1"),
+        ("container", "run", "web2", *run[3:]),
+        ("domain", "idmap", str(domain)),
+        ("domain", "idmap", str(domain), *given),
+        ("rootfs", "shift", str(busybox_rootfs), *given),
+    ):
+        error = cli(*arguments, prefix=prefix).error()
+        assert held in error
+        assert "[lxc_userns] held_ids = allow" in error
+    (listed,) = cli.json("container", "list")
+    assert (listed["name"], listed["state"]) == ("web1", "stopped")
+    with cli.config.open("a") as stream:
+        stream.write("held_ids = allow\n")
+    assert cli("domain", "idmap", str(domain), prefix=prefix).code == 0

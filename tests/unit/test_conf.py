@@ -11,7 +11,7 @@ import pytest
 from oslo_config import cfg, generator
 
 from lxc_userns import conf as options
-from lxc_userns import roots
+from lxc_userns import hostids, roots
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.unpack_limits import UnpackLimits
@@ -175,6 +175,28 @@ def test_every_rule_of_the_maps(
     assert message in str(problem)
     with pytest.raises(ConfigError, match=re.escape(message)):
         options.load_id_maps(conf)
+
+
+def test_ids_that_a_user_has_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = hostids.HostIds("user", {100007: "alice"}, ())
+    monkeypatch.setattr(hostids, "read_host_uids", lambda *_: alice)
+    nobody = hostids.HostIds("group", {}, ())
+    monkeypatch.setattr(hostids, "read_host_gids", lambda *_: nobody)
+    reason = r"\[libvirt\] uid_maps = 0:100000:65536: .* user alice \(100007"
+    for more in ("", "[lxc_userns]\nheld_ids = alow\n"):
+        conf = configure(tmp_path, maps(GOOD, GOOD, more))
+        with pytest.raises(ConfigError, match=reason):
+            options.load_id_maps(conf)
+        assert options.read_id_maps(conf) is not None
+    assert [str(each) for each in options.find_problems(conf)] == [
+        "[lxc_userns] held_ids: Valid values are [refuse, allow], but found "
+        "'alow'"
+    ]
+    allowing = "[lxc_userns]\nheld_ids = allow\n"
+    conf = configure(tmp_path, maps(GOOD, GOOD, allowing))
+    assert options.load_id_maps(conf) == options.read_id_maps(conf)
 
 
 def test_the_highest_id_may_be_mapped(tmp_path: Path) -> None:

@@ -203,6 +203,16 @@ def test_leases_too_small_for_a_terminal() -> None:
     assert find(configure(range_size="5"), "problem") == []
 
 
+def test_ids_that_others_hold_may_be_allowed(
+    host: dict[str, hostids.HostIds],
+) -> None:
+    host["user"] = hostids.HostIds("user", {1900000001: "alice"}, ())
+    (refused,) = find(configure(), "problem")
+    conf = configure(held_ids="allow")
+    assert find(conf, "warning") == [refused]
+    assert find(conf, "problem") == []
+
+
 def test_groups_are_compared_with_groups(
     host: dict[str, hostids.HostIds],
 ) -> None:

@@ -276,6 +276,82 @@ def test_prepare_gives_what_the_domain_needs(
     assert world.manager.store.load("web1") == prepared.record
 
 
+@pytest.fixture
+def alice(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Makes a user who has an ID of the containers."""
+
+    def make() -> None:
+        user = HostIds("user", {100500: "alice"}, ())
+        monkeypatch.setattr(hostids, "read_host_uids", lambda *_: user)
+        group = HostIds("group", {}, ())
+        monkeypatch.setattr(hostids, "read_host_gids", lambda *_: group)
+
+    return make
+
+
+HELD = r"host IDs 100000-165535 are held by user alice \(100500\); map IDs"
+
+
+@pytest.mark.parametrize("verb", ["plan", "reserve", "prepare"])
+@pytest.mark.parametrize("given", [None, MAPS])
+def test_ids_of_a_user_of_the_host_stop_a_start(
+    world: World, alice: Callable[[], None], verb: str, given: IdMaps | None
+) -> None:
+    alice()
+    request = replace(world.request, id_maps=given)
+    subject = "uid_maps of web1" if given else r"\[libvirt\] uid_maps"
+    with pytest.raises(ConfigError, match=f"{subject} = .*{HELD}"):
+        getattr(world.manager, verb)(request)
+    assert world.log == []
+    assert world.manager.store.load("web1") is None
+    world.set(held_ids="allow")
+    assert getattr(world.manager, verb)(request).id_maps == MAPS
+
+
+def test_ids_of_a_new_user_stop_a_later_start(
+    world: World, alice: Callable[[], None]
+) -> None:
+    spec = ContainerSpec("web1", world.rootfs)
+    world.containers.run(spec)
+    world.containers.stop("web1")
+    alice()
+    with pytest.raises(ConfigError, match=f"uid_maps of web1 = .*{HELD}"):
+        world.containers.start("web1")
+    assert not world.guests.domains["web1"].is_active
+    with pytest.raises(ConfigError, match=HELD):
+        world.containers.run(replace(spec, name="web2"))
+    world.set(held_ids="allow")
+    world.containers.start("web1")
+
+
+def test_a_problem_of_the_configuration_stops_a_later_start(
+    world: World,
+) -> None:
+    world.containers.run(ContainerSpec("web1", world.rootfs))
+    world.containers.stop("web1")
+    world.set(uid_maps=["0:0:1"])
+    with pytest.raises(ConfigError, match="uid_maps = 0:0:1"):
+        world.containers.start("web1")
+
+
+def test_ids_of_the_pool_are_held_by_nobody_else(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Maps of a request may be those of a lease."""
+    for kind in ("user", "group"):
+        ranges, _ = parse("nova:100000:65536\nlxc-userns:300000:65536")
+        host = HostIds(kind, {}, ranges)
+        monkeypatch.setattr(
+            hostids, f"read_host_{kind[0]}ids", lambda *_, host=host: host
+        )
+    with pytest.raises(ConfigError, match="subordinate user IDs of nova"):
+        world.manager.plan(replace(world.request, id_maps=MAPS))
+    world.set(uid_maps=[], gid_maps=[], subid_owner="nova")
+    for maps in (MAPS, OTHER):
+        plan = world.manager.plan(replace(world.request, id_maps=maps))
+        assert plan.id_maps == maps
+
+
 def write_tar(path: Path) -> str:
     with tarfile.open(path, "w") as stream:
         stream.addfile(tarfile.TarInfo("file"))
@@ -1124,7 +1200,9 @@ def test_from_maps_for_all_to_leases(pool: World) -> None:
     """A deployer changes the configuration below a stopped instance."""
     maps = "0:2000000000:65536"
     pool.set(subid_owner="", uid_maps=[maps], gid_maps=[maps])
+    pool.set(held_ids="allow")  # They are another owner's, without a pool.
     assert pool.manager.prepare(pool.request).id_maps == leased(0)
+    pool.set(held_ids="refuse")
     assert not pool.manager.lessor.leases.is_there
     pool.set(subid_owner="lxc", uid_maps=[], gid_maps=[])
     request = another(pool, "db")

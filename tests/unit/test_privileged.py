@@ -10,7 +10,7 @@ import pytest
 from oslo_config import cfg
 
 from lxc_userns import conf as options
-from lxc_userns import privileged
+from lxc_userns import hostids, privileged
 from lxc_userns.conf import register_opts
 from lxc_userns.config_values import read_values
 from lxc_userns.exceptions import (
@@ -185,6 +185,7 @@ OTHER_VALUES = {
     "range_size": "1",
     "rootfs_strategy": "chown",
     "unmapped_ids": "error",
+    "held_ids": "allow",
     "userns_policy": "preferred",
     "state_path": "/x",
     "run_path": "/x",
@@ -275,6 +276,31 @@ def test_paths_where_the_service_may_not_be(
             privileged.perform(
                 values(in_process), "prepare", [{**request, **changed}]
             )
+
+
+def test_ids_of_a_user_of_the_host(
+    in_process: cfg.ConfigOpts,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root = tmp_path / "instances"
+    (root / "web1").mkdir(parents=True)
+    in_process.set_override("roots", [str(root)], "lxc_userns_privileged")
+    for kind in ("uid_maps", "gid_maps"):
+        in_process.set_override(kind, ["0:100000:65536"], "libvirt")
+    for kind, names in (("user", {100007: "alice"}), ("group", {})):
+        host = hostids.HostIds(kind, names, ())
+        monkeypatch.setattr(
+            hostids, f"read_host_{kind[0]}ids", lambda *_, host=host: host
+        )
+    held = "host IDs 100000-165535 are held by user alice"
+    problems = privileged.find_problems()
+    assert any(held in each for each in problems)
+    request = {"name": "web1", "uuid": UUID, "rootfs": str(root / "web1")}
+    request["rootfs_kind"] = "directory"
+    for verb in ("reserve", "prepare"):
+        with pytest.raises(ConfigError, match=held):
+            privileged.perform(values(in_process), verb, [request])
 
 
 def test_problems_of_the_helper_alone(in_process: cfg.ConfigOpts) -> None:

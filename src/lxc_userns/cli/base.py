@@ -63,10 +63,12 @@ class ConfiguredCommand(Command):
     def id_maps(self, parsed_args: argparse.Namespace) -> IdMaps:
         """The ID maps of the command line, or else of the configuration.
 
-        :raises ConfigError: if there are none in either, or bad ones.
+        :raises ConfigError: if there are none in either, or bad ones, or
+            others hold their host IDs.
         """
         given = given_id_maps(parsed_args)
         if given is not None:
+            options.check_held(self.conf, given, ("--uid-map", "--gid-map"))
             return given
         configured = options.load_id_maps(self.conf)
         if configured is None:

@@ -17,7 +17,7 @@ from lxc_userns.cli.base import (
     progress_bar,
     unpack_bar,
 )
-from lxc_userns.conf import load_id_maps, load_unpack_limits
+from lxc_userns.conf import load_unpack_limits, read_id_maps
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.idmap import IdMaps
 from lxc_userns.rootfs.channel import MOST_WORKERS
@@ -189,7 +189,7 @@ class Verify(_OnDisk):
     def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         """Verify."""
         path, workers = parsed_args.path, self.workers(parsed_args)
-        id_maps = given_id_maps(parsed_args) or load_id_maps(self.conf)
+        id_maps = given_id_maps(parsed_args) or read_id_maps(self.conf)
         with progress_bar("verify") as progress:
             report = rootfs.verify(
                 path, id_maps, workers=workers, progress=progress
