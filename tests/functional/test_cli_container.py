@@ -568,9 +568,8 @@ def test_no_start_with_ids_of_a_user_of_the_host(
     passwd.write_text(f"{text}alice:x:{alice}:{alice}::/:/bin/sh\n")
     script = f'mount --bind {passwd} /etc/passwd; exec "$@"'
     prefix = ("unshare", "--mount", "sh", "-ec", script, "sh")
-    run = ("container", "run", "web1", "--init", SLEEP)
-    run = (*run, "--rootfs", str(busybox_rootfs))
-    cli.json(*run)
+    of_what = ("--init", SLEEP, "--rootfs", str(busybox_rootfs))
+    cli.json("container", "run", "web1", *of_what)
     assert cli("container", "stop", "web1").code == 0
     held = (
         f"host IDs {BASE}-{BASE + COUNT - 1} are held by user alice ({alice})"
@@ -591,7 +590,7 @@ def test_no_start_with_ids_of_a_user_of_the_host(
     given = ("--uid-map", ID_MAP, "--gid-map", ID_MAP)
     for arguments in (
         ("container", "start", "web1"),
-        ("container", "run", "web2", *run[3:]),
+        ("container", "run", "web2", *of_what),
         ("domain", "idmap", str(domain)),
         ("domain", "idmap", str(domain), *given),
         ("rootfs", "shift", str(busybox_rootfs), *given),

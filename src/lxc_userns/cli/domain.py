@@ -29,7 +29,8 @@ class IdMap(ConfiguredCommand):
     """Print domain XML with <idmap> added, or replaced.
 
     A domain without a network interface gets <privnet/> too: with ID maps it
-    could not start in the host's network.
+    could not start in the host's network. All the rest, and ID maps that are
+    these already, stay byte for byte.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -48,7 +49,11 @@ class IdMap(ConfiguredCommand):
 
         id_maps = self.id_maps(parsed_args)
         text = add_id_maps(_read(parsed_args.file), id_maps)
-        self.app.stdout.write(text if text.endswith("\n") else f"{text}\n")
+        out = self.app.stdout
+        out.write(text)
+        # A file stays byte for byte what it is.
+        if out.isatty() and not text.endswith("\n"):
+            out.write("\n")
 
 
 class Audit(ConfiguredCommand, Lister):

@@ -7,10 +7,10 @@ byte, so that a difference shows what was done.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from operator import itemgetter
 from xml.parsers import expat
 
 from lxml import etree
@@ -20,6 +20,7 @@ from lxc_userns.domain.checks import shown
 from lxc_userns.domain.document import attribute, encode, parse_domain
 from lxc_userns.domain.filesystem import (
     ROOT_TYPES,
+    source_of,
     target_of,
     type_of,
     userns_problems,
@@ -48,8 +49,11 @@ def add_id_maps(domain_xml: str, id_maps: IdMaps) -> str:
     problems = list(_problems(domain))
     if problems:
         raise DomainXmlError(f"domain XML: {'; '.join(problems)}")
-    needs_privnet = not has_own_network(domain)
-    edited = _edit(encode(domain_xml), id_maps, needs_privnet).decode()
+    edited = _edit(
+        encode(domain_xml),
+        None if idmaps.is_element_of(domain, id_maps) else id_maps,
+        needs_privnet=not has_own_network(domain),
+    ).decode()
     # The text was cut by the findings of one parser; libvirt has another.
     found = idmaps.read_id_maps(edited)
     if found is None or _rows(found) != _rows(id_maps):
@@ -62,13 +66,13 @@ def _rows(id_maps: IdMaps) -> tuple[object, object]:
 
 
 def _problems(domain: etree._Element) -> Iterator[str]:
-    roots = []
+    roots: list[etree._Element] = []
     for element in domain.iterfind("devices/filesystem"):
         kind, target = type_of(element), target_of(element)
         readonly = element.find("readonly") is not None
         yield from userns_problems(kind, target or "", readonly)
         if target == "/":
-            roots.append(kind)
+            roots.append(element)
     if not roots:
         yield (
             "no filesystem has the target '/' (exactly so), so the "
@@ -77,8 +81,8 @@ def _problems(domain: etree._Element) -> Iterator[str]:
         )
     elif len(roots) > 1:
         yield "several filesystems have the target '/', libvirt takes one"
-    elif roots[0] not in ROOT_TYPES:
-        yield f"the root filesystem cannot be of type {shown(roots[0])}"
+    else:
+        yield from _root_problems(roots[0])
     if shares_namespaces(domain):
         yield (
             "it shares namespaces (<lxc:namespace>), which a user namespace "
@@ -91,6 +95,28 @@ def _problems(domain: etree._Element) -> Iterator[str]:
             yield str(err)
 
 
+def _root_problems(element: etree._Element) -> Iterator[str]:
+    kind, source = type_of(element), source_of(element)
+    if kind not in ROOT_TYPES:
+        yield f"the root filesystem cannot be of type {shown(kind)}"
+    elif not source:
+        yield "the root filesystem has no source; name its directory"
+    elif not source.startswith("/"):
+        yield (
+            f"the source of the root filesystem {shown(source)} is not an "
+            "absolute path"
+        )
+    # Two slashes at the beginning are kept by normpath(), as POSIX has it.
+    elif posixpath.normpath(source).strip("/") == "":
+        yield (
+            f"the source of the root filesystem is {shown(source)}, so the "
+            "container's root would be the host's, where the mapped root may "
+            "do nothing; name a directory of its own"
+        )
+
+
+#: First byte and first byte after it of what is replaced, and by what.
+_Change = tuple[int, int, bytes]
 #: A start tag, or an empty element's only one; of well-formed XML.
 _TAG = re.compile(rb"""<(?:[^<>"']++|"[^"]*+"|'[^']*+')*+>""")
 
@@ -166,33 +192,48 @@ def _line_end(data: bytes, position: int) -> int:
     return position
 
 
-def _edit(data: bytes, id_maps: IdMaps, needs_privnet: bool) -> bytes:
+def _edit(
+    data: bytes, id_maps: IdMaps | None, *, needs_privnet: bool
+) -> bytes:
+    """Return the text with these ID maps; None leaves those that it has."""
     spans = _spans(data)
-    operating_system = spans["os"][0]
-    layout = _Layout.at(data, operating_system.start)
-    idmap = layout.lines(1, idmaps.to_element(id_maps))
-    after = operating_system.end
-    changes = [(after, after, idmap)]
-    if "idmap" in spans:
-        first, *others = spans["idmap"]
-        after = first.end
-        changes = [(first.start, after, idmap.lstrip())]
-        changes += [
-            (_line_end(data, other.start), other.end, b"") for other in others
-        ]
+    layout = _Layout.at(data, spans["os"][0].start)
+    present = spans.get("idmap", [])
+    after = (present or spans["os"])[0].end
+    changes: list[_Change] = []
+    if id_maps is not None:
+        changes += _replace_maps(data, present, layout, after, id_maps)
     if needs_privnet:
         changes.append(_add_privnet(data, spans, layout, after))
     parts, done = [], 0
-    # Of two at one place the first stays the first.
-    for start, end, text in sorted(changes, key=itemgetter(0)):
+    # At one place, what is added comes before what is taken away, and of two
+    # that are added the first stays the first.
+    for start, end, text in sorted(changes, key=lambda each: each[:2]):
         parts += [data[done:start], text]
         done = end
     return b"".join([*parts, data[done:]])
 
 
+def _replace_maps(
+    data: bytes,
+    present: list[_Span],
+    layout: _Layout,
+    after: int,
+    id_maps: IdMaps,
+) -> Iterator[_Change]:
+    idmap = layout.lines(1, idmaps.to_element(id_maps))
+    if not present:
+        yield after, after, idmap
+        return
+    first, *others = present
+    yield first.start, first.end, idmap.lstrip()
+    for other in others:
+        yield _line_end(data, other.start), other.end, b""
+
+
 def _add_privnet(
     data: bytes, spans: dict[str, list[_Span]], layout: _Layout, after: int
-) -> tuple[int, int, bytes]:
+) -> _Change:
     privnet = etree.Element("privnet")
     if "features" not in spans:
         features = etree.Element("features")

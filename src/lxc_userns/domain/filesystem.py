@@ -276,6 +276,12 @@ def target_of(element: etree._Element) -> str | None:
     return child(element, "target", "dir")
 
 
+def source_of(element: etree._Element) -> str | None:
+    """Return where a ``<filesystem>`` is from; None if that is missing."""
+    kind = type_of(element)
+    return child(element, "source", _SOURCES.get(kind, "dir"))
+
+
 def read_filesystems(domain: etree._Element) -> tuple[Filesystem, ...]:
     """All filesystems of a ``<domain>``, in its order."""
     return tuple(

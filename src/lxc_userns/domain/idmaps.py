@@ -40,6 +40,21 @@ def to_element(id_maps: IdMaps) -> etree._Element:
     return element
 
 
+def is_element_of(domain: etree._Element, id_maps: IdMaps) -> bool:
+    """Return whether a ``<domain>`` has these ID maps, as we would set them.
+
+    libvirt writes them so too, with other quotes.
+    """
+    try:
+        found = from_domain(domain)
+    except DomainXmlError:
+        return False
+    return found is not None and all(
+        list(has) == sorted(wanted)
+        for has, wanted in ((found.uid, id_maps.uid), (found.gid, id_maps.gid))
+    )
+
+
 def from_domain(domain: etree._Element) -> IdMaps | None:
     """The ID maps of a ``<domain>``, None if it has no ``<idmap>``.
 

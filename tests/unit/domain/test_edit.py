@@ -146,6 +146,35 @@ def test_of_several_old_maps_one_stays() -> None:
     assert add_id_maps(text, MAPS) == add_id_maps(FOREIGN, MAPS)
 
 
+@pytest.mark.parametrize(
+    "features", ["", "<features/>", "<features></features>"]
+)
+def test_several_old_maps_and_no_network(features: str) -> None:
+    """Where the features go, the second of them is taken away."""
+    old = "<idmap><uid start='0' target='1' count='2'/></idmap>"
+    bare = FOREIGN[: FOREIGN.index("  <features>")]
+    bare += f"  {features}" + FOREIGN[FOREIGN.index("</features>") + 11 :]
+    text = bare.replace("</os>", f"</os>{old}{old}")
+    edited = add_id_maps(text, MAPS)
+    assert edited.count("<idmap>") == 1 + FOREIGN.count("<idmap>")
+    assert edited.count("<privnet/>") == 1
+    assert read_id_maps(edited) == MAPS
+    assert add_id_maps(edited, MAPS) == edited
+
+
+def test_what_is_as_wanted_stays_byte_for_byte() -> None:
+    """libvirt writes other quotes, and somebody may comment on them."""
+    theirs = (
+        "<idmap>\n    <!-- ours -->\n"
+        "    <gid start='0' target='100000' count='65536'/>\n"
+        "    <uid  count='65536' start='0'\ttarget='100000'></uid></idmap>"
+    )
+    text = FOREIGN.replace("<devices>", f"{theirs}\n  <devices>{INTERFACE}")
+    assert add_id_maps(text, MAPS) == text
+    other = text.replace("target='100000'", "target='100001'")
+    assert add_id_maps(other, MAPS) != other
+
+
 def test_other_maps_replace_ours() -> None:
     edited = add_id_maps(add_id_maps(FOREIGN, PUNCHED_MAPS), MAPS)
     assert edited == add_id_maps(FOREIGN, MAPS)
@@ -201,6 +230,7 @@ FILE = (
 READONLY = (
     "<filesystem><source dir='/a'/><target dir='/b'/><readonly/></filesystem>"
 )
+SOURCE = "<source dir='/srv/r&#233;'/>"
 ROOT = "<filesystem><source dir='/'/><target dir='/'/></filesystem>"
 SHARED = (
     "<lxc:namespace xmlns:lxc='http://libvirt.org/schemas/domain/lxc/1.0'>"
@@ -214,6 +244,14 @@ SHARED = (
         ("dir='/'", "dir='//'", r"no filesystem has the target '/' \(exact"),
         ("<target dir='/'/>", "", "no filesystem has the target '/'"),
         ("<devices>", f"<devices>{ROOT}", "several filesystems"),
+        *(
+            (SOURCE, f"<source dir='{path}'/>", "container's root would be th")
+            for path in ("/", "//", "/./", "/srv/..", "/../srv/../")
+        ),
+        (SOURCE, "<source dir='srv'/>", "'srv' is not an absolute path"),
+        (SOURCE, "<source dir=''/>", "root filesystem has no source"),
+        (SOURCE, "<source file='/srv/r'/>", "root filesystem has no source"),
+        (SOURCE, "", "root filesystem has no source"),
         (
             "<devices>",
             f"<devices>{FILE}",
@@ -252,6 +290,6 @@ def test_what_was_edited_is_read_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Two parsers work on the text; a difference must not pass.
-    monkeypatch.setattr(edit, "_edit", lambda data, *_: data)
+    monkeypatch.setattr(edit, "_edit", lambda data, *_, **__: data)
     with pytest.raises(DomainXmlError, match="cannot be edited"):
         add_id_maps(FOREIGN, MAPS)
