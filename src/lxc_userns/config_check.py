@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from oslo_config import cfg
 
 from lxc_userns import conf as options
-from lxc_userns import hostids
+from lxc_userns import hostids, own_paths, roots
 from lxc_userns.allocation import capacity
 from lxc_userns.exceptions import ConfigError, PrerequisiteError
 from lxc_userns.held_ids import find_held
@@ -65,8 +66,29 @@ def check_config(conf: cfg.ConfigOpts) -> list[Finding]:
     ]
     found += _check_pool(conf)
     found += _check_maps(conf)
+    found += _check_paths(conf)
     found += _check_files()
     return found
+
+
+def _check_paths(conf: cfg.ConfigOpts) -> Iterator[Finding]:
+    # To others root's own directories look wrong.
+    if os.geteuid() != 0:
+        return
+    bad = {each.option for each in options.find_bad_values(conf)}
+    for name, check in own_paths.CHECKS.items():
+        if options.option_name(options.GROUP, name) not in bad:
+            yield from _check_path(check, option(conf, name))
+    if roots.NAME not in bad:
+        for path in conf[roots.GROUP].roots:
+            yield from _check_path(roots.check_root, path)
+
+
+def _check_path(check: Callable[[str], None], path: str) -> Iterator[Finding]:
+    try:
+        check(path)
+    except ConfigError as err:
+        yield Finding("problem", err.option, err.value, err.reason)
 
 
 def _check_pool(conf: cfg.ConfigOpts) -> Iterator[Finding]:

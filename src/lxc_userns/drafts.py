@@ -13,7 +13,7 @@ from typing import Any
 from oslo_config import cfg
 
 from lxc_userns import conf as options
-from lxc_userns import policy, roots
+from lxc_userns import own_paths, policy, roots
 from lxc_userns.claims import overlap
 from lxc_userns.config_check import option
 from lxc_userns.exceptions import (
@@ -248,6 +248,8 @@ class Drafts:
         problems = options.find_problems(self.conf, maps_given=maps_given)
         for problem in problems:
             raise problem
+        for name, check in own_paths.CHECKS.items():
+            check(self._option(name))
 
     def _check_not_ours(self, path: str, advice: str) -> None:
         for name in ("state_path", "run_path"):

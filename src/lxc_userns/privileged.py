@@ -158,7 +158,8 @@ def _find_problems() -> list[str]:
             check_root(root)
     except ConfigError as err:
         problems.append(err)
-    return [str(each) for each in problems]
+    # check_config() looks at those that are written down, too.
+    return [*dict.fromkeys(map(str, problems))]
 
 
 def _reserve(request: dict[str, Any]) -> dict[str, Any]:

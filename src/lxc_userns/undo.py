@@ -24,6 +24,8 @@ def undo(stack: ExitStack, step: Callable[..., object], *args: object) -> None:
         try:
             step(*args)
         except Exception as err:
-            error.add_note(f"while undoing what was done: {err}")
+            # What kept the step from being done may keep it from being undone.
+            if str(err) != str(error):
+                error.add_note(f"while undoing what was done: {err}")
 
     stack.push(on_exit)

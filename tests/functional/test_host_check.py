@@ -293,6 +293,33 @@ def with_switches(cli: CommandLine, *values: int) -> Report:
     return check(cli, "; ".join(script))
 
 
+@pytest.mark.parametrize(("name", "mode"), [("state", 0o700), ("run", 0o711)])
+def test_directories_that_a_start_refuses(
+    cli: CommandLine, busybox_rootfs: Path, name: str, mode: int
+) -> None:
+    """Both checks and the start say the same, and nothing is changed."""
+    path = cli.state if name == "state" else cli.run
+    path.mkdir()
+    path.chmod(0o755)
+    wrong = f"{path} has mode 0755, it may have {mode:04o} at most"
+    remedy = f"chmod {mode:04o} {path}"
+    option = f"[lxc_userns] {name}_path"
+    assert check(cli).row(f"{name}_path") == ("FAIL", wrong, remedy)
+    checked = cli("config", "check", "-f", "json")
+    assert checked.code == 1
+    assert [
+        (row["option"], row["message"])
+        for row in json.loads(checked.out)
+        if row["severity"] == "problem"
+    ] == [(option, f"{wrong}; {remedy}")]
+    run = cli("container", "run", "web1", "--rootfs", busybox_rootfs)
+    assert run.error() == f"{option} = {path}: {wrong}; {remedy}"
+    assert (busybox_rootfs / "bin/busybox").stat().st_uid == 0
+    assert [*path.iterdir()] == []
+    path.chmod(mode)
+    assert check(cli).status(f"{name}_path") == "PASS"
+
+
 def test_switches(cli: CommandLine) -> None:
     found = with_switches(cli, 0, 1)
     for name, allows in zip(SWITCHES, (1, 0), strict=True):

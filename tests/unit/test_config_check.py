@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """What ``config check`` says of the configuration on a host."""
 
+import os
+from pathlib import Path
+
 import pytest
 from oslo_config import cfg
 
-from lxc_userns import config_check, hostids
+from lxc_userns import config_check, hostids, own_paths
 from lxc_userns.conf import register_opts
 from lxc_userns.config_check import Finding, check_config, option
 from lxc_userns.exceptions import ConfigError, PrerequisiteError
+from lxc_userns.linux import directory
 from lxc_userns.subid import parse
 
 HIGH = "0:1900000000:65536"
+CHECKS = dict(own_paths.CHECKS)
 UID, GID = "[libvirt] uid_maps", "[libvirt] gid_maps"
 
 
@@ -20,6 +25,8 @@ def host(monkeypatch: pytest.MonkeyPatch) -> dict[str, hostids.HostIds]:
     held = {kind: hostids.HostIds(kind, {}, ()) for kind in ("user", "group")}
     monkeypatch.setattr(hostids, "read_host_uids", lambda *_: held["user"])
     monkeypatch.setattr(hostids, "read_host_gids", lambda *_: held["group"])
+    for name in own_paths.CHECKS:
+        monkeypatch.setitem(own_paths.CHECKS, name, lambda _path: None)
     return held
 
 
@@ -201,6 +208,35 @@ def test_leases_too_small_for_a_terminal() -> None:
     ]
     # It says nothing while there is no pool.
     assert find(configure(range_size="5"), "problem") == []
+
+
+@pytest.mark.usefixtures("host")
+def test_directories_that_a_start_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    run.chmod(0o755)
+    conf = configure(run_path=str(run), state_path=str(tmp_path / "not/yet"))
+    for name, check in CHECKS.items():
+        monkeypatch.setitem(own_paths.CHECKS, name, check)
+    monkeypatch.setattr(directory, "check_passable", lambda _path: None)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert find(conf, "problem") == [
+        (
+            "[lxc_userns] run_path",
+            f"{run} has mode 0755, it may have 0711 at most; chmod 0711 {run}",
+        )
+    ]
+    run.chmod(0o711)
+    link = tmp_path / "link"
+    link.symlink_to(run)
+    conf.set_override("roots", [str(run), str(link)], "lxc_userns_privileged")
+    ((name, message),) = find(conf, "problem")
+    assert name == "[lxc_userns_privileged] roots"
+    assert "is a symbolic link" in message
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert find(conf, "problem") == []
 
 
 def test_ids_that_others_hold_may_be_allowed(

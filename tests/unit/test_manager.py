@@ -48,6 +48,7 @@ from lxc_userns.guest import Guest, Guests
 from lxc_userns.hostids import HostIds
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.leases import Lease
+from lxc_userns.linux import directory
 from lxc_userns.linux.bounds import BoundExceededError
 from lxc_userns.linux.process import Process, Rows
 from lxc_userns.manager import UserNamespaceManager
@@ -241,6 +242,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         )
 
     monkeypatch.setattr(verification, "gather", gather)
+    # pytest's own directories are closed to others.
+    monkeypatch.setattr(directory, "check_passable", lambda _path: None)
     monkeypatch.setattr(verifier, "_PAUSE", 0)
     monkeypatch.setattr(
         strategies,
@@ -332,6 +335,25 @@ def test_a_problem_of_the_configuration_stops_a_later_start(
     world.set(uid_maps=["0:0:1"])
     with pytest.raises(ConfigError, match="uid_maps = 0:0:1"):
         world.containers.start("web1")
+
+
+@pytest.mark.parametrize("verb", ["plan", "reserve", "prepare"])
+@pytest.mark.parametrize(("name", "mode"), [("state", 0o700), ("run", 0o711)])
+def test_directories_of_ours_are_looked_at_first(
+    world: World, tmp_path: Path, verb: str, name: str, mode: int
+) -> None:
+    path = tmp_path / name
+    path.mkdir()
+    path.chmod(0o755)
+    with pytest.raises(ConfigError) as caught:
+        getattr(world.manager, verb)(world.request)
+    assert str(caught.value) == (
+        f"[lxc_userns] {name}_path = {path}: {path} has mode 0755, it may "
+        f"have {mode:04o} at most; chmod {mode:04o} {path}"
+    )
+    assert not hasattr(caught.value, "__notes__")
+    assert world.log == []
+    assert [*path.iterdir()] == []
 
 
 def test_ids_of_the_pool_are_held_by_nobody_else(
@@ -613,6 +635,7 @@ def test_configurations_that_stop_it(
 def test_a_tree_that_holds_our_own_directories(
     world: World, tmp_path: Path, name: str, where: str
 ) -> None:
+    Path(world.rootfs).chmod(0o700)
     world.set(**{name: where.format(world.rootfs, tmp_path)})
     with pytest.raises(RootfsError, match=rf"\[lxc_userns\] {name}"):
         world.manager.prepare(world.request)

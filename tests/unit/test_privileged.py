@@ -21,6 +21,7 @@ from lxc_userns.exceptions import (
 )
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.instances import InstanceRecord
+from lxc_userns.linux import directory
 from lxc_userns.needs import Needs
 from lxc_userns.nova import extra_specs
 from lxc_userns.request import InstanceRequest, PreparedInstance
@@ -166,6 +167,8 @@ def in_process(
     for name in ("state_path", "run_path"):
         conf.set_override(name, str(tmp_path / name), "lxc_userns")
     monkeypatch.setattr(cfg, "CONF", conf)
+    # pytest's own directories are closed to others.
+    monkeypatch.setattr(directory, "check_passable", lambda _path: None)
     monkeypatch.setattr(privileged.CONTEXT, "client_mode", False)
     return conf
 

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import os
-import stat
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-from lxc_userns.host.check import Result, failed, passed
+from lxc_userns import own_paths
+from lxc_userns.exceptions import ConfigError
+from lxc_userns.host.check import Result, failed, passed, split
 
 _ATTRIBUTE = "trusted.lxc_userns.probe"
 
@@ -20,6 +22,9 @@ def nearest(path: Path) -> Path:
 
 def check_state_path(path: Path) -> Result:
     """Whether what is noted about containers can be kept there."""
+    refused = _refused(own_paths.check_state_path, path)
+    if refused is not None:
+        return refused
     place = nearest(path)
     try:
         with tempfile.TemporaryFile(dir=place) as stream:
@@ -46,27 +51,19 @@ def judge_state_path(place: Path, error: str | None) -> Result:
 
 
 def check_run_path(path: Path) -> Result:
-    """Whether containers can reach their views."""
+    """Whether containers can reach their views, and nobody else."""
+    refused = _refused(own_paths.check_run_path, path)
+    if refused is not None:
+        return refused
     place = nearest(path).resolve()
-    closed = (
-        each
-        for each in (place, *place.parents)
-        if not each.stat().st_mode & stat.S_IXOTH
-    )
-    return judge_run_path(place, next(closed, None))
+    return passed(f"users of containers can pass through {place}")
 
 
-def judge_run_path(place: Path, closed: Path | None) -> Result:
-    """Whether containers can reach their views.
-
-    :param place: where views are.
-    :param closed: a directory on the way that not everybody can pass
-        through, None if there is none.
-    """
-    if closed is None:
-        return passed(f"users of containers can pass through {place}")
-    return failed(
-        f"users of containers cannot pass through {closed}",
-        f"chmod o+x {closed}, or set [lxc_userns] run_path to a path of which "
-        "all directories have that mode",
-    )
+def _refused(check: Callable[[str], None], path: Path) -> Result | None:
+    """The result if a start would be refused for this path."""
+    try:
+        check(str(path))
+    except ConfigError as err:
+        otherwise = f"set {err.option} to another directory"
+        return failed(*split(err.reason, otherwise))
+    return None

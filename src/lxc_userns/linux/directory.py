@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 from lxc_userns.linux import safe_path
 
@@ -60,6 +61,44 @@ def owned(path: str, mode: int, *, create: bool = True) -> Iterator[int]:
     ):
         check(fd, path, mode)
         yield fd
+
+
+def check_place(path: str, mode: int) -> None:
+    """Check what :func:`owned` checks, and make nothing.
+
+    Of what is missing, the first parent that is there counts.
+
+    :param path: absolute path.
+    :param mode: as for :func:`owned`.
+    :raises OSError: as :func:`owned`.
+    """
+    with suppress(FileNotFoundError), owned(path, mode, create=False):
+        return
+    while True:
+        with suppress(FileNotFoundError), safe_path.opened_parent(path):
+            return
+        path = os.path.dirname(path)
+
+
+def check_passable(path: str) -> None:
+    """Check that users of containers can pass through a directory.
+
+    A container's root walks down to its view as the mapped user, who needs
+    the x of others (:manpage:`path_resolution(7)`).
+
+    :param path: absolute path; what is missing of it is passable once made.
+    :raises PermissionError: naming the first directory that is not.
+    """
+    place = Path(path)
+    while not place.exists():
+        place = place.parent
+    for each in (place.resolve(), *place.resolve().parents):
+        if not each.stat().st_mode & stat.S_IXOTH:
+            raise PermissionError(
+                f"users of containers cannot pass through {each}; chmod o+x "
+                f"{each}, or take a path of which all directories have that "
+                "mode"
+            )
 
 
 @contextmanager
@@ -133,12 +172,14 @@ def check(fd: int, path: str, mode: int) -> None:
     """
     status = os.fstat(fd)
     if status.st_uid != os.geteuid():
+        remedy = "run this as root" if os.geteuid() else f"chown root {path}"
         raise PermissionError(
             f"{path} belongs to user {status.st_uid}, "
-            f"it has to belong to user {os.geteuid()}"
+            f"it has to belong to user {os.geteuid()}; {remedy}"
         )
     found = stat.S_IMODE(status.st_mode)
     if found & ~mode:
         raise PermissionError(
-            f"{path} has mode {found:04o}, it may have {mode:04o} at most"
+            f"{path} has mode {found:04o}, it may have {mode:04o} at most; "
+            f"chmod {mode:04o} {path}"
         )

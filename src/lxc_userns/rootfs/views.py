@@ -63,7 +63,7 @@ class Views:
             self._translated(),
             directory.made_inside(self._path, _MODE, instance, _MODE) as fd,
         ):
-            self._check_passable()
+            directory.check_passable(self._path)
             _close_to_others(fd, id_maps)
             self._remove(fd, instance, name)
             _make_point(fd, name, is_directory)
@@ -122,17 +122,6 @@ class Views:
             directory.inside(self._path, _MODE, instance) as fd,
         ):
             yield fd
-
-    def _check_passable(self) -> None:
-        # The container's root walks down to its view as the mapped user,
-        # whom the host gives no rights: all need the x of others.
-        path = Path(self._path).resolve()
-        for each in (path, *path.parents):
-            if not each.stat().st_mode & stat.S_IXOTH:
-                raise PermissionError(
-                    f"users of containers cannot pass through {each}; it "
-                    "needs mode o+x"
-                )
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 """Where things of containers are, and on what filesystems."""
 
 import errno
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -46,26 +47,43 @@ def test_state_path_is_tried(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_run_path() -> None:
-    place = Path("/run/lxc-userns")
-    assert paths.judge_run_path(place, None) == passed(
-        "users of containers can pass through /run/lxc-userns"
-    )
-    assert paths.judge_run_path(place, Path("/run")) == failed(
-        "users of containers cannot pass through /run",
-        "chmod o+x /run, or set [lxc_userns] run_path to a path of which all "
-        "directories have that mode",
-    )
-
-
 def test_run_path_is_looked_at_up_to_the_top(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     below = closed / "below"
     below.mkdir(parents=True)
     closed.chmod(0o700)
-    result = paths.check_run_path(below / "not" / "yet")
-    assert result.status == "FAIL"
-    assert result.message.endswith(f"through {closed}")
+    assert paths.check_run_path(below / "not" / "yet") == failed(
+        f"users of containers cannot pass through {closed}",
+        f"chmod o+x {closed}, or take a path of which all directories have "
+        "that mode",
+    )
+
+
+@pytest.mark.parametrize(
+    ("check", "mode"),
+    [(paths.check_state_path, 0o700), (paths.check_run_path, 0o711)],
+)
+def test_what_a_start_would_refuse(
+    check: Callable[[Path], Result], mode: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "ours"
+    path.mkdir()
+    path.chmod(0o755)
+    assert check(path) == failed(
+        f"{path} has mode 0755, it may have {mode:04o} at most",
+        f"chmod {mode:04o} {path}",
+    )
+    path.chmod(0o777)  # Others could replace what is to be made in it.
+    result = check(path / "not" / "yet")
+    assert result.message == (
+        f"other users may write to its parent {path}, and could replace not "
+        "in it"
+    )
+    assert result.remedy == f"chmod go-w {path}, or move it elsewhere"
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    assert "is a symbolic link" in check(link).message
+    assert [*path.iterdir()] == []
 
 
 def no_overlay(place: str) -> NotIdmappableError:
