@@ -16,6 +16,7 @@ from typing import Any
 from oslo_config import cfg, types
 
 from lxc_userns import held_ids, roots
+from lxc_userns.arguments import checked
 from lxc_userns.config_names import find_misnamed
 from lxc_userns.exceptions import ConfigError, IdMapError
 from lxc_userns.idmap import (
@@ -300,6 +301,7 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     ]
 
 
+@checked(conf=cfg.ConfigOpts)
 def register_opts(conf: cfg.ConfigOpts) -> None:
     """Register all options; safe to repeat, and beside Nova's own.
 
@@ -315,6 +317,7 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
     conf.register_opts(roots.OPTS, group=roots.GROUP)
 
 
+@checked(conf=cfg.ConfigOpts)
 def load_id_maps(conf: cfg.ConfigOpts) -> IdMaps | None:
     """The ID maps that the configuration gives to every instance.
 

@@ -4,6 +4,7 @@
 ::
 
     LxcUsernsError
+    ├── ArgumentError          an argument of a call (a TypeError, ValueError)
     ├── ConfigError            an option of the configuration
     ├── IdMapError             an ID map or one of its entries (a ValueError)
     ├── VolumeError            a volume as it was asked for (a ValueError)
@@ -40,6 +41,24 @@ from collections.abc import Sequence
 
 class LxcUsernsError(Exception):
     """Base of all errors of this package."""
+
+
+class ArgumentError(LxcUsernsError, TypeError, ValueError):
+    """An argument of the API is of another type, or no value for it.
+
+    :param name: function and argument, as ``add_id_maps: id_maps``.
+    :param value: the offending value, as Python shows it.
+    :param reason: what is wrong and what to do.
+    """
+
+    def __init__(self, name: str, value: str, reason: str) -> None:
+        super().__init__(name, value, reason)
+        self.name = name
+        self.value = value
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.value}: {self.reason}"
 
 
 class ConfigError(LxcUsernsError):

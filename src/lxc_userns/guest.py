@@ -193,7 +193,9 @@ class Guests:
         """The domain of this name, None if there is none."""
         with _translated(f"look up {name}"):
             domain = self._lookup(name)
-            return None if domain is None else _describe(domain)
+            with _skipping_undefined():
+                return None if domain is None else _describe(domain)
+            return None
 
     def list(self) -> list[Guest]:
         """All domains, active and not."""
@@ -236,12 +238,13 @@ class Guests:
         return domain
 
     def _lookup(self, name: str) -> Any:
-        try:
-            return self._connect().lookupByName(name)
-        except libvirt.libvirtError as err:
-            if err.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
-                return None
-            raise
+        # By a list, for lookupByName() of a name that there is not has libvirt
+        # print so to the standard error of a process without an error
+        # handler, which is the process's to choose.
+        for domain in self._connect().listAllDomains():
+            if domain.name() == name:
+                return domain
+        return None
 
     def _connect(self) -> Any:
         if self._connection is None or not self._connection.isAlive():

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
+from lxc_userns.arguments import check_items, check_type
 from lxc_userns.exceptions import IdMapError
 
 #: The two kinds of IDs: of users and of groups.
@@ -73,6 +74,7 @@ class IdMapEntry:
 
         :raises IdMapError: if the text is anything else.
         """
+        check_type("IdMapEntry.parse", "text", text, str)
         match = _ENTRY.fullmatch(text)
         if match is None:
             raise IdMapError("syntax", text, _SYNTAX)
@@ -112,6 +114,7 @@ class IdMap:
     entries: tuple[IdMapEntry, ...]
 
     def __post_init__(self) -> None:
+        check_items("IdMap", "entries", self.entries, IdMapEntry)
         object.__setattr__(self, "entries", tuple(self.entries))
         for error in broken_rules(self.entries):
             raise error
@@ -124,6 +127,7 @@ class IdMap:
             entry is never skipped.
         """
         items = text.split(",") if isinstance(text, str) else text
+        check_items("IdMap.parse", "text", items, str)
         return cls(tuple(IdMapEntry.parse(item) for item in items))
 
     def __str__(self) -> str:
@@ -228,6 +232,8 @@ class IdMaps:
     gid: IdMap
 
     def __post_init__(self) -> None:
+        for name in ("uid", "gid"):
+            check_type("IdMaps", name, getattr(self, name), IdMap)
         for error in broken_tty_rules(self.gid.entries):
             raise error
 

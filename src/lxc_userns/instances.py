@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lxc_userns.arguments import check_type
 from lxc_userns.exceptions import (
     ConfigError,
     InstanceError,
@@ -129,6 +130,7 @@ def check_name(name: str) -> None:
 
     :raises InstanceError: if it is refused.
     """
+    check_type("instance", "name", name, str)
     if not _NAME.fullmatch(name):
         raise InstanceError(
             repr(name),

@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from oslo_config import cfg
 
+from lxc_userns.arguments import checked
 from lxc_userns.claims import Claim
 from lxc_userns.conf import load_unpack_limits
 from lxc_userns.config_check import option
@@ -40,6 +41,9 @@ from lxc_userns.rootfs.strategies import Progress, ShiftOptions
 from lxc_userns.verification import VerifiedInstance
 from lxc_userns.verifier import Verifier
 
+INSTANCE: Final = (str, PreparedInstance)
+PROGRESS: Final = (Callable, type(None))
+
 
 class UserNamespaceManager:
     """Prepares, verifies and releases the instances of a host.
@@ -57,6 +61,7 @@ class UserNamespaceManager:
     ``refused`` by the policy, and the number of ``shifted_inodes``.
     """
 
+    @checked(conf=cfg.ConfigOpts)
     def __init__(
         self,
         conf: cfg.ConfigOpts,
@@ -103,6 +108,7 @@ class UserNamespaceManager:
     def _drafts(self) -> Drafts:
         return Drafts(self._conf, self.files, self.lessor, self._roots)
 
+    @checked(request=InstanceRequest)
     def plan(self, request: InstanceRequest) -> PreparedInstance:
         """What :meth:`prepare` would give; changes nothing.
 
@@ -123,6 +129,7 @@ class UserNamespaceManager:
             drafts.complete(request, draft, known, keep=False)
         )
 
+    @checked(request=InstanceRequest)
     def reserve(self, request: InstanceRequest) -> PreparedInstance:
         """Give an instance its mode and ID maps, and nothing else yet.
 
@@ -139,6 +146,7 @@ class UserNamespaceManager:
             known = self.store.load(request.name)
             return PreparedInstance(drafts.complete(request, draft, known))
 
+    @checked(request=InstanceRequest, progress=PROGRESS)
     def prepare(
         self,
         request: InstanceRequest,
@@ -170,6 +178,7 @@ class UserNamespaceManager:
                 accept_replaced=accept_replaced,
             )
 
+    @checked(name=str, progress=PROGRESS)
     def prepare_again(
         self,
         name: str,
@@ -195,6 +204,7 @@ class UserNamespaceManager:
                 record, progress, accept_replaced=accept_replaced
             )
 
+    @checked(instance=INSTANCE)
     def verify(
         self,
         instance: str | PreparedInstance,
@@ -234,6 +244,7 @@ class UserNamespaceManager:
             verify = verifier.report if report_only else verifier.verify
             return verify(record, started=started)
 
+    @checked(instance=INSTANCE)
     def detach(self, instance: str | PreparedInstance) -> None:
         """Unmount the views of a stopped instance, and keep its record.
 
@@ -243,6 +254,7 @@ class UserNamespaceManager:
         with self.store.lock(name):
             self._unmount(name)
 
+    @checked(instance=INSTANCE)
     def sync(self, instance: str | PreparedInstance) -> None:
         """Write to disk what the kernel has of its root filesystem.
 
@@ -256,6 +268,7 @@ class UserNamespaceManager:
         check_name(name)
         self.files.sync(name)
 
+    @checked(instance=INSTANCE)
     def release(self, instance: str | PreparedInstance) -> None:
         """Undo :meth:`prepare`; safe to repeat, and after half of it.
 

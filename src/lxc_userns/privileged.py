@@ -21,6 +21,7 @@ from oslo_config import cfg
 from oslo_privsep import capabilities, priv_context
 
 from lxc_userns import conf as options
+from lxc_userns.arguments import check_items, check_type, refuse
 from lxc_userns.config_check import check_config
 from lxc_userns.config_values import check_same, read_values
 from lxc_userns.exceptions import ConfigError, InstanceError
@@ -64,6 +65,12 @@ CONTEXT = priv_context.PrivContext(
 
 #: Fields of a request that only the configuration decides.
 _CONFIGURED: Final = frozenset({"id_maps", "strategy"})
+#: Fields of a request that it has to have besides its name.
+_REQUIRED: Final = {
+    "uuid": "that of the instance",
+    "rootfs": "its path",
+    "rootfs_kind": "directory, image or archive",
+}
 _CHOOSABLE: Final = {each.name for each in fields(InstanceRequest)} - (
     _CONFIGURED
 )
@@ -197,31 +204,42 @@ def _planner() -> UserNamespaceManager:
 
 
 def _request(values: dict[str, Any]) -> InstanceRequest:
-    name = str(values.get("name"))
-    check_name(name)
+    check_type("request", "values", values, Mapping)
+    name = values.get("name")
+    check_type("instance", "name", name, str)
+    check_name(str(name))
     for key in sorted(values.keys() - _CHOOSABLE):
         if key not in _CONFIGURED or values[key] is not None:
             raise InstanceError(
-                name,
+                str(name),
                 f"the service cannot choose {key}; leave it to the "
                 "configuration of the privileged helper",
             )
-    if values.get("rootfs_kind") is None:
-        # Or the content would decide what is done with it.
-        raise InstanceError(
-            name, "rootfs_kind is missing; give directory, image or archive"
-        )
+    # Without the kind, the content would decide what is done with it.
+    for key, remedy in _REQUIRED.items():
+        if values.get(key) is None:
+            raise InstanceError(str(name), f"{key} is missing; give {remedy}")
     chosen = {key: values[key] for key in values.keys() & _CHOOSABLE}
     if "needs" in chosen:
-        chosen["needs"] = Needs(**chosen["needs"])
+        chosen["needs"] = _needs(chosen["needs"])
     if "volumes" in chosen:
+        check_items("request", "volumes", chosen["volumes"], Mapping)
         chosen["volumes"] = tuple(map(Volume.from_dict, chosen["volumes"]))
         if any(volume.owned for volume in chosen["volumes"]):
             raise InstanceError(
-                name,
+                str(name),
                 "the service cannot choose the option owned; leave it out",
             )
     return InstanceRequest(**chosen)
+
+
+def _needs(values: Mapping[str, Any]) -> Needs:
+    check_type("request", "needs", values, Mapping)
+    known = sorted(each.name for each in fields(Needs))
+    if unknown := values.keys() - known:
+        expected = f"expected {', '.join(known)}"
+        refuse("request", "needs", sorted(map(str, unknown)), expected)
+    return Needs(**values)
 
 
 def _plain(prepared: PreparedInstance) -> dict[str, Any]:

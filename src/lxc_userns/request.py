@@ -5,16 +5,34 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from typing import Final
 
 from lxc_userns import limits
+from lxc_userns.arguments import check_items, check_type, refuse
 from lxc_userns.domain import Filesystem
 from lxc_userns.filesystems import volume_name
 from lxc_userns.idmap import IdMaps
 from lxc_userns.instances import InstanceRecord
 from lxc_userns.needs import Device, Mode, Needs
 from lxc_userns.resources import partition
+from lxc_userns.rootfs import strategies
 from lxc_userns.rootfs_kind import RootfsKind
 from lxc_userns.volume import Volume
+
+_NONE: Final = type(None)
+_REQUEST: Final = "InstanceRequest"
+_TYPES: Final[dict[str, tuple[type, ...]]] = {
+    "name": (str,),
+    "uuid": (str,),
+    "rootfs": (str,),
+    "id_maps": (IdMaps, _NONE),
+    "strategy": (str, _NONE),
+    "program": (str, _NONE),
+    "range_size": (int, _NONE),
+    "needs": (Needs,),
+    "rootfs_kind": (str, _NONE),
+    "max_processes": (int, _NONE),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +61,8 @@ class InstanceRequest:
         would choose by its content what is done with it.
     :param max_processes: how many processes and threads it may have, 0 to
         4194304; 0 sets no limit. None: that of the configuration.
+    :raises ArgumentError: for a value of another type, or a strategy that
+        there is not.
     """
 
     name: str
@@ -56,6 +76,15 @@ class InstanceRequest:
     needs: Needs = field(default_factory=Needs)
     rootfs_kind: RootfsKind | None = None
     max_processes: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, types in _TYPES.items():
+            check_type(_REQUEST, name, getattr(self, name), *types)
+        check_items(_REQUEST, "volumes", self.volumes, Volume)
+        object.__setattr__(self, "volumes", tuple(self.volumes))
+        if self.strategy not in (None, *strategies.NAMES):
+            expected = f"expected {', '.join(strategies.NAMES)}, or None"
+            refuse(_REQUEST, "strategy", self.strategy, expected)
 
 
 @dataclass(frozen=True, slots=True)

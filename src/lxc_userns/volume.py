@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Literal, get_args
 
+from lxc_userns.arguments import check_type
 from lxc_userns.exceptions import VolumeError
 
 Owners = Literal["idmap", "none", "chown", "host"]
@@ -95,6 +96,7 @@ class Volume:
         :raises VolumeError: for anything else, and for options that are
             repeated or contradict each other.
         """
+        check_type("Volume.parse", "text", text, str)
         match = _FORM.fullmatch(text)
         if match is None:
             raise VolumeError(text, _SYNTAX)

@@ -71,14 +71,9 @@ class FakeConnection:
     def isAlive(self) -> bool:  # noqa: N802 - libvirt's name
         return self.alive
 
-    def lookupByName(self, name: str) -> FakeDomain:  # noqa: N802
+    def listAllDomains(self) -> list[FakeDomain]:  # noqa: N802
         if self.error:
             raise self.error
-        if name not in self.domains:
-            raise NO_DOMAIN
-        return self.domains[name]
-
-    def listAllDomains(self) -> list[FakeDomain]:  # noqa: N802
         return list(self.domains.values())
 
     def getLibVersion(self) -> int:  # noqa: N802 - libvirt's name
@@ -161,6 +156,15 @@ def test_what_ends_meanwhile_is_no_error(connection: FakeConnection) -> None:
     domain.error = BROKEN
     with pytest.raises(LibvirtError, match="destroy web1: two lines"):
         Guests().destroy("web1")
+
+
+def test_what_is_undefined_meanwhile_is_not_found(
+    connection: FakeConnection,
+) -> None:
+    connection.domains["web1"] = domain = FakeDomain()
+    domain.error = NO_DOMAIN
+    assert Guests().find("web1") is None
+    assert Guests().find("web2") is None
 
 
 def test_what_is_undefined_meanwhile_is_not_listed(

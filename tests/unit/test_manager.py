@@ -1174,13 +1174,14 @@ def test_a_failed_prepare_keeps_a_lease_that_was_there(pool: World) -> None:
 
 
 def test_a_bad_request_leases_nothing(pool: World) -> None:
-    for request in (
-        replace(pool.request, rootfs="/nonexistent"),
-        replace(pool.request, strategy="copy"),
-        replace(pool.request, uuid="x"),
-    ):
+    wrong: dict[str, Any] = {
+        "rootfs": "/nonexistent",
+        "strategy": "copy",
+        "uuid": "x",
+    }
+    for name, value in wrong.items():
         with pytest.raises(LxcUsernsError):
-            pool.manager.prepare(request)
+            pool.manager.prepare(replace(pool.request, **{name: value}))
     assert not pool.manager.lessor.leases.is_there
 
 

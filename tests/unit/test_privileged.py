@@ -312,5 +312,7 @@ def test_problems_of_the_helper_alone(in_process: cfg.ConfigOpts) -> None:
 
 
 def test_needs_that_are_none() -> None:
+    request = {"name": "web1", "uuid": UUID, "rootfs": "/srv/web1"}
+    request["rootfs_kind"] = "image"
     with pytest.raises(NeedsError):
-        privileged._request({"rootfs_kind": "image", "needs": {"mode": "x"}})
+        privileged._request({**request, "needs": {"mode": "x"}})

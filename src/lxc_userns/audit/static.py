@@ -8,6 +8,7 @@ from typing import Final
 
 from lxml import etree
 
+from lxc_userns.arguments import checked
 from lxc_userns.audit import filesystems, id_maps, namespaces, privileges
 from lxc_userns.audit.finding import Finding, Violation
 from lxc_userns.audit.places import to_findings
@@ -17,6 +18,7 @@ from lxc_userns.domain.document import parse_domain
 RUN_PATH: Final = "/run/lxc-userns"
 
 
+@checked(domain_xml=str, run_path=str)
 def audit_domain(
     domain_xml: str, *, run_path: str = RUN_PATH
 ) -> list[Finding]:

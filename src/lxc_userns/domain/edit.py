@@ -15,6 +15,7 @@ from xml.parsers import expat
 
 from lxml import etree
 
+from lxc_userns.arguments import checked
 from lxc_userns.domain import idmaps
 from lxc_userns.domain.checks import shown
 from lxc_userns.domain.document import attribute, encode, parse_domain
@@ -32,6 +33,7 @@ from lxc_userns.exceptions import DomainXmlError
 from lxc_userns.idmap import IdMaps
 
 
+@checked(domain_xml=str, id_maps=IdMaps)
 def add_id_maps(domain_xml: str, id_maps: IdMaps) -> str:
     """Give a domain these ID maps, in place of any that it has.
 

@@ -7,7 +7,9 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
+from lxc_userns.arguments import checked
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.idmap import IdMaps
 from lxc_userns.linux import (
@@ -23,6 +25,10 @@ from lxc_userns.rootfs.shifting import read_state
 Path = str | os.PathLike[str]
 
 
+_PATH: Final = (str, os.PathLike)
+
+
+@checked(source=_PATH, target=_PATH, id_maps=IdMaps)
 def mount_idmapped(source: Path, target: Path, id_maps: IdMaps) -> None:
     """Mount a view of a tree with its owners shifted by the kernel.
 
@@ -45,6 +51,7 @@ def mount_idmapped(source: Path, target: Path, id_maps: IdMaps) -> None:
         _attach(view, target)
 
 
+@checked(lower=_PATH, state_dir=_PATH, target=_PATH, id_maps=IdMaps)
 def mount_overlay(
     lower: Path, state_dir: Path, target: Path, id_maps: IdMaps
 ) -> None:
@@ -75,6 +82,7 @@ def mount_overlay(
         _attach(view, target)
 
 
+@checked(target=_PATH)
 def unmount(target: Path) -> None:
     """Unmount the topmost view of a directory.
 

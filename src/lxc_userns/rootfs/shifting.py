@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Final
 
+from lxc_userns.arguments import checked, refuse
 from lxc_userns.exceptions import RootfsError, UnmappedIdsError
 from lxc_userns.idmap import NOBODY_ID, IdMaps
 from lxc_userns.rootfs import channel, crew, inode
@@ -20,6 +23,14 @@ from lxc_userns.rootfs.tree import Tree, open_tree, printable
 Path = str | os.PathLike[str]
 
 
+_CALLED: Final = {
+    "path": (str, os.PathLike),
+    "workers": (int, type(None)),
+    "progress": (Callable, type(None)),
+}
+
+
+@checked(**_CALLED, id_maps=IdMaps, unmapped=str)
 def shift(
     path: Path,
     id_maps: IdMaps,
@@ -73,7 +84,9 @@ def shift(
         is half-done.
     """
     if unmapped not in POLICIES:
-        raise ValueError(f"unmapped is one of {', '.join(POLICIES)}")
+        refuse(
+            "shift", "unmapped", unmapped, f"expected {', '.join(POLICIES)}"
+        )
     if unmapped == "nobody" and None in (
         id_maps.shift_uid(NOBODY_ID),
         id_maps.shift_gid(NOBODY_ID),
@@ -91,6 +104,7 @@ def shift(
         return report
 
 
+@checked(**_CALLED)
 def unshift(
     path: Path,
     *,
@@ -120,6 +134,7 @@ def unshift(
         return report
 
 
+@checked(**_CALLED, id_maps=(IdMaps, type(None)))
 def verify(
     path: Path,
     id_maps: IdMaps | None = None,
@@ -199,7 +214,8 @@ class _Job:
     ) -> None:
         self.tree = tree
         if workers is not None and not 0 <= workers <= channel.MOST_WORKERS:
-            raise ValueError(f"workers is 0..{channel.MOST_WORKERS}")
+            expected = f"expected 0 to {channel.MOST_WORKERS}"
+            refuse("shift", "workers", workers, expected)
         cpus = workers or len(os.sched_getaffinity(0))
         self._workers = min(cpus, channel.MOST_WORKERS)
         self._progress = progress

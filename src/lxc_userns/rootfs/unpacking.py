@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from lxc_userns.arguments import checked, refuse
 from lxc_userns.exceptions import RootfsError, UnmappedIdsError
 from lxc_userns.idmap import IdMap, IdMapEntry, IdMaps
 from lxc_userns.linux import trees
@@ -86,6 +87,13 @@ def check_archive(path: Path, trust: Trust = ROOT_ONLY) -> None:
         pass
 
 
+@checked(
+    archive=(str, os.PathLike),
+    path=(str, os.PathLike),
+    id_maps=(IdMaps, type(None)),
+    limits=(UnpackLimits, type(None)),
+    progress=(Callable, type(None)),
+)
 def unpack(
     archive: Path,
     path: Path,
@@ -126,7 +134,7 @@ def unpack(
         way.
     """
     if shifted and id_maps is None:
-        raise ValueError("to shift, ID maps are needed")
+        refuse("unpack", "id_maps", None, "is needed to shift; give IdMaps")
     maps = id_maps if shifted else None
     with (
         archives.opened(archive, trust) as source,

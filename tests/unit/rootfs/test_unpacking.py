@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxc_userns.exceptions import RootfsError
+from lxc_userns.exceptions import ArgumentError, RootfsError
 from lxc_userns.rootfs import archive, extraction, sandbox, unpacking
 from lxc_userns.rootfs.complaints import Complaints
 from lxc_userns.rootfs.outcome import Outcome
@@ -112,7 +112,7 @@ def test_what_is_an_archive(tmp_path: Path) -> None:
 
 
 def test_a_shift_needs_id_maps(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="ID maps"):
+    with pytest.raises(ArgumentError, match="unpack: id_maps None: is needed"):
         unpacking.unpack(tmp_path / "archive", tmp_path / "path", None)
 
 
