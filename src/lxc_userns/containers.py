@@ -17,10 +17,13 @@ from lxc_userns.domain import (
     SharedNamespace,
     SharedNamespaces,
     Tuning,
+    read_id_maps,
+    read_root_source,
 )
 from lxc_userns.exceptions import (
     ConfigError,
     ContainerExistsError,
+    DomainXmlError,
     InstanceError,
     IsolationError,
     NeedsError,
@@ -151,13 +154,16 @@ def _shared_namespaces(prepared: PreparedInstance) -> SharedNamespaces:
 class Container:
     """A container as it is now.
 
+    Of one that others have made, libvirt alone tells: it has no strategy, and
+    what it was promised is what its XML says.
+
     :param name: its name.
     :param uuid: its UUID.
     :param state: ``running``, ``stopped`` and so on; ``incomplete`` if
         libvirt does not know it, as after a crash while it was made;
         ``unverified`` if it runs and was not verified since it started, as
         after a crash of who started it, or a reboot from inside.
-    :param mode: ``private`` or ``host``.
+    :param mode: ``private`` or ``host``; None if its XML breaks a rule.
     :param mode_reasons: why that mode.
     :param strategy: how its view is made.
     :param reason: why that strategy.
@@ -170,7 +176,7 @@ class Container:
     :param capabilities: those that it asked for.
     :param devices: devices of the host that it may use.
     :param max_processes: how many processes and threads it may have; 0 sets
-        no limit.
+        no limit. None: that of its XML.
     :param view: where that is mounted for it.
     :param init_pid: host's process ID of its first process while it runs.
     :param id_maps: what it was promised.
@@ -179,10 +185,10 @@ class Container:
     name: str
     uuid: str
     state: str
-    mode: Mode
-    strategy: str
-    rootfs: str
-    view: str
+    mode: Mode | None
+    strategy: str | None
+    rootfs: str | None
+    view: str | None
     init_pid: int | None
     id_maps: IdMaps | None
     reason: str
@@ -193,7 +199,7 @@ class Container:
     shared: tuple[str, ...]
     capabilities: tuple[str, ...]
     devices: tuple[Device, ...]
-    max_processes: int
+    max_processes: int | None
 
 
 class Containers:
@@ -323,11 +329,24 @@ class Containers:
 
         :raises NoSuchContainerError: if there is none of this name.
         """
-        return self._describe(self._record(name))
+        record = self._store.load(name)
+        if record is not None:
+            return self._describe(record)
+        guest = self._guests.find(name)
+        if guest is None:
+            raise NoSuchContainerError(name)
+        return self._describe_foreign(guest)
 
     def list(self) -> list[Container]:
-        """All containers as they are now, by name."""
-        return [self._describe(record) for record in self._store.load_all()]
+        """All containers as they are now, by name, those of others as well."""
+        ours = [self._describe(each) for each in self._store.load_all()]
+        names = {each.name for each in ours}
+        others = [
+            self._describe_foreign(guest)
+            for guest in self._guests.list()
+            if guest.name not in names
+        ]
+        return sorted([*ours, *others], key=lambda each: each.name)
 
     @contextmanager
     def _locked(self, name: str) -> Iterator[InstanceRecord]:
@@ -372,9 +391,47 @@ class Containers:
 
     def _record(self, name: str) -> InstanceRecord:
         record = self._store.load(name)
-        if record is None:
+        if record is not None:
+            return record
+        if self._guests.find(name) is None:
             raise NoSuchContainerError(name)
-        return record
+        raise InstanceError(
+            name,
+            "libvirt has a domain of this name that others have made; start, "
+            "stop and undefine it by what made it",
+        )
+
+    def _describe_foreign(self, guest: Guest) -> Container:
+        """What libvirt tells of a container that others have made."""
+        maps, root = None, None
+        mode: Mode | None = None
+        # One that is gone meanwhile, or is no good, is shown all the same.
+        with suppress(DomainXmlError, NoSuchContainerError):
+            xml = self._guests.xml(guest.name)
+            root = read_root_source(xml)
+            maps = read_id_maps(xml)
+            mode = "host" if maps is None else "private"
+        start = self._find_start(guest.name) if guest.is_active else None
+        return Container(
+            name=guest.name,
+            uuid=guest.uuid,
+            state=guest.state,
+            mode=mode,
+            strategy=None,
+            rootfs=root,
+            view=None,
+            init_pid=None if start is None else start.init_pid,
+            id_maps=maps,
+            reason="",
+            rootfs_kind=None,
+            archive=None,
+            volumes=(),
+            mode_reasons=(),
+            shared=(),
+            capabilities=(),
+            devices=(),
+            max_processes=None,
+        )
 
     def _describe(self, record: InstanceRecord) -> Container:
         guest = self._manager.find_guest(record)

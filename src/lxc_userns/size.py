@@ -13,6 +13,11 @@ from fractions import Fraction
 _LETTERS = "KMGTPE"
 _SIZE = re.compile(rf"([0-9]+(?:\.[0-9]+)?) ?(?:([{_LETTERS}])(i?))?B?")
 
+_MEMORY = re.compile(
+    rf"([0-9]+(?:\.[0-9]+)?)(?: ?([{_LETTERS}])(|i|B|iB))?",
+    re.IGNORECASE,
+)
+
 
 def parse_size(text: str) -> int:
     """Return a number of bytes.
@@ -32,6 +37,27 @@ def parse_size(text: str) -> int:
     if size.denominator != 1:
         raise ValueError(f"{text}: expected a whole number of bytes")
     return int(size)
+
+
+def parse_memory(text: str) -> int:
+    """Return whole MiB of an amount of memory, rounded down.
+
+    Units are those of libvirt and podman, in capital or small letters: K, M,
+    G and Ki, KiB and so on are powers of 1024; KB, MB, GB are powers of 1000.
+
+    :param text: a decimal number with a unit, or of MiB without one.
+    :raises ValueError: if it is anything else.
+    """
+    found = _MEMORY.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(
+            f"{text}: expected a number of MiB, or one with a unit, as 512M, "
+            "1.5GiB or 2g"
+        )
+    number, letter, rest = found.groups()
+    power = _LETTERS.index((letter or "M").upper()) + 1
+    base = 1000 if (rest or "").upper() == "B" else 1024
+    return int(Fraction(number) * base**power / 1024**2)
 
 
 def format_size(size: int) -> str:

@@ -466,13 +466,22 @@ def test_domains_of_others_are_left_alone(
     other = libvirt_connection.defineXML(xml)  # Without a record of ours.
     error = cli("container", "run", "mine", "--rootfs", busybox_rootfs)
     assert "the name is taken" in error.error()
-    error = cli("container", "destroy", "mine")
-    assert error.error(5) == "mine: no such container"
+    shown = cli.json("container", "show", "mine")
+    assert shown["strategy"] is None
+    assert (shown["state"], shown["mode"]) == ("stopped", "private")
+    assert shown["uid_map"] == ID_MAP
+    (listed,) = cli.json("container", "list")
+    assert (listed["name"], listed["state"]) == ("mine", "stopped")
+    for verb in ("start", "stop", "destroy"):
+        refused = cli("container", verb, "mine").error()
+        assert refused.startswith("mine: libvirt has a domain of this name th")
     # With a record, but another UUID.
     manager.prepare(InstanceRequest("mine", UUID, str(busybox_rootfs)))
     assert cli.json("container", "show", "mine")["state"] == "incomplete"
     assert cli("container", "destroy", "mine").code == 0
     other.undefine()  # It is still there.
+    for verb in ("show", "verify", "start", "stop", "destroy"):
+        assert "mine: no such container" in cli("container", verb, "mine").err
 
 
 def test_prepare_and_release_are_idempotent(

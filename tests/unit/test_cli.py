@@ -93,6 +93,63 @@ def test_all_commands_are_there_and_documented(
     assert "Could not load" not in out
 
 
+def test_help_of_a_group(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("container", "--help") == 0
+    assert "  container run\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_tells_a_wrong_option_in_one_line(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(*name.split(), "--bogus") == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("error: ")
+    assert err.endswith(f"; see lxc-userns {name} --help\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("container", "list"), ("container", "show", "web"), ("lease", "list"),
+     ("container", "verify", "web"), ("container", "stop", "web"),
+     ("lease", "gc"), ("lease", "acquire", "web")],
+)  # fmt: skip
+def test_what_only_root_can_see(
+    arguments: tuple[str, ...],
+    config: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """An empty list would say that there are none."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert call("--config-file", config, *arguments) != 0
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "this is user 1000, and only root can see" in err
+    assert err.endswith("; run this as root\n")
+
+
+def test_tables_are_not_in_the_notation_of_python(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    config: str,
+) -> None:
+    report = rootfs.ShiftReport(10, 8, 2, (5, 7), (), 3, 1)
+    monkeypatch.setattr(rootfs, "shift", lambda *_, **__: report)
+    arguments = ("--config-file", config, "rootfs", "shift", "/x", "--dry-run")
+    assert call(*arguments) == 0
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("|")
+    ]
+    assert ["unmapped_uids", "5, 7"] in rows
+    assert ["unmapped_gids", ""] in rows
+    shown = base._for_table([("web", None, []), ("db", 1, ["a"])])
+    assert shown == [("web", "", ""), ("db", 1, "a")]
+
+
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_help_of_each_command(
     name: str, capsys: pytest.CaptureFixture[str]
@@ -118,7 +175,38 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
             "rootfs unmount",
         ),
         ([], "error: no command; see lxc-userns --help"),
-        (["--debug"], "lxc-userns: error: no command; see lxc-userns --help"),
+        (["--debug"], "error: no command; see lxc-userns --help"),
+        (
+            ["bogus", "--help"],
+            "error: unknown command 'bogus'; see lxc-userns --help",
+        ),
+        (
+            ["help", "bogus"],
+            "error: unknown command 'bogus'; see lxc-userns --help",
+        ),
+        (
+            ["rootfs", "bogus", "--help"],
+            "error: incomplete or unknown command, try: rootfs shift, "
+            "rootfs unshift, rootfs verify, rootfs unpack, rootfs mount, "
+            "rootfs unmount",
+        ),
+        (["--bogus"], "error: unknown option --bogus; see lxc-userns --help"),
+        (
+            ["--config-file"],
+            "error: argument --config-file: expected one "
+            "argument; see lxc-userns --help",
+        ),
+        (
+            ["container", "list", "--bogus"],
+            "error: unrecognized arguments: "
+            "--bogus; see lxc-userns container list --help",
+        ),
+        (
+            ["container", "run", "web", "--rootfs", "/x", "--memory", "1x"],
+            "error: argument --memory: 1x: expected a number of MiB, or one "
+            "with a unit, as 512M, 1.5GiB or 2g; see lxc-userns container run "
+            "--help",
+        ),
     ],
 )
 def test_unknown_commands(
@@ -126,7 +214,7 @@ def test_unknown_commands(
 ) -> None:
     assert call(*arguments) == 2
     out, err = capsys.readouterr()
-    assert (out, err.splitlines()[-1]) == ("", message)
+    assert (out, err) == ("", f"{message}\n")
 
 
 def test_errors_take_one_line() -> None:

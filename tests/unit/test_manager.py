@@ -356,6 +356,28 @@ def test_directories_of_ours_are_looked_at_first(
     assert [*path.iterdir()] == []
 
 
+def test_a_name_means_the_same_to_all(world: World) -> None:
+    """A container of others is seen by all commands, and changed by none."""
+    containers = world.containers
+    containers.run(ContainerSpec("web1", world.rootfs))
+    world.guests.add("theirs")
+    shown = containers.show("theirs")
+    assert (shown.state, shown.mode, shown.strategy) == (
+        "running", "host", None
+    )  # fmt: skip
+    assert [each.name for each in containers.list()] == ["theirs", "web1"]
+    assert containers.list()[0] == shown
+    for verb in (containers.start, containers.stop, containers.destroy):
+        with pytest.raises(InstanceError, match="that others have made"):
+            verb("theirs")
+    assert world.guests.domains["theirs"].is_active
+    for name in ("show", "start", "stop", "destroy"):
+        with pytest.raises(NoSuchContainerError):
+            getattr(containers, name)("nosuch")
+    with pytest.raises(NoSuchContainerError):
+        world.manager.verify("nosuch")
+
+
 def test_ids_of_the_pool_are_held_by_nobody_else(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxc_userns.size import format_size, parse_size
+from lxc_userns.size import format_size, parse_memory, parse_size
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,34 @@ def test_what_is_a_size(text: str, size: int) -> None:
 def test_what_is_none(text: str) -> None:
     with pytest.raises(ValueError, match="expected a number of bytes"):
         parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "mib"),
+    [
+        ("0", 0),
+        ("512", 512),
+        ("512M", 512),
+        ("512m", 512),
+        ("512 MiB", 512),
+        ("1g", 1024),
+        ("1.5GiB", 1536),
+        ("2Gi", 2048),
+        ("1GB", 953),
+        ("1048576kib", 1024),
+        ("1T", 1 << 20),
+    ],
+)
+def test_memory_as_podman_has_it(text: str, mib: int) -> None:
+    assert parse_memory(text) == mib
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "-1", "1 000", "1x", "1iB", "1B", "1e6"]
+)
+def test_what_is_no_memory(text: str) -> None:
+    with pytest.raises(ValueError, match="expected a number of MiB"):
+        parse_memory(text)
 
 
 @pytest.mark.parametrize("text", ["0.5", "1.0001K", "0.3KiB"])

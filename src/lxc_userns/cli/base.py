@@ -6,9 +6,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from cliff.command import Command
@@ -16,8 +16,8 @@ from oslo_config import cfg
 
 from lxc_userns import conf as options
 from lxc_userns import config_check
-from lxc_userns.cli.main import PROGRAM
-from lxc_userns.exceptions import ConfigError, IdMapError
+from lxc_userns.cli.main import PROGRAM, usage_error
+from lxc_userns.exceptions import ConfigError, IdMapError, PrerequisiteError
 from lxc_userns.idmap import IdMap, IdMaps
 
 #: Unit of a progress bar.
@@ -34,6 +34,31 @@ class ConfiguredCommand(Command):
     """
 
     failed = False
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Have a wrong option be told in one line."""
+        parser = super().get_parser(prog_name)
+        # cliff makes it, of a class of its own.
+        parser.error = partial(  # type: ignore[method-assign]
+            usage_error, parser
+        )
+        return parser
+
+    def produce_output(
+        self,
+        parsed_args: argparse.Namespace,
+        column_names: Sequence[str],
+        data: Iterable[Any],
+    ) -> int:
+        """Print what a command of lists or values has found.
+
+        In a table for people, what is not there is blank.
+        """
+        if parsed_args.formatter == "table":
+            data = _for_table(data)
+        # The class beside this one has it.
+        output = super().produce_output  # type: ignore[misc]
+        return int(output(parsed_args, column_names, data))
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         """Run it."""
@@ -80,6 +105,21 @@ class ConfiguredCommand(Command):
         return configured
 
 
+def _for_table(value: Any) -> Any:
+    """Return a row, or rows, without None, and lists as text."""
+    if isinstance(value, tuple):
+        return tuple(map(_cell, value))
+    return [_for_table(row) for row in value]
+
+
+def _cell(value: object) -> object:
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return value
+
+
 def load_conf(files: list[str] | None) -> cfg.ConfigOpts:
     """Read the configuration.
 
@@ -94,6 +134,19 @@ def load_conf(files: list[str] | None) -> cfg.ConfigOpts:
         names = ", ".join(files or conf.default_config_files or ())
         raise ConfigError("--config-file", names, str(err)) from err
     return conf
+
+
+def require_root() -> None:
+    """Refuse to look for what only root can see.
+
+    :raises PrerequisiteError: if this is not root.
+    """
+    user = os.geteuid()
+    if user != 0:
+        raise PrerequisiteError(
+            f"this is user {user}, and only root can see the containers and "
+            "leases of this host; run this as root"
+        )
 
 
 def add_map_arguments(parser: argparse.ArgumentParser) -> None:

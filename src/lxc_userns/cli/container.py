@@ -13,9 +13,15 @@ from typing import TYPE_CHECKING, Any
 from cliff.lister import Lister
 from cliff.show import ShowOne
 
-from lxc_userns.cli.base import ConfiguredCommand, progress_bar, unpack_bar
+from lxc_userns.cli.base import (
+    ConfiguredCommand,
+    progress_bar,
+    require_root,
+    unpack_bar,
+)
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.needs import Needs
+from lxc_userns.size import parse_memory
 from lxc_userns.volume import Volume
 
 if TYPE_CHECKING:
@@ -33,7 +39,11 @@ _PREVIOUS = {True: "running", False: "unverified", None: None}
 class _ContainerCommand(ConfiguredCommand):
     @cached_property
     def containers(self) -> Containers:
-        """The containers of this host."""
+        """The containers of this host.
+
+        :raises PrerequisiteError: if this is not root.
+        """
+        require_root()
         from lxc_userns.containers import Containers
 
         return Containers(self.manager)
@@ -165,10 +175,11 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memory",
-        type=int,
+        type=_memory,
         default=512,
-        metavar="MIB",
-        help="Memory in MiB (default: %(default)s).",
+        metavar="SIZE",
+        help="Memory, in MiB or with a unit, as 512M, 2GiB (default: "
+        "%(default)s). M and MiB are powers of 1024, MB of 1000.",
     )
     parser.add_argument(
         "--vcpus",
@@ -184,6 +195,13 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         help="How many processes and threads it may have; 0 for no limit "
         "(default: [lxc_userns] max_processes).",
     )
+
+
+def _memory(text: str) -> int:
+    try:
+        return parse_memory(text)
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(str(err)) from None
 
 
 def _add_surroundings(parser: argparse.ArgumentParser) -> None:
@@ -307,6 +325,7 @@ class Verify(_OnOne, ShowOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         """Compare it."""
+        require_root()
         found = self.containers.verify(
             parsed_args.name, report_only=parsed_args.report_only
         )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cliff.lister import Lister
 from cliff.show import ShowOne
 
-from lxc_userns.cli.base import ConfiguredCommand
+from lxc_userns.cli.base import ConfiguredCommand, require_root
 from lxc_userns.exceptions import ConfigError, PrerequisiteError
 
 if TYPE_CHECKING:
@@ -27,7 +27,11 @@ _LOG = logging.getLogger(__name__)
 class _LeaseCommand(ConfiguredCommand):
     @property
     def lessor(self) -> Lessor:
-        """Who leases ranges on this host."""
+        """Who leases ranges on this host.
+
+        :raises PrerequisiteError: if this is not root.
+        """
+        require_root()
         return self.manager.lessor
 
 
@@ -141,6 +145,7 @@ class Gc(_LeaseCommand, Lister):
         """Collect them."""
         from lxc_userns import orphans
 
+        require_root()
         grace_period = parsed_args.grace_period
         if grace_period is None:
             grace_period = orphans.GRACE_PERIOD

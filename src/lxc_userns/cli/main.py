@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from types import FrameType
+from typing import NoReturn
 
 from cliff.app import App
 from cliff.command import Command
@@ -49,6 +50,10 @@ _COMMANDS = {
 }
 
 
+#: First words of commands.
+_GROUPS = frozenset(name.split()[0] for name in _COMMANDS)
+
+
 class OneLineFormatter(logging.Formatter):
     """An error and its notes in one line, with a traceback only if asked."""
 
@@ -75,6 +80,17 @@ def describe(error: BaseException) -> str:
         if error.filename:
             text = f"{os.fsdecode(error.filename)}: {text}"
     return "; ".join((text, *getattr(error, "__notes__", ())))
+
+
+def usage_error(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+    """End with one line; all of the usage would hide what is wrong."""
+    parser.exit(_USAGE, f"error: {message}; see {parser.prog} --help\n")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and not all of the usage."""
+        usage_error(self, message)
 
 
 class LxcUserns(App):
@@ -108,7 +124,7 @@ class LxcUserns(App):
     ) -> argparse.ArgumentParser:
         """The options before the command."""
         # It also sees those of the command: no abbreviations.
-        parser = argparse.ArgumentParser(
+        parser = _Parser(
             prog=PROGRAM,
             description=description,
             add_help=False,
@@ -162,21 +178,24 @@ class LxcUserns(App):
     def run(self, argv: list[str]) -> int:
         """Run a command; without one, say which there are."""
         if not argv:
-            self.parser.print_usage(self.stderr)
-            self.stderr.write(f"error: no command; see {PROGRAM} --help\n")
-            return _USAGE
+            self.parser.error("no command")
         return super().run(argv)
 
     def interact(self) -> None:
         """Refuse options without a command, instead of starting a shell."""
-        self.parser.error(f"no command; see {PROGRAM} --help")
+        self.parser.error("no command")
 
     def run_subcommand(self, argv: list[str]) -> int:
         """Run the command that the arguments begin with."""
+        # cliff makes of "command --help" a "help command", and its help takes
+        # any beginning of a command for one.
+        is_help = argv[0] == "help"
+        asked = argv[1:] if is_help else argv
         try:
-            self.command_manager.find_command(argv)
+            if not (is_help and len(asked) < 2 and _GROUPS.issuperset(asked)):
+                self.command_manager.find_command(asked)
         except ValueError:
-            self.stderr.write(f"error: {self._explain(argv)}\n")
+            self.stderr.write(f"error: {self._explain(asked)}\n")
             return _USAGE
         code: int = super().run_subcommand(argv)
         return code if self._error_code is None else self._error_code
@@ -192,6 +211,8 @@ class LxcUserns(App):
             self._error_code = exit_code(err)
 
     def _explain(self, argv: list[str]) -> str:
+        if argv[0].startswith("-"):
+            return f"unknown option {argv[0]}; see {PROGRAM} --help"
         group = [name for name in _COMMANDS if name.split()[0] == argv[0]]
         if group:
             return f"incomplete or unknown command, try: {', '.join(group)}"

@@ -21,7 +21,7 @@ All errors are :class:`~lxc_userns.exceptions.DomainXmlError`.
 
 from lxc_userns.domain.edit import add_id_maps
 from lxc_userns.domain.features import Capabilities, Features
-from lxc_userns.domain.filesystem import Filesystem
+from lxc_userns.domain.filesystem import Filesystem, read_root_source
 from lxc_userns.domain.idmaps import read_id_maps
 from lxc_userns.domain.init import Init
 from lxc_userns.domain.interface import (
@@ -53,4 +53,5 @@ __all__ = [
     "add_id_maps",
     "read_id_maps",
     "read_metadata",
+    "read_root_source",
 ]

@@ -20,7 +20,12 @@ from lxc_userns.domain.checks import (
     refuse,
     shown,
 )
-from lxc_userns.domain.document import attribute, child, scaled_kib
+from lxc_userns.domain.document import (
+    attribute,
+    child,
+    parse_domain,
+    scaled_kib,
+)
 from lxc_userns.exceptions import DomainXmlError
 
 #: Attribute of ``<source>`` that says where from, by type.
@@ -280,6 +285,18 @@ def source_of(element: etree._Element) -> str | None:
     """Return where a ``<filesystem>`` is from; None if that is missing."""
     kind = type_of(element)
     return child(element, "source", _SOURCES.get(kind, "dir"))
+
+
+def read_root_source(domain_xml: str) -> str | None:
+    """Return where the root filesystem of a domain is from, None if unknown.
+
+    :param domain_xml: an LXC domain, from anywhere.
+    :raises DomainXmlError: if it is anything else.
+    """
+    for element in parse_domain(domain_xml).iterfind("devices/filesystem"):
+        if target_of(element) == "/":
+            return source_of(element)
+    return None
 
 
 def read_filesystems(domain: etree._Element) -> tuple[Filesystem, ...]:

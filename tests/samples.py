@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The samples in README and documentation."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+TOP = Path(__file__).parents[1]
+PAGES = (*sorted((TOP / "doc/source").rglob("*.rst")), TOP / "README.rst")
+_CODE = re.compile(r"( *)\.\. code-block:: (\w+)")
+_PROMPT = "# "
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A block of code.
+
+    :param page: file that has it.
+    :param kind: its language, ``literal`` if that is not said.
+    """
+
+    page: Path
+    kind: str
+    text: str
+
+    @property
+    def commands(self) -> list[str]:
+        """Its lines for a shell, if it is of such; long ones as one."""
+        lines = re.sub(r" *\\\n *", " ", self.text).splitlines()
+        if self.kind == "console" or self.text.startswith(_PROMPT):
+            lines = [each for each in lines if each.startswith(_PROMPT)]
+            return [each.removeprefix(_PROMPT) for each in lines]
+        return lines if self.kind == "literal" else []
+
+
+def samples(page: Path) -> Iterator[Sample]:
+    """Find the code blocks and literal blocks of a page."""
+    lines = page.read_text().splitlines()
+    for number, line in enumerate(lines):
+        indent = len(line) - len(line.lstrip())
+        if code := _CODE.match(line):
+            kind = code[2]
+        elif line.endswith("::") and not line.lstrip().startswith(".."):
+            kind = "literal"
+        else:
+            continue
+        body = []
+        for each in lines[number + 1 :]:
+            if each.strip() and len(each) - len(each.lstrip()) <= indent:
+                break
+            body.append(each)
+        yield Sample(page, kind, _dedented(body))
+
+
+def _dedented(lines: list[str]) -> str:
+    indents = [len(each) - len(each.lstrip()) for each in lines if each]
+    text = "\n".join(each[min(indents) :] for each in lines)
+    return text.strip("\n")
+
+
+def all_samples() -> list[Sample]:
+    """Find those of all pages."""
+    return [sample for page in PAGES for sample in samples(page)]
