@@ -88,7 +88,7 @@ def test_all_xml_is_well_formed() -> None:
 )
 def test_what_pages_name_is_there(page: Path) -> None:
     text = page.read_text()
-    for path in NAMED.findall(text):
+    for path in NAMED.findall(text.replace("``doc/build", "``")):
         assert (TOP / path).exists(), path
     for name in re.findall(r"``(\w+\.py)``", text):
         assert [*(TOP / "tests").rglob(name), *(TOP / "src").rglob(name)], name

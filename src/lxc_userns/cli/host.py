@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cliff.lister import Lister
 
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 class Check(ConfiguredCommand, Lister):
     """Try what containers in user namespaces need of this host.
 
-    Each check is PASS, WARN or FAIL; the last two come with a remedy. Exit
-    code 1 if one is FAIL.
+    Each check is PASS, WARN or FAIL; the last two come with a remedy. On a
+    terminal each has a line, with the remedy below, and a verdict ends it;
+    NO_COLOR is heeded. Exit code 1 if one is FAIL.
     """
 
     def take_action(
@@ -27,11 +29,33 @@ class Check(ConfiguredCommand, Lister):
     ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         """Try everything."""
         from lxc_userns import host
+        from lxc_userns.cli import report
 
         checks = host.check_host(self.conf, _connect)
         self.failed = any(check.status == "FAIL" for check in checks)
+        if parsed_args.formatter == "table":
+            checks = report.merge_mounts(checks)
+        self._checks = checks
         columns = ("check", "status", "message", "remedy")
         return columns, [*map(astuple, checks)]
+
+    def produce_output(
+        self,
+        parsed_args: argparse.Namespace,
+        column_names: Sequence[str],
+        data: Iterable[Any],
+    ) -> int:
+        """Print them; as lines, to who reads them on a terminal."""
+        from lxc_userns.cli import report
+
+        out = self.app.stdout
+        is_table = parsed_args.formatter == "table" and not parsed_args.columns
+        if not (is_table and out.isatty()):
+            return super().produce_output(parsed_args, column_names, data)
+        colours = report.wants_colours()
+        for line in report.render(self._checks, colours=colours):
+            out.write(f"{line}\n")
+        return 0
 
 
 def _connect() -> Guests:

@@ -19,7 +19,8 @@ from lxc_userns.host.paths import nearest
 from lxc_userns.rootfs import probing
 from lxc_userns.rootfs.strategies import OVERLAY
 
-_NAME = "idmapped mounts"
+#: Name of the check, or its beginning if there is one for each mount.
+NAME = "idmapped mounts"
 _ELSEWHERE = (
     "keep root filesystems on another filesystem, or take the strategy chown "
     "for them"
@@ -82,16 +83,14 @@ def check_all() -> list[Check]:
     except Exception as err:
         return [
             Check.of(
-                _NAME,
+                NAME,
                 warned(
                     f"not tried without user namespaces: {describe(err)}",
                     "run this as root, and see the check of user namespaces",
                 ),
             )
         ]
-    return [
-        Check.of(f"{_NAME} on {each.point}", judge(each)) for each in found
-    ]
+    return [Check.of(f"{NAME} on {each.point}", judge(each)) for each in found]
 
 
 def judge(finding: probing.Finding) -> Result:

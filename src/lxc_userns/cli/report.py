@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks of the host as people read them, on a terminal."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from lxc_userns.host.check import Check, Status
+from lxc_userns.host.filesystems import NAME
+
+_COLOURS: Final[Mapping[Status, str]] = {
+    "PASS": "\x1b[32m",
+    "WARN": "\x1b[33m",
+    "FAIL": "\x1b[31m",
+}
+_PLAIN: Final = "\x1b[0m"
+_INDENT: Final = " " * 6
+_NARROWEST: Final = 40
+_MOST_POINTS: Final = 3
+
+
+def merge_mounts(checks: Sequence[Check]) -> list[Check]:
+    """Return the checks with one for each kind of filesystem.
+
+    :param checks: of these, one for each mount.
+    """
+    merged: dict[tuple[Status, str, str], list[str]] = {}
+    others = []
+    for check in checks:
+        _, is_mount, point = check.name.partition(f"{NAME} on ")
+        if is_mount:
+            kind = (check.status, check.message, check.remedy)
+            merged.setdefault(kind, []).append(point)
+        else:
+            others.append(check)
+    return others + [
+        Check(NAME, status, f"{message} ({_shown(points)})", remedy)
+        for (status, message, remedy), points in merged.items()
+    ]
+
+
+def _shown(points: Sequence[str]) -> str:
+    shown = ", ".join(points[:_MOST_POINTS])
+    more = len(points) - _MOST_POINTS
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def render(checks: Sequence[Check], *, colours: bool) -> Iterator[str]:
+    """Return the lines of a report: one check each, and a verdict.
+
+    What is not PASS has its remedy below.
+
+    :param colours: whether the terminal shows them.
+    """
+    width = max(shutil.get_terminal_size().columns, _NARROWEST)
+    for check in checks:
+        text = f"{check.name}: {check.message}"
+        lines = textwrap.wrap(text, width - len(_INDENT)) or [text]
+        yield f"{_status(check.status, colours)}  {lines[0]}"
+        yield from (f"{_INDENT}{line}" for line in lines[1:])
+        if check.remedy:
+            yield from textwrap.wrap(
+                check.remedy,
+                width,
+                initial_indent=f"{_INDENT}-> ",
+                subsequent_indent=f"{_INDENT}   ",
+            )
+    yield ""
+    yield _verdict(checks, colours)
+
+
+def wants_colours(environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether a terminal is to be written to in colours.
+
+    Not if NO_COLOR is set and not empty (https://no-color.org).
+    """
+    return not environment.get("NO_COLOR") and (
+        environment.get("TERM") != "dumb"
+    )
+
+
+def _status(status: Status, colours: bool) -> str:
+    return f"{_COLOURS[status]}{status}{_PLAIN}" if colours else status
+
+
+def _verdict(checks: Sequence[Check], colours: bool) -> str:
+    counts = {
+        status: sum(each.status == status for each in checks)
+        for status in _COLOURS
+    }
+    if counts["FAIL"]:
+        text = (
+            f"no container runs in a user namespace here before what is FAIL "
+            f"is mended ({counts['FAIL']} of {len(checks)} checks)"
+        )
+        return f"{_status('FAIL', colours)}  {text}"
+    if counts["WARN"]:
+        text = (
+            "containers run in user namespaces here, not all of them or not "
+            f"as well as they could ({counts['WARN']} of {len(checks)} checks)"
+        )
+        return f"{_status('WARN', colours)}  {text}"
+    text = f"this host is ready ({len(checks)} checks)"
+    return f"{_status('PASS', colours)}  {text}"

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks of the host, as somebody reads them."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from lxc_userns import host
+from lxc_userns.cli import main, report
+from lxc_userns.host.check import Check
+
+GOOD = Check("root", "PASS", "this is root")
+WEAK = Check(
+    "shared limits",
+    "WARN",
+    "sysctl fs.inotify.max_user_instances is 128, of which each may use half",
+    "raise sysctl fs.inotify.max_user_instances to 8192, in /etc/sysctl.d",
+)
+BAD = Check("libvirt", "FAIL", "does not answer", "start it")
+MOUNTS = [
+    *(
+        Check(f"idmapped mounts on {point}", "PASS", "ext4 can be idmapped")
+        for point in ("/", "/a", "/b", "/c", "/d")
+    ),
+    Check("idmapped mounts on /nfs", "WARN", "nfs cannot", "take chown"),
+]
+
+
+@pytest.fixture(autouse=True)
+def width(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+
+
+def test_one_line_for_each_kind_of_filesystem() -> None:
+    merged = report.merge_mounts([GOOD, *MOUNTS])
+    assert merged == [
+        GOOD,
+        Check(
+            "idmapped mounts",
+            "PASS",
+            "ext4 can be idmapped (/, /a, /b and 2 more)",
+        ),
+        Check("idmapped mounts", "WARN", "nfs cannot (/nfs)", "take chown"),
+    ]
+
+
+def test_remedies_are_below() -> None:
+    lines = [*report.render([GOOD, WEAK], colours=False)]
+    assert lines == [
+        "PASS  root: this is root",
+        "WARN  shared limits: sysctl fs.inotify.max_user_instances is",
+        "      128, of which each may use half",
+        "      -> raise sysctl fs.inotify.max_user_instances to 8192,",
+        "         in /etc/sysctl.d",
+        "",
+        "WARN  containers run in user namespaces here, not all of "
+        "them or not as well as they could (1 of 2 checks)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("checks", "verdict"),
+    [
+        ([GOOD], "PASS  this host is ready (1 checks)"),
+        ([GOOD, WEAK, BAD], "FAIL  no container runs in a user namespace"),
+    ],
+)
+def test_a_verdict_ends_it(checks: list[Check], verdict: str) -> None:
+    assert [*report.render(checks, colours=False)][-1].startswith(verdict)
+
+
+@pytest.mark.parametrize(
+    ("environment", "colours"),
+    [
+        ({}, True),
+        ({"NO_COLOR": ""}, True),
+        ({"NO_COLOR": "0"}, False),
+        ({"TERM": "dumb"}, False),
+    ],
+)
+def test_colours(environment: dict[str, str], colours: bool) -> None:
+    assert report.wants_colours(environment) == colours
+    line = next(report.render([BAD], colours=colours))
+    assert ("\x1b[31mFAIL\x1b[0m" in line) == colours
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def call(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *arguments: str
+) -> tuple[int, str]:
+    file = tmp_path / "empty.conf"
+    file.touch()
+    out = Terminal()
+    checks = [GOOD, WEAK, BAD, *MOUNTS]
+    monkeypatch.setattr(host, "check_host", lambda *_: checks)
+    monkeypatch.setattr("sys.stdout", out)
+    code = main.main(["--config-file", str(file), "host", "check", *arguments])
+    return code, out.getvalue()
+
+
+def test_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    code, out = call(monkeypatch, tmp_path)
+    assert code == 1
+    assert out.startswith("\x1b[32mPASS\x1b[0m  root: this is root\n")
+    assert "\n      -> start it\n" in out
+    assert "| root" not in out
+
+
+def test_to_a_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    code, out = call(monkeypatch, tmp_path, "-f", "json")
+    rows = json.loads(out)
+    assert code == 1
+    assert len(rows) == 3 + len(MOUNTS)
+    assert rows[3] == {
+        "check": "idmapped mounts on /",
+        "status": "PASS",
+        "message": "ext4 can be idmapped",
+        "remedy": "",
+    }
