@@ -44,6 +44,8 @@ LEASE_STYLES = {
 #: Seconds that an acquire may take.
 LIMIT = 0.005
 # No date, and no version of what has drawn it.
+#: Axes of less than three powers of ten have names in between.
+_FEW = 1000
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
@@ -96,14 +98,16 @@ def is_installed() -> bool:
 def draw(found: Sequence[Race], target: Path) -> None:
     """Write the plot of root filesystems."""
     columns = [race.column for race in found]
-    with _axes(target, xscale="log", yscale="log", xlabel="inodes") as axes:
+    with _axes(
+        target, xscale="log", yscale="log", xlabel="number of inodes"
+    ) as axes:
         _draw_lines(axes, lines(columns), STYLES)
 
 
 def draw_leases(found: Sequence[Holding], target: Path) -> None:
     """Write the plot of leases."""
     columns = [each.column for each in found]
-    with _axes(target, yscale="log", xlabel="leases held") as axes:
+    with _axes(target, yscale="log", xlabel="number of leases held") as axes:
         # Logarithmic too, but for a place for none at all.
         axes.set_xscale("symlog", linthresh=100)
         axes.set_xticks([each.held for each in found])
@@ -116,16 +120,26 @@ def _axes(target: Path, **options: str) -> Iterator[Any]:
     """What to draw on, which is written afterwards."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
-    from matplotlib.ticker import EngFormatter, StrMethodFormatter
+    from matplotlib.ticker import (
+        EngFormatter,
+        NullFormatter,
+        StrMethodFormatter,
+    )
 
     # No random names of elements, and text as text.
     settings = {"svg.hashsalt": "lxc-userns", "svg.fonttype": "none"}
     with mpl.rc_context({**settings, "font.size": 9}):
         figure = Figure(figsize=(8, 5), layout="constrained")
-        axes = figure.add_subplot(ylabel="time", **options)
+        label = "time (median, least and most)"
+        axes = figure.add_subplot(ylabel=label, **options)
         yield axes
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.yaxis.set_major_formatter(EngFormatter("s"))
+        # Between few powers of ten, those in between are named too; without
+        # this as powers of ten, and without the unit.
+        low, high = axes.get_ylim()
+        between = EngFormatter("s") if high < _FEW * low else NullFormatter()
+        axes.yaxis.set_minor_formatter(between)
         axes.grid(which="major", color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)
         figure.legend(loc="outside right upper", frameon=False)

@@ -22,8 +22,18 @@ extensions = [
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 
+# Two hyphens begin an option, and quotes are part of what is typed.
+smartquotes = False
+# Parts of other pages; by themselves the search would find them untitled.
+exclude_patterns = ["performance/measured*.rst"]
+
 html_theme = "alabaster"
-html_theme_options = {"description": "User namespaces for libvirt-LXC"}
+html_theme_options = {
+    "description": "User namespaces for libvirt-LXC",
+    "page_width": "1100px",
+}
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 # What cliff gives to every command is said once, in prose.
 autoprogram_cliff_application = project
 autoprogram_cliff_app_dist_name = project
