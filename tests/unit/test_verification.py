@@ -412,6 +412,38 @@ def test_in_the_hosts_user_namespace() -> None:
     assert find_later(found, promise) == []
 
 
+@pytest.mark.parametrize(
+    ("point", "kind"),
+    [("/sys/kernel/security", "securityfs"), ("/sys/fs/selinux", "selinuxfs")],
+)
+def test_what_libvirt_mounts_where_the_host_has_it(
+    point: str, kind: str
+) -> None:
+    """In the host's user namespace only, and there only like that."""
+    hosts = mount(point, kind, device="0:80")
+
+    def seen(found: Evidence, extra: Any) -> Evidence:
+        return replace(
+            found,
+            mounts=(*found.mounts, extra),
+            host_mounts=(*found.host_mounts, hosts),
+        )
+
+    shared = replace(OUTSIDE, shared=frozenset({"user"}))
+    readonly = mount(point, kind, "ro,nosuid,nodev,noexec", "0:80")
+    assert find(seen(shared, readonly), HOST) == []
+    for each in (
+        mount(point, kind, device="0:80"),
+        mount("/x", kind, "ro", "0:80"),
+    ):
+        (said,) = find(seen(shared, each), HOST)
+        assert said.startswith(f"at {each.point} it has the security ")
+        # Its root can mount it itself.
+        assert find_later(seen(shared, each), HOST) == []
+    for look in (find, find_later):
+        assert len(look(seen(evidence(), readonly))) == 1
+
+
 def test_whiteouts_are_no_devices() -> None:
     node = Node("/dev/shm/x", "char", (0, 0), BASE, BASE)
     assert find(replace(evidence(), nodes=(node,))) == []

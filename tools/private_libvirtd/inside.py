@@ -43,6 +43,7 @@ def serve(plan: Plan) -> int:
     try:
         cgroups.remount_all(plan.cgroups)
         mount_state_directories()
+        mount_security_settings()
         libvirtd = daemon.start()
         command = start(plan.command)
         # Both are kept until here: an unused Popen reaps its process itself.
@@ -66,6 +67,18 @@ def mount_state_directories() -> None:
         subprocess.run(argv, check=True)
     for path, content in settings.items():
         path.write_bytes(content)
+
+
+def mount_security_settings() -> None:
+    """Mount securityfs, as a host with a security module has it.
+
+    Then libvirt shows it to each container that has no user namespace of its
+    own.
+    """
+    point = Path("/sys/kernel/security")
+    if point.is_dir() and not point.is_mount():
+        argv = ["mount", "--no-mtab", "-t", "securityfs"]
+        subprocess.run([*argv, "securityfs", str(point)], check=True)
 
 
 def start(command: list[str]) -> subprocess.Popen[bytes]:

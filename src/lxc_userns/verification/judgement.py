@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Final
 
 from lxc_userns.idmap import TTY_GID, IdMap, IdMaps
+from lxc_userns.linux.mounts import Mount
 from lxc_userns.linux.process import Rows
 from lxc_userns.needs import CAPABILITIES, Mode
 from lxc_userns.verification import visible
@@ -43,8 +44,15 @@ _SHOWN: Final = {
     "proc": "processes",
     "pstore": "crash records",
     "securityfs": "security settings",
+    "selinuxfs": "security policy",
     "sysfs": "network",
     "tracefs": "kernel's insides",
+}
+#: What libvirt mounts read-only in each container without ID maps of its own,
+#: if the host has it mounted (lxcBasicMounts): filesystem and place.
+_OF_LIBVIRT: Final = {
+    "securityfs": "/sys/kernel/security",
+    "selinuxfs": "/sys/fs/selinux",
 }
 
 
@@ -112,9 +120,11 @@ def _all_mismatches(
     # In the host's user namespace it can mount anything itself, later.
     if started or promise.id_maps is not None:
         yield from visible.strangers(promise, evidence)
+        yield from _kernel_files(promise, evidence)
     if started:
         yield from visible.missing(promise, evidence)
-    yield from _kernel_files(promise, evidence, started)
+        if promise.id_maps is None:
+            yield from _writable_settings(evidence)
 
 
 def _maps(id_maps: IdMaps, evidence: Evidence) -> Iterator[str]:
@@ -196,9 +206,7 @@ def _view(view: View, evidence: Evidence) -> Iterator[str]:
         yield f"{view.source} is not {flag}"
 
 
-def _kernel_files(
-    promise: Promise, evidence: Evidence, started: bool
-) -> Iterator[str]:
+def _kernel_files(promise: Promise, evidence: Evidence) -> Iterator[str]:
     hosts = {(each.fs_type, each.device) for each in evidence.host_mounts}
     for mount in evidence.mounts:
         what = _SHOWN.get(mount.fs_type)
@@ -206,15 +214,26 @@ def _kernel_files(
             continue
         if what == "network" and what in promise.shared:
             continue
+        if promise.id_maps is None and _is_of_libvirt(mount):
+            continue
         # Of most there is one for all containers and the host.
         alone = mount.fs_type in ("proc", "sysfs")
         if (mount.fs_type, mount.device) in hosts or not alone:
             yield f"at {shown(mount.point)} it has the {what} of the host"
-    if started and promise.id_maps is None:
-        for point in ("/proc/sys", "/sys"):
-            at = visible.at(point, evidence.mounts)
-            if at is None or "ro" not in at.options:
-                yield f"its {point} is not read-only"
+
+
+def _writable_settings(evidence: Evidence) -> Iterator[str]:
+    """Give what of the kernel's settings is not as libvirt mounts it."""
+    for point in ("/proc/sys", "/sys"):
+        mount = visible.at(point, evidence.mounts)
+        if mount is None or "ro" not in mount.options:
+            yield f"its {point} is not read-only"
+
+
+def _is_of_libvirt(mount: Mount) -> bool:
+    return (
+        _OF_LIBVIRT.get(mount.fs_type) == mount.point and "ro" in mount.options
+    )
 
 
 def _rows(id_map: IdMap) -> Rows:

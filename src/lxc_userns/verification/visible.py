@@ -16,7 +16,9 @@ from lxc_userns.verification.promise import Promise, View
 OF_NETWORKS: Final = ("/sys/net/ipv4", "/sys/net/ipv6")
 #: Filesystems that have a rule, or a permission check, of their own; control
 #: groups at this place only.
-_JUDGED_ELSEWHERE: Final = frozenset({"devtmpfs", "proc", "sysfs"})
+_JUDGED_ELSEWHERE: Final = frozenset(
+    {"devtmpfs", "proc", "securityfs", "selinuxfs", "sysfs"}
+)
 _CGROUPS: Final = "/sys/fs/cgroup"
 
 
