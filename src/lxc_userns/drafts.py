@@ -13,7 +13,7 @@ from typing import Any
 from oslo_config import cfg
 
 from lxc_userns import conf as options
-from lxc_userns import own_paths, policy, roots
+from lxc_userns import limits, own_paths, policy, roots
 from lxc_userns.claims import overlap
 from lxc_userns.config_check import option
 from lxc_userns.exceptions import (
@@ -27,7 +27,7 @@ from lxc_userns.idmap import IdMaps
 from lxc_userns.instances import InstanceRecord
 from lxc_userns.lessor import Lessor
 from lxc_userns.linux import block_devices
-from lxc_userns.needs import Device
+from lxc_userns.needs import DROPPED_PRIVATE, Device, Needs
 from lxc_userns.policy import Decision
 from lxc_userns.request import InstanceRequest
 from lxc_userns.rootfs import strategies, unpacking
@@ -108,6 +108,7 @@ class Drafts:
             mode_reasons=decision.reasons,
             rootfs_kind=request.rootfs_kind,
             max_processes=self._max_processes(request),
+            dropped=_dropped(request.needs),
         )
 
     def complete(
@@ -272,6 +273,12 @@ def _check_kind(request: InstanceRequest) -> None:
         parse_kind(request.rootfs_kind)
     except ValueError as err:
         raise InstanceError(request.name, str(err)) from None
+
+
+def _dropped(needs: Needs) -> tuple[str, ...]:
+    """Return the capabilities to drop in mode ``private``."""
+    useless = DROPPED_PRIVATE - {*needs.capabilities}
+    return tuple(sorted({limits.CAPABILITY, *useless}))
 
 
 def _in_use(device: Device) -> bool:

@@ -28,6 +28,7 @@ from lxc_userns.linux import directory, locks
 from lxc_userns.linux.file_identity import FileIdentity
 from lxc_userns.linux.fuser import Closed
 from lxc_userns.needs import (
+    CAPABILITIES,
     DEFAULT_PROCESSES,
     MOST_PROCESSES,
     Device,
@@ -49,6 +50,7 @@ _ADDED: Mapping[int, Mapping[str, Any]] = {
         "verified": None,
         "rootfs_kind": None,
         "max_processes": DEFAULT_PROCESSES,
+        "dropped": ["sys_resource"],
     },
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -87,6 +89,8 @@ class InstanceRecord:
         was made before that was noted.
     :param max_processes: how many processes and threads it may have, 0 to
         4194304; 0 sets no limit.
+    :param dropped: capabilities that its domain drops in mode ``private``, by
+        libvirt's names, beside those that libvirt drops by itself.
     :raises InstanceError: if one of these is anything else.
     """
 
@@ -108,10 +112,15 @@ class InstanceRecord:
     verified: Verified | None = None
     rootfs_kind: RootfsKind | None = None
     max_processes: int = DEFAULT_PROCESSES
+    dropped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_name(self.name)
         check_uuid(self.name, self.uuid)
+        if unknown := {*self.dropped} - {*CAPABILITIES}:
+            raise InstanceError(
+                self.name, f"dropped {unknown}: expected names of capabilities"
+            )
         if self.max_processes not in range(MOST_PROCESSES + 1):
             raise InstanceError(
                 self.name,
@@ -123,6 +132,11 @@ class InstanceRecord:
     def mode(self) -> Mode:
         """``private`` with ID maps, ``host`` without."""
         return "host" if self.id_maps is None else "private"
+
+    @property
+    def dropped_capabilities(self) -> tuple[str, ...]:
+        """Capabilities that its domain drops in the mode that it has."""
+        return self.dropped if self.mode == "private" else ()
 
 
 def check_name(name: str) -> None:
@@ -348,6 +362,7 @@ def _encode(record: InstanceRecord) -> dict[str, Any]:
         "verified": record.verified and record.verified.to_dict(),
         "rootfs_kind": record.rootfs_kind,
         "max_processes": record.max_processes,
+        "dropped": [*record.dropped],
     }
 
 
@@ -358,8 +373,8 @@ def _decode(name: str, data: dict[str, Any]) -> InstanceRecord:
     if data["format"] != _FORMAT or data["name"] != name:
         raise ValueError(f"format {data['format']!r}, name {data['name']!r}")
     texts = [data[key] for key in _TEXTS]
-    reasons = data["mode_reasons"]
-    if not all(isinstance(text, str) for text in (*texts, *reasons)):
+    reasons, dropped = data["mode_reasons"], data["dropped"]
+    if not all(isinstance(text, str) for text in (*texts, *reasons, *dropped)):
         raise ValueError("a value is no text")
     ready, archive = data["ready"], data["archive"]
     if not isinstance(ready, int | None):
@@ -394,6 +409,7 @@ def _decode(name: str, data: dict[str, Any]) -> InstanceRecord:
         verified=None if verified is None else Verified.from_dict(verified),
         rootfs_kind=None if kind is None else parse_kind(kind),
         max_processes=max_processes,
+        dropped=tuple(dropped),
     )
 
 

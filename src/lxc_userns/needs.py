@@ -31,6 +31,16 @@ CAPABILITIES: Final = tuple(_NAMES.split())
 DROPPED: Final = frozenset(
     {"audit_control", "mac_admin", "mknod", "sys_module", "sys_time"}
 )
+#: Those that are dropped in mode ``private`` besides. What they are for
+#: belongs to no namespace, and services that look for them first, as the
+#: mounts of debugfs and tracefs in systemd, do without; those that a program
+#: can have as a file capability, and then does not run without, are not here.
+DROPPED_PRIVATE: Final = frozenset(
+    {
+        "block_suspend", "mac_override", "sys_pacct", "sys_rawio", "syslog",
+        "wake_alarm",
+    }
+)  # fmt: skip
 
 #: Processes and threads of one container unless something else is said; and
 #: the most that any kernel can have (PID_MAX_LIMIT).

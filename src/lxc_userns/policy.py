@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from lxc_userns.exceptions import PolicyError
-from lxc_userns.needs import Mode, Needs
+from lxc_userns.needs import DROPPED_PRIVATE, Mode, Needs
 from lxc_userns.volume import Volume
 
 #: ``required``: every instance is private; ``preferred``: one that cannot be
@@ -134,7 +134,11 @@ def host_reasons(
         # libvirt enters it from the new user namespace, which may not; and
         # /sys of the host's network cannot be mounted there.
         yield f"it shares {_SHARING[each]}"
-    for each in needs.capabilities:
+    wanted = {*needs.capabilities}
+    if needs.mode == "private":
+        # To have it, not that it counts.
+        wanted -= DROPPED_PRIVATE
+    for each in sorted(wanted):
         if each in HOST_CAPABILITIES:
             yield (
                 f"CAP_{each.upper()} counts in the host's user namespace only"

@@ -72,7 +72,7 @@ class Preparation:
                 before = self.lessor.find(wanted.name)
                 undo(stack, self.lessor.restore, wanted.name, before)
                 wanted = complete(wanted, known)
-            record = _keep_choice(wanted, known)
+            record = _keep_dropped(_keep_choice(wanted, known), known)
             record = _keep_findings(record, known, accept_replaced)
             if known is not None and self.inventory.is_active(known):
                 self._check_running(record, known)
@@ -263,6 +263,18 @@ def _keep_choice(
     if (known.rootfs, known.id_maps) != (record.rootfs, record.id_maps):
         return record
     return replace(record, strategy=known.strategy, reason=known.reason)
+
+
+def _keep_dropped(
+    record: InstanceRecord, known: InstanceRecord | None
+) -> InstanceRecord:
+    """Stay with the capabilities that it has dropped since it was made.
+
+    Its domain may be from then.
+    """
+    if known is None or known.needs != record.needs:
+        return record
+    return replace(record, dropped=known.dropped)
 
 
 def _keep_findings(

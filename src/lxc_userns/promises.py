@@ -9,7 +9,6 @@ from typing import Literal
 
 from lxml import etree
 
-from lxc_userns import limits
 from lxc_userns.domain import (
     Capabilities,
     Features,
@@ -46,13 +45,12 @@ def of_record(record: InstanceRecord) -> Promise:
         kind: Kind = "idmapped" if is_idmapped else "plain"
         source = f"{parent}/{volume_name(number)}"
         views.append(View(volume.target, source, kind, _flags(volume)))
-    dropped = {limits.CAPABILITY} if record.mode == "private" else set()
     return Promise(
         record.name,
         record.id_maps,
         frozenset(record.needs.shared),
         frozenset(
-            ({*CAPABILITIES} - DROPPED - dropped)
+            ({*CAPABILITIES} - DROPPED - {*record.dropped_capabilities})
             | {*record.needs.capabilities}
         ),
         record.devices,

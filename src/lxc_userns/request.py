@@ -7,7 +7,6 @@ import os
 from dataclasses import dataclass, field
 from typing import Final
 
-from lxc_userns import limits
 from lxc_userns.arguments import check_items, check_type, refuse
 from lxc_userns.domain import Filesystem
 from lxc_userns.filesystems import volume_name
@@ -180,9 +179,5 @@ class PreparedInstance:
 
     @property
     def dropped_capabilities(self) -> tuple[str, ...]:
-        """Capabilities that its domain drops, by libvirt's names.
-
-        With them its root could take away the limits that it is given when
-        it is verified.
-        """
-        return (limits.CAPABILITY,) if self.mode == "private" else ()
+        """Capabilities that its domain drops, by libvirt's names."""
+        return self.record.dropped_capabilities

@@ -176,6 +176,13 @@ def test_capabilities(cli: Cli, busybox_rootfs: Path) -> None:
         == 0
     )
     assert not bounding_set(shown["init_pid"]) & 1 << 27  # CAP_MKNOD
+    assert not bounding_set(shown["init_pid"]) & 1 << 17  # CAP_SYS_RAWIO
+    assert cli("container", "destroy", "own").code == 0
+    # It is had by who wants it, and counts for nothing.
+    wish = ("--mode", "private", "--capability", "sys_rawio")
+    shown = cli.start("own", busybox_rootfs, *wish).json()
+    assert shown["mode"] == "private"
+    assert bounding_set(shown["init_pid"]) & 1 << 17
     assert cli("container", "destroy", "own").code == 0
 
     cli.allow("preferred")

@@ -47,7 +47,7 @@ def evidence(
         gid_map=rows,
         shared=frozenset(),
         foreign=frozenset(),
-        capabilities=0x1FDB4FEFFFF,
+        capabilities=0x1E0B4ECFFFF,
         root=replace(shown, point="/"),
         mounts=(
             replace(shown, point="/"),

@@ -20,7 +20,13 @@ from lxc_userns.volume import Volume
 UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
 UID, GID = IdMap.parse("0:100000:65536"), IdMap.parse("0:300000:65536")
 PRIVATE = InstanceRecord(
-    "web1", UUID, "/srv/web1", IdMaps(UID, GID), "chown", "/run/x/web1/root"
+    "web1",
+    UUID,
+    "/srv/web1",
+    IdMaps(UID, GID),
+    "chown",
+    "/run/x/web1/root",
+    dropped=("sys_resource",),
 )
 NEEDS = Needs().to_dict()
 MARK = {"time": 1, "boot_id": "x", "init_pid": 42, "init_start": 7}
@@ -174,6 +180,10 @@ def test_uuids_that_are_none(uuid: str) -> None:
         ({"max_processes": True}, "max_processes is no number"),
         ({"max_processes": -1}, "max_processes -1: expected 0 to 4194304"),
         ({"mode_reasons": [1]}, "no text"),
+        ({"dropped": None}, "damaged"),
+        ({"dropped": [1]}, "no text"),
+        ({"dropped": "sys_resource"}, "expected names of capabilities"),
+        ({"dropped": ["sys_all"]}, "expected names of capabilities"),
         ({"needs": {}}, "damaged"),
         ({"needs": None}, "damaged"),
         ({"needs": NEEDS | {"mode": "none"}}, "not one of private, host"),
@@ -223,7 +233,7 @@ def test_records_of_an_older_version(
     file = tmp_path / "state/instances/web1.json"
     data = json.loads(file.read_text())
     for version, keys in (
-        (3, ("verified", "rootfs_kind", "max_processes")),
+        (3, ("verified", "rootfs_kind", "max_processes", "dropped")),
         (2, ("needs", "devices", "mode_reasons")),
         (1, ("reason", "archive", "volumes")),
     ):

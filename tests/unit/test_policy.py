@@ -2,11 +2,17 @@
 """What runs in which mode, and what is refused."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
 from lxc_userns.exceptions import NeedsError, PolicyError
-from lxc_userns.needs import CAPABILITIES, Device, Needs
+from lxc_userns.needs import (
+    CAPABILITIES,
+    DROPPED_PRIVATE,
+    Device,
+    Needs,
+)
 from lxc_userns.policy import (
     HOST_CAPABILITIES,
     Decision,
@@ -105,6 +111,22 @@ def test_a_request_can_tighten(policy: Policy) -> None:
     with pytest.raises(PolicyError) as caught:
         decide("web1", policy, wish, enabled=False)
     assert caught.value.reasons == (OFF, NETWORK, TIME)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_capabilities_that_are_dropped_can_be_had(policy: Policy) -> None:
+    """They count for nothing, and whoever says private wants no more."""
+    assert DROPPED_PRIVATE < HOST_CAPABILITIES
+    wish = Needs("private", capabilities=tuple(DROPPED_PRIVATE))
+    assert decide("web1", policy, wish) == Decision(
+        "private", ("it asks for that",)
+    )
+    undecided = replace(wish, mode=None)
+    assert len([*host_reasons(undecided, ())]) == len(DROPPED_PRIVATE)
+    loosened = replace(wish, capabilities=("mknod", "sys_rawio"))
+    with pytest.raises(PolicyError) as caught:
+        decide("web1", policy, loosened)
+    assert len(caught.value.reasons) == 1
 
 
 def test_a_request_cannot_loosen() -> None:

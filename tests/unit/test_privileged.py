@@ -32,7 +32,13 @@ MAPS = IdMaps(
     IdMap.parse("0:100000:10,10:200000:65526"), IdMap.parse("0:300000:65536")
 )
 RECORD = InstanceRecord(
-    "web1", UUID, "/srv/web1", MAPS, "idmapped", "/run/x/web1/root"
+    "web1",
+    UUID,
+    "/srv/web1",
+    MAPS,
+    "idmapped",
+    "/run/x/web1/root",
+    dropped=("sys_rawio", "sys_resource"),
 )
 
 
@@ -51,7 +57,7 @@ def test_what_comes_back() -> None:
         "gid_maps": [[0, 300000, 65536]],
         "root": "/run/x/web1/root",
         "needs_private_network": True,
-        "dropped_capabilities": ["sys_resource"],
+        "dropped_capabilities": ["sys_rawio", "sys_resource"],
     }
 
 

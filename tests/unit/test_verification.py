@@ -10,7 +10,13 @@ from lxc_userns import promises
 from lxc_userns.exceptions import DomainXmlError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.instances import InstanceRecord
-from lxc_userns.needs import CAPABILITIES, DROPPED, Device, Needs
+from lxc_userns.needs import (
+    CAPABILITIES,
+    DROPPED,
+    DROPPED_PRIVATE,
+    Device,
+    Needs,
+)
 from lxc_userns.verification import (
     Evidence,
     Promise,
@@ -27,7 +33,7 @@ PRIVATE = Promise(
     "web1",
     IdMaps(ID_MAP, ID_MAP),
     frozenset(),
-    frozenset({*CAPABILITIES} - DROPPED - {"sys_resource"}),
+    frozenset({*CAPABILITIES} - DROPPED - DROPPED_PRIVATE - {"sys_resource"}),
     (),
     (View("/", VIEW, "idmapped", frozenset({"nodev"})),),
 )
@@ -467,6 +473,7 @@ RECORD = InstanceRecord(
     IdMaps(ID_MAP, ID_MAP),
     "idmapped",
     VIEW,
+    dropped=("sys_resource", *DROPPED_PRIVATE),
 )
 
 
@@ -478,6 +485,11 @@ def test_what_a_record_promises() -> None:
         strategy="plain",
         needs=Needs("host", ("ipc",), ("mknod",), ("/dev/fuse",)),
         devices=(Device("/dev/fuse", "char"),),
+    )
+    kept = replace(RECORD, needs=Needs("private", (), ("sys_rawio",)))
+    kept = replace(kept, dropped=("sys_resource",))
+    assert promises.of_record(kept).capabilities == (
+        PRIVATE.capabilities | DROPPED_PRIVATE
     )
     assert promises.of_record(outside) == replace(
         HOST,
