@@ -289,6 +289,27 @@ have as many as sysctl kernel.pid_max says. The limit is that of a control
 group of the host's root (pids.max); the instances that are there keep theirs.
 """,
     ),
+    cfg.StrOpt(
+        "seclabel",
+        default="auto",
+        choices=[
+            (
+                "auto",
+                "by that of AppArmor and SELinux which libvirtd uses, if it "
+                "uses one; it is verified from the kernel's side",
+            ),
+            ("none", "they are left to the configuration of libvirtd"),
+        ],
+        help="""
+How the containers of "container run" are confined by a security module of
+the kernel, beside their user namespace.
+
+Each gets a label of its own, which libvirt makes (<seclabel type='dynamic'>).
+Without that element libvirt confines containers only if
+security_default_confined in lxc.conf says so. The containers that are there
+keep theirs. For example none, where a profile of the host is too tight.
+""",
+    ),
 )
 
 

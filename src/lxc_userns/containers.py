@@ -14,6 +14,7 @@ from lxc_userns.domain import (
     Features,
     Init,
     Interface,
+    SecLabel,
     SharedNamespace,
     SharedNamespaces,
     Tuning,
@@ -93,8 +94,12 @@ class ContainerSpec:
                 "network", "host", "excludes interfaces of its own"
             )
 
-    def to_request(self) -> InstanceRequest:
-        """What the manager is to prepare, under a new UUID."""
+    def to_request(self, security_model: str | None) -> InstanceRequest:
+        """What the manager is to prepare, under a new UUID.
+
+        :param security_model: as for
+            :class:`~lxc_userns.request.InstanceRequest`.
+        """
         return InstanceRequest(
             self.name,
             str(uuid.uuid4()),
@@ -105,6 +110,7 @@ class ContainerSpec:
             needs=self.needs,
             rootfs_kind=self.rootfs_kind,
             max_processes=self.max_processes,
+            security_model=security_model,
         )
 
     def to_domain(self, prepared: PreparedInstance) -> Domain:
@@ -130,6 +136,7 @@ class ContainerSpec:
                 ),
             ),
             tuning=Tuning(partition=prepared.partition),
+            seclabels=_seclabels(prepared),
             namespaces=_shared_namespaces(prepared),
             metadata={
                 "mode": prepared.mode,
@@ -137,6 +144,11 @@ class ContainerSpec:
                 "strategy": prepared.record.strategy,
             },
         )
+
+
+def _seclabels(prepared: PreparedInstance) -> tuple[SecLabel, ...]:
+    model = prepared.security_model
+    return () if model is None else (SecLabel.dynamic(model),)
 
 
 def _shared_namespaces(prepared: PreparedInstance) -> SharedNamespaces:
@@ -227,7 +239,7 @@ class Containers:
         :raises ConfigError: if no ID maps are configured.
         :raises LxcUsernsError: if anything else is in the way.
         """
-        request = spec.to_request()
+        request = spec.to_request(self._manager.security_model)
         with self._store.lock_container(spec.name):
             known = self._store.load(spec.name)
             if known is not None and self._is_unverified(known):

@@ -109,6 +109,7 @@ class Drafts:
             rootfs_kind=request.rootfs_kind,
             max_processes=self._max_processes(request),
             dropped=_dropped(request.needs),
+            security_model=request.security_model,
         )
 
     def complete(

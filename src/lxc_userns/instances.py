@@ -51,6 +51,7 @@ _ADDED: Mapping[int, Mapping[str, Any]] = {
         "rootfs_kind": None,
         "max_processes": DEFAULT_PROCESSES,
         "dropped": ["sys_resource"],
+        "security_model": None,
     },
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -91,6 +92,9 @@ class InstanceRecord:
         4194304; 0 sets no limit.
     :param dropped: capabilities that its domain drops in mode ``private``, by
         libvirt's names, beside those that libvirt drops by itself.
+    :param security_model: security module of the kernel by which it is
+        confined, as :class:`~lxc_userns.domain.SecLabel` has it; None if
+        that was not promised.
     :raises InstanceError: if one of these is anything else.
     """
 
@@ -113,6 +117,7 @@ class InstanceRecord:
     rootfs_kind: RootfsKind | None = None
     max_processes: int = DEFAULT_PROCESSES
     dropped: tuple[str, ...] = ()
+    security_model: str | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -363,6 +368,7 @@ def _encode(record: InstanceRecord) -> dict[str, Any]:
         "rootfs_kind": record.rootfs_kind,
         "max_processes": record.max_processes,
         "dropped": [*record.dropped],
+        "security_model": record.security_model,
     }
 
 
@@ -376,6 +382,9 @@ def _decode(name: str, data: dict[str, Any]) -> InstanceRecord:
     reasons, dropped = data["mode_reasons"], data["dropped"]
     if not all(isinstance(text, str) for text in (*texts, *reasons, *dropped)):
         raise ValueError("a value is no text")
+    security_model = data["security_model"]
+    if not isinstance(security_model, str | None):
+        raise ValueError("security_model is no text")
     ready, archive = data["ready"], data["archive"]
     if not isinstance(ready, int | None):
         raise ValueError("ready is no inode number")
@@ -410,6 +419,7 @@ def _decode(name: str, data: dict[str, Any]) -> InstanceRecord:
         rootfs_kind=None if kind is None else parse_kind(kind),
         max_processes=max_processes,
         dropped=tuple(dropped),
+        security_model=security_model,
     )
 
 

@@ -15,6 +15,7 @@ from lxc_userns.claims import Claim
 from lxc_userns.conf import load_unpack_limits
 from lxc_userns.config_check import option
 from lxc_userns.counters import Counters
+from lxc_userns.domain import seclabel
 from lxc_userns.drafts import Drafts
 from lxc_userns.exceptions import (
     ConfigError,
@@ -330,6 +331,18 @@ class UserNamespaceManager:
             if id_maps is not None:
                 self.lessor.note_shift(rootfs, id_maps)
             yield fd
+
+    @property
+    def security_model(self) -> str | None:
+        """Security module that is to confine new containers, if one is.
+
+        :raises ConfigError: if ``[lxc_userns] seclabel`` is not valid.
+        :raises LibvirtError: if libvirtd cannot be reached.
+        """
+        if self._option("seclabel") == "none":
+            return None
+        models = seclabel.parse_models(self.guests.capabilities())
+        return next(iter(models), None)
 
     def find_guest(self, record: InstanceRecord) -> Guest | None:
         """The domain of an instance, None if there is none."""

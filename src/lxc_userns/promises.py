@@ -15,6 +15,7 @@ from lxc_userns.domain import (
     SharedNamespaces,
     device,
     idmaps,
+    seclabel,
 )
 from lxc_userns.domain.document import child, parse_domain, text_at
 from lxc_userns.domain.filesystem import target_of, type_of
@@ -24,7 +25,7 @@ from lxc_userns.filesystems import volume_name
 from lxc_userns.instances import InstanceRecord
 from lxc_userns.needs import CAPABILITIES, DROPPED, Device
 from lxc_userns.rootfs import strategies
-from lxc_userns.verification import Promise, View
+from lxc_userns.verification import Confinement, Promise, View
 from lxc_userns.volume import Volume
 
 Kind = Literal["idmapped", "overlay", "plain"]
@@ -35,8 +36,12 @@ _KINDS: dict[str, Kind] = {
 }
 
 
-def of_record(record: InstanceRecord) -> Promise:
-    """What an instance of ours was promised."""
+def of_record(record: InstanceRecord, domain_xml: str) -> Promise:
+    """What an instance of ours was promised.
+
+    :param domain_xml: its domain as it runs, which has the label that libvirt
+        made for it.
+    """
     parent = os.path.dirname(record.view)
     root = _KINDS.get(record.strategy, "plain")
     views = [View("/", record.view, root, frozenset({"nodev"}))]
@@ -55,6 +60,7 @@ def of_record(record: InstanceRecord) -> Promise:
         ),
         record.devices,
         tuple(views),
+        _confinement(record, domain_xml),
     )
 
 
@@ -82,7 +88,28 @@ def of_domain(domain_xml: str) -> Promise:
         _allowed(features.capabilities),
         (*device.from_domain(domain), *_disks(domain)),
         tuple(_views(domain)),
+        next(_confinements(domain), None),
     )
+
+
+def _confinement(
+    record: InstanceRecord, domain_xml: str
+) -> Confinement | None:
+    model = record.security_model
+    if model is None:
+        return None
+    for found in _confinements(parse_domain(domain_xml)):
+        if found.model == model:
+            return found
+    return Confinement(model, None)
+
+
+def _confinements(domain: etree._Element) -> Iterator[Confinement]:
+    """Give the labels that libvirt made for a running domain."""
+    for element in domain.iterfind("seclabel"):
+        model, label = element.get("model"), text_at(element, "label")
+        if model in seclabel.MODELS and label:
+            yield Confinement(model, label)
 
 
 def _shared(domain: etree._Element) -> Iterator[str]:

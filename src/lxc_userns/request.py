@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from lxc_userns.arguments import check_items, check_type, refuse
-from lxc_userns.domain import Filesystem
+from lxc_userns.domain import Filesystem, seclabel
 from lxc_userns.filesystems import volume_name
 from lxc_userns.idmap import IdMaps
 from lxc_userns.instances import InstanceRecord
@@ -31,6 +31,7 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "needs": (Needs,),
     "rootfs_kind": (str, _NONE),
     "max_processes": (int, _NONE),
+    "security_model": (str, _NONE),
 }
 
 
@@ -60,6 +61,9 @@ class InstanceRequest:
         would choose by its content what is done with it.
     :param max_processes: how many processes and threads it may have, 0 to
         4194304; 0 sets no limit. None: that of the configuration.
+    :param security_model: security module of the kernel by which it is to be
+        confined, ``apparmor`` or ``selinux``: its domain has to have a
+        ``<seclabel>`` of it. None promises nothing.
     :raises ArgumentError: for a value of another type, or a strategy that
         there is not.
     """
@@ -75,6 +79,7 @@ class InstanceRequest:
     needs: Needs = field(default_factory=Needs)
     rootfs_kind: RootfsKind | None = None
     max_processes: int | None = None
+    security_model: str | None = None
 
     def __post_init__(self) -> None:
         for name, types in _TYPES.items():
@@ -84,6 +89,9 @@ class InstanceRequest:
         if self.strategy not in (None, *strategies.NAMES):
             expected = f"expected {', '.join(strategies.NAMES)}, or None"
             refuse(_REQUEST, "strategy", self.strategy, expected)
+        if self.security_model not in (None, *seclabel.MODELS):
+            expected = f"expected {', '.join(seclabel.MODELS)}, or None"
+            refuse(_REQUEST, "security_model", self.security_model, expected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +175,11 @@ class PreparedInstance:
     def kept_capabilities(self) -> tuple[str, ...]:
         """Capabilities that its domain keeps, by libvirt's names."""
         return self.record.needs.capabilities
+
+    @property
+    def security_model(self) -> str | None:
+        """The model of its domain's ``<seclabel>``, if it is to have one."""
+        return self.record.security_model
 
     @property
     def partition(self) -> str | None:

@@ -139,8 +139,9 @@ class Verifier:
     def _verify_once(
         self, record: InstanceRecord, started: bool
     ) -> tuple[VerifiedInstance, Verified]:
-        promise = promises.of_record(record)
-        wanted = read_limits(self.inventory.guests.xml(record.name))
+        xml = self.inventory.guests.xml(record.name)
+        promise = promises.of_record(record, xml)
+        wanted = read_limits(xml)
         with (
             self.inventory.guests.init_process(record.name) as init,
             _blaming_it(record.name),

@@ -180,6 +180,7 @@ def test_uuids_that_are_none(uuid: str) -> None:
         ({"max_processes": True}, "max_processes is no number"),
         ({"max_processes": -1}, "max_processes -1: expected 0 to 4194304"),
         ({"mode_reasons": [1]}, "no text"),
+        ({"security_model": 1}, "security_model is no text"),
         ({"dropped": None}, "damaged"),
         ({"dropped": [1]}, "no text"),
         ({"dropped": "sys_resource"}, "expected names of capabilities"),
@@ -233,7 +234,16 @@ def test_records_of_an_older_version(
     file = tmp_path / "state/instances/web1.json"
     data = json.loads(file.read_text())
     for version, keys in (
-        (3, ("verified", "rootfs_kind", "max_processes", "dropped")),
+        (
+            3,
+            (
+                "verified",
+                "rootfs_kind",
+                "max_processes",
+                "dropped",
+                "security_model",
+            ),
+        ),
         (2, ("needs", "devices", "mode_reasons")),
         (1, ("reason", "archive", "volumes")),
     ):

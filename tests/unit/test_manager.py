@@ -140,6 +140,8 @@ class FakeGuests:
     domains: dict[str, Guest] = field(default_factory=dict)
     init: FakeInit = field(default_factory=FakeInit)
     fail_at: str = ""
+    capabilities_xml: str = "<capabilities/>"
+    defined: str = ""
 
     def _step(self, step: str) -> None:
         self.log.append(step)
@@ -158,6 +160,7 @@ class FakeGuests:
 
     def define(self, name: str, xml: str) -> None:
         self._step("define")
+        self.defined = xml
         self.add(name, active=False, uuid=xml.split("<uuid>")[1][:36])
 
     def undefine(self, name: str) -> None:
@@ -183,6 +186,9 @@ class FakeGuests:
         if guest is None or not guest.is_active:
             raise InstanceError(name, "is not running")
         yield cast(Process, self.init)
+
+    def capabilities(self) -> str:
+        return self.capabilities_xml
 
     def xml(self, name: str) -> str:
         if name not in self.domains:
@@ -942,6 +948,21 @@ def test_run_takes_its_steps_in_order(world: World) -> None:
     assert (container.state, container.init_pid) == ("running", 4242)
     with pytest.raises(ContainerExistsError, match="the name is taken"):
         run(world)
+
+
+def test_run_confines_where_libvirtd_can(world: World) -> None:
+    world.guests.capabilities_xml = (
+        "<capabilities><host><secmodel><model>apparmor</model></secmodel>"
+        "</host></capabilities>"
+    )
+    # The kernel does not have it so.
+    with pytest.raises(IsolationError, match="its domain has no label of"):
+        run(world)
+    label = "<seclabel type='dynamic' model='apparmor' relabel='yes'/>"
+    assert label.replace("'", '"') in world.guests.defined
+    world.set(seclabel="none")
+    run(world)
+    assert "seclabel" not in world.guests.defined
 
 
 @pytest.mark.parametrize(

@@ -478,7 +478,7 @@ RECORD = InstanceRecord(
 
 
 def test_what_a_record_promises() -> None:
-    assert promises.of_record(RECORD) == PRIVATE
+    assert promises.of_record(RECORD, "") == PRIVATE
     outside = replace(
         RECORD,
         id_maps=None,
@@ -488,15 +488,60 @@ def test_what_a_record_promises() -> None:
     )
     kept = replace(RECORD, needs=Needs("private", (), ("sys_rawio",)))
     kept = replace(kept, dropped=("sys_resource",))
-    assert promises.of_record(kept).capabilities == (
+    assert promises.of_record(kept, "").capabilities == (
         PRIVATE.capabilities | DROPPED_PRIVATE
     )
-    assert promises.of_record(outside) == replace(
+    assert promises.of_record(outside, "") == replace(
         HOST,
         shared=frozenset({"ipc"}),
         capabilities=HOST.capabilities | {"mknod"},
         devices=outside.devices,
     )
+
+
+LABEL = (
+    "<domain type='lxc'><os><type>exe</type></os>"
+    "<seclabel type='dynamic' model='{}' relabel='yes'>"
+    "<label>{}</label></seclabel></domain>"
+)
+
+
+@pytest.mark.parametrize(
+    ("model", "label", "found", "said"),
+    [
+        ("apparmor", "libvirt-1", "libvirt-1 (enforce)", []),
+        (
+            "apparmor",
+            "libvirt-1",
+            "libvirt-1 (complain)",
+            ["has it as 'libvirt-1 (complain)'"],
+        ),
+        ("apparmor", "libvirt-1", "unconfined", ["has it as 'unconfined'"]),
+        ("apparmor", "libvirt-1", "", ["promised was 'libvirt-1 (enforce)'"]),
+        ("apparmor", "", "unconfined", ["its domain has no label of"]),
+        ("selinux", "a:b:c:s0:c1,c2", "a:b:c:s0:c1,c2", []),
+        ("selinux", "a:b:c:s0:c1,c2", "a:b:c:s0", ["has it as 'a:b:c:s0'"]),
+    ],
+)
+def test_confinement(
+    model: str, label: str, found: str, said: list[str]
+) -> None:
+    record = replace(RECORD, security_model=model)
+    promise = promises.of_record(record, LABEL.format(model, label))
+    differences = find(replace(evidence(), label=found), promise)
+    assert len(differences) == len(said)
+    for one, part in zip(differences, said, strict=True):
+        assert part in one
+
+
+def test_a_model_that_was_not_promised() -> None:
+    other = LABEL.format("selinux", "a:b:c:s0")
+    assert promises.of_record(RECORD, other).confinement is None
+    record = replace(RECORD, security_model="apparmor")
+    promise = promises.of_record(record, other)
+    assert find(replace(evidence(), label="a:b:c:s0"), promise) == [
+        "its domain has no label of apparmor"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -515,7 +560,7 @@ def test_views_of_a_record(strategy: str, kind: str) -> None:
     )
     views = [
         (each.target, each.kind, {*each.flags})
-        for each in promises.of_record(record).views
+        for each in promises.of_record(record, "").views
     ]
     assert views == [
         ("/", kind, {"nodev"}),

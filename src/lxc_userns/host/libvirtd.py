@@ -7,8 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lxml import etree
-
+from lxc_userns.domain import seclabel
 from lxc_userns.exceptions import LibvirtError
 from lxc_userns.host.check import Result, describe, failed, passed, warned
 
@@ -75,21 +74,8 @@ def judge_silence(error: str, has_driver: bool) -> Result:
 
 def check_security(connect: Connect) -> Result:
     """Whether a security driver confines containers."""
-    models = parse_models(connect().capabilities())
+    models = seclabel.parse_models(connect().capabilities())
     return judge_security(models, _read_lsms())
-
-
-def parse_models(capabilities: str) -> tuple[str, ...]:
-    """The security models that libvirt uses for containers.
-
-    :param capabilities: libvirt's XML of what it can do.
-    """
-    parser = etree.XMLParser(resolve_entities=False, no_network=True)
-    root = etree.fromstring(capabilities, parser)
-    found = (
-        model.text or "" for model in root.iterfind("host/secmodel/model")
-    )
-    return tuple(name for name in found if name not in ("", "none"))
 
 
 def judge_security(models: Collection[str], lsms: Collection[str]) -> Result:

@@ -23,6 +23,9 @@ Rows = tuple[tuple[int, int, int], ...]
 _LONGEST = 65536
 #: Those of any ``status``, whose longest line has 65536 groups.
 _LONGEST_STATUS = 1 << 20
+#: Where a label is: AppArmor has a file of its own beside another module.
+_LABELS = ("attr/apparmor/current", "attr/current")
+_LONGEST_LABEL = 1 << 12
 _CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
 
@@ -133,6 +136,21 @@ class Process:
         for values in self._status(status, *_CAPABILITIES, limit=_LONGEST):
             found |= int(values[0], 16)
         return found
+
+    @property
+    def security_label(self) -> str:
+        """Label that the kernel's security module has for it.
+
+        See :manpage:`proc_pid_attr(5)`: for AppArmor its profile and in which
+        mode that is, for SELinux its context. Empty if there is no module.
+        """
+        for name in _LABELS:
+            # Without a module there is no file, or it cannot be read.
+            with suppress(OSError), self._opened(name, os.O_RDONLY) as fd:
+                text = os.read(fd, _LONGEST_LABEL)
+                return text.decode(errors="replace").strip("\0\n")
+        _ = self.parent  # Or it has ended.
+        return ""
 
     @property
     def mounts(self) -> Iterator[mounts.Mount]:

@@ -12,9 +12,14 @@ from lxc_userns.verification.judgement import (
     describe,
     mismatches,
 )
-from lxc_userns.verification.promise import Promise, View
+from lxc_userns.verification.promise import (
+    Confinement,
+    Promise,
+    View,
+)
 
 __all__ = [
+    "Confinement",
     "Evidence",
     "Promise",
     "VerifiedInstance",

@@ -78,6 +78,8 @@ class Evidence:
     :param writable: directories of control groups on the host, and what in
         each its root can write beyond what is harmless; none in the host's
         user namespace.
+    :param label: what the kernel's security module says of its first
+        process, empty if it says nothing.
     """
 
     pid: int
@@ -93,6 +95,7 @@ class Evidence:
     terminals: tuple[Node, ...]
     terminal_group: int
     writable: tuple[tuple[str, str], ...]
+    label: str = ""
 
 
 def gather(name: str, init: Process) -> Evidence:
@@ -139,6 +142,7 @@ def gather(name: str, init: Process) -> Evidence:
             (group.path, ", ".join(names))
             for group, names in writable(init, host_mounts)
         ),
+        label=init.security_label,
     )
 
 

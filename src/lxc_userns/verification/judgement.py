@@ -114,6 +114,7 @@ def _all_mismatches(
             yield f"its root can write in {path} on the host: {names}"
     yield from _namespaces(promise, evidence)
     yield from _capabilities(promise, evidence)
+    yield from _label(promise, evidence)
     yield from _devices(promise, evidence)
     for view in promise.views:
         yield from _view(view, evidence)
@@ -176,6 +177,24 @@ def _capabilities(promise: Promise, evidence: Evidence) -> Iterator[str]:
         has = evidence.capabilities >> number & 1
         if has and name not in promise.capabilities:
             yield f"it may have CAP_{name.upper()}"
+
+
+def _label(promise: Promise, evidence: Evidence) -> Iterator[str]:
+    confinement = promise.confinement
+    if confinement is None:
+        return
+    if confinement.label is None:
+        yield f"its domain has no label of {confinement.model}"
+        return
+    expected = confinement.label
+    if confinement.model == "apparmor":
+        # In the mode complain the kernel logs what it would refuse.
+        expected = f"{expected} (enforce)"
+    if evidence.label != expected:
+        yield (
+            f"{confinement.model} has it as {shown(evidence.label)!r}, "
+            f"promised was {expected!r}"
+        )
 
 
 def _devices(promise: Promise, evidence: Evidence) -> Iterator[str]:

@@ -30,6 +30,19 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
+class Confinement:
+    """Confinement of a container by a security module of the kernel.
+
+    :param model: the module, ``apparmor`` or ``selinux``.
+    :param label: label of its processes, by its running domain; None if
+        that has none of this model.
+    """
+
+    model: str
+    label: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Promise:
     """What a container was promised to be.
 
@@ -40,6 +53,8 @@ class Promise:
     :param capabilities: what it may have at most, by libvirt's names.
     :param devices: devices of the host that it may use.
     :param views: its filesystems.
+    :param confinement: by which security module it is confined; None: that
+        was not promised.
     """
 
     name: str
@@ -48,6 +63,7 @@ class Promise:
     capabilities: frozenset[str]
     devices: tuple[Device, ...]
     views: tuple[View, ...]
+    confinement: Confinement | None = None
 
     @property
     def mode(self) -> Mode:

@@ -72,25 +72,6 @@ def test_silence_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-MODEL = "<secmodel><model>{}</model><doi>0</doi></secmodel>"
-
-
-@pytest.mark.parametrize(
-    ("host", "models"),
-    [
-        ("", ()),
-        (MODEL.format("none"), ()),
-        ("<secmodel/>", ()),
-        ("<secmodel><model/></secmodel>", ()),
-        (MODEL.format("apparmor"), ("apparmor",)),
-        (MODEL.format("selinux") + MODEL.format("dac"), ("selinux", "dac")),
-    ],
-)
-def test_security_models(host: str, models: tuple[str, ...]) -> None:
-    text = f"<capabilities><host><cpu/>{host}</host></capabilities>"
-    assert libvirtd.parse_models(text) == models
-
-
 NOT_CONFINED = (
     "none confines containers; their user namespaces do not depend on one"
 )
