@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.linux import directory, mounts, removal, safe_path, syncing
-from lxc_userns.rootfs import acl
+from lxc_userns.rootfs import acl, refusals
 from lxc_userns.rootfs.backing import translated
 from lxc_userns.rootfs.tree import printable
 from lxc_userns.undo import undo
@@ -138,6 +138,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Holder]:
             safe_path.opened_parent(os.path.join(os.path.abspath(above), name))
         )
         parent = stack.enter_context(directory.opened_in(place, "."))
+        refusals.check_no_view(parent, shown)
         holder_name = _holder_name(name)
         fd = _make_locked(parent, holder_name, shown)
         stack.callback(os.close, fd)

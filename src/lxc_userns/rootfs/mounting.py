@@ -18,7 +18,7 @@ from lxc_userns.linux import (
     safe_path,
     trees,
 )
-from lxc_userns.rootfs import backing, overlay
+from lxc_userns.rootfs import backing, overlay, refusals
 from lxc_userns.rootfs.backing import Backing
 from lxc_userns.rootfs.shifting import read_state
 
@@ -45,7 +45,7 @@ def mount_idmapped(source: Path, target: Path, id_maps: IdMaps) -> None:
         then.
     """
     with (
-        _opened(source, readonly=False) as tree,
+        _opened(source, id_maps, readonly=False) as tree,
         tree.idmapped(id_maps) as view,
     ):
         _attach(view, target)
@@ -73,7 +73,7 @@ def mount_overlay(
     """
     state_path = os.path.abspath(state_dir)
     with (
-        _opened(lower, readonly=True) as tree,
+        _opened(lower, id_maps, readonly=True) as tree,
         tree.idmapped(id_maps) as below,
         backing.translated(state_path),
         directory.owned(state_path, 0o700) as state,
@@ -107,18 +107,22 @@ def unmount(target: Path) -> None:
 
 
 @contextmanager
-def _opened(path: Path, *, readonly: bool) -> Iterator[Backing]:
+def _opened(
+    path: Path, id_maps: IdMaps, *, readonly: bool
+) -> Iterator[Backing]:
     name = os.fspath(path)
     with backing.translated(name):
         os.stat(name)  # To abspath(), "" is the working directory.
         found = safe_path.resolve(os.path.abspath(name))
     with backing.opened(found, readonly=readonly) as tree:
+        refusals.check_no_view(tree.fd, found)
         if read_state(found, fd=tree.fd) is not None:
             raise RootfsError(
                 found,
                 "is shifted on disk, and would be shifted twice; unshift it "
                 "first",
             )
+        refusals.check_guest_root(tree.fd, found, id_maps)
         yield tree
 
 
@@ -152,9 +156,7 @@ def _place(target: Path) -> str:
 
 def _check_view(point: int, path: str) -> None:
     found = mounts.find_mount(point)
-    if found is None or not (
-        "idmapped" in found.options or found.source == overlay.SOURCE
-    ):
+    if found is None or not refusals.is_view(found):
         raise RootfsError(
             path, "what is mounted there is no view; see umount(8)"
         )

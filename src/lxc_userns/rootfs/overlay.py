@@ -18,12 +18,9 @@ from contextlib import contextmanager, suppress
 from lxc_userns.exceptions import NotIdmappableError, RootfsError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.linux import directory, mounts, superblocks, trees
-from lxc_userns.rootfs import acl
+from lxc_userns.rootfs import acl, refusals
 from lxc_userns.rootfs.state import State
 from lxc_userns.rootfs.tree import open_tree
-
-#: What the list of mounts says of where an overlay comes from.
-SOURCE = "lxc-userns"
 
 Shift = Callable[[str, int, IdMaps], object]
 
@@ -224,7 +221,12 @@ def _mount(state: int, path: str) -> int:
         f"{name}dir": f"{_link(state)}/{name}"
         for name in (_LOWER, _UPPER, _WORK)
     }
-    options = {"source": SOURCE, **layers, **_OPTIONS, **_INDEX}
+    options = {
+        "source": refusals.OVERLAY_SOURCE,
+        **layers,
+        **_OPTIONS,
+        **_INDEX,
+    }
     try:
         return superblocks.mount("overlay", options, trees.MOUNT_ATTR_NODEV)
     except OSError as err:

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.linux import directory, mounts, trees
-from lxc_userns.rootfs import idmapped, overlay
+from lxc_userns.rootfs import idmapped, overlay, refusals
 from lxc_userns.rootfs.acl import ACCESS
 from lxc_userns.rootfs.tree import printable
 
@@ -162,11 +162,10 @@ def _filesystems(found: Iterable[mounts.Mount]) -> list[list[mounts.Mount]]:
     """The mounts of each filesystem that counts."""
     grouped: dict[tuple[str, str], list[mounts.Mount]] = {}
     for mount in found:
-        is_view = "idmapped" in mount.options or mount.source == overlay.SOURCE
         is_place = mount.fs_type not in _NO_PLACE and not (
             mount.point.startswith(_NO_PLACES)
         )
-        if is_place and not is_view:
+        if is_place and not refusals.is_view(mount):
             key = (mount.device, mount.fs_type)
             grouped.setdefault(key, []).append(mount)
     return list(grouped.values())

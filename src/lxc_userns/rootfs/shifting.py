@@ -12,7 +12,7 @@ from typing import Final
 from lxc_userns.arguments import checked, refuse
 from lxc_userns.exceptions import RootfsError, UnmappedIdsError
 from lxc_userns.idmap import NOBODY_ID, IdMaps
-from lxc_userns.rootfs import channel, crew, inode
+from lxc_userns.rootfs import channel, crew, inode, refusals
 from lxc_userns.rootfs.crew import Progress, Task, Walked
 from lxc_userns.rootfs.owners import Ids, Owners
 from lxc_userns.rootfs.report import Finding, ShiftReport, VerifyReport
@@ -127,9 +127,10 @@ def unshift(
         cannot be unshifted.
     """
     with open_tree(path, shared=dry_run, fd=fd) as tree:
+        job = _Job(tree, workers, progress)
         if tree.read_state() is None:
             raise RootfsError(tree.path, "it was not shifted")
-        report = _Job(tree, workers, progress).reach(Goal(None), dry_run)
+        report = job.reach(Goal(None), dry_run)
         _warn(tree, report)
         return report
 
@@ -212,6 +213,7 @@ class _Job:
     def __init__(
         self, tree: Tree, workers: int | None, progress: Progress | None
     ) -> None:
+        refusals.check_no_view(tree.given, tree.path)
         self.tree = tree
         if workers is not None and not 0 <= workers <= channel.MOST_WORKERS:
             expected = f"expected 0 to {channel.MOST_WORKERS}"
@@ -223,6 +225,7 @@ class _Job:
     def reach(self, goal: Goal, dry_run: bool = False) -> ShiftReport:
         """Shift for other maps, or back to guest IDs."""
         state = self.tree.read_state() or State()
+        self._check_root_owner(state, goal)
         if dry_run:
             return self._look_ahead(state, goal)
         self.tree.check_unflagged()
@@ -246,6 +249,23 @@ class _Job:
         if goal.strict and report.linked_outside:
             raise _refusal(self.tree, report)
         return report
+
+    def _check_root_owner(self, state: State, goal: Goal) -> None:
+        """Refuse a root directory that would be nobody's in the container.
+
+        One that a shift is under way for was looked at before that.
+        """
+        if goal.maps is None or state.work is not None:
+            return
+        owners = _plain_owners(_remaining(state, goal))
+        status = os.fstat(self.tree.fd)
+        found = status.st_uid, status.st_gid
+        refusals.check_root_owner(
+            self.tree.path,
+            found,
+            goal.maps,
+            is_covered=owners[found].mapped,
+        )
 
     def look(self, step: Pass) -> Walked:
         """Walk the tree and change nothing."""
@@ -331,7 +351,7 @@ class _Job:
     def _visit_root(self, step: Pass, acts: bool) -> Walked:
         path = self.tree.proc_path
         st = os.fstat(self.tree.fd)
-        owners = Owners(*(Ids(crew.plain(t)) for t in (step.uid, step.gid)))
+        owners = _plain_owners(step)
         change = inode.plan(st, inode.read_xattrs(path), owners)
         if acts:
             inode.apply(path, change)
@@ -344,6 +364,10 @@ class _Job:
             blocks=frozenset(owners.uids.blocks | owners.gids.blocks),
             findings=((os.readlink(path), "not shifted"),) if change else (),
         )
+
+
+def _plain_owners(step: Pass) -> Owners:
+    return Owners(*(Ids(crew.plain(t)) for t in (step.uid, step.gid)))
 
 
 def _is_done(tree: Tree, state: State, goal: Goal) -> bool:

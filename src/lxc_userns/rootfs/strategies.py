@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,7 +18,7 @@ from lxc_userns.exceptions import (
 )
 from lxc_userns.idmap import IdMaps
 from lxc_userns.linux import directory, trees
-from lxc_userns.rootfs import overlay
+from lxc_userns.rootfs import overlay, refusals
 from lxc_userns.rootfs.backing import (
     Backing,
     add_oldroot,
@@ -118,6 +119,9 @@ class Plain:
                 "is shifted, and a container in the host's user namespace "
                 "cannot have it; unshift it first",
             )
+        # Where the host is a container itself, all of it may be a view.
+        if os.fstat(tree.fd).st_uid != 0:
+            refusals.check_no_view(tree.fd, tree.path)
         add_oldroot(tree, (0, 0))
 
     def mount(
@@ -250,12 +254,14 @@ def choose(name: str, tree: Backing, id_maps: IdMaps | None) -> Choice:
 def _check_guest_owned(
     tree: Backing, id_maps: IdMaps, options: ShiftOptions
 ) -> None:
+    refusals.check_no_view(tree.fd, tree.path)
     if _is_shifted(tree):
         raise RootfsError(
             tree.path,
             "is shifted on disk, and would be shifted twice; unshift it "
             "first, or take the strategy chown",
         )
+    refusals.check_guest_root(tree.fd, tree.path, id_maps)
     if options.unmapped == "error" and options.recheck:
         report = options.shift(tree.path, tree.fd, id_maps, dry_run=True)
         if report.unmapped:

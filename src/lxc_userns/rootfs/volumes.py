@@ -18,7 +18,7 @@ from lxc_userns.exceptions import ReachableError, RootfsError
 from lxc_userns.idmap import IdMaps
 from lxc_userns.linux import file_identity, mounts, safe_path, trees
 from lxc_userns.linux.file_identity import FileIdentity
-from lxc_userns.rootfs import idmapped, reach, targets
+from lxc_userns.rootfs import idmapped, reach, refusals, targets
 from lxc_userns.rootfs.backing import translated
 from lxc_userns.rootfs.strategies import ShiftOptions
 from lxc_userns.rootfs.tree import printable
@@ -128,7 +128,7 @@ class Source:
             self._attributes,
             self._another_option,
         ) as view:
-            self._check_guest_owned()
+            self._check_guest_owned(id_maps)
             self.check_harmless()
             yield view
 
@@ -145,17 +145,17 @@ class Source:
             attributes |= trees.MOUNT_ATTR_RDONLY
         return attributes
 
-    def _check_guest_owned(self) -> None:
+    def _check_guest_owned(self, id_maps: IdMaps) -> None:
         """Refuse what is shifted on disk: it would be shifted twice."""
-        if (
-            self.is_directory
-            and rootfs.read_state(self._shown, fd=self.fd) is not None
-        ):
+        if not self.is_directory:
+            return
+        if rootfs.read_state(self._shown, fd=self.fd) is not None:
             raise RootfsError(
                 self._shown,
                 "is shifted on disk, and would be shifted twice; unshift it "
                 "first, or give the volume the option chown",
             )
+        refusals.check_guest_root(self.fd, self._shown, id_maps)
 
     def check_harmless(self) -> None:
         """Refuse to let others have what the container's root makes of it.

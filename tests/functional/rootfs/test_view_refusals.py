@@ -137,9 +137,8 @@ def test_what_is_idmapped_already(
         refused(
             view,
             target,
-            f"on an idmapped mount of ext4 already, {view}; give the "
+            f"seen through a view, the idmapped mount on {view}; give the "
             "directory which that shows",
-            NotIdmappableError,
         )
         # What is below is the container's to replace.
         refused(view / "inner", target, f"its parent {view} belongs to user")

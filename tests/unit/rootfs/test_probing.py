@@ -11,7 +11,7 @@ import pytest
 from lxc_userns.exceptions import NotIdmappableError, RootfsError
 from lxc_userns.linux import mounts
 from lxc_userns.linux.mounts import Mount
-from lxc_userns.rootfs import idmapped, overlay, probing
+from lxc_userns.rootfs import idmapped, probing, refusals
 from lxc_userns.rootfs.probing import Finding
 
 
@@ -80,7 +80,13 @@ def test_the_kernels_own_are_not_even_opened(
 def test_views_are_left_out(table: list[Mount]) -> None:
     table += [
         mount("/run/view", "ext4", "8:9", "rw", "idmapped"),
-        Mount(7, "/run/over", "overlay", device="0:7", source=overlay.SOURCE),
+        Mount(
+            7,
+            "/run/over",
+            "overlay",
+            device="0:7",
+            source=refusals.OVERLAY_SOURCE,
+        ),
         mount("/dev/shm", "tmpfs", "0:8"),
         mount("/proc/x", "tmpfs", "0:9"),
         mount("/sys/fs/x", "tmpfs", "0:10"),
