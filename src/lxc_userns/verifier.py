@@ -80,10 +80,10 @@ class Verifier:
         :raises InspectionError: if it cannot be looked at.
         :raises NotRunningError: if it is not running.
         """
-        promise = promises.of_record(record)
         if not self.inventory.is_active(record):
             raise NotRunningError(record.name)
         xml = self.inventory.guests.xml(record.name)
+        promise = promises.of_record(record, xml)
         found, mark = self._compare(
             promise, xml, _LEFT, record.max_processes, started=started
         )

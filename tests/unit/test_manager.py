@@ -381,7 +381,7 @@ def test_a_name_means_the_same_to_all(world: World) -> None:
         with pytest.raises(NoSuchContainerError):
             getattr(containers, name)("nosuch")
     with pytest.raises(NoSuchContainerError):
-        world.manager.verify("nosuch")
+        world.manager.verify("nosuch", started=False)
 
 
 def test_ids_of_the_pool_are_held_by_nobody_else(
