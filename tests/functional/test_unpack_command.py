@@ -300,7 +300,12 @@ def test_device_nodes_are_left_out(cli: CommandLine, tmp_path: Path) -> None:
     for number, option in enumerate(([], ["--unshifted"])):
         target = tmp_path / str(number)
         report = cli.json("rootfs", "unpack", archive, target, *option)
-        assert report == {"inodes": 2, "skipped": 2}
+        assert report == {
+            "inodes": 2,
+            "skipped": 2,
+            "whiteouts": 0,
+            "whiteout_files": 0,
+        }
         assert [path.name for path in target.iterdir()] == ["file"]
 
 

@@ -32,6 +32,9 @@ _RESULTS: list[dict[str, object]] = [
     {
         "tar": 0,
         "decompressor": -9,
+        "read": 4096,
+        "whiteouts": 1,
+        "whiteout_files": 0,
         "printed": {"bytes": "\nblock 7: ** Block of NULs **\n"},
         "found": [{"bytes": " SCHILY.acl."}],
         "exceeded": "inodes",

@@ -208,8 +208,9 @@ class Unpack(ConfiguredCommand, ShowOne):
 
     Its owners become host IDs on the way, or stay as they are for a view.
     Whatever is in the archive, nothing outside of the directory changes, and
-    the directory is there only once all of it is in it. Device nodes are left
-    out, and counted.
+    the directory has its content only once all of it is there. Device nodes
+    are left out, and counted as skipped; whiteouts of an image's layer are
+    made like other files, and counted too.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -248,7 +249,15 @@ class Unpack(ConfiguredCommand, ShowOne):
                 limits=limits,
                 progress=progress,
             )
-        return ("inodes", "skipped"), (report.inodes, report.skipped)
+        return (
+            ("inodes", "skipped", "whiteouts", "whiteout_files"),
+            (
+                report.inodes,
+                report.skipped,
+                report.whiteouts,
+                report.whiteout_files,
+            ),
+        )
 
 
 class Mount(ConfiguredCommand):

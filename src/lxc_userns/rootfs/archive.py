@@ -25,7 +25,9 @@ LENGTH = 512
 _MAGIC = {
     b"\x1f\x8b": ("gzip", "--decompress", "--stdout"),
     b"\xfd7zXZ\0": ("xz", "--decompress", "--stdout", "--threads=1"),
-    b"\x28\xb5\x2f\xfd": ("zstd", "--decompress", "--stdout"),
+    # Whatever window it was compressed with (zstd(1), --long); the limit of
+    # memory is ours.
+    b"\x28\xb5\x2f\xfd": ("zstd", "--decompress", "--stdout", "--long=31"),
 }
 _NO_ARCHIVE = "is no tar archive, plain or compressed by gzip, xz or zstd"
 _CHECKSUM = slice(148, 156)

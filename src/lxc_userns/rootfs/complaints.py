@@ -10,6 +10,7 @@ name adds to it the beginning is not passed over.
 from __future__ import annotations
 
 import re
+import sys
 
 from lxc_userns.rootfs.tree import printable
 
@@ -19,17 +20,25 @@ _LONGEST_SHOWN = 300
 #: Distinct owners, and names of device nodes, that are remembered.
 _MOST_OWNERS = 100
 _MOST_NAMES = 1000
+#: Bytes of a block of an archive.
+_BLOCK = 512
 
 _MEMBER = rb"tar: ((?:[^:\\]|\\.)+): "
 _DEVICE = re.compile(_MEMBER + rb"Cannot mknod: Operation not permitted")
 _LINK = re.compile(
-    _MEMBER + rb"Cannot hard link to '([\w./+-]+)': No such file or directory"
+    _MEMBER
+    + rb"Cannot hard link to '((?:[^'\\]|\\.)+)': No such file or directory"
 )
 _OWNER = re.compile(
     _MEMBER + rb"Cannot change ownership to uid ([0-9]{1,20}), "
     rb"gid ([0-9]{1,20}): "
     rb"Invalid argument"
 )
+# An archive that ends by one block of zeros rather than two is whole.
+_LONE = re.compile(rb"tar: A lone zero block at ([0-9]{1,18})")
+# The same name is escaped in one way as a member, in another as a target.
+_ESCAPED = re.compile(rb"\\([0-7]{3}|.)")
+_CONTROLS = dict(zip(b"abtnvfr", b"\a\b\t\n\v\f\r", strict=True))
 # It makes a name relative and goes on; and says at the end that there was
 # something.
 _HARMLESS = re.compile(
@@ -41,7 +50,7 @@ _HARMLESS = re.compile(
 _NO_MEMORY = re.compile(
     rb"(tar|gzip): memory exhausted|gzip: .*out of memory"
     rb"|xz: .*(Cannot allocate memory|Memory usage limit.*)"
-    rb"|zstd: .*(Allocation error|not enough memory).*"
+    rb"|(zstd: |/\*stdin\*\\ ?: ).*(Allocation error|not enough memory).*"
     rb"|.*error while loading shared libraries: .*"
 )
 # What there is to add, to the end of a line.
@@ -77,6 +86,8 @@ class Complaints:
         self.first: str | None = None
         #: Whether that was a lack of memory.
         self.lacks_memory = False
+        #: Up to which byte it may go if a single block of zeros ends it.
+        self.lone_end = sys.maxsize
         self._line = b""
         self._names: set[bytes] = set()
 
@@ -96,17 +107,34 @@ class Complaints:
         if not line or _HARMLESS.fullmatch(line):
             return
         if device := _DEVICE.fullmatch(line):
-            self.devices += 1
-            if len(self._names) < _MOST_NAMES:
-                self._names.add(device[1])
-        elif (link := _LINK.fullmatch(line)) and link[2] in self._names:
-            self.devices += 1
+            self._leave_out(device[1])
+        elif (link := _LINK.fullmatch(line)) and _name(link[2]) in self._names:
+            self._leave_out(link[1])
+        elif lone := _LONE.fullmatch(line):
+            self.lone_end = min(self.lone_end, int(lone[1]) * _BLOCK)
         elif owner := _OWNER.fullmatch(line):
             if len(self.owners) < _MOST_OWNERS:
                 self.owners.add((int(owner[2]), int(owner[3])))
         elif self.first is None:
             self.first = _show(line)
             self.lacks_memory = bool(_NO_MEMORY.fullmatch(line))
+
+    def _leave_out(self, member: bytes) -> None:
+        self.devices += 1
+        if len(self._names) < _MOST_NAMES:
+            self._names.add(_name(member))
+
+
+def _name(escaped: bytes) -> bytes:
+    """A name as it is in the archive, without the leading ``./``."""
+    return _ESCAPED.sub(_unescape, escaped).removeprefix(b"./")
+
+
+def _unescape(match: re.Match[bytes]) -> bytes:
+    found = match[1]
+    if len(found) == 1:
+        return bytes((_CONTROLS.get(found[0], found[0]),))
+    return bytes((int(found, 8) & 0xFF,))
 
 
 def _show(line: bytes) -> str:

@@ -105,11 +105,15 @@ class Extracted:
         pairs of user and group ID.
     :param has_lost_acls: whether it has ACLs as text and in no other form,
         and they were left out.
+    :param whiteouts: see :class:`~lxc_userns.rootfs.UnpackReport`.
+    :param whiteout_files: see there.
     """
 
     devices: int
     owners: frozenset[tuple[int, int]]
     has_lost_acls: bool
+    whiteouts: int = 0
+    whiteout_files: int = 0
 
 
 def extract(
@@ -148,6 +152,8 @@ def extract(
         complaints.devices,
         frozenset(complaints.owners),
         lost and not text_acls,
+        result.whiteouts,
+        result.whiteout_files,
     )
 
 
@@ -283,6 +289,12 @@ def _check(result: Outcome, archive: Archive, complaints: Complaints) -> None:
         name = archive.decompressor[0] if archive.decompressor else "nothing"
         reason = f"{name} {_describe(result.decompressor)}"
         raise RootfsError(archive.path, reason)
+    if result.read > complaints.lone_end:
+        raise RootfsError(
+            archive.path,
+            "goes on after a lone block of zeros, where tar stops; it is "
+            "damaged, or several archives in one",
+        )
     if not _END.search(result.printed):
         raise RootfsError(
             archive.path, "is cut short: no end of the archive is marked"

@@ -18,6 +18,8 @@ _LONGEST = 1000
 _CODES = range(-127, 256)
 #: Numbers of errors (``MAX_ERRNO`` of the kernel).
 _ERRORS = range(1, 4096)
+#: Bytes and files of an archive.
+_COUNTS = range(1 << 63)
 _LIMITS = (meter.BYTES, meter.INODES, meter.FREE_BYTES, meter.FREE_INODES)
 
 
@@ -27,7 +29,10 @@ class Outcome:
 
     :param tar: exit code, or minus the signal's number.
     :param decompressor: the same; 0 if there is none.
+    :param read: bytes that tar was given.
     :param printed: end of what tar has printed.
+    :param whiteouts: see :class:`~lxc_userns.rootfs.UnpackReport`.
+    :param whiteout_files: see there.
     :param found: strings that were looked for and are in the archive.
     :param exceeded: limit or shortage that has ended both, as
         :mod:`~lxc_userns.rootfs.meter` names it; None if nothing has.
@@ -35,7 +40,10 @@ class Outcome:
 
     tar: int
     decompressor: int
+    read: int
     printed: bytes
+    whiteouts: int
+    whiteout_files: int
     found: list[bytes]
     exceeded: str | None
 
@@ -57,17 +65,33 @@ def receive(fd: int, strings: Collection[bytes]) -> Outcome:
         case {
             "tar": int(tar),
             "decompressor": int(decompressor),
+            "read": int(read),
             "printed": bytes(printed),
+            "whiteouts": int(whiteouts),
+            "whiteout_files": int(whiteout_files),
             "found": list(found),
             "exceeded": str() | None as exceeded,
         } if (
             _is_number(tar, _CODES)
             and _is_number(decompressor, _CODES)
+            and all(
+                _is_number(count, _COUNTS)
+                for count in (read, whiteouts, whiteout_files)
+            )
             and len(printed) <= _LONGEST
             and all(each in strings for each in found)
             and exceeded in (None, *_LIMITS)
         ):
-            return Outcome(tar, decompressor, printed, found, exceeded)
+            return Outcome(
+                tar,
+                decompressor,
+                read,
+                printed,
+                whiteouts,
+                whiteout_files,
+                found,
+                exceeded,
+            )
     raise ValueError("no result")
 
 

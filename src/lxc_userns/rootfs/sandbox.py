@@ -20,6 +20,7 @@ import threading
 
 from lxc_userns.linux import namespaces, pipes, prctl, trees
 from lxc_userns.rootfs import channel, meter
+from lxc_userns.rootfs.listing import Listing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,9 +39,6 @@ _SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
 _LIFE, _RESULT = 0, 1
 #: Bytes looked at once; more than any pipe has.
 _CHUNK = pipes.SIZE
-#: Bytes of what tar prints that are kept, its end; more than the line that
-#: says that the archive has one.
-_TAIL = 200
 #: Bytes of what tar prints that are read at once, as much as the pipe holds:
 #: some thousand lines.
 _LISTED = 1 << 16
@@ -145,7 +143,8 @@ class _Extraction:
     def __init__(self, job: dict[str, Any]) -> None:
         self._watch = Watch(job["strings"])
         self._children: list[_Child] = []
-        self._printed = b"\n"
+        self._listing = Listing()
+        self._read = 0
         self._failure: OSError | MemoryError | None = None
         self._job = job
         self._meter = meter.Meter(
@@ -166,7 +165,9 @@ class _Extraction:
         listener = threading.Thread(target=self._listen, args=(listed,))
         listener.start()
         try:
+            # tar reads to the end of the pipe, whatever it makes of that.
             for size in pass_on(source, sink, self._watch):
+                self._read += size
                 self._meter.add(meter.BYTES, size)
         except BrokenPipeError:
             pass  # tar has ended, and will have said why.
@@ -179,7 +180,10 @@ class _Extraction:
         return {
             "tar": codes[-1],
             "decompressor": sum(codes[:-1]),
-            "printed": self._printed,
+            "read": self._read,
+            "printed": self._listing.end,
+            "whiteouts": self._listing.whiteouts,
+            "whiteout_files": self._listing.whiteout_files,
             "found": list(self._watch.found),
             "exceeded": self._meter.exceeded,
         }
@@ -199,8 +203,7 @@ class _Extraction:
         """Count what tar makes: it prints a line for each."""
         try:
             while data := os.read(listed, _LISTED):
-                self._printed = (self._printed + data)[-_TAIL:]
-                self._meter.add(meter.INODES, data.count(b"\n"))
+                self._meter.add(meter.INODES, self._listing.feed(data))
         except (OSError, MemoryError) as err:
             # What is not counted does not go on.
             self._failure = err

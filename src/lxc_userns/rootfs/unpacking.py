@@ -9,6 +9,7 @@ an idmapped mount that takes its owners back to what they are in the archive.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -56,11 +57,20 @@ class UnpackReport:
 
     :param inodes: inodes of the new tree, hard links counted once.
     :param skipped: device nodes of the archive, which were left out: a
-        container may not make any, and libvirt makes those of ``/dev``.
+        container may not make any, and libvirt makes those of ``/dev``; and
+        hard links to them.
+    :param whiteouts: character devices of number 0:0, by which overlayfs says
+        that a file of another layer is gone. No device is behind them, and
+        they are made like files.
+    :param whiteout_files: regular files that say the same by names that begin
+        with ``.wh.``, made as the files that they are. Nothing is removed for
+        either: an archive that has some is a layer, and no whole tree.
     """
 
     inodes: int
     skipped: int
+    whiteouts: int = 0
+    whiteout_files: int = 0
 
 
 def is_archive(path: Path, trust: Trust = ROOT_ONLY) -> bool:
@@ -151,7 +161,24 @@ def unpack(
         )
         extracted, inodes = _fill(source, place, maps, work)
         place.release()
-    return UnpackReport(inodes, extracted.devices)
+    _warn(source.path, extracted)
+    return UnpackReport(
+        inodes,
+        extracted.devices,
+        extracted.whiteouts,
+        extracted.whiteout_files,
+    )
+
+
+def _warn(path: str, extracted: Extracted) -> None:
+    marks = extracted.whiteouts + extracted.whiteout_files
+    if marks:
+        logging.getLogger(__name__).warning(
+            "%s: %d whiteouts, made like other files: it is a layer of an "
+            "image, and what they stand for is in another",
+            path,
+            marks,
+        )
 
 
 def _check_room(source: Archive, place: Holder) -> None:

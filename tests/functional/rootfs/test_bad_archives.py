@@ -40,10 +40,9 @@ pytestmark = [
     [
         (lambda data: data[: len(data) // 2], "Unexpected EOF"),
         (lambda data: data[: 2 * 1536], "cut short"),
-        (lambda data: data[: 2 * 1536] + bytes(512), "A lone zero block"),
         (
             lambda data: data[: 2 * 1536] + bytes(512) + data,
-            "A lone zero block",
+            "goes on after a lone block of zeros",
         ),
         (lambda data: data[:1536] + b"!" * 512, "Skipping to next header"),
     ],

@@ -16,6 +16,7 @@ import pytest
 from lxc_userns import rootfs
 from lxc_userns.exceptions import UnmappedIdsError
 from lxc_userns.rootfs import crew
+from lxc_userns.unpack_limits import UnpackLimits
 from tests.functional.conftest import remove_tree
 from tests.functional.rootfs import golden
 from tests.functional.rootfs.archives import (
@@ -259,18 +260,92 @@ def compress_bare(archive: Path, suffix: str) -> Path:
 @both
 def test_device_nodes_are_counted(tmp_path: Path, shifted: bool) -> None:
     names = ["a:b", "a\\b", "a\nb", "é", "'q'", "\\", "x y", "dev/null"]
+    names += ["a': No such file or directory", "\a\b\f\r\t\v\1"]
     archive = craft(
         tmp_path / "a.tar",
         *((name, DEVICE) for name in names),
         ("block", {**DEVICE, "type": tarfile.BLKTYPE}),
-        ("again", hard_link("dev/null")),
+        *((f"{name} too", hard_link(name)) for name in names),
+        ("./again", hard_link("./dev/null")),
+        ("and again", hard_link("again")),
         ("file", {}),
     )
     report = unpack(archive, tmp_path / "out", shifted=shifted)
-    assert report.skipped == len(names) + 2
+    assert report.skipped == 2 * len(names) + 3
     # The directory that one of them would have been in.
     assert sorted(os.listdir(tmp_path / "out")) == ["dev", "file"]
     assert report.inodes == 3
+
+
+@both
+def test_whiteouts_are_made_and_counted(
+    tmp_path: Path, shifted: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By both of the forms that layers of images have them in."""
+    whiteout = {"type": tarfile.CHRTYPE, "mode": 0}
+    long = "d" * 200 + "/"
+    archive = craft(
+        tmp_path / "a.tar",
+        ("gone", whiteout),
+        (".wh.gone too", {}),
+        (f"{long}.wh..wh..opq", {"data": b""}),
+        ("far", {**whiteout, "mtime": 2**33}),
+        # These are none.
+        ("file.wh.", {}),
+        ("a .wh.name", {}),
+        (".wh.directory/file", {}),
+        ("link", link(f"{long}.wh.target")),
+        ("hard", hard_link(f"{long}.wh..wh..opq")),
+        ("x crw 0/0 0,0 ", {}),
+        ("block 1: crw-r--r-- 0/0 0,0 2020-01-01 00:00 .wh.x", DIRECTORY),
+        ("null", DEVICE),
+    )
+    report = unpack(archive, tmp_path / "out", shifted=shifted)
+    found = report.whiteouts, report.whiteout_files, report.skipped
+    assert found == (2, 2, 1)
+    for name in ("gone", "far"):
+        status = (tmp_path / "out" / name).lstat()
+        assert (stat.S_IFMT(status.st_mode), status.st_rdev) == (
+            stat.S_IFCHR,
+            0,
+        )
+    assert (tmp_path / "out/.wh.gone too").read_text() == "data"
+    assert "4 whiteouts, made like other files" in caplog.text
+
+
+def test_one_block_of_zeros_is_an_end(tmp_path: Path, small: Path) -> None:
+    """As GNU tar takes it; none at all is a part of an archive."""
+    data = small.read_bytes().rstrip(b"\0")
+    data += bytes(-len(data) % 512)
+    for blocks, suffix in ((1, "zst"), (1, "gz"), (2, "xz")):
+        archive = tmp_path / f"{blocks}.tar"
+        archive.write_bytes(data + bytes(512 * blocks))
+        for each in (archive, compress(archive, suffix)):
+            out = tmp_path / f"out-{suffix}-{each.name}"
+            assert unpack(each, out).inodes == 2
+    archive.write_bytes(data)
+    assert "is cut short" in refused(archive, tmp_path / "out")
+
+
+@pytest.mark.parametrize("window", [28, 31])
+def test_a_long_window(tmp_path: Path, small: Path, window: int) -> None:
+    """What zstd wants an option for; the limit of memory is the archive's."""
+    archive = tmp_path / "a.tar.zst"
+    with archive.open("wb") as stream, small.open("rb") as source:
+        # From a pipe, so that it does not know the size.
+        piped = subprocess.Popen(["cat"], stdin=source, stdout=subprocess.PIPE)
+        argv = ["zstd", "--quiet", f"--long={window}"]
+        subprocess.run(argv, stdin=piped.stdout, stdout=stream, check=True)
+        piped.communicate()
+    if window == 28:
+        assert unpack(archive, tmp_path / "out").inodes == 2
+        return
+    assert refused(archive, tmp_path / "out") == (
+        "needs more than 1 GiB of memory to be unpacked; raise [lxc_userns] "
+        "unpack_max_memory if it may"
+    )
+    limits = UnpackLimits(max_memory=3 << 30)
+    assert unpack(archive, tmp_path / "out", limits=limits).inodes == 2
 
 
 def test_owners_that_are_not_mapped(tmp_path: Path) -> None:

@@ -138,6 +138,8 @@ DEVICES = b"""\
 tar: dev/null: Cannot mknod: Operation not permitted
 tar: a\\:b\\\\: Cannot mknod: Operation not permitted
 tar: dev/zero: Cannot hard link to 'dev/null': No such file or directory
+tar: ./it's\\:\\303\\251\\n: Cannot mknod: Operation not permitted
+tar: b c: Cannot hard link to 'it\\'s:\\303\\251\\n': No such file or directory
 """
 OWNERS = b"""\
 tar: a: Cannot change ownership to uid 70000, gid 5: Invalid argument
@@ -148,7 +150,7 @@ tar: \\:\\n: Cannot change ownership to uid 0, gid 4294967294: Invalid argument
 @given(PIECES)
 def test_what_is_counted(pieces: list[int]) -> None:
     heard = hear(PASSED_OVER + DEVICES + OWNERS, pieces)
-    assert heard.devices == 3
+    assert heard.devices == 5
     assert heard.owners == {(70000, 5), (0, 4294967294)}
     assert heard.first is None
 
@@ -163,8 +165,8 @@ def test_what_is_counted(pieces: list[int]) -> None:
         "tar: a: Cannot change ownership to uid 0, gid 0: Permission denied",
         "tar: a: Cannot hard link to 'b': No such file or directory",
         "tar: a: Cannot hard link to 'dev/null': Permission denied",
+        "tar: a: Cannot hard link to 'b': x': No such file or directory",
         "tar: a/..: Member name contains '..'",
-        "tar: A lone zero block at 5",
         "xz: (stdin): Unexpected end of input",
         "gzip: dev/null: Cannot mknod: Operation not permitted",
         " tar: dev/null: Cannot mknod: Operation not permitted",
@@ -339,7 +341,10 @@ def test_a_result_that_is_none(said: bytes) -> None:
 RESULT = {
     "tar": 0,
     "decompressor": 0,
+    "read": 4096,
     "printed": {"bytes": "\nblock 7: ** Block of NULs **\n"},
+    "whiteouts": 1,
+    "whiteout_files": 2,
     "found": [{"bytes": " SCHILY.acl."}],
     "exceeded": None,
 }
@@ -348,7 +353,9 @@ RESULT = {
 def test_a_result() -> None:
     result = receive(json.dumps(RESULT).encode())
     printed = b"\nblock 7: ** Block of NULs **\n"
-    assert result == Outcome(0, 0, printed, [b" SCHILY.acl."], None)
+    assert result == Outcome(
+        0, 0, 4096, printed, 1, 2, [b" SCHILY.acl."], None
+    )
 
 
 @pytest.mark.parametrize(
@@ -356,6 +363,9 @@ def test_a_result() -> None:
     [
         ("tar", ["0", None, [], {}, 0.0, True, 256, -128, {"bytes": "0"}]),
         ("decompressor", ["0", None, [0], {}, 1e999, False, 10**400]),
+        ("read", ["0", None, [0], {}, True, -1, 1 << 63]),
+        ("whiteouts", ["0", None, [0], {}, True, -1, 1 << 63]),
+        ("whiteout_files", ["0", None, [0], {}, True, -1, 1 << 63]),
         ("printed", ["\n", None, 0, [], {}, {"bytes": "x" * 100_000}]),
         (
             "found",
