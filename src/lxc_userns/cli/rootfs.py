@@ -224,7 +224,8 @@ class Unpack(ConfiguredCommand, ShowOne):
         parser.add_argument(
             "path",
             metavar="PATH",
-            help="Directory to make; it may be there already if it is empty.",
+            help="Directory to make; if it is there already it has to be "
+            "empty, and keeps its quota, flags, mode and ACLs.",
         )
         add_map_arguments(parser)
         parser.add_argument(

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a tree is kept until it is whole: a directory next to its place.
 
+If its place is a directory that is there already, it is in that.
+
 It is for root alone, locked by who works in it, and its name follows from
 that of the place, so that what a killed process has left is found and removed
 by the next one. The tree comes to its place by a rename, which happens at
@@ -19,14 +21,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.linux import directory, mounts, removal, safe_path, syncing
-from lxc_userns.rootfs import acl, refusals
+from lxc_userns.linux import directory, removal, safe_path, syncing
+from lxc_userns.rootfs import acl, destination, refusals
 from lxc_userns.rootfs.backing import translated
+from lxc_userns.rootfs.destination import TREE, Kept, New
 from lxc_userns.rootfs.tree import printable
 from lxc_userns.undo import undo
 
 _MODE = 0o700
-_TREE = "tree"
 #: Seconds to wait for another process: long enough for those that a killed
 #: one has started to notice that they are alone.
 _PATIENCE = 5.0
@@ -38,15 +40,19 @@ class Holder:
 
     :param path: where the tree is to be, for messages.
     :param fd: its descriptor; the lock lasts as long as any copy of it.
-    :param parent: descriptor of the directory that it is in.
-    :param name: the tree's name there.
+    :param name: its name.
+    :param destination: where the tree is to be.
+    :param way: descriptor of a directory that is reached as the tree will be.
     """
 
-    def __init__(self, path: str, fd: int, parent: int, name: str) -> None:
+    def __init__(
+        self, path: str, fd: int, name: str, destination: New | Kept, way: int
+    ) -> None:
         self.path = path
         self.fd = fd
-        self._parent = parent
+        self.way = way
         self._name = name
+        self._destination = destination
 
     @contextmanager
     def fresh_tree(self, owner: tuple[int, int]) -> Iterator[int]:
@@ -56,46 +62,14 @@ class Holder:
         :returns: its descriptor.
         """
         self.clear()
-        directory.make_in(self.fd, _TREE, 0o755)
-        with directory.opened_in(self.fd, _TREE) as tree:
+        directory.make_in(self.fd, TREE, 0o755)
+        with directory.opened_in(self.fd, TREE) as tree:
             os.fchown(tree, *owner)
             yield tree
 
     def clear(self) -> None:
         """Remove all that is in it."""
-        removal.remove_tree(self.fd, _TREE)
-
-    def check_free(self) -> None:
-        """Check that the place can be had.
-
-        :raises RootfsError: if anything but an empty directory is there.
-        """
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            fd = os.open(self._name, flags, dir_fd=self._parent)
-        except FileNotFoundError:
-            return
-        except NotADirectoryError:
-            reason = "is there already, and no directory"
-            raise RootfsError(self.path, reason) from None
-        try:
-            self._check_replaceable(fd)
-        finally:
-            os.close(fd)
-
-    def _check_replaceable(self, fd: int) -> None:
-        places = [
-            (os.fstat(each).st_dev, mounts.mount_id(each))
-            for each in (fd, self._parent)
-        ]
-        if places[0] != places[1]:
-            raise RootfsError(
-                self.path,
-                "is a mount point or a subvolume, which cannot be replaced; "
-                "give a directory in it",
-            )
-        if os.listdir(fd):
-            raise RootfsError(self.path, "is not empty")
+        removal.remove_tree(self.fd, TREE)
 
     @contextmanager
     def syncing(self) -> Iterator[None]:
@@ -107,17 +81,7 @@ class Holder:
 
     def release(self) -> None:
         """Put the tree in its place."""
-        try:
-            # An empty directory is replaced, and nothing else.
-            os.rename(
-                _TREE,
-                self._name,
-                src_dir_fd=self.fd,
-                dst_dir_fd=self._parent,
-            )
-        except OSError as err:
-            reason = f"something was put there meanwhile: {err.strerror}"
-            raise RootfsError(self.path, reason) from err
+        self._destination.release(self.fd, self._name)
 
 
 @contextmanager
@@ -134,17 +98,29 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Holder]:
     if name in ("", ".", ".."):
         raise RootfsError(shown, "is not the name of a directory to make")
     with translated(shown), ExitStack() as stack:
-        place, _ = stack.enter_context(
+        above_fd, _ = stack.enter_context(
             safe_path.opened_parent(os.path.join(os.path.abspath(above), name))
         )
-        parent = stack.enter_context(directory.opened_in(place, "."))
-        refusals.check_no_view(parent, shown)
+        parent = stack.enter_context(directory.opened_in(above_fd, "."))
         holder_name = _holder_name(name)
-        fd = _make_locked(parent, holder_name, shown)
+        kept = destination.open_kept(parent, name, shown)
+        place: New | Kept
+        if kept is None:
+            place, room = New(shown, parent, name), parent
+            destination.check_writable(room, printable(above or "."))
+        else:
+            stack.callback(os.close, kept)
+            place, room = Kept(shown, kept), kept
+            destination.check_writable(room, shown)
+        refusals.check_no_view(room, shown)
+        place.check_free(holder_name)
+        fd = _make_locked(room, holder_name, shown)
         stack.callback(os.close, fd)
-        stack.callback(_remove, parent, holder_name)
-        holder = Holder(shown, fd, parent, name)
-        holder.check_free()
+        stack.callback(_remove, room, holder_name)
+        stack.callback(place.put_back, fd)
+        place.prepare(fd, holder_name)
+        way = fd if kept is None else kept
+        holder = Holder(shown, fd, holder_name, place, way)
         undo(stack, holder.clear)
         yield holder
 

@@ -115,7 +115,7 @@ def _opened(
         os.stat(name)  # To abspath(), "" is the working directory.
         found = safe_path.resolve(os.path.abspath(name))
     with backing.opened(found, readonly=readonly) as tree:
-        refusals.check_no_view(tree.fd, found)
+        refusals.check_usable(tree.fd, found)
         if read_state(found, fd=tree.fd) is not None:
             raise RootfsError(
                 found,

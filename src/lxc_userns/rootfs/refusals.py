@@ -8,6 +8,7 @@ not have is nobody's in the container, with all that is in it.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from lxc_userns.exceptions import RootfsError
@@ -17,6 +18,8 @@ from lxc_userns.linux.mounts import Mount
 
 #: What the list of mounts says of where an overlay of ours comes from.
 OVERLAY_SOURCE = "lxc-userns"
+#: Attribute of a directory that an unpacked tree is being moved into.
+INTERRUPTED = "trusted.lxc_userns.unpacking"
 
 
 def is_view(mount: Mount) -> bool:
@@ -43,6 +46,29 @@ def check_no_view(fd: int, path: str) -> None:
             f"is seen through a view, the {kind} on {found.point}; give the "
             "directory which that shows",
         )
+
+
+def check_usable(fd: int, path: str) -> None:
+    """Refuse a root directory that nothing may be made of.
+
+    :param fd: descriptor of it.
+    :param path: the same as the caller knows it.
+    :raises RootfsError: as :func:`check_no_view`, or if a part of a tree is
+        missing: an unpacking was interrupted as it put that in its place.
+    """
+    check_no_view(fd, path)
+    try:
+        # By path, for the descriptor may be an O_PATH one.
+        os.getxattr(f"/proc/self/fd/{fd}", INTERRUPTED)
+    except OSError as err:
+        if err.errno in (errno.ENODATA, errno.EOPNOTSUPP):
+            return
+        raise
+    raise RootfsError(
+        path,
+        "was unpacked, and that was interrupted; unpack to it again, which "
+        "puts the rest in place",
+    )
 
 
 def check_root_owner(

@@ -213,7 +213,7 @@ class _Job:
     def __init__(
         self, tree: Tree, workers: int | None, progress: Progress | None
     ) -> None:
-        refusals.check_no_view(tree.given, tree.path)
+        refusals.check_usable(tree.given, tree.path)
         self.tree = tree
         if workers is not None and not 0 <= workers <= channel.MOST_WORKERS:
             expected = f"expected 0 to {channel.MOST_WORKERS}"

@@ -121,7 +121,7 @@ class Plain:
             )
         # Where the host is a container itself, all of it may be a view.
         if os.fstat(tree.fd).st_uid != 0:
-            refusals.check_no_view(tree.fd, tree.path)
+            refusals.check_usable(tree.fd, tree.path)
         add_oldroot(tree, (0, 0))
 
     def mount(
@@ -254,7 +254,7 @@ def choose(name: str, tree: Backing, id_maps: IdMaps | None) -> Choice:
 def _check_guest_owned(
     tree: Backing, id_maps: IdMaps, options: ShiftOptions
 ) -> None:
-    refusals.check_no_view(tree.fd, tree.path)
+    refusals.check_usable(tree.fd, tree.path)
     if _is_shifted(tree):
         raise RootfsError(
             tree.path,

@@ -117,12 +117,14 @@ def unpack(
     """Unpack a tar archive to a new directory.
 
     Whatever is in the archive, nothing outside of the directory changes, and
-    the directory is there only once all of the archive is in it. Owners are
+    the directory has its content only once all of the archive is there. Owners are
     the numbers in the archive, not its names.
 
     :param archive: a file, plain or compressed by gzip, xz or zstd.
-    :param path: the directory; it is not there yet, or empty. Nobody but root
-        can replace it or the archive.
+    :param path: the directory; it is not there yet, or empty. One that is
+        there is kept with its project ID, inode flags, ACLs, mode and
+        attributes, and gets the owner of the archive's root directory; it can
+        be a mount point. Nobody but root can replace it or the archive.
     :param id_maps: the ID maps to shift for; of no account unless shifted.
     :param shifted: whether owners become host IDs, as :func:`shift` makes
         them. If not they are on disk as in the archive, for a view; then only
@@ -151,7 +153,7 @@ def unpack(
         holder.opened(path) as place,
     ):
         if maps is None:
-            reach.check_unreachable(place.fd, place.path)
+            reach.check_unreachable(place.way, place.path)
         _check_room(source, place)
         work = partial(
             extraction.extract,

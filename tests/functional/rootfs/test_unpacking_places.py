@@ -163,7 +163,7 @@ def test_places_that_are_taken(tmp_path: Path, small: Path) -> None:
         assert caught.value.path == str(tmp_path / name)
     assert os.listdir(empty) == []
     unpack(small, empty)
-    assert stat.S_IMODE(empty.stat().st_mode) == 0o755
+    assert stat.S_IMODE(empty.stat().st_mode) == 0o700
     assert empty.stat().st_uid == BASE
 
 
@@ -182,20 +182,22 @@ def test_a_place_that_is_taken_meanwhile(
 
 @pytest.mark.parametrize("any_root", ["tmpfs", "btrfs"], indirect=True)
 def test_places_that_cannot_be_replaced(any_root: Path, small: Path) -> None:
+    """A mount point and a subvolume are kept, as any directory."""
     point = any_root / "point"
     if any_root.parent.name == "btrfs":
         argv = ["btrfs", "-q", "subvolume", "create", str(point)]
     else:
         point.mkdir()
-        argv = ["mount", "--bind", str(any_root), str(point)]
+        (any_root / "source").mkdir()
+        argv = ["mount", "--bind", str(any_root / "source"), str(point)]
     subprocess.run(argv, check=True)
-    with pytest.raises(RootfsError, match="mount point or a subvolume"):
-        unpack(small, point)
+    before = point.stat()
+    assert unpack(small, point).inodes == 2
+    assert os.path.samestat(point.stat(), before)
+    assert os.listdir(point) == ["file"]
     if any_root.parent.name == "tmpfs":
         subprocess.run(["umount", point], check=True)
-    assert os.listdir(point) == []
-    if any_root.parent.name == "btrfs":
-        unpack(small, point / "below")
+        assert os.listdir(any_root / "source") == ["file"]
 
 
 @contextmanager
