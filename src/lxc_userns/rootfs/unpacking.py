@@ -117,8 +117,8 @@ def unpack(
     """Unpack a tar archive to a new directory.
 
     Whatever is in the archive, nothing outside of the directory changes, and
-    the directory has its content only once all of the archive is there. Owners are
-    the numbers in the archive, not its names.
+    the directory has its content only once all of the archive is there.
+    Owners are the numbers in the archive, not its names.
 
     :param archive: a file, plain or compressed by gzip, xz or zstd.
     :param path: the directory; it is not there yet, or empty. One that is
