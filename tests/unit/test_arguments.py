@@ -34,9 +34,10 @@ def request(**values: Any) -> lxc_userns.InstanceRequest:
     )
 
 
-def of_manager(verb: str) -> Callable[[Any], object]:
+def of_manager(verb: str, **options: Any) -> Callable[[Any], object]:
     def call(value: Any) -> object:
-        return getattr(lxc_userns.UserNamespaceManager(conf()), verb)(value)
+        manager = lxc_userns.UserNamespaceManager(conf())
+        return getattr(manager, verb)(value, **options)
 
     return call
 
@@ -86,8 +87,11 @@ CALLS: dict[str, Callable[[Any], object]] = {
     },
     **{
         f"UserNamespaceManager.{verb}: instance": of_manager(verb)
-        for verb in ("verify", "detach", "sync", "release")
+        for verb in ("detach", "sync", "release")
     },
+    "UserNamespaceManager.verify: instance": of_manager(
+        "verify", started=True
+    ),
     "request: needs": lambda it: privileged._request(PLAIN | {"needs": it}),
     "request: volumes": lambda it: privileged._request(
         PLAIN | {"volumes": it}
