@@ -2,6 +2,7 @@
 """What this machine can do, as ``tools/capabilities`` finds it."""
 
 import functools
+import os
 import subprocess
 from pathlib import Path
 
@@ -31,7 +32,12 @@ def require(*names: str) -> None:
 
 
 def in_private_libvirtd() -> bool:
-    """Tell whether ``lxc:///`` is a libvirtd that is there for us alone."""
+    """Tell whether ``lxc:///`` is a libvirtd that is there for us alone.
+
+    In the machine of ``tools/in-vm``, which is thrown away, the system's is.
+    """
+    if "IN_VM_RESULTS" in os.environ:
+        return True
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     return any(
         line.split()[4] == "/run/libvirt" and " private-libvirtd " in line
