@@ -24,6 +24,29 @@ _USER = 0x02
 _GROUP = 0x08
 
 
+def _entries(value: bytes) -> list[tuple[int, int, int]]:
+    """Tag, permissions and qualifier of each; none if it is no ACL."""
+    if (
+        len(value) < _HEADER.size
+        or (len(value) - _HEADER.size) % _ENTRY.size
+        or _HEADER.unpack_from(value)[0] != _VERSION
+    ):
+        return []
+    return list(_ENTRY.iter_unpack(value[_HEADER.size :]))
+
+
+def qualifiers(value: bytes) -> tuple[set[int], set[int]]:
+    """The user IDs and the group IDs that an ACL names.
+
+    :param value: the extended attribute's value.
+    """
+    entries = _entries(value)
+    return (
+        {number for tag, _, number in entries if tag == _USER},
+        {number for tag, _, number in entries if tag == _GROUP},
+    )
+
+
 def translate(
     value: bytes,
     uid: Callable[[int], int],
@@ -37,13 +60,7 @@ def translate(
     :returns: the new value; the old one if nothing in it changes, or if it is
         no ACL that we know.
     """
-    if (
-        len(value) < _HEADER.size
-        or (len(value) - _HEADER.size) % _ENTRY.size
-        or _HEADER.unpack_from(value)[0] != _VERSION
-    ):
-        return value
-    old = list(_ENTRY.iter_unpack(value[_HEADER.size :]))
+    old = _entries(value)
     new = {_USER: uid, _GROUP: gid}
     entries = [
         (tag, permissions, new[tag](number) if tag in new else number)

@@ -62,10 +62,19 @@ def translate(value: bytes, uid: Callable[[int], int]) -> bytes | None:
     return _WORD.pack(_REVISION_3 | flags) + sets + _WORD.pack(root)
 
 
+def root_id(value: bytes) -> int | None:
+    """The root ID of file capabilities, None if they are malformed.
+
+    :param value: the extended attribute's value; a version without root ID
+        counts as root ID 0.
+    """
+    parts = _unpack(value)
+    return None if parts is None else parts[2]
+
+
 def is_of_host(value: bytes) -> bool:
     """Whether file capabilities count for users of the host.
 
     :param value: the extended attribute's value, as the host sees it.
     """
-    parts = _unpack(value)
-    return parts is not None and parts[2] == 0
+    return root_id(value) == 0

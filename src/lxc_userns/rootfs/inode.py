@@ -19,7 +19,8 @@ import os
 import stat
 
 from lxc_userns.linux import inode_flags
-from lxc_userns.rootfs import acl, capability
+from lxc_userns.rootfs import acl, capability, kept_capability
+from lxc_userns.rootfs.kept_capability import KEPT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ PENDING = "trusted.lxc_userns.pending"
 #: Prefix, with inode and device number, of notes on the root directory.
 FLAGGED = "trusted.lxc_userns.flagged."
 
-_READ = (acl.ACCESS, acl.DEFAULT, capability.NAME, PENDING)
+_READ = (acl.ACCESS, acl.DEFAULT, capability.NAME, PENDING, KEPT)
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 _FLAGS = inode_flags.FS_IMMUTABLE_FL | inode_flags.FS_APPEND_FL
 
@@ -46,9 +47,24 @@ class Change:
     :param capability: file capabilities to set after the chown.
     :param journal: whether the two above are noted on the inode before.
     :param pending: whether such a note is there already.
+    :param kept: file capabilities to note before, as they lead nowhere.
+    :param drops: whether no file capabilities are left.
+    :param forgets: whether the note of such is removed in the end.
+    :param mapped: whether the maps cover owner and all other IDs.
     """
 
-    __slots__ = ("acls", "capability", "journal", "mode", "owner", "pending")
+    __slots__ = (
+        "acls",
+        "capability",
+        "drops",
+        "forgets",
+        "journal",
+        "kept",
+        "mapped",
+        "mode",
+        "owner",
+        "pending",
+    )
 
     def __init__(
         self,
@@ -58,6 +74,10 @@ class Change:
         capability: bytes | None,
         journal: bool,
         pending: bool,
+        kept: bytes | None,
+        drops: bool,
+        forgets: bool,
+        mapped: bool,
     ) -> None:
         self.owner = owner
         self.acls = acls
@@ -65,19 +85,35 @@ class Change:
         self.capability = capability
         self.journal = journal
         self.pending = pending
+        self.kept = kept
+        self.drops = drops
+        self.forgets = forgets
+        self.mapped = mapped
 
     def __bool__(self) -> bool:
-        return bool(self.owner or self.acls or self.capability or self.pending)
+        return bool(
+            self.owner
+            or self.acls
+            or self.capability
+            or self.pending
+            or self.drops
+            or self.forgets
+        )
 
 
 def plan(
-    st: os.stat_result, xattrs: Mapping[str, bytes], owners: Owners
+    st: os.stat_result,
+    xattrs: Mapping[str, bytes],
+    owners: Owners,
+    *,
+    to_host: bool,
 ) -> Change:
     """What an inode needs; no system call.
 
     :param st: its status.
     :param xattrs: those of its extended attributes that matter here.
     :param owners: the translation.
+    :param to_host: whether that leads to host IDs, or to a range on the way.
     """
     owner = owners[st.st_uid, st.st_gid]
     uid, gid = owners.uids.qualifier, owners.gids.qualifier
@@ -91,10 +127,10 @@ def plan(
     if mode is None and st.st_mode & _SET_ID and not stat.S_ISDIR(st.st_mode):
         mode = stat.S_IMODE(st.st_mode)
     current = xattrs.get(capability.NAME)
-    if caps is None:
-        caps = current
-    if caps is not None:
-        caps = capability.translate(caps, uid)
+    planned = _plan_capability(
+        caps, current, xattrs.get(KEPT), st, owners, to_host
+    )
+    caps = planned.value
     pending = PENDING in xattrs
     if not owner.moves and not pending:
         mode = None
@@ -106,7 +142,60 @@ def plan(
         caps,
         journal=owner.moves and not (mode is None and caps is None),
         pending=pending,
+        kept=planned.note,
+        drops=planned.drops,
+        forgets=planned.forgets,
+        mapped=owner.mapped & _are_mapped(st, xattrs, owners, to_host),
     )
+
+
+def _plan_capability(
+    noted: bytes | None,
+    current: bytes | None,
+    kept: bytes | None,
+    st: os.stat_result,
+    owners: Owners,
+    to_host: bool,
+) -> kept_capability.Plan:
+    uids = owners.uids
+    if not to_host:
+        found = current if noted is None else noted
+        return kept_capability.unshift(found, kept, st.st_uid, uids)
+    if noted is not None:
+        # It was translated when it was noted.
+        return kept_capability.Plan(
+            capability.translate(noted, uids.qualifier)
+        )
+    return kept_capability.shift(current, kept, st.st_uid, uids)
+
+
+def _are_mapped(
+    st: os.stat_result,
+    xattrs: Mapping[str, bytes],
+    owners: Owners,
+    to_host: bool,
+) -> bool:
+    """Whether the maps cover IDs in ACLs and capabilities; notes others."""
+    uids, gids = owners.uids, owners.gids
+    found = True
+    for name in (acl.ACCESS, acl.DEFAULT):
+        users, groups = acl.qualifiers(xattrs.get(name, b""))
+        for number in users:
+            found &= uids.is_mapped(number)
+        for number in groups:
+            found &= gids.is_mapped(number)
+    value = xattrs.get(capability.NAME, b"")
+    root = capability.root_id(value)
+    if root is not None:
+        found &= uids.is_mapped(root)
+        if (
+            to_host
+            and PENDING not in xattrs
+            and kept_capability.is_foreign(value, st.st_uid, uids)
+        ):
+            uids.note_unmapped(root)
+            found = False
+    return found
 
 
 def apply(path: str, change: Change) -> None:
@@ -118,6 +207,8 @@ def apply(path: str, change: Change) -> None:
     """
     for name, value in change.acls.items():
         os.setxattr(path, name, value)
+    if change.kept is not None:
+        os.setxattr(path, KEPT, change.kept)
     if change.journal:
         os.setxattr(
             path, PENDING, _encode_pending(change.mode, change.capability)
@@ -128,8 +219,20 @@ def apply(path: str, change: Change) -> None:
         os.chmod(path, change.mode)
     if change.capability is not None:
         os.setxattr(path, capability.NAME, change.capability)
+    elif change.drops:
+        _remove(path, capability.NAME)  # A change of owner has, mostly.
     if change.journal or change.pending:
         os.removexattr(path, PENDING)
+    if change.forgets:
+        _remove(path, KEPT)
+
+
+def _remove(path: str, name: str) -> None:
+    try:
+        os.removexattr(path, name)
+    except OSError as err:
+        if err.errno != errno.ENODATA:
+            raise
 
 
 class Flagged:

@@ -51,6 +51,11 @@ class Ids(dict[int, int]):
                 return target + number - source
         return number
 
+    @property
+    def is_last(self) -> bool:
+        """Whether all is done after this pass, as far as can be told."""
+        return bool(self._final)
+
     def is_final(self, number: int) -> bool:
         """Whether an owner belongs where it is when all passes are done."""
         return not self._final or any(
@@ -60,9 +65,14 @@ class Ids(dict[int, int]):
     def is_mapped(self, number: int) -> bool:
         """Whether the maps cover an owner found before this pass."""
         mapped = self.is_final(self.qualifier(number))
-        if not mapped and len(self.unmapped) < _MOST_REPORTED:
-            self.unmapped.add(number)
+        if not mapped:
+            self.note_unmapped(number)
         return mapped
+
+    def note_unmapped(self, number: int) -> None:
+        """Note one of the first unmapped IDs."""
+        if len(self.unmapped) < _MOST_REPORTED:
+            self.unmapped.add(number)
 
     def _new(self, number: int) -> int:
         new = self.qualifier(number)

@@ -12,7 +12,8 @@ class ShiftReport:
 
     :param inodes: inodes of the tree, hard links counted once.
     :param shifted: of these, the ones that changed.
-    :param unmapped: of these, the ones whose owner no entry covers.
+    :param unmapped: of these, the ones with an owner, or an ID in an ACL or in
+        file capabilities, that no entry covers.
     :param uids: the first unmapped user IDs, ascending.
     :param gids: the first unmapped group IDs, ascending.
     :param devices: of the inodes, the device nodes, which are the host's.

@@ -352,13 +352,18 @@ class _Job:
         path = self.tree.proc_path
         st = os.fstat(self.tree.fd)
         owners = _plain_owners(step)
-        change = inode.plan(st, inode.read_xattrs(path), owners)
+        change = inode.plan(
+            st,
+            inode.read_xattrs(path),
+            owners,
+            to_host=step.devices.seals,
+        )
         if acts:
             inode.apply(path, change)
         return Walked(
             inodes=1,
             shifted=int(bool(change)),
-            unmapped=int(not owners[st.st_uid, st.st_gid].mapped),
+            unmapped=int(not change.mapped),
             uids=frozenset(owners.uids.unmapped),
             gids=frozenset(owners.gids.unmapped),
             blocks=frozenset(owners.uids.blocks | owners.gids.blocks),

@@ -12,6 +12,7 @@ import os
 import stat
 
 from lxc_userns.rootfs import acl, capability, channel, device, inode
+from lxc_userns.rootfs.kept_capability import KEPT
 from lxc_userns.rootfs.owners import Ids, Owners
 from lxc_userns.rootfs.walk import Walk, open_below
 
@@ -28,7 +29,7 @@ _MOST_AT_ONCE = 1024
 _MOST_FINDINGS = 100
 _DEVICES = frozenset((stat.S_IFCHR, stat.S_IFBLK))
 _RELEVANT = frozenset(
-    (acl.ACCESS, acl.DEFAULT, capability.NAME, inode.PENDING)
+    (acl.ACCESS, acl.DEFAULT, capability.NAME, inode.PENDING, KEPT)
 )
 
 
@@ -230,13 +231,17 @@ class Worker:
         if device.is_device(st):
             self._visit_device(name, path, st)
             return
-        change = inode.plan(st, inode.read_xattrs(path), self._owners)
-        owner = self._owners[st.st_uid, st.st_gid]
+        change = inode.plan(
+            st,
+            inode.read_xattrs(path),
+            self._owners,
+            to_host=self._devices[2],
+        )
         if self._acts and (change or st.st_ino in self._flagged.left):
             self._flagged.apply(path, st, change)
         elif not self._acts:
             self._find_wrong(name, st, change)
-        self._count(name, st, bool(change), not owner.mapped)
+        self._count(name, st, bool(change), not change.mapped)
 
     def _visit_device(
         self, name: bytes, path: str, st: os.stat_result
@@ -289,7 +294,7 @@ class Worker:
             self._find_owner(name, *change.owner)
         if change.acls:
             self._find(name, "an ACL names IDs that are not shifted")
-        if change.capability is not None and change.owner is None:
+        if (change.capability or change.drops) and change.owner is None:
             self._find(name, "file capabilities count for another namespace")
         if change.pending or st.st_ino in self._flagged.left:
             self._find(name, "left half-done by an interrupted shift")

@@ -21,6 +21,7 @@ DEFAULT = "system.posix_acl_default"
 CAPABILITY = "security.capability"
 OURS = "trusted.lxc_userns."
 DEVICE = OURS + "device"
+KEPT = OURS + "capability"
 NO_ID = 2**32 - 1
 IMMUTABLE, APPEND = 0x10, 0x20
 UNMAPPED = 70000
@@ -264,7 +265,7 @@ def notes(seen: Snapshot) -> list[tuple[bytes, str]]:
         (path, name)
         for path, inode in seen.items()
         for name in inode.xattrs
-        if name.startswith(OURS) and name != DEVICE
+        if name.startswith(OURS) and name not in (DEVICE, KEPT)
     ]
 
 

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""IDs of ACLs and file capabilities that no entry covers, or that mislead."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from lxc_userns import IdMap, IdMaps, rootfs
+from lxc_userns.exceptions import UnmappedIdsError
+from lxc_userns.rootfs import backing, host_setuid, strategies
+from lxc_userns.rootfs.state import STATE, State, Work
+from lxc_userns.rootfs.strategies import ShiftOptions
+from tests.functional.rootfs import golden
+
+UID, GID, COUNT = 100000, 200000, 65536
+MAPS = IdMaps(IdMap.parse(f"0:{UID}:{COUNT}"), IdMap.parse(f"0:{GID}:{COUNT}"))
+#: Guest and host IDs are the same in part.
+OVERLAP = IdMaps(IdMap.parse("0:1000:65536"), IdMap.parse("0:1000:65536"))
+FAR = IdMaps(IdMap.parse("0:400000:65536"), IdMap.parse("0:400000:65536"))
+
+pytestmark = pytest.mark.needs("mounts")
+
+
+@pytest.fixture
+def tree(any_root: Path) -> Path:
+    path = any_root / "tree"
+    path.mkdir()
+    any_root.chmod(0o700)
+    return path
+
+
+def look(tree: Path) -> dict[bytes, tuple[object, ...]]:
+    """All but the blocks: an attribute may have needed one on ext4."""
+    return {
+        path: (each.mode, each.uid, each.gid, each.xattrs, each.rest[3:])
+        for path, each in golden.snapshot(tree).items()
+    }
+
+
+def make(path: Path, name: str, value: bytes, mode: int = 0o755) -> Path:
+    path.touch()
+    path.chmod(mode)
+    os.setxattr(path, name, value)
+    return path
+
+
+def acl(uid: int, gid: int) -> bytes:
+    return golden.acl(
+        (0x01, 7, golden.NO_ID),
+        (0x02, 6, uid),
+        (0x04, 5, golden.NO_ID),
+        (0x08, 4, gid),
+        (0x10, 7, golden.NO_ID),
+        (0x20, 0, golden.NO_ID),
+    )
+
+
+def capability(path: Path) -> bytes | None:
+    try:
+        return os.getxattr(path, golden.CAPABILITY)
+    except OSError:
+        return None
+
+
+OTHERS = {
+    "user": (golden.ACCESS, acl(70000, 5), (70000,), ()),
+    "group": (golden.ACCESS, acl(5, 70001), (), (70001,)),
+    "both": (golden.ACCESS, acl(70000, 70001), (70000,), (70001,)),
+    "root": (golden.CAPABILITY, golden.caps3(70000), (70000,), ()),
+    # A host ID, on a file that was never shifted.
+    "host": (golden.CAPABILITY, golden.caps3(UID), (UID,), ()),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_they_are_counted_and_an_error_if_they_shall(
+    tree: Path, kind: str
+) -> None:
+    name, value, uids, gids = OTHERS[kind]
+    path = make(tree / "file", name, value)
+    os.link(path, tree / "again")
+    before = look(tree)
+    with pytest.raises(UnmappedIdsError) as caught:
+        rootfs.shift(tree, MAPS, unmapped="error")
+    assert (caught.value.uids, caught.value.gids) == (uids, gids)
+    options = ShiftOptions(unmapped="error", recheck=True)
+    with (
+        backing.opened(str(tree)) as found,
+        pytest.raises(UnmappedIdsError) as caught,
+    ):
+        strategies.STRATEGIES["idmapped"].make_ready(found, MAPS, options)
+    assert (caught.value.uids, caught.value.gids) == (uids, gids)
+    assert look(tree) == before
+    dry = rootfs.shift(tree, MAPS, dry_run=True)
+    report = rootfs.shift(tree, MAPS)
+    assert (dry.unmapped, report.unmapped) == (1, 1)
+    assert (report.uids, report.gids) == (uids, gids)
+    assert rootfs.shift(tree, MAPS).unmapped == 1
+    assert rootfs.unshift(tree).shifted == 2
+    assert look(tree) == before
+
+
+def test_of_directories_and_defaults(tree: Path) -> None:
+    below = tree / "below"
+    below.mkdir()
+    os.setxattr(below, golden.DEFAULT, acl(70000, 5))
+    os.setxattr(tree, golden.ACCESS, acl(5, 70001))
+    report = rootfs.shift(tree, MAPS)
+    assert report.unmapped == 2
+    assert (report.uids, report.gids) == ((70000,), (70001,))
+
+
+@pytest.mark.parametrize("maps", [MAPS, OVERLAP])
+@pytest.mark.parametrize("mode", [0o755, 0o4755])
+def test_a_capability_of_the_host_range_does_not_become_the_hosts(
+    tree: Path, maps: IdMaps, mode: int
+) -> None:
+    """It would count for all users of the host after shift and unshift."""
+    # A host ID that is no guest ID.
+    root = maps.uid.entries[0].host_ids[-1]
+    value = golden.caps3(root)
+    paths = [make(tree / "file", golden.CAPABILITY, value, mode)]
+    paths.append(make(tree / "linked", golden.CAPABILITY, value, mode))
+    os.link(paths[1], tree / "again")
+    honest = make(tree / "honest", golden.CAPABILITY, golden.CAPS, mode)
+    before = look(tree)
+    for _ in range(2):
+        rootfs.shift(tree, maps, recheck=True)
+        # In the container it does not count either.
+        assert [*map(capability, paths)] == [None, None]
+        assert capability(honest) == golden.caps3(maps.root[0])
+        assert rootfs.verify(tree, maps).ok
+    rootfs.shift(tree, FAR)
+    assert capability(honest) == golden.caps3(FAR.root[0])
+    rootfs.unshift(tree)
+    assert look(tree) == before
+    if mode == 0o755:
+        assert host_setuid.find(str(tree), 10) == ["/honest"]
+
+
+def test_an_unshift_that_is_run_again(tree: Path) -> None:
+    """Whatever moment it was killed at."""
+    path = make(tree / "file", golden.CAPABILITY, golden.caps3(UID), 0o4755)
+    before = look(tree)
+    rootfs.shift(tree, MAPS)
+    note = golden.OURS + "capability"
+    kept = os.getxattr(path, note)
+    rootfs.unshift(tree)
+    work = State(MAPS, Work(None, "keep"), devices=0).encode()
+    pending = b"4755 " + golden.caps3(UID).hex().encode()
+    for notes in (
+        {},
+        {note: kept},
+        {note: kept, golden.OURS + "pending": pending},
+    ):
+        os.setxattr(tree, STATE, work)
+        for name, value in notes.items():
+            os.setxattr(path, name, value)
+        rootfs.unshift(tree)
+        assert look(tree) == before
+
+
+def test_a_shift_that_is_run_again(tree: Path) -> None:
+    path = make(tree / "file", golden.CAPABILITY, golden.caps3(UID))
+    before = look(tree)
+    note = golden.OURS + "capability"
+    for unowned in (False, True):
+        os.setxattr(
+            tree, STATE, State(None, Work(MAPS, "keep"), devices=0).encode()
+        )
+        os.setxattr(path, note, golden.caps3(UID))
+        if unowned:
+            os.setxattr(path, golden.OURS + "pending", b"- -")
+            os.chown(path, UID, GID)
+        rootfs.shift(tree, MAPS)
+        assert capability(path) is None
+        rootfs.unshift(tree)
+        assert look(tree) == before
+
+
+def test_what_the_container_has_set_since_counts(tree: Path) -> None:
+    path = make(tree / "file", golden.CAPABILITY, golden.caps3(UID))
+    rootfs.shift(tree, MAPS)
+    os.setxattr(path, golden.CAPABILITY, golden.caps3(UID + 1000))
+    rootfs.unshift(tree)
+    assert capability(path) == golden.caps3(1000)
+    assert os.listxattr(path) == [golden.CAPABILITY]
+
+
+def test_a_tree_that_has_lost_its_mark_is_as_before(tree: Path) -> None:
+    path = make(tree / "file", golden.CAPABILITY, golden.CAPS)
+    before = look(tree)
+    rootfs.shift(tree, MAPS)
+    os.removexattr(tree, STATE)
+    assert rootfs.shift(tree, MAPS).shifted == 0
+    assert capability(path) == golden.caps3(UID)
+    rootfs.unshift(tree)
+    assert look(tree) == before
