@@ -45,6 +45,7 @@ def test_devices_are_counted(cli: CommandLine, tree: Path) -> None:
         "unmapped_gids": [],
         "devices": 1,
         "linked_outside": 0,
+        "split_links": 0,
     }
     st = (tree / "disk").stat()
     assert (st.st_uid, st.st_gid, st.st_mode & 0o7777) == (0, 0, 0o600)

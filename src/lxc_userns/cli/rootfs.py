@@ -77,6 +77,7 @@ def _show(report: rootfs.ShiftReport) -> Shown:
             "unmapped_gids",
             "devices",
             "linked_outside",
+            "split_links",
         ),
         (
             report.inodes,
@@ -86,6 +87,7 @@ def _show(report: rootfs.ShiftReport) -> Shown:
             list(report.gids),
             report.devices,
             report.linked_outside,
+            report.split_links,
         ),
     )
 
@@ -114,7 +116,8 @@ class Shift(_OnDisk):
             "--strict",
             action="store_true",
             help="Change nothing if a file has other names (hard links) "
-            "outside of PATH, where its owner would change too.",
+            "outside of PATH, where its owner would change too, or if its "
+            "names would become files of their own on an overlay.",
         )
         return parser
 

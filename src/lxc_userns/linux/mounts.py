@@ -46,6 +46,7 @@ _mount = libc.function(
 )
 _umount2 = libc.function("umount2", ctypes.c_char_p, ctypes.c_int)
 
+_INDEX_BY_DEFAULT = "/sys/module/overlay/parameters/index"
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 
@@ -248,6 +249,25 @@ def find_mount(fd: int) -> Mount | None:
     number = mount_id(fd)
     found = (mount for mount in read_mounts() if mount.number == number)
     return next(found, None)
+
+
+def splits_links(mount: Mount) -> bool:
+    """Whether a change of a file takes it from its other names.
+
+    So it is on an overlay without an index, for files of a lower layer
+    (the kernel's Documentation/filesystems/overlayfs.rst, "Non-standard
+    behavior").
+    """
+    if mount.fs_type != "overlay":
+        return False
+    if not mount.fs_options.isdisjoint(("index=on", "index=off")):
+        return "index=off" in mount.fs_options
+    try:
+        # What goes without saying.
+        with open(_INDEX_BY_DEFAULT, encoding="ascii") as stream:
+            return stream.read(1) != "Y"
+    except FileNotFoundError:
+        return True
 
 
 def _number(field: bytes | None) -> int | None:

@@ -57,6 +57,8 @@ class Walked:
     :param devices: inodes that are device nodes.
     :param linked_outside: inodes with more names than were met.
     :param linked_paths: paths below the root of some of these.
+    :param split: names of inodes with several that are inodes of their own
+        now, or would be on an overlay without an index.
     :param findings: what is wrong, as (path as the kernel names it, reason);
         the first of them, and none when the crew acts.
     """
@@ -71,6 +73,7 @@ class Walked:
     devices: int = 0
     linked_outside: int = 0
     linked_paths: tuple[str, ...] = ()
+    split: int = 0
 
     def plus(self, root: Walked) -> Walked:
         """Add the root directory, which is no device and has no links."""
@@ -317,6 +320,7 @@ def _merge(results: list[dict[str, Any]]) -> Walked:
             for path, reason in result["findings"]
         ),
         devices=total("devices") + sum(link.is_device for link in links),
+        split=total("split"),
         linked_outside=len(outside),
         linked_paths=tuple(map(os.fsdecode, outside[:_MOST_SHOWN])),
     )

@@ -21,6 +21,8 @@ class ShiftReport:
         outside of the tree, which change there too.
     :param linked_paths: paths in the tree of some of these; none if the tree
         was not walked, as it was shifted already.
+    :param split_links: names of files with several (hard links) that become
+        files of their own, as the tree is on an overlay without an index.
     """
 
     inodes: int
@@ -31,6 +33,7 @@ class ShiftReport:
     devices: int = 0
     linked_outside: int = 0
     linked_paths: tuple[str, ...] = ()
+    split_links: int = 0
 
     @property
     def linked(self) -> str:

@@ -12,7 +12,7 @@ from typing import Final
 from lxc_userns.arguments import checked, refuse
 from lxc_userns.exceptions import RootfsError, UnmappedIdsError
 from lxc_userns.idmap import NOBODY_ID, IdMaps
-from lxc_userns.rootfs import channel, crew, inode, refusals
+from lxc_userns.rootfs import channel, crew, inode, links, refusals
 from lxc_userns.rootfs.crew import Progress, Task, Walked
 from lxc_userns.rootfs.owners import Ids, Owners
 from lxc_userns.rootfs.report import Finding, ShiftReport, VerifyReport
@@ -66,7 +66,8 @@ def shift(
     :param dry_run: only count.
     :param progress: called with the inodes walked so far, some ten times a
         second; it starts again for each walk over the tree.
-    :param strict: change nothing and raise if there are such files.
+    :param strict: change nothing and raise if there are such files, or if
+        names (hard links) would be split on an overlay without an index.
     :param recheck: walk the tree even if it says that all is done. A tree of
         unknown origin may say so and lie.
     :param fd: descriptor of the directory, if it is open; the path is then
@@ -100,7 +101,7 @@ def shift(
         goal = Goal(id_maps, unmapped, strict, recheck, is_hidden)
         report = _Job(tree, workers, progress).reach(goal, dry_run)
         if not is_layer:
-            _warn(tree, report)
+            links.warn(tree, report)
         return report
 
 
@@ -131,7 +132,7 @@ def unshift(
         if tree.read_state() is None:
             raise RootfsError(tree.path, "it was not shifted")
         report = job.reach(Goal(None), dry_run)
-        _warn(tree, report)
+        links.warn(tree, report)
         return report
 
 
@@ -246,8 +247,8 @@ class _Job:
         :raises RootfsError: if that is not to be, by ``strict``.
         """
         report = _report(self.look(_remaining(state, goal)), self.tree)
-        if goal.strict and report.linked_outside:
-            raise _refusal(self.tree, report)
+        if goal.strict:
+            links.check_strict(self.tree, report)
         return report
 
     def _check_root_owner(self, state: State, goal: Goal) -> None:
@@ -402,6 +403,7 @@ def _report(walked: Walked, tree: Tree) -> ShiftReport:
         walked.devices,
         walked.linked_outside,
         tuple(f"{tree.path}/{printable(p)}" for p in walked.linked_paths),
+        walked.split if links.are_split(tree) else 0,
     )
 
 
@@ -420,26 +422,3 @@ def _remaining(state: State, goal: Goal) -> Pass:
     work = state.work or Work(goal.maps, goal.unmapped)
     translation = Translation(state.maps, work.maps, work.unmapped)
     return translation.remaining(work.transit, work.step)
-
-
-def _warn(tree: Tree, report: ShiftReport) -> None:
-    if not report.linked_outside:
-        return
-    # Loaded late, as is all that most shifts do without.
-    import logging
-
-    logging.getLogger(__name__).warning(
-        "%s: %s, where their owners change too%s",
-        tree.path,
-        report.linked,
-        f": {report.linked_paths[0]}" if report.linked_paths else "",
-    )
-
-
-def _refusal(tree: Tree, report: ShiftReport) -> RootfsError:
-    return RootfsError(
-        tree.path,
-        f"{report.linked}, where their owners would change too: "
-        f"{', '.join(report.linked_paths)}; give the tree copies of its own, "
-        "or leave out strict",
-    )

@@ -89,7 +89,7 @@ class Worker:
         self._devices: device.PlainDevices = job["devices"]
         self._flagged = inode.Flagged(self._root, job["left"])
         self._inodes = self._shifted = self._unmapped = 0
-        self._devices_met = 0
+        self._devices_met = self._split = 0
         self._findings: list[tuple[str, str]] = []
         # Inodes of which not every name was met, by device and number.
         self._links: dict[tuple[int, int], Link] = {}
@@ -112,6 +112,7 @@ class Worker:
             "shifted": self._shifted,
             "unmapped": self._unmapped,
             "devices": self._devices_met,
+            "split": self._split,
             "links": [
                 (key, link.plain()) for key, link in self._links.items()
             ],
@@ -241,6 +242,11 @@ class Worker:
             self._flagged.apply(path, st, change)
         elif not self._acts:
             self._find_wrong(name, st, change)
+        if change and st.st_nlink > 1 and not stat.S_ISDIR(st.st_mode):
+            # Only where an overlay copies it up do the others lose it.
+            self._split += (
+                not self._acts or os.stat(path).st_nlink < st.st_nlink
+            )
         self._count(name, st, bool(change), not change.mapped)
 
     def _visit_device(
