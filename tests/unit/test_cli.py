@@ -344,6 +344,7 @@ def test_shift_by_the_configuration(
         "unmapped_gids": [6, 7],
         "devices": 3,
         "linked_outside": 1,
+        "split_links": 0,
     }
     other = "0:1800000000:65536"
     assert (
