@@ -18,6 +18,7 @@ from lxc_userns.audit.finding import Violation
 from lxc_userns.audit.id_maps import has_id_maps, read_entries
 from lxc_userns.audit.paths import normalised
 from lxc_userns.audit.places import to_findings
+from lxc_userns.damaged import DamagedRecord
 from lxc_userns.domain.checks import shown
 from lxc_userns.domain.document import parse_domain
 from lxc_userns.domain.limits import from_domain
@@ -38,6 +39,7 @@ from lxc_userns.rootfs.backing import translated
 _CGROUPS = "/sys/fs/cgroup"
 #: Of what there may be many, how many are named.
 _MOST = 5
+_Record = InstanceRecord | DamagedRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,27 +105,32 @@ class Auditor:
         :returns: all findings, the most severe first, then as in the XML.
         :raises NoSuchContainerError: if libvirt knows none of this name.
         :raises DomainXmlError: if its XML cannot be read.
+        :raises InstanceError: if its record cannot be read.
         :raises LxcUsernsError: if the host cannot be looked at.
         """
         records = {each.name: each for each in self._store.load_all()}
+        damaged = records.get(name)
+        if isinstance(damaged, DamagedRecord):
+            raise InstanceError(name, damaged.reason)
         this = self._read(name, records)
         others = [*self._others(name, records)]
         return to_findings(this.domain, self._find(this, others))
 
-    def _read(
-        self, name: str, records: Mapping[str, InstanceRecord]
-    ) -> _Known:
+    def _read(self, name: str, records: Mapping[str, _Record]) -> _Known:
         guest = self._guests.find(name)
         if guest is None:
             raise NoSuchContainerError(name)
         record = records.get(name)
-        if record is not None and record.uuid != guest.uuid:
-            record = None  # Somebody else's, of the same name.
+        # Somebody else's of the same name, or one that does not say.
+        if isinstance(record, DamagedRecord) or (
+            record is not None and record.uuid != guest.uuid
+        ):
+            record = None
         domain = parse_domain(self._guests.xml(name))
         return _Known(name, domain, guest.is_active, record)
 
     def _others(
-        self, name: str, records: Mapping[str, InstanceRecord]
+        self, name: str, records: Mapping[str, _Record]
     ) -> Iterator[_Known]:
         for guest in self._guests.list():
             if guest.name == name:

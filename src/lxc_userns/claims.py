@@ -60,7 +60,7 @@ class Claim:
     def _is_same_use(self, other: Claim) -> bool:
         ways = {self.how, other.how} - {_UNDECIDED}
         return (
-            not self.is_image
+            not (self.is_image or other.is_image)
             and len(ways) <= 1
             and (self.path, self.id_maps) == (other.path, other.id_maps)
         )

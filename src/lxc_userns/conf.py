@@ -18,7 +18,7 @@ from oslo_config import cfg, types
 from lxc_userns import held_ids, roots
 from lxc_userns.arguments import checked
 from lxc_userns.config_names import find_misnamed
-from lxc_userns.exceptions import ConfigError, IdMapError
+from lxc_userns.exceptions import ConfigError, IdMapError, shorten, show
 from lxc_userns.idmap import (
     MAX_ENTRIES,
     TTY_GID,
@@ -56,7 +56,9 @@ class _Integer(types.Integer):
         try:
             return super().__call__(value)
         except ValueError as err:
-            raise ValueError(f"{value}: {err}") from None
+            text = str(value)
+            said = str(err).replace(text, shorten(text))
+            raise ValueError(f"{show(text)}: {said}") from None
 
 
 class _Size(types.ConfigType):
@@ -73,7 +75,8 @@ class _Size(types.ConfigType):
         size = value if isinstance(value, int) else parse_size(value)
         if size < self._least:
             least = format_size(self._least)
-            raise ValueError(f"{value}: expected at least {least}")
+            shown = show(str(value))
+            raise ValueError(f"{shown}: expected at least {least}")
         return size
 
     def __repr__(self) -> str:
@@ -95,8 +98,8 @@ ID map for {kind} IDs of the containers.
 A comma-separated list of at most {MAX_ENTRIES} entries guest:host:count, each
 three decimal integers: {ids} IDs guest..guest+count-1 inside the container
 are host..host+count-1 on the host. Guest ID 0 has to be mapped, host ID 0
-never is, and entries do not overlap. For example 0:2000000000:65536 gives
-the container 65536 IDs and makes its root the host's {kind} 2000000000.
+never is, and entries do not overlap. For example 0:2013265920:65536 gives
+the container 65536 IDs and makes its root the host's {kind} 2013265920.
 
 uid_maps and gid_maps are set together or not at all. While both are empty,
 user namespaces are off, and the root of a container is the root of the host.
@@ -119,7 +122,7 @@ OPTS = (
 User, by name or number, whose ranges in /etc/subuid and /etc/subgid are the
 pool from which each instance leases a range of its own.
 
-For example "lxc-userns", with the line "lxc-userns:2000000000:131072000" in
+For example "lxc-userns", with the line "lxc-userns:2013265920:131072000" in
 both files. There need be no such user. If /etc/nsswitch.conf names another
 source for "subid", getsubids(1) asks that one. Empty: no pool, and the maps of
 [libvirt] uid_maps and gid_maps serve all instances. Setting both is an error.
@@ -340,17 +343,28 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
 
 @checked(conf=cfg.ConfigOpts)
 def load_id_maps(conf: cfg.ConfigOpts) -> IdMaps | None:
-    """The ID maps that the configuration gives to every instance.
+    """Return the ID maps that the configuration gives to every instance.
 
     :param conf: a configuration object with our options registered.
-    :returns: the maps, or None if ``uid_maps`` and ``gid_maps`` are empty:
-        then user namespaces are off, or each instance has a lease.
-    :raises ConfigError: as :func:`read_id_maps`, or if others hold any of
-        the host IDs, as :func:`check_held`.
+    :returns: the maps, or None if neither they nor a pool are configured:
+        then user namespaces are off.
+    :raises ConfigError: if a pool is configured, so that each instance has
+        ID maps of its own, by
+        :meth:`~lxc_userns.UserNamespaceManager.reserve`; as
+        :func:`read_id_maps`, or if others hold any of the host IDs, as
+        :func:`check_held`.
     """
     maps = read_id_maps(conf)
     if maps is not None:
         check_held(conf, maps)
+    elif has_pool(conf):
+        raise ConfigError(
+            option_name(GROUP, "subid_owner"),
+            _value(conf, GROUP, "subid_owner"),
+            "is set, so that there are no ID maps for all: each instance has "
+            "a lease; call UserNamespaceManager.reserve or prepare, and take "
+            "the id_maps of what it returns",
+        )
     return maps
 
 
@@ -388,7 +402,8 @@ def read_id_maps(conf: cfg.ConfigOpts) -> IdMaps | None:
     """Return the ID maps of the configuration, whoever has their host IDs.
 
     :param conf: a configuration object with our options registered.
-    :returns: as :func:`load_id_maps`.
+    :returns: the maps, or None if ``uid_maps`` and ``gid_maps`` are empty:
+        then user namespaces are off, or each instance has a lease.
     :raises ConfigError: if a value breaks a rule, an option has nearly the
         name of one of ours, or ``userns_policy`` asks for what there is not;
         every problem of the maps is in the text, and none is passed over.

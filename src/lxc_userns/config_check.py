@@ -11,20 +11,24 @@ from typing import Any, Literal
 from oslo_config import cfg
 
 from lxc_userns import conf as options
-from lxc_userns import hostids, own_paths, roots
+from lxc_userns import hostids, own_paths, roots, unlisted
 from lxc_userns.allocation import capacity
-from lxc_userns.exceptions import ConfigError, PrerequisiteError
+from lxc_userns.config_places import find_places
+from lxc_userns.exceptions import ConfigError, PrerequisiteError, show
 from lxc_userns.held_ids import find_held
 from lxc_userns.idmap import (
     CONTAINER_IDS,
     FEW_IDS,
     IdMap,
+    Kind,
     advisories,
     host_advisories,
 )
 from lxc_userns.pool import Pool, read_pools
 
 Severity = Literal["problem", "warning", "info"]
+
+_MOST_LINES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +65,11 @@ def check_config(conf: cfg.ConfigOpts) -> list[Finding]:
     :param conf: configuration with our options registered.
     """
     found = [
-        Finding("problem", each.option, each.value, each.reason)
+        Finding("problem", each.option, show(each.value), each.reason)
         for each in options.find_problems(conf)
     ]
+    for name, value, place in find_places(conf):
+        found.append(Finding("info", name, show(value), f"from {place}"))
     found += _check_pool(conf)
     found += _check_maps(conf)
     found += _check_paths(conf)
@@ -121,7 +127,10 @@ def _describe_pool(name: str, pool: Pool, size: int) -> Iterator[Finding]:
             shown,
             f"{pool.kind} IDs {_show(ids)} are in the pool",
         )
-        for advisory in host_advisories(shown, ids):
+        for advisory in (
+            *host_advisories(shown, ids),
+            *unlisted.advisories(shown, ids),
+        ):
             yield Finding("warning", name, shown, advisory)
     room = capacity(pool.ids, pool.free, size)
     if room:
@@ -131,6 +140,18 @@ def _describe_pool(name: str, pool: Pool, size: int) -> Iterator[Finding]:
             str(room),
             f"the pool has {pool.kind} IDs for {room} leases of {size}",
         )
+    kind: Kind = "uid" if pool.kind == "user" else "gid"
+    for ids in pool.ids if unlisted.can_be() else ():
+        for holder in unlisted.find(kind, ids):
+            yield Finding(
+                "warning",
+                name,
+                f"{ids.start}:{len(ids)}",
+                f"has IDs of a directory service, as {holder}; lease from "
+                "others",
+            )
+    if pool.absent:
+        yield Finding("warning", name, pool.source, pool.describe_absent())
     if pool.holders:
         yield Finding(
             "warning",
@@ -166,8 +187,14 @@ def _check_maps(conf: cfg.ConfigOpts) -> Iterator[Finding]:
         yield from _describe(option, id_map)
         for each in held:
             yield Finding(severity, option, str(each.entry), str(each))
-        for advisory in advisories(id_map):
+        for advisory in _advisories(id_map):
             yield Finding("warning", option, str(id_map), advisory)
+
+
+def _advisories(id_map: IdMap) -> Iterator[str]:
+    yield from advisories(id_map)
+    for entry in id_map:
+        yield from unlisted.advisories(str(entry), entry.host_ids)
 
 
 def _describe(option: str, id_map: IdMap) -> Iterator[Finding]:
@@ -186,13 +213,17 @@ def _check_files() -> Iterator[Finding]:
         (hostids.SUBUID, hostids.read_host_uids),
         (hostids.SUBGID, hostids.read_host_gids),
     ):
-        for line in read().malformed:
+        malformed = read().malformed
+        for line in malformed[:_MOST_LINES]:
             yield Finding(
                 "warning",
                 str(path),
-                line.text,
+                show(line.text),
                 f"line {line.line}: {line.reason}; it is not heeded",
             )
+        if len(malformed) > _MOST_LINES:
+            more = f"{len(malformed) - _MOST_LINES} more lines like these"
+            yield Finding("warning", str(path), "", more)
 
 
 def _show(ids: range) -> str:

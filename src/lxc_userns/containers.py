@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
+from lxc_userns.damaged import DamagedRecord
 from lxc_userns.domain import (
     Capabilities,
     Domain,
@@ -44,6 +46,8 @@ from lxc_userns.undo import undo
 from lxc_userns.verification import VerifiedInstance
 from lxc_userns.verified import Verified
 from lxc_userns.volume import Volume
+
+_LOG = logging.getLogger(__name__)
 
 #: A process in all of the host's namespaces, for as long as it is up.
 _HOST_PID = "1"
@@ -350,15 +354,24 @@ class Containers:
         return self._describe_foreign(guest)
 
     def list(self) -> list[Container]:
-        """All containers as they are now, by name, those of others as well."""
-        ours = [self._describe(each) for each in self._store.load_all()]
-        names = {each.name for each in ours}
-        others = [
+        """All containers as they are now, by name, those of others as well.
+
+        One whose record is damaged, or of a newer version, is left out, with
+        a warning.
+        """
+        found, names = [], set()
+        for record in self._store.load_all():
+            names.add(record.name)
+            if isinstance(record, DamagedRecord):
+                _LOG.warning("%s: %s", record.name, record.reason)
+            else:
+                found.append(self._describe(record))
+        found += (
             self._describe_foreign(guest)
             for guest in self._guests.list()
             if guest.name not in names
-        ]
-        return sorted([*ours, *others], key=lambda each: each.name)
+        )
+        return sorted(found, key=lambda each: each.name)
 
     @contextmanager
     def _locked(self, name: str) -> Iterator[InstanceRecord]:

@@ -38,6 +38,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+_LONGEST = 80
+
+
+def shorten(text: str) -> str:
+    """Cut what nobody reads to its end: more than 80 characters."""
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[: _LONGEST // 2]}... ({len(text)} characters)"
+
+
+def show(text: str) -> str:
+    """Make text of others fit a message, with all that is in it to be seen.
+
+    Quoted where there are blanks or controls that would not be: around it,
+    several together, or a carriage return.
+    """
+    short = shorten(text)
+    is_plain = short.isprintable() and short == " ".join(short.split())
+    return short if is_plain else repr(short)
+
 
 class LxcUsernsError(Exception):
     """Base of all errors of this package."""
@@ -76,7 +96,7 @@ class ConfigError(LxcUsernsError):
         self.reason = reason
 
     def __str__(self) -> str:
-        shown = f" = {self.value}" if self.value else ""
+        shown = f" = {show(self.value)}" if self.value else ""
         return f"{self.option}{shown}: {self.reason}"
 
 
@@ -95,7 +115,7 @@ class IdMapError(LxcUsernsError, ValueError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"ID map {self.value!r}: {self.reason}"
+        return f"ID map {shorten(self.value)!r}: {self.reason}"
 
 
 class VolumeError(LxcUsernsError, ValueError):
@@ -111,7 +131,7 @@ class VolumeError(LxcUsernsError, ValueError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"volume {self.value!r}: {self.reason}"
+        return f"volume {shorten(self.value)!r}: {self.reason}"
 
 
 class NeedsError(LxcUsernsError, ValueError):
@@ -129,7 +149,7 @@ class NeedsError(LxcUsernsError, ValueError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.what} {self.value!r}: {self.reason}"
+        return f"{self.what} {shorten(self.value)!r}: {self.reason}"
 
 
 class DomainXmlError(LxcUsernsError):

@@ -5,13 +5,21 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
 from lxc_userns.claims import Claim
+from lxc_userns.damaged import DamagedRecord
 from lxc_userns.exceptions import ReplacedError
+from lxc_userns.idmap import IdMaps
 from lxc_userns.instances import InstanceRecord
 from lxc_userns.linux import file_identity, safe_path, syncing
 from lxc_userns.linux.file_identity import FileIdentity
@@ -328,23 +336,40 @@ def volume_name(number: int) -> str:
     return f"volume{number}"
 
 
-def claims(record: InstanceRecord) -> list[Claim]:
-    """What an instance uses on disk."""
-    return [
-        Claim(
-            record.rootfs,
-            record.strategy,
-            record.id_maps,
-            is_image=os.path.isfile(record.rootfs),
-        ),
-        *(
-            Claim(
-                volume.source,
-                volume.owners,
-                record.id_maps,
-                is_root=False,
-                readonly=volume.readonly,
-            )
-            for volume in record.volumes
-        ),
-    ]
+def claims(record: InstanceRecord | DamagedRecord) -> list[Claim]:
+    """What an instance uses on disk, or may use."""
+    if isinstance(record, DamagedRecord):
+        return _remaining_claims(record)
+    root = Claim(
+        record.rootfs,
+        record.strategy,
+        record.id_maps,
+        is_image=os.path.isfile(record.rootfs),
+    )
+    return [root, *_volume_claims(record.volumes, record.id_maps)]
+
+
+def _volume_claims(
+    volumes: Iterable[Volume], id_maps: IdMaps | None
+) -> Iterator[Claim]:
+    for volume in volumes:
+        yield Claim(
+            volume.source,
+            volume.owners,
+            id_maps,
+            is_root=False,
+            readonly=volume.readonly,
+        )
+
+
+def _remaining_claims(record: DamagedRecord) -> list[Claim]:
+    """What is not known to be shared counts as if it were written to."""
+    paths = [*record.sources]
+    paths += (e.source for e in record.volumes if e.owners == "chown")
+    found = [*_volume_claims(record.volumes, None)]
+    if record.rootfs is not None and record.strategy == strategies.OVERLAY:
+        found.append(Claim(record.rootfs, record.strategy, None))
+    elif record.rootfs is not None:
+        paths.append(record.rootfs)
+    alone = (Claim(e, strategies.CHOWN, None, is_image=True) for e in paths)
+    return [*found, *alone]

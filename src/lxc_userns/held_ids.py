@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-from lxc_userns import hostids
+from lxc_userns import hostids, unlisted
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.hostids import Holder, HostIds
-from lxc_userns.idmap import IdMap, IdMapEntry, IdMaps
+from lxc_userns.idmap import IdMap, IdMapEntry, IdMaps, Kind
 
 #: Owner of the lines of ``/etc/subuid`` and ``/etc/subgid`` by which a
 #: deployer keeps IDs from being handed out to users.
@@ -83,6 +83,9 @@ def check_unheld(
 def _find(id_map: IdMap, host: HostIds, owner: str) -> Iterator[HeldIds]:
     for entry in id_map:
         holders = [*_holders(host, entry.host_ids, owner)]
+        if not holders and unlisted.can_be():
+            kind: Kind = "uid" if host.kind == "user" else "gid"
+            holders += unlisted.find(kind, entry.host_ids)
         for holder in islice(holders, _MOST_HOLDERS):
             yield HeldIds(entry, str(holder))
         if len(holders) > _MOST_HOLDERS:

@@ -8,13 +8,16 @@ import logging
 import pwd
 import subprocess
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from lxc_userns import subid
-from lxc_userns.exceptions import PrerequisiteError
+from lxc_userns.exceptions import PrerequisiteError, shorten
+from lxc_userns.idmap import ID_LIMIT
 from lxc_userns.idset import IdSet
+from lxc_userns.linux.process import Process, Rows
 from lxc_userns.subid import MalformedLine, SubordinateRange
 
 _LOG = logging.getLogger(__name__)
@@ -23,6 +26,7 @@ SUBUID = Path("/etc/subuid")
 SUBGID = Path("/etc/subgid")
 NSSWITCH = Path("/etc/nsswitch.conf")
 _LONGEST = 60.0
+_ALL = IdSet((range(ID_LIMIT),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +54,9 @@ class HostIds:
     :param malformed: lines of the file which could not be read.
     :param source: where the ranges of the owner asked for come from: a file,
         or how another source was asked.
-    :param owner_ids: user IDs, in decimal, of those owners of subordinate
-        ranges who have one.
+    :param owner_ids: user IDs, in decimal, of users that may be owners.
+    :param present: the IDs that there are in the user namespace that this
+        process runs in; all of them, unless that is nested.
     """
 
     kind: str
@@ -60,6 +65,7 @@ class HostIds:
     malformed: tuple[MalformedLine, ...] = ()
     source: str = ""
     owner_ids: Mapping[str, str] = field(default_factory=dict)
+    present: IdSet = _ALL
 
     def identify(self, owner: str) -> str:
         """What is the same for all names of an owner, and the number."""
@@ -72,27 +78,45 @@ class HostIds:
             if self.identify(held.owner) == identity:
                 yield held.ids
 
-    def holders(self, ids: range, owner: str = "") -> Iterator[Holder]:
+    def holders(self, ids: range | IdSet, owner: str = "") -> Iterator[Holder]:
         """Who holds any of these IDs.
 
         :param ids: host IDs.
         :param owner: the owner whose own subordinate ranges do not count.
         """
+        wanted = IdSet.of((ids,)) if isinstance(ids, range) else ids
         for number, name in sorted(self.names.items()):
-            if number in ids:
+            if number in wanted:
                 single = range(number, number + 1)
                 yield Holder(f"{self.kind} {name} ({number})", single)
-        identity = self.identify(owner)
+        yield from self._subordinate_holders(wanted, self.identify(owner))
+        for absent in wanted - self.present:
+            yield Holder(
+                "others, for the user namespace that this runs in does not "
+                f"have them ({absent.start}:{len(absent)})",
+                absent,
+            )
+
+    def _subordinate_holders(
+        self, wanted: IdSet, identity: str
+    ) -> Iterator[Holder]:
         for line in self.malformed:
-            if line.ids is not None and self.identify(line.owner) != identity:
-                for part in IdSet.of((line.ids,)).meeting(ids):
-                    yield Holder(
-                        f"whoever line {line.line} means ({line.text!r})", part
-                    )
-        for held in self.subordinates:
-            if self.identify(held.owner) != identity and (
-                held.start < ids.stop and ids.start < held.ids.stop
+            if (
+                line.ids
+                and wanted.meets(line.ids)
+                and self.identify(line.owner) != identity
             ):
+                text = shorten(line.text)
+                name = f"whoever line {line.line} means ({text!r})"
+                yield Holder(name, line.ids)
+        first, end = wanted.bounds
+        for held in self.subordinates:
+            # There can be a million, nearly all of them elsewhere.
+            if held.start >= end or held.start + held.count <= first:
+                continue
+            if self.identify(held.owner) == identity:
+                continue
+            if wanted.meets(held.ids):
                 yield Holder(
                     f"the subordinate {self.kind} IDs of {held.owner} "
                     f"({held.start}:{held.count})",
@@ -110,40 +134,22 @@ def read_host_uids(owner: str = "") -> HostIds:
     :raises PrerequisiteError: if that source cannot be asked.
     """
     names = {each.pw_uid: each.pw_name for each in pwd.getpwall()}
-    return _read("user", names, SUBUID, (), owner)
+    present = _present(Process("self").uid_map)
+    return _read("user", names, present, SUBUID, (), owner)
 
 
 def read_host_gids(owner: str = "") -> HostIds:
     """The same for groups and subordinate group IDs."""
     names = {each.gr_gid: each.gr_name for each in grp.getgrall()}
-    return _read("group", names, SUBGID, ("-g",), owner)
+    present = _present(Process("self").gid_map)
+    return _read("group", names, present, SUBGID, ("-g",), owner)
 
 
-def _read(
-    kind: str,
-    names: Mapping[int, str],
-    path: Path,
-    options: tuple[str, ...],
-    owner: str,
-) -> HostIds:
-    ranges, malformed = subid.parse(_read_text(path))
-    made = partial(HostIds, kind, names, malformed=malformed)
-    ids = _owner_ids({owner, *(held.owner for held in ranges)})
-    service = subid.parse_source(_read_text(NSSWITCH))
-    if service == "files" or not owner:
-        return made(ranges, source=str(path), owner_ids=ids)
-    # Then the file does not count for the owner, as it does not for shadow.
-    of_others = [
-        held
-        for held in ranges
-        if ids.get(held.owner, held.owner) != ids.get(owner, owner)
-    ]
-    listed = _ask(("getsubids", *options, owner), owner, service)
-    source = f"the source {service} of subordinate IDs"
-    return made((*of_others, *listed), source=source, owner_ids=ids)
+def read_text(path: Path) -> str:
+    """The text of a file, empty if there is none.
 
-
-def _read_text(path: Path) -> str:
+    :raises PrerequisiteError: if it cannot be read.
+    """
     try:
         # Not as text, for which a carriage return would end a line, too.
         return path.read_bytes().decode("utf-8", "surrogateescape")
@@ -153,14 +159,57 @@ def _read_text(path: Path) -> str:
         raise PrerequisiteError(f"{path}: {err.strerror}") from err
 
 
-def _owner_ids(owners: set[str]) -> dict[str, str]:
-    found = {}
-    for owner in owners:
-        try:
-            found[owner] = str(pwd.getpwnam(owner).pw_uid)
-        except KeyError:
-            continue
-    return found
+def _present(rows: Rows) -> IdSet:
+    """The IDs that there are in a user namespace, as those in it see them."""
+    return IdSet.of(range(inside, inside + n) for inside, _, n in rows)
+
+
+def _read(
+    kind: str,
+    names: Mapping[int, str],
+    present: IdSet,
+    path: Path,
+    options: tuple[str, ...],
+    owner: str,
+) -> HostIds:
+    ranges, malformed = subid.parse(read_text(path))
+    ids = _owner_ids(owner)
+    made = partial(
+        HostIds,
+        kind,
+        names,
+        malformed=malformed,
+        owner_ids=ids,
+        present=present,
+    )
+    service = subid.parse_source(read_text(NSSWITCH))
+    if service == "files" or not owner:
+        return made(ranges, source=str(path))
+    # Then the file does not count for the owner, as it does not for shadow.
+    of_others = [
+        held
+        for held in ranges
+        if ids.get(held.owner, held.owner) != ids.get(owner, owner)
+    ]
+    listed = _ask(("getsubids", *options, owner), owner, service)
+    source = f"the source {service} of subordinate IDs"
+    return made((*of_others, *listed), source=source)
+
+
+def _owner_ids(owner: str) -> dict[str, str]:
+    """User IDs, in decimal, of the users that are listed, and of an owner.
+
+    A directory service that lists nobody is asked for the owner alone, and
+    not for each user that has subordinate IDs.
+    """
+    found = [*pwd.getpwall()]
+    with suppress(KeyError):
+        found.append(pwd.getpwnam(owner))
+    if owner.isdecimal():
+        # The others are for more than there can be.
+        with suppress(KeyError, OverflowError, ValueError):
+            found.append(pwd.getpwuid(int(owner)))
+    return {each.pw_name: str(each.pw_uid) for each in found}
 
 
 def _ask(
@@ -194,8 +243,9 @@ def _ask(
         return
     ranges, malformed = subid.parse_listed(done.stdout)
     for line in malformed:
+        said = shorten(line.text)
         raise PrerequisiteError(
-            f"{why}, of which getsubids says {line.text!r}: {line.reason}"
+            f"{why}, of which getsubids says {said!r}: {line.reason}"
         )
     for held in ranges:
         yield SubordinateRange(owner, held.start, held.count, held.line)

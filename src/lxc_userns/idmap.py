@@ -240,6 +240,30 @@ class IdMaps:
     def __str__(self) -> str:
         return f"{self.uid} {self.gid}"
 
+    @classmethod
+    def of_rows(
+        cls,
+        uid: Iterable[tuple[int, int, int]],
+        gid: Iterable[tuple[int, int, int]],
+    ) -> IdMaps:
+        """Make them of rows as the kernel has them, for a container.
+
+        :raises IdMapError: if they break a rule of ours.
+        """
+        return cls(
+            IdMap(tuple(IdMapEntry(*row) for row in uid)),
+            IdMap(tuple(IdMapEntry(*row) for row in gid)),
+        )
+
+    @property
+    def size(self) -> int | None:
+        """Number of IDs of either kind; None if there are not as many."""
+        counts = [
+            sum(entry.count for entry in id_map)
+            for id_map in (self.uid, self.gid)
+        ]
+        return counts[0] if counts[0] == counts[1] else None
+
     @property
     def root(self) -> tuple[int, int]:
         """The host's user and group ID of the container's root."""

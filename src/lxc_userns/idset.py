@@ -66,6 +66,13 @@ class IdSet:
             left.append(range(start, each.stop))
         return IdSet(tuple(filter(len, left)))
 
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Its lowest ID, and one past its highest; 0 and 0 if it is empty."""
+        if not self.ranges:
+            return 0, 0
+        return self.ranges[0].start, self.ranges[-1].stop
+
     def meets(self, ids: range) -> bool:
         """Whether any of these IDs is in it."""
         return any(self.meeting(ids))

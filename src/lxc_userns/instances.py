@@ -7,6 +7,7 @@ that a crash leaves the old record or the new one.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -18,12 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from lxc_userns.arguments import check_type
-from lxc_userns.exceptions import (
-    ConfigError,
-    InstanceError,
-    LxcUsernsError,
-)
-from lxc_userns.idmap import IdMap, IdMaps
+from lxc_userns.damaged import DamagedRecord, salvage
+from lxc_userns.exceptions import ConfigError, InstanceError
+from lxc_userns.idmap import IdMap, IdMaps, Kind
 from lxc_userns.linux import directory, locks
 from lxc_userns.linux.file_identity import FileIdentity
 from lxc_userns.linux.fuser import Closed
@@ -56,6 +54,8 @@ _ADDED: Mapping[int, Mapping[str, Any]] = {
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SUFFIX = ".json"
+#: What keeps one file from being read, and no others.
+_UNREADABLE = (errno.EIO, errno.EISDIR, errno.ELOOP, errno.ENXIO)
 _TEXTS = ("uuid", "rootfs", "strategy", "view", "reason")
 
 
@@ -142,6 +142,13 @@ class InstanceRecord:
     def dropped_capabilities(self) -> tuple[str, ...]:
         """Capabilities that its domain drops in the mode that it has."""
         return self.dropped if self.mode == "private" else ()
+
+    @property
+    def held_ids(self) -> Iterator[tuple[Kind, range]]:
+        """Host IDs of its ID maps, with their kind."""
+        if self.id_maps is not None:
+            for kind, entry in self.id_maps.entries:
+                yield kind, entry.host_ids
 
 
 def check_name(name: str) -> None:
@@ -231,17 +238,20 @@ class InstanceStore:
     def load(self, name: str) -> InstanceRecord | None:
         """The record of an instance, None if there is none.
 
-        :raises InstanceError: if it is not a name, or the record is damaged.
+        :raises InstanceError: if it is not a name, or the record is damaged
+            or of a newer version.
         :raises ConfigError: if the state path cannot be used.
         """
         check_name(name)
         with self._present() as fd:
-            return None if fd is None else self._read(fd, name)
+            found = None if fd is None else self._read(fd, name)
+        if isinstance(found, DamagedRecord):
+            raise InstanceError(name, found.reason)
+        return found
 
-    def load_all(self) -> list[InstanceRecord]:
-        """All records, by name.
+    def load_all(self) -> list[InstanceRecord | DamagedRecord]:
+        """All records, by name, and what is left of those that are damaged.
 
-        :raises InstanceError: if a record is damaged.
         :raises ConfigError: if the state path cannot be used.
         """
         with self._present() as fd:
@@ -291,27 +301,28 @@ class InstanceStore:
                 return
             os.fsync(fd)
 
-    def _read(self, fd: int, name: str) -> InstanceRecord | None:
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    def _read(
+        self, fd: int, name: str
+    ) -> InstanceRecord | DamagedRecord | None:
+        file = f"{self._path}/instances/{name}{_SUFFIX}"
         try:
-            record = os.open(name + _SUFFIX, flags, dir_fd=fd)
+            text = _read_text(fd, name + _SUFFIX)
         except FileNotFoundError:
             return None
-        with open(record, encoding="ascii") as stream:
-            try:
-                return _decode(name, json.load(stream))
-            except (
-                ValueError,
-                TypeError,
-                KeyError,
-                RecursionError,
-                LxcUsernsError,
-            ) as err:
-                raise InstanceError(
-                    name,
-                    f"its record {self._path}/instances/{name}{_SUFFIX} is "
-                    f"damaged: {err}; repair or remove it",
-                ) from err
+        except OSError as err:
+            if err.errno not in _UNREADABLE:
+                raise
+            reason = _damaged(file, err.strerror)
+            return DamagedRecord(name, reason)
+        try:
+            # As it is written; to others a lost bit would be another path.
+            text.encode("ascii")
+            return _decode(name, json.loads(text))
+        except MemoryError:
+            raise
+        except Exception as err:
+            reason = _newer(file, err) or _damaged(file, err)
+            return salvage(name, reason, text)
 
     @contextmanager
     def _present(self) -> Iterator[int | None]:
@@ -340,6 +351,34 @@ class InstanceStore:
                 str(self._path),
                 err.strerror or str(err),
             ) from err
+
+
+class _NewerError(Exception):
+    """A record has a format that a later version has brought."""
+
+
+def _read_text(fd: int, name: str) -> str:
+    # Whatever is there: a FIFO is not waited for.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with open(os.open(name, flags, dir_fd=fd), "rb") as stream:
+        return stream.read().decode("utf-8", "surrogateescape")
+
+
+def _newer(file: str, err: Exception) -> str:
+    if not isinstance(err, _NewerError):
+        return ""
+    return (
+        f"its record {file} is of a newer version of lxc-userns (format "
+        f"{err}, this version reads up to {_FORMAT}); use that version"
+    )
+
+
+def _damaged(file: str, err: object) -> str:
+    what = f"it lacks {err}" if isinstance(err, KeyError) else err
+    return (
+        f"its record {file} is damaged: {what}; repair it, or restore a "
+        "backup of it: until then its host IDs and files stay taken"
+    )
 
 
 def _encode(record: InstanceRecord) -> dict[str, Any]:
@@ -372,12 +411,22 @@ def _encode(record: InstanceRecord) -> dict[str, Any]:
     }
 
 
-def _decode(name: str, data: dict[str, Any]) -> InstanceRecord:
+def _upgrade(name: str, data: object) -> dict[str, Any]:
+    """Add what the format of a record did not have yet."""
+    if not isinstance(data, dict):
+        raise ValueError("it is no JSON object")
     for older, added in _ADDED.items():
         if data["format"] == older:
             data = {**data, **added, "format": older + 1}
+    if type(data["format"]) is int and data["format"] > _FORMAT:
+        raise _NewerError(data["format"])
     if data["format"] != _FORMAT or data["name"] != name:
         raise ValueError(f"format {data['format']!r}, name {data['name']!r}")
+    return data
+
+
+def _decode(name: str, data: object) -> InstanceRecord:
+    data = _upgrade(name, data)
     texts = [data[key] for key in _TEXTS]
     reasons, dropped = data["mode_reasons"], data["dropped"]
     if not all(isinstance(text, str) for text in (*texts, *reasons, *dropped)):

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from lxc_userns.claims import Claim, find_conflicts
-from lxc_userns.exceptions import RootfsError
+from lxc_userns.damaged import DamagedRecord
+from lxc_userns.exceptions import LxcUsernsError, RootfsError
 from lxc_userns.filesystems import Filesystems, claims
 from lxc_userns.guest import Guest, Guests
+from lxc_userns.idmap import IdMaps
 from lxc_userns.instances import InstanceRecord, InstanceStore
 
 
@@ -38,6 +41,18 @@ class Inventory:
         guest = self.find_guest(record)
         return guest is not None and guest.is_active
 
+    def running_maps(self, name: str) -> IdMaps | None:
+        """ID maps that a domain of this name runs with, ours or not.
+
+        :returns: None if none runs in a user namespace, or none is found.
+        """
+        with suppress(LxcUsernsError, ProcessLookupError, FileNotFoundError):
+            guest = self.guests.find(name)
+            if guest is not None and guest.is_active:
+                with self.guests.init_process(name) as init:
+                    return IdMaps.of_rows(init.uid_map, init.gid_map)
+        return None
+
     def check_unused(self, mine: list[Claim], *, besides: str | None) -> None:
         """Check that what is to be used goes with what is in use.
 
@@ -48,6 +63,12 @@ class Inventory:
             if record.name == besides:
                 continue
             for claim, other in find_conflicts(mine, claims(record)):
+                if isinstance(record, DamagedRecord):
+                    raise RootfsError(
+                        claim.path,
+                        f"may be in use by the instance {record.name}: "
+                        f"{record.reason}",
+                    )
                 if other.is_below_overlay:
                     raise RootfsError(
                         claim.path,

@@ -30,10 +30,12 @@ from lxc_userns.survey import (
     supply,
     why_exhausted,
 )
+from lxc_userns.unlisted import Asked
 from lxc_userns.wish import Wish
 
 _LOG = logging.getLogger(__name__)
 _OPTION = "[lxc_userns] subid_owner"
+_MOST = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +95,10 @@ class Lessor:
         :param size: number of IDs of either kind, 6 or more; None: that of
             the configuration, or whatever it has.
         :param keep: False: to see what it would get.
-        :param known: what it was promised before. If these are IDs of the
-            pool that could be a lease, it keeps them.
+        :param known: what it was promised before, and may be given anew. If
+            these are IDs of the pool that could be a lease, it keeps them.
+            None: what has a record, or runs without one, keeps what it has,
+            or is refused.
         :raises ConfigError: if there is no pool, or one from which nothing
             can be leased.
         :raises PoolExhaustedError: if all of it is in use.
@@ -103,12 +107,15 @@ class Lessor:
         """
         if size is not None and not TTY_GID < size < ID_LIMIT:
             raise LeaseError(instance, f"{size} is no number of IDs for it")
-        wish = Wish(instance, uuid, size or self.size, known)
         while True:
             lease = self._renew(instance, uuid, size, keep)
             if lease is not None:
                 self._warn_if_outside(lease)
                 return lease
+            # Of one that has IDs the lease may have been lost.
+            has, is_bound = self._find_maps(instance, known)
+            size_now = size or (has and is_bound and has.size) or self.size
+            wish = Wish(instance, uuid, size_now, has, is_bound)
             lease = self._add(wish, keep)
             if lease is not None:
                 return lease
@@ -197,7 +204,8 @@ class Lessor:
         """
         with self.leases.changing() as leases:
             lease = leases.get(instance)
-            if lease is not None and lease.missing is None:
+            # A note of the future is of a clock that was set back since.
+            if lease is not None and not 0 <= (lease.missing or -1) <= now:
                 lease = replace(lease, missing=now)
                 leases.restore(lease)
             return lease
@@ -269,12 +277,47 @@ class Lessor:
         waiting = [tree for tree in waiting if not is_promised(pools, tree)]
         return Room(pools, self.size, min(free), tuple(waiting))
 
+    def _find_maps(
+        self, instance: str, known: InstanceRecord | None
+    ) -> tuple[IdMaps | None, bool]:
+        """ID maps that an instance has, and whether it is bound to them."""
+        record = known or self.inventory.store.load(instance)
+        if record is not None:
+            return record.id_maps, known is None and record.mode == "private"
+        running = self.inventory.running_maps(instance)
+        return running, running is not None
+
     def _look(self) -> Survey:
         if not self.owner:
             raise ConfigError(
                 _OPTION, "", "is empty: there is no pool to lease from"
             )
-        return Survey.take(self.owner, self.inventory.guests, self.leases)
+        survey = Survey.take(self.owner, self.inventory.guests, self.leases)
+        if survey.is_new:
+            self._warn_if_lost(survey.pools)
+        return survey
+
+    def _warn_if_lost(self, pools: Pools) -> None:
+        """Warn if nobody ever had a lease, and yet somebody has had one."""
+        names = [
+            record.name
+            for record in self.inventory.store.load_all()
+            if any(
+                dict(pools)[of].ids.meets(ids) for of, ids in record.held_ids
+            )
+        ]
+        if names:
+            shown = ", ".join(names[:_MOST])
+            more = f" and {len(names) - _MOST} more" if names[_MOST:] else ""
+            _LOG.warning(
+                "%s has no leases, and instances have IDs of the pool of %s: "
+                "%s; if it was lost, restore a backup of it before more is "
+                "leased: what was returned, and is still on disk for that, "
+                "is not known without",
+                self.leases.file,
+                self.owner,
+                shown + more,
+            )
 
     def _renew(
         self, instance: str, uuid: str | None, size: int | None, keep: bool
@@ -290,7 +333,7 @@ class Lessor:
 
     def _add(self, wish: Wish, keep: bool) -> Lease | None:
         """Give a new lease, None if the instance has got one meanwhile."""
-        survey = self._look()
+        survey, asked = self._look(), Asked(wish.instance)
         # Nothing to look at is as good as looked at.
         looked_at: Mapping[ShiftedTree, bool] | None = None
         if not survey.has_trees:
@@ -300,13 +343,18 @@ class Lessor:
                 if leases.get(wish.instance) is not None:
                     return None
                 lease = self._choose(leases, survey, wish, looked_at)
-                if lease is not None:
+                if lease is not None and (
+                    lease.is_for(wish.has) or asked.cover(lease)
+                ):
                     leases.add(lease)
                     if keep:
                         _LOG.info("%s: leased %s", lease.instance, lease)
                     return lease
             # It can take long, so nobody has to wait meanwhile.
-            looked_at = leftovers.look(self.leases)
+            if lease is None:
+                looked_at = leftovers.look(self.leases)
+            else:
+                survey = survey.beside(asked.find_unlisted(lease))
 
     def _choose(
         self,
@@ -323,6 +371,13 @@ class Lessor:
         kept = wish.keep_ids(survey.pools, leases, records)
         if kept is not None:
             return kept
+        if wish.is_bound:
+            raise LeaseError(
+                wish.instance,
+                f"has the ID maps {wish.has}, which cannot be a lease: they "
+                "are no free range of the pool; it keeps them until it is "
+                "stopped and destroyed",
+            )
         pools = survey.beside_leases(leases, records, wish.instance)
         waiting = None
         if looked_at is not None:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from lxc_userns import hostids
 from lxc_userns.allocation import capacity, place
+from lxc_userns.exceptions import shorten
 from lxc_userns.hostids import SUBGID, SUBUID, Holder, HostIds
 from lxc_userns.idmap import Kind
 from lxc_userns.idset import IdSet
@@ -17,9 +18,12 @@ _FILES = (str(SUBUID), str(SUBGID))
 #: Never leased, whoever owns them: root, the owner that stands for unmapped
 #: ones, and -1 of 16 bits.
 _RESERVED = IdSet((range(1), range(65534, 65536)))
-#: On no common Linux system do these belong to anybody (systemd UIDS-GIDS).
-_USUALLY_FREE = IdSet((range(1879048192, 2147352576),))
+#: On no common Linux system do these belong to anybody: they are above what
+#: systemd hands out (UIDS-GIDS), and what SSSD and FreeIPA give by default.
+_USUALLY_FREE = IdSet((range(2013265920, 2147352576),))
 _MOST_NAMED = 5
+_NONE = IdSet()
+_HERE = "the user namespace that this runs in (/proc/self/uid_map, gid_map)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +34,15 @@ class Pool:
     :param source: where it is from, as ``/etc/subuid``.
     :param ids: all of its IDs.
     :param holders: who else holds some of them. They are never leased.
+    :param absent: what the source has besides, and the user namespace that
+        this process runs in does not have.
     """
 
     kind: str
     source: str
     ids: IdSet
     holders: tuple[Holder, ...] = ()
+    absent: IdSet = _NONE
 
     @property
     def free(self) -> IdSet:
@@ -46,6 +53,16 @@ class Pool:
         """The same pool, with these holders too."""
         found = (each for each in holders if any(self.ids.meeting(each.ids)))
         return replace(self, holders=(*self.holders, *found))
+
+    def describe_absent(self) -> str:
+        """What the source has and there is not; empty if there is nothing."""
+        if not self.absent:
+            return ""
+        shown = ", ".join(f"{e.start}:{len(e)}" for e in self.absent)
+        return (
+            f"of the {self.kind} IDs in {self.source}, {shown} are not in "
+            f"{_HERE}, and so not in the pool"
+        )
 
     def describe_holders(self) -> str:
         """The first holders, empty if there are none."""
@@ -69,14 +86,14 @@ class Pools:
     :param owner: whose subordinate IDs they are, a name or a number.
     :param uid: the pool of user IDs.
     :param gid: the pool of group IDs.
-    :param taken: IDs of either kind that belong to somebody else.
+    :param hosts: who has which user IDs, and group IDs.
     :param malformed: what is wrong with which line of which file.
     """
 
     owner: str
     uid: Pool
     gid: Pool
-    taken: IdSet
+    hosts: tuple[HostIds, HostIds]
     malformed: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[tuple[Kind, Pool]]:
@@ -116,18 +133,27 @@ class Pools:
 
         What the other file has already, if it can; None if little is free.
         """
+        taken = self._taken()
         for _, pool in self:
             for ids in pool.ids:
-                if len(ids) >= size and not self.taken.meets(ids):
+                if len(ids) >= size and not taken.meets(ids):
                     return f"{self.owner}:{ids.start}:{len(ids)}"
-        free = _USUALLY_FREE - self.taken
+        free = _USUALLY_FREE - taken
         for number in (1000, 100, 10, 1):
             start = place(_USUALLY_FREE, free, number * size)
             if start is not None:
                 return f"{self.owner}:{start}:{number * size}"
         return None
 
+    def _taken(self) -> IdSet:
+        """IDs of either kind that belong to somebody else, or are not here."""
+        return IdSet.of(
+            ids for host in self.hosts for ids in _held(host, self.owner)
+        )
+
     def _why_unusable(self, pool: Pool, size: int) -> str | None:
+        if not pool.ids and pool.absent:
+            return pool.describe_absent()
         if not pool.ids:
             return (
                 f"{self.owner} has no subordinate {pool.kind} IDs in "
@@ -164,11 +190,9 @@ def read_pools(owner: str) -> Pools:
         owner,
         _make(users, owner),
         _make(groups, owner),
-        IdSet.of(
-            ids for host in (users, groups) for ids in _held(host, owner)
-        ),
+        (users, groups),
         tuple(
-            f"{path}, line {line.line}, {line.text!r}: {line.reason}"
+            f"{path}, line {line.line}, {shorten(line.text)!r}: {line.reason}"
             for path, host in zip(_FILES, (users, groups), strict=True)
             for line in host.malformed
         ),
@@ -176,15 +200,14 @@ def read_pools(owner: str) -> Pools:
 
 
 def _make(host: HostIds, owner: str) -> Pool:
-    ids = IdSet.of(host.owned(owner)) - _RESERVED
-    # One that reaches over several parts of the pool is told once.
-    holders = dict.fromkeys(
-        holder for part in ids for holder in host.holders(part, owner)
-    )
-    return Pool(host.kind, host.source, ids, tuple(holders))
+    owned = IdSet.of(host.owned(owner)) - _RESERVED
+    ids = owned & host.present
+    holders = tuple(host.holders(ids, owner))
+    return Pool(host.kind, host.source, ids, holders, owned - ids)
 
 
 def _held(host: HostIds, owner: str) -> Iterator[range]:
+    yield from _USUALLY_FREE - host.present
     for number in host.names:
         yield range(number, number + 1)
     for held in host.subordinates:

@@ -8,8 +8,10 @@ what ``/etc/nsswitch.conf`` has in their place.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from lxc_userns.idmap import ID_LIMIT
 
@@ -18,6 +20,13 @@ _LONGEST_NUMBER = 20
 # What strtoul(3) takes, but for a minus: that number is near 2**64, and no ID
 # is in a range that begins there or wraps around.
 _NUMBER_OF_SHADOW = re.compile(r"\+?(0[xX][0-9a-fA-F]+|[0-9]+)")
+#: A line as nearly all are; others are looked at one by one.
+_USUAL = re.compile(
+    r"([0-9A-Za-z_][0-9A-Za-z_.@-]*):(0|[1-9][0-9]{0,9}):([1-9][0-9]{0,9})"
+)
+#: Marks of Unicode that say how a text is written, and cannot be seen.
+_UNSEEN = "Cf"
+_BYTE_ORDER_MARK = "\ufeff"
 _LISTED = re.compile(r"[0-9]+: (\S+) ([0-9]+) ([0-9]+)")
 _SOURCE = re.compile(r"^subid:[^\S\n]*(\S+)", re.MULTILINE | re.IGNORECASE)
 
@@ -59,7 +68,7 @@ class MalformedLine:
     @property
     def owner(self) -> str:
         """Whose it would be."""
-        return self.text.split(":")[0].strip()
+        return self.text.split(":")[0].strip().strip(_BYTE_ORDER_MARK)
 
     @property
     def ids(self) -> range | None:
@@ -72,6 +81,8 @@ class MalformedLine:
         return range(start, start + count)
 
 
+# The same text is asked for again and again, and both files may have it.
+@lru_cache(2)
 def parse(
     text: str,
 ) -> tuple[tuple[SubordinateRange, ...], tuple[MalformedLine, ...]]:
@@ -83,7 +94,24 @@ def parse(
     :param text: the whole text of the file.
     :returns: the ranges, and the lines that are none, in file order.
     """
-    return _sort(_parse_line(number, line) for number, line in _lines(text))
+    ranges: list[SubordinateRange] = []
+    malformed: list[MalformedLine] = []
+    # In one loop, for there can be a million lines.
+    for number, line in enumerate(text.split("\n"), start=1):
+        usual = _USUAL.fullmatch(line)
+        if usual is not None:
+            owner, start, count = usual[1], int(usual[2]), int(usual[3])
+            if start + count <= ID_LIMIT:
+                ranges.append(SubordinateRange(owner, start, count, number))
+                continue
+        if _is_silent(line):
+            continue
+        parsed = _parse_line(number, line)
+        if isinstance(parsed, MalformedLine):
+            malformed.append(parsed)
+        else:
+            ranges.append(parsed)
+    return tuple(ranges), tuple(malformed)
 
 
 def parse_listed(
@@ -145,6 +173,18 @@ def _parse_listed(number: int, line: str) -> SubordinateRange | MalformedLine:
     return parsed
 
 
+def _find_unseen(line: str) -> str:
+    """What is in a line that is not to be seen; empty if there is nothing."""
+    for character in line:
+        if character == "\r":
+            return "a carriage return (CR)"
+        if character == _BYTE_ORDER_MARK:
+            return "a byte-order mark (U+FEFF)"
+        if unicodedata.category(character) == _UNSEEN:
+            return f"the invisible character U+{ord(character):04X}"
+    return ""
+
+
 def _read_as_shadow(text: str) -> int | None:
     """A number as :manpage:`strtoul(3)` takes it, of any base."""
     match = _NUMBER_OF_SHADOW.fullmatch(text.strip())
@@ -160,14 +200,22 @@ def _read_as_shadow(text: str) -> int | None:
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip() and not line.lstrip().startswith("#"):
+        if not _is_silent(line):
             yield number, line
+
+
+def _is_silent(line: str) -> bool:
+    """Whether a line is blank, or a comment."""
+    return not line.strip() or line.lstrip().startswith("#")
 
 
 def _parse_line(number: int, line: str) -> SubordinateRange | MalformedLine:
     fields = line.split(":")
     if "\0" in line:
         return MalformedLine(number, line, "it has a byte that is zero")
+    unseen = _find_unseen(line)
+    if unseen:
+        return MalformedLine(number, line, f"it has {unseen}; remove that")
     if len(fields) != 3 or not fields[0]:
         return MalformedLine(number, line, "expected owner:start:count")
     owner, start, count = fields

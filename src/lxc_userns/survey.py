@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lxc_userns import occupants
 from lxc_userns.allocation import Supply
+from lxc_userns.damaged import DamagedRecord
 from lxc_userns.guest import Guests
 from lxc_userns.hostids import Holder
 from lxc_userns.idmap import Kind
@@ -20,6 +21,7 @@ from lxc_userns.pool import Pool, Pools, read_pools
 
 _LOG = logging.getLogger(__name__)
 _MOST_NAMED = 3
+_MOST_LINES = 20
 _NOTHING = IdSet()
 
 
@@ -30,11 +32,13 @@ class Survey:
     :param pools: the pool, with whoever holds IDs of it for good.
     :param running: what ran with IDs of the pool.
     :param has_trees: whether anything was noted as shifted on disk.
+    :param is_new: whether no instance ever had a lease.
     """
 
     pools: Pools
     running: tuple[Occupant, ...]
     has_trees: bool
+    is_new: bool
 
     @classmethod
     def take(cls, owner: str, guests: Guests, store: LeaseStore) -> Survey:
@@ -46,8 +50,11 @@ class Survey:
             asked.
         """
         pools = read_pools(owner)
-        for text in pools.malformed:
+        for text in pools.malformed[:_MOST_LINES]:
             _LOG.warning("%s; it is not heeded", text)
+        if len(pools.malformed) > _MOST_LINES:
+            more = len(pools.malformed) - _MOST_LINES
+            _LOG.warning("%d more lines like these are not heeded", more)
         ids = {kind: pool.ids for kind, pool in pools}
         found = [
             each
@@ -56,16 +63,20 @@ class Survey:
         ]
         with store.reading() as leases:
             strange = [each for each in found if not _is_leased(leases, each)]
-            has_trees = leases.has_trees
+            has_trees, is_new = leases.has_trees, leases.is_new
         # Those with leases have names that are known.
         rest = [each for each in found if each not in strange]
         running = (*occupants.named(strange, guests), *rest)
-        return cls(pools, running, has_trees)
+        return cls(pools, running, has_trees, is_new)
+
+    def beside(self, holders: Iterable[tuple[Kind, Holder]]) -> Survey:
+        """The same, with these holders of IDs for good too."""
+        return replace(self, pools=self.pools.beside(holders))
 
     def beside_leases(
         self,
         leases: Leases,
-        records: Iterable[InstanceRecord],
+        records: Iterable[InstanceRecord | DamagedRecord],
         instance: str | None = None,
     ) -> Pools:
         """The pools, with all who hold IDs of them besides leases.
@@ -168,15 +179,14 @@ def _is_leased(
 
 
 def _promised(
-    leases: Leases, record: InstanceRecord
+    leases: Leases, record: InstanceRecord | DamagedRecord
 ) -> Iterator[tuple[Kind, range]]:
     """The IDs of an instance, but for those of its lease."""
-    if record.id_maps is None:
-        return
-    lease = leases.get(record.name)
-    for kind, entry in record.id_maps.entries:
-        if lease is None or entry.host_ids != lease.ids(kind):
-            yield kind, entry.host_ids
+    held = [*record.held_ids]
+    lease = leases.get(record.name) if held else None
+    for kind, ids in held:
+        if lease is None or ids != lease.ids(kind):
+            yield kind, ids
 
 
 def _show(ids: range) -> str:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lxc_userns.damaged import DamagedRecord
+from lxc_userns.idmap import IdMaps
 from lxc_userns.idset import IdSet
 from lxc_userns.instances import InstanceRecord
 from lxc_userns.leases import Lease, Leases
@@ -20,13 +22,15 @@ class Wish:
     :param instance: name of the instance.
     :param uuid: its UUID, if that is known.
     :param size: number of IDs of either kind.
-    :param known: what the instance was promised before.
+    :param has: ID maps that the instance has already.
+    :param is_bound: whether it is not to get others.
     """
 
     instance: str
     uuid: str | None
     size: int
-    known: InstanceRecord | None
+    has: IdMaps | None
+    is_bound: bool = False
 
     def fulfil(self, uid_start: int, gid_start: int) -> Lease:
         """The lease that starts there."""
@@ -39,14 +43,14 @@ class Wish:
         self,
         pools: Pools,
         leases: Leases,
-        records: Iterable[InstanceRecord],
+        records: Iterable[InstanceRecord | DamagedRecord],
     ) -> Lease | None:
         """What it had before, if that can be a lease of its own.
 
         :param pools: the pool; what runs does not count, for that may be it.
         :param records: what instances were promised: many may share a range.
         """
-        maps = None if self.known is None else self.known.id_maps
+        maps = self.has
         if maps is None or len(maps.uid) != 1 or len(maps.gid) != 1:
             return None
         lease = self.fulfil(*maps.root)
@@ -58,9 +62,9 @@ class Wish:
             for kind, pool in pools
         )
         is_shared = any(
-            ids[kind].meets(entry.host_ids)
+            ids[kind].meets(held)
             for record in records
-            if record.name != self.instance and record.id_maps is not None
-            for kind, entry in record.id_maps.entries
+            if record.name != self.instance
+            for kind, held in record.held_ids
         )
         return lease if is_free and not is_shared else None

@@ -157,10 +157,13 @@ def summary(result: Result) -> list[str]:
 
 
 def findings(result: Result, code: int) -> list[dict[str, str]]:
-    """What ``config check`` or ``host check`` says, as JSON."""
+    """What ``config check`` or ``host check`` says, as JSON.
+
+    Without where values are from, which is told of all options.
+    """
     assert (result.code, result.err) == (code, "")
     found: list[dict[str, str]] = json.loads(result.out)
-    return found
+    return [each for each in found if not each["message"].startswith("from ")]
 
 
 @contextmanager

@@ -520,8 +520,11 @@ def test_malformed_lines_are_told_and_not_heeded(
         if each["option"] == "/etc/subuid"
     }
     lines = [*enumerate(bad.items(), start=4)]
+    # A blank at the end is to be seen.
     assert told == {
-        text: f"line {number}: {reason}; it is not heeded"
+        repr(text)
+        if text.endswith(" ")
+        else text: f"line {number}: {reason}; it is not heeded"
         for number, (text, reason) in lines
     }
     (users,) = (
@@ -911,14 +914,14 @@ COMMANDS = ("lease acquire b", "lease list", "lease release a")
 
 def write_garbage(file: Path) -> str:
     file.write_bytes(b"leases? " * 1000)
-    return f"{file}: file is not a database"
+    return f"{file}: file is not a database; it is damaged: restore a backup"
 
 
 def write_another_version(file: Path) -> str:
     database = sqlite3.connect(file)
     database.execute("PRAGMA user_version = 99")
     database.close()
-    return f"{file}: its version is not known"
+    return f"{file}: its schema has version 99, this version of lxc-userns"
 
 
 def open_to_others(file: Path) -> str:

@@ -268,7 +268,31 @@ def test_maps_and_a_pool_exclude_each_other(tmp_path: Path) -> None:
         options.load_id_maps(conf)
     conf = configure(tmp_path, pool)
     assert options.find_problems(conf) == []
-    assert options.load_id_maps(conf) is None
+    assert options.read_id_maps(conf) is None
+
+
+def test_a_pool_is_not_the_same_as_nothing(tmp_path: Path) -> None:
+    conf = configure(tmp_path, "[lxc_userns]\nsubid_owner = lxc\n")
+    with pytest.raises(
+        ConfigError,
+        match=r"subid_owner = lxc: .* UserNamespaceManager.reserve or prepare",
+    ):
+        options.load_id_maps(conf)
+    assert options.load_id_maps(configure(tmp_path, "")) is None
+
+
+def test_long_and_strange_values_are_shown_short(tmp_path: Path) -> None:
+    digits = "9" * 5000
+    text = maps(
+        f"0:{digits}:1",
+        "0:1:6",
+        f"[lxc_userns]\nrange_size={digits}\nrun_path = 'run\t'\n",
+    )
+    said = [*map(str, options.find_problems(configure(tmp_path, text)))]
+    assert max(map(len, said)) < 400
+    assert any("(5000 characters)" in each for each in said)
+    assert any("(5004 characters)" in each for each in said)
+    assert any(r"run_path = 'run\t':" in each for each in said)
 
 
 def test_problems_of_all_options_at_once(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What ``config check`` says of the configuration on a host."""
 
+import grp
 import os
+import pwd
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from lxc_userns import config_check, hostids, own_paths
 from lxc_userns.conf import register_opts
 from lxc_userns.config_check import Finding, check_config, option
 from lxc_userns.exceptions import ConfigError, PrerequisiteError
+from lxc_userns.idset import IdSet
 from lxc_userns.linux import directory
 from lxc_userns.subid import parse
 
@@ -20,9 +23,12 @@ UID, GID = "[libvirt] uid_maps", "[libvirt] gid_maps"
 
 
 @pytest.fixture
-def host(monkeypatch: pytest.MonkeyPatch) -> dict[str, hostids.HostIds]:
+def host(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> dict[str, hostids.HostIds]:
     """The IDs of a host; put others in, as ``user`` and ``group``."""
     held = {kind: hostids.HostIds(kind, {}, ()) for kind in ("user", "group")}
+    monkeypatch.setattr(hostids, "NSSWITCH", tmp_path / "nsswitch.conf")
     monkeypatch.setattr(hostids, "read_host_uids", lambda *_: held["user"])
     monkeypatch.setattr(hostids, "read_host_gids", lambda *_: held["group"])
     for name in own_paths.CHECKS:
@@ -44,10 +50,19 @@ def configure(
     return conf
 
 
+def check(conf: cfg.ConfigOpts) -> list[Finding]:
+    """All but where the values are from."""
+    return [
+        each
+        for each in check_config(conf)
+        if not each.message.startswith("from ")
+    ]
+
+
 def find(conf: cfg.ConfigOpts, severity: str) -> list[tuple[str, str]]:
     return [
         (each.option, each.message)
-        for each in check_config(conf)
+        for each in check(conf)
         if each.severity == severity
     ]
 
@@ -55,7 +70,7 @@ def find(conf: cfg.ConfigOpts, severity: str) -> list[tuple[str, str]]:
 @pytest.mark.usefixtures("host")
 def test_a_good_configuration() -> None:
     gives = "guest IDs 0-65535 are host IDs 1900000000-1900065535"
-    assert check_config(configure()) == [
+    assert check(configure()) == [
         Finding("info", UID, HIGH, gives),
         Finding("info", GID, HIGH, gives),
     ]
@@ -63,7 +78,7 @@ def test_a_good_configuration() -> None:
 
 @pytest.mark.usefixtures("host")
 def test_no_maps_at_all() -> None:
-    (finding,) = check_config(configure("", ""))
+    (finding,) = check(configure("", ""))
     assert (finding.severity, finding.option) == (
         "warning",
         "[libvirt] uid_maps, gid_maps",
@@ -124,7 +139,7 @@ def set_pool(host: dict[str, hostids.HostIds], uid: str, gid: str) -> None:
 
 def test_a_good_pool(host: dict[str, hostids.HostIds]) -> None:
     set_pool(host, LINE, LINE + "lxc:2000200000:65536\n")
-    assert check_config(configure("", "", subid_owner="lxc")) == [
+    assert check(configure("", "", subid_owner="lxc")) == [
         Finding("info", POOL, value, message)
         for value, message in (
             ("2000000000:131072", "user IDs 2000000000-2000131071 are in the "
@@ -142,7 +157,7 @@ def test_a_good_pool(host: dict[str, hostids.HostIds]) -> None:
 def test_pools_that_are_none(host: dict[str, hostids.HostIds]) -> None:
     set_pool(host, "", LINE.replace("131072", "65535"))
     conf = configure("", "", subid_owner="lxc")
-    advice = "add the line lxc:1879048192:65536000 to /etc/sub"
+    advice = "add the line lxc:2013265920:65536000 to /etc/sub"
     assert find(conf, "problem") == [
         (POOL, f"lxc has no subordinate user IDs in /etc/subuid; {advice}uid"),
         (
@@ -306,3 +321,169 @@ def test_an_option_is_read_whatever_the_others_are_like() -> None:
     assert option(conf, "range_size") == 65536
     with pytest.raises(ConfigError, match=r"run_path = run: an absolute"):
         option(conf, "run_path")
+
+
+def sources(conf: cfg.ConfigOpts) -> dict[str, tuple[str, str]]:
+    return {
+        each.option: (each.value, each.message)
+        for each in check_config(conf)
+        if each.message.startswith("from ")
+    }
+
+
+@pytest.mark.usefixtures("host")
+def test_where_values_are_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, last = str(tmp_path / "first.conf"), str(tmp_path / "last.conf")
+    Path(first).write_text(
+        "[lxc_userns]\nrun_path = /run/a\nshift_workers = 3\n"
+    )
+    Path(last).write_text("[lxc_userns]\nrun_path = /run/b\nrange_size = x\n")
+    monkeypatch.setenv("OS_LXC_USERNS__MAX_PROCESSES", "77")
+    monkeypatch.setenv("OS_LIBVIRT__UID_MAPS", "0:2013265920:65536")
+    conf = cfg.ConfigOpts()
+    register_opts(conf)
+    conf([], default_config_files=[first, last], default_config_dirs=[])
+    conf.set_override("unmapped_ids", "error", "lxc_userns")
+    found = sources(conf)
+    assert found["[lxc_userns] run_path"] == (
+        "/run/b",
+        f"from the file {last}",
+    )
+    assert found["[lxc_userns] shift_workers"] == (
+        "3", f"from the file {first}",
+    )  # fmt: skip
+    assert found["[lxc_userns] max_processes"] == (
+        "77",
+        "from the environment variable OS_LXC_USERNS__MAX_PROCESSES",
+    )
+    assert found[UID] == (
+        "0:2013265920:65536",
+        "from the environment variable OS_LIBVIRT__UID_MAPS",
+    )
+    assert found[GID] == ("", "from the default")
+    assert found["[lxc_userns] unmapped_ids"] == (
+        "error", "from the program, which overrides it",
+    )  # fmt: skip
+    # One that cannot be read has a place, too.
+    value, place = found["[lxc_userns] range_size"]
+    assert value.startswith("unreadable")
+    assert place == f"from the file {last}"
+
+
+DIRECTORY = "200000-2000199999, which SSSD and FreeIPA give to users"
+SUBIDS = "2147483648-4294836223, which FreeIPA gives to users as subordinate"
+
+
+@pytest.mark.parametrize(
+    ("nsswitch", "ids", "advice"),
+    [
+        ("passwd: files sss\n", "1900000000:65536", [DIRECTORY]),
+        ("group: files winbind\n", "2000199999:65536", [DIRECTORY]),
+        ("group: ldap [NOTFOUND=return]\n", "134464:65537", [DIRECTORY]),
+        ("passwd: sss\n", "134464:65536", []),
+        ("passwd: sss\n", "2000200000:65536", []),
+        ("passwd: sss\n", "2147418113:65536", [SUBIDS]),
+        ("passwd: sss\n", "4294836224:65536", []),
+        ("passwd: sss\n", "1000000000:2000000000", [DIRECTORY, SUBIDS]),
+        ("passwd: files systemd # sss\n", "1900000000:65536", []),
+        ("shadow: sss\npasswd: files [sss=x]\n", "1900000000:65536", []),
+        ("", "1900000000:65536", []),
+    ],
+)
+def test_ids_that_directory_services_give(
+    host: dict[str, hostids.HostIds],
+    monkeypatch: pytest.MonkeyPatch,
+    nsswitch: str,
+    ids: str,
+    advice: list[str],
+) -> None:
+    """As maps for all, and as a pool."""
+    hostids.NSSWITCH.write_text(nsswitch)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    monkeypatch.setattr(grp, "getgrgid", {}.__getitem__)
+    set_pool(host, f"lxc:{ids}\n", f"lxc:{ids}\n")
+    pool = configure("", "", subid_owner="lxc")
+    host_maps = f"0:{ids}"
+    for conf, names in (
+        (pool, (POOL, POOL)),
+        (configure(host_maps, host_maps), (UID, GID)),
+    ):
+        if names[0] == UID:
+            set_pool(host, "", "")
+        said = [
+            (name, message)
+            for name, message in find(conf, "warning")
+            if "/nsswitch.conf names" in message
+        ]
+        assert [name for name, _ in said] == [
+            name for name in names for _ in advice
+        ]
+        for message, (_, text) in zip(advice * 2, said, strict=True):
+            assert message in text
+            assert "take IDs of 2000200000-2147483647" in text
+
+
+def test_users_whom_a_directory_service_does_not_list(
+    host: dict[str, hostids.HostIds], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostids.NSSWITCH.write_text("passwd: files nis\n")
+    entry = pwd.struct_passwd(("carol", "x", 1, 1, "", "/", ""))
+    users = {1900065535: entry, 2013265920: entry}
+    monkeypatch.setattr(pwd, "getpwuid", users.__getitem__)
+    monkeypatch.setattr(grp, "getgrgid", {}.__getitem__)
+    assert find(configure(), "problem") == [
+        (UID, "host IDs 1900000000-1900065535 are held by user carol "
+         "(1900065535)"),
+    ]  # fmt: skip
+    line = "lxc:2013265920:131072\n"
+    set_pool(host, line, line)
+    assert find(configure("", "", subid_owner="lxc"), "warning") == [
+        (POOL, "has IDs of a directory service, as user carol (2013265920); "
+         "lease from others"),
+    ]  # fmt: skip
+
+
+def test_in_a_user_namespace_of_few_ids(
+    host: dict[str, hostids.HostIds],
+) -> None:
+    here = IdSet((range(70000), range(100000, 300000)))
+    line = "lxc:65536:131072\nlxc:299999:65536\n"
+    for kind in ("user", "group"):
+        host[kind] = hostids.HostIds(
+            kind, {}, *parse(line), source="/etc/x", present=here
+        )
+    conf = configure("", "", subid_owner="lxc")
+    gives = [value for value, message in (
+        (each.value, each.message) for each in check(conf)
+    ) if message.endswith("are in the pool")]  # fmt: skip
+    assert gives == ["65536:4464", "100000:96608", "299999:1"] * 2
+    assert (
+        POOL,
+        "of the user IDs in /etc/x, 70000:30000, 300000:65535 are not in the "
+        "user namespace that this runs in (/proc/self/uid_map, gid_map), and "
+        "so not in the pool",
+    ) in find(conf, "warning")
+    host["user"] = hostids.HostIds("user", {}, (), present=here)
+    conf = configure("0:69999:2", "0:69000:9")
+    message = find(conf, "problem")[0][1]
+    assert message.startswith("host IDs 69999-70000 are held by others, for")
+
+
+def test_values_are_shown_with_all_that_is_in_them(
+    host: dict[str, hostids.HostIds],
+) -> None:
+    many = "".join(f"x{n}\n" for n in range(100))
+    set_pool(host, "lxc:1:2\r\nlxc: 1:2\n\ufefflxc:1:2\n" + many, "")
+    found = [each for each in check(configure()) if "/sub" in each.option]
+    assert [(each.value, each.message) for each in found[:3]] == [
+        (r"'lxc:1:2\r'", "line 1: it has a carriage return (CR); remove that; "
+         "it is not heeded"),
+        ("lxc: 1:2", "line 2: start and count have to be decimal integers; "
+         "it is not heeded"),
+        (r"'\ufefflxc:1:2'", "line 3: it has a byte-order mark (U+FEFF); "
+         "remove that; it is not heeded"),
+    ]  # fmt: skip
+    assert len(found) == 21
+    assert found[-1].message == "83 more lines like these"

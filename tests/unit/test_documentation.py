@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lxc_userns.policy import HOST_CAPABILITIES
+from lxc_userns.unlisted import DIRECTORY_IDS
 
 TOP = Path(__file__).parents[2]
 DOC = TOP / "doc/source"
@@ -111,3 +112,22 @@ def test_no_command_that_is_not_safe(pattern: str) -> None:
 )
 def test_commands_that_are_not_safe(line: str) -> None:
     assert [each for each in UNSAFE if re.search(each, line)]
+
+
+def test_samples_are_not_in_the_range_of_directory_services() -> None:
+    """Whoever copies one does not give containers the IDs of users."""
+    files = [
+        TOP / "README.rst",
+        TOP / "tools/demo",
+        *(TOP / "src/lxc_userns").rglob("*.py"),
+        *(TOP / "etc").rglob("*.sample"),
+        *DOC.rglob("*.rst"),
+    ]
+    starts = re.compile(r"(?::(?=\d+:)|target=['\"]|owner )(\d{9,10})\b")
+    found = {
+        (int(match[1]), file.name)
+        for file in files
+        for match in starts.finditer(file.read_text())
+    }
+    assert len(found) > 10
+    assert {each for each in found if each[0] in DIRECTORY_IDS} == set()

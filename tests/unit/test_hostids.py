@@ -12,6 +12,7 @@ import pytest
 from lxc_userns import hostids
 from lxc_userns.exceptions import PrerequisiteError
 from lxc_userns.hostids import HostIds
+from lxc_userns.linux.process import Process
 from lxc_userns.subid import SubordinateRange, parse
 
 HELD = HostIds(
@@ -239,3 +240,54 @@ def test_a_source_that_cannot_be_asked(
     monkeypatch.setattr(subprocess, "run", run)
     with pytest.raises(PrerequisiteError, match=message):
         hostids.read_host_uids("lxc")
+
+
+def test_nobody_is_asked_for_each_owner(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory service may be far away, and a file have many lines."""
+    lines = "".join(f"user{n}:{n * 10 + 100}:10\n" for n in range(1000))
+    asked: list[object] = []
+    listed = pwd.getpwall()
+
+    def ask(name: object) -> pwd.struct_passwd:
+        asked.append(name)
+        raise KeyError(name)
+
+    monkeypatch.setattr(pwd, "getpwnam", ask)
+    monkeypatch.setattr(pwd, "getpwuid", ask)
+    monkeypatch.setattr(pwd, "getpwall", lambda: listed)
+    files(lines + "lxc:100000:10\n5000:5:5\n", "")
+    assert [*hostids.read_host_uids("lxc").owned("lxc")] == [
+        range(100000, 100010)
+    ]
+    assert asked == ["lxc"]
+    hostids.read_host_uids("5000")
+    assert asked[1:] == ["5000", 5000]
+    hostids.read_host_uids("9" * 5000)
+
+
+def test_an_owner_that_a_directory_service_does_not_list(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = pwd.struct_passwd(("carol", "x", 70000, 1, "", "/", ""))
+    monkeypatch.setattr(pwd, "getpwnam", {"carol": entry}.__getitem__)
+    monkeypatch.setattr(pwd, "getpwuid", {70000: entry}.__getitem__)
+    files("carol:100000:10\n70000:200000:10\n", "")
+    for owner in ("carol", "70000"):
+        found = hostids.read_host_uids(owner).owned(owner)
+        assert [*found] == [range(100000, 100010), range(200000, 200010)]
+
+
+def test_ids_that_there_are_not_are_others(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a user namespace of 65536 IDs, and some more."""
+    files("", "")
+    rows = ((0, 100000, 65536), (200000, 500000, 10))
+    monkeypatch.setattr(Process, "uid_map", rows)
+    host = hostids.read_host_uids()
+    assert [*host.present] == [range(65536), range(200000, 200010)]
+    (holder,) = host.holders(range(200005, 200100))
+    assert holder.ids == range(200010, 200100)
+    assert "does not have them (200010:90)" in str(holder)

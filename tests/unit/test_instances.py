@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Records of instances."""
 
+import errno
 import json
 import os
 import stat
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lxc_userns.damaged import DamagedRecord
 from lxc_userns.exceptions import ConfigError, InstanceError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.instances import InstanceRecord, InstanceStore
@@ -174,7 +176,13 @@ def test_uuids_that_are_none(uuid: str) -> None:
         ({"gid_maps": None}, "damaged"),
         ({"uid_maps": "0:0:1"}, "host ID 0"),
         ({"name": "web9"}, "name 'web9'"),
-        ({"format": 5}, "format 5"),
+        (
+            {"format": 5},
+            r"newer version .*\(format 5, .* up to 4\); use",
+        ),
+        ({"format": -1}, "damaged: format -1"),
+        ({"format": "5"}, "damaged: format '5'"),
+        ({"identities": [1]}, "damaged"),
         ({"mode_reasons": None}, "damaged"),
         ({"max_processes": None}, "max_processes is no number"),
         ({"max_processes": True}, "max_processes is no number"),
@@ -223,8 +231,8 @@ def test_a_damaged_record_is_never_a_weaker_promise(
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(InstanceError, match=reason):
         store.load("web1")
-    with pytest.raises(InstanceError, match=reason):
-        store.load_all()
+    (found,) = store.load_all()
+    assert isinstance(found, DamagedRecord)
 
 
 def test_records_of_an_older_version(
@@ -264,8 +272,9 @@ def test_what_is_no_record(
 ) -> None:
     store.save(PRIVATE)
     (tmp_path / "state/instances/web1.json").write_bytes(content)
-    with pytest.raises(InstanceError, match=r"damaged: .*repair or remove"):
+    with pytest.raises(InstanceError, match=r"damaged: .*; repair it"):
         store.load("web1")
+    assert [each.name for each in store.load_all()] == ["web1"]
 
 
 def test_a_failed_write_leaves_the_old_record(
@@ -309,3 +318,125 @@ def test_threads_exclude_each_other(
     assert inside == ["in", "out"] * 8
     # No file is left of any lock.
     assert list((tmp_path / "state/locks").iterdir()) == []
+
+
+def damage(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / f"state/instances/{name}.json").write_bytes(content)
+
+
+def read_damaged(store: InstanceStore) -> DamagedRecord:
+    good, found = store.load_all()
+    assert good == PRIVATE
+    assert isinstance(found, DamagedRecord)
+    assert found.name == "web2"
+    return found
+
+
+VOLUMES = (
+    Volume("/srv/shared", "/shared", readonly=True),
+    Volume("/srv/own", "/own", "chown"),
+)
+
+
+def test_what_is_left_of_a_record(
+    store: InstanceStore, tmp_path: Path
+) -> None:
+    """Of a newer one, as of one that is torn in the middle."""
+    store.save(PRIVATE)
+    maps = IdMaps(IdMap.parse("0:400000:65536"), IdMap.parse("0:500000:9"))
+    rootfs = '/srv/we"b\udcff\\2'
+    store.save(
+        replace(
+            PRIVATE,
+            name="web2",
+            rootfs=rootfs,
+            id_maps=maps,
+            volumes=VOLUMES,
+        )
+    )
+    file = tmp_path / "state/instances/web2.json"
+    whole = file.read_text()
+    data = json.loads(whole)
+    ids = (range(400000, 465536), range(500000, 500009))
+    data["format"] = 5
+    data["volumes"][1]["more"] = 1
+    file.write_text(json.dumps(data))
+    found = read_damaged(store)
+    assert (found.ids, found.rootfs) == (ids, rootfs)
+    assert (found.volumes, found.sources) == (VOLUMES[:1], ("/srv/own",))
+    assert set(found.held_ids) == {
+        (kind, each) for kind in ("uid", "gid") for each in ids
+    }
+    file.write_bytes(whole[: whole.index('"devices"')].encode() + b"\xff\0")
+    found = read_damaged(store)
+    assert (found.ids, found.rootfs) == (ids, rootfs)
+    assert found.sources == ("/srv/shared", "/srv/own")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"\0" * 4096,
+        b"[" * 100000,
+        b'{"uid_maps": 5, "rootfs": [], "volumes": {"source": 1}}',
+        b'{"uid_maps": "0:x:1,0:1:99999999999", "volumes": [5]}',
+        b'{"rootfs": "relative", "gid_maps": "0:1:"}',
+        b'"rootfs": "\\ud8"',
+    ],
+)
+def test_nothing_is_left_of_a_record(
+    store: InstanceStore, tmp_path: Path, content: bytes
+) -> None:
+    store.save(PRIVATE)
+    damage(tmp_path, "web2", content)
+    found = read_damaged(store)
+    assert (found.ids, found.rootfs, found.volumes) == ((), None, ())
+
+
+@pytest.mark.parametrize("kind", ["link", "directory", "fifo", "bad sector"])
+def test_a_file_that_is_no_record(
+    store: InstanceStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    store.save(PRIVATE)
+    file = tmp_path / "state/instances/web2.json"
+    if kind == "link":
+        file.symlink_to("web1.json")
+    elif kind == "directory":
+        file.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(file)
+    else:
+        file.touch()
+        opened = os.open
+
+        def fail(path: str, *args: int, **more: int) -> int:
+            if path == "web2.json":
+                raise OSError(errno.EIO, "Input/output error")
+            return opened(path, *args, **more)
+
+        monkeypatch.setattr(os, "open", fail)
+    assert "is damaged" in read_damaged(store).reason
+    with pytest.raises(InstanceError, match="is damaged"):
+        store.load("web2")
+
+
+def test_a_shortage_is_no_damage(
+    store: InstanceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be read now may hold IDs that are not to be given away."""
+    store.save(PRIVATE)
+    opened = os.open
+
+    def fail(path: str, *args: int, **more: int) -> int:
+        if path == "web1.json":
+            raise OSError(errno.EMFILE, "Too many open files")
+        return opened(path, *args, **more)
+
+    monkeypatch.setattr(os, "open", fail)
+    with pytest.raises(ConfigError, match="Too many open files"):
+        store.load_all()

@@ -263,6 +263,11 @@ def make_later(file: Path) -> None:
         database.execute("PRAGMA user_version = 9")
 
 
+def forget_version(file: Path) -> None:
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("PRAGMA user_version = 0")
+
+
 def open_to_others(file: Path) -> None:
     file.parent.chmod(0o755)
 
@@ -270,9 +275,10 @@ def open_to_others(file: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (overwrite, "not a database"),
+        (overwrite, "not a database; it is damaged: restore a backup"),
         (make_directory, "leases.sqlite3"),
-        (make_later, "version is not known"),
+        (make_later, r"has version 9, this .* knows 1: .* a newer version"),
+        (forget_version, "it has tables, and no version; it is damaged"),
         (open_to_others, "0755"),
     ],
 )

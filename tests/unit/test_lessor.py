@@ -3,17 +3,21 @@
 
 import errno
 import fcntl
+import grp
 import logging
 import os
+import pwd
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
 from lxc_userns import hostids, lessor, occupants, orphans
+from lxc_userns.claims import Claim
 from lxc_userns.exceptions import (
     ConfigError,
     InstanceError,
@@ -40,6 +44,8 @@ from lxc_userns.volume import Volume
 S = 65536
 BASE = 2_000_000_000
 UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
+#: First multiple of 200000 from there on.
+TWO_DOMAINS = -(-BASE // 200000) * 200000
 OTHER_UUID = "5dce174d-7133-416f-be8b-e0fc2fac55de"
 
 
@@ -69,6 +75,14 @@ class FakeGuests:
 
     found: list[Guest] = field(default_factory=list)
     is_there: bool = True
+    rows: dict[str, Rows] = field(default_factory=dict)
+
+    def find(self, name: str) -> Guest | None:
+        return {guest.name: guest for guest in self.list()}.get(name)
+
+    @contextmanager
+    def init_process(self, name: str) -> Iterator[FakeProcess]:
+        yield FakeProcess(2, self.rows[name], self.rows[name])
 
     def list(self) -> list[Guest]:
         if not self.is_there:
@@ -131,6 +145,8 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(
         hostids, "read_host_gids", lambda _owner: made.ids["group"]
     )
+
+    monkeypatch.setattr(hostids, "NSSWITCH", tmp_path / "absent")
 
     def with_other_maps() -> Iterator[Process]:
         yield from cast(list[Process], made.processes)
@@ -350,7 +366,8 @@ def test_what_was_promised_before_there_were_leases(host: Host) -> None:
     ):
         host.lessor.acquire("b")
     # The instance itself may move to a lease of its own.
-    assert host.lessor.acquire("old").uid_start == BASE
+    old = record("old", maps(BASE + S - 1, 10))
+    assert host.lessor.acquire("old", known=old).uid_start == BASE
 
 
 def test_what_is_promised_without_a_lease(host: Host) -> None:
@@ -490,7 +507,7 @@ def test_nobody_waits_for_libvirt_or_disks(
     monkeypatch.setattr(os, "getxattr", getxattr)
     monkeypatch.setattr(host.guests, "list", list_guests)
     assert host.lessor.acquire("b").uid_start == BASE
-    assert asked == ["libvirt", "disk", "disk"]
+    assert asked == ["libvirt", "libvirt", "disk", "disk"]
 
 
 def test_the_first_lease_of_all_while_a_record_is_written(host: Host) -> None:
@@ -783,10 +800,14 @@ def test_a_domain_that_is_about_to_be(
 def test_a_clock_that_goes_back(
     host: Host, manager: FakeManager, clock: list[float]
 ) -> None:
+    """The period begins anew, and ends."""
     host.lessor.acquire("a")
     collect(manager)
     clock[0] = 10
-    assert collect(manager)["a"][0] == "waiting"
+    reason = "libvirt has not known it for 0 seconds"
+    assert collect(manager)["a"] == ("waiting", reason)
+    clock[0] += orphans.GRACE_PERIOD
+    assert collect(manager)["a"][0] == "returned"
 
 
 def test_somebody_elses_domain_of_that_name(
@@ -930,3 +951,230 @@ def test_leases_have_no_default_owner(host: Host) -> None:
         S,
         cast(Lease, host.lessor.find("a")).acquired,
     )
+
+
+def test_a_lost_database_while_a_container_runs(host: Host) -> None:
+    """By the record, or else by what runs, it has what it had."""
+    host.lessor.acquire("other")
+    own = host.lessor.acquire("web")
+    other = host.lessor.acquire("third")
+    host.save("web", own.id_maps)
+    host.guests.found = [Guest("third", OTHER_UUID, "running", 99)]
+    host.guests.rows = {"third": ((0, other.uid_start, S),)}
+    os.unlink(host.lessor.leases.file)
+    for lease in (own, other):
+        again = host.lessor.acquire(lease.instance)
+        assert again.id_maps == lease.id_maps
+    assert host.lessor.acquire("fourth").uid_start == BASE
+
+
+@pytest.mark.parametrize("size", [S, 2 * S])
+def test_a_lost_database_and_another_size(host: Host, size: int) -> None:
+    host.save("web", maps(BASE + S, size))
+    assert host.lessor.acquire("web").id_maps == maps(BASE + S, size)
+    host.lessor.release("web")
+    with pytest.raises(LeaseError, match="which cannot be a lease"):
+        host.lessor.acquire("web", size=7)
+
+
+def test_what_has_ids_that_are_no_lease_gets_no_others(host: Host) -> None:
+    host.save("fixed", maps(BASE - S))
+    host.guests.found = [Guest("runs", OTHER_UUID, "running", 99)]
+    host.guests.rows = {"runs": ((0, BASE + 1, 9), (9, BASE + 77, 9))}
+    for name in ("fixed", "runs"):
+        with pytest.raises(LeaseError, match=f"{name}: has the ID maps 0:"):
+            host.lessor.acquire(name)
+    assert host.starts() == {}
+
+
+@pytest.mark.parametrize("rows", [((0, 0, 2**32 - 1),), (), ((0, 0, 1),)])
+def test_what_runs_without_maps_of_its_own(host: Host, rows: Rows) -> None:
+    host.guests.found = [Guest("web", UUID, "running", 99)]
+    host.guests.rows = {"web": rows}
+    assert host.lessor.acquire("web").uid_start == BASE
+
+
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_a_lost_database_is_no_new_beginning(
+    host: Host, caplog: pytest.LogCaptureFixture, is_empty: bool
+) -> None:
+    for name in "abc":
+        host.save(name, host.lessor.acquire(name).id_maps)
+    host.save("plain", None)
+    host.save("elsewhere", maps(BASE + 3 * S))
+    host.set_pool(f"lxc:{BASE}:{4 * S - 1}\n")
+    assert caplog.records == []
+    file = Path(host.lessor.leases.file)
+    file.unlink()
+    if is_empty:
+        file.touch()
+    host.lessor.room()
+    (warning,) = caplog.messages
+    assert warning.startswith(
+        f"{file} has no leases, and instances have IDs of the pool of lxc: "
+        "a, b, c, elsewhere; if it was lost, restore a backup"
+    )
+    host.lessor.acquire("a")
+    assert len(caplog.messages) == 2
+    host.lessor.acquire("b")
+    host.lessor.room()
+    assert len(caplog.messages) == 2
+
+
+def spoil(host: Host, tmp_path: Path, name: str, content: str = "") -> None:
+    """Make a record one of a newer version, or nothing that can be read."""
+    file = tmp_path / f"state/instances/{name}.json"
+    newer = file.read_text().replace('"format": 4', '"format": 5')
+    file.write_text(content or newer)
+
+
+def test_ids_of_a_damaged_record_stay_taken(
+    host: Host, tmp_path: Path
+) -> None:
+    host.save("static", maps(BASE))
+    spoil(host, tmp_path, "static")
+    lease = host.lessor.acquire("web")
+    assert lease.uid_start == BASE + S
+    host.save("web", lease.id_maps)
+    spoil(host, tmp_path, "web", "{")
+    # Its own lease is known by its name.
+    assert host.lessor.acquire("c").uid_start == BASE + 2 * S
+    with pytest.raises(PoolExhaustedError, match="the instance static"):
+        host.lessor.acquire("d")
+    assert host.lessor.room().free == 0
+    with pytest.raises(InstanceError, match="newer version"):
+        host.lessor.acquire("static")
+    with pytest.raises(InstanceError, match="is damaged"):
+        host.lessor.release_unused("web")
+    assert host.starts() == {"web": BASE + S, "c": BASE + 2 * S}
+
+
+def test_nobody_keeps_what_a_damaged_record_names(
+    host: Host, tmp_path: Path
+) -> None:
+    host.save("newer", maps(BASE))
+    spoil(host, tmp_path, "newer")
+    known = record("web", maps(BASE))
+    assert host.lessor.acquire("web", known=known).uid_start == BASE + S
+
+
+@pytest.mark.parametrize("strategy", ["chown", "overlay", "later"])
+def test_files_of_a_damaged_record_stay_taken(
+    host: Host, tmp_path: Path, strategy: str
+) -> None:
+    volumes = (
+        Volume("/srv/shared", "/shared", readonly=True),
+        Volume("/srv/own", "/own", "chown"),
+    )
+    host.save(
+        "newer",
+        maps(BASE),
+        rootfs="/srv/images/debian",
+        strategy=strategy,
+        volumes=volumes,
+    )
+    spoil(host, tmp_path, "newer")
+    inventory = host.lessor.inventory
+
+    def check(path: str, how: str, **more: bool) -> None:
+        inventory.check_unused([Claim(path, how, None, **more)], besides="x")
+
+    for path in ("/srv/images/debian", "/srv/images", "/srv/own"):
+        for how in ("chown", "idmapped"):
+            with pytest.raises(
+                RootfsError, match="instance newer: its record"
+            ):
+                check(path, how)
+    # What can be shared with others can be shared on.
+    check("/srv/shared", "idmap", is_root=False, readonly=True)
+    check("/srv/else", "chown")
+    if strategy == "overlay":
+        check("/srv/images/debian", "overlay")
+
+
+@dataclass
+class Directory:
+    """A directory service that lists nobody."""
+
+    names: dict[int, str] = field(default_factory=dict)
+    asked: list[int] = field(default_factory=list)
+
+    def find(self, number: int) -> object:
+        self.asked.append(number)
+        name = self.names[number]
+        return SimpleNamespace(pw_name=name, gr_name=name)
+
+
+@pytest.fixture
+def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Directory:
+    service = Directory()
+    file = tmp_path / "nsswitch.conf"
+    file.write_text("# by hand\npasswd: files sss [!UNAVAIL=return]\n")
+    monkeypatch.setattr(hostids, "NSSWITCH", file)
+    monkeypatch.setattr(pwd, "getpwuid", service.find)
+    monkeypatch.setattr(grp, "getgrgid", service.find)
+    return service
+
+
+@pytest.mark.parametrize(
+    "number",
+    [BASE, BASE + S - 1, BASE + (S - 1) * 7 // 15, TWO_DOMAINS + 500],
+)
+def test_users_that_are_not_listed_are_not_leased_over(
+    host: Host, service: Directory, number: int
+) -> None:
+    service.names[number] = "carol"
+    start = (number - BASE) // S * S + BASE
+    for name in "abc":
+        if start == BASE and name == "c":
+            with pytest.raises(
+                PoolExhaustedError, match=rf"carol \({number}\)"
+            ):
+                host.lessor.acquire(name)
+            break
+        lease = host.lessor.acquire(name)
+        assert number not in lease.ids("uid")
+        assert number not in lease.ids("gid")
+
+
+def test_nobody_waits_for_a_directory_service(
+    host: Host, service: Directory, tmp_path: Path
+) -> None:
+    (tmp_path / "state").mkdir(mode=0o700)
+
+    def find(number: int) -> object:
+        service.asked.append(number)
+        fd = os.open(tmp_path / "state", os.O_RDONLY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            os.close(fd)
+        raise KeyError
+
+    service.find = find  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pwd, "getpwuid", find)
+        patch.setattr(grp, "getgrgid", find)
+        host.lessor.acquire("a")
+    assert 2 <= len(service.asked) <= 64
+    # What it has is not asked about again.
+    before = len(service.asked)
+    host.lessor.acquire("a")
+    assert len(service.asked) == before
+
+
+def test_a_pool_within_a_directory(host: Host, service: Directory) -> None:
+    host.set_pool(f"lxc:{BASE}:{100 * S}\n")
+    service.names = dict.fromkeys(range(BASE, BASE + 100 * S, S), "many")
+    with pytest.raises(PoolExhaustedError, match="in each of 17 ranges"):
+        host.lessor.acquire("a")
+    assert host.starts() == {}
+
+
+def test_a_host_whose_users_are_all_listed(
+    host: Host, service: Directory, tmp_path: Path
+) -> None:
+    for text in ("", "passwd: files systemd\ngroup: compat # sss\n"):
+        (tmp_path / "nsswitch.conf").write_text(text)
+        host.lessor.acquire(f"a{len(text)}")
+    assert service.asked == []

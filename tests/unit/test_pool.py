@@ -106,7 +106,7 @@ def test_what_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not pools.have(Lease("a", None, BASE - 1, BASE, S, 0))
 
 
-FREE = 1879048192
+FREE = 2013265920
 OTHERS = f"add the line {LINE.strip()} to /etc/sub"
 ADVICE = f"add the line lxc:{FREE}:{1000 * S} to /etc/sub"
 

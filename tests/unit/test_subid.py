@@ -39,7 +39,7 @@ BAD = [
     ("alice:+1:1", "decimal"),
     ("alice: 1:1", "decimal"),
     ("alice:1:1 ", "decimal"),
-    ("alice:1:1\r", "decimal"),
+    ("alice:1:1\r", "carriage return"),
     ("alice:٣:1", "decimal"),
     ("alice:0100000:1", "no leading zero"),
     ("alice:00:1", "leading zero"),
@@ -52,6 +52,8 @@ BAD = [
     ("alice:4294967294:2", "have to lie in"),
     ("alice:1:4294967295", "have to lie in"),
     (f"alice:1:{'9' * 5000}", "decimal"),
+    ("\ufeffalice:1:1", r"byte-order mark (U+FEFF)"),
+    ("al\u200bice:1:1", r"invisible character U+200B"),
 ]
 
 

@@ -82,7 +82,7 @@ SYSTEMD_RANGE: Final = Rule(
     "host IDs that systemd gives to containers",
     "systemd-nspawn and systemd-nsresourced take IDs of 524288 to 1879048191 "
     "for containers of their own, and need not notice this one.",
-    "map to host IDs from 1879048192 on, if such containers run here",
+    "map to host IDs from 2013265920 on, if such containers run here",
 )
 HIGH_HOST_IDS: Final = Rule(
     "idmap-high-host-ids",

@@ -95,6 +95,14 @@ class ConfiguredCommand(Command):
         if given is not None:
             options.check_held(self.conf, given, ("--uid-map", "--gid-map"))
             return given
+        shared = options.read_id_maps(self.conf)
+        if shared is None and options.has_pool(self.conf):
+            raise ConfigError(
+                "--uid-map, --gid-map",
+                "",
+                "are needed: each instance has a lease of its own; see "
+                "lxc-userns lease list, or lease acquire",
+            )
         configured = options.load_id_maps(self.conf)
         if configured is None:
             raise ConfigError(

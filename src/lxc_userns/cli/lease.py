@@ -191,7 +191,10 @@ def _state(lease: Lease, room: Room | None) -> str:
 
 
 def _show_time(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat()
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat()
+    except (ValueError, OverflowError):  # Of a clock that was far off.
+        return f"{seconds} seconds of Unix time"
 
 
 def _summary(held: int, room: Room | None) -> list[str]:

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lxc_userns import hostids, subid
+from lxc_userns import hostids, subid, unlisted
 from lxc_userns.allocation import capacity
 from lxc_userns.host.check import Result, failed, passed, warned
 from lxc_userns.idmap import SYSTEMD_CONTAINERS
@@ -116,14 +117,29 @@ def check_pool(owner: str, size: int) -> Result:
     :param owner: value of ``[lxc_userns] subid_owner``.
     :param size: value of ``range_size``.
     """
-    return judge_pool(read_pools(owner) if owner else None, size)
+    if not owner:
+        return judge_pool(None, size)
+    pools = read_pools(owner)
+    return judge_pool(pools, size, tuple(_find_advisories(pools)))
 
 
-def judge_pool(pools: Pools | None, size: int) -> Result:
-    """Whether a pool has room.
+def _find_advisories(pools: Pools) -> Iterator[str]:
+    for _, pool in pools:
+        for ids in pool.ids:
+            shown = f"the {pool.kind} range {ids.start}:{len(ids)}"
+            yield from unlisted.advisories(shown, ids)
+        if pool.absent:
+            yield pool.describe_absent()
+
+
+def judge_pool(
+    pools: Pools | None, size: int, advisories: Sequence[str] = ()
+) -> Result:
+    """Whether a pool has room, and is nobody else's.
 
     :param pools: None if none is configured.
     :param size: number of IDs of a lease.
+    :param advisories: what is seldom wise about its IDs.
     """
     if pools is None:
         return passed("none: [lxc_userns] subid_owner is empty")
@@ -132,6 +148,10 @@ def judge_pool(pools: Pools | None, size: int) -> Result:
         reasons, remedies = zip(*shortages, strict=True)
         return failed("; ".join(reasons), "; ".join(remedies))
     room = min(capacity(pool.ids, pool.free, size) for _, pool in pools)
-    return passed(
+    message = (
         f"the subordinate IDs of {pools.owner} give {room} leases of {size}"
     )
+    if not advisories:
+        return passed(message)
+    remedy = "give it IDs that nobody else may be given"
+    return warned("; ".join((message, *advisories)), remedy)

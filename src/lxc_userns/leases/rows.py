@@ -92,6 +92,13 @@ class Leases:
         (found,) = self._database.execute(query).fetchone()
         return bool(found)
 
+    @property
+    def is_new(self) -> bool:
+        """Whether no instance ever had a lease."""
+        query = "SELECT NOT EXISTS (SELECT 1 FROM used)"
+        (found,) = self._database.execute(query).fetchone()
+        return bool(found)
+
     def add(self, lease: Lease) -> None:
         """Give a lease to an instance that has none.
 

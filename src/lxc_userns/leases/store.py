@@ -18,6 +18,16 @@ from lxc_userns.linux import directory
 _FILE = "leases.sqlite3"
 #: Seconds that one process waits for the others; a step takes milliseconds.
 _PATIENCE = 120.0
+#: Also for a table that is missing, or there without a version.
+_DAMAGED = (
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_ERROR,
+)
+_REMEDY = (
+    "it is damaged: restore a backup of it, or move it away, and instances "
+    "lease anew what their records have"
+)
 
 
 class LeaseStore:
@@ -46,7 +56,7 @@ class LeaseStore:
             if _version(database) == 0:
                 _make_schema(database)
                 if keep:
-                    os.chmod(self._file, 0o600)
+                    os.chmod(self.file, 0o600)
             yield Leases(database)
             if keep:
                 database.execute("COMMIT")
@@ -81,10 +91,11 @@ class LeaseStore:
     @property
     def is_there(self) -> bool:
         """Whether there may ever have been a lease."""
-        return os.path.exists(self._file)
+        return os.path.exists(self.file)
 
     @property
-    def _file(self) -> str:
+    def file(self) -> str:
+        """Path of the database."""
         return f"{self._path}/{_FILE}"
 
     @contextmanager
@@ -94,8 +105,7 @@ class LeaseStore:
             try:
                 database = _connect(self._place(create))
                 stack.callback(database.close)
-                if _version(database) not in (0, VERSION):
-                    raise sqlite3.DatabaseError("its version is not known")
+                _check_version(database)
             except (OSError, sqlite3.Error) as err:
                 raise self._error(err) from err
             try:
@@ -110,13 +120,17 @@ class LeaseStore:
         with directory.owned(self._path, 0o700, create=create):
             # Never opened but by SQLite: to close any other descriptor of it
             # takes away the locks of all threads (fcntl(2)).
-            if os.path.islink(self._file):
-                raise OSError(errno.ELOOP, "is a symbolic link", self._file)
-        return self._file
+            if os.path.islink(self.file):
+                raise OSError(errno.ELOOP, "is a symbolic link", self.file)
+        return self.file
 
     def _error(self, err: OSError | sqlite3.Error) -> ConfigError:
         strerror = getattr(err, "strerror", None)
-        reason = f"the leases in {self._file}: {strerror or err}"
+        reason = f"the leases in {self.file}: {strerror or err}"
+        code = getattr(err, "sqlite_errorcode", sqlite3.SQLITE_OK)
+        # The rest of the bits says where.
+        if code & 0xFF in _DAMAGED:
+            reason += f"; {_REMEDY}"
         return ConfigError("[lxc_userns] state_path", self._path, reason)
 
 
@@ -140,6 +154,23 @@ def _version(database: sqlite3.Connection) -> int:
     """The version of the schema, 0 before there is one."""
     (version,) = database.execute("PRAGMA user_version").fetchone()
     return int(version)
+
+
+def _check_version(database: sqlite3.Connection) -> None:
+    version = _version(database)
+    query = "SELECT EXISTS (SELECT 1 FROM sqlite_schema)"
+    # Else what has lost its version would pass for a new one.
+    if version == 0 and database.execute(query).fetchone() != (0,):
+        raise sqlite3.DatabaseError(
+            f"it has tables, and no version; {_REMEDY}"
+        )
+    if version not in (0, VERSION):
+        age = "a newer" if version > VERSION else "no"
+        raise sqlite3.DatabaseError(
+            f"its schema has version {version}, this version of lxc-userns "
+            f"knows {VERSION}: it is of {age} version; use the one that has "
+            "written it, or restore a backup of its own"
+        )
 
 
 def _make_schema(database: sqlite3.Connection) -> None:

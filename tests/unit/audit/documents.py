@@ -5,8 +5,8 @@ from __future__ import annotations
 
 IDMAP = """\
   <idmap>
-    <uid start='0' target='2000000000' count='65536'/>
-    <gid start='0' target='2000000000' count='65536'/>
+    <uid start='0' target='2013265920' count='65536'/>
+    <gid start='0' target='2013265920' count='65536'/>
   </idmap>
 """
 ROOT = """\
@@ -99,8 +99,8 @@ VIRSH = """\
     <initenv name='MODE'>quiet</initenv>
   </os>
   <idmap>
-    <uid start='0' target='2000000000' count='65536'/>
-    <gid start='0' target='2000000000' count='65536'/>
+    <uid start='0' target='2013265920' count='65536'/>
+    <gid start='0' target='2013265920' count='65536'/>
   </idmap>
   <features>
     <privnet/>

@@ -61,7 +61,7 @@ def test_container_run_has_no_serious_finding() -> None:
     Whether the host has either is the host's to know, and libvirt confines
     by default where it does.
     """
-    id_map = IdMap.parse("0:2000000000:65536")
+    id_map = IdMap.parse("0:2013265920:65536")
     record = InstanceRecord(
         "web",
         "3e3fce45-4f53-4fa7-bb32-11f34168b82b",

@@ -23,25 +23,25 @@ def brief(found: list[Violation]) -> list[tuple[str, str]]:
 
 
 def test_overlaps() -> None:
-    one = parsed(idmap=id_map("0:2000000000:65536", "0:1900000000:65536"))
+    one = parsed(idmap=id_map("0:2013265920:65536", "0:1900000000:65536"))
     others = {
-        "next": parsed(idmap=id_map("0:2000065536:9", "0:1800000000:9")),
-        "last": parsed(idmap=id_map("0:1:9,9:2000065535:1", "0:1800000000:9")),
+        "next": parsed(idmap=id_map("0:2013331456:9", "0:1800000000:9")),
+        "last": parsed(idmap=id_map("0:1:9,9:2013331455:1", "0:1800000000:9")),
         "none": parsed(idmap=""),
-        "empty": parsed(idmap=id_map("0:2000000000:0")),
+        "empty": parsed(idmap=id_map("0:2013265920:0")),
     }
     (violation,) = live.find_overlaps(one, others)
     assert violation.rule is live.IDS_OF_CONTAINER
     assert violation.element.tag == "uid"
     assert violation.message == (
-        "host IDs of the uid entry 0:2000000000:65536 are those of the "
+        "host IDs of the uid entry 0:2013265920:65536 are those of the "
         "running container 'last' too"
     )
 
 
 def test_user_and_group_ids_are_no_overlap() -> None:
-    one = parsed(idmap=id_map("0:2000000000:65536", "0:1900000000:65536"))
-    other = parsed(idmap=id_map("0:1900000000:65536", "0:2000000000:65536"))
+    one = parsed(idmap=id_map("0:2013265920:65536", "0:1900000000:65536"))
+    other = parsed(idmap=id_map("0:1900000000:65536", "0:2013265920:65536"))
     assert [*live.find_overlaps(one, {"other": other})] == []
 
 
@@ -93,7 +93,7 @@ def test_control_groups(
     assert found == ([] if rule is None else [rule])
 
 
-SIX = ",".join(f"{n}:{n + 2000000000}:1" for n in range(6))
+SIX = ",".join(f"{n}:{n + 2013265920}:1" for n in range(6))
 
 
 @pytest.mark.parametrize(

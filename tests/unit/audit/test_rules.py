@@ -13,7 +13,7 @@ from tests.unit.audit.documents import (
     id_map,
 )
 
-GOOD = "0:2000000000:65536"
+GOOD = "0:2013265920:65536"
 NETNS = "<lxc:namespace>\n<lxc:{} type='{}' value='{}'/></lxc:namespace>\n"
 
 
@@ -43,7 +43,7 @@ BROKEN = [
             *("idmap-host-root", "CRITICAL", "/domain/idmap/gid[2]", 7),
             "makes guest gid 1000 host ID 0",
         ),
-        domain(idmap=id_map(GOOD, "0:2000000000:1000,1000:0:1")),
+        domain(idmap=id_map(GOOD, "0:2013265920:1000,1000:0:1")),
     ),
     (
         # As libvirt reads it.
@@ -74,30 +74,30 @@ BROKEN = [
             *("idmap-refused", "ERROR", "/domain/idmap", 5),
             "guest uid 0 is not mapped",
         ),
-        domain(idmap=id_map("1:2000000000:65536", GOOD)),
+        domain(idmap=id_map("1:2013265920:65536", GOOD)),
     ),
     (
         (
             *("idmap-refused", "ERROR", "/domain/idmap/uid[2]", 6),
-            "guest IDs of the uid entries 0:2000000000:65536 and "
-            "65535:2000065536:9 overlap",
+            "guest IDs of the uid entries 0:2013265920:65536 and "
+            "65535:2013331456:9 overlap",
         ),
-        domain(idmap=id_map(f"{GOOD},65535:2000065536:9", GOOD)),
+        domain(idmap=id_map(f"{GOOD},65535:2013331456:9", GOOD)),
     ),
     (
         (
             *("idmap-refused", "ERROR", "/domain/idmap/gid[2]", 7),
-            "host IDs of the gid entries 0:2000000000:65536 and "
-            "65536:2000065535:9 overlap",
+            "host IDs of the gid entries 0:2013265920:65536 and "
+            "65536:2013331455:9 overlap",
         ),
-        domain(idmap=id_map(GOOD, f"{GOOD},65536:2000065535:9")),
+        domain(idmap=id_map(GOOD, f"{GOOD},65536:2013331455:9")),
     ),
     (
         (
             *("idmap-refused", "ERROR", "/domain/idmap/uid[2]", 6),
-            "65536:2000065536:0 has no IDs",
+            "65536:2013331456:0 has no IDs",
         ),
-        domain(idmap=id_map(f"{GOOD},65536:2000065536:0", GOOD)),
+        domain(idmap=id_map(f"{GOOD},65536:2013331456:0", GOOD)),
     ),
     (
         (
@@ -142,32 +142,32 @@ BROKEN = [
         ),
         domain(
             idmap=id_map(
-                ",".join(f"{n}:{2 * n + 2000000000}:1" for n in range(300)),
+                ",".join(f"{n}:{2 * n + 2013265920}:1" for n in range(300)),
                 GOOD,
             )
         ),
     ),
     (
         ("idmap-few-ids", "WARN", "/domain/idmap", 5, "only 65535 uids"),
-        domain(idmap=id_map("0:2000000000:65535", GOOD)),
+        domain(idmap=id_map("0:2013265920:65535", GOOD)),
     ),
     (
         (
             *("idmap-few-ids", "WARN", "/domain/idmap", 5),
             "guest gid 65534 (nobody) is not mapped",
         ),
-        domain(idmap=id_map(GOOD, "0:2000000000:65534,70000:2000065534:1000")),
+        domain(idmap=id_map(GOOD, "0:2013265920:65534,70000:2013331454:1000")),
     ),
     (
         (
             *("idmap-tty", "WARN", "/domain/idmap/gid[2]", 7),
-            "5:2000000005:65531 starts at guest group 5",
+            "5:2013265925:65531 starts at guest group 5",
         ),
-        domain(idmap=id_map(GOOD, "0:2000000000:5,5:2000000005:65531")),
+        domain(idmap=id_map(GOOD, "0:2013265920:5,5:2013265925:65531")),
     ),
     (
         ("idmap-tty", "WARN", "/domain/idmap", 5, "group 5 (tty) is not"),
-        domain(idmap=id_map(GOOD, "0:2000000000:5,6:2000000006:65530")),
+        domain(idmap=id_map(GOOD, "0:2013265920:5,6:2013265926:65530")),
     ),
     (
         (
@@ -587,11 +587,11 @@ KEPT = [
     domain(idmap=id_map("0:65536:65536")),
     domain(idmap=id_map(f"{GOOD},4294967294:1900000000:1")),
     domain(idmap=id_map("0:2147418112:65536")),
-    domain(idmap=id_map(f"65536:2000065536:9,{GOOD}")),
-    domain(idmap=id_map("0: +02000000000:65536")),
+    domain(idmap=id_map(f"65536:2013331456:9,{GOOD}")),
+    domain(idmap=id_map("0: +02013265920:65536")),
     domain(
         idmap=id_map(
-            ",".join(f"{n}:{n + 2000000000}:1" for n in range(200)), GOOD
+            ",".join(f"{n}:{n + 2013265920}:1" for n in range(200)), GOOD
         )
     ),
     domain(init="<inituser>65535</inituser><initgroup>+0</initgroup>"),

@@ -142,10 +142,41 @@ def test_login_defs_may_be_missing(
     ],
 )
 def test_pool(
-    owner: str, text: str, result: Result, monkeypatch: pytest.MonkeyPatch
+    owner: str,
+    text: str,
+    result: Result,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
+    monkeypatch.setattr(hostids, "NSSWITCH", tmp_path / "absent")
     for kind in ("user", "group"):
         found = HostIds(kind, {}, *parse(text), source="/etc/x")
         name = f"read_host_{kind[0]}ids"
         monkeypatch.setattr(hostids, name, lambda _owner, found=found: found)
     assert ids.check_pool(owner, 65536) == result
+
+
+def test_a_pool_in_the_range_of_a_directory_service(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    nsswitch = tmp_path / "nsswitch.conf"
+    nsswitch.write_text("passwd: files sss\n")
+    monkeypatch.setattr(hostids, "NSSWITCH", nsswitch)
+    for kind, text in (
+        ("user", "lxc:2000000000:131072\n"),
+        ("group", "lxc:2013265920:131072\n"),
+    ):
+        found = HostIds(kind, {}, *parse(text), source="/etc/x")
+        name = f"read_host_{kind[0]}ids"
+        monkeypatch.setattr(hostids, name, lambda _owner, found=found: found)
+    result = ids.check_pool("lxc", 65536)
+    assert (result.status, result.message.split("; ")[:2]) == (
+        "WARN",
+        [
+            "the subordinate IDs of lxc give 2 leases of 65536",
+            "the user range 2000000000:131072 meets 200000-2000199999, which "
+            "SSSD and FreeIPA give to users by default, and "
+            f"{nsswitch} names sss",
+        ],
+    )
+    assert "group" not in result.message
