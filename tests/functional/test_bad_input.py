@@ -293,21 +293,26 @@ def test_a_run_path_that_containers_cannot_reach(
 
 
 @pytest.mark.needs("containers")
-def test_a_damaged_record_stops_what_depends_on_it(
-    container_cli: CommandLine, rootfs: Path
+def test_a_damaged_record_stops_its_instance_alone(
+    container_cli: CommandLine, busybox_rootfs: Path
 ) -> None:
     records = container_cli.state / "instances"
     records.mkdir(parents=True)
     container_cli.state.chmod(0o700)
     (records / "odd.json").write_text("{")
     damaged = f"odd: its record {records}/odd.json is damaged"
-    for arguments in (
-        ("list",),
-        ("destroy", "odd"),
-        ("run", "bad", "--rootfs", rootfs, *SLEEP),
-    ):
-        assert damaged in container_cli("container", *arguments).error()
-    (records / "odd.json").unlink()
+    try:
+        run = ("run", "good", "--rootfs", busybox_rootfs, *SLEEP)
+        assert container_cli("container", *run).code == 0
+        listed = container_cli("container", "list", "-f", "value")
+        assert (listed.code, listed.out.split()[0]) == (0, "good")
+        assert listed.err.startswith(f"warning: {damaged}")
+        for command in ("destroy", "start", "show", "stop"):
+            error = container_cli("container", command, "odd").error()
+            assert error.startswith(damaged)
+    finally:
+        (records / "odd.json").unlink()
+    assert container_cli("container", "destroy", "good").code == 0
 
 
 MAP = "0:1800000000:65536"
