@@ -32,7 +32,7 @@ from lxc_userns.manager import UserNamespaceManager
 
 BASE, SIZE, PLACES = 2_000_000_000, 1000, 20
 #: More than there are places for.
-NAMES_EACH = 4
+NAMES_EACH = 6
 #: Milliseconds between two kills.
 BETWEEN_KILLS = (2, 40)
 
