@@ -18,6 +18,7 @@ import pytest
 from lxc_userns import IdMap, IdMaps, rootfs
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.linux import trees
+from lxc_userns.rootfs import walk
 from lxc_userns.rootfs.state import STATE, State
 from tests.functional.rootfs import golden
 
@@ -126,6 +127,35 @@ def test_swapped_for_a_link(root: Path, tmp_path: Path) -> None:
     assert swaps > 100
     rootfs.shift(tree, MAPS)
     assert rootfs.verify(tree).ok
+
+
+def test_swapped_between_status_and_entry(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same at the one moment at which it would count."""
+    canary = tmp_path / "canary"
+    canary.mkdir()
+    (canary / "file").touch()
+    before = golden.snapshot(canary)
+    tree = root / "tree"
+    (tree / "place").mkdir(parents=True)
+    (tree / "link").symlink_to(canary)
+    swap = exchanger(tree / "place", tree / "link")
+    open_directory = walk.open_directory
+    entered = []
+
+    def swap_first(name: bytes | str, dir_fd: int | None = None) -> int:
+        if name == b"place":
+            entered.append(name)
+            swap()
+        return open_directory(name, dir_fd)
+
+    monkeypatch.setattr(walk, "open_directory", swap_first)
+    # By one worker, which is a thread.
+    with pytest.raises(RootfsError, match="symbolic link"):
+        rootfs.shift(tree, MAPS, workers=1)
+    assert entered
+    assert golden.snapshot(canary) == before
 
 
 # renameat2(2), which the standard library lacks.
