@@ -105,7 +105,8 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
         devices are below the directories of ``[lxc_userns_privileged] roots``.
     :returns: ``mode``, ``mode_reasons``, ``uid_maps`` and ``gid_maps`` (lists
         of three numbers for each entry, empty without a user namespace),
-        ``root``, ``needs_private_network`` and ``dropped_capabilities``.
+        ``root``, ``needs_private_network``, ``dropped_capabilities`` and
+        ``partition``, the control group for ``<resource>``, None without.
     :raises RootfsError: if one is anywhere else, or anything else is wrong
         with it.
     """
@@ -252,6 +253,7 @@ def _plain(prepared: PreparedInstance) -> dict[str, Any]:
         "root": prepared.root,
         "needs_private_network": prepared.needs_private_network,
         "dropped_capabilities": [*prepared.dropped_capabilities],
+        "partition": prepared.partition,
     }
 
 

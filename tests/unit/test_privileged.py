@@ -25,6 +25,7 @@ from lxc_userns.linux import directory
 from lxc_userns.needs import Needs
 from lxc_userns.nova import extra_specs
 from lxc_userns.request import InstanceRequest, PreparedInstance
+from lxc_userns.resources import partition
 from lxc_userns.volume import Volume
 
 UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
@@ -47,7 +48,8 @@ def across(value: Any) -> Any:
     return msgpack.unpackb(msgpack.packb(value, use_bin_type=True), raw=False)
 
 
-def test_what_comes_back() -> None:
+def test_what_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition, "find", lambda name: f"/machine/{name}")
     found = privileged._plain(PreparedInstance(RECORD))
     assert across(found) == found
     assert found == {
@@ -58,6 +60,7 @@ def test_what_comes_back() -> None:
         "root": "/run/x/web1/root",
         "needs_private_network": True,
         "dropped_capabilities": ["sys_rawio", "sys_resource"],
+        "partition": "/machine/web1",
     }
 
 

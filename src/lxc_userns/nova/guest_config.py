@@ -25,6 +25,20 @@ class _Capabilities(vconfig.LibvirtConfigGuestFeature):  # type: ignore[misc]
         return element
 
 
+class _Resource(vconfig.LibvirtConfigObject):  # type: ignore[misc]
+    """``<resource>`` with a ``<partition>``, which Nova has nothing for."""
+
+    def __init__(self, partition: str) -> None:
+        super().__init__(root_name="resource")
+        self._partition = partition
+
+    def format_dom(self) -> Any:
+        """The element."""
+        element = super().format_dom()
+        element.append(self._text_node("partition", self._partition))
+        return element
+
+
 def fit(guest: Any, reserved: dict[str, Any]) -> None:
     """Make the configuration of a guest what was reserved for it.
 
@@ -46,6 +60,20 @@ def fit(guest: Any, reserved: dict[str, Any]) -> None:
         guest.features.append(vconfig.LibvirtConfigGuestFeature("privnet"))
     if reserved["dropped_capabilities"]:
         guest.features.append(_Capabilities(reserved["dropped_capabilities"]))
+    if reserved["partition"] is not None:
+        _add(guest, _Resource(reserved["partition"]))
+
+
+def _add(guest: Any, resource: _Resource) -> None:
+    """Add an element for which a guest of Nova's has no place."""
+    format_dom = guest.format_dom
+
+    def format_with_resource() -> Any:
+        root = format_dom()
+        root.append(resource.format_dom())
+        return root
+
+    guest.format_dom = format_with_resource
 
 
 def _has_interface(guest: Any) -> bool:

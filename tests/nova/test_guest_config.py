@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guests of Nova's configuration, made to fit what was reserved for them."""
+
+from typing import Any
+
+import libvirt
+import pytest
+from lxml import etree
+
+NAME = "lxc-userns-test-guest"
+PARTITION = f"/machine/lxc-userns-{NAME}.partition"
+RESERVED: dict[str, Any] = {
+    "uid_maps": [[0, 100000, 65536]],
+    "gid_maps": [[0, 100000, 65536]],
+    "root": "/srv/root",
+    "needs_private_network": True,
+    "dropped_capabilities": ["sys_resource"],
+    "partition": None,
+}
+
+
+def make_xml(**reserved: Any) -> str:
+    """The domain of a guest, as Nova gives it to libvirt."""
+    # Their warnings would be errors while tests are collected.
+    from nova.virt.libvirt import config as vconfig
+
+    from lxc_userns.nova import guest_config
+
+    guest = vconfig.LibvirtConfigGuest()
+    guest.virt_type, guest.os_type, guest.name = "lxc", "exe", NAME
+    guest.uuid = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
+    guest.os_init_path = "/sbin/init"
+    filesystem = vconfig.LibvirtConfigGuestFilesys()
+    filesystem.source_dir = "/srv/else"
+    guest.add_device(filesystem)
+    guest_config.fit(guest, RESERVED | reserved)
+    # Nova asks for it more than once.
+    assert guest.to_xml() == guest.to_xml()
+    return str(guest.to_xml())
+
+
+@pytest.mark.parametrize("partition", [None, PARTITION])
+def test_a_partition(
+    connection: libvirt.virConnect, partition: str | None
+) -> None:
+    """Limits hold in a group above the container's own."""
+    domain = connection.defineXML(make_xml(partition=partition))
+    try:
+        kept = etree.fromstring(domain.XMLDesc())
+    finally:
+        domain.undefine()
+    found = kept.findtext("resource/partition")
+    assert found == partition
+    assert kept.find("features/capabilities/sys_resource") is not None
+    source = kept.find("devices/filesystem/source")
+    assert source is not None
+    assert source.get("dir") == "/srv/root"
