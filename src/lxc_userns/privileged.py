@@ -64,7 +64,7 @@ CONTEXT = priv_context.PrivContext(
 
 
 #: Fields of a request that only the configuration decides.
-_CONFIGURED: Final = frozenset({"id_maps", "strategy"})
+_CONFIGURED: Final = frozenset({"id_maps", "max_processes", "strategy"})
 #: Fields of a request that it has to have besides its name.
 _REQUIRED: Final = {
     "uuid": "that of the instance",
@@ -91,7 +91,8 @@ def reserve(request: dict[str, Any]) -> dict[str, Any]:
 
     :param request: the fields of an :class:`InstanceRequest` that differ
         from their defaults, as plain values; ``rootfs_kind`` has to. Not
-        ``id_maps`` and ``strategy``, which the configuration decides alone.
+        ``id_maps``, ``strategy`` and ``max_processes``, which the
+        configuration decides alone.
     :returns: as :func:`prepare`.
     """
     reserved: dict[str, Any] = _call("reserve", request)

@@ -152,6 +152,8 @@ def test_volumes() -> None:
         ("strategy", ""),
         ("id_maps", {}),
         ("id_maps", [[0, 0, 1]]),
+        ("max_processes", 0),
+        ("max_processes", 4096),
         ("policy", "preferred"),
         ("userns_policy", None),
     ],
@@ -161,7 +163,7 @@ def test_what_a_service_cannot_choose(key: str, value: Any) -> None:
     request |= {"rootfs_kind": "image", key: value}
     with pytest.raises(InstanceError, match=f"cannot choose {key}"):
         privileged._request(request)
-    if key in ("strategy", "id_maps"):
+    if key in ("strategy", "id_maps", "max_processes"):
         assert privileged._request({**request, key: None}) is not None
 
 
