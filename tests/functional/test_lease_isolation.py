@@ -282,6 +282,7 @@ def test_the_limit_stays(cli: CommandLine, image: Path) -> None:
     assert (upper / "said").read_text() == "mounted\n"
     bounding = int(status_of(pid)["CapBnd"], 16)
     assert not bounding >> 24 & 1  # CAP_SYS_RESOURCE
+    assert limit_of(pid) < HIGHEST
 
 
 def status_of(pid: int) -> dict[str, str]:
