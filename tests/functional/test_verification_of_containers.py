@@ -368,10 +368,14 @@ def test_a_name_that_looks_like_what_the_kernel_says(
         "assert ctypes.CDLL(None).prctl(15, name) == 0;"
         "print(flush=True); time.sleep(60)"
     )
-    for separator in ("\x0b", "\r", "\x1c", "\u2028", "\n"):
+    names = [
+        f"{separator}PPid:\t{controller}"
+        for separator in ("\x0b", "\r", "\x1c", "\u2028", "\n")
+    ]
+    for name in (*names, f") S {controller} ("):
         with subprocess.Popen(
             ["unshare", "--pid", "--fork", "--kill-child", sys.executable,
-             "-c", script, f"{separator}PPid:\t{controller}"],
+             "-c", script, name],
             stdout=subprocess.PIPE,
         ) as other:  # fmt: skip
             try:
