@@ -23,6 +23,7 @@ from lxc_userns.domain import (
     read_id_maps,
     read_root_source,
 )
+from lxc_userns.domain.limits import DEFAULT_PERIOD
 from lxc_userns.exceptions import (
     ConfigError,
     ContainerExistsError,
@@ -53,6 +54,7 @@ _LOG = logging.getLogger(__name__)
 _HOST_PID = "1"
 #: State of a container that runs, and was not verified since it started.
 UNVERIFIED = "unverified"
+_MOST_CPUS = 65536
 _RUNNING = frozenset({"running", "paused"})
 
 
@@ -69,7 +71,8 @@ class ContainerSpec:
     :param init: program to start in it, an absolute path there, and its
         arguments.
     :param memory_mib: memory in MiB.
-    :param vcpus: number of virtual CPUs.
+    :param cpus: CPU time that it may use, in CPUs: 0.01 or more, 1.5 for one
+        and a half; None for as much as there is.
     :param env: environment variables of init.
     :param interfaces: its network interfaces; none leaves it alone with a
         loopback device, unless it shares the host's network.
@@ -83,7 +86,7 @@ class ContainerSpec:
     rootfs: str
     init: tuple[str, ...] = ("/sbin/init",)
     memory_mib: int = 512
-    vcpus: int = 1
+    cpus: float | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     interfaces: tuple[Interface, ...] = ()
     strategy: str | None = None
@@ -126,7 +129,6 @@ class ContainerSpec:
             name=prepared.name,
             uuid=prepared.uuid,
             memory_mib=self.memory_mib,
-            vcpus=self.vcpus,
             init=Init(self.init[0], self.init[1:], self.env),
             filesystems=prepared.filesystems,
             id_maps=prepared.id_maps,
@@ -139,7 +141,7 @@ class ContainerSpec:
                     drop=prepared.dropped_capabilities,
                 ),
             ),
-            tuning=Tuning(partition=prepared.partition),
+            tuning=_tuning(self.cpus, prepared.partition),
             seclabels=_seclabels(prepared),
             namespaces=_shared_namespaces(prepared),
             metadata={
@@ -153,6 +155,19 @@ class ContainerSpec:
 def _seclabels(prepared: PreparedInstance) -> tuple[SecLabel, ...]:
     model = prepared.security_model
     return () if model is None else (SecLabel.dynamic(model),)
+
+
+def _tuning(cpus: float | None, partition: str | None) -> Tuning:
+    # LXC takes a number of virtual CPUs and does nothing with it.
+    if cpus is None:
+        return Tuning(partition=partition)
+    if not 0 <= cpus < _MOST_CPUS:  # Neither what is no number.
+        raise DomainXmlError(f"CPUs {cpus}: expected 0.01 to {_MOST_CPUS}")
+    return Tuning(
+        cpu_period_us=DEFAULT_PERIOD,
+        cpu_quota_us=round(cpus * DEFAULT_PERIOD),
+        partition=partition,
+    )
 
 
 def _shared_namespaces(prepared: PreparedInstance) -> SharedNamespaces:

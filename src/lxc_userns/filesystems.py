@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import (
@@ -38,6 +39,7 @@ from lxc_userns.rootfs.volumes import Source
 from lxc_userns.unpack_limits import UnpackLimits
 from lxc_userns.volume import Volume
 
+_LOG = logging.getLogger(__name__)
 _ROOT = "root"
 
 
@@ -197,7 +199,18 @@ class Filesystems:
         if record.reason:
             return record
         chosen = strategies.choose(record.strategy, tree, record.id_maps)
-        return replace(record, strategy=chosen.strategy, reason=chosen.reason)
+        reason = chosen.reason
+        if record.strategy == strategies.AUTO != chosen.strategy:
+            reason += _way_back(record, chosen)
+        if chosen.changes_owners:
+            _LOG.warning(
+                "%s: strategy chown changes the owners of all files in %s on "
+                "disk: %s",
+                record.name,
+                record.rootfs,
+                reason,
+            )
+        return replace(record, strategy=chosen.strategy, reason=reason)
 
     def make_ready(
         self, record: InstanceRecord, tree: Backing, options: ShiftOptions
@@ -373,3 +386,14 @@ def _remaining_claims(record: DamagedRecord) -> list[Claim]:
         paths.append(record.rootfs)
     alone = (Claim(e, strategies.CHOWN, None, is_image=True) for e in paths)
     return [*found, *alone]
+
+
+def _way_back(record: InstanceRecord, chosen: strategies.Choice) -> str:
+    """How a tree that ``auto`` has shifted comes to be idmapped after all."""
+    if chosen.strategy != strategies.CHOWN:
+        return ""
+    see_to = "see to that, " if chosen.changes_owners else ""
+    return (
+        f"; for an idmapped mount {see_to}destroy the container and run "
+        f"lxc-userns rootfs unshift {record.rootfs} before the next run"
+    )

@@ -6,12 +6,13 @@ The only module that speaks to libvirt. libvirt's own errors end here.
 
 from __future__ import annotations
 
+import logging
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from threading import Thread
 from typing import Any
 
 import libvirt
@@ -23,7 +24,10 @@ from lxc_userns.exceptions import (
     NoSuchContainerError,
     NotRunningError,
 )
+from lxc_userns.linux import initctl
 from lxc_userns.linux.process import Process, children
+
+_LOG = logging.getLogger(__name__)
 
 URI = "lxc:///"
 #: Where libvirt keeps a log of each container.
@@ -38,7 +42,7 @@ _POLL = 0.05
 # is there.
 _INIT_POLL = 0.005
 
-# SIGTERM, which libvirt sends, makes busybox reboot and systemd execute
+# SIGTERM makes busybox reboot and systemd execute
 # itself anew.
 _BUSYBOX_POWER_OFF = signal.SIGUSR2
 _SYSTEMD_POWER_OFF = signal.SIGRTMIN + 4
@@ -166,28 +170,24 @@ class Guests:
         with _translated(f"stop {name}"):
             domain = self._domain(name)
             if timeout > 0 and domain.isActive():
-                self._ask(name, domain)
-                _wait_inactive(domain, timeout)
+                # It is killed in time, whatever this comes to.
+                try:
+                    self._ask(name, domain, timeout)
+                except Exception as err:
+                    _LOG.info("%s: cannot be asked to stop: %s", name, err)
         self.destroy(name)
 
-    def _ask(self, name: str, domain: Any) -> None:
-        """Ask a domain to stop in the way that its init understands."""
-        try:
-            with self.init_process(name) as init:
-                if init.program == "systemd":
-                    return init.send_signal(_SYSTEMD_POWER_OFF)
-                if init.program == "busybox" and init.command == "init":
-                    return init.send_signal(_BUSYBOX_POWER_OFF)
-        except (InstanceError, OSError):
-            return None  # Whatever it is like, it is killed in time.
-        # Each by itself: allowed both, libvirt 9.0 sends no signal even when
-        # nobody reads the pipe.
-        for flag in (
-            libvirt.VIR_DOMAIN_SHUTDOWN_INITCTL,
-            libvirt.VIR_DOMAIN_SHUTDOWN_SIGNAL,
-        ):
-            _ignoring_end(partial(domain.shutdownFlags, flag))
-        return None
+    def _ask(self, name: str, domain: Any, timeout: float) -> None:
+        """Ask a domain to stop, and wait until it has, or time is up."""
+        deadline = time.monotonic() + timeout
+        with self.init_process(name) as init:
+            # What it has open can be on a filesystem that never answers.
+            asking = Thread(target=_power_off, args=(init,), daemon=True)
+            asking.start()
+            asking.join(timeout)
+            init.wait(max(0, deadline - time.monotonic()))
+        # libvirt notices it a moment later.
+        _wait_inactive(domain, max(0, deadline - time.monotonic()))
 
     def find(self, name: str) -> Guest | None:
         """The domain of this name, None if there is none."""
@@ -286,6 +286,20 @@ def _find_init(controller: int) -> Process | None:
             if _is_init(process, controller):
                 stack.pop_all()
                 return process
+    return None
+
+
+def _power_off(init: Process) -> None:
+    """Ask a container to stop in the way that its init understands."""
+    with suppress(OSError):
+        if init.program == "systemd":
+            return init.send_signal(_SYSTEMD_POWER_OFF)
+        if init.program == "busybox" and init.command == "init":
+            return init.send_signal(_BUSYBOX_POWER_OFF)
+        # System V's init heeds no signal.
+        with suppress(OSError):
+            initctl.ask(init)
+        return init.send_signal(signal.SIGTERM)
     return None
 
 

@@ -161,7 +161,7 @@ def test_init_arguments_environment_and_no_network(
         *("container", "run", "env", "--rootfs", busybox_rootfs),
         *("--init", "/bin/sh -c 'echo \"$GREETING\" >/out; exec sleep 1000'"),
         *("--env", "GREETING=hello world", "--network", "none"),
-        *("--memory", "64", "--vcpus", "2"),
+        *("--memory", "64", "--cpus", "1.5"),
     )
     out = busybox_rootfs / "out"
     wait_for(lambda: out.exists() and out.read_text())

@@ -342,8 +342,48 @@ def test_a_shifted_tree_stays_so_under_auto(
     shown = run(cli, "web", busybox_rootfs)
     assert (shown["strategy"], shown["reason"]) == (
         "chown",
-        "the root filesystem is shifted on disk",
+        "its files are shifted on disk already; for an idmapped mount destroy "
+        "the container and run lxc-userns rootfs unshift "
+        f"{busybox_rootfs} before the next run",
     )
+
+
+def test_the_way_from_chown_to_idmapped(
+    cli: CommandLine, shared_rootfs: Path
+) -> None:
+    """The first reason stays after a failure, and its advice leads out."""
+    arguments = ("container", "run", "web", "--rootfs", shared_rootfs,
+                 "-f", "json", "--init")  # fmt: skip
+    failed = cli(*arguments, "/bin/false")
+    assert failed.code == 1
+    warning, error = failed.err.splitlines()
+    assert warning.startswith(
+        "warning: web: strategy chown changes the owners of all files in "
+        f"{shared_rootfs} on disk: users of the host can reach it"
+    )
+    assert error.startswith("error: web: ")
+    again = cli(*arguments, SLEEP)
+    # Nothing is changed any more.
+    assert (again.code, again.err) == (0, "")
+    reason = json.loads(again.out)["reason"]
+    assert reason.startswith("users of the host can reach it")
+    advice = f"run lxc-userns rootfs unshift {shared_rootfs} before"
+    assert advice in reason
+    assert advice in warning
+    # What it says, in its order.
+    shared_rootfs.parent.chmod(0o700)
+    assert cli("container", "destroy", "web").code == 0
+    shown = cli(*arguments, SLEEP).json()
+    assert shown["strategy"] == "chown"
+    assert "shifted on disk already" in shown["reason"]
+    assert advice in shown["reason"]
+    assert cli("container", "destroy", "web").code == 0
+    assert cli("rootfs", "unshift", shared_rootfs).code == 0
+    shared_rootfs.parent.chmod(0o711)  # The run path is in it, too.
+    hidden = shared_rootfs.parent / "hidden"
+    hidden.mkdir(mode=0o700)
+    rootfs = shared_rootfs.rename(hidden / "rootfs")
+    assert run(cli, "web", rootfs)["strategy"] == "idmapped"
 
 
 def test_users_of_the_host_cannot_use_what_the_containers_root_makes(

@@ -131,7 +131,7 @@ class Run(_ShowsOne):
             parsed_args.rootfs,
             _split_init(parsed_args.init),
             parsed_args.memory,
-            parsed_args.vcpus,
+            _cpus(parsed_args),
             dict(map(_split_variable, parsed_args.env)),
             _interfaces(parsed_args.network),
             parsed_args.strategy,
@@ -182,12 +182,13 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         "%(default)s). M and MiB are powers of 1024, MB of 1000.",
     )
     parser.add_argument(
-        "--vcpus",
-        type=int,
-        default=1,
+        "--cpus",
+        type=float,
         metavar="N",
-        help="Number of virtual CPUs (default: %(default)s).",
+        help="CPU time that it may use, in CPUs: 0.5 for half of one, 2 for "
+        "two (default: as much as there is).",
     )
+    parser.add_argument("--vcpus", help=argparse.SUPPRESS)
     parser.add_argument(
         "--pids-limit",
         type=int,
@@ -202,6 +203,18 @@ def _memory(text: str) -> int:
         return parse_memory(text)
     except ValueError as err:
         raise argparse.ArgumentTypeError(str(err)) from None
+
+
+def _cpus(parsed_args: argparse.Namespace) -> float | None:
+    if parsed_args.vcpus is not None:
+        raise ConfigError(
+            "--vcpus",
+            parsed_args.vcpus,
+            "limits nothing, for a container has no virtual CPUs; limit its "
+            "CPU time with --cpus N",
+        )
+    cpus: float | None = parsed_args.cpus
+    return cpus
 
 
 def _add_surroundings(parser: argparse.ArgumentParser) -> None:

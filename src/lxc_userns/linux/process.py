@@ -236,6 +236,17 @@ class Process:
         """What it is called, at most 15 bytes; its own doing, no proof."""
         return self._read("comm").rstrip("\n")
 
+    @contextmanager
+    def opened_file(self, number: int) -> Iterator[tuple[int, str]]:
+        """Hold with ``O_PATH`` what it has open, and its name.
+
+        :param number: the descriptor in that process.
+        :raises ProcessLookupError: if it has none of this number.
+        """
+        name = f"fd/{number}"
+        with self._opened(name, os.O_PATH) as fd:
+            yield fd, os.readlink(f"/proc/self/fd/{fd}")
+
     def send_signal(self, number: int) -> None:
         """Send it a signal, and never another process."""
         with self._opened_pidfd() as pidfd:
@@ -249,9 +260,15 @@ class Process:
         """
         with self._opened_pidfd() as pidfd:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            ended = select.poll()
-            ended.register(pidfd, select.POLLIN)
-            return bool(ended.poll(timeout * 1000))
+            return _has_ended(pidfd, timeout)
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for its end, and tell whether it has ended.
+
+        :param timeout: seconds to wait.
+        """
+        with self._opened_pidfd() as pidfd:
+            return _has_ended(pidfd, timeout)
 
     @contextmanager
     def _opened_pidfd(self) -> Iterator[int]:
@@ -348,6 +365,12 @@ class Process:
                 if err.errno in (errno.EINVAL, errno.ESRCH):
                     raise ProcessLookupError(*err.args) from None
                 raise
+
+
+def _has_ended(pidfd: int, timeout: float) -> bool:
+    ended = select.poll()
+    ended.register(pidfd, select.POLLIN)
+    return bool(ended.poll(timeout * 1000))
 
 
 def children(pid: int) -> Iterator[int]:

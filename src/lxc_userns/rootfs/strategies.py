@@ -209,10 +209,12 @@ class Choice:
 
     :param strategy: its name in :data:`STRATEGIES`.
     :param reason: why that one.
+    :param changes_owners: whether ``auto`` has come to change owners on disk.
     """
 
     strategy: str
     reason: str
+    changes_owners: bool = False
 
 
 def check_name(name: str) -> str:
@@ -242,13 +244,15 @@ def choose(name: str, tree: Backing, id_maps: IdMaps | None) -> Choice:
         return Choice(PLAIN, "it is in the host's user namespace")
     if name != AUTO:
         return Choice(name, "it was asked for")
-    if _is_shifted(tree):
-        return Choice(CHOWN, "the root filesystem is shifted on disk")
+    is_shifted = _is_shifted(tree)
     try:
         with tree.idmapped(id_maps):
-            return Choice(IDMAPPED, "an idmapped mount of it can be made")
+            if not is_shifted:
+                return Choice(IDMAPPED, "an idmapped mount of it can be made")
+            why = "its files are shifted on disk already"
     except (NotIdmappableError, ReachableError) as err:
-        return Choice(CHOWN, err.reason)
+        why = err.reason
+    return Choice(CHOWN, why, changes_owners=not is_shifted)
 
 
 def _check_guest_owned(

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stopping a container, whatever it has in place of what init reads."""
+
+import fcntl
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lxc_userns.linux import initctl
+from lxc_userns.linux.process import Process
+from tests.functional.command_line import CommandLine
+
+pytestmark = pytest.mark.needs("containers")
+
+INIT = ("--init", "/bin/sleep 1000")
+
+
+@pytest.fixture
+def cli(command_line: Callable[[str], CommandLine]) -> CommandLine:
+    """The program; its containers are destroyed at the end."""
+    return command_line("")
+
+
+def victim(rootfs: Path) -> Path:
+    """Make a file that only the host's root may write to."""
+    path = rootfs / "victim"
+    path.write_text("unharmed")
+    path.chmod(0o600)
+    return path
+
+
+def link_to_pipe(path: Path) -> None:
+    os.mkfifo(path.with_name("pipe"))
+    path.symlink_to("pipe")
+
+
+PLACES: dict[str, Callable[[Path], None]] = {
+    "pipe": os.mkfifo,
+    "file": Path.touch,
+    "directory": Path.mkdir,
+    "link": lambda path: path.symlink_to("/victim"),
+    "link to a pipe": link_to_pipe,
+    "loop": lambda path: path.symlink_to("initctl"),
+}
+
+
+@pytest.mark.parametrize("directory", ["run", "dev"])
+@pytest.mark.parametrize("what", PLACES)
+def test_nobody_reads_initctl(
+    cli: CommandLine, busybox_rootfs: Path, what: str, directory: str
+) -> None:
+    """Neither error nor link: it is stopped, and nothing is written."""
+    unharmed = victim(busybox_rootfs)
+    place = busybox_rootfs / directory / "initctl"
+    place.parent.mkdir(exist_ok=True)
+    init = INIT
+    if directory == "run":
+        PLACES[what](place)
+    else:
+        # libvirt mounts over /dev: the guest makes it there.
+        script = {
+            "pipe": "mkfifo /dev/initctl",
+            "file": ">/dev/initctl",
+            "directory": "mkdir /dev/initctl",
+            "link": "ln -s /victim /dev/initctl",
+            "link to a pipe": "mkfifo /dev/p; ln -s p /dev/initctl",
+            "loop": "ln -s initctl /dev/initctl",
+        }[what]
+        script += "; >/done; exec sleep 1000"
+        init = ("--init", f"/bin/sh -c '{script}'")
+    cli.json("container", "run", "web1", "--rootfs", busybox_rootfs, *init)
+    deadline = time.monotonic() + 30
+    while directory == "dev" and not (busybox_rootfs / "done").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    stopped = cli("container", "stop", "web1", "--timeout", "1")
+    assert (stopped.code, stopped.err) == (0, "")
+    assert cli.json("container", "show", "web1")["state"] == "stopped"
+    assert unharmed.read_text() == "unharmed"
+    if what == "file" and directory == "run":
+        assert place.read_bytes() == b""
+
+
+class Impostor:
+    """A child that has something open where init has its pipe."""
+
+    def __init__(self, open_it: Callable[[], int]) -> None:
+        # None of them where the child has what it opens.
+        asking, self._end, ready, done = (
+            fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 100)
+            for fd in (*os.pipe(), *os.pipe())
+        )
+        self.pid = os.fork()
+        if not self.pid:
+            os.close(self._end)
+            os.dup2(open_it(), 10)
+            os.write(done, b"x")
+            os.read(asking, 1)
+            os._exit(0)
+        os.close(asking)
+        os.close(done)
+        assert os.read(ready, 1) == b"x"
+        os.close(ready)
+
+    def end(self) -> None:
+        os.close(self._end)
+        os.waitpid(self.pid, 0)
+
+
+def ask(open_it: Callable[[], int]) -> bool:
+    child = Impostor(open_it)
+    try:
+        with Process(child.pid) as process:
+            return initctl.ask(process)
+    finally:
+        child.end()
+
+
+def test_init_is_asked_by_the_pipe_that_it_reads(tmp_path: Path) -> None:
+    pipe = tmp_path / "initctl"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        assert ask(lambda: os.open(pipe, os.O_RDWR))
+        request = os.read(reader, 4096)
+    finally:
+        os.close(reader)
+    assert len(request) == 384
+    # initreq.h of sysvinit: INIT_MAGIC, INIT_CMD_RUNLVL, the level.
+    assert request[:12] == bytes.fromhex("69190903 01000000 30000000")
+
+
+def test_what_is_no_pipe_of_init_is_not_written(tmp_path: Path) -> None:
+    file = tmp_path / "initctl"
+    file.touch()
+    other = tmp_path / "other"
+    os.mkfifo(other)
+    for open_it in (
+        lambda: os.open(file, os.O_RDWR),
+        # Anybody can have that of a file that they may not write to.
+        lambda: os.open(file, os.O_PATH),
+        lambda: os.open(other, os.O_RDWR),
+        lambda: os.open("/dev/null", os.O_RDWR),
+    ):
+        assert not ask(open_it)
+    assert file.read_bytes() == b""
+
+
+def test_a_full_pipe_keeps_nobody(tmp_path: Path) -> None:
+    pipe = tmp_path / "initctl"
+    os.mkfifo(pipe)
+
+    def open_full() -> int:
+        fd = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+        while True:
+            try:
+                os.write(fd, bytes(4096))
+            except BlockingIOError:
+                return fd
+
+    thread = threading.Thread(target=lambda: ask(open_full), daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
