@@ -7,7 +7,7 @@ import logging
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lxc_userns.damaged import DamagedRecord
 from lxc_userns.domain import (
@@ -32,6 +32,7 @@ from lxc_userns.exceptions import (
     IsolationError,
     NeedsError,
     NoSuchContainerError,
+    NotRunningError,
 )
 from lxc_userns.guest import LOG_DIRECTORY, STOP_TIMEOUT, Guest
 from lxc_userns.idmap import IdMaps
@@ -43,6 +44,8 @@ from lxc_userns.policy import OFF
 from lxc_userns.request import InstanceRequest, PreparedInstance
 from lxc_userns.rootfs.strategies import Progress
 from lxc_userns.rootfs_kind import RootfsKind
+from lxc_userns.traces import memory
+from lxc_userns.traces.trace import Trace
 from lxc_userns.undo import undo
 from lxc_userns.verification import VerifiedInstance
 from lxc_userns.verified import Verified
@@ -211,6 +214,7 @@ class Container:
     :param view: where that is mounted for it.
     :param init_pid: host's process ID of its first process while it runs.
     :param id_maps: what it was promised.
+    :param trace: what is known of its last run.
     """
 
     name: str
@@ -231,6 +235,7 @@ class Container:
     capabilities: tuple[str, ...]
     devices: tuple[Device, ...]
     max_processes: int | None
+    trace: Trace = field(default_factory=Trace)
 
 
 class Containers:
@@ -415,19 +420,15 @@ class Containers:
         # Registered first: a start that libvirt gave up on can leave it half
         # running.
         undo(stack, self._guests.destroy, name)
-        # libvirt names every container, also one that shares the host's name.
-        with hostname.kept():
-            self._guests.start(name)
-        try:
-            return self._manager.verify(name, started=True)
-        except IsolationError:
-            raise
-        except InstanceError as err:
-            raise InstanceError(
-                name,
-                "its first process ended at once; the reason may be in "
-                f"{LOG_DIRECTORY}/{name}.log",
-            ) from err
+        with self._manager.traces.watched(name) as watch:
+            # libvirt names every container, also one that shares the host's
+            # name.
+            with hostname.kept():
+                self._guests.start(name)
+            try:
+                return self._manager.verify(name, started=True)
+            except NotRunningError as err:
+                raise _ended_at_once(name, watch.wait()) from err
 
     def _record(self, name: str) -> InstanceRecord:
         record = self._store.load(name)
@@ -497,7 +498,17 @@ class Containers:
             record.needs.capabilities,
             record.devices,
             record.max_processes,
+            self._trace(record, guest),
         )
+
+    def _trace(self, record: InstanceRecord, guest: Guest | None) -> Trace:
+        trace = self._manager.traces.read(record.name)
+        if guest is None or guest.controller is None:
+            return trace
+        with suppress(OSError):
+            files = memory.find_files(guest.controller)
+            return replace(trace, oom_kills=memory.count_kills(files))
+        return trace
 
     def _find_start(self, name: str) -> Verified | None:
         with (
@@ -507,6 +518,18 @@ class Containers:
         ):
             return Verified.now(init)
         return None
+
+
+def _ended_at_once(name: str, trace: Trace) -> InstanceError:
+    how = trace.describe() or "the reason is not known"
+    said = "; ".join(trace.console)
+    printed = f"it printed: {said}" if said else "it printed nothing"
+    log = f"{LOG_DIRECTORY}/{name}.log"
+    return InstanceError(
+        name,
+        f"its first process ended at once: {how}; {printed}; what libvirt "
+        f"says is in {log}",
+    )
 
 
 def _is_just_started(record: InstanceRecord) -> bool:

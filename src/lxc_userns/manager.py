@@ -39,6 +39,7 @@ from lxc_userns.request import InstanceRequest, PreparedInstance
 from lxc_userns.resources import partition
 from lxc_userns.rootfs.backing import translated
 from lxc_userns.rootfs.strategies import Progress, ShiftOptions
+from lxc_userns.traces.store import Traces
 from lxc_userns.verification import VerifiedInstance
 from lxc_userns.verifier import Verifier
 
@@ -88,6 +89,11 @@ class UserNamespaceManager:
             self._option("run_path"),
             self._roots or (),
         )
+
+    @property
+    def traces(self) -> Traces:
+        """What this host's containers printed, and how they ended."""
+        return Traces(self._option("state_path"))
 
     @property
     def inventory(self) -> Inventory:
@@ -304,6 +310,7 @@ class UserNamespaceManager:
         record = self.store.load(name)
         self._unmount(name)
         self.files.remove(name)
+        self.traces.remove(name)
         self.store.remove(name)
         # Last of all: nobody else gets IDs of a lease.
         if give_back is not None:

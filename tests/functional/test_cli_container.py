@@ -104,6 +104,9 @@ def test_from_run_to_destroy(
         "view": f"{cli.run}/web1/root",
         "uid_map": ID_MAP,
         "gid_map": ID_MAP,
+        "ended": None,
+        "oom_kills": 0,
+        "console": [],
     }
     # What the kernel says, not the program.
     assert id_map_of(pid, "uid") == [0, BASE, 65536]

@@ -321,7 +321,10 @@ def test_what_cannot_be_idmapped_is_shifted_under_auto(
         reason = "overlay cannot be idmapped by this kernel; its layers can"
         assert reason in done.error()
         assert cli.json("container", "list") == []
-        shown = run(cli, "web", merged)
+        done = cli("container", "run", "web", "--rootfs", merged,
+                   "--init", SLEEP, "-f", "json")  # fmt: skip
+        assert done.err.startswith("warning: web: strategy chown changes the")
+        shown = json.loads(done.out)
         assert shown["strategy"] == "chown"
         assert reason in str(shown["reason"])
         assert (merged / "bin/su").stat().st_uid == BASE
@@ -349,17 +352,19 @@ def test_a_shifted_tree_stays_so_under_auto(
 
 
 def test_the_way_from_chown_to_idmapped(
-    cli: CommandLine, shared_rootfs: Path
+    cli: CommandLine, busybox_rootfs: Path, reachable_path: Path
 ) -> None:
     """The first reason stays after a failure, and its advice leads out."""
-    arguments = ("container", "run", "web", "--rootfs", shared_rootfs,
+    (reachable_path / "open").mkdir()
+    rootfs = busybox_rootfs.rename(reachable_path / "open/rootfs")
+    arguments = ("container", "run", "web", "--rootfs", rootfs,
                  "-f", "json", "--init")  # fmt: skip
     failed = cli(*arguments, "/bin/false")
     assert failed.code == 1
     warning, error = failed.err.splitlines()
     assert warning.startswith(
         "warning: web: strategy chown changes the owners of all files in "
-        f"{shared_rootfs} on disk: users of the host can reach it"
+        f"{rootfs} on disk: users of the host can reach it"
     )
     assert error.startswith("error: web: ")
     again = cli(*arguments, SLEEP)
@@ -367,22 +372,18 @@ def test_the_way_from_chown_to_idmapped(
     assert (again.code, again.err) == (0, "")
     reason = json.loads(again.out)["reason"]
     assert reason.startswith("users of the host can reach it")
-    advice = f"run lxc-userns rootfs unshift {shared_rootfs} before"
+    advice = f"run lxc-userns rootfs unshift {rootfs} before"
     assert advice in reason
     assert advice in warning
     # What it says, in its order.
-    shared_rootfs.parent.chmod(0o700)
+    rootfs.parent.chmod(0o700)
     assert cli("container", "destroy", "web").code == 0
     shown = cli(*arguments, SLEEP).json()
     assert shown["strategy"] == "chown"
     assert "shifted on disk already" in shown["reason"]
     assert advice in shown["reason"]
     assert cli("container", "destroy", "web").code == 0
-    assert cli("rootfs", "unshift", shared_rootfs).code == 0
-    shared_rootfs.parent.chmod(0o711)  # The run path is in it, too.
-    hidden = shared_rootfs.parent / "hidden"
-    hidden.mkdir(mode=0o700)
-    rootfs = shared_rootfs.rename(hidden / "rootfs")
+    assert cli("rootfs", "unshift", rootfs).code == 0
     assert run(cli, "web", rootfs)["strategy"] == "idmapped"
 
 

@@ -18,6 +18,7 @@ from oslo_config import cfg
 from lxc_userns import (
     hostids,
     limits,
+    manager,
     occupants,
     orphans,
     resources,
@@ -59,6 +60,8 @@ from lxc_userns.rootfs import strategies, views
 from lxc_userns.rootfs.backing import Backing
 from lxc_userns.rootfs_kind import RootfsKind
 from lxc_userns.subid import parse
+from lxc_userns.traces import memory
+from lxc_userns.traces.trace import Trace
 from lxc_userns.verification import VerifiedInstance
 from tests.unit.evidence import evidence
 
@@ -196,6 +199,28 @@ class FakeGuests:
         return "<domain type='lxc'><os><type>exe</type></os></domain>"
 
 
+class FakeWatch:
+    def wait(self) -> Trace:
+        return Trace(ended=True, status=3 << 8, console=("hello",))
+
+
+class FakeTraces:
+    """Of no containers."""
+
+    def __init__(self, _state_path: str) -> None:
+        pass
+
+    @contextmanager
+    def watched(self, _name: str) -> Iterator[FakeWatch]:
+        yield FakeWatch()
+
+    def read(self, _name: str) -> Trace:
+        return Trace()
+
+    def remove(self, _name: str) -> None:
+        pass
+
+
 @dataclass
 class World:
     """A host in memory, but for the records and the root filesystem."""
@@ -230,6 +255,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     strategy = FakeStrategy(log)
     monkeypatch.setattr(FakeViews, "strategy", strategy, raising=False)
     monkeypatch.setattr(views, "Views", FakeViews)
+    monkeypatch.setattr(manager, "Traces", FakeTraces)
+    monkeypatch.setattr(memory, "find_files", lambda _controller: [])
     monkeypatch.setattr(limits, "apply", lambda _init: log.append("limit"))
     monkeypatch.setattr(verification, "take_back", lambda _init: [])
     for name in ("differences", "enforce"):
@@ -1039,7 +1066,10 @@ def test_a_container_that_ends_at_once(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(FakeGuests, "start", FakeGuests._step)
-    with pytest.raises(InstanceError, match=r"at once; .*/lxc/web1\.log"):
+    with pytest.raises(
+        InstanceError,
+        match=r"at once: exit code 3; it printed: hello; .*/lxc/web1\.log",
+    ):
         run(world)
     assert world.containers.list() == []
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import shlex
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 Shown = tuple[tuple[str, ...], tuple[Any, ...]]
 
+_LOG = logging.getLogger(__name__)
+#: States of a container that has not ended.
+_ACTIVE = ("running", "unverified", "paused")
 _DEFAULT_TIMEOUT = 10.0
 #: State before a verification, by whether it had been verified; None: nobody
 #: keeps record of it.
@@ -63,6 +67,15 @@ class _ShowsOne(_OnOne, ShowOne):
     def show(self, name: str) -> Shown:
         return _show(self.containers.show(name))
 
+    def show_started(self, name: str) -> Shown:
+        """Show a container that was started, and fail if it has ended."""
+        container = self.containers.show(name)
+        if container.state not in _ACTIVE:
+            self.failed = True
+            how = container.trace.describe() or "how is not noted yet"
+            _LOG.error("%s: has ended already: %s", name, how)
+        return _show(container)
+
 
 def _show(container: Container) -> Shown:
     maps = container.id_maps
@@ -86,6 +99,9 @@ def _show(container: Container) -> Shown:
         "init_pid": container.init_pid,
         "uid_map": None if maps is None else str(maps.uid),
         "gid_map": None if maps is None else str(maps.gid),
+        "ended": container.trace.describe(),
+        "oom_kills": container.trace.oom_kills,
+        "console": [*container.trace.console],
     }
     return tuple(fields), tuple(fields.values())
 
@@ -141,7 +157,7 @@ class Run(_ShowsOne):
         )
         with _bar(spec.rootfs) as progress:
             self.containers.run(spec, progress)
-        return self.show(spec.name)
+        return self.show_started(spec.name)
 
 
 def _bar(
@@ -381,7 +397,7 @@ class Start(_ShowsOne):
                 progress,
                 accept_replaced=parsed_args.accept_replaced,
             )
-        return self.show(parsed_args.name)
+        return self.show_started(parsed_args.name)
 
 
 class Stop(_OnOne):

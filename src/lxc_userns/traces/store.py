@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Traces of the containers of a host, below the state path."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, cast
+
+from lxc_userns.exceptions import ConfigError
+from lxc_userns.linux import directory, programs, removal
+from lxc_userns.traces.console import LOG, OLDER
+from lxc_userns.traces.trace import Trace
+from lxc_userns.traces.watcher import END
+
+_NAME, _MODE = "traces", 0o700
+_WATCHER = (
+    "import sys; sys.path.append(sys.argv[1]); "
+    "from lxc_userns.traces.watcher import main; main()"
+)
+_PACKAGE_PARENT = str(Path(__file__).parents[2])
+#: What is shown of a console.
+_LINES, _BYTES = 10, 2000
+#: Seconds that the end of a container takes to be noted.
+_PATIENCE = 10.0
+
+
+class Traces:
+    """The traces of a host's containers.
+
+    :param state_path: directory of root's that holds them, closed to others.
+    """
+
+    def __init__(self, state_path: str) -> None:
+        self._state_path = state_path
+
+    @contextmanager
+    def watched(self, name: str) -> Iterator[Watch]:
+        """Watch a container that is started meanwhile, until it has ended.
+
+        What was noted of its last run is removed.
+
+        :raises ConfigError: if the state path cannot be used, or no process
+            can be started.
+        """
+        with self._translated():
+            self.remove(name)
+            with self._made(name) as fd:
+                process = _start(name, fd)
+        with cast("IO[bytes]", process.stdin):
+            yield Watch(self, name, process)
+
+    def read(self, name: str) -> Trace:
+        """Read what is known of the last run of a container."""
+        with self._opened(name) as fd:
+            if fd is None:
+                return Trace()
+            end = _read_end(fd)
+            return Trace(
+                end is not None,
+                end["status"] if end else None,
+                end["oom_kills"] if end else 0,
+                tuple(_read_lines(fd)),
+            )
+
+    def remove(self, name: str) -> None:
+        """Remove the traces of a container; nothing happens without any."""
+        with (
+            self._translated(),
+            directory.inside(self._state_path, _MODE, _NAME) as traces,
+        ):
+            if traces is not None and name in os.listdir(traces):
+                removal.remove_tree(traces, name)
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[int | None]:
+        with (
+            self._translated(),
+            directory.inside(self._state_path, _MODE, _NAME) as traces,
+        ):
+            if traces is None or name not in os.listdir(traces):
+                yield None
+                return
+            with directory.opened_in(traces, name) as fd:
+                yield fd
+
+    @contextmanager
+    def _made(self, name: str) -> Iterator[int]:
+        with directory.made_inside(
+            self._state_path, _MODE, _NAME, _MODE
+        ) as traces:
+            directory.make_in(traces, name, _MODE)
+            with directory.opened_in(traces, name) as fd:
+                yield fd
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as err:
+            raise ConfigError(
+                "[lxc_userns] state_path",
+                self._state_path,
+                err.strerror or str(err),
+            ) from err
+
+
+class Watch:
+    """The process that watches one container.
+
+    :param traces: where it writes to.
+    :param name: the container's name.
+    """
+
+    def __init__(
+        self, traces: Traces, name: str, process: subprocess.Popen[bytes]
+    ) -> None:
+        self._traces, self._name, self._process = traces, name, process
+
+    def wait(self) -> Trace:
+        """Return the trace of the container, which is known to have ended."""
+        cast("IO[bytes]", self._process.stdin).close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_PATIENCE)
+        return self._traces.read(self._name)
+
+
+def _start(name: str, fd: int) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _WATCHER, _PACKAGE_PARENT, name,
+         str(fd)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        pass_fds=(fd,),
+        cwd="/",
+        env=programs.ENVIRONMENT,
+        start_new_session=True,
+    )  # fmt: skip
+    with cast("IO[bytes]", process.stdout) as stream:
+        if not stream.readline():
+            raise OSError(f"{sys.executable} cannot watch {name}")
+    return process
+
+
+def _read_end(fd: int) -> dict[str, Any] | None:
+    with suppress(OSError, ValueError):
+        with open(_open(fd, END), encoding="ascii") as stream:
+            end: dict[str, Any] = json.load(stream)
+        return end
+    return None
+
+
+def _read_lines(fd: int) -> list[str]:
+    """Return the last lines of a console; a container can print anything."""
+    tail = b""
+    for name in (OLDER, LOG):
+        with suppress(OSError), open(_open(fd, name), "rb") as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - _BYTES))
+            tail = (tail + stream.read(_BYTES))[-_BYTES:]
+    text = tail.decode(errors="replace").replace("\r", "")
+    lines = (_printable(line) for line in text.split("\n"))
+    return [line for line in lines if line.strip()][-_LINES:]
+
+
+def _printable(text: str) -> str:
+    return "".join(
+        char if char.isprintable() else ascii(char)[1:-1] for char in text
+    )
+
+
+def _open(fd: int, name: str) -> int:
+    return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trace of a container that has ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What is known of a container's last run.
+
+    :param ended: whether it has ended, as far as that was noted.
+    :param status: how its first process ended, as :manpage:`wait(2)` tells
+        it; None if that is not known.
+    :param oom_kills: how many of its processes the kernel has killed for want
+        of memory.
+    :param console: the last lines that it has printed.
+    """
+
+    ended: bool = False
+    status: int | None = None
+    oom_kills: int = 0
+    console: tuple[str, ...] = ()
+
+    def describe(self) -> str | None:
+        """Say how it ended; None if it has not, as far as is known."""
+        return "; ".join(self._clauses()) if self.ended else None
+
+    def _clauses(self) -> Iterator[str]:
+        yield _describe(self.status)
+        if self.oom_kills:
+            yield (
+                f"{self.oom_kills} of its processes were killed for want of "
+                "memory"
+            )
+
+
+def _describe(status: int | None) -> str:
+    if status is None:
+        return "exit status unknown"
+    if os.WIFEXITED(status):
+        return f"exit code {os.WEXITSTATUS(status)}"
+    number = os.WTERMSIG(status)
+    # By which the kernel ends what calls reboot(2) for that.
+    if number == signal.SIGINT:
+        return "powered off"
+    try:
+        return f"signal {signal.Signals(number).name}"
+    except ValueError:  # Of those for real time.
+        return f"signal {number}"

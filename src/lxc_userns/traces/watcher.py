@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Process beside a container that keeps what it prints and how it ends.
+
+It is begun before the container is started, for libvirt's process for it may
+end soon after. It is given a descriptor of the directory to write to, the
+container's name by its arguments, and standard input, which is closed once
+the container was started or could not be.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import time
+from contextlib import suppress
+
+from lxc_userns.linux import pidfds
+from lxc_userns.linux.process import Process
+from lxc_userns.traces import memory
+from lxc_userns.traces.console import Console, Log
+
+END = "end.json"
+_STATUS_DIRECTORY = "/run/libvirt/lxc"
+_PROGRAM = "libvirt_lxc"
+#: Seconds between looks while a container is started, and in which one that
+#: reboots has to be there again.
+_TICK, _REBOOT = 0.002, 15.0
+#: Seconds between looks whether somebody else still has the console.
+_PAUSE = 0.2
+#: Seconds between looks for kills while nothing else happens.
+_INTERVAL = 1.0
+#: Seconds that the kernel takes to tell how a process ended.
+_REAPED = 2.0
+#: The signal by which the kernel ends what calls reboot(2) to restart.
+_RESTARTS = signal.SIGHUP
+
+
+def main() -> None:
+    """Watch a container until it has ended for good."""
+    name, directory = sys.argv[2], int(sys.argv[3])
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, -10)
+    log = Log(directory)
+    before = _read_pid(name)
+    os.write(1, b"ready\n")
+    controller = _await_start(name, before)
+    while controller is not None:
+        watched = _Watched(controller, log)
+        watched.follow()
+        controller = None
+        if watched.may_restart:
+            controller = _await(name, watched.pid, _REBOOT)
+        if controller is None:
+            _write_end(directory, watched)
+
+
+class _Watched:
+    """A container between its start and its end.
+
+    :param pid: of libvirt's process for it.
+    """
+
+    def __init__(self, pid: int, log: Log) -> None:
+        self.pid = pid
+        self.status: int | None = None
+        self.kills = 0
+        self._pidfd = os.pidfd_open(pid)
+        self._init: tuple[int, int] | None = None
+        self._files: list[str] = []
+        self._console: Console | None = None
+        with suppress(OSError, ValueError):
+            number = _console_number(pid)
+            self._console = Console(self._pidfd, number, log)
+
+    @property
+    def may_restart(self) -> bool:
+        """Whether it may have ended to start again."""
+        return self.status is None or (
+            os.WIFSIGNALED(self.status)
+            and os.WTERMSIG(self.status) == _RESTARTS
+        )
+
+    def follow(self) -> None:
+        """Read its console until it has ended."""
+        while not _has_ended(self._pidfd):
+            if self._init is None:
+                self._find_init()
+            self._wait()
+        if self._console is not None:
+            self._console.drain()
+            self._console.close()
+        self._note_end()
+        os.close(self._pidfd)
+
+    def _wait(self) -> None:
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        if self._init is not None and self.status is None:
+            poll.register(self._init[1], select.POLLIN)
+        is_shared = self._console is not None and self._console.is_shared
+        if self._console is not None and not is_shared:
+            poll.register(self._console.fd, select.POLLIN)
+        timeout = _PAUSE if is_shared else _INTERVAL
+        if self._init is None or not self._files:
+            timeout = _TICK
+        ready = {fd for fd, _ in poll.poll(timeout * 1000)}
+        if self._init is not None and not (ready and self._files):
+            self._count_kills()
+        if self._init is not None and self._init[1] in ready:
+            self._note_death(*self._init)
+        if self._console is not None and self._console.fd in ready:
+            self._console.read()
+
+    def _find_init(self) -> None:
+        children = f"/proc/{self.pid}/task/{self.pid}/children"
+        with suppress(OSError), open(children, encoding="ascii") as stream:
+            for pid in map(int, stream.read().split()):
+                with suppress(OSError), Process(pid) as process:
+                    if process.is_first and process.parent == self.pid:
+                        self._init = pid, os.pidfd_open(pid)
+                        return
+
+    def _note_death(self, pid: int, pidfd: int) -> None:
+        """Note what the kernel tells while it is not yet waited for."""
+        self._count_kills()
+        deadline = time.monotonic() + _REAPED
+        while self.status is None and time.monotonic() < deadline:
+            self.status = pidfds.exit_status(pidfd)
+            if self.status is None:
+                self.status = _zombie_status(pid)
+            if _has_ended(self._pidfd):
+                break
+            time.sleep(_TICK)
+
+    def _count_kills(self) -> None:
+        """Count them once more: its groups go with it, and the count too."""
+        # Those known already first, for they may go at any moment.
+        self.kills = max(self.kills, memory.count_kills(self._files))
+        with suppress(OSError):
+            # libvirt moves it there only once its first process is begun.
+            self._files = memory.find_files(self.pid) or self._files
+        self.kills = max(self.kills, memory.count_kills(self._files))
+
+    def _note_end(self) -> None:
+        if self._init is None:
+            return
+        self._count_kills()
+        if self.status is None:
+            self.status = pidfds.exit_status(self._init[1])
+        os.close(self._init[1])
+
+
+def _await_start(name: str, before: int | None) -> int | None:
+    """Wait for libvirt's process until the start has come to its end."""
+    poll = select.poll()
+    poll.register(0, select.POLLIN | select.POLLHUP)
+    while (found := _find_controller(name, before)) is None:
+        if poll.poll(_TICK * 1000):
+            return _await(name, before, _TICK)
+    return found
+
+
+def _await(name: str, before: int | None, seconds: float) -> int | None:
+    """Wait for another process of libvirt's for a container."""
+    deadline = time.monotonic() + seconds
+    while (found := _find_controller(name, before)) is None:
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(_TICK)
+    return found
+
+
+def _find_controller(name: str, before: int | None) -> int | None:
+    pid = _read_pid(name)
+    if pid is None or pid == before:
+        return None
+    with suppress(OSError):
+        arguments = _arguments(pid)
+        # Until it has executed that, it is libvirtd itself.
+        if os.path.basename(arguments[0]) == _PROGRAM and name in arguments:
+            return pid
+    return None
+
+
+def _read_pid(name: str) -> int | None:
+    with suppress(OSError, ValueError):
+        path = f"{_STATUS_DIRECTORY}/{name}.pid"
+        with open(path, encoding="ascii") as stream:
+            return int(stream.read())
+    return None
+
+
+def _arguments(pid: int) -> list[str]:
+    with open(f"/proc/{pid}/cmdline", encoding="utf-8") as stream:
+        return stream.read().split("\0")
+
+
+def _console_number(pid: int) -> int:
+    arguments = _arguments(pid)
+    return int(arguments[arguments.index("--console") + 1])
+
+
+def _has_ended(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _zombie_status(pid: int) -> int | None:
+    """The wait status of a process that was not waited for yet."""
+    with suppress(OSError, ValueError, IndexError):
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as stream:
+            # The name, in parentheses, can have any character.
+            fields = stream.read().rpartition(")")[2].split()
+        # See proc_pid_stat(5).
+        if fields[3 - 3] == "Z":
+            return int(fields[52 - 3])
+    return None
+
+
+def _write_end(directory: int, watched: _Watched) -> None:
+    end = {
+        "status": watched.status,
+        "oom_kills": watched.kills,
+        "time": int(time.time()),
+    }
+    new = f".{END}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    # The container may have been forgotten, and the directory with it.
+    with suppress(OSError):
+        fd = os.open(new, flags, 0o600, dir_fd=directory)
+        with open(fd, "w", encoding="ascii") as stream:
+            json.dump(end, stream)
+        os.rename(new, END, src_dir_fd=directory, dst_dir_fd=directory)

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Traces of containers: how an end is told, what of a console is shown."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lxc_userns.traces import memory
+from lxc_userns.traces.store import Traces
+from lxc_userns.traces.trace import Trace
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (0, "exit code 0"),
+        (3 << 8, "exit code 3"),
+        (9, "signal SIGKILL"),
+        (2, "powered off"),
+        (11 | 128, "signal SIGSEGV"),
+        (50, "signal 50"),
+        (None, "exit status unknown"),
+    ],
+)
+def test_how_it_ended(status: int | None, said: str) -> None:
+    assert Trace(True, status).describe() == said
+    assert Trace(False, status).describe() is None
+    assert Trace(True, status, 2).describe() == (
+        f"{said}; 2 of its processes were killed for want of memory"
+    )
+
+
+@pytest.fixture
+def traces(tmp_path: Path) -> Traces:
+    tmp_path.chmod(0o700)
+    (tmp_path / "traces").mkdir(mode=0o700)
+    (tmp_path / "traces/web1").mkdir(mode=0o700)
+    return Traces(str(tmp_path))
+
+
+def test_nothing_is_known(traces: Traces) -> None:
+    assert traces.read("web1") == traces.read("web2") == Trace()
+    traces.remove("web2")
+
+
+def test_what_a_container_prints_is_hostile(
+    traces: Traces, tmp_path: Path
+) -> None:
+    directory = tmp_path / "traces/web1"
+    printed = b"lost\n" * 1000 + b"\x1b[2Jred\r\n\n\xff\nlast"
+    (directory / "console.log").write_bytes(printed)
+    end = {"status": 256, "oom_kills": 1, "time": 0}
+    (directory / "end.json").write_text(json.dumps(end))
+    found = traces.read("web1")
+    assert (found.ended, found.status, found.oom_kills) == (True, 256, 1)
+    assert len(found.console) == 10
+    assert found.console[-3:] == ("\\x1b[2Jred", "\ufffd", "last")
+
+
+def test_a_log_that_was_begun_anew(traces: Traces, tmp_path: Path) -> None:
+    directory = tmp_path / "traces/web1"
+    (directory / "console.log.1").write_text("one\ntw")
+    (directory / "console.log").write_text("o\nthree\n")
+    assert traces.read("web1").console == ("one", "two", "three")
+
+
+def test_a_damaged_end_is_none(traces: Traces, tmp_path: Path) -> None:
+    (tmp_path / "traces/web1/end.json").write_text("{")
+    assert not traces.read("web1").ended
+
+
+def test_kills(tmp_path: Path) -> None:
+    events = tmp_path / "memory.events"
+    events.write_text("low 0\noom 3\noom_kill 2\noom_group_kill 0\n")
+    control = tmp_path / "memory.oom_control"
+    control.write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n")
+    absent = str(tmp_path / "absent")
+    assert memory.count_kills([absent]) == memory.count_kills([]) == 0
+    assert memory.count_kills([absent, str(control)]) == 1
+    assert memory.count_kills([str(control), str(events)]) == 2
