@@ -86,6 +86,7 @@ def test_from_run_to_destroy(
     shown = cli.json("container", "run", "web1", "--rootfs", busybox_rootfs)
     pid = shown.pop("init_pid")
     uuid = shown.pop("uuid")
+    shown.pop("console")  # As far as it has got.
     assert shown == {
         "name": "web1",
         "state": "running",
@@ -106,7 +107,6 @@ def test_from_run_to_destroy(
         "gid_map": ID_MAP,
         "ended": None,
         "oom_kills": 0,
-        "console": [],
     }
     # What the kernel says, not the program.
     assert id_map_of(pid, "uid") == [0, BASE, 65536]
@@ -431,7 +431,7 @@ def test_half_made_containers_are_listed_and_destroyed(
     assert cli("container", "start", "half").error() == (
         "half: is incomplete; destroy it"
     )
-    error = cli("container", "verify", "half").error()
+    error = cli("container", "verify", "half").error(4)
     assert error == "half: is not running"
     assert cli("container", "destroy", "half").code == 0
     assert cli.mounts() == []
