@@ -288,6 +288,7 @@ def test_exit_codes(
     [
         (ConfigError("x", "", "y"), PermissionError(errno.EPERM, ""), 1, 4),
         (ConfigError("x", "", "y"), OSError(errno.ENOMEM, ""), 4, 4),
+        (RootfsError("x", "is used"), BlockingIOError(errno.EAGAIN, ""), 1, 1),
         (InstanceError("x", "ended"), NotRunningError("x"), 1, 1),
         (IsolationError("x", "y"), OSError(errno.ENOMEM, ""), 1, 1),
     ],

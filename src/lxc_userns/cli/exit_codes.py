@@ -22,7 +22,7 @@ _UNSEEN = (
     MemoryError,
     NotRunningError,
 )
-_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
+_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 def exit_code(error: BaseException) -> int:
