@@ -86,22 +86,30 @@ def test_nobody_reads_initctl(
         assert place.read_bytes() == b""
 
 
+def high_pipe() -> tuple[int, int]:
+    """Make a pipe whose descriptors are not where the child has its file."""
+    low = os.pipe()
+    read, write = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 100) for fd in low)
+    for fd in low:
+        os.close(fd)
+    return read, write
+
+
 class Impostor:
     """A child that has something open where init has its pipe."""
 
     def __init__(self, open_it: Callable[[], int]) -> None:
-        # None of them where the child has what it opens.
-        asking, self._end, ready, done = (
-            fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 100)
-            for fd in (*os.pipe(), *os.pipe())
-        )
+        asking, self._end = high_pipe()
+        ready, done = high_pipe()
         self.pid = os.fork()
         if not self.pid:
-            os.close(self._end)
-            os.dup2(open_it(), 10)
-            os.write(done, b"x")
-            os.read(asking, 1)
-            os._exit(0)
+            try:
+                os.close(self._end)
+                os.dup2(open_it(), 10)
+                os.write(done, b"x")
+                os.read(asking, 1)
+            finally:
+                os._exit(0)
         os.close(asking)
         os.close(done)
         assert os.read(ready, 1) == b"x"
