@@ -507,8 +507,8 @@ class Containers:
             return trace
         with suppress(OSError):
             files = memory.find_files(guest.controller)
-            return replace(trace, oom_kills=memory.count_kills(files))
-        return trace
+            trace = replace(trace, oom_kills=memory.count_kills(files))
+        return replace(trace, ended=False)
 
     def _find_start(self, name: str) -> Verified | None:
         with (

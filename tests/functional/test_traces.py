@@ -120,6 +120,27 @@ def test_a_reboot_is_no_end(cli: CommandLine, busybox_rootfs: Path) -> None:
     assert ended(cli)["ended"] is not None
 
 
+def test_one_at_a_time_is_watched(
+    cli: CommandLine, busybox_rootfs: Path
+) -> None:
+    """What waits whether one that was killed reboots has no part in others."""
+    run(cli, busybox_rootfs, "echo one; exec sleep 1000").json()
+    for _ in range(3):
+        assert cli("container", "stop", "web1", "--timeout", "0").code == 0
+        cli.json("container", "start", "web1")
+        with os.scandir("/proc") as entries:
+            found = [each for each in entries if watches(each.name)]
+        assert len(found) == 1
+
+
+def watches(pid: str) -> bool:
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return b"lxc_userns.traces.watcher" in command and b"\0web1\0" in command
+
+
 def test_a_log_has_bounds(cli: CommandLine, busybox_rootfs: Path) -> None:
     shown = run(cli, busybox_rootfs, "exec yes 'a line of some length'").json()
     log = cli.state / "traces/web1/console.log.1"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lxc_userns.traces import memory
+from lxc_userns.traces import memory, watcher
 from lxc_userns.traces.store import Traces
 from lxc_userns.traces.trace import Trace
 
@@ -79,3 +79,14 @@ def test_kills(tmp_path: Path) -> None:
     assert memory.count_kills([absent]) == memory.count_kills([]) == 0
     assert memory.count_kills([absent, str(control)]) == 1
     assert memory.count_kills([str(control), str(events)]) == 2
+
+
+@pytest.mark.parametrize("status", [1, 9, None])
+def test_what_may_be_a_reboot(status: int | None) -> None:
+    """Whatever the kernel tells of it first."""
+    assert watcher.may_restart(status)
+
+
+@pytest.mark.parametrize("status", [0, 2, 15, 3 << 8])
+def test_what_is_no_reboot(status: int) -> None:
+    assert not watcher.may_restart(status)

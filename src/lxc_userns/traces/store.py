@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,7 +28,7 @@ _PACKAGE_PARENT = str(Path(__file__).parents[2])
 #: What is shown of a console.
 _LINES, _BYTES = 10, 2000
 #: Seconds that the end of a container takes to be noted.
-_PATIENCE = 10.0
+_PATIENCE, _POLL = 10.0, 0.01
 
 
 class Traces:
@@ -125,9 +126,13 @@ class Watch:
     def wait(self) -> Trace:
         """Return the trace of the container, which is known to have ended."""
         cast("IO[bytes]", self._process.stdin).close()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_PATIENCE)
-        return self._traces.read(self._name)
+        deadline = time.monotonic() + _PATIENCE
+        while not (trace := self._traces.read(self._name)).ended:
+            is_over = self._process.poll() is not None
+            if is_over or time.monotonic() > deadline:
+                return self._traces.read(self._name)
+            time.sleep(_POLL)
+        return trace
 
 
 def _start(name: str, fd: int) -> subprocess.Popen[bytes]:

@@ -27,15 +27,16 @@ _STATUS_DIRECTORY = "/run/libvirt/lxc"
 _PROGRAM = "libvirt_lxc"
 #: Seconds between looks while a container is started, and in which one that
 #: reboots has to be there again.
-_TICK, _REBOOT = 0.002, 15.0
+_TICK, _PATIENT_TICK, _REBOOT = 0.002, 0.01, 15.0
 #: Seconds between looks whether somebody else still has the console.
 _PAUSE = 0.2
 #: Seconds between looks for kills while nothing else happens.
 _INTERVAL = 1.0
 #: Seconds that the kernel takes to tell how a process ended.
 _REAPED = 2.0
-#: The signal by which the kernel ends what calls reboot(2) to restart.
-_RESTARTS = signal.SIGHUP
+#: By which the kernel ends what calls reboot(2) to restart; a pidfd tells of
+#: the kill with which that begins instead.
+_RESTARTS = {signal.SIGHUP, signal.SIGKILL}
 
 
 def main() -> None:
@@ -50,11 +51,12 @@ def main() -> None:
     while controller is not None:
         watched = _Watched(controller, log)
         watched.follow()
+        _write_end(directory, watched)
         controller = None
-        if watched.may_restart:
-            controller = _await(name, watched.pid, _REBOOT)
-        if controller is None:
-            _write_end(directory, watched)
+        if may_restart(watched.status):
+            controller = _await_restart(name, watched.pid, directory)
+        if controller is not None:
+            _forget_end(directory)
 
 
 class _Watched:
@@ -74,14 +76,6 @@ class _Watched:
         with suppress(OSError, ValueError):
             number = _console_number(pid)
             self._console = Console(self._pidfd, number, log)
-
-    @property
-    def may_restart(self) -> bool:
-        """Whether it may have ended to start again."""
-        return self.status is None or (
-            os.WIFSIGNALED(self.status)
-            and os.WTERMSIG(self.status) == _RESTARTS
-        )
 
     def follow(self) -> None:
         """Read its console until it has ended."""
@@ -128,9 +122,9 @@ class _Watched:
         self._count_kills()
         deadline = time.monotonic() + _REAPED
         while self.status is None and time.monotonic() < deadline:
-            self.status = pidfds.exit_status(pidfd)
+            self.status = _zombie_status(pid)
             if self.status is None:
-                self.status = _zombie_status(pid)
+                self.status = pidfds.exit_status(pidfd)
             if _has_ended(self._pidfd):
                 break
             time.sleep(_TICK)
@@ -153,23 +147,35 @@ class _Watched:
         os.close(self._init[1])
 
 
+def may_restart(status: int | None) -> bool:
+    """Tell whether a container may have ended to start again.
+
+    :param status: how its first process ended; None if that is not known.
+    """
+    return status is None or (
+        os.WIFSIGNALED(status) and os.WTERMSIG(status) in _RESTARTS
+    )
+
+
 def _await_start(name: str, before: int | None) -> int | None:
     """Wait for libvirt's process until the start has come to its end."""
     poll = select.poll()
     poll.register(0, select.POLLIN | select.POLLHUP)
     while (found := _find_controller(name, before)) is None:
         if poll.poll(_TICK * 1000):
-            return _await(name, before, _TICK)
+            return _find_controller(name, before)
     return found
 
 
-def _await(name: str, before: int | None, seconds: float) -> int | None:
-    """Wait for another process of libvirt's for a container."""
-    deadline = time.monotonic() + seconds
+def _await_restart(name: str, before: int, directory: int) -> int | None:
+    """Wait for another process of libvirt's for a container that reboots."""
+    deadline = time.monotonic() + _REBOOT
     while (found := _find_controller(name, before)) is None:
-        if time.monotonic() > deadline:
+        # With the next start, another one watches in another directory.
+        is_replaced = os.fstat(directory).st_nlink == 0
+        if is_replaced or time.monotonic() > deadline:
             return None
-        time.sleep(_TICK)
+        time.sleep(_PATIENT_TICK)
     return found
 
 
@@ -235,3 +241,8 @@ def _write_end(directory: int, watched: _Watched) -> None:
         with open(fd, "w", encoding="ascii") as stream:
             json.dump(end, stream)
         os.rename(new, END, src_dir_fd=directory, dst_dir_fd=directory)
+
+
+def _forget_end(directory: int) -> None:
+    with suppress(OSError):
+        os.unlink(END, dir_fd=directory)
