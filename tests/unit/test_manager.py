@@ -967,6 +967,22 @@ def run(world: World) -> None:
     world.containers.run(ContainerSpec("web1", world.rootfs))
 
 
+def test_an_end_that_libvirt_has_lost(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end that was noted counts once its process in libvirt is gone."""
+    run(world)
+    end = Trace(ended=True, status=0)
+    monkeypatch.setattr(FakeTraces, "read", lambda *_: end)
+    assert world.containers.show("web1").trace == Trace(status=0)
+
+    def gone(_controller: int) -> list[str]:
+        raise ProcessLookupError
+
+    monkeypatch.setattr(memory, "find_files", gone)
+    assert world.containers.show("web1").trace == end
+
+
 def test_run_takes_its_steps_in_order(world: World) -> None:
     run(world)
     assert world.log == ["shift", "mount", "define", "start", "limit"]
