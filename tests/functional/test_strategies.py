@@ -446,7 +446,11 @@ def test_a_reachable_tree_is_refused_or_shifted(
         with pytest.raises(ReachableError, match="chmod 0700"):
             manager.prepare(request)
     assert rootfs.stat().st_uid == 0
-    shown = run(cli, "web", rootfs)
+    options = ("--rootfs", rootfs, "--init", SLEEP, "-f", "json")
+    done = cli("container", "run", "web", *options)
+    assert done.code == 0, done
+    assert done.err.startswith("warning: web: strategy chown changes the")
+    shown = json.loads(done.out)
     assert shown["strategy"] == "chown"
     assert f"chmod 0700 {reachable_path}" in str(shown["reason"])
     assert rootfs.stat().st_uid == BASE
