@@ -18,9 +18,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lxc_userns import own_paths
 from lxc_userns.arguments import check_type
 from lxc_userns.damaged import DamagedRecord, salvage
-from lxc_userns.exceptions import ConfigError, InstanceError
+from lxc_userns.exceptions import InstanceError
 from lxc_userns.idmap import IdMap, IdMaps, Kind
 from lxc_userns.linux import directory, locks
 from lxc_userns.linux.file_identity import FileIdentity
@@ -341,16 +342,8 @@ class InstanceStore:
         ):
             yield fd
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as err:
-            raise ConfigError(
-                "[lxc_userns] state_path",
-                str(self._path),
-                err.strerror or str(err),
-            ) from err
+    def _translated(self) -> AbstractContextManager[None]:
+        return own_paths.translated("state_path", str(self._path))
 
 
 class _NewerError(Exception):

@@ -25,7 +25,7 @@ def check_state_path(path: str) -> None:
 
     :raises ConfigError: if others own it, may enter it, or could replace it.
     """
-    with _translated("state_path", path):
+    with translated("state_path", path):
         directory.check_place(path, STATE_MODE)
 
 
@@ -35,7 +35,7 @@ def check_run_path(path: str) -> None:
     :raises ConfigError: if others own it, may list it, could replace it, or
         cannot pass through it.
     """
-    with _translated("run_path", path):
+    with translated("run_path", path):
         directory.check_place(path, RUN_MODE)
         directory.check_passable(path)
 
@@ -48,7 +48,12 @@ CHECKS: Final[dict[str, Callable[[str], None]]] = {
 
 
 @contextmanager
-def _translated(name: str, path: str) -> Iterator[None]:
+def translated(name: str, path: str) -> Iterator[None]:
+    """Raise a system call's error as one of the option that names a path.
+
+    :param name: ``state_path`` or ``run_path``.
+    :raises ConfigError: in place of any OSError.
+    """
     try:
         yield
     except OSError as err:

@@ -13,10 +13,11 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-from lxc_userns.exceptions import ConfigError, RootfsError
+from lxc_userns import own_paths
+from lxc_userns.exceptions import RootfsError
 from lxc_userns.idmap import IdMaps
 from lxc_userns.linux import directory, mounts
 
@@ -123,14 +124,8 @@ class Views:
         ):
             yield fd
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as err:
-            raise ConfigError(
-                "[lxc_userns] run_path", self._path, err.strerror or str(err)
-            ) from err
+    def _translated(self) -> AbstractContextManager[None]:
+        return own_paths.translated("run_path", self._path)
 
 
 def _close_to_others(fd: int, id_maps: IdMaps | None) -> None:

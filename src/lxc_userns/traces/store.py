@@ -9,11 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
-from lxc_userns.exceptions import ConfigError
+from lxc_userns import own_paths
 from lxc_userns.linux import directory, programs, removal
 from lxc_userns.traces.console import LOG, OLDER
 from lxc_userns.traces.trace import Trace
@@ -99,16 +99,8 @@ class Traces:
             with directory.opened_in(traces, name) as fd:
                 yield fd
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as err:
-            raise ConfigError(
-                "[lxc_userns] state_path",
-                self._state_path,
-                err.strerror or str(err),
-            ) from err
+    def _translated(self) -> AbstractContextManager[None]:
+        return own_paths.translated("state_path", self._state_path)
 
 
 class Watch:
