@@ -2,11 +2,16 @@
 """Traces of containers: how an end is told, what of a console is shown."""
 
 import json
+import os
+import select
+import time
 from pathlib import Path
+from typing import ClassVar, cast
 
 import pytest
 
 from lxc_userns.traces import memory, watcher
+from lxc_userns.traces.console import Log
 from lxc_userns.traces.store import Traces
 from lxc_userns.traces.trace import Trace
 
@@ -79,6 +84,44 @@ def test_kills(tmp_path: Path) -> None:
     assert memory.count_kills([absent]) == memory.count_kills([]) == 0
     assert memory.count_kills([absent, str(control)]) == 1
     assert memory.count_kills([str(control), str(events)]) == 2
+
+
+class FakePoll:
+    """Nothing ever happens; how long that was waited for is kept."""
+
+    waited: ClassVar[list[float]] = []
+
+    def register(self, *_: object) -> None:
+        pass
+
+    def poll(self, milliseconds: float) -> list[tuple[int, int]]:
+        self.waited.append(milliseconds)
+        return []
+
+
+@pytest.mark.parametrize("has_group", [False, True])
+@pytest.mark.parametrize("has_init", [False, True])
+def test_it_looks_often_only_while_a_container_starts(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    has_init: bool,
+    has_group: bool,
+) -> None:
+    """Also on a host that has no group in which kills are counted."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(select, "poll", FakePoll)
+    monkeypatch.setattr(FakePoll, "waited", [])
+    monkeypatch.setattr(os, "pidfd_open", lambda _: -1)
+    found = [str(tmp_path / "memory.events")] if has_group else []
+    monkeypatch.setattr(memory, "find_files", lambda _: found)
+    watched = watcher._Watched(0, cast(Log, None))
+    if has_init:
+        watched._init = (1, -1)
+    for now[0] in (0, 1, 3600):
+        watched._wait()
+    is_found = has_init and has_group
+    assert FakePoll.waited == [2, 1000 if is_found else 2, 1000]
 
 
 @pytest.mark.parametrize("status", [1, 9, None])

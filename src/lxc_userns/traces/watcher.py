@@ -28,6 +28,8 @@ _PROGRAM = "libvirt_lxc"
 #: Seconds between looks while a container is started, and in which one that
 #: reboots has to be there again.
 _TICK, _PATIENT_TICK, _REBOOT = 0.002, 0.01, 15.0
+#: Seconds in which a container is begun and in its control groups.
+_SETTLED = 15.0
 #: Seconds between looks whether somebody else still has the console.
 _PAUSE = 0.2
 #: Seconds between looks for kills while nothing else happens.
@@ -72,6 +74,7 @@ class _Watched:
         self._pidfd = os.pidfd_open(pid)
         self._init: tuple[int, int] | None = None
         self._files: list[str] = []
+        self._settled = time.monotonic() + _SETTLED
         self._console: Console | None = None
         with suppress(OSError, ValueError):
             number = _console_number(pid)
@@ -98,15 +101,24 @@ class _Watched:
         if self._console is not None and not is_shared:
             poll.register(self._console.fd, select.POLLIN)
         timeout = _PAUSE if is_shared else _INTERVAL
-        if self._init is None or not self._files:
+        if self._is_settling:
             timeout = _TICK
         ready = {fd for fd, _ in poll.poll(timeout * 1000)}
-        if self._init is not None and not (ready and self._files):
+        if self._init is not None and (not ready or self._is_settling):
             self._count_kills()
         if self._init is not None and self._init[1] in ready:
             self._note_death(*self._init)
         if self._console is not None and self._console.fd in ready:
             self._console.read()
+
+    @property
+    def _is_settling(self) -> bool:
+        """Whether something is still to be found that comes with a start.
+
+        Some hosts have no group in which kills are counted.
+        """
+        is_found = self._init is not None and self._files
+        return not is_found and time.monotonic() < self._settled
 
     def _find_init(self) -> None:
         children = f"/proc/{self.pid}/task/{self.pid}/children"
