@@ -302,6 +302,7 @@ class Containers:
         :raises InstanceError: if it runs verified, or was only half made.
         """
         with self._locked(name) as record:
+            self._guests.end_lost(name, record.uuid)
             guest = self._manager.find_guest(record)
             if guest is None:
                 raise InstanceError(name, "is incomplete; destroy it")

@@ -78,6 +78,17 @@ class Guest:
         """Whether it has processes, running or paused."""
         return self.controller is not None
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether it is active, and libvirt's process for it is gone."""
+        if self.controller is None:
+            return False
+        try:
+            with Process(self.controller):
+                return False
+        except ProcessLookupError:
+            return True
+
 
 class Guests:
     """The LXC domains of a libvirtd.
@@ -160,6 +171,23 @@ class Guests:
                 # itself (virCgroupKillInternal, version 2).
                 _kill_init(domain.ID())
                 _ignoring_end(domain.destroy)
+
+    def end_lost(self, name: str, uuid: str) -> None:
+        """Have libvirt notice the end of a container that it has missed.
+
+        libvirt 9.0 does so now and then, and calls it active for good. One
+        that reboots is without a process for a moment as well, and is left.
+
+        :param uuid: of which it has to be; another may have got the name.
+        :raises LibvirtError: if libvirt cannot be reached.
+        """
+        deadline = time.monotonic() + _INIT_TIMEOUT
+        while (guest := self.find(name)) is not None and guest.is_lost:
+            if time.monotonic() > deadline:
+                _LOG.info("%s: libvirt has missed its end", name)
+                return self.destroy(name, uuid)
+            time.sleep(_POLL)
+        return None
 
     def stop(self, name: str, timeout: float = STOP_TIMEOUT) -> None:
         """Ask a domain to stop, and kill it if it does not.

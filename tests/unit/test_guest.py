@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """libvirt's errors end in guest.py, and a lost connection is made anew."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import libvirt
@@ -156,6 +158,48 @@ def test_what_ends_meanwhile_is_no_error(connection: FakeConnection) -> None:
     domain.error = BROKEN
     with pytest.raises(LibvirtError, match="destroy web1: two lines"):
         Guests().destroy("web1")
+
+
+@pytest.mark.parametrize("uuid", ["uuid", "another"])
+@pytest.mark.parametrize("is_there", [False, True])
+def test_an_end_that_libvirt_has_missed(
+    connection: FakeConnection,
+    monkeypatch: pytest.MonkeyPatch,
+    is_there: bool,
+    uuid: str,
+) -> None:
+    connection.domains["web1"] = domain = FakeDomain()
+
+    @contextmanager
+    def opened(pid: int) -> Iterator[None]:
+        assert pid == 4200
+        if not is_there:
+            raise ProcessLookupError
+        yield
+
+    monkeypatch.setattr(guest, "Process", opened)
+    monkeypatch.setattr(guest, "_INIT_TIMEOUT", 0)
+    Guests().end_lost("web1", uuid)
+    assert domain.active == (is_there or uuid == "another")
+
+
+def test_a_reboot_is_no_end_that_libvirt_has_missed(
+    connection: FakeConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no process for a moment, until the next one."""
+    connection.domains["web1"] = domain = FakeDomain()
+    looked = []
+
+    @contextmanager
+    def opened(pid: int) -> Iterator[None]:
+        looked.append(pid)
+        if len(looked) < 3:
+            raise ProcessLookupError
+        yield
+
+    monkeypatch.setattr(guest, "Process", opened)
+    Guests().end_lost("web1", "uuid")
+    assert (domain.active, len(looked)) == (True, 3)
 
 
 def test_what_is_undefined_meanwhile_is_not_found(

@@ -145,6 +145,7 @@ class FakeGuests:
     fail_at: str = ""
     capabilities_xml: str = "<capabilities/>"
     defined: str = ""
+    lost: list[str] = field(default_factory=list)
 
     def _step(self, step: str) -> None:
         self.log.append(step)
@@ -192,6 +193,11 @@ class FakeGuests:
 
     def capabilities(self) -> str:
         return self.capabilities_xml
+
+    def end_lost(self, name: str, uuid: str) -> None:
+        if name in self.lost:
+            self.lost.remove(name)
+            self.destroy(name, uuid)
 
     def xml(self, name: str) -> str:
         if name not in self.domains:
@@ -1040,6 +1046,14 @@ def test_run_shifts_nothing_that_has_no_init(world: World) -> None:
     with pytest.raises(RootfsError, match="has no /sbin/absent"):
         world.containers.run(spec)
     assert world.log == []
+
+
+def test_one_whose_end_libvirt_has_missed_is_started(world: World) -> None:
+    run(world)
+    world.log.clear()
+    world.guests.lost.append("web1")
+    world.containers.start("web1")
+    assert world.log == ["destroy", "shift", "mount", "start", "limit"]
 
 
 def test_stop_start_destroy(world: World) -> None:
