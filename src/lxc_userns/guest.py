@@ -238,7 +238,8 @@ class Guests:
     def init_process(self, name: str) -> Iterator[Process]:
         """Hold the first process of an active domain.
 
-        :raises NotRunningError: if the domain is not active.
+        :raises NotRunningError: if the domain is not active, or has ended
+            and libvirt has missed that.
         :raises InstanceError: if it has not started that process within some
             seconds.
         :raises LibvirtError: if libvirt cannot be reached.
@@ -248,6 +249,9 @@ class Guests:
         # a moment one without children.
         while (init := _find_init(self._controller(name))) is None:
             if time.monotonic() > deadline:
+                guest = self.find(name)
+                if guest is not None and guest.is_lost:
+                    raise NotRunningError(name)
                 raise InstanceError(name, "its first process is not found")
             time.sleep(_INIT_POLL)
         with init:

@@ -62,7 +62,10 @@ class Verifier:
         """
         try:
             return self._verify_soon(record, started)
-        except NotRunningError:
+        except NotRunningError as err:
+            # Where libvirt has missed the end of its own process only.
+            if started and self._may_run(record):
+                self._destroy_for(record, err)
             raise
         except Exception as err:
             self._judge(record, err, started)

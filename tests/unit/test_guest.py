@@ -13,8 +13,9 @@ from lxc_userns.exceptions import (
     InstanceError,
     LibvirtError,
     NoSuchContainerError,
+    NotRunningError,
 )
-from lxc_userns.guest import Guests
+from lxc_userns.guest import Guest, Guests
 
 
 def failure(code: int, text: str) -> libvirt.libvirtError:
@@ -181,6 +182,24 @@ def test_an_end_that_libvirt_has_missed(
     monkeypatch.setattr(guest, "_INIT_TIMEOUT", 0)
     Guests().end_lost("web1", uuid)
     assert domain.active == (is_there or uuid == "another")
+
+
+@pytest.mark.parametrize(
+    ("is_there", "error"), [(True, InstanceError), (False, NotRunningError)]
+)
+def test_no_first_process(
+    connection: FakeConnection,
+    monkeypatch: pytest.MonkeyPatch,
+    is_there: bool,
+    error: type[Exception],
+) -> None:
+    connection.domains["web1"] = FakeDomain()
+    monkeypatch.setattr(Guest, "is_lost", not is_there)
+    monkeypatch.setattr(guest, "_find_init", lambda _controller: None)
+    monkeypatch.setattr(guest, "_INIT_TIMEOUT", 0)
+    with pytest.raises(InstanceError) as caught, Guests().init_process("web1"):
+        pass
+    assert caught.type is error
 
 
 def test_a_reboot_is_no_end_that_libvirt_has_missed(
