@@ -220,13 +220,20 @@ def clean(host: Host, connection: libvirt.virConnect) -> None:
 def api() -> Iterator[None]:
     """Listen as a service of the host that a container may speak to."""
     directory = Path("/run/app")
-    directory.mkdir()
+    # The samples name it. What is in it is of this run alone, and of no use
+    # to the next when this one is killed.
+    directory.mkdir(exist_ok=True)
+    argv = ["mount", "-t", "tmpfs", "-o", "mode=0755", "app", str(directory)]
+    subprocess.run(argv, check=True)
     try:
         with socket.socket(socket.AF_UNIX) as service:
             service.bind(f"{directory}/api.sock")
             yield
     finally:
-        shutil.rmtree(directory)
+        subprocess.run(["umount", "--lazy", directory], check=True)
+        # Busy where another run has it.
+        with suppress(OSError):
+            directory.rmdir()
 
 
 def is_mount(path: Path) -> bool:
