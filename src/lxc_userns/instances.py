@@ -12,7 +12,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import ItemsView, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -454,15 +454,21 @@ def _decode(name: str, data: object) -> InstanceRecord:
         tuple(reasons),
         {
             path: FileIdentity.from_dict(each)
-            for path, each in data["identities"].items()
+            for path, each in _by_path(data["identities"])
         },
-        {path: _decode_closed(each) for path, each in data["empty"].items()},
+        {path: _decode_closed(each) for path, each in _by_path(data["empty"])},
         verified=None if verified is None else Verified.from_dict(verified),
         rootfs_kind=None if kind is None else parse_kind(kind),
         max_processes=max_processes,
         dropped=tuple(dropped),
         security_model=security_model,
     )
+
+
+def _by_path(data: Any) -> ItemsView[str, Any]:
+    if not isinstance(data, dict):
+        raise ValueError(f"{data!r} is no JSON object")
+    return data.items()
 
 
 def _decode_closed(data: list[list[int]]) -> Closed:
