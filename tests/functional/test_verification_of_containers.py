@@ -11,7 +11,7 @@ import re
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import libvirt
@@ -226,6 +226,62 @@ def test_views_that_change_on_the_host(
     error = cli("container", "verify", "web1").error()
     assert f"{view} is not idmapped" in error
     assert not libvirt_connection.lookupByName("web1").isActive()
+
+
+@pytest.fixture
+def namespace() -> Iterator[str]:
+    """A mount namespace in which nothing appears that is mounted later."""
+    argv = ["unshare", "--mount", "--propagation", "private", "cat"]
+    with subprocess.Popen(argv, stdin=-1, stdout=-1) as holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        holder.stdin.write(b".")
+        holder.stdin.flush()
+        assert holder.stdout.read(1) == b"."
+        try:
+            yield f"/proc/{holder.pid}/ns/mnt"
+        finally:
+            holder.stdin.close()
+
+
+def within(namespace: str) -> list[str]:
+    return ["nsenter", f"--mount={namespace}"]
+
+
+@pytest.mark.parametrize("options", [(), ("--report-only",)])
+def test_from_another_mount_namespace_than_libvirts(
+    cli: CommandLine,
+    busybox_rootfs: Path,
+    reachable_path: Path,
+    namespace: str,
+    options: tuple[str, ...],
+) -> None:
+    """As from the host of a compute service that runs in a container."""
+    data = reachable_path / "data"
+    data.mkdir(mode=0o755)
+    run(cli, busybox_rootfs, "--volume", f"{data}:/data:ro")
+    done = cli("container", "verify", "web1", *options,
+               prefix=within(namespace))  # fmt: skip
+    assert (done.code, done.err) == (0, "")
+    assert cli.mounts()
+    # What is wrong where libvirt looks is seen from there as well.
+    path = cli.mounts()[0]
+    subprocess.run(["mount", "-o", "remount,bind,suid,dev", path], check=True)
+    done = cli("container", "verify", "web1", prefix=within(namespace))
+    assert f"{path} is not nodev; it was destroyed" in done.error()
+
+
+def test_a_view_that_libvirt_does_not_see(
+    cli: CommandLine,
+    busybox_rootfs: Path,
+    namespace: str,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    """It would start the container on the empty directory below."""
+    done = cli("container", "run", "web1", "--rootfs", busybox_rootfs,
+               "--init", SLEEP, prefix=within(namespace))  # fmt: skip
+    assert done.code == 1
+    assert libvirt_connection.listAllDomains() == []
 
 
 def groups_of(pid: object) -> dict[str, str]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
 
+from lxc_userns import daemon
 from lxc_userns.linux import directory, mount_namespaces
 from lxc_userns.linux.bounds import at_most
 from lxc_userns.linux.mounts import Mount, mount_id, read_mounts
@@ -34,6 +35,9 @@ _DEEPEST = 4
 _MOST_NAMES = 10_000
 _MOST_MOUNTS = 10_000
 _MOST_THREADS = 100_000
+#: What libvirt mounts for a container before it is moved there, by the suffix
+#: of its place: its /dev, its terminals and its FUSE files of /proc.
+_MADE = ("dev", "devpts", "fuse")
 #: Number of the node by which terminals are made.
 _PTMX = (5, 2)
 
@@ -71,7 +75,9 @@ class Evidence:
     :param root: the mount that its root directory is on, None if it is not
         known.
     :param mounts: what is mounted in it, with points as it sees them.
-    :param host_mounts: what is mounted on the host.
+    :param host_mounts: what is mounted on the host, in the mount namespace of
+        libvirt, which looks up sources of filesystems there.
+    :param own_mounts: what is mounted in that of this process.
     :param nodes: device nodes that libvirt made for it.
     :param terminals: its terminals.
     :param terminal_group: group of terminals that are opened, a host ID.
@@ -96,6 +102,15 @@ class Evidence:
     terminal_group: int
     writable: tuple[tuple[str, str], ...]
     label: str = ""
+    own_mounts: tuple[Mount, ...] = ()
+
+    @property
+    def host_filesystems(self) -> frozenset[tuple[str, str]]:
+        """Types and devices of what is mounted outside the container."""
+        return frozenset(
+            (mount.fs_type, mount.device)
+            for mount in (*self.host_mounts, *self.own_mounts)
+        )
 
 
 def gather(name: str, init: Process) -> Evidence:
@@ -108,7 +123,7 @@ def gather(name: str, init: Process) -> Evidence:
         at.
     :raises OSError: if something cannot be looked at.
     """
-    host_mounts = [*read_mounts()]
+    own_mounts = [*read_mounts()]
     with Process("self") as this, init.opened_parent() as controller:
         shared = {
             kind
@@ -119,6 +134,7 @@ def gather(name: str, init: Process) -> Evidence:
         made = [*controller.mounts]
         terminals = _find(made, "devpts", f"/{name}.devpts")
         devices = _find(made, "tmpfs", f"/{name}.dev")
+        host_mounts = _mounts_of_libvirt(controller, name)
         with controller.opened_root() as root:
             nodes = tuple(_nodes(root, devices.point, "/dev"))
             found = tuple(_nodes(root, terminals.point, "/dev/pts"))
@@ -132,7 +148,8 @@ def gather(name: str, init: Process) -> Evidence:
         capabilities=_capabilities(init),
         root=seen.get(_root_mount(init)),
         mounts=tuple(seen.values()),
-        host_mounts=tuple(host_mounts),
+        host_mounts=host_mounts,
+        own_mounts=tuple(own_mounts),
         nodes=nodes,
         terminals=tuple(node for node in found if node.number != _PTMX),
         terminal_group=_group(terminals),
@@ -140,7 +157,7 @@ def gather(name: str, init: Process) -> Evidence:
         if "user" in shared
         else tuple(
             (group.path, ", ".join(names))
-            for group, names in writable(init, host_mounts)
+            for group, names in writable(init, own_mounts)
         ),
         label=init.security_label,
     )
@@ -199,6 +216,19 @@ def _find(mounts: Sequence[Mount], fs_type: str, suffix: str) -> Mount:
         errno.ENOENT,
         f"libvirt's process for it has no {fs_type} on a directory "
         f"{suffix[1:]}",
+    )
+
+
+def _mounts_of_libvirt(controller: Process, name: str) -> tuple[Mount, ...]:
+    """What is mounted where libvirt looks up what a container is to see."""
+    found = daemon.find()
+    if found is not None:
+        return found.mounts
+    # What there was for the daemon when the container started, and what it
+    # mounts for one before that is moved into it.
+    own = tuple(f"/{name}.{suffix}" for suffix in _MADE)
+    return tuple(
+        mount for mount in controller.mounts if not mount.point.endswith(own)
     )
 
 

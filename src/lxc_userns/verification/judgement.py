@@ -226,7 +226,7 @@ def _view(view: View, evidence: Evidence) -> Iterator[str]:
 
 
 def _kernel_files(promise: Promise, evidence: Evidence) -> Iterator[str]:
-    hosts = {(each.fs_type, each.device) for each in evidence.host_mounts}
+    hosts = evidence.host_filesystems
     for mount in evidence.mounts:
         what = _SHOWN.get(mount.fs_type)
         if what is None or mount.root in OF_NETWORKS:

@@ -41,7 +41,7 @@ def strangers(promise: Promise, evidence: Evidence) -> Iterator[str]:
     Its root can only mount again what it has, and that with no less forbidden
     (:manpage:`mount_namespaces(7)`); it has no other filesystem of the host.
     """
-    hosts = {mount.device for mount in evidence.host_mounts}
+    hosts = {device for _, device in evidence.host_filesystems}
     views = _places(promise, evidence)
     for mount in evidence.mounts:
         if mount.device not in hosts or _is_judged_elsewhere(mount):

@@ -6,12 +6,12 @@ from typing import NoReturn
 import pytest
 from oslo_config import cfg
 
+from lxc_userns import daemon
 from lxc_userns.conf import register_opts
 from lxc_userns.guest import Guests
 from lxc_userns.host import (
     Check,
     check_host,
-    daemon,
     user_namespaces,
 )
 from lxc_userns.rootfs import probing

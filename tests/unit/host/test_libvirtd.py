@@ -6,13 +6,13 @@ from typing import cast
 
 import pytest
 
+from lxc_userns import daemon
+from lxc_userns.daemon import Daemon
 from lxc_userns.exceptions import LibvirtError
 from lxc_userns.guest import Guests
-from lxc_userns.host import cgroups, daemon, libvirtd, propagation
+from lxc_userns.host import cgroups, libvirtd, propagation
 from lxc_userns.host.check import Result, failed, passed, warned
-from lxc_userns.host.daemon import Daemon
 from lxc_userns.host.kernel import Version
-from lxc_userns.linux import mounts
 from lxc_userns.linux.mounts import Mount
 
 FOR_WHOM = ", for containers whose XML has a <seclabel>"
@@ -275,14 +275,21 @@ def test_mounts_of_a_daemon_that_is_not_found() -> None:
     )
 
 
-PROCESSES = {1: "systemd", 7: "libvirtd", 8: "virtlxcd", 9: "sshd"}
+PROCESSES = {
+    1: "systemd", 7: "libvirtd", 8: "virtlxcd", 9: "sshd", 11: "virtlxcd",
+    "self": "python",
+}  # fmt: skip
+#: One that calls itself so, in a user namespace that somebody has made.
+FORGED = 11
 
 
 class FakeProcess:
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int | str) -> None:
         if pid not in PROCESSES:
             raise ProcessLookupError
         self.name = PROCESSES[pid]
+        self.user_namespace = (4, FORGED if pid == FORGED else 1)
+        self.mounts = [Mount(int(pid), "/", "ext4")] if pid != "self" else []
 
     def __enter__(self) -> "FakeProcess":
         return self
@@ -299,6 +306,7 @@ class FakeProcess:
         ([1], [9, 10, 8], "virtlxcd (process 8)"),
         ([], [], "None"),
         ([1], [9], "None"),
+        ([1], [FORGED, 7], "libvirtd (process 7)"),
     ],
 )
 def test_the_daemon(
@@ -310,9 +318,6 @@ def test_the_daemon(
     monkeypatch.setattr(daemon, "_find_peers", lambda: iter(peers))
     monkeypatch.setattr(daemon, "_find_pids", lambda: iter(pids))
     monkeypatch.setattr(daemon, "Process", FakeProcess)
-    monkeypatch.setattr(
-        mounts, "read_mounts", lambda pid: [Mount(pid, "/", "ext4")]
-    )
     result = daemon.find()
     assert str(result) == found
     if result is not None:

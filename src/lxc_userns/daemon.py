@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lxc_userns.linux import mounts
 from lxc_userns.linux.mounts import Mount
 from lxc_userns.linux.process import Process
 
@@ -44,11 +43,16 @@ class Daemon:
 def find() -> Daemon | None:
     """The daemon, None if it is not found or tells nothing."""
     for pid in (*_find_peers(), *_find_pids()):
-        with suppress(OSError):  # It has ended, or is not ours to look at.
-            with Process(pid) as process:
-                name = process.name
-            if name in _NAMES:
-                return Daemon(name, pid, tuple(mounts.read_mounts(pid)))
+        with (
+            suppress(OSError),  # It has ended, or is not ours to look at.
+            Process(pid) as process,
+            Process("self") as this,
+        ):
+            name = process.name
+            # Who has another can call itself anything, and mount at will.
+            is_ours = process.user_namespace == this.user_namespace
+            if name in _NAMES and is_ours:
+                return Daemon(name, pid, tuple(process.mounts))
     return None
 
 
