@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from threading import Thread
@@ -144,7 +144,9 @@ class Guests:
         with _translated(f"undefine {name}"):
             domain = self._lookup(name)
             if domain is not None:
-                domain.undefine()
+                _bring_about(
+                    domain.undefine, lambda: self._lookup(name) is None
+                )
 
     def start(self, name: str) -> None:
         """Start a domain that is defined.
@@ -170,7 +172,10 @@ class Guests:
                 # thread that is about to end that is 0, which is libvirtd
                 # itself (virCgroupKillInternal, version 2).
                 _kill_init(domain.ID())
-                _ignoring_end(domain.destroy)
+                _bring_about(
+                    domain.destroy,
+                    lambda: not _is_active(self._lookup(name)),
+                )
 
     def end_lost(self, name: str, uuid: str) -> None:
         """Have libvirt notice the end of a container that it has missed.
@@ -359,13 +364,27 @@ def _wait_inactive(domain: Any, timeout: float) -> None:
         time.sleep(_POLL)
 
 
-def _ignoring_end(operation: Any) -> None:
-    """Do something to a domain that may just have ended by itself."""
+def _is_active(domain: Any) -> bool:
+    if domain is not None:
+        with _skipping_undefined():
+            return bool(domain.isActive())
+    return False
+
+
+def _bring_about(operation: Any, is_so: Callable[[], bool]) -> None:
+    """Do something to a domain; what it comes to counts.
+
+    libvirt reports failures of many kinds for one that has just ended by
+    itself, and for one whose control groups systemd has removed before it.
+    """
     try:
         operation()
-    except libvirt.libvirtError as err:
-        if err.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
-            raise
+    except libvirt.libvirtError:
+        deadline = time.monotonic() + _KILL_TIMEOUT
+        while not is_so():
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_POLL)
 
 
 @contextmanager

@@ -152,13 +152,54 @@ def test_other_errors_are_told_in_one_line(connection: FakeConnection) -> None:
             operation("web1")
 
 
-def test_what_ends_meanwhile_is_no_error(connection: FakeConnection) -> None:
+@pytest.mark.parametrize("error", [ENDED, BROKEN, NO_DOMAIN])
+@pytest.mark.parametrize("operation", ["destroy", "stop", "undefine"])
+@pytest.mark.parametrize("looks", [0, 3])
+def test_what_it_comes_to_counts(
+    connection: FakeConnection,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    operation: str,
+    looks: int,
+) -> None:
+    """As systemd may remove a control group before libvirt kills in it."""
+    connection.domains["web1"] = domain = FakeDomain()
+    paused = []
+
+    def end() -> None:
+        domain.active = False
+        if operation == "undefine":
+            connection.domains.clear()
+
+    def pause(_seconds: float) -> None:
+        paused.append(_seconds)
+        if len(paused) == looks:
+            end()
+
+    def fail() -> None:
+        if looks == 0:
+            end()
+        raise error
+
+    monkeypatch.setattr("lxc_userns.guest.time.sleep", pause)
+    domain.destroy = domain.undefine = fail  # type: ignore[method-assign]
+    options = {"timeout": 0} if operation == "stop" else {}
+    getattr(Guests(), operation)("web1", **options)
+    assert len(paused) == looks
+
+
+@pytest.mark.parametrize("operation", ["destroy", "undefine"])
+def test_what_did_not_come_about(
+    connection: FakeConnection,
+    monkeypatch: pytest.MonkeyPatch,
+    operation: str,
+) -> None:
     connection.domains["web1"] = domain = FakeDomain()
     domain.error = ENDED
-    Guests().destroy("web1")
-    domain.error = BROKEN
-    with pytest.raises(LibvirtError, match="destroy web1: two lines"):
-        Guests().destroy("web1")
+    monkeypatch.setattr(guest, "_KILL_TIMEOUT", 0)
+    with pytest.raises(LibvirtError, match=f"{operation} web1: domain is not"):
+        getattr(Guests(), operation)("web1")
+    assert domain.active
 
 
 @pytest.mark.parametrize("uuid", ["uuid", "another"])
