@@ -320,7 +320,8 @@ def test_files_of_control_groups(
         error = cli("container", "verify", "web2").error()
         assert error == (
             f"web2: its root can write in {limit.parent} on the host: "
-            f"{limit.name}; it is not ours, and was left"
+            f"{limit.name}; chown them to root, after each start of it; it is "
+            "not ours, and was left"
         )
         assert found.domain.isActive()
         assert limit.stat().st_uid == BASE

@@ -4,10 +4,14 @@
 :meth:`tests.nova.harness.Nova.run` calls these with the service's requests.
 """
 
+from types import SimpleNamespace
 from typing import Any
 
+from nova import exception
 from nova.privsep import idmapshift
 from nova.virt.libvirt import utils
+
+from lxc_userns.linux import cgroups
 
 
 def shift(_: Any, path: str, entry: list[int]) -> None:
@@ -26,3 +30,16 @@ def shift_by_tuples(_: Any) -> None:
         idmapshift.shift(path, both["uid"], both["gid"])
 
     utils.chown_for_id_maps = shift_for
+
+
+def pause_without_freezer(requests: Any, name: str) -> str:
+    """Pause an instance as on a host with version 2 alone: the error."""
+    had = cgroups.can_freeze
+    cgroups.can_freeze = lambda: False
+    try:
+        requests.compute.manager.driver.pause(SimpleNamespace(name=name))
+    except exception.NovaException as err:
+        return str(err)
+    finally:
+        cgroups.can_freeze = had
+    return ""

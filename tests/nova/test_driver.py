@@ -13,6 +13,7 @@ import pytest
 
 from lxc_userns import config_names, roots
 from lxc_userns.conf import GROUP, OPTS
+from lxc_userns.linux import cgroups
 from tests.nova.conftest import ImageFactory, NovaFactory, UserFactory
 from tests.nova.harness import Nova, RefusedError, Settings
 from tests.nova.server import Server
@@ -132,6 +133,21 @@ def test_the_life_of_a_server(
     nova.wait_for_no_leftovers()
     # No loop device that is somebody else's by now was detached.
     assert nova.tracebacks() == []
+
+
+def test_pause(nova: Nova, busybox_image: ImageFactory) -> None:
+    """libvirt can with the freezer of version 1 alone."""
+    server = nova.boot(nova.add_image(busybox_image("ext4")))
+    if cgroups.can_freeze():
+        server.action("pause")
+        server.wait("PAUSED")
+        server.action("unpause")
+        server.wait()
+        assert is_private(server)
+    name = server.domain().name()
+    error = nova.run("tests.nova.injections:pause_without_freezer", name)
+    assert error.startswith(f"{name}: cannot be paused: libvirt pauses cont")
+    assert is_private(server)
 
 
 @pytest.mark.parametrize("daemon", [True, False])

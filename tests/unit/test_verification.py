@@ -108,7 +108,7 @@ def test_other_maps(kind: str, rows: Any, shown: str) -> None:
         (
             {"writable": (("/sys/fs/cgroup/a", "cpu.max, memory.max"),)},
             "its root can write in /sys/fs/cgroup/a on the host: cpu.max, "
-            "memory.max",
+            "memory.max; chown them to root, after each start of it",
         ),
         (
             {"terminal_group": 5},

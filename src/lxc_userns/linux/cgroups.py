@@ -57,6 +57,19 @@ class Group:
         return self.hierarchy == "version 2"
 
 
+def can_freeze() -> bool:
+    """Whether there is the freezer of version 1.
+
+    libvirt's LXC driver pauses containers by that, up to libvirt 11 at least.
+    That of version 2 is a file of each group.
+    """
+    with open("/proc/self/cgroup", encoding="ascii") as stream:
+        rows = [line.split(":", 2) for line in stream]
+    return any(
+        "freezer" in controllers.split(",") for _, controllers, _ in rows
+    )
+
+
 def groups(of: dict[str, str], known: Sequence[Mount]) -> Iterator[Group]:
     """The groups of a process and all above, as far as the host has them.
 

@@ -24,6 +24,7 @@ from oslo_log import log as logging
 from lxc_userns import privileged
 from lxc_userns.conf import find_missing, register_opts
 from lxc_userns.exceptions import ConfigError, ImageError, InstanceError
+from lxc_userns.linux import cgroups
 from lxc_userns.nova import disks, extra_specs, guest_config
 from lxc_userns.rootfs import strategies
 
@@ -167,6 +168,19 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         """Write out what the kernel still has of its root filesystem first."""
         privileged.sync(instance.name)
         super().snapshot(context, instance, *args)
+
+    def pause(self, instance: Any) -> None:
+        """Pause an instance, where libvirt can.
+
+        :raises nova.exception.NovaException: if it cannot on this host.
+        """
+        if not cgroups.can_freeze():
+            raise nova_exception.NovaException(
+                f"{instance.name}: cannot be paused: libvirt pauses "
+                "containers by the freezer of version 1 of control groups, "
+                "which this host does not have; stop it instead"
+            )
+        super().pause(instance)
 
     def _disk_path(self, instance: Any) -> str:
         model = self.image_backend.by_name(instance, "disk").get_model(

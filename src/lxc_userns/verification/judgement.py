@@ -111,7 +111,10 @@ def _all_mismatches(
         yield from _maps(promise.id_maps, evidence)
         yield from _terminals(promise.id_maps, evidence)
         for path, names in evidence.writable:
-            yield f"its root can write in {path} on the host: {names}"
+            yield (
+                f"its root can write in {path} on the host: {names}; chown "
+                "them to root, after each start of it"
+            )
     yield from _namespaces(promise, evidence)
     yield from _capabilities(promise, evidence)
     yield from _label(promise, evidence)
