@@ -346,7 +346,7 @@ class InstanceStore:
         return own_paths.translated("state_path", str(self._path))
 
 
-class _NewerError(Exception):
+class _NewerError(ValueError):
     """A record has a format that a later version has brought."""
 
 

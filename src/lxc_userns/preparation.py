@@ -15,7 +15,7 @@ from lxc_userns.filesystems import claims, identities
 from lxc_userns.instances import InstanceRecord
 from lxc_userns.inventory import Inventory
 from lxc_userns.lessor import Lessor
-from lxc_userns.resources import partition
+from lxc_userns.resources import partition, systemd_hierarchy
 from lxc_userns.rootfs import strategies
 from lxc_userns.rootfs.backing import check_program
 from lxc_userns.rootfs.strategies import ShiftOptions
@@ -79,6 +79,9 @@ class Preparation:
                 _warn_of_host_mode(known)
                 return known
             self._check_replaceable(record, known)
+            systemd_hierarchy.check_start(
+                record.name, record.id_maps, self.inventory.guests
+            )
             if known is None:
                 undo(stack, store.remove, record.name)
                 undo(stack, self.inventory.files.remove, record.name)

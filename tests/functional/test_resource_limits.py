@@ -21,7 +21,7 @@ from lxc_userns.domain.limits import ResourceLimits
 from lxc_userns.linux.process import Process, children
 from lxc_userns.linux.systemd import has_machined
 from lxc_userns.resources import differences
-from tests.functional.command_line import CommandLine
+from tests.functional.command_line import BASE, CommandLine
 
 pytestmark = pytest.mark.needs("containers")
 
@@ -459,3 +459,39 @@ def test_a_group_above_that_is_shared(
     if needed:
         assert "is that of other containers too; install" in done.error()
         assert not libvirt_connection.lookupByName("web1").isActive()
+
+
+def test_systemd_keeps_its_groups(
+    command_line: Callable[[str], CommandLine], busybox_rootfs: Path
+) -> None:
+    """Under version 1 without machined another container would get them."""
+    program = busybox_rootfs / "lib/systemd/systemd"
+    program.parent.mkdir(parents=True)
+    argv = ["gcc", "-static", "-x", "c", "-o", str(program), "-"]
+    source = "#include <unistd.h>\nint main(void) { for (;;) pause(); }\n"
+    subprocess.run(argv, input=source, text=True, check=True)
+    cli = command_line("")
+    for name, init in (("one", "/lib/systemd/systemd"), ("two", SLEEP)):
+        cli.json("container", "run", name, "--rootfs", busybox_rootfs,
+                 "--strategy", "overlay", "--init", init)  # fmt: skip
+    text = cli.config.read_text()
+    other = BASE + 65536
+    text = text.replace(f"0:{BASE}:", f"0:{other}:")
+    cli.config.write_text(text)
+    options = ["--rootfs", str(busybox_rootfs), "--strategy", "overlay"]
+    options += ["--init", SLEEP]
+    started = cli("container", "run", "three", *options)
+    if IS_UNIFIED or has_machined():
+        assert started.code == 0, started
+        return
+    assert started.error() == (
+        "three: cannot start beside one, which runs systemd with other ID "
+        "maps, and would lose its control groups: libvirt gives name=systemd "
+        "of version 1 to one container at a time; install systemd-container, "
+        "or stop that one first"
+    )
+    assert not (cli.run / "three").exists()
+    assert cli("container", "stop", "one", "--timeout", "0").code == 0
+    # One without systemd does not mind.
+    assert cli("container", "run", "three", *options).code == 0
+    assert cli("container", "start", "one").code == 0

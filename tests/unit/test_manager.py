@@ -55,7 +55,7 @@ from lxc_userns.linux.process import Process, Rows
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.needs import Needs
 from lxc_userns.request import InstanceRequest, PreparedInstance
-from lxc_userns.resources import partition
+from lxc_userns.resources import partition, systemd_hierarchy
 from lxc_userns.rootfs import strategies, views
 from lxc_userns.rootfs.backing import Backing
 from lxc_userns.rootfs_kind import RootfsKind
@@ -269,6 +269,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         monkeypatch.setattr(resources, name, lambda *_: [])
     for name in ("find", "make", "remove"):
         monkeypatch.setattr(partition, name, lambda *_: None)
+    monkeypatch.setattr(systemd_hierarchy, "check_start", lambda *_: None)
 
     def gather(name: str, init: FakeInit) -> verification.Evidence:
         view = f"{tmp_path}/run/{name}/root"

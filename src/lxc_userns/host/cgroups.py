@@ -32,15 +32,21 @@ _SHARED = (
 )
 
 
-def check(daemon: Daemon | None) -> Result:
+def check(daemon: Daemon | None, *, has_pool: bool = False) -> Result:
     """Whether libvirt can start containers under this layout.
 
     :param daemon: libvirt's, None if it is not found.
+    :param has_pool: whether each container is to have ID maps of its own.
     """
     # It may run where not all is mounted that is mounted here.
     mounts = daemon.mounts if daemon else tuple(read_mounts())
     version = parse_release(os.uname().release)
-    return judge(mounts, version, has_machined=systemd.has_machined())
+    return judge(
+        mounts,
+        version,
+        has_machined=systemd.has_machined(),
+        has_pool=has_pool,
+    )
 
 
 def judge(
@@ -48,12 +54,14 @@ def judge(
     version: Version | None,
     *,
     has_machined: bool = True,
+    has_pool: bool = False,
 ) -> Result:
     """Whether libvirt can start containers under a layout, and what of it.
 
     :param mounts: all that libvirtd has mounted.
     :param version: of the kernel, None if it is not known.
     :param has_machined: whether systemd makes a group for each container.
+    :param has_pool: whether each container is to have ID maps of its own.
     """
     types = {mount.point: mount.fs_type for mount in mounts}
     if types.get(_UNIFIED) == "cgroup2":
@@ -70,7 +78,7 @@ def judge(
             return passed(_VERSION_2)
         return warned(_SHARED, "install systemd-container")
     if _SYSTEMD in types:
-        return _judge_systemd(version)
+        return _judge_systemd(version, has_machined, has_pool)
     if "cgroup" in types.values():
         return passed("version 1")
     return failed(
@@ -79,11 +87,20 @@ def judge(
     )
 
 
-def _judge_systemd(version: Version | None) -> Result:
+def _judge_systemd(
+    version: Version | None, has_machined: bool, has_pool: bool
+) -> Result:
+    if has_machined:
+        return passed("version 1, with a group for each container")
     message = (
-        f"version 1: unless systemd-machined runs, libvirt makes {_SYSTEMD} "
-        "belong to the root of each container it starts"
+        f"version 1 without systemd-machined: libvirt makes {_SYSTEMD} belong "
+        "to the root of each container it starts"
     )
+    if has_pool:
+        message += (
+            ", so that beside one with systemd no other can start, for each "
+            "has ID maps of its own"
+        )
     if version and version >= _MENDED:
         message += "; no limit depends on that hierarchy"
     else:
@@ -92,7 +109,8 @@ def _judge_systemd(version: Version | None) -> Result:
             "release_agent (CVE-2022-0492), unless this distribution has "
             "mended it"
         )
-    return warned(
+    judged = failed if has_pool else warned
+    return judged(
         message,
         "install systemd-container; or, if no container runs systemd, run "
         f"libvirtd where {_SYSTEMD} is not mounted; or {_ONLY_VERSION_2}",

@@ -93,7 +93,12 @@ def _of_libvirt(conf: cfg.ConfigOpts, connect: Connect) -> Iterator[Probe]:
         "WARN",
         _KEYUTILS,
     )
-    yield Probe("cgroups", lambda: cgroups.check(find_daemon()))
+    yield Probe(
+        "cgroups",
+        lambda: cgroups.check(
+            find_daemon(), has_pool=bool(option(conf, "subid_owner"))
+        ),
+    )
     yield Probe(
         "state_path",
         lambda: paths.check_state_path(_path(conf, "state_path")),

@@ -126,8 +126,8 @@ def mounted(**points: str) -> list[Mount]:
 
 
 SYSTEMD = (
-    "version 1: unless systemd-machined runs, libvirt makes "
-    "/sys/fs/cgroup/systemd belong to the root of each container it starts"
+    "version 1 without systemd-machined: libvirt makes /sys/fs/cgroup/systemd "
+    "belong to the root of each container it starts"
 )
 WITH_SYSTEMD = mounted(_="tmpfs", _memory="cgroup", _systemd="cgroup")
 AGAINST_SYSTEMD = (
@@ -193,7 +193,23 @@ RELEASE_AGENT = warned(
 def test_cgroups(
     found: list[Mount], version: Version | None, result: Result
 ) -> None:
-    assert cgroups.judge(found, version) == result
+    machined = found == [Mount(1, "/sys/fs/cgroup", "cgroup2")]
+    assert cgroups.judge(found, version, has_machined=machined) == result
+
+
+def test_version_1_with_ranges_for_each_container() -> None:
+    """Which is why the second one with systemd ended seconds later."""
+    result = cgroups.judge(
+        WITH_SYSTEMD, (6, 1), has_machined=False, has_pool=True
+    )
+    assert result == failed(
+        f"{SYSTEMD}, so that beside one with systemd no other can start, for "
+        "each has ID maps of its own; no limit depends on that hierarchy",
+        AGAINST_SYSTEMD,
+    )
+    assert cgroups.judge(WITH_SYSTEMD, (6, 1), has_pool=True) == passed(
+        "version 1, with a group for each container"
+    )
 
 
 def test_version_2_without_a_group_for_each() -> None:
