@@ -7,6 +7,7 @@ import os
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -455,6 +456,21 @@ def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         progress(17)  # Another walk.
     assert "shift: 1234 inodes" in terminal.text
     assert "shift: 17 inodes" in terminal.text
+
+
+def test_progress_begins_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock between processes has a tracker, a process, in Python 3.14."""
+
+    def refuse(*_: object) -> NoReturn:
+        pytest.fail("a lock between processes was made")
+
+    # It is kept once it is made.
+    monkeypatch.setattr("tqdm.std.TqdmDefaultWriteLock.__init__", refuse)
+    monkeypatch.delattr("tqdm.std.tqdm._lock", raising=False)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with base.progress_bar("shift") as progress:
+        assert progress is not None
+        progress(1)
 
 
 def test_progress_of_an_archive(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, partial
@@ -213,6 +214,9 @@ def progress_bar(
         return
     from tqdm import tqdm
 
+    # Its own is for other processes as well, and Python 3.14 starts one to
+    # look after that.
+    tqdm.set_lock(threading.RLock())
     scaled = unit == BYTES
     with tqdm(
         desc=what,

@@ -102,8 +102,8 @@ class State:
 
         :raises ValueError: if it is not one that :meth:`encode` makes.
         """
+        value = _parse(data)
         try:
-            value = json.loads(data)
             if value["version"] != _VERSION:
                 raise ValueError(f"version {value['version']} is not known")
             return cls(
@@ -120,9 +120,16 @@ class State:
             TypeError,
             IdMapError,
             OverflowError,
-            RecursionError,
         ) as err:
             raise ValueError(f"malformed: {err}") from err
+
+
+def _parse(data: bytes) -> Any:
+    # What is nested too deeply is, by version of Python, either of them.
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as err:
+        raise ValueError(f"malformed: {err}") from err
 
 
 def _encode_maps(maps: IdMaps | None) -> dict[str, str] | None:
