@@ -50,7 +50,6 @@ def test_boots_without_user_namespace(
     assert server.namespace("user") == os.readlink("/proc/self/ns/user")
     server.delete()
     nova.wait_for_no_leftovers()
-    assert nova.problems() == []
 
 
 def test_whole_life(nova: Nova, image: str) -> None:
@@ -84,11 +83,11 @@ def test_reboot_from_inside_is_the_end(nova: Nova, image: str) -> None:
 
 
 def test_soft_reboot_is_a_hard_one(nova: Nova, image: str) -> None:
+    """Another process of libvirt runs it then."""
     server = nova.boot(image)
+    before = server.domain().ID()
     server.reboot("SOFT")
-    assert [each.text for each in nova.problems()] == [
-        "Failed to soft reboot instance. Trying hard reboot."
-    ]
+    assert server.domain().ID() != before
 
 
 def test_snapshot_needs_a_format(
@@ -165,7 +164,4 @@ def test_bad_maps_are_no_maps(
     assert server.uid_map() == IDENTITY
     owner = server.run_in("stat", "-c", "%u", "/etc/passwd").stdout
     assert owner == "65534\n"
-    assert {each.text for each in nova.problems()} == {
-        f"Invalid value for id mapping {bad}"
-    }
     server.delete()
