@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
+from lxc_userns import daemon
 from lxc_userns.damaged import DamagedRecord
 from lxc_userns.domain import (
     Capabilities,
@@ -20,6 +21,7 @@ from lxc_userns.domain import (
     SharedNamespace,
     SharedNamespaces,
     Tuning,
+    read_bridges,
     read_id_maps,
     read_root_source,
 )
@@ -273,7 +275,7 @@ class Containers:
             plan = self._manager.plan(request)
             _check_meant(plan)
             # Before anything changes on disk: it may be refused.
-            spec.to_domain(plan)
+            _check_bridges(spec.name, spec.to_domain(plan).to_xml())
             with ExitStack() as stack:
                 before = self._manager.lessor.find(spec.name)
                 prepared = self._manager.prepare(request, progress)
@@ -311,6 +313,7 @@ class Containers:
             if guest.is_active:
                 raise InstanceError(name, "is running already")
             with ExitStack() as stack:
+                _check_bridges(name, self._guests.xml(name))
                 self._manager.prepare_again(
                     name, progress, accept_replaced=accept_replaced
                 )
@@ -553,6 +556,21 @@ def _state(
     if guest.state in _RUNNING and not is_verified:
         return UNVERIFIED
     return guest.state
+
+
+def _check_bridges(name: str, xml: str) -> None:
+    # libvirt makes a pair of devices, and leaves it when it cannot attach it.
+    bridges = read_bridges(xml)
+    found = daemon.find() if bridges else None
+    if found is None:
+        return
+    with suppress(OSError):  # It is being restarted.
+        for bridge in sorted({*bridges} - found.network_devices):
+            raise InstanceError(
+                name,
+                f"there is no bridge {bridge} where libvirt looks; make it: "
+                f"ip link add {bridge} type bridge",
+            )
 
 
 def _check_meant(plan: PreparedInstance) -> None:

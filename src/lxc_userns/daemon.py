@@ -36,6 +36,16 @@ class Daemon:
     pid: int
     mounts: tuple[Mount, ...]
 
+    @property
+    def network_devices(self) -> frozenset[str]:
+        """Names of the network devices that it can use (:manpage:`proc(5)`).
+
+        :raises OSError: if it has ended.
+        """
+        lines = Path(f"/proc/{self.pid}/net/dev").read_text().splitlines()
+        # Two are the heading; a name may be followed by its numbers at once.
+        return frozenset(line.partition(":")[0].strip() for line in lines[2:])
+
     def __str__(self) -> str:
         return f"{self.name} (process {self.pid})"
 

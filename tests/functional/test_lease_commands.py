@@ -690,7 +690,7 @@ def failing_runs(rootfs: Path) -> dict[str, tuple[list[str], str]]:
         "rootfs": (["--rootfs", "/nonexistent"], "No such file or directory"),
         "init": ([*options, "/absent"], "has no /absent: No such file"),
         "start": (
-            [*options, INIT, "--network", "bridge:absent0"],
+            [*options, INIT, "--network", "network:absent"],
             "libvirt: start ",
         ),
     }

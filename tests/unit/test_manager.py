@@ -28,6 +28,8 @@ from lxc_userns import (
 )
 from lxc_userns.conf import register_opts
 from lxc_userns.containers import Containers, ContainerSpec
+from lxc_userns.daemon import Daemon
+from lxc_userns.domain import Interface
 from lxc_userns.exceptions import (
     ConfigError,
     ContainerExistsError,
@@ -1059,6 +1061,48 @@ def test_run_shifts_nothing_that_has_no_init(world: World) -> None:
     spec = ContainerSpec("web1", world.rootfs, ("/sbin/absent",))
     with pytest.raises(RootfsError, match="has no /sbin/absent"):
         world.containers.run(spec)
+    assert world.log == []
+
+
+@pytest.mark.parametrize("absent", ["br1", ""])
+def test_bridges_are_there(
+    world: World, monkeypatch: pytest.MonkeyPatch, absent: str
+) -> None:
+    """libvirt leaves the devices behind that it cannot attach."""
+    libvirt = Daemon("libvirtd", 4711, ())
+    monkeypatch.setattr("lxc_userns.daemon.find", lambda: libvirt)
+    devices = frozenset({"lo", "br0", "br1"} - {absent})
+    monkeypatch.setattr(Daemon, "network_devices", devices)
+    spec = ContainerSpec(
+        "web1",
+        world.rootfs,
+        interfaces=(Interface.bridge("br0"), Interface.bridge("br1")),
+    )
+    if not absent:
+        world.containers.run(spec)
+        return
+    with pytest.raises(InstanceError, match="web1: there is no bridge br1 "):
+        world.containers.run(spec)
+    assert world.log == []
+
+
+def test_a_bridge_is_gone_at_a_later_start(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(world)
+    world.containers.stop("web1")
+    libvirt = Daemon("libvirtd", 4711, ())
+    monkeypatch.setattr("lxc_userns.daemon.find", lambda: libvirt)
+    monkeypatch.setattr(Daemon, "network_devices", frozenset({"lo"}))
+    xml = (
+        "<domain type='lxc'><os><type>exe</type></os><devices>"
+        "<interface type='bridge'>"
+        "<source bridge='br0'/></interface></devices></domain>"
+    )
+    monkeypatch.setattr(world.guests, "xml", lambda _name: xml)
+    world.log.clear()
+    with pytest.raises(InstanceError, match="web1: there is no bridge br0 "):
+        world.containers.start("web1")
     assert world.log == []
 
 

@@ -28,6 +28,7 @@ from lxc_userns.domain.interface import (
     HostInterface,
     Interface,
     InterfaceOptions,
+    read_bridges,
 )
 from lxc_userns.domain.metadata import NAMESPACE, read_metadata
 from lxc_userns.domain.model import Domain
@@ -51,6 +52,7 @@ __all__ = [
     "SharedNamespaces",
     "Tuning",
     "add_id_maps",
+    "read_bridges",
     "read_id_maps",
     "read_metadata",
     "read_root_source",

@@ -24,6 +24,7 @@ from lxc_userns.domain.document import (
     attribute,
     child,
     children,
+    parse_domain,
     text_at,
 )
 from lxc_userns.exceptions import DomainXmlError
@@ -344,3 +345,15 @@ def has_own_network(domain: etree._Element) -> bool:
             for device in domain.iterfind("devices/hostdev")
         )
     )
+
+
+def read_bridges(domain_xml: str) -> tuple[str, ...]:
+    """Return the names of the host's bridges that a domain is attached to.
+
+    :param domain_xml: an LXC domain, from anywhere.
+    :raises DomainXmlError: if it is anything else.
+    """
+    sources = parse_domain(domain_xml).iterfind(
+        "devices/interface[@type='bridge']/source"
+    )
+    return tuple(each.get("bridge", "") for each in sources)
