@@ -46,6 +46,7 @@ def test_devices_are_counted(cli: CommandLine, tree: Path) -> None:
         "devices": 1,
         "linked_outside": 0,
         "split_links": 0,
+        "read_only": 0,
     }
     st = (tree / "disk").stat()
     assert (st.st_uid, st.st_gid, st.st_mode & 0o7777) == (0, 0, 0o600)
@@ -59,6 +60,16 @@ def test_devices_are_counted(cli: CommandLine, tree: Path) -> None:
         "be root's alone\n"
     )
     assert "| devices " in cli("rootfs", "shift", tree, "--dry-run").out
+
+
+def test_recheck(cli: CommandLine, tree: Path) -> None:
+    cli.json("rootfs", "shift", tree)
+    (tree / "new").touch()
+    assert cli.json("rootfs", "shift", tree)["shifted"] == 0
+    assert cli("rootfs", "verify", tree).code == 1
+    report = cli.json("rootfs", "shift", tree, "--recheck")
+    assert report["shifted"] == 1
+    assert cli("rootfs", "verify", tree).code == 0
 
 
 def test_guest_ids_only_where_root_alone_can_reach(

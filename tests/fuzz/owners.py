@@ -48,7 +48,7 @@ def _capabilities(draw: st.DrawFn) -> bytes:
 def _look_up(table: Table) -> Callable[[int], int]:
     segments = [(s.source, s.target, s.count) for s in table.segments]
     final = [(ids.start, ids.stop) for ids in table.final]
-    return Ids((segments, final, table.nobody)).qualifier
+    return Ids((segments, final, table.nobody, table.undoes)).qualifier
 
 
 def _is_free(maps: IdMaps, numbers: set[int]) -> bool:

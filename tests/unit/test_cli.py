@@ -347,6 +347,7 @@ def test_shift_by_the_configuration(
         "devices": 3,
         "linked_outside": 1,
         "split_links": 0,
+        "read_only": 0,
     }
     other = "0:1800000000:65536"
     assert (
@@ -369,6 +370,7 @@ def test_shift_by_the_configuration(
         "dry_run": False,
         "progress": None,
         "strict": False,
+        "recheck": False,
     }
     given = IdMaps(IdMap.parse(other), IdMap.parse(ID_MAP))
     assert isinstance(calls[0][1].pop("fd"), int)

@@ -78,6 +78,7 @@ def _show(report: rootfs.ShiftReport) -> Shown:
             "devices",
             "linked_outside",
             "split_links",
+            "read_only",
         ),
         (
             report.inodes,
@@ -88,6 +89,7 @@ def _show(report: rootfs.ShiftReport) -> Shown:
             report.devices,
             report.linked_outside,
             report.split_links,
+            report.read_only,
         ),
     )
 
@@ -96,7 +98,9 @@ class Shift(_OnDisk):
     """Make the owners of a root filesystem host IDs.
 
     Shifting again costs nothing; an interrupted shift is taken up; a tree
-    that is shifted for other ID maps is shifted over to these. Device nodes
+    that is shifted for other ID maps is shifted over to these. Read-only
+    btrfs subvolumes in which an owner would change are refused before
+    anything is changed, and counted as read_only by --dry-run. Device nodes
     stay root's. A file that has other names (hard links) outside of PATH
     changes there too, which is said on standard error.
     """
@@ -119,6 +123,12 @@ class Shift(_OnDisk):
             "outside of PATH, where its owner would change too, or if its "
             "names would become files of their own on an overlay.",
         )
+        parser.add_argument(
+            "--recheck",
+            action="store_true",
+            help="Walk the tree even if it says that it is shifted for these "
+            "ID maps: files may have come since.",
+        )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Shown:
@@ -139,6 +149,7 @@ class Shift(_OnDisk):
                 dry_run=dry_run,
                 progress=progress,
                 strict=parsed_args.strict,
+                recheck=parsed_args.recheck,
             )
         return _show(report)
 
@@ -146,7 +157,8 @@ class Shift(_OnDisk):
 class Unshift(_OnDisk):
     """Make the owners of a root filesystem guest IDs again.
 
-    The tree remembers for which ID maps it was shifted. It has to be where
+    The tree remembers for which ID maps it was shifted. What an interrupted
+    shift has changed is taken back. The tree has to be where
     only root can reach it: what its container has made set-user-ID is real
     root's then.
     """

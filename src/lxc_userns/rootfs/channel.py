@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Most workers of a crew.
 MOST_WORKERS = 256
+#: In place of an inode number, to lock the notes on the root directory.
+JOURNAL = 0
 #: Kinds of report; the number is one of inodes for WALKED, else 0.
 GIVEN, DONE, WALKED = 1, 2, 3
 

@@ -14,19 +14,20 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.linux import threads
+from lxc_userns.linux import descriptors, threads
 from lxc_userns.rootfs import channel, worker
 from lxc_userns.rootfs.translation import Devices, Pass, Segments, Table
 
 if TYPE_CHECKING:
     from lxc_userns.rootfs.device import PlainDevices
+    from lxc_userns.rootfs.journal import Left
     from lxc_userns.rootfs.owners import PlainTable
 
 Progress = Callable[[int], None]
@@ -59,6 +60,10 @@ class Walked:
     :param linked_paths: paths below the root of some of these.
     :param split: names of inodes with several that are inodes of their own
         now, or would be on an overlay without an index.
+    :param missed: names and directories that were no longer where they were
+        read, or changed until then.
+    :param read_only: paths, as the kernel names them, of read-only subvolumes
+        in which something would change; none when the crew acts.
     :param findings: what is wrong, as (path as the kernel names it, reason);
         the first of them, and none when the crew acts.
     """
@@ -74,6 +79,8 @@ class Walked:
     linked_outside: int = 0
     linked_paths: tuple[str, ...] = ()
     split: int = 0
+    missed: int = 0
+    read_only: frozenset[str] = frozenset()
 
     def plus(self, root: Walked) -> Walked:
         """Add the root directory, which is no device and has no links."""
@@ -99,14 +106,19 @@ class Task:
     :param left: notes of an interrupted run, by inode number.
     :param workers: most processes, 1..256.
     :param lock: descriptor of the tree's lock, which processes keep held.
+    :param since: time by the filesystem's clock, in ns, from which on a
+        change of a directory counts; None if none does.
+    :param seeks_read_only: whether to look for read-only subvolumes.
     """
 
     root: int
     step: Pass
     acts: bool
-    left: Mapping[int, Sequence[bytes]]
+    left: Left
     workers: int
     lock: int
+    since: int | None = None
+    seeks_read_only: bool = False
 
 
 def walk(task: Task, path: str, progress: Progress | None = None) -> Walked:
@@ -120,7 +132,7 @@ def walk(task: Task, path: str, progress: Progress | None = None) -> Walked:
     :raises RootfsError: if a worker died. In both cases the tree is
         half-done and can be resumed.
     """
-    with ExitStack() as stack:
+    with descriptors.many(), ExitStack() as stack:
         return _merge(_Crew(task, path, stack).run(progress))
 
 
@@ -213,6 +225,8 @@ class _Crew:
             "root": self._task.root,
             "acts": self._task.acts,
             "left": dict(self._task.left),
+            "since": self._task.since,
+            "seeks_read_only": self._task.seeks_read_only,
             "uid": plain(self._task.step.uid),
             "gid": plain(self._task.step.gid),
             "devices": plain_devices(self._task.step.devices),
@@ -243,7 +257,7 @@ class _Crew:
         except EOFError:
             raise RootfsError(
                 self._path,
-                "a worker process died; run the same again to resume",
+                "a worker process died",
             ) from None
         if "error" in result:
             raise WorkerError(*result["error"])
@@ -281,6 +295,7 @@ def plain(table: Table) -> PlainTable:
         _plain_segments(table.segments),
         [(ids.start, ids.stop) for ids in table.final],
         table.nobody,
+        table.undoes,
     )
 
 
@@ -304,7 +319,7 @@ def _merge(results: list[dict[str, Any]]) -> Walked:
     def total(name: str) -> int:
         return sum(result[name] for result in results)
 
-    def union(name: str) -> frozenset[int]:
+    def union(name: str) -> frozenset[Any]:
         return frozenset().union(*(result[name] for result in results))
 
     return Walked(
@@ -321,6 +336,8 @@ def _merge(results: list[dict[str, Any]]) -> Walked:
         ),
         devices=total("devices") + sum(link.is_device for link in links),
         split=total("split"),
+        missed=total("missed"),
+        read_only=union("read_only"),
         linked_outside=len(outside),
         linked_paths=tuple(map(os.fsdecode, outside[:_MOST_SHOWN])),
     )

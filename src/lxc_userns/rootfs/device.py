@@ -91,22 +91,22 @@ def plan(
 
     :param note: what :func:`read_note` has found.
     :param devices: what the pass does to device nodes.
-    :raises OSError: EBADMSG if the note counts and is malformed.
     """
     uid_steps, gid_steps, seals = devices
     now = st.st_uid, st.st_gid, stat.S_IMODE(st.st_mode)
     before = _follow(now[0], uid_steps), _follow(now[1], gid_steps), now[2]
+    noted = None if note is None else _decode(note)
     if seals:
         if now[:2] == (0, 0) and not now[2] & _OTHERS:
             return None
-        made = _encode(*before) if note is None else None
+        made = _encode(*before) if noted is None else None
         return Change((0, 0), now[2] & _SEALED, made, forgets=False)
-    if note is not None:
-        *owner, mode = _decode(note)
-        return Change((owner[0], owner[1]), mode, None, forgets=True)
-    if before == now:
+    if noted is not None:
+        return Change(noted[:2], noted[2], None, forgets=True)
+    if note is None and before == now:
         return None
-    # An older version has shifted it. The note, for a chown takes bits of the
+    # An older version has shifted it, or an image brought a note that means
+    # nothing. The note, for a chown takes bits of the
     # mode away.
     return Change(before[:2], before[2], _encode(*before), forgets=True)
 
@@ -142,15 +142,12 @@ def _encode(uid: int, gid: int, mode: int) -> bytes:
     return f"{uid} {gid} {mode:o}".encode()
 
 
-def _decode(note: bytes) -> tuple[int, int, int]:
+def _decode(note: bytes) -> tuple[int, int, int] | None:
+    """Read a note; None if it is none of ours, as an image may bring one."""
     try:
         uid, gid, mode = note.decode("ascii").split(" ")
         found = int(uid), int(gid), int(mode, 8)
-        if 0 <= found[2] <= 0o7777 and all(
-            0 <= each <= _LAST_ID for each in found[:2]
-        ):
-            return found
     except ValueError:
-        pass
-    # An image has brought it, or somebody has written to it.
-    raise OSError(errno.EBADMSG, f"attribute {NOTE} is malformed; remove it")
+        return None
+    ids_are_good = all(0 <= each <= _LAST_ID for each in found[:2])
+    return found if ids_are_good and 0 <= found[2] <= 0o7777 else None

@@ -4,8 +4,8 @@
 A chown clears set-user-ID and set-group-ID bits and file capabilities
 (:manpage:`chown(2)`), and is refused for immutable and append-only inodes.
 What it would destroy is written to an attribute of the inode itself before,
-and taken away after, so that a kill at any moment loses nothing. For an
-immutable inode, which takes no attribute, the root directory keeps the note.
+and taken away after, so that a kill at any moment loses nothing. For an inode
+that takes no attribute, :mod:`~lxc_userns.rootfs.journal` keeps the note.
 
 Inodes are named by an ``O_PATH`` descriptor and reached as
 ``/proc/self/fd/N``: that opens nothing (no device, no pipe) and cannot be led
@@ -18,24 +18,20 @@ import errno
 import os
 import stat
 
-from lxc_userns.linux import inode_flags
 from lxc_userns.rootfs import acl, capability, kept_capability
 from lxc_userns.rootfs.kept_capability import KEPT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from lxc_userns.rootfs.owners import Owners
 
 #: Mode and capability to restore; on inodes whose chown is under way.
 PENDING = "trusted.lxc_userns.pending"
-#: Prefix, with inode and device number, of notes on the root directory.
-FLAGGED = "trusted.lxc_userns.flagged."
 
 _READ = (acl.ACCESS, acl.DEFAULT, capability.NAME, PENDING, KEPT)
 _SET_ID = stat.S_ISUID | stat.S_ISGID
-_FLAGS = inode_flags.FS_IMMUTABLE_FL | inode_flags.FS_APPEND_FL
 
 
 class Change:
@@ -123,7 +119,7 @@ def plan(
             value = acl.translate(xattrs[name], uid, gid)
             if value != xattrs[name]:
                 acls[name] = value
-    mode, caps = _decode_pending(xattrs.get(PENDING))
+    mode, caps = decode_pending(xattrs.get(PENDING, b"")) or (None, None)
     if mode is None and st.st_mode & _SET_ID and not stat.S_ISDIR(st.st_mode):
         mode = stat.S_IMODE(st.st_mode)
     current = xattrs.get(capability.NAME)
@@ -158,14 +154,23 @@ def _plan_capability(
     to_host: bool,
 ) -> kept_capability.Plan:
     uids = owners.uids
-    if not to_host:
-        found = current if noted is None else noted
-        return kept_capability.unshift(found, kept, st.st_uid, uids)
-    if noted is not None:
-        # It was translated when it was noted.
-        return kept_capability.Plan(
-            capability.translate(noted, uids.qualifier)
+    if noted is not None and noted == kept:
+        # Put away, or given back: whichever was under way.
+        return (
+            kept_capability.put_away()
+            if to_host
+            else (kept_capability.Plan(kept, forgets=True))
         )
+    if noted is not None:
+        # It was translated when it was noted, by this pass or its reverse.
+        new = capability.translate(noted, uids.qualifier)
+        return kept_capability.Plan(
+            new, forgets=kept is not None and not to_host
+        )
+    if not to_host:
+        return kept_capability.unshift(current, kept, st.st_uid, uids)
+    if uids.is_undone(st.st_uid):
+        return kept_capability.Plan(current)
     return kept_capability.shift(current, kept, st.st_uid, uids)
 
 
@@ -198,21 +203,19 @@ def _are_mapped(
     return found
 
 
-def apply(path: str, change: Change) -> None:
+def apply(path: str, change: Change, *, noted: bool = False) -> None:
     """Make a planned change.
 
     :param path: ``/proc/self/fd/N``.
+    :param noted: whether it is noted elsewhere what a chown takes away, so
+        that the inode need not have room for that.
     :raises OSError: as the kernel says; EPERM for an immutable inode, which
-        is then unchanged.
+        is then unchanged; ENOSPC or EDQUOT for one without room, for which
+        it can be done again once that is noted elsewhere.
     """
     for name, value in change.acls.items():
         os.setxattr(path, name, value)
-    if change.kept is not None:
-        os.setxattr(path, KEPT, change.kept)
-    if change.journal:
-        os.setxattr(
-            path, PENDING, _encode_pending(change.mode, change.capability)
-        )
+    _note(path, change, noted)
     if change.owner is not None:
         os.chown(path, *change.owner)
     if change.mode is not None:
@@ -221,10 +224,21 @@ def apply(path: str, change: Change) -> None:
         os.setxattr(path, capability.NAME, change.capability)
     elif change.drops:
         _remove(path, capability.NAME)  # A change of owner has, mostly.
-    if change.journal or change.pending:
-        os.removexattr(path, PENDING)
+    if not noted and (change.journal or change.pending):
+        _remove(path, PENDING)
     if change.forgets:
         _remove(path, KEPT)
+
+
+def _note(path: str, change: Change, noted: bool) -> None:
+    """Note what a change of owner takes away."""
+    if noted:
+        _remove(path, PENDING)
+    if change.kept is not None:
+        os.setxattr(path, KEPT, change.kept)
+    if change.journal and not noted:
+        pending = encode_pending(change.mode, change.capability)
+        os.setxattr(path, PENDING, pending)
 
 
 def _remove(path: str, name: str) -> None:
@@ -233,70 +247,6 @@ def _remove(path: str, name: str) -> None:
     except OSError as err:
         if err.errno != errno.ENODATA:
             raise
-
-
-class Flagged:
-    """Inodes whose immutable or append-only flag is off for the moment.
-
-    :param root: a descriptor of the root directory, which keeps the notes.
-    :param left: notes that an interrupted run has left, by inode number.
-    """
-
-    def __init__(self, root: int, left: Mapping[int, Sequence[bytes]]) -> None:
-        self._root = root
-        self.left = left
-
-    def apply(self, path: str, st: os.stat_result, change: Change) -> None:
-        """Make a planned change, around the inode's flags if need be.
-
-        :raises OSError: as the kernel says.
-        """
-        flags = self._flags_left(st)
-        try:
-            if not flags:
-                apply(path, change)
-                return
-        except PermissionError:
-            flags = _get_flags(path, st) & _FLAGS
-            if not flags:
-                raise
-        others = _get_flags(path, st) & ~_FLAGS
-        # Each btrfs subvolume counts its inodes from the start, and is a
-        # device of its own; after a crash it may be another device.
-        note = f"{FLAGGED}{st.st_ino}.{st.st_dev}"
-        os.setxattr(self._root, note, _encode_flags(flags, st))
-        _set_flags(path, others)
-        try:
-            apply(path, change)
-        finally:
-            _set_flags(path, others | flags)
-        os.removexattr(self._root, note)
-
-    def _flags_left(self, st: os.stat_result) -> int:
-        if not _can_have_flags(st):
-            return 0
-        for note in self.left.get(st.st_ino, ()):
-            flags = _decode_flags(note, st)
-            if flags:
-                return flags
-        return 0
-
-
-def read_left(root: int) -> dict[int, list[bytes]]:
-    """The notes that an interrupted run has left on the root directory."""
-    left: dict[int, list[bytes]] = {}
-    for name in os.listxattr(root):
-        number = name.removeprefix(FLAGGED).partition(".")[0]
-        if name.startswith(FLAGGED) and number.isdecimal():
-            left.setdefault(int(number), []).append(os.getxattr(root, name))
-    return left
-
-
-def forget_left(root: int) -> None:
-    """Remove these notes: the rest is on inodes that are no longer there."""
-    for name in os.listxattr(root):
-        if name.startswith(FLAGGED):
-            os.removexattr(root, name)
 
 
 def read_xattrs(path: str) -> dict[str, bytes]:
@@ -322,66 +272,23 @@ def read_xattrs(path: str) -> dict[str, bytes]:
     return found
 
 
-def _encode_pending(mode: int | None, caps: bytes | None) -> bytes:
+def encode_pending(mode: int | None, caps: bytes | None) -> bytes:
+    """Return the value of :data:`PENDING`."""
     octal = "-" if mode is None else f"{mode:o}"
     return f"{octal} {'-' if caps is None else caps.hex()}".encode()
 
 
-def _decode_pending(value: bytes | None) -> tuple[int | None, bytes | None]:
-    if value is None:
-        return None, None
+def decode_pending(value: bytes) -> tuple[int | None, bytes | None] | None:
+    """Return mode and capability of :data:`PENDING`, None for each missing.
+
+    None for both if it is none of ours, as an image may bring one: the kernel
+    writes an attribute whole.
+    """
     try:
         octal, caps = value.decode("ascii").split(" ")
         return (
             None if octal == "-" else int(octal, 8) & 0o7777,
             None if caps == "-" else bytes.fromhex(caps),
         )
-    except ValueError as err:
-        # Never ours, as the kernel writes an attribute whole.
-        raise OSError(
-            errno.EBADMSG, f"attribute {PENDING} is malformed; remove it"
-        ) from err
-
-
-# The modification time and the size tell whether an inode number found again
-# after a crash is still the same file.
-def _encode_flags(flags: int, st: os.stat_result) -> bytes:
-    return f"{flags:x} {st.st_mtime_ns} {st.st_size}".encode()
-
-
-def _decode_flags(value: bytes, st: os.stat_result) -> int:
-    """The flags of a note, 0 if it is on another file, or malformed."""
-    try:
-        flags, mtime, size = value.split(b" ")
-        if (int(mtime), int(size)) == (st.st_mtime_ns, st.st_size):
-            return int(flags, 16) & _FLAGS
     except ValueError:
-        pass
-    return 0
-
-
-def _can_have_flags(st: os.stat_result) -> bool:
-    # The flags need a real descriptor. Only a regular file or directory is
-    # opened, through a descriptor that has shown it to be one: opening
-    # anything else could block or wake a device.
-    return stat.S_ISREG(st.st_mode) or stat.S_ISDIR(st.st_mode)
-
-
-def _get_flags(path: str, st: os.stat_result) -> int:
-    if not _can_have_flags(st):
-        return 0
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        return inode_flags.get(fd)
-    except OSError:
-        return 0  # A filesystem without flags; they are not the reason.
-    finally:
-        os.close(fd)
-
-
-def _set_flags(path: str, flags: int) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        inode_flags.set(fd, flags)
-    finally:
-        os.close(fd)
+        return None

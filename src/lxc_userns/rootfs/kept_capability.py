@@ -64,6 +64,11 @@ def shift(
     return Plan(capability.translate(current, uids.qualifier))
 
 
+def put_away() -> Plan:
+    """Plan for capabilities that are noted already."""
+    return Plan(None, drops=True)
+
+
 def unshift(
     current: bytes | None, kept: bytes | None, uid: int, uids: Ids
 ) -> Plan:

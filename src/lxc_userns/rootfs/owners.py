@@ -10,9 +10,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    #: Segments, final ranges and nobody of a Table, as plain numbers.
+    #: What a Table has, in its order, as plain numbers.
     PlainTable = tuple[
-        Sequence[tuple[int, int, int]], Sequence[tuple[int, int]], int | None
+        Sequence[tuple[int, int, int]],
+        Sequence[tuple[int, int]],
+        int | None,
+        bool,
     ]
 
 #: Distinct IDs remembered; a hostile image may have a million of them.
@@ -30,7 +33,7 @@ class Ids(dict[int, int]):
 
     def __init__(self, table: PlainTable) -> None:
         super().__init__()
-        self._segments, self._final, self._nobody = table
+        self._segments, self._final, self._nobody, self._undoes = table
         #: Blocks of 65536 IDs in which one was found.
         self.blocks: set[int] = set()
         #: The first unmapped IDs that were found.
@@ -60,6 +63,13 @@ class Ids(dict[int, int]):
         """Whether an owner belongs where it is when all passes are done."""
         return not self._final or any(
             start <= number < stop for start, stop in self._final
+        )
+
+    def is_undone(self, number: int) -> bool:
+        """Whether this pass takes back another, which has not come here."""
+        return self._undoes and any(
+            target <= number < target + count
+            for _, target, count in self._segments
         )
 
     def is_mapped(self, number: int) -> bool:

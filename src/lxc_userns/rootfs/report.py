@@ -23,6 +23,10 @@ class ShiftReport:
         was not walked, as it was shifted already.
     :param split_links: names of files with several (hard links) that become
         files of their own, as the tree is on an overlay without an index.
+    :param read_only: read-only btrfs subvolumes in which something would
+        have to change; they are looked for before anything is changed, and
+        refused then.
+    :param read_only_paths: paths of some of these.
     """
 
     inodes: int
@@ -34,6 +38,8 @@ class ShiftReport:
     linked_outside: int = 0
     linked_paths: tuple[str, ...] = ()
     split_links: int = 0
+    read_only: int = 0
+    read_only_paths: tuple[str, ...] = ()
 
     @property
     def linked(self) -> str:

@@ -3,22 +3,35 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Final
 
 from lxc_userns.arguments import checked, refuse
 from lxc_userns.exceptions import RootfsError, UnmappedIdsError
 from lxc_userns.idmap import NOBODY_ID, IdMaps
-from lxc_userns.rootfs import channel, crew, inode, links, refusals
-from lxc_userns.rootfs.crew import Progress, Task, Walked
-from lxc_userns.rootfs.owners import Ids, Owners
+from lxc_userns.linux import subvolumes
+from lxc_userns.rootfs import channel, goals, journal, links, refusals
+from lxc_userns.rootfs.crew import Progress, Walked
+from lxc_userns.rootfs.goals import Goal
 from lxc_userns.rootfs.report import Finding, ShiftReport, VerifyReport
 from lxc_userns.rootfs.state import POLICIES, State, Work
-from lxc_userns.rootfs.translation import Pass, Translation
-from lxc_userns.rootfs.tree import Tree, open_tree, printable
+from lxc_userns.rootfs.translation import Translation
+from lxc_userns.rootfs.tree import (
+    READ_ONLY,
+    Tree,
+    open_tree,
+    printable,
+    telling_if_half_done,
+)
+from lxc_userns.rootfs.tree_walks import TreeWalks, plain_owners
+
+_log = logging.getLogger(__name__)
+#: Paths of read-only subvolumes that are shown.
+_MOST_SHOWN = 10
 
 Path = str | os.PathLike[str]
 
@@ -49,13 +62,15 @@ def shift(
 
     Shifting twice is the same as once, and the second time costs nothing. A
     tree that is shifted for other maps is shifted over to these; a shift
-    that was interrupted is resumed. Set-ID bits, file capabilities, ACLs and
+    that was interrupted is resumed, or taken back if these are the maps that
+    the tree was shifted for before. Set-ID bits, file capabilities, ACLs and
     inode flags are as before, in terms of the new owners. Nothing that is
     mounted below the directory is touched. Device nodes become, or stay,
     root's alone.
 
     A file with names outside of the tree changes there too; that is logged
-    as a warning.
+    as a warning. The soft limit of descriptors of this process is as high as
+    the hard one meanwhile.
 
     :param path: the root directory of the tree; not a symbolic link.
     :param id_maps: the maps to shift for.
@@ -81,8 +96,9 @@ def shift(
         can reach the tree and files in it would get other IDs than host IDs
         of the maps: guest IDs that it was shifted for and these do not
         cover, or a range on the way.
-    :raises RootfsError: if the tree cannot be shifted; the text says if it
-        is half-done.
+    :raises RootfsError: if the tree cannot be shifted, or changes all the
+        time while it is walked. The text says "the tree is half-done" if it
+        is, whether by this call or one before, and how to go on or back.
     """
     if unmapped not in POLICIES:
         refuse(
@@ -101,7 +117,7 @@ def shift(
         goal = Goal(id_maps, unmapped, strict, recheck, is_hidden)
         report = _Job(tree, workers, progress).reach(goal, dry_run)
         if not is_layer:
-            links.warn(tree, report)
+            _warn(tree, report)
         return report
 
 
@@ -116,6 +132,9 @@ def unshift(
 ) -> ShiftReport:
     """Give a shifted tree its guest IDs back, and forget the shift.
 
+    What an interrupted shift has changed is taken back, from any moment:
+    whatever is in the way of finishing it need not be out of the way.
+
     :param path: the root directory of a tree that :func:`shift` has shifted.
     :param fd: as for :func:`shift`.
     :param workers: most worker processes, 1..256; None or 0: one per CPU.
@@ -125,14 +144,14 @@ def unshift(
         anything has changed: what its container has made set-user-ID would be
         theirs to run as root.
     :raises RootfsError: if the tree does not say what it is shifted for, or
-        cannot be unshifted.
+        cannot be unshifted; the text is as that of :func:`shift`.
     """
     with open_tree(path, shared=dry_run, fd=fd) as tree:
         job = _Job(tree, workers, progress)
         if tree.read_state() is None:
             raise RootfsError(tree.path, "it was not shifted")
         report = job.reach(Goal(None), dry_run)
-        links.warn(tree, report)
+        _warn(tree, report)
         return report
 
 
@@ -175,7 +194,7 @@ def read_state(path: Path, *, fd: int | None = None) -> State | None:
 
 
 def _verify(job: _Job, state: State, maps: IdMaps) -> VerifyReport:
-    walked = job.look(Translation(state.maps, maps).direct())
+    walked = job.walks.look(Translation(state.maps, maps).direct())
     findings = [
         Finding(job.tree.show(name), reason)
         for name, reason in walked.findings
@@ -187,20 +206,6 @@ def _verify(job: _Job, state: State, maps: IdMaps) -> VerifyReport:
     return VerifyReport(
         walked.inodes, walked.shifted, walked.unmapped, tuple(findings[:100])
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """What a tree shall be; see :func:`shift`.
-
-    :param maps: what it shall be shifted for, None for guest IDs.
-    """
-
-    maps: IdMaps | None
-    unmapped: str = "keep"
-    strict: bool = False
-    recheck: bool = False
-    is_hidden: bool = False
 
 
 class _Job:
@@ -220,33 +225,37 @@ class _Job:
             expected = f"expected 0 to {channel.MOST_WORKERS}"
             refuse("shift", "workers", workers, expected)
         cpus = workers or len(os.sched_getaffinity(0))
-        self._workers = min(cpus, channel.MOST_WORKERS)
-        self._progress = progress
+        workers = min(cpus, channel.MOST_WORKERS)
+        self.walks = TreeWalks(tree, workers, progress)
 
     def reach(self, goal: Goal, dry_run: bool = False) -> ShiftReport:
         """Shift for other maps, or back to guest IDs."""
-        state = self.tree.read_state() or State()
-        self._check_root_owner(state, goal)
-        if dry_run:
-            return self._look_ahead(state, goal)
-        self.tree.check_unflagged()
-        if _is_done(self.tree, state, goal):
-            return _known(state)
-        self._check(state, goal)
-        report = None
-        if state.work is not None:
-            report, state = self._work(state, state.work)
-            if _is_done(self.tree, state, goal):
-                return report
-        report, _ = self._work(state, self._begin(state, goal))
-        return report
+        with telling_if_half_done(self.tree):
+            state = self.tree.read_state() or State()
+            self._check_root_owner(state, goal)
+            if dry_run:
+                return self._look_ahead(state, goal)
+            self.tree.check_unflagged()
+            if goals.is_done(self.tree, state, goal):
+                return _known(state)
+            self._check(state, goal)
+            if state.work is not None:
+                report, state = self._resume(state, goal)
+                # It was walked just now.
+                goal = replace(goal, recheck=False)
+                if goals.is_done(self.tree, state, goal):
+                    return report
+            state = self._begin(state, goal)
+            report, _ = self._work(state)
+            return report
 
     def _look_ahead(self, state: State, goal: Goal) -> ShiftReport:
         """Count what would change.
 
         :raises RootfsError: if that is not to be, by ``strict``.
         """
-        report = _report(self.look(_remaining(state, goal)), self.tree)
+        walked = self.walks.look(goals.remaining(state, goal))
+        report = _report(walked, self.tree)
         if goal.strict:
             links.check_strict(self.tree, report)
         return report
@@ -258,7 +267,7 @@ class _Job:
         """
         if goal.maps is None or state.work is not None:
             return
-        owners = _plain_owners(_remaining(state, goal))
+        owners = plain_owners(goals.remaining(state, goal))
         status = os.fstat(self.tree.fd)
         found = status.st_uid, status.st_gid
         refusals.check_root_owner(
@@ -268,16 +277,13 @@ class _Job:
             is_covered=owners[found].mapped,
         )
 
-    def look(self, step: Pass) -> Walked:
-        """Walk the tree and change nothing."""
-        return self._walk(step, acts=False)
-
     def _check(self, state: State, goal: Goal) -> None:
         """Refuse what must not be done, before anything has changed."""
         way = [state.maps, goal.maps]
-        if state.work is not None:
-            way.insert(1, state.work.maps)
-        exposes = any(
+        work = state.work
+        if work is not None:
+            way.insert(0 if goals.goes_back(state, goal) else 1, work.maps)
+        exposes = (work is not None and work.transit is not None) or any(
             Translation(old, new).leaves_host_ids for old, new in pairwise(way)
         )
         if exposes and not goal.is_hidden:
@@ -285,20 +291,27 @@ class _Job:
         if goal.strict:
             self._look_ahead(state, goal)
 
-    def _begin(self, state: State, goal: Goal) -> Work:
+    def _begin(self, state: State, goal: Goal) -> State:
         """Look first where that is needed, and note what is to be done."""
         maps, unmapped = goal.maps, goal.unmapped
         translation = Translation(state.maps, maps, unmapped)
         transit = None
-        if unmapped == "error" or translation.needs_transit:
-            walked = self.look(translation.direct())
+        if (
+            unmapped == "error"
+            or translation.needs_transit
+            or subvolumes.are_in_subvolume_of(self.tree.fd)
+        ):
+            walked = self.walks.look(translation.direct())
+            self.tree.check_writable(walked.read_only)
             if unmapped == "error" and walked.unmapped:
                 raise UnmappedIdsError(
                     self.tree.path, sorted(walked.uids), sorted(walked.gids)
                 )
             if translation.needs_transit:
                 transit = self._find_transit(translation, walked)
-        return Work(maps, unmapped, transit)
+        state = replace(state, work=Work(maps, unmapped, transit))
+        self.tree.begin(state)
+        return state
 
     def _find_transit(self, translation: Translation, walked: Walked) -> int:
         transit = translation.find_transit(walked.blocks)
@@ -311,86 +324,47 @@ class _Job:
             )
         return transit
 
-    def _work(self, state: State, work: Work) -> tuple[ShiftReport, State]:
-        """Make all passes that are left, and note that all is done."""
-        passes = Translation(state.maps, work.maps, work.unmapped).passes(
-            work.transit
-        )
-        for number in range(work.step, len(passes)):
-            work = replace(work, step=number)
-            self.tree.write_state(replace(state, work=work))
-            walked = self._walk(passes[number], acts=True)
-        self.tree.forget_flagged()
-        return _report(walked, self.tree), self._finish(work, walked)
+    def _resume(self, state: State, goal: Goal) -> tuple[ShiftReport, State]:
+        """Finish what is half-done, or take it back."""
+        if subvolumes.are_in_subvolume_of(self.tree.fd):
+            walked = self.walks.look(goals.remaining(state, goal))
+            self.tree.check_writable(walked.read_only)
+        return self._work(state, back=goals.goes_back(state, goal))
 
-    def _finish(self, work: Work, walked: Walked) -> State:
-        if work.maps is None:
+    def _work(
+        self, state: State, *, back: bool = False
+    ) -> tuple[ShiftReport, State]:
+        """Make all passes that are left, and note that all is done.
+
+        :param back: whether to undo those that were made instead.
+        """
+        work = state.work or Work(state.maps, "keep")
+        for number, each in goals.passes_left(state.maps, work, back):
+            step = replace(state, work=replace(work, step=number))
+            walked = self.walks.act(each, step)
+        journal.forget(self.tree.fd)
+        maps = state.maps if back else work.maps
+        keeps = back or work.unmapped != "nobody"
+        return _report(walked, self.tree), self._finish(maps, walked, keeps)
+
+    def _finish(
+        self, maps: IdMaps | None, walked: Walked, keeps: bool
+    ) -> State:
+        if maps is None:
             self.tree.forget()
             return State()
         st = os.fstat(self.tree.fd)
         state = State(
-            work.maps,
+            maps,
             None,
             walked.inodes,
-            0 if work.unmapped == "nobody" else walked.unmapped,
+            walked.unmapped if keeps else 0,
             (st.st_uid, st.st_gid),
             walked.devices,
             walked.linked_outside,
         )
         self.tree.write_state(state)
         return state
-
-    def _walk(self, step: Pass, acts: bool) -> Walked:
-        """Walk below the root directory, then see to the directory itself."""
-        left = inode.read_left(self.tree.fd)
-        task = Task(
-            self.tree.fd, step, acts, left, self._workers, self.tree.lock
-        )
-        walked = crew.walk(task, self.tree.path, self._progress)
-        return walked.plus(self._visit_root(step, acts))
-
-    def _visit_root(self, step: Pass, acts: bool) -> Walked:
-        path = self.tree.proc_path
-        st = os.fstat(self.tree.fd)
-        owners = _plain_owners(step)
-        change = inode.plan(
-            st,
-            inode.read_xattrs(path),
-            owners,
-            to_host=step.devices.seals,
-        )
-        if acts:
-            inode.apply(path, change)
-        return Walked(
-            inodes=1,
-            shifted=int(bool(change)),
-            unmapped=int(not change.mapped),
-            uids=frozenset(owners.uids.unmapped),
-            gids=frozenset(owners.gids.unmapped),
-            blocks=frozenset(owners.uids.blocks | owners.gids.blocks),
-            findings=((os.readlink(path), "not shifted"),) if change else (),
-        )
-
-
-def _plain_owners(step: Pass) -> Owners:
-    return Owners(*(Ids(crew.plain(t)) for t in (step.uid, step.gid)))
-
-
-def _is_done(tree: Tree, state: State, goal: Goal) -> bool:
-    if state.work is not None or goal.recheck:
-        return False
-    if state.maps != goal.maps or goal.maps is None:
-        return state.maps == goal.maps
-    # An older version has given device nodes away, or an earlier shift has
-    # kept what this one must not.
-    if state.devices is None or (state.unmapped and goal.unmapped != "keep"):
-        return False
-    if state.linked_outside and goal.strict:
-        return False
-    # The root directory changes last, so that somebody who has chowned the
-    # whole tree since shows in it.
-    st = os.fstat(tree.fd)
-    return state.owner == (st.st_uid, st.st_gid)
 
 
 def _report(walked: Walked, tree: Tree) -> ShiftReport:
@@ -404,6 +378,8 @@ def _report(walked: Walked, tree: Tree) -> ShiftReport:
         walked.linked_outside,
         tuple(f"{tree.path}/{printable(p)}" for p in walked.linked_paths),
         walked.split if links.are_split(tree) else 0,
+        len(walked.read_only),
+        tuple(sorted(map(tree.show, walked.read_only)))[:_MOST_SHOWN],
     )
 
 
@@ -417,8 +393,7 @@ def _known(state: State) -> ShiftReport:
     )
 
 
-def _remaining(state: State, goal: Goal) -> Pass:
-    """What is left to do, as one pass to look at, not to make."""
-    work = state.work or Work(goal.maps, goal.unmapped)
-    translation = Translation(state.maps, work.maps, work.unmapped)
-    return translation.remaining(work.transit, work.step)
+def _warn(tree: Tree, report: ShiftReport) -> None:
+    links.warn(tree, report)
+    for path in report.read_only_paths:
+        _log.warning("%s: %s", path, READ_ONLY)

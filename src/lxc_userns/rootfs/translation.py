@@ -56,11 +56,13 @@ class Table:
     :param final: the ranges in which an owner belongs when all is done;
         empty for a pass after which another follows.
     :param nobody: what an owner outside ``final`` becomes; None: it stays.
+    :param undoes: whether it takes back another pass that is half-done.
     """
 
     segments: Segments
     final: tuple[range, ...] = ()
     nobody: int | None = None
+    undoes: bool = False
 
     @property
     def is_idempotent(self) -> bool:
@@ -99,7 +101,7 @@ def _intersect(one: range, other: range) -> range:
     return range(max(one.start, other.start), min(one.stop, other.stop))
 
 
-def _subtract(ids: range, holes: Iterable[range]) -> Iterator[range]:
+def subtract(ids: range, holes: Iterable[range]) -> Iterator[range]:
     """The parts of ``ids`` that no hole covers, ascending."""
     start = ids.start
     for hole in sorted(holes, key=lambda each: each.start):
@@ -121,29 +123,45 @@ def translate_map(old: IdMap | None, new: IdMap | None) -> Segments:
         ID found in a shifted tree is shifted too; a host ID of the old map
         whose guest ID the new map lacks goes back to that guest ID.
     """
-    segments = [
-        *_leave(old, new),
-        *_enter(old, new),
-    ]
+    return changes(steps(old, new))
+
+
+def changes(segments: Iterable[Segment]) -> Segments:
+    """Return those that change something, ascending by source."""
     return tuple(
         sorted(each for each in segments if each.source != each.target)
     )
 
 
-def _leave(old: IdMap | None, new: IdMap | None) -> Iterator[Segment]:
-    """From host IDs of the old map."""
+def steps(old: IdMap | None, new: IdMap | None) -> Iterator[Segment]:
+    """Return what becomes of all IDs of two maps, also those that stay.
+
+    Of two that become the same, a host ID of both maps comes first, and a
+    guest ID that was found in a shifted tree last.
+    """
+    yield from _keep(old, new)
+    yield from _drop(old, new)
+    yield from _enter(old, new)
+
+
+def _keep(old: IdMap | None, new: IdMap | None) -> Iterator[Segment]:
+    """From host IDs of the old map to those of the new one."""
     for entry in old or ():
-        kept = []
         for other in new or ():
             guest = _intersect(entry.guest_ids, other.guest_ids)
             if guest:
-                kept.append(guest)
                 yield Segment(
                     entry.host + guest.start - entry.guest,
                     other.host + guest.start - other.guest,
                     len(guest),
                 )
-        for guest in _subtract(entry.guest_ids, kept):
+
+
+def _drop(old: IdMap | None, new: IdMap | None) -> Iterator[Segment]:
+    """From host IDs of the old map to guest IDs that the new one lacks."""
+    kept = [entry.guest_ids for entry in new or ()]
+    for entry in old or ():
+        for guest in subtract(entry.guest_ids, kept):
             yield Segment(
                 entry.host + guest.start - entry.guest,
                 guest.start,
@@ -155,7 +173,7 @@ def _enter(old: IdMap | None, new: IdMap | None) -> Iterator[Segment]:
     """From guest IDs that the old map does not use as host IDs."""
     taken = [entry.host_ids for entry in old or ()]
     for entry in new or ():
-        for guest in _subtract(entry.guest_ids, taken):
+        for guest in subtract(entry.guest_ids, taken):
             yield Segment(
                 guest.start,
                 entry.host + guest.start - entry.guest,
@@ -190,12 +208,13 @@ def find_transit(
     taken = [range(b * BLOCK, (b + 1) * BLOCK) for b in used_blocks]
     taken += reserved
     taken += [ids for k in kinds for s in k for ids in (s.sources, s.targets)]
-    free = _subtract(range(ID_LIMIT), taken)
+    free = subtract(range(ID_LIMIT), taken)
     fitting = [each for each in free if len(each) >= size]
     return fitting[-1].stop - size if fitting else None
 
 
-def _through(segments: Segments, transit: int) -> tuple[Segments, Segments]:
+def through(segments: Segments, transit: int) -> tuple[Segments, Segments]:
+    """Return the same way in two steps, to a transit range and on from it."""
     to, on = [], []
     for each in segments:
         to.append(Segment(each.source, transit, each.count))
@@ -206,14 +225,16 @@ def _through(segments: Segments, transit: int) -> tuple[Segments, Segments]:
 
 def _leads_out(segments: Segments, id_map: IdMap) -> bool:
     inside = [entry.host_ids for entry in id_map]
-    return any(any(_subtract(s.targets, inside)) for s in segments)
+    return any(any(subtract(s.targets, inside)) for s in segments)
 
 
-def _uid(maps: IdMaps | None) -> IdMap | None:
+def uid_of(maps: IdMaps | None) -> IdMap | None:
+    """Return the map of user IDs, None for guest IDs."""
     return None if maps is None else maps.uid
 
 
-def _gid(maps: IdMaps | None) -> IdMap | None:
+def gid_of(maps: IdMaps | None) -> IdMap | None:
+    """Return the map of group IDs, None for guest IDs."""
     return None if maps is None else maps.gid
 
 
@@ -233,12 +254,12 @@ class Translation:
     @property
     def uid_segments(self) -> Segments:
         """What happens to user IDs."""
-        return translate_map(_uid(self.old), _uid(self.new))
+        return translate_map(uid_of(self.old), uid_of(self.new))
 
     @property
     def gid_segments(self) -> Segments:
         """What happens to group IDs."""
-        return translate_map(_gid(self.old), _gid(self.new))
+        return translate_map(gid_of(self.old), gid_of(self.new))
 
     @property
     def needs_transit(self) -> bool:
@@ -270,8 +291,8 @@ class Translation:
         """
         if transit is None:
             return (self.direct(),)
-        uid_to, uid_on = _through(self.uid_segments, transit)
-        gid_to, gid_on = _through(self.gid_segments, transit)
+        uid_to, uid_on = through(self.uid_segments, transit)
+        gid_to, gid_on = through(self.gid_segments, transit)
         # A device node may be in the transit range too, by an older version.
         devices = self._devices(
             self.uid_segments + uid_on, self.gid_segments + gid_on
@@ -306,15 +327,15 @@ class Translation:
 
     def _last(self, uid: Segments, gid: Segments) -> Pass:
         return Pass(
-            self._final(uid, _uid(self.old), _uid(self.new)),
-            self._final(gid, _gid(self.old), _gid(self.new)),
+            self._final(uid, uid_of(self.old), uid_of(self.new)),
+            self._final(gid, gid_of(self.old), gid_of(self.new)),
             self._devices(uid, gid),
         )
 
     def _devices(self, uid: Segments, gid: Segments) -> Devices:
         return Devices(
-            (uid, translate_map(_uid(self.new), None)),
-            (gid, translate_map(_gid(self.new), None)),
+            (uid, translate_map(uid_of(self.new), None)),
+            (gid, translate_map(gid_of(self.new), None)),
             seals=self.new is not None,
         )
 

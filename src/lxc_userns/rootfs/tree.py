@@ -6,20 +6,25 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 from lxc_userns.exceptions import ReachableError, RootfsError
 from lxc_userns.linux import inode_flags, locks, mounts, safe_path, trees
-from lxc_userns.rootfs import inode
+from lxc_userns.rootfs import journal
 from lxc_userns.rootfs.crew import WorkerError
-from lxc_userns.rootfs.state import STATE, State
+from lxc_userns.rootfs.state import STATE, State, Work
 from lxc_userns.rootfs.walk import open_directory
 
 #: Seconds to wait for another process that works on the tree: long enough
 #: for the workers of a killed one to notice that they are alone.
 _PATIENCE = 5.0
 
+#: Reason and remedy for a subvolume in which an owner would have to change.
+READ_ONLY = (
+    "a read-only subvolume, in which no owner can change; make it writable "
+    "(btrfs property set PATH ro false), delete it, or move it out of the tree"
+)
 _REASONS = {
     errno.ENOENT: "no such directory",
     errno.ENOTDIR: "not a directory, or a symbolic link",
@@ -71,14 +76,43 @@ class Tree:
         """Remember."""
         os.setxattr(self.fd, STATE, state.encode())
 
+    def write_state_again(self, state: State) -> int:
+        """Remember once more, and return when that was, in ns.
+
+        The time is that of the filesystem's clock.
+        """
+        data = state.encode()
+        if os.getxattr(self.fd, STATE) == data:
+            # The same value would change nothing, and no time either.
+            data += b" "
+        os.setxattr(self.fd, STATE, data)
+        return os.fstat(self.fd).st_ctime_ns
+
+    def begin(self, state: State) -> None:
+        """Remember what is to be done now, if there is room for notes on it.
+
+        :raises OSError: ENOSPC if there is none; nothing has changed.
+        """
+        # Nothing was under way: they are none of ours.
+        journal.forget(self.fd)
+        # Blanks after JSON mean nothing, and all of it is written or none.
+        padded = state.encode() + b" " * journal.ROOM
+        os.setxattr(self.fd, STATE, padded)
+
     def forget(self) -> None:
         """Remember nothing."""
-        if STATE in os.listxattr(self.fd):
+        try:
             os.removexattr(self.fd, STATE)
+        except OSError as err:
+            if err.errno != errno.ENODATA:
+                raise
 
-    def forget_flagged(self) -> None:
-        """Remove notes on inodes that are no longer there."""
-        inode.forget_left(self.fd)
+    def work(self) -> Work | None:
+        """Return what has begun and not ended, None if that is not known."""
+        with suppress(OSError, RootfsError):
+            state = self.read_state()
+            return None if state is None else state.work
+        return None
 
     def check_unflagged(self) -> None:
         """Refuse an immutable root directory: it could keep no notes.
@@ -94,6 +128,16 @@ class Tree:
                 "the root directory itself is immutable or append-only; "
                 "chattr -i -a it first",
             )
+
+    def check_writable(self, read_only: Collection[str]) -> None:
+        """Check that what has to change is in no read-only subvolume.
+
+        :param read_only: paths of those in which something has, as the
+            kernel names them.
+        :raises RootfsError: naming the first.
+        """
+        for path in sorted(read_only):
+            raise RootfsError(self.show(path), READ_ONLY)
 
     def check_unreachable(self) -> None:
         """Check that only root can reach it.
@@ -151,7 +195,7 @@ def open_tree(
     name = os.fspath(path)
     name = name.rstrip("/") or name[:1]
     tree = Tree(printable(name))
-    with ExitStack() as stack, _translated(tree):
+    with ExitStack() as stack, translated(tree):
         given = _open(name, shared) if fd is None else os.dup(fd)
         stack.callback(os.close, given)
         tree.given = given
@@ -209,7 +253,8 @@ def _lock(tree: Tree, shared: bool, stack: ExitStack) -> int:
 
 
 @contextmanager
-def _translated(tree: Tree) -> Iterator[None]:
+def translated(tree: Tree) -> Iterator[None]:
+    """Raise RootfsError for every OSError in the body."""
     try:
         yield
     except OSError as err:
@@ -218,3 +263,22 @@ def _translated(tree: Tree) -> Iterator[None]:
             path = tree.show(str(err.filename))
         reason = _REASONS.get(err.errno or 0, err.strerror or str(err))
         raise RootfsError(path, reason) from err
+
+
+@contextmanager
+def telling_if_half_done(tree: Tree) -> Iterator[None]:
+    """Say in the text of an error of the body that the tree is half-done."""
+    try:
+        with translated(tree):
+            yield
+    except RootfsError as err:
+        work = tree.work()
+        # The others are raised before anything has changed.
+        if work is None or len(err.args) != 2:
+            raise
+        back = "shift for its ID maps" if work.maps is None else "unshift"
+        reason = (
+            f"{err.reason}; the tree is half-done: run the same again to "
+            f"resume, or rootfs {back} to go back"
+        )
+        raise type(err)(err.path, reason) from err

@@ -5,13 +5,21 @@ The process changes into each directory by its descriptor, so that every name
 is looked up in exactly that directory: no path is ever built, no symbolic
 link is followed, no depth is too deep for PATH_MAX. It therefore belongs in a
 worker process, which has its working directory for itself.
+
+Somebody may change the tree meanwhile. What is no longer where it was read is
+counted as missed, for whoever asked for the walk to repeat it. So is a
+directory that changes until it has been read: only what has been taken out of
+one before that, and put into another that was read earlier, is met in neither.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import time
 from itertools import islice
+
+from lxc_userns.rootfs import kernel_paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +39,12 @@ _PACKET = 3000
 _OPEN = (
     os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NOATIME | os.O_CLOEXEC
 )
+#: Errors of a directory that is no longer where it was.
+_GONE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP))
+
+
+class ChangedError(OSError):
+    """A directory is no longer where it was."""
 
 
 def open_directory(name: bytes | str, dir_fd: int | None = None) -> int:
@@ -93,12 +107,22 @@ class _Frame:
 
     def read_on(self) -> list[bytes]:
         """More names, none at the end."""
-        if self._batches is None:
-            return []
-        names = next(self._batches, [])
+        names = next(self._batches, []) if self._batches else []
         if len(names) < _BATCH:
             self._batches = None
         return names
+
+    def was_changed(self, since: int) -> bool:
+        """Whether names came or went from a time on, in ns.
+
+        A later time than now is somebody's invention.
+        """
+        return since <= os.fstat(self.fd).st_mtime_ns <= time.time_ns()
+
+    @property
+    def is_read(self) -> bool:
+        """Whether all names were read."""
+        return self._batches is None
 
     @property
     def is_spent(self) -> bool:
@@ -144,7 +168,7 @@ class _Frame:
     def take_up(self, below: _Frame) -> None:
         """Have a descriptor again, by the way up from a directory below.
 
-        :raises OSError: if a directory on the way was moved.
+        :raises ChangedError: if a directory on the way was moved.
         """
         if self._identity is None:
             return
@@ -157,7 +181,7 @@ class _Frame:
             fd = parent
         if _identify(fd) != self._identity:
             os.close(fd)
-            raise OSError(errno.ESTALE, "moved while it was walked")
+            raise ChangedError(errno.ESTALE, "moved while it was walked")
         self.fd, self._identity = fd, None
 
 
@@ -172,15 +196,25 @@ class Walk:
     :param fd: descriptor of the directory; it is the walk's to close.
     :param trail: its path below the root of the tree.
     :param subdirs: what to walk of it; empty: all of it.
+    :param since: time by the filesystem's clock, in ns, from which on a
+        change of a directory counts; None if none does.
+
+    ``missed`` is the number of directories of which something was missed.
     """
 
     def __init__(
-        self, fd: int, trail: bytes = b"", subdirs: Sequence[bytes] = ()
+        self,
+        fd: int,
+        trail: bytes = b"",
+        subdirs: Sequence[bytes] = (),
+        since: int | None = None,
     ) -> None:
         top = _Frame(fd, os.fstat(fd).st_size, 0, trail)
         top.subdirs += ((name, None) for name in subdirs)
         self._stack = [top]
         self._noatime = bool(os.fstatvfs(fd).f_flag & os.ST_NOATIME)
+        self._since = since
+        self.missed = 0
 
     @property
     def trail(self) -> bytes | None:
@@ -203,22 +237,23 @@ class Walk:
         try:
             while self._stack:
                 frame = self._stack[-1]
-                if fresh:
-                    os.fchdir(frame.fd)
-                    yield frame.read(self._noatime), frame.subdirs
-                elif names := self._read_on(frame):
+                names = self._read(frame, fresh)
+                if fresh or names:
                     yield names, frame.subdirs
                 fresh = self._descend(frame)
         finally:
             for frame in self._stack:
                 frame.close()
 
-    @staticmethod
-    def _read_on(frame: _Frame) -> list[bytes]:
-        if frame.subdirs:
+    def _read(self, frame: _Frame, fresh: bool) -> list[bytes]:
+        """Read names if it is their turn, in the directory that has them."""
+        if not fresh and (frame.is_read or frame.subdirs):
             return []
         os.fchdir(frame.fd)
-        return frame.read_on()
+        names = frame.read(self._noatime) if fresh else frame.read_on()
+        if self._since is not None and frame.is_read:
+            self.missed += frame.was_changed(self._since)
+        return names
 
     def _descend(self, frame: _Frame) -> bool:
         """Go into a subdirectory, or leave the directory if it has none.
@@ -245,11 +280,15 @@ class Walk:
             self._stack[-_MOST_OPEN].set_aside()
         return True
 
-    @staticmethod
-    def _open(frame: _Frame, name: bytes, size: int | None) -> _Frame | None:
+    def _open(
+        self, frame: _Frame, name: bytes, size: int | None
+    ) -> _Frame | None:
         try:
             fd = open_directory(name, dir_fd=frame.fd)
-        except FileNotFoundError:
+        except OSError as err:
+            if err.errno not in _GONE:
+                raise kernel_paths.located(err, frame.fd, name) from err
+            self.missed += 1
             return None
         if size is None:
             size = os.fstat(fd).st_size
@@ -275,12 +314,17 @@ def open_below(root: int, trail: bytes) -> int:
 
     :param root: descriptor of the root.
     :param trail: path of names, neither ``.`` nor ``..``; empty: the root.
-    :raises OSError: if a name is no directory, or a link.
+    :raises ChangedError: if a name is not there, or no directory.
+    :raises OSError: if one cannot be opened.
     """
     fd = open_directory(".", dir_fd=root)
     for name in trail.split(b"/") if trail else ():
         try:
             below = open_directory(name, dir_fd=fd)
+        except OSError as err:
+            if err.errno in _GONE:
+                raise ChangedError(err.errno, err.strerror) from err
+            raise kernel_paths.located(err, fd, name) from err
         finally:
             os.close(fd)
         fd = below

@@ -11,10 +11,19 @@ from __future__ import annotations
 import os
 import stat
 
-from lxc_userns.rootfs import acl, capability, channel, device, inode
+from lxc_userns.rootfs import (
+    acl,
+    capability,
+    channel,
+    device,
+    inode,
+    kernel_paths,
+)
+from lxc_userns.rootfs.journal import Journal, NoRoomYetError
 from lxc_userns.rootfs.kept_capability import KEPT
 from lxc_userns.rootfs.owners import Ids, Owners
-from lxc_userns.rootfs.walk import Walk, open_below
+from lxc_userns.rootfs.subvolumes import ReadOnlySubvolumes
+from lxc_userns.rootfs.walk import ChangedError, Walk, open_below
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,6 +80,20 @@ class Link:
         )
 
 
+class _VisitError(Exception):
+    """A system call on one inode failed, and it is half-done.
+
+    Not an OSError, for which the loop would visit the inode once more: what
+    is left of it then no longer tells what it was.
+    """
+
+    def __init__(self, err: OSError, name: bytes) -> None:
+        super().__init__(err, name)
+        self.errno = err.errno
+        self.strerror = err.strerror
+        self.filename = name
+
+
 class Worker:
     """One process of a crew.
 
@@ -87,9 +110,14 @@ class Worker:
         self._board = channel.Board(job["board"])
         self._owners = Owners(Ids(job["uid"]), Ids(job["gid"]))
         self._devices: device.PlainDevices = job["devices"]
-        self._flagged = inode.Flagged(self._root, job["left"])
+        self._journal = Journal(self._root, job["left"], self._board)
+        self._since: int | None = job["since"]
+        self._read_only = ReadOnlySubvolumes(self._root)
+        self._seeks_read_only: bool = job["seeks_read_only"]
         self._inodes = self._shifted = self._unmapped = 0
-        self._devices_met = self._split = 0
+        self._devices_met = self._split = self._missed = 0
+        # Whether the directory at hand has something that would change.
+        self._found = False
         self._findings: list[tuple[str, str]] = []
         # Inodes of which not every name was met, by device and number.
         self._links: dict[tuple[int, int], Link] = {}
@@ -101,9 +129,19 @@ class Worker:
             packed = self._queue.get(self._life)
             if packed is None:
                 return self._result()
-            trail, *subdirs = packed
-            self._visit(Walk(open_below(self._root, trail), trail, subdirs))
+            try:
+                self._visit_below(*packed)
+            except ChangedError:
+                self._missed += 1
             channel.report(self._reports, channel.DONE)
+
+    def _visit_below(self, trail: bytes, *subdirs: bytes) -> None:
+        fd = open_below(self._root, trail)
+        walk = Walk(fd, trail, subdirs, self._since)
+        try:
+            self._visit(walk)
+        finally:
+            self._missed += walk.missed
 
     def _result(self) -> dict[str, Any]:
         uids, gids = self._owners.uids, self._owners.gids
@@ -120,6 +158,8 @@ class Worker:
             "gids": list(gids.unmapped),
             "blocks": list(uids.blocks | gids.blocks),
             "findings": self._findings,
+            "missed": self._missed,
+            "read_only": list(self._read_only.paths),
         }
 
     def _visit(self, walk: Walk) -> None:
@@ -133,6 +173,8 @@ class Worker:
                 if walked >= _STRIDE:
                     self._look_up(walk, walked)
                     walked = 0
+            if self._seeks_read_only:
+                self._seek_read_only()
         channel.report(self._reports, channel.WALKED, walked)
 
     def _visit_names(
@@ -140,7 +182,7 @@ class Worker:
     ) -> None:
         lstat, listxattr = os.lstat, os.listxattr
         lchown = os.lchown if self._acts else self._find_owner
-        owners, left = self._owners, self._flagged.left
+        owners, left = self._owners, self._journal.left
         others = still = unmapped = 0
         uid = gid = None
         for name in names:
@@ -206,11 +248,14 @@ class Worker:
         try:
             fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
+            self._missed += 1
             return 1
         try:
             self._visit_open(name, fd)
+        except NoRoomYetError:
+            self._missed += 1
         except OSError as err:
-            raise OSError(err.errno, err.strerror, name) from err
+            raise _VisitError(err, name) from err
         finally:
             os.close(fd)
         return 1
@@ -232,14 +277,9 @@ class Worker:
         if device.is_device(st):
             self._visit_device(name, path, st)
             return
-        change = inode.plan(
-            st,
-            inode.read_xattrs(path),
-            self._owners,
-            to_host=self._devices[2],
-        )
-        if self._acts and (change or st.st_ino in self._flagged.left):
-            self._flagged.apply(path, st, change)
+        change = self._plan(path, st)
+        if self._acts and change:
+            self._journal.apply(path, st, change)
         elif not self._acts:
             self._find_wrong(name, st, change)
         if change and st.st_nlink > 1 and not stat.S_ISDIR(st.st_mode):
@@ -248,6 +288,13 @@ class Worker:
                 not self._acts or os.stat(path).st_nlink < st.st_nlink
             )
         self._count(name, st, bool(change), not change.mapped)
+
+    def _plan(self, path: str, st: os.stat_result) -> inode.Change:
+        xattrs = inode.read_xattrs(path)
+        pending = self._journal.pending(st)
+        if pending is not None:
+            xattrs.setdefault(inode.PENDING, pending)
+        return inode.plan(st, xattrs, self._owners, to_host=self._devices[2])
 
     def _visit_device(
         self, name: bytes, path: str, st: os.stat_result
@@ -302,10 +349,20 @@ class Worker:
             self._find(name, "an ACL names IDs that are not shifted")
         if (change.capability or change.drops) and change.owner is None:
             self._find(name, "file capabilities count for another namespace")
-        if change.pending or st.st_ino in self._flagged.left:
+        if change.pending:
             self._find(name, "left half-done by an interrupted shift")
 
+    def _seek_read_only(self) -> None:
+        """Note the subvolume at hand if nothing could change there."""
+        st = os.stat(b".")
+        if ReadOnlySubvolumes.is_one(st) and self._plan(".", st):
+            self._found = True
+        if self._found:
+            self._read_only.note(st)
+        self._found = False
+
     def _find_owner(self, name: bytes, uid: int, gid: int) -> None:
+        self._found = True
         if len(self._findings) < _MOST_FINDINGS:
             st = os.lstat(name)
             self._find(
@@ -314,18 +371,9 @@ class Worker:
             )
 
     def _find(self, name: bytes, reason: str) -> None:
+        self._found = True
         if len(self._findings) < _MOST_FINDINGS:
-            self._findings.append((_here(name), reason))
-
-
-def _here(name: bytes) -> str:
-    """The path of a name as the kernel gives it."""
-    try:
-        # Not getcwd(), which refuses a detached mount.
-        parent = os.readlink("/proc/thread-self/cwd").rstrip("/")
-    except OSError:
-        parent = "/..."  # Longer than PATH_MAX.
-    return f"{parent}/{os.fsdecode(name)}"
+            self._findings.append((kernel_paths.of_name(name), reason))
 
 
 def work(job: dict[str, Any], output: int) -> None:
@@ -338,14 +386,10 @@ def work(job: dict[str, Any], output: int) -> None:
         result = Worker(job).run()
     except (BrokenPipeError, EOFError):
         return  # The crew is gone; whoever comes next will resume.
-    except (OSError, ValueError) as err:
+    except (OSError, ValueError, _VisitError) as err:
         number = getattr(err, "errno", None)
         reason = getattr(err, "strerror", None) or str(err)
-        name = getattr(err, "filename", None)
-        where = _here(
-            os.fsencode(name if isinstance(name, (bytes, str)) else "")
-        )
-        result = {"error": (number, reason, where)}
+        result = {"error": (number, reason, kernel_paths.of_error(err))}
     channel.send(output, result)
 
 

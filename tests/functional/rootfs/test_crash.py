@@ -18,7 +18,7 @@ import pytest
 
 from lxc_userns import IdMap, IdMaps, rootfs
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.rootfs import inode
+from lxc_userns.rootfs import journal
 from tests.functional.conftest import remove_tree
 from tests.functional.rootfs import golden
 from tests.functional.rootfs.golden import mapped
@@ -285,4 +285,4 @@ def test_worker_process_dies(
     assert not rootfs.verify(root, maps(A)).ok
     rootfs.shift(root, maps(A), workers=2)
     assert rootfs.verify(root, maps(A)).ok
-    assert inode.read_left(os.open(root, os.O_RDONLY)) == {}
+    assert journal.read_left(os.open(root, os.O_RDONLY)) == {}

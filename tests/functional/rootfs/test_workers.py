@@ -160,8 +160,32 @@ def test_many_open_files(memory_root: Path) -> None:
     assert report.shifted == 20 * 101 + 1
 
 
+def test_soft_limit_of_descriptors(memory_root: Path) -> None:
+    """It is raised while it is needed, and is as it was afterwards."""
+    fill(memory_root, 10, 100)
+    code = (
+        "import resource, sys; from lxc_userns import IdMap, IdMaps, rootfs;"
+        "from lxc_userns.linux import descriptors;"
+        "limit = lambda: resource.getrlimit(resource.RLIMIT_NOFILE);"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 4096));"
+        "m = IdMap.parse('0:100000:65536'); seen = set();"
+        "see = lambda _: seen.add(limit());"
+        "rootfs.shift(sys.argv[1], IdMaps(m, m), progress=see);"
+        "assert seen == {(4096, 4096)} and limit() == (64, 4096);"
+        "one, two = descriptors.many(), descriptors.many();"
+        "one.__enter__(); two.__enter__(); one.__exit__(None, None, None);"
+        "assert limit() == (4096, 4096); two.__exit__(None, None, None);"
+        "assert limit() == (64, 4096)"
+    )
+    argv = [sys.executable, "-c", code, str(memory_root)]
+    subprocess.run(argv, check=True, timeout=60)
+
+
 def test_progress(memory_root: Path) -> None:
     inodes = fill(memory_root, 30, 100)
+    for path in (memory_root, *memory_root.iterdir()):
+        # Not changed right now, for which it would be walked twice.
+        os.utime(path, (0, 0))
     seen: list[int] = []
     rootfs.shift(memory_root, MAPS, workers=2, progress=seen.append)
     assert seen == sorted(seen)

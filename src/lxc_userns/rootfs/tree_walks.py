@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Walks over a whole tree, the root directory last."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from lxc_userns.exceptions import RootfsError
+from lxc_userns.linux import subvolumes
+from lxc_userns.rootfs import crew, inode, journal
+from lxc_userns.rootfs.crew import Progress, Task, Walked
+from lxc_userns.rootfs.owners import Ids, Owners
+from lxc_userns.rootfs.state import State
+from lxc_userns.rootfs.translation import Pass
+from lxc_userns.rootfs.tree import Tree
+
+#: Walks over a tree that changes all the time, until that is an error.
+_MOST_WALKS = 8
+
+
+class TreeWalks:
+    """Walks over one tree.
+
+    :param tree: the tree, opened and locked.
+    :param workers: most worker processes, 1..256.
+    :param progress: told the inodes walked so far.
+    """
+
+    def __init__(
+        self, tree: Tree, workers: int, progress: Progress | None
+    ) -> None:
+        self._tree = tree
+        self._workers = workers
+        self._progress = progress
+
+    def look(self, step: Pass) -> Walked:
+        """Walk the tree and change nothing."""
+        seeks = subvolumes.are_in_subvolume_of(self._tree.fd)
+        task = replace(self._task(step), seeks_read_only=seeks)
+        return self._walk(task).plus(self._visit_root(step))
+
+    def act(self, step: Pass, state: State) -> Walked:
+        """Make a pass: walk the tree until nothing was missed.
+
+        :param state: what the tree is to remember meanwhile.
+        :raises RootfsError: if it changes all the time.
+        """
+        shifted = split = 0
+        for _ in range(_MOST_WALKS):
+            since = self._tree.write_state_again(state)
+            task = replace(self._task(step), acts=True, since=since)
+            walked = self._walk(task)
+            shifted += walked.shifted
+            split += walked.split
+            if not walked.missed:
+                walked = replace(walked, shifted=shifted, split=split)
+                return walked.plus(self._visit_root(step, acts=True))
+        raise RootfsError(
+            self._tree.path,
+            "changed while it was shifted; stop what writes to it",
+        )
+
+    def _task(self, step: Pass) -> Task:
+        left = journal.read_left(self._tree.fd)
+        return Task(
+            self._tree.fd, step, False, left, self._workers, self._tree.lock
+        )
+
+    def _walk(self, task: Task) -> Walked:
+        return crew.walk(task, self._tree.path, self._progress)
+
+    def _visit_root(self, step: Pass, *, acts: bool = False) -> Walked:
+        path = self._tree.proc_path
+        st = os.fstat(self._tree.fd)
+        owners = plain_owners(step)
+        change = inode.plan(
+            st,
+            inode.read_xattrs(path),
+            owners,
+            to_host=step.devices.seals,
+        )
+        if acts:
+            inode.apply(path, change)
+        return Walked(
+            inodes=1,
+            shifted=int(bool(change)),
+            unmapped=int(not change.mapped),
+            uids=frozenset(owners.uids.unmapped),
+            gids=frozenset(owners.gids.unmapped),
+            blocks=frozenset(owners.uids.blocks | owners.gids.blocks),
+            findings=((os.readlink(path), "not shifted"),) if change else (),
+        )
+
+
+def plain_owners(step: Pass) -> Owners:
+    """Return the translation of owners of a pass, as workers have it."""
+    return Owners(*(Ids(crew.plain(t)) for t in (step.uid, step.gid)))

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way back from a half-done shift, as plain arithmetic on ranges.
+
+While a pass is under way each inode is as before it, or as after it, and its
+owner tells which. So a pass can be undone as well as finished, at any moment;
+which of the two need not be known to whoever comes next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from lxc_userns.idmap import IdMap, IdMaps
+from lxc_userns.rootfs.translation import (
+    Devices,
+    Pass,
+    Segment,
+    Segments,
+    Table,
+    changes,
+    gid_of,
+    steps,
+    subtract,
+    through,
+    translate_map,
+    uid_of,
+)
+
+_Kind = tuple[IdMap | None, IdMap | None]
+
+
+def undo_map(
+    old: IdMap | None, new: IdMap | None, transit: int | None
+) -> tuple[Segments, ...]:
+    """Return what undoes each step of a way from one ID map to another.
+
+    :param old: the map before, None for guest IDs.
+    :param new: the map after, None for guest IDs.
+    :param transit: first ID of the transit range, None if there is none.
+    :returns: what undoes the first step, and with a transit range the second.
+    """
+    if transit is None:
+        return (_undo(steps(old, new)),)
+    segments = translate_map(old, new)
+    to, on = through(segments, transit)
+    # An ID that stays takes no way, and none leads to it.
+    last = dict(zip(segments, on, strict=True))
+    return _undo(to), _undo(last.get(each, each) for each in steps(old, new))
+
+
+def _undo(forward: Iterable[Segment]) -> Segments:
+    """Turn steps round; of two that lead to one ID the first counts."""
+    taken: list[range] = []
+    back = []
+    for each in forward:
+        for part in subtract(each.targets, taken):
+            source = each.source + part.start - each.target
+            back.append(Segment(part.start, source, len(part)))
+        taken.append(each.targets)
+    return changes(back)
+
+
+@dataclass(frozen=True, slots=True)
+class WayBack:
+    """From a half-done translation to what was before it.
+
+    An inode that it has not come to is left as it is. Whom the policy
+    ``nobody`` has made nobody stays so.
+
+    :param old: the maps before, None for guest IDs.
+    :param new: the maps after, None for guest IDs.
+    :param transit: first ID of the transit range, None if there is none.
+    """
+
+    old: IdMaps | None
+    new: IdMaps | None
+    transit: int | None
+
+    def passes(self) -> Sequence[Pass]:
+        """Return the passes to make, each under the number it undoes."""
+        uid, gid = (undo_map(*kind, self.transit) for kind in self._kinds())
+        return tuple(
+            self._pass(step, uid[step::-1], gid[step::-1])
+            for step in range(len(uid))
+        )
+
+    def remaining(self, step: int) -> Pass:
+        """Return what is left from a pass on, as one pass to look at."""
+        uid, gid = (
+            [undo_map(*kind, self.transit)[0]] for kind in self._kinds()
+        )
+        if step:
+            for way, kind in zip((uid, gid), self._kinds(), strict=True):
+                way[0] += undo_map(*kind, None)[0]
+        return self._pass(0, uid, gid)
+
+    def _pass(
+        self, step: int, uid: Sequence[Segments], gid: Sequence[Segments]
+    ) -> Pass:
+        """Make a pass of the first steps, where the rest is still to go."""
+        uid_maps, gid_maps = self._kinds()
+        ends = not step
+        return Pass(
+            Table(uid[0], _final(*uid_maps) if ends else (), undoes=True),
+            Table(gid[0], _final(*gid_maps) if ends else (), undoes=True),
+            Devices(
+                (*uid, translate_map(uid_maps[0], None)),
+                (*gid, translate_map(gid_maps[0], None)),
+                seals=self.old is not None or not ends,
+            ),
+        )
+
+    def _kinds(self) -> tuple[_Kind, _Kind]:
+        """Return the maps before and after, of user IDs and of group IDs."""
+        return (
+            (uid_of(self.old), uid_of(self.new)),
+            (gid_of(self.old), gid_of(self.new)),
+        )
+
+
+def _final(old: IdMap | None, new: IdMap | None) -> tuple[range, ...]:
+    if old is None:
+        return tuple(entry.guest_ids for entry in new or ())
+    return tuple(entry.host_ids for entry in old)
