@@ -51,3 +51,20 @@ def are_in_subvolume_of(fd: int) -> bool:
         return err.errno == errno.EOVERFLOW
     (number,) = _ROOTREFS_NUMBER.unpack_from(found)
     return bool(number)
+
+
+def may_be_read_only(fd: int) -> bool:
+    """Return whether a tree may have read-only subvolumes, or be in one.
+
+    :param fd: descriptor of its root directory, not ``O_PATH``; on any
+        filesystem.
+    :raises OSError: EIO if the disk cannot be read.
+    """
+    if are_in_subvolume_of(fd):
+        return True
+    try:
+        return is_in_read_only(fd)
+    except OSError as err:
+        if err.errno == errno.EIO:
+            raise
+        return False

@@ -65,7 +65,7 @@ class Walked:
     :param read_only: paths, as the kernel names them, of read-only subvolumes
         in which something would change; none when the crew acts.
     :param findings: what is wrong, as (path as the kernel names it, reason);
-        the first of them, and none when the crew acts.
+        the first of them. When the crew acts, only what it could not mend.
     """
 
     inodes: int = 0

@@ -44,9 +44,10 @@ class Change:
     :param mode: new permission bits.
     :param note: what to note on it before.
     :param forgets: whether the note is removed in the end.
+    :param lost: whether a note is there that says nothing.
     """
 
-    __slots__ = ("forgets", "mode", "note", "owner")
+    __slots__ = ("forgets", "lost", "mode", "note", "owner")
 
     def __init__(
         self,
@@ -54,11 +55,13 @@ class Change:
         mode: int,
         note: bytes | None,
         forgets: bool,
+        lost: bool,
     ) -> None:
         self.owner = owner
         self.mode = mode
         self.note = note
         self.forgets = forgets
+        self.lost = lost
 
 
 def is_device(st: os.stat_result) -> bool:
@@ -96,19 +99,20 @@ def plan(
     now = st.st_uid, st.st_gid, stat.S_IMODE(st.st_mode)
     before = _follow(now[0], uid_steps), _follow(now[1], gid_steps), now[2]
     noted = None if note is None else _decode(note)
+    lost = note is not None and noted is None
     if seals:
         if now[:2] == (0, 0) and not now[2] & _OTHERS:
             return None
         made = _encode(*before) if noted is None else None
-        return Change((0, 0), now[2] & _SEALED, made, forgets=False)
+        return Change((0, 0), now[2] & _SEALED, made, False, lost)
     if noted is not None:
-        return Change(noted[:2], noted[2], None, forgets=True)
-    if note is None and before == now:
-        return None
-    # An older version has shifted it, or an image brought a note that means
-    # nothing. The note, for a chown takes bits of the
+        return Change(noted[:2], noted[2], None, True, lost)
+    if before == now:
+        # If it was sealed, it stays root's alone.
+        return Change(now[:2], now[2], None, True, lost) if lost else None
+    # An older version has shifted it. The note, for a chown takes bits of the
     # mode away.
-    return Change(before[:2], before[2], _encode(*before), forgets=True)
+    return Change(before[:2], before[2], _encode(*before), True, lost)
 
 
 def apply(path: str, change: Change) -> None:

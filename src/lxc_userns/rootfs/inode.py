@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 #: Mode and capability to restore; on inodes whose chown is under way.
 PENDING = "trusted.lxc_userns.pending"
 
+#: Finding on an inode with a note that cannot be read.
+LOST = (
+    "a note of what an interrupted shift was to give back could not be read; "
+    "look at owner, mode and capabilities"
+)
+
 _READ = (acl.ACCESS, acl.DEFAULT, capability.NAME, PENDING, KEPT)
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 
@@ -43,6 +49,7 @@ class Change:
     :param capability: file capabilities to set after the chown.
     :param journal: whether the two above are noted on the inode before.
     :param pending: whether such a note is there already.
+    :param lost: whether that one says nothing.
     :param kept: file capabilities to note before, as they lead nowhere.
     :param drops: whether no file capabilities are left.
     :param forgets: whether the note of such is removed in the end.
@@ -56,6 +63,7 @@ class Change:
         "forgets",
         "journal",
         "kept",
+        "lost",
         "mapped",
         "mode",
         "owner",
@@ -70,6 +78,7 @@ class Change:
         capability: bytes | None,
         journal: bool,
         pending: bool,
+        lost: bool,
         kept: bytes | None,
         drops: bool,
         forgets: bool,
@@ -81,6 +90,7 @@ class Change:
         self.capability = capability
         self.journal = journal
         self.pending = pending
+        self.lost = lost
         self.kept = kept
         self.drops = drops
         self.forgets = forgets
@@ -119,7 +129,9 @@ def plan(
             value = acl.translate(xattrs[name], uid, gid)
             if value != xattrs[name]:
                 acls[name] = value
-    mode, caps = decode_pending(xattrs.get(PENDING, b"")) or (None, None)
+    pending = PENDING in xattrs
+    noted = decode_pending(xattrs.get(PENDING, b""))
+    mode, caps = noted or (None, None)
     if mode is None and st.st_mode & _SET_ID and not stat.S_ISDIR(st.st_mode):
         mode = stat.S_IMODE(st.st_mode)
     current = xattrs.get(capability.NAME)
@@ -127,7 +139,6 @@ def plan(
         caps, current, xattrs.get(KEPT), st, owners, to_host
     )
     caps = planned.value
-    pending = PENDING in xattrs
     if not owner.moves and not pending:
         mode = None
         caps = caps if caps != current else None
@@ -138,10 +149,11 @@ def plan(
         caps,
         journal=owner.moves and not (mode is None and caps is None),
         pending=pending,
+        lost=pending and noted is None,
         kept=planned.note,
         drops=planned.drops,
         forgets=planned.forgets,
-        mapped=owner.mapped & _are_mapped(st, xattrs, owners, to_host),
+        mapped=owner.mapped & _are_mapped(xattrs, owners, planned.drops),
     )
 
 
@@ -175,12 +187,12 @@ def _plan_capability(
 
 
 def _are_mapped(
-    st: os.stat_result,
-    xattrs: Mapping[str, bytes],
-    owners: Owners,
-    to_host: bool,
+    xattrs: Mapping[str, bytes], owners: Owners, is_foreign: bool
 ) -> bool:
-    """Whether the maps cover IDs in ACLs and capabilities; notes others."""
+    """Whether the maps cover IDs in ACLs and capabilities; notes others.
+
+    :param is_foreign: whether the capabilities are put away.
+    """
     uids, gids = owners.uids, owners.gids
     found = True
     for name in (acl.ACCESS, acl.DEFAULT):
@@ -189,18 +201,12 @@ def _are_mapped(
             found &= uids.is_mapped(number)
         for number in groups:
             found &= gids.is_mapped(number)
-    value = xattrs.get(capability.NAME, b"")
-    root = capability.root_id(value)
-    if root is not None:
-        found &= uids.is_mapped(root)
-        if (
-            to_host
-            and PENDING not in xattrs
-            and kept_capability.is_foreign(value, st.st_uid, uids)
-        ):
-            uids.note_unmapped(root)
-            found = False
-    return found
+    root = capability.root_id(xattrs.get(capability.NAME, b""))
+    if root is None:
+        return found
+    if is_foreign:
+        uids.note_unmapped(root)
+    return found & uids.is_mapped(root) & (not is_foreign)
 
 
 def apply(path: str, change: Change, *, noted: bool = False) -> None:

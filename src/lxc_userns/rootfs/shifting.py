@@ -299,7 +299,7 @@ class _Job:
         if (
             unmapped == "error"
             or translation.needs_transit
-            or subvolumes.are_in_subvolume_of(self.tree.fd)
+            or subvolumes.may_be_read_only(self.tree.fd)
         ):
             walked = self.walks.look(translation.direct())
             self.tree.check_writable(walked.read_only)
@@ -326,7 +326,7 @@ class _Job:
 
     def _resume(self, state: State, goal: Goal) -> tuple[ShiftReport, State]:
         """Finish what is half-done, or take it back."""
-        if subvolumes.are_in_subvolume_of(self.tree.fd):
+        if subvolumes.may_be_read_only(self.tree.fd):
             walked = self.walks.look(goals.remaining(state, goal))
             self.tree.check_writable(walked.read_only)
         return self._work(state, back=goals.goes_back(state, goal))

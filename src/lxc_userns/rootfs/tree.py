@@ -163,7 +163,8 @@ class Tree:
         :param kernel_path: as ``/proc/PID/cwd`` gives it.
         """
         root = os.readlink(self.proc_path).rstrip("/")
-        return self.path + printable(kernel_path.removeprefix(root))
+        below = kernel_path.rstrip("/").removeprefix(root)
+        return self.path + printable(below)
 
 
 def printable(path: str) -> str:

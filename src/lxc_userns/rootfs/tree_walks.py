@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import replace
 
@@ -15,6 +16,9 @@ from lxc_userns.rootfs.state import State
 from lxc_userns.rootfs.translation import Pass
 from lxc_userns.rootfs.tree import Tree
 
+_log = logging.getLogger(__name__)
+#: Findings of one walk that are logged.
+_MOST_SHOWN = 10
 #: Walks over a tree that changes all the time, until that is an error.
 _MOST_WALKS = 8
 
@@ -36,7 +40,7 @@ class TreeWalks:
 
     def look(self, step: Pass) -> Walked:
         """Walk the tree and change nothing."""
-        seeks = subvolumes.are_in_subvolume_of(self._tree.fd)
+        seeks = subvolumes.may_be_read_only(self._tree.fd)
         task = replace(self._task(step), seeks_read_only=seeks)
         return self._walk(task).plus(self._visit_root(step))
 
@@ -53,13 +57,20 @@ class TreeWalks:
             walked = self._walk(task)
             shifted += walked.shifted
             split += walked.split
+            self._warn(walked)
             if not walked.missed:
                 walked = replace(walked, shifted=shifted, split=split)
-                return walked.plus(self._visit_root(step, acts=True))
+                root = self._visit_root(step, acts=True)
+                self._warn(root)
+                return walked.plus(root)
         raise RootfsError(
             self._tree.path,
             "changed while it was shifted; stop what writes to it",
         )
+
+    def _warn(self, walked: Walked) -> None:
+        for path, reason in walked.findings[:_MOST_SHOWN]:
+            _log.warning("%s: %s", self._tree.show(path), reason)
 
     def _task(self, step: Pass) -> Task:
         left = journal.read_left(self._tree.fd)
@@ -80,7 +91,9 @@ class TreeWalks:
             owners,
             to_host=step.devices.seals,
         )
+        reason = "not shifted" if change else ""
         if acts:
+            reason = inode.LOST if change.lost else ""
             inode.apply(path, change)
         return Walked(
             inodes=1,
@@ -89,7 +102,7 @@ class TreeWalks:
             uids=frozenset(owners.uids.unmapped),
             gids=frozenset(owners.gids.unmapped),
             blocks=frozenset(owners.uids.blocks | owners.gids.blocks),
-            findings=((os.readlink(path), "not shifted"),) if change else (),
+            findings=((os.readlink(path), reason),) if reason else (),
         )
 
 

@@ -21,6 +21,7 @@ from lxc_userns.rootfs import (
 )
 from lxc_userns.rootfs.journal import Journal, NoRoomYetError
 from lxc_userns.rootfs.kept_capability import KEPT
+from lxc_userns.rootfs.link_counts import LinkCounts
 from lxc_userns.rootfs.owners import Ids, Owners
 from lxc_userns.rootfs.subvolumes import ReadOnlySubvolumes
 from lxc_userns.rootfs.walk import ChangedError, Walk, open_below
@@ -40,44 +41,6 @@ _DEVICES = frozenset((stat.S_IFCHR, stat.S_IFBLK))
 _RELEVANT = frozenset(
     (acl.ACCESS, acl.DEFAULT, capability.NAME, inode.PENDING, KEPT)
 )
-
-
-class Link:
-    """An inode of which not every name was met.
-
-    :param trail: path below the root of the directory of the first name that
-        was met; None if that is too long.
-    :param name: that name.
-    """
-
-    __slots__ = (
-        "is_device",
-        "met",
-        "name",
-        "names",
-        "shifted",
-        "trail",
-        "unmapped",
-    )
-
-    def __init__(self, trail: bytes | None, name: bytes) -> None:
-        self.trail = trail
-        self.name = name
-        self.met = self.names = 0
-        self.shifted = self.unmapped = self.is_device = False
-
-    def plain(self) -> tuple[int, int, bool, bool, bool, bytes]:
-        """Names met and names there are; what it is; a path of it."""
-        trail = b"..." if self.trail is None else self.trail
-        path = b"%b/%b" % (trail, self.name) if trail else self.name
-        return (
-            self.met,
-            self.names,
-            self.shifted,
-            self.unmapped,
-            self.is_device,
-            path,
-        )
 
 
 class _VisitError(Exception):
@@ -119,8 +82,7 @@ class Worker:
         # Whether the directory at hand has something that would change.
         self._found = False
         self._findings: list[tuple[str, str]] = []
-        # Inodes of which not every name was met, by device and number.
-        self._links: dict[tuple[int, int], Link] = {}
+        self._links = LinkCounts()
         self._trail: bytes | None = b""
 
     def run(self) -> dict[str, Any]:
@@ -151,9 +113,7 @@ class Worker:
             "unmapped": self._unmapped,
             "devices": self._devices_met,
             "split": self._split,
-            "links": [
-                (key, link.plain()) for key, link in self._links.items()
-            ],
+            "links": self._links.plain(),
             "uids": list(uids.unmapped),
             "gids": list(gids.unmapped),
             "blocks": list(uids.blocks | gids.blocks),
@@ -279,6 +239,7 @@ class Worker:
             return
         change = self._plan(path, st)
         if self._acts and change:
+            self._tell_of_loss(name, change)
             self._journal.apply(path, st, change)
         elif not self._acts:
             self._find_wrong(name, st, change)
@@ -305,6 +266,7 @@ class Worker:
         change = device.plan(st, device.read_note(path), self._devices)
         if change is not None:
             if self._acts:
+                self._tell_of_loss(name, change)
                 device.apply(path, change)
             else:
                 self._find(
@@ -324,15 +286,11 @@ class Worker:
     ) -> None:
         """Count an inode when its last name is met."""
         if st.st_nlink > 1 and not stat.S_ISDIR(st.st_mode):
-            key = st.st_dev, st.st_ino
-            link = self._links.pop(key, None) or Link(self._trail, name)
-            link.met += 1
-            link.names = st.st_nlink
+            link = self._links.meet(st, self._trail, name)
             link.shifted |= shifted
             link.unmapped |= unmapped
             link.is_device = is_device
-            if link.met < st.st_nlink:
-                self._links[key] = link
+            if not self._links.drop_if_complete(st):
                 return
             shifted, unmapped = link.shifted, link.unmapped
         self._devices_met += is_device
@@ -351,6 +309,12 @@ class Worker:
             self._find(name, "file capabilities count for another namespace")
         if change.pending:
             self._find(name, "left half-done by an interrupted shift")
+
+    def _tell_of_loss(
+        self, name: bytes, change: inode.Change | device.Change
+    ) -> None:
+        if change.lost:
+            self._find(name, inode.LOST)
 
     def _seek_read_only(self) -> None:
         """Note the subvolume at hand if nothing could change there."""

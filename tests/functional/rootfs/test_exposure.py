@@ -323,7 +323,9 @@ def test_devices_that_an_older_version_gave_away(
 @pytest.mark.parametrize(
     "value", [b"", b"\xff", b"0 0", b"-1 0 600", b"4294967295 0 600", b"0 0 9"]
 )
-def test_a_note_that_an_image_has_brought(nodes: Path, value: bytes) -> None:
+def test_a_note_that_an_image_has_brought(
+    nodes: Path, value: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     """It is none of ours, and is in the way of nothing."""
     nodes.parent.chmod(0o700)
     os.mknod(nodes / "closed", stat.S_IFBLK | 0o600, os.makedev(7, 99))
@@ -332,8 +334,23 @@ def test_a_note_that_an_image_has_brought(nodes: Path, value: bytes) -> None:
         os.setxattr(nodes / name, golden.OURS + "device", value)
     rootfs.shift(nodes, A)
     assert is_sealed(nodes / "disk")
+    assert f"{nodes}/disk: a note" in caplog.text
     rootfs.unshift(nodes)
+    assert f"{nodes}/closed: a note" in caplog.text
     assert golden.snapshot(nodes) == before
+
+
+def test_a_note_that_was_damaged(
+    nodes: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The way back is open, and the node is still root's alone."""
+    nodes.parent.chmod(0o700)
+    rootfs.shift(nodes, A)
+    os.setxattr(nodes / "disk", golden.OURS + "device", b"0 0")
+    rootfs.unshift(nodes)
+    assert is_sealed(nodes / "disk")
+    assert f"{nodes}/disk: a note" in caplog.text
+    assert os.listxattr(nodes / "disk") == []
 
 
 def test_whiteouts_of_an_overlay_are_no_devices(reachable_path: Path) -> None:

@@ -101,6 +101,19 @@ def test_they_are_counted_and_an_error_if_they_shall(
     assert look(tree) == before
 
 
+@pytest.mark.parametrize("pending", [b"", b"x", b"- -", b"755 -"])
+def test_a_note_on_the_inode_hides_nothing(tree: Path, pending: bytes) -> None:
+    path = make(tree / "file", golden.CAPABILITY, golden.caps3(UID))
+    os.setxattr(path, golden.OURS + "pending", pending)
+    with pytest.raises(UnmappedIdsError) as caught:
+        rootfs.shift(tree, MAPS, unmapped="error")
+    assert caught.value.uids == (UID,)
+    assert rootfs.shift(tree, MAPS).unmapped == 1
+    assert capability(path) is None
+    rootfs.unshift(tree)
+    assert capability(path) == golden.caps3(UID)
+
+
 def test_of_directories_and_defaults(tree: Path) -> None:
     below = tree / "below"
     below.mkdir()

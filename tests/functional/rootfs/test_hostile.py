@@ -262,12 +262,18 @@ def test_special_file_is_never_opened(root: Path) -> None:
 @pytest.mark.parametrize(
     "value", [b"", b"x", b"4755", b"4755 - -", b"9 -", b"- zz", b"\xff \xff"]
 )
-def test_malformed_journal(root: Path, name: str, value: bytes) -> None:
-    """None of ours, for the kernel writes an attribute whole."""
+def test_malformed_journal(
+    root: Path, name: str, value: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """None of ours, for the kernel writes an attribute whole.
+
+    The inode keeps what it has, and gets nothing that it has not.
+    """
     (root / "file").touch()
     (root / "file").chmod(0o4755)
     os.setxattr(root / name, PENDING, value)
     rootfs.shift(root, MAPS)
+    assert f"{(root / name) if name else root}: a note" in caplog.text
     assert golden.notes(golden.snapshot(root)) == [(b"", STATE)]
     st = os.stat(root / "file")
     assert (st.st_uid, st.st_mode & 0o7777) == (100000, 0o4755)

@@ -420,6 +420,21 @@ def test_read_only_subvolume(
     assert snapshot(tree) == before
 
 
+def test_tree_that_is_a_read_only_subvolume(
+    subvolumes: tuple[Path, Path],
+) -> None:
+    _, below = subvolumes
+    before = snapshot(below)
+    report = rootfs.shift(below, maps(A), dry_run=True)
+    assert report.read_only_paths == (str(below),)
+    for path in (below, below / "other"):
+        with pytest.raises(RootfsError, match="read-only subvolume") as caught:
+            shift(path)
+        assert caught.value.path == str(path)
+        assert "half-done" not in caught.value.reason
+    assert snapshot(below) == before
+
+
 def test_empty_read_only_subvolume(subvolumes: tuple[Path, Path]) -> None:
     """Its own directory is the only one with an owner to shift."""
     tree, below = subvolumes
