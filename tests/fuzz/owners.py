@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lxc_userns.idmap import IdMaps
-from lxc_userns.rootfs import acl, capability
+from lxc_userns.rootfs import acl, capability, crew
 from lxc_userns.rootfs.owners import Ids
 from lxc_userns.rootfs.translation import Table, Translation
 from tests.fuzz.mutation import mutated
@@ -46,9 +46,7 @@ def _capabilities(draw: st.DrawFn) -> bytes:
 
 
 def _look_up(table: Table) -> Callable[[int], int]:
-    segments = [(s.source, s.target, s.count) for s in table.segments]
-    final = [(ids.start, ids.stop) for ids in table.final]
-    return Ids((segments, final, table.nobody, table.undoes)).qualifier
+    return Ids(crew.plain(table)).qualifier
 
 
 def _is_free(maps: IdMaps, numbers: set[int]) -> bool:

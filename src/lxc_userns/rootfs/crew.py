@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,7 +51,9 @@ class Walked:
 
     :param inodes: inodes walked, each counted once.
     :param shifted: of these, the ones that changed, or would change.
-    :param unmapped: of these, the ones whose owner no ID map entry covers.
+    :param unmapped: of these, the ones with an ID that no entry covers.
+    :param unmapped_names: of these, the ones with such an ID in an ACL or in
+        file capabilities.
     :param uids: unmapped user IDs, the first of them.
     :param gids: unmapped group IDs, the first of them.
     :param blocks: the blocks of 65536 IDs in which one was found.
@@ -71,6 +73,7 @@ class Walked:
     inodes: int = 0
     shifted: int = 0
     unmapped: int = 0
+    unmapped_names: int = 0
     uids: frozenset[int] = frozenset()
     gids: frozenset[int] = frozenset()
     blocks: frozenset[int] = frozenset()
@@ -89,6 +92,7 @@ class Walked:
             inodes=self.inodes + root.inodes,
             shifted=self.shifted + root.shifted,
             unmapped=self.unmapped + root.unmapped,
+            unmapped_names=self.unmapped_names + root.unmapped_names,
             uids=self.uids | root.uids,
             gids=self.gids | root.gids,
             blocks=self.blocks | root.blocks,
@@ -293,9 +297,11 @@ def plain(table: Table) -> PlainTable:
     """A table as workers take it."""
     return (
         _plain_segments(table.segments),
-        [(ids.start, ids.stop) for ids in table.final],
+        _plain_ranges(table.final),
         table.nobody,
         table.undoes,
+        _plain_ranges(table.before),
+        _plain_ranges(table.hosts or table.final),
     )
 
 
@@ -312,6 +318,10 @@ def _plain_segments(segments: Segments) -> list[tuple[int, int, int]]:
     return [(each.source, each.target, each.count) for each in segments]
 
 
+def _plain_ranges(ranges: Sequence[range]) -> list[tuple[int, int]]:
+    return [(ids.start, ids.stop) for ids in ranges]
+
+
 def _merge(results: list[dict[str, Any]]) -> Walked:
     links = _merge_links(results)
     outside = [link.path for link in links if link.met < link.names]
@@ -326,6 +336,8 @@ def _merge(results: list[dict[str, Any]]) -> Walked:
         inodes=total("inodes") + len(links),
         shifted=total("shifted") + sum(link.shifted for link in links),
         unmapped=total("unmapped") + sum(link.unmapped for link in links),
+        unmapped_names=total("unmapped_names")
+        + sum(link.unmapped_names for link in links),
         uids=union("uids"),
         gids=union("gids"),
         blocks=union("blocks"),
@@ -348,6 +360,7 @@ class _Link(NamedTuple):
     names: int
     shifted: bool
     unmapped: bool
+    unmapped_names: bool
     is_device: bool
     path: bytes
 
@@ -363,6 +376,8 @@ def _merge_links(results: list[dict[str, Any]]) -> Collection[_Link]:
                     met=before.met + link.met,
                     shifted=before.shifted or link.shifted,
                     unmapped=before.unmapped or link.unmapped,
+                    unmapped_names=before.unmapped_names
+                    or link.unmapped_names,
                 )
             links[key] = link
     return links.values()

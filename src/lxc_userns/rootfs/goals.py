@@ -34,9 +34,8 @@ def is_done(tree: Tree, state: State, goal: Goal) -> bool:
         return False
     if state.maps != goal.maps or goal.maps is None:
         return state.maps == goal.maps
-    # An older version has given device nodes away, or an earlier shift has
-    # kept what this one must not.
-    if state.devices is None or (state.unmapped and goal.unmapped != "keep"):
+    # An older version has given device nodes away.
+    if state.devices is None or _keeps_too_much(state, goal):
         return False
     if state.linked_outside and goal.strict:
         return False
@@ -44,6 +43,13 @@ def is_done(tree: Tree, state: State, goal: Goal) -> bool:
     # whole tree since shows in it.
     st = os.fstat(tree.fd)
     return state.owner == (st.st_uid, st.st_gid)
+
+
+def _keeps_too_much(state: State, goal: Goal) -> bool:
+    """Whether an earlier shift has left what this one must not."""
+    if goal.unmapped == "nobody" and state.nobody:
+        return False
+    return bool(state.unmapped) and goal.unmapped != "keep"
 
 
 def goes_back(state: State, goal: Goal) -> bool:

@@ -25,16 +25,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lxc_userns.rootfs.owners import Owners
+    from lxc_userns.rootfs.owners import Ids, Owners
 
 #: Mode and capability to restore; on inodes whose chown is under way.
 PENDING = "trusted.lxc_userns.pending"
 
-#: Finding on an inode with a note that cannot be read.
+#: Finding on an inode with a note, or an ACL, that cannot be read.
 LOST = (
-    "a note of what an interrupted shift was to give back could not be read; "
-    "look at owner, mode and capabilities"
+    "a note of what an interrupted shift was to give back, or an ACL, cannot "
+    "be read and was removed; look at owner, mode and capabilities"
 )
+#: Stands for an ACL that the kernel cannot read.
+UNREADABLE = b""
 
 _READ = (acl.ACCESS, acl.DEFAULT, capability.NAME, PENDING, KEPT)
 _SET_ID = stat.S_ISUID | stat.S_ISGID
@@ -44,7 +46,7 @@ class Change:
     """What one inode needs; all of it optional.
 
     :param owner: new (user ID, group ID).
-    :param acls: new ACL attributes, by name.
+    :param acls: new ACL attributes, by name; None for one to be removed.
     :param mode: permission bits to restore after the chown.
     :param capability: file capabilities to set after the chown.
     :param journal: whether the two above are noted on the inode before.
@@ -54,6 +56,7 @@ class Change:
     :param drops: whether no file capabilities are left.
     :param forgets: whether the note of such is removed in the end.
     :param mapped: whether the maps cover owner and all other IDs.
+    :param names_mapped: whether they cover those others.
     """
 
     __slots__ = (
@@ -66,6 +69,7 @@ class Change:
         "lost",
         "mapped",
         "mode",
+        "names_mapped",
         "owner",
         "pending",
     )
@@ -73,7 +77,7 @@ class Change:
     def __init__(
         self,
         owner: tuple[int, int] | None,
-        acls: Mapping[str, bytes],
+        acls: Mapping[str, bytes | None],
         mode: int | None,
         capability: bytes | None,
         journal: bool,
@@ -83,6 +87,7 @@ class Change:
         drops: bool,
         forgets: bool,
         mapped: bool,
+        names_mapped: bool,
     ) -> None:
         self.owner = owner
         self.acls = acls
@@ -95,6 +100,7 @@ class Change:
         self.drops = drops
         self.forgets = forgets
         self.mapped = mapped
+        self.names_mapped = names_mapped
 
     def __bool__(self) -> bool:
         return bool(
@@ -122,26 +128,22 @@ def plan(
     :param to_host: whether that leads to host IDs, or to a range on the way.
     """
     owner = owners[st.st_uid, st.st_gid]
-    uid, gid = owners.uids.qualifier, owners.gids.qualifier
-    acls = {}
-    for name in (acl.ACCESS, acl.DEFAULT):
-        if name in xattrs:
-            value = acl.translate(xattrs[name], uid, gid)
-            if value != xattrs[name]:
-                acls[name] = value
     pending = PENDING in xattrs
     noted = decode_pending(xattrs.get(PENDING, b""))
     mode, caps = noted or (None, None)
     if mode is None and st.st_mode & _SET_ID and not stat.S_ISDIR(st.st_mode):
         mode = stat.S_IMODE(st.st_mode)
-    current = xattrs.get(capability.NAME)
-    planned = _plan_capability(
-        caps, current, xattrs.get(KEPT), st, owners, to_host
-    )
+    planned = _plan_capability(caps, xattrs, st.st_uid, owners.uids, to_host)
     caps = planned.value
     if not owner.moves and not pending:
         mode = None
-        caps = caps if caps != current else None
+        caps = caps if caps != xattrs.get(capability.NAME) else None
+    # An unshift meets all notes; until then this one is in nothing's way.
+    is_spoilt = not to_host and (
+        KEPT in xattrs and kept_capability.read(xattrs[KEPT]) is None
+    )
+    names_mapped = _are_mapped(xattrs, owners, planned.foreign)
+    acls = _plan_acls(xattrs, owners, mode)
     return Change(
         (owner.uid, owner.gid) if owner.moves else None,
         acls,
@@ -149,49 +151,62 @@ def plan(
         caps,
         journal=owner.moves and not (mode is None and caps is None),
         pending=pending,
-        lost=pending and noted is None,
+        lost=is_spoilt or (pending and noted is None) or None in acls.values(),
         kept=planned.note,
         drops=planned.drops,
-        forgets=planned.forgets,
-        mapped=owner.mapped & _are_mapped(xattrs, owners, planned.drops),
+        forgets=planned.forgets or is_spoilt,
+        mapped=owner.mapped and names_mapped,
+        names_mapped=names_mapped,
     )
+
+
+def _plan_acls(
+    xattrs: Mapping[str, bytes], owners: Owners, mode: int | None
+) -> dict[str, bytes | None]:
+    """Return the ACLs that change, None for one to be removed."""
+    uid, gid = owners.uids.qualifier, owners.gids.qualifier
+    acls: dict[str, bytes | None] = {}
+    for name in (acl.ACCESS, acl.DEFAULT):
+        value = xattrs.get(name, b"")
+        new = acl.translate(value, uid, gid)
+        if new != value:
+            acls[name] = new
+    if mode is not None and xattrs.get(acl.ACCESS) == UNREADABLE:
+        # The mode cannot change with it.
+        acls[acl.ACCESS] = None
+    return acls
 
 
 def _plan_capability(
     noted: bytes | None,
-    current: bytes | None,
-    kept: bytes | None,
-    st: os.stat_result,
-    owners: Owners,
+    xattrs: Mapping[str, bytes],
+    uid: int,
+    uids: Ids,
     to_host: bool,
 ) -> kept_capability.Plan:
-    uids = owners.uids
-    if noted is not None and noted == kept:
+    current = xattrs.get(capability.NAME)
+    kept = kept_capability.read(xattrs.get(KEPT))
+    if noted is None:
+        turn = kept_capability.shift if to_host else kept_capability.unshift
+        return turn(current, kept, uid, uids)
+    if noted == kept:
         # Put away, or given back: whichever was under way.
-        return (
-            kept_capability.put_away()
-            if to_host
-            else (kept_capability.Plan(kept, forgets=True))
-        )
-    if noted is not None:
-        # It was translated when it was noted, by this pass or its reverse.
-        new = capability.translate(noted, uids.qualifier)
-        return kept_capability.Plan(
-            new, forgets=kept is not None and not to_host
-        )
-    if not to_host:
-        return kept_capability.unshift(current, kept, st.st_uid, uids)
-    if uids.is_undone(st.st_uid):
-        return kept_capability.Plan(current)
-    return kept_capability.shift(current, kept, st.st_uid, uids)
+        if to_host:
+            return kept_capability.put_away(kept)
+        return kept_capability.Plan(kept, forgets=True)
+    # It was translated when it was noted, by this pass or its reverse.
+    if to_host:
+        return kept_capability.translated(noted, kept, uid, uids)
+    new = capability.translate(noted, uids.qualifier)
+    return kept_capability.Plan(new, forgets=kept is not None)
 
 
 def _are_mapped(
-    xattrs: Mapping[str, bytes], owners: Owners, is_foreign: bool
+    xattrs: Mapping[str, bytes], owners: Owners, foreign: int | None
 ) -> bool:
     """Whether the maps cover IDs in ACLs and capabilities; notes others.
 
-    :param is_foreign: whether the capabilities are put away.
+    :param foreign: root ID of capabilities that are put away.
     """
     uids, gids = owners.uids, owners.gids
     found = True
@@ -202,11 +217,12 @@ def _are_mapped(
         for number in groups:
             found &= gids.is_mapped(number)
     root = capability.root_id(xattrs.get(capability.NAME, b""))
-    if root is None:
-        return found
-    if is_foreign:
-        uids.note_unmapped(root)
-    return found & uids.is_mapped(root) & (not is_foreign)
+    if root is not None:
+        found &= uids.is_mapped(root)
+    if foreign is not None:
+        uids.note_unmapped(foreign)
+        found = False
+    return found
 
 
 def apply(path: str, change: Change, *, noted: bool = False) -> None:
@@ -220,7 +236,10 @@ def apply(path: str, change: Change, *, noted: bool = False) -> None:
         it can be done again once that is noted elsewhere.
     """
     for name, value in change.acls.items():
-        os.setxattr(path, name, value)
+        if value is None:
+            _remove(path, name)
+        else:
+            os.setxattr(path, name, value)
     _note(path, change, noted)
     if change.owner is not None:
         os.chown(path, *change.owner)
@@ -267,15 +286,20 @@ def read_xattrs(path: str) -> dict[str, bytes]:
         if err.errno != errno.E2BIG:
             raise
         there = list(_READ)
-    found = {}
-    for name in _READ:
-        if name in there:
-            try:
-                found[name] = os.getxattr(path, name)
-            except OSError as err:
-                if err.errno != errno.ENODATA:
-                    raise
-    return found
+    found = {name: _read(path, name) for name in _READ if name in there}
+    return {name: each for name, each in found.items() if each is not None}
+
+
+def _read(path: str, name: str) -> bytes | None:
+    try:
+        return os.getxattr(path, name)
+    except OSError as err:
+        if err.errno == errno.EINVAL:
+            # The kernel cannot read it, and gives no capabilities by it.
+            return None if name == capability.NAME else UNREADABLE
+        if err.errno != errno.ENODATA:
+            raise
+        return None
 
 
 def encode_pending(mode: int | None, caps: bytes | None) -> bytes:

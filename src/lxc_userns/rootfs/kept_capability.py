@@ -6,8 +6,11 @@ root ID of its capabilities: one that is a host ID on an inode that is not
 shifted comes from elsewhere (another host's container, or an image that means
 harm). It would count in the container, and after an unshift for all users of
 the host. So it is put away in a note on the inode, and an unshift gives it
-back as it was. Where an owner stays as it is, as no entry covers it, nothing
-tells, and the capabilities are taken for shifted.
+back as it was.
+
+The owner of an inode tells nothing if no entry covers it. There a note says
+of capabilities that they are shifted; a root ID that is a host ID without that
+note comes from elsewhere.
 """
 
 from __future__ import annotations
@@ -18,8 +21,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lxc_userns.rootfs.owners import Ids
 
-#: What file capabilities were, on inodes of a shifted tree.
+#: Name of the note, on inodes of a shifted tree: what file capabilities that
+#: are put away were, or :data:`SHIFTED`.
 KEPT = "trusted.lxc_userns.capability"
+#: Note on capabilities that are shifted, though the owner of their inode does
+#: not tell.
+SHIFTED = b"shifted"
 
 
 class Plan:
@@ -29,9 +36,10 @@ class Plan:
     :param note: what to note before; None if nothing.
     :param forgets: whether a note is removed in the end.
     :param drops: whether those that are there are put away.
+    :param foreign: root ID of those that are, or were, put away.
     """
 
-    __slots__ = ("drops", "forgets", "note", "value")
+    __slots__ = ("drops", "foreign", "forgets", "note", "value")
 
     def __init__(
         self,
@@ -39,11 +47,23 @@ class Plan:
         note: bytes | None = None,
         forgets: bool = False,
         drops: bool = False,
+        foreign: int | None = None,
     ) -> None:
         self.value = value
         self.note = note
         self.forgets = forgets
         self.drops = drops
+        self.foreign = foreign
+
+
+def read(note: bytes | None) -> bytes | None:
+    """Return a note, None if it is none of ours, as an image may bring one.
+
+    Only capabilities with a root ID are put away.
+    """
+    if note is None or note == SHIFTED or capability.root_id(note):
+        return note
+    return None
 
 
 def shift(
@@ -57,38 +77,72 @@ def shift(
     :param uids: the translation of user IDs.
     """
     if current is None:
-        return Plan(None)
-    if is_foreign(current, uid, uids):
-        note = current if kept is None else None
-        return Plan(None, note=note, drops=True)
-    return Plan(capability.translate(current, uids.qualifier))
+        return Plan(None, foreign=_root_of(kept))
+    if _is_as_before(current, kept, uid, uids):
+        return Plan(current, forgets=kept == current)
+    if _is_foreign(current, kept, uid, uids):
+        note = current if kept in (None, SHIFTED) else None
+        return Plan(None, note, drops=True, foreign=_root_of(current))
+    return translated(current, kept, uid, uids)
 
 
-def put_away() -> Plan:
+def translated(value: bytes, kept: bytes | None, uid: int, uids: Ids) -> Plan:
+    """Plan for capabilities that a pass to host IDs translates."""
+    new = capability.translate(value, uids.qualifier)
+    root = _root_of(new)
+    needs_note = (
+        kept is None
+        and root is not None
+        and uids.stays_unmapped(uid)
+        and uids.is_reached(root)
+    )
+    return Plan(new, note=SHIFTED if needs_note else None)
+
+
+def put_away(kept: bytes) -> Plan:
     """Plan for capabilities that are noted already."""
-    return Plan(None, drops=True)
+    return Plan(None, drops=True, foreign=_root_of(kept))
 
 
 def unshift(
     current: bytes | None, kept: bytes | None, uid: int, uids: Ids
 ) -> Plan:
     """Plan for a pass that leads to guest IDs; the same parameters."""
-    if kept is not None and current in (None, kept):
+    has_note = kept is not None
+    is_shifted = kept == SHIFTED
+    if has_note and not is_shifted and current in (None, kept):
         return Plan(kept, forgets=True)
-    has_arrived = uids[uid] == uid and uids.is_last and uids.is_final(uid)
-    if current is None or has_arrived:
-        return Plan(current)
+    if current is None:
+        return Plan(None, forgets=has_note)
+    stays = uids[uid] == uid
+    if stays and not is_shifted and (uids.is_final(uid) or not has_note):
+        # Arrived; or from elsewhere, and never shifted.
+        return Plan(current, forgets=has_note)
     new = capability.translate(current, uids.qualifier)
-    return Plan(new, forgets=kept is not None)
+    return Plan(new, forgets=has_note)
 
 
-def is_foreign(value: bytes, uid: int, uids: Ids) -> bool:
-    """Whether the root ID is a host ID though the inode is not shifted.
+def _is_as_before(
+    current: bytes, kept: bytes | None, uid: int, uids: Ids
+) -> bool:
+    """Whether a pass that this one takes back has not come to an inode."""
+    if uids.is_undone(uid):
+        return True
+    tells_nothing = uids[uid] == uid and uids.stays_unmapped(uid)
+    return tells_nothing and uids.undoes_shift and kept in (None, current)
 
-    :param value: the capabilities.
-    :param uid: owner of the inode before the pass, which is to host IDs.
-    """
-    root = capability.root_id(value)
-    if not root or uids[uid] == uid or uids.qualifier(root) != root:
+
+def _is_foreign(
+    current: bytes, kept: bytes | None, uid: int, uids: Ids
+) -> bool:
+    """Whether the root ID is a host ID though the inode is not shifted."""
+    root = _root_of(current)
+    if not root or uids.qualifier(root) != root or not uids.is_host_id(root):
         return False
-    return uids.is_last and uids.is_final(root)
+    if uids[uid] != uid:
+        return not (uids.was_shifted(uid) and uids.was_shifted(root))
+    return uids.stays_unmapped(uid) and kept in (None, current)
+
+
+def _root_of(value: bytes | None) -> int | None:
+    return None if value is None else capability.root_id(value)

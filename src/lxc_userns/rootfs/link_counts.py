@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     #: Names met and names there are; what it is; a path of it.
-    PlainLink: TypeAlias = tuple[int, int, bool, bool, bool, bytes]
+    PlainLink: TypeAlias = tuple[int, int, bool, bool, bool, bool, bytes]
 
 
 class Link:
@@ -32,13 +32,15 @@ class Link:
         "shifted",
         "trail",
         "unmapped",
+        "unmapped_names",
     )
 
     def __init__(self, trail: bytes | None, name: bytes) -> None:
         self.trail = trail
         self.name = name
         self.met = self.names = 0
-        self.shifted = self.unmapped = self.is_device = False
+        self.shifted = self.is_device = False
+        self.unmapped = self.unmapped_names = False
 
     def plain(self) -> PlainLink:
         """Return it as the crew takes it."""
@@ -49,6 +51,7 @@ class Link:
             self.names,
             self.shifted,
             self.unmapped,
+            self.unmapped_names,
             self.is_device,
             path,
         )

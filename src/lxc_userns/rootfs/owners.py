@@ -16,6 +16,8 @@ if TYPE_CHECKING:
         Sequence[tuple[int, int]],
         int | None,
         bool,
+        Sequence[tuple[int, int]],
+        Sequence[tuple[int, int]],
     ]
 
 #: Distinct IDs remembered; a hostile image may have a million of them.
@@ -33,7 +35,8 @@ class Ids(dict[int, int]):
 
     def __init__(self, table: PlainTable) -> None:
         super().__init__()
-        self._segments, self._final, self._nobody, self._undoes = table
+        self._segments, self._final, self._nobody = table[:3]
+        self._undoes, self._before, self._hosts = table[3:]
         #: Blocks of 65536 IDs in which one was found.
         self.blocks: set[int] = set()
         #: The first unmapped IDs that were found.
@@ -61,13 +64,37 @@ class Ids(dict[int, int]):
 
     def is_final(self, number: int) -> bool:
         """Whether an owner belongs where it is when all passes are done."""
-        return not self._final or any(
-            start <= number < stop for start, stop in self._final
-        )
+        return not self._final or _is_in(self._final, number)
 
     def is_undone(self, number: int) -> bool:
         """Whether this pass takes back another, which has not come here."""
-        return self._undoes and any(
+        return self._undoes and self._is_target(number)
+
+    @property
+    def undoes_shift(self) -> bool:
+        """Whether this pass takes back one that leads to host IDs."""
+        return self._undoes and bool(self._before)
+
+    def was_shifted(self, number: int) -> bool:
+        """Whether an owner tells of an inode that was shifted before."""
+        return _is_in(self._before, number)
+
+    def is_host_id(self, number: int) -> bool:
+        """Whether a capability with this root ID is for a container."""
+        return _is_in(self._hosts, number)
+
+    def stays_unmapped(self, number: int) -> bool:
+        """Whether an owner is none of the maps' after all passes."""
+        return not self.is_reached(self[number])
+
+    def is_reached(self, number: int) -> bool:
+        """Whether this pass, or one before, leads to an ID."""
+        if self.is_last:
+            return self.is_final(number)
+        return self._is_target(number)
+
+    def _is_target(self, number: int) -> bool:
+        return any(
             target <= number < target + count
             for _, target, count in self._segments
         )
@@ -89,6 +116,10 @@ class Ids(dict[int, int]):
         if self._nobody is not None and not self.is_final(new):
             return self._nobody
         return new
+
+
+def _is_in(ranges: Sequence[tuple[int, int]], number: int) -> bool:
+    return any(start <= number < stop for start, stop in ranges)
 
 
 class Owner:

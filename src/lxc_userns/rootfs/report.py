@@ -13,7 +13,8 @@ class ShiftReport:
     :param inodes: inodes of the tree, hard links counted once.
     :param shifted: of these, the ones that changed.
     :param unmapped: of these, the ones with an owner, or an ID in an ACL or in
-        file capabilities, that no entry covers.
+        file capabilities, that no entry covers. An owner that the policy
+        ``nobody`` has changed counts once: shifted again, it is covered.
     :param uids: the first unmapped user IDs, ascending.
     :param gids: the first unmapped group IDs, ascending.
     :param devices: of the inodes, the device nodes, which are the host's.

@@ -344,11 +344,11 @@ class _Job:
             walked = self.walks.act(each, step)
         journal.forget(self.tree.fd)
         maps = state.maps if back else work.maps
-        keeps = back or work.unmapped != "nobody"
-        return _report(walked, self.tree), self._finish(maps, walked, keeps)
+        nobody = work.unmapped == "nobody" and not back
+        return _report(walked, self.tree), self._finish(maps, walked, nobody)
 
     def _finish(
-        self, maps: IdMaps | None, walked: Walked, keeps: bool
+        self, maps: IdMaps | None, walked: Walked, nobody: bool
     ) -> State:
         if maps is None:
             self.tree.forget()
@@ -358,10 +358,11 @@ class _Job:
             maps,
             None,
             walked.inodes,
-            walked.unmapped if keeps else 0,
+            walked.unmapped_names if nobody else walked.unmapped,
             (st.st_uid, st.st_gid),
             walked.devices,
             walked.linked_outside,
+            nobody,
         )
         self.tree.write_state(state)
         return state

@@ -48,12 +48,15 @@ class State:
     :param maps: the maps, None for guest IDs.
     :param work: what is under way from there.
     :param inodes: inodes of the tree when it was last walked.
-    :param unmapped: of these, the ones with an unmapped owner.
+    :param unmapped: of these, the ones with an unmapped owner, or another
+        unmapped ID; see :class:`~lxc_userns.rootfs.ShiftReport`.
     :param owner: owner of the root directory when all was done; another
         owner now means that somebody has changed the tree since.
     :param devices: inodes that are device nodes; None if an older version
         has shifted them like all else, and none was counted.
     :param linked_outside: inodes that had names outside of the tree.
+    :param nobody: whether unmapped owners were made nobody, so that none of
+        the unmapped IDs is an owner.
     """
 
     maps: IdMaps | None = None
@@ -63,6 +66,7 @@ class State:
     owner: tuple[int, int] | None = None
     devices: int | None = None
     linked_outside: int = 0
+    nobody: bool = False
 
     def __post_init__(self) -> None:
         work = self.work
@@ -92,6 +96,7 @@ class State:
             "owner": self.owner,
             "devices": self.devices,
             "linked_outside": self.linked_outside,
+            "nobody": self.nobody,
             "work": work,
         }
         return json.dumps(value, separators=(",", ":")).encode()
@@ -114,6 +119,7 @@ class State:
                 _decode_owner(value["owner"]),
                 _decode_count(value.get("devices")),
                 int(value.get("linked_outside", 0)),
+                bool(value.get("nobody", False)),
             )
         except (
             KeyError,

@@ -57,12 +57,18 @@ class Table:
         empty for a pass after which another follows.
     :param nobody: what an owner outside ``final`` becomes; None: it stays.
     :param undoes: whether it takes back another pass that is half-done.
+    :param before: owners that tell of an inode that was shifted before; for
+        a pass that takes back another, before it was taken back.
+    :param hosts: host IDs that a capability of elsewhere can name, if these
+        are not ``final``.
     """
 
     segments: Segments
     final: tuple[range, ...] = ()
     nobody: int | None = None
     undoes: bool = False
+    before: tuple[range, ...] = ()
+    hosts: tuple[range, ...] = ()
 
     @property
     def is_idempotent(self) -> bool:
@@ -223,8 +229,33 @@ def through(segments: Segments, transit: int) -> tuple[Segments, Segments]:
     return tuple(to), tuple(on)
 
 
+def hosts_of(id_map: IdMap | None) -> tuple[range, ...]:
+    """Return the host IDs of a map, none for guest IDs."""
+    return tuple(entry.host_ids for entry in id_map or ())
+
+
+def hosts_on_the_way(
+    old: IdMap | None, segments: Segments, transit: int | None
+) -> tuple[range, ...]:
+    """Return the part of a transit range in which host IDs are.
+
+    :param old: the map whose host IDs they were.
+    :param segments: what happens to owners.
+    :param transit: first ID of the range, None if there is none.
+    """
+    if transit is None:
+        return ()
+    pairs = zip(segments, through(segments, transit)[0], strict=True)
+    hosts = hosts_of(old)
+    return tuple(
+        to.targets
+        for each, to in pairs
+        if any(each.source in ids for ids in hosts)
+    )
+
+
 def _leads_out(segments: Segments, id_map: IdMap) -> bool:
-    inside = [entry.host_ids for entry in id_map]
+    inside = hosts_of(id_map)
     return any(any(subtract(s.targets, inside)) for s in segments)
 
 
@@ -299,7 +330,7 @@ class Translation:
         )
         return (
             Pass(Table(uid_to), Table(gid_to), replace(devices, seals=True)),
-            self._last(uid_on, gid_on),
+            self._last(uid_on, gid_on, transit),
         )
 
     def find_transit(self, used_blocks: Iterable[int]) -> int | None:
@@ -323,11 +354,20 @@ class Translation:
         return self._last(
             self.uid_segments + last.uid.segments,
             self.gid_segments + last.gid.segments,
+            transit,
         )
 
-    def _last(self, uid: Segments, gid: Segments) -> Pass:
+    def _last(
+        self, uid: Segments, gid: Segments, transit: int | None = None
+    ) -> Pass:
+        old = uid_of(self.old)
+        before = hosts_on_the_way(old, self.uid_segments, transit)
+        before += hosts_of(old)
         return Pass(
-            self._final(uid, uid_of(self.old), uid_of(self.new)),
+            replace(
+                self._final(uid, old, uid_of(self.new)),
+                before=before,
+            ),
             self._final(gid, gid_of(self.old), gid_of(self.new)),
             self._devices(uid, gid),
         )
@@ -348,5 +388,4 @@ class Translation:
         nobody = None
         if self.unmapped == "nobody":
             nobody = new.to_host(NOBODY_ID)
-        final = tuple(entry.host_ids for entry in new)
-        return Table(segments, final, nobody)
+        return Table(segments, hosts_of(new), nobody)

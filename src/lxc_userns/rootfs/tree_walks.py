@@ -99,6 +99,7 @@ class TreeWalks:
             inodes=1,
             shifted=int(bool(change)),
             unmapped=int(not change.mapped),
+            unmapped_names=int(not change.names_mapped),
             uids=frozenset(owners.uids.unmapped),
             gids=frozenset(owners.gids.unmapped),
             blocks=frozenset(owners.uids.blocks | owners.gids.blocks),

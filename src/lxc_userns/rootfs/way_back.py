@@ -20,6 +20,8 @@ from lxc_userns.rootfs.translation import (
     Table,
     changes,
     gid_of,
+    hosts_of,
+    hosts_on_the_way,
     steps,
     subtract,
     through,
@@ -100,16 +102,26 @@ class WayBack:
     ) -> Pass:
         """Make a pass of the first steps, where the rest is still to go."""
         uid_maps, gid_maps = self._kinds()
-        ends = not step
         return Pass(
-            Table(uid[0], _final(*uid_maps) if ends else (), undoes=True),
-            Table(gid[0], _final(*gid_maps) if ends else (), undoes=True),
+            self._table(step, uid[0], uid_maps),
+            self._table(step, gid[0], gid_maps),
             Devices(
                 (*uid, translate_map(uid_maps[0], None)),
                 (*gid, translate_map(gid_maps[0], None)),
-                seals=self.old is not None or not ends,
+                seals=self.old is not None or step > 0,
             ),
         )
+
+    def _table(self, step: int, segments: Segments, maps: _Kind) -> Table:
+        old, new = maps
+        final = () if step else _final(old, new)
+        if new is None:
+            # One of elsewhere was given back, and no pass before knows it.
+            return Table(segments, final, undoes=True, hosts=hosts_of(old))
+        segments_there = translate_map(old, new)
+        before = hosts_on_the_way(old, segments_there, self.transit)
+        before += hosts_of(new)
+        return Table(segments, final, undoes=True, before=before)
 
     def _kinds(self) -> tuple[_Kind, _Kind]:
         """Return the maps before and after, of user IDs and of group IDs."""
@@ -122,4 +134,4 @@ class WayBack:
 def _final(old: IdMap | None, new: IdMap | None) -> tuple[range, ...]:
     if old is None:
         return tuple(entry.guest_ids for entry in new or ())
-    return tuple(entry.host_ids for entry in old)
+    return hosts_of(old)

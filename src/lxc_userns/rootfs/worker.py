@@ -77,7 +77,8 @@ class Worker:
         self._since: int | None = job["since"]
         self._read_only = ReadOnlySubvolumes(self._root)
         self._seeks_read_only: bool = job["seeks_read_only"]
-        self._inodes = self._shifted = self._unmapped = 0
+        self._inodes = self._shifted = 0
+        self._unmapped = self._unmapped_names = 0
         self._devices_met = self._split = self._missed = 0
         # Whether the directory at hand has something that would change.
         self._found = False
@@ -111,6 +112,7 @@ class Worker:
             "inodes": self._inodes,
             "shifted": self._shifted,
             "unmapped": self._unmapped,
+            "unmapped_names": self._unmapped_names,
             "devices": self._devices_met,
             "split": self._split,
             "links": self._links.plain(),
@@ -248,7 +250,7 @@ class Worker:
             self._split += (
                 not self._acts or os.stat(path).st_nlink < st.st_nlink
             )
-        self._count(name, st, bool(change), not change.mapped)
+        self._count(name, st, bool(change), change)
 
     def _plan(self, path: str, st: os.stat_result) -> inode.Change:
         xattrs = inode.read_xattrs(path)
@@ -274,29 +276,36 @@ class Worker:
                     f"device node of {st.st_uid}:{st.st_gid} with mode "
                     f"{stat.S_IMODE(st.st_mode):04o} should be root's alone",
                 )
-        self._count(name, st, change is not None, False, True)
+        self._count(name, st, change is not None, None)
 
     def _count(
         self,
         name: bytes,
         st: os.stat_result,
         shifted: bool,
-        unmapped: bool,
-        is_device: bool = False,
+        change: inode.Change | None,
     ) -> None:
-        """Count an inode when its last name is met."""
+        """Count an inode when its last name is met.
+
+        :param change: what it needs; None if it is a device node.
+        """
+        unmapped = change is not None and not change.mapped
+        unmapped_names = change is not None and not change.names_mapped
         if st.st_nlink > 1 and not stat.S_ISDIR(st.st_mode):
             link = self._links.meet(st, self._trail, name)
             link.shifted |= shifted
             link.unmapped |= unmapped
-            link.is_device = is_device
+            link.unmapped_names |= unmapped_names
+            link.is_device = change is None
             if not self._links.drop_if_complete(st):
                 return
             shifted, unmapped = link.shifted, link.unmapped
-        self._devices_met += is_device
+            unmapped_names = link.unmapped_names
+        self._devices_met += change is None
         self._inodes += 1
         self._shifted += shifted
         self._unmapped += unmapped
+        self._unmapped_names += unmapped_names
 
     def _find_wrong(
         self, name: bytes, st: os.stat_result, change: inode.Change

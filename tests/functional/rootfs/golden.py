@@ -223,6 +223,8 @@ def look_at(path: bytes) -> Inode:
         times = (st.st_atime_ns, st.st_mtime_ns)
         os.utime(path, ns=times, follow_symlinks=False)
     names = os.listxattr(path, follow_symlinks=False)
+    # A note beside capabilities may need a block on ext4.
+    blocks = 0 if CAPABILITY in names else st.st_blocks
     return Inode(
         (st.st_dev, st.st_ino),
         st.st_mode,
@@ -231,7 +233,7 @@ def look_at(path: bytes) -> Inode:
         (
             st.st_nlink,
             st.st_rdev,
-            (st.st_size, st.st_blocks) if stat.S_ISREG(st.st_mode) else 0,
+            (st.st_size, blocks) if stat.S_ISREG(st.st_mode) else 0,
             st.st_atime_ns,
             st.st_mtime_ns,
         ),
@@ -278,14 +280,16 @@ def expected(seen: Snapshot, uid: Ids, gid: Ids) -> Snapshot:
     def translate(inode: Inode) -> Inode:
         if is_device(inode):
             return inode if uid is int else sealed(inode)
+        xattrs = {
+            name: expected_xattr(name, value, uid, gid)
+            for name, value in inode.xattrs.items()
+        }
+        stays = uid is not int and uid(inode.uid) == inode.uid
+        if CAPABILITY in xattrs and stays:
+            # The owner does not tell that they are shifted.
+            xattrs[KEPT] = b"shifted"
         return replace(
-            inode,
-            uid=uid(inode.uid),
-            gid=gid(inode.gid),
-            xattrs={
-                name: expected_xattr(name, value, uid, gid)
-                for name, value in inode.xattrs.items()
-            },
+            inode, uid=uid(inode.uid), gid=gid(inode.gid), xattrs=xattrs
         )
 
     return {path: translate(inode) for path, inode in seen.items()}

@@ -2,16 +2,18 @@
 """IDs of ACLs and file capabilities that no entry covers, or that mislead."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from lxc_userns import IdMap, IdMaps, rootfs
 from lxc_userns.exceptions import UnmappedIdsError
-from lxc_userns.rootfs import backing, host_setuid, strategies
+from lxc_userns.rootfs import backing, crew, host_setuid, strategies
 from lxc_userns.rootfs.state import STATE, State, Work
 from lxc_userns.rootfs.strategies import ShiftOptions
 from tests.functional.rootfs import golden
+from tests.functional.rootfs.kill import run_and_kill
 
 UID, GID, COUNT = 100000, 200000, 65536
 MAPS = IdMaps(IdMap.parse(f"0:{UID}:{COUNT}"), IdMap.parse(f"0:{GID}:{COUNT}"))
@@ -38,8 +40,15 @@ def look(tree: Path) -> dict[bytes, tuple[object, ...]]:
     }
 
 
-def make(path: Path, name: str, value: bytes, mode: int = 0o755) -> Path:
+def make(
+    path: Path,
+    name: str,
+    value: bytes,
+    mode: int = 0o755,
+    owner: tuple[int, int] = (0, 0),
+) -> Path:
     path.touch()
+    os.chown(path, *owner)
     path.chmod(mode)
     os.setxattr(path, name, value)
     return path
@@ -63,6 +72,8 @@ def capability(path: Path) -> bytes | None:
         return None
 
 
+#: Covered by the maps, and not, and in part.
+OWNERS = [(0, 0), (70000, 70000), (70000, 5)]
 OTHERS = {
     "user": (golden.ACCESS, acl(70000, 5), (70000,), ()),
     "group": (golden.ACCESS, acl(5, 70001), (), (70001,)),
@@ -96,9 +107,52 @@ def test_they_are_counted_and_an_error_if_they_shall(
     report = rootfs.shift(tree, MAPS)
     assert (dry.unmapped, report.unmapped) == (1, 1)
     assert (report.uids, report.gids) == (uids, gids)
-    assert rootfs.shift(tree, MAPS).unmapped == 1
+    for recheck in (False, True):
+        assert rootfs.shift(tree, MAPS, recheck=recheck).unmapped == 1
+    with pytest.raises(UnmappedIdsError) as caught:
+        rootfs.shift(tree, MAPS, unmapped="error")
+    assert (caught.value.uids, caught.value.gids) == (uids, gids)
     assert rootfs.unshift(tree).shifted == 2
     assert look(tree) == before
+
+
+def test_what_a_tree_remembers_after_nobody(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The policy is for owners, and others are as unmapped as before."""
+    (tree / "owner").touch()
+    make(tree / "acl", golden.ACCESS, acl(70000, 5))
+    both = make(tree / "both", golden.ACCESS, acl(5, 70001))
+    os.link(both, tree / "again")
+    for name in ("owner", "both"):
+        os.chown(tree / name, 70002, 5)
+    shift = partial(rootfs.shift, tree, MAPS, workers=1)
+    assert shift(unmapped="nobody").unmapped == 3
+    monkeypatch.setattr(crew, "walk", None)
+    for policy in ("nobody", "keep"):
+        report = shift(unmapped=policy)
+        assert (report.inodes, report.shifted, report.unmapped) == (4, 0, 2)
+    monkeypatch.undo()
+    assert shift(unmapped="nobody", recheck=True).unmapped == 2
+    with pytest.raises(UnmappedIdsError) as caught:
+        shift(unmapped="error")
+    assert (caught.value.uids, caught.value.gids) == ((70000,), (70001,))
+    # A policy that keeps owners may have kept this one.
+    os.chown(tree / "owner", 70002, 5)
+    assert shift(recheck=True).unmapped == 3
+    assert shift(unmapped="nobody").shifted == 1
+    assert os.stat(tree / "owner").st_uid == UID + 65534
+
+
+def test_what_a_tree_remembers_of_a_shift_that_was_killed(tree: Path) -> None:
+    for number in range(5):
+        make(tree / f"acl{number}", golden.ACCESS, acl(70000, 5))
+        make(tree / f"caps{number}", golden.CAPABILITY, golden.caps3(UID))
+        os.chown(tree / f"acl{number}", 70000, 5)
+    shift = partial(rootfs.shift, tree, MAPS, unmapped="nobody", workers=1)
+    assert run_and_kill(shift, 20)
+    shift()
+    assert shift().unmapped == 10
 
 
 @pytest.mark.parametrize("pending", [b"", b"x", b"- -", b"755 -"])
@@ -126,17 +180,22 @@ def test_of_directories_and_defaults(tree: Path) -> None:
 
 @pytest.mark.parametrize("maps", [MAPS, OVERLAP])
 @pytest.mark.parametrize("mode", [0o755, 0o4755])
+@pytest.mark.parametrize("owner", OWNERS)
 def test_a_capability_of_the_host_range_does_not_become_the_hosts(
-    tree: Path, maps: IdMaps, mode: int
+    tree: Path, maps: IdMaps, mode: int, owner: tuple[int, int]
 ) -> None:
-    """It would count for all users of the host after shift and unshift."""
+    """It would count for all users of the host after shift and unshift.
+
+    Also where no entry covers the owner, which then does not tell if it is
+    the container's.
+    """
     # A host ID that is no guest ID.
     root = maps.uid.entries[0].host_ids[-1]
     value = golden.caps3(root)
-    paths = [make(tree / "file", golden.CAPABILITY, value, mode)]
-    paths.append(make(tree / "linked", golden.CAPABILITY, value, mode))
+    paths = [make(tree / "file", golden.CAPABILITY, value, mode, owner)]
+    paths.append(make(tree / "linked", golden.CAPABILITY, value, mode, owner))
     os.link(paths[1], tree / "again")
-    honest = make(tree / "honest", golden.CAPABILITY, golden.CAPS, mode)
+    honest = make(tree / "honest", golden.CAPABILITY, golden.CAPS, mode, owner)
     before = look(tree)
     for _ in range(2):
         rootfs.shift(tree, maps, recheck=True)
@@ -152,9 +211,13 @@ def test_a_capability_of_the_host_range_does_not_become_the_hosts(
         assert host_setuid.find(str(tree), 10) == ["/honest"]
 
 
-def test_an_unshift_that_is_run_again(tree: Path) -> None:
+@pytest.mark.parametrize("owner", OWNERS)
+def test_an_unshift_that_is_run_again(
+    tree: Path, owner: tuple[int, int]
+) -> None:
     """Whatever moment it was killed at."""
-    path = make(tree / "file", golden.CAPABILITY, golden.caps3(UID), 0o4755)
+    foreign = golden.caps3(UID)
+    path = make(tree / "file", golden.CAPABILITY, foreign, 0o4755, owner)
     before = look(tree)
     rootfs.shift(tree, MAPS)
     note = golden.OURS + "capability"
@@ -174,8 +237,10 @@ def test_an_unshift_that_is_run_again(tree: Path) -> None:
         assert look(tree) == before
 
 
-def test_a_shift_that_is_run_again(tree: Path) -> None:
-    path = make(tree / "file", golden.CAPABILITY, golden.caps3(UID))
+@pytest.mark.parametrize("owner", OWNERS)
+def test_a_shift_that_is_run_again(tree: Path, owner: tuple[int, int]) -> None:
+    foreign = golden.caps3(UID)
+    path = make(tree / "file", golden.CAPABILITY, foreign, 0o755, owner)
     before = look(tree)
     note = golden.OURS + "capability"
     for unowned in (False, True):
@@ -185,7 +250,8 @@ def test_a_shift_that_is_run_again(tree: Path) -> None:
         os.setxattr(path, note, golden.caps3(UID))
         if unowned:
             os.setxattr(path, golden.OURS + "pending", b"- -")
-            os.chown(path, UID, GID)
+            host = [MAPS.shift_uid(owner[0]), MAPS.shift_gid(owner[1])]
+            os.chown(path, *(-1 if each is None else each for each in host))
         rootfs.shift(tree, MAPS)
         assert capability(path) is None
         rootfs.unshift(tree)

@@ -256,6 +256,14 @@ def test_back_with_capabilities_of_elsewhere(root: Path, way: str) -> None:
         (root / name).touch()
         os.setxattr(root / name, golden.CAPABILITY, golden.caps3(number))
     os.chown(root / "two", 5, 5)
+    # The owner does not tell whether these were shifted.
+    for name, value in (
+        ("four", golden.caps3(number)),
+        ("five", golden.CAPS),
+    ):
+        (root / name).touch()
+        os.chown(root / name, golden.UNMAPPED, 5)
+        os.setxattr(root / name, golden.CAPABILITY, value)
     guest = snapshot(root)
     for at in count(1):
         if old is not None:

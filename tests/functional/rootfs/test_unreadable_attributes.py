@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ACLs and file capabilities of an image that the kernel cannot read."""
+
+import os
+import struct
+import subprocess
+from collections.abc import Iterator
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from lxc_userns import IdMap, IdMaps, rootfs
+from tests.functional.capabilities import require
+from tests.functional.conftest import remove_tree
+from tests.functional.rootfs import golden
+from tests.functional.rootfs.kill import run_and_kill
+
+MAP = IdMap.parse("0:100000:65536")
+MAPS = IdMaps(MAP, MAP)
+#: Found on the disk again.
+SETS = b"sixteen bytes :)"
+NAMED = 54321
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Iterator[Path]:
+    """Make an ext4 without checksums, and damage attributes on it."""
+    require("ext4")
+    image, path = tmp_path / "image", tmp_path / "mounted"
+    path.mkdir()
+    path.chmod(0o700)
+    image.touch()
+    os.truncate(image, 8 << 20)
+    argv = ["mkfs.ext4", "-q", "-O", "^metadata_csum", str(image)]
+    subprocess.run(argv, check=True, timeout=60)
+    mount = ["mount", "-o", "loop", str(image), str(path)]
+    subprocess.run(mount, check=True, timeout=60)
+    fill(path)
+    subprocess.run(["umount", str(path)], check=True, timeout=60)
+    damage(image)
+    subprocess.run(mount, check=True, timeout=60)
+    yield path / "tree"
+    remove_tree(path)
+
+
+def fill(path: Path) -> None:
+    (path / "tree" / "directory").mkdir(parents=True)
+    caps = struct.pack("<I", 0x02000001) + SETS
+    named = golden.acl(
+        (0x01, 6, golden.NO_ID),
+        (0x02, 6, NAMED),
+        (0x04, 4, golden.NO_ID),
+        (0x10, 6, golden.NO_ID),
+        (0x20, 4, golden.NO_ID),
+    )
+    for name in ("caps", "acl", "suid", "unmapped"):
+        (path / "tree" / name).touch()
+    os.chown(path / "tree" / "unmapped", golden.UNMAPPED, 0)
+    for name in ("caps", "unmapped"):
+        os.setxattr(path / "tree" / name, golden.CAPABILITY, caps)
+    for name in ("acl", "suid"):
+        os.setxattr(path / "tree" / name, golden.ACCESS, named)
+    os.setxattr(path / "tree" / "directory", golden.DEFAULT, named)
+    (path / "tree" / "suid").chmod(0o4664)
+
+
+def damage(image: Path) -> None:
+    """Give all of them a version that there is not."""
+    data = bytearray(image.read_bytes())
+    # As the kernel keeps them: the version, then the entries.
+    owner = struct.pack("<2H", 0x01, 6)
+    named = struct.pack("<2HI", 0x02, 6, NAMED)
+    kinds = [
+        (struct.pack("<I", 1) + owner + named, 0),
+        (struct.pack("<I", 0x02000001) + SETS, 3),
+    ]
+    for found, at in kinds:
+        place = -1
+        while (place := data.find(found, place + 1)) >= 0:
+            data[place + at] = 9
+    image.write_bytes(data)
+
+
+def look(tree: Path) -> dict[str, tuple[int, int, int]]:
+    found = {path.name: path.stat() for path in (tree, *tree.iterdir())}
+    return {n: (s.st_uid, s.st_gid, s.st_mode) for n, s in found.items()}
+
+
+def shifted(seen: dict[str, tuple[int, int, int]]) -> dict[str, object]:
+    owner = golden.mapped((0, 100000, 65536))
+    return {n: (owner(u), owner(g), mode) for n, (u, g, mode) in seen.items()}
+
+
+def test_they_are_in_the_way_of_nothing(
+    tree: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, attribute in (
+        ("caps", golden.CAPABILITY),
+        ("acl", golden.ACCESS),
+    ):
+        with pytest.raises(OSError, match="Invalid argument"):
+            os.getxattr(tree / name, attribute)
+    before = look(tree)
+    rootfs.shift(tree, MAPS)
+    assert look(tree) == shifted(before)
+    assert rootfs.verify(tree).ok
+    # With one of these the kernel changes no mode.
+    assert f"{tree}/suid: " in caplog.text
+    assert "cannot be read and was removed" in caplog.text
+    rootfs.unshift(tree)
+    assert look(tree) == before
+
+
+def test_killed_before_every_change(tree: Path) -> None:
+    before = look(tree)
+    shift = partial(rootfs.shift, tree, MAPS, workers=1)
+    for at in count(1):
+        died = run_and_kill(shift, at)
+        if at % 2:
+            shift()
+            assert look(tree) == shifted(before)
+        if rootfs.read_state(tree) is not None:
+            rootfs.unshift(tree)
+        assert look(tree) == before
+        if not died:
+            break
+    assert at > 8
