@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -159,7 +160,12 @@ def test_from_one_range_for_all_to_a_lease(
     assert str(prepared.id_maps) == " ".join([f"0:{POOL}:{WHOLE}"] * 2)
     check_view(view, POOL)
     # Again costs nothing, and changes nothing.
-    assert prepare(cli, busybox_rootfs, strategy, shown["uuid"]) == prepared
+    again = prepare(cli, busybox_rootfs, strategy, shown["uuid"])
+    # That no user of the host was found is kept once the directories on the
+    # way are at rest, as another run of the tests may keep them from being.
+    assert replace(again.record, empty={}) == replace(
+        prepared.record, empty={}
+    )
     check_view(view, POOL)
 
     assert prepared.id_maps is not None
