@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 NAME = "security.capability"
 
 _REVISION_MASK = 0xFF000000
+_EFFECTIVE = 0x00000001
 _REVISION_1 = 0x01000000
 _REVISION_2 = 0x02000000
 _REVISION_3 = 0x03000000
@@ -49,13 +50,15 @@ def translate(value: bytes, uid: Callable[[int], int]) -> bytes | None:
     :param value: the extended attribute's value, of any version.
     :param uid: gives the new user ID of a user ID; a version without root ID
         counts as root ID 0.
-    :returns: version 3 with the new root ID, version 2 if that is 0; None
-        if the value is malformed: the kernel gives no capability for it.
+    :returns: version 3 with the new root ID, version 2 if that is 0, and
+        without flags that the kernel would refuse; None if the value is
+        malformed: the kernel gives no capability for it.
     """
     parts = _unpack(value)
     if parts is None:
         return None
     flags, sets, root = parts
+    flags &= _EFFECTIVE
     root = uid(root)
     if root == 0:
         return _WORD.pack(_REVISION_2 | flags) + sets

@@ -64,6 +64,8 @@ class Walked:
         now, or would be on an overlay without an index.
     :param missed: names and directories that were no longer where they were
         read, or changed until then.
+    :param put_off: inodes that were left for another walk, as notes of others
+        were in the way of theirs.
     :param read_only: paths, as the kernel names them, of read-only subvolumes
         in which something would change; none when the crew acts.
     :param findings: what is wrong, as (path as the kernel names it, reason);
@@ -83,6 +85,7 @@ class Walked:
     linked_paths: tuple[str, ...] = ()
     split: int = 0
     missed: int = 0
+    put_off: int = 0
     read_only: frozenset[str] = frozenset()
 
     def plus(self, root: Walked) -> Walked:
@@ -349,6 +352,7 @@ def _merge(results: list[dict[str, Any]]) -> Walked:
         devices=total("devices") + sum(link.is_device for link in links),
         split=total("split"),
         missed=total("missed"),
+        put_off=total("put_off"),
         read_only=union("read_only"),
         linked_outside=len(outside),
         linked_paths=tuple(map(os.fsdecode, outside[:_MOST_SHOWN])),

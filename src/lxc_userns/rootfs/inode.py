@@ -32,10 +32,11 @@ PENDING = "trusted.lxc_userns.pending"
 
 #: Finding on an inode with a note, or an ACL, that cannot be read.
 LOST = (
-    "a note of what an interrupted shift was to give back, or an ACL, cannot "
-    "be read and was removed; look at owner, mode and capabilities"
+    "a note of what an interrupted shift was to give back, an ACL or "
+    "capabilities cannot be read and were removed; look at owner, mode and "
+    "capabilities"
 )
-#: Stands for an ACL that the kernel cannot read.
+#: Stands for an ACL, or capabilities, that the kernel hands out to nobody.
 UNREADABLE = b""
 
 _READ = (acl.ACCESS, acl.DEFAULT, capability.NAME, PENDING, KEPT)
@@ -151,7 +152,10 @@ def plan(
         caps,
         journal=owner.moves and not (mode is None and caps is None),
         pending=pending,
-        lost=is_spoilt or (pending and noted is None) or None in acls.values(),
+        lost=is_spoilt
+        or (pending and noted is None)
+        or None in acls.values()
+        or xattrs.get(capability.NAME) == UNREADABLE,
         kept=planned.note,
         drops=planned.drops,
         forgets=planned.forgets or is_spoilt,
@@ -186,6 +190,9 @@ def _plan_capability(
 ) -> kept_capability.Plan:
     current = xattrs.get(capability.NAME)
     kept = kept_capability.read(xattrs.get(KEPT))
+    if noted is None and current == UNREADABLE:
+        # execve(2) may take its sets all the same, for users of the host.
+        return kept_capability.Plan(None, drops=True)
     if noted is None:
         turn = kept_capability.shift if to_host else kept_capability.unshift
         return turn(current, kept, uid, uids)
@@ -295,8 +302,7 @@ def _read(path: str, name: str) -> bytes | None:
         return os.getxattr(path, name)
     except OSError as err:
         if err.errno == errno.EINVAL:
-            # The kernel cannot read it, and gives no capabilities by it.
-            return None if name == capability.NAME else UNREADABLE
+            return UNREADABLE
         if err.errno != errno.ENODATA:
             raise
         return None

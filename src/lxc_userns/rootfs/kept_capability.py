@@ -59,11 +59,12 @@ class Plan:
 def read(note: bytes | None) -> bytes | None:
     """Return a note, None if it is none of ours, as an image may bring one.
 
-    Only capabilities with a root ID are put away.
+    Only capabilities with a root ID are put away, as the kernel takes them.
     """
-    if note is None or note == SHIFTED or capability.root_id(note):
+    if note in (None, SHIFTED):
         return note
-    return None
+    is_ours = _root_of(note) and capability.translate(note, int) == note
+    return note if is_ours else None
 
 
 def shift(

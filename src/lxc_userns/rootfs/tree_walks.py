@@ -58,7 +58,10 @@ class TreeWalks:
             shifted += walked.shifted
             split += walked.split
             self._warn(walked)
-            if not walked.missed:
+            if walked.put_off and not walked.missed:
+                # Those that are left are on no inode of the tree.
+                journal.forget(self._tree.fd)
+            elif not walked.missed:
                 walked = replace(walked, shifted=shifted, split=split)
                 root = self._visit_root(step, acts=True)
                 self._warn(root)

@@ -79,7 +79,7 @@ class Worker:
         self._seeks_read_only: bool = job["seeks_read_only"]
         self._inodes = self._shifted = 0
         self._unmapped = self._unmapped_names = 0
-        self._devices_met = self._split = self._missed = 0
+        self._devices_met = self._split = self._missed = self._put_off = 0
         # Whether the directory at hand has something that would change.
         self._found = False
         self._findings: list[tuple[str, str]] = []
@@ -121,6 +121,7 @@ class Worker:
             "blocks": list(uids.blocks | gids.blocks),
             "findings": self._findings,
             "missed": self._missed,
+            "put_off": self._put_off,
             "read_only": list(self._read_only.paths),
         }
 
@@ -215,7 +216,7 @@ class Worker:
         try:
             self._visit_open(name, fd)
         except NoRoomYetError:
-            self._missed += 1
+            self._put_off += 1
         except OSError as err:
             raise _VisitError(err, name) from err
         finally:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lxc_userns import IdMap, IdMaps, rootfs
+from lxc_userns.rootfs import host_setuid
 from tests.functional.capabilities import require
 from tests.functional.conftest import remove_tree
 from tests.functional.rootfs import golden
@@ -20,7 +21,7 @@ from tests.functional.rootfs.kill import run_and_kill
 MAP = IdMap.parse("0:100000:65536")
 MAPS = IdMaps(MAP, MAP)
 #: Found on the disk again.
-SETS = b"sixteen bytes :)"
+SETS, FLAGGED_SETS = b"sixteen bytes :)", b"sixteen bytes :("
 NAMED = 54321
 
 
@@ -55,11 +56,15 @@ def fill(path: Path) -> None:
         (0x10, 6, golden.NO_ID),
         (0x20, 4, golden.NO_ID),
     )
-    for name in ("caps", "acl", "suid", "unmapped"):
+    for name in ("caps", "acl", "suid", "unmapped", "flagged"):
         (path / "tree" / name).touch()
-    os.chown(path / "tree" / "unmapped", golden.UNMAPPED, 0)
+    for name in ("unmapped", "flagged"):
+        os.chown(path / "tree" / name, golden.UNMAPPED, golden.UNMAPPED)
+    (path / "tree" / "flagged").chmod(0o755)
     for name in ("caps", "unmapped"):
         os.setxattr(path / "tree" / name, golden.CAPABILITY, caps)
+    flagged = struct.pack("<I", 0x02000001) + FLAGGED_SETS
+    os.setxattr(path / "tree" / "flagged", golden.CAPABILITY, flagged)
     for name in ("acl", "suid"):
         os.setxattr(path / "tree" / name, golden.ACCESS, named)
     os.setxattr(path / "tree" / "directory", golden.DEFAULT, named)
@@ -75,11 +80,13 @@ def damage(image: Path) -> None:
     kinds = [
         (struct.pack("<I", 1) + owner + named, 0),
         (struct.pack("<I", 0x02000001) + SETS, 3),
+        # Only a flag, with which execve(2) takes them all the same.
+        (struct.pack("<I", 0x02000001) + FLAGGED_SETS, 0),
     ]
     for found, at in kinds:
         place = -1
         while (place := data.find(found, place + 1)) >= 0:
-            data[place + at] = 9
+            data[place + at] |= 8
     image.write_bytes(data)
 
 
@@ -103,12 +110,14 @@ def test_they_are_in_the_way_of_nothing(
         with pytest.raises(OSError, match="Invalid argument"):
             os.getxattr(tree / name, attribute)
     before = look(tree)
+    assert host_setuid.find(str(tree), 9) == ["/flagged"]
     rootfs.shift(tree, MAPS)
+    assert os.listxattr(tree / "flagged") == []
     assert look(tree) == shifted(before)
     assert rootfs.verify(tree).ok
     # With one of these the kernel changes no mode.
-    assert f"{tree}/suid: " in caplog.text
-    assert "cannot be read and was removed" in caplog.text
+    for name in ("suid", "caps", "unmapped", "flagged"):
+        assert f"{tree}/{name}: a note" in caplog.text
     rootfs.unshift(tree)
     assert look(tree) == before
 

@@ -3,6 +3,7 @@
 
 import os
 import re
+import stat
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -149,6 +150,35 @@ def test_no_room_for_the_capability_itself(
     assert caught.value.path == str(path)
     assert "half-done" in caught.value.reason
     assert unshift(little_room) is not None
+    assert snapshot(little_room) == before
+
+
+@pytest.mark.parametrize("text", [A, OVERLAP])
+@pytest.mark.parametrize("kind", ["device", "foreign", "unmapped"])
+def test_no_room_for_a_note_that_stays(
+    little_room: Path, text: str, kind: str
+) -> None:
+    """It is refused before the inode changes, and the rest taken back."""
+    path = little_room / kind
+    if kind == "device":
+        os.mknod(path, stat.S_IFBLK | 0o660, os.makedev(7, 99))
+        os.chown(path, 5, 5)
+    else:
+        path.touch()
+        caps = golden.caps3(ids(text)(65535))
+        value = caps if kind == "foreign" else golden.caps3(1000)
+        os.setxattr(path, golden.CAPABILITY, value)
+        os.chown(path, 5 if kind == "foreign" else golden.UNMAPPED, 5)
+        os.setxattr(path, golden.CAPABILITY, value)
+    fill(path)
+    for number in range(30):
+        (little_room / f"other{number}").touch()
+    before = snapshot(little_room)
+    with pytest.raises(RootfsError, match="no space left") as caught:
+        shift(little_room, text)
+    assert caught.value.path == str(path)
+    assert "half-done" in caught.value.reason
+    unshift(little_room)
     assert snapshot(little_room) == before
 
 
