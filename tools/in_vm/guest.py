@@ -15,8 +15,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, cast
 
-from in_vm.checkout import write_archive
-from in_vm.errors import InVmError
+from platforms.checkout import write_archive
+from platforms.errors import PlatformError
+
 from in_vm.image import Image
 
 QEMU = "qemu-system-x86_64"
@@ -32,7 +33,7 @@ PANIC = "Kernel panic"
 SCRATCH = "/var/tmp"  # noqa: S108 - files without a name
 
 
-class GuestDiedError(InVmError):
+class GuestDiedError(PlatformError):
     """The guest ended, or hung at its start, before the command had ended."""
 
 
@@ -51,10 +52,10 @@ class Size:
 def check_qemu() -> None:
     """Refuse to go on without qemu.
 
-    :raises InVmError: if it is not installed.
+    :raises PlatformError: if it is not installed.
     """
     if not shutil.which(QEMU):
-        raise InVmError(
+        raise PlatformError(
             f"{QEMU} is not installed; install the package qemu-system-x86"
         )
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -47,7 +48,7 @@ def serve(plan: Plan) -> int:
         libvirtd = daemon.start()
         command = start(plan.command)
         # Both are kept until here: an unused Popen reaps its process itself.
-        return supervise(command.pid, libvirtd.pid, plan.lifeline)
+        return supervise(command.pid, plan.lifeline, libvirtd.pid)
     finally:
         # A frozen process cannot be killed; the kernel would wait for it.
         for cgroup in plan.cgroups:
@@ -81,10 +82,15 @@ def mount_security_settings() -> None:
         subprocess.run([*argv, "securityfs", str(point)], check=True)
 
 
-def start(command: list[str]) -> subprocess.Popen[bytes]:
-    """Start the command as the caller would."""
+def start(
+    command: list[str], environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start the command as the caller would.
+
+    :param environment: None: the caller's.
+    """
     try:
-        return subprocess.Popen(command)
+        return subprocess.Popen(command, env=environment)
     except FileNotFoundError as err:
         raise PrivateLibvirtdError(str(err), 127) from err
     except OSError as err:

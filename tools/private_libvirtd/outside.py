@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 
 from private_libvirtd.cgroups import Cgroup, plan_cgroups, remove_all
 from private_libvirtd.inside import STATE_DIRECTORIES
@@ -29,7 +30,16 @@ def outside(command: list[str]) -> int:
     pass_signals_on(writer)
     # Shared for as long as the run stands on the host's directories.
     lock = os.open("/run", os.O_RDONLY | os.O_DIRECTORY)
-    watcher = start_watcher(reader, writer, lock, cgroups)
+
+    def clean_up() -> bool:
+        gone = remove_all(cgroups)
+        with contextlib.suppress(BlockingIOError):
+            # Without the lock, another run still stands on the directories.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove_state_directories()
+        return gone
+
+    watcher = start_watcher(reader, writer, clean_up)
     try:
         fcntl.flock(lock, fcntl.LOCK_SH)
         make_state_directories()
@@ -99,25 +109,26 @@ def remove_state_directories() -> None:
 
 
 def start_watcher(
-    reader: int, writer: int, lock: int, cgroups: list[Cgroup]
+    reader: int, writer: int, clean_up: Callable[[], bool]
 ) -> int:
     """Start the process that cleans up when the outside is gone.
 
+    :param clean_up: removes what the run made, and tells if all is gone.
     :returns: its process ID; its exit status is 0 if it left nothing.
     """
     pid = os.fork()
     if pid == 0:
         os.close(writer)
         try:
-            watch(reader, lock, cgroups)
-            os._exit(0)
+            wait_for_end(reader)
+            os._exit(0 if clean_up() else 1)
         finally:
             os._exit(1)
     return pid
 
 
-def watch(reader: int, lock: int, cgroups: list[Cgroup]) -> None:
-    """Wait for the end of the pipe, then remove what the run made."""
+def wait_for_end(reader: int) -> None:
+    """Wait for the end of the pipe, whatever ends the run."""
     # What ends our caller, or all of its terminal, is not meant for us; nor
     # is anybody to wait for us who waits for the end of its output.
     os.setsid()
@@ -132,10 +143,3 @@ def watch(reader: int, lock: int, cgroups: list[Cgroup]) -> None:
     # Without reading: the bytes are for the inside.
     poll.register(reader, 0)
     poll.poll()
-    gone = remove_all(cgroups)
-    with contextlib.suppress(BlockingIOError):
-        # Without the lock, another run still stands on the directories.
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        remove_state_directories()
-    if not gone:
-        raise PrivateLibvirtdError("control groups are left")

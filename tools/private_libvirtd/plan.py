@@ -3,8 +3,11 @@
 
 import dataclasses
 import json
+from typing import TypeVar
 
 from private_libvirtd.cgroups import Cgroup
+
+AnyPlan = TypeVar("AnyPlan", bound="Plan")
 
 
 class PrivateLibvirtdError(Exception):
@@ -40,7 +43,7 @@ class Plan:
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
-    def loads(cls, text: str) -> "Plan":
+    def loads(cls: type[AnyPlan], text: str) -> AnyPlan:
         """Read what :meth:`dumps` wrote."""
         values = json.loads(text)
         cgroups = [Cgroup(**group) for group in values.pop("cgroups")]

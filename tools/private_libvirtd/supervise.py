@@ -16,7 +16,7 @@ ENDS_WITHIN = 10.0
 KILLED = 128 + signal.SIGKILL
 
 
-def supervise(command: int, libvirtd: int, lifeline: int) -> int:
+def supervise(command: int, lifeline: int, libvirtd: int | None = None) -> int:
     """Reap whoever ends, until the command does or must.
 
     :param lifeline: where signals for the command come from, one byte each;

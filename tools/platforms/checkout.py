@@ -10,7 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO
 
-from in_vm.errors import InVmError
+from platforms.errors import PlatformError
 
 #: Directory of the checkout in the archive.
 CHECKOUT = "checkout"
@@ -21,12 +21,12 @@ JOB = "job"
 def find_checkout(directory: Path) -> Path:
     """Return the root of the checkout of the project above a directory.
 
-    :raises InVmError: if the directory is in none.
+    :raises PlatformError: if the directory is in none.
     """
     for path in (directory, *directory.parents):
         if (path / "src/lxc_userns").is_dir():
             return path
-    raise InVmError(
+    raise PlatformError(
         f"{directory}: not in a checkout of lxc-userns; change into one"
     )
 
@@ -34,14 +34,14 @@ def find_checkout(directory: Path) -> Path:
 def list_files(checkout: Path) -> Iterator[Path]:
     """List a checkout's files as they are now, but what git ignores.
 
-    :raises InVmError: if git cannot tell.
+    :raises PlatformError: if git cannot tell.
     """
     argv = ["git", "-C", str(checkout), "ls-files", "-z"]
     argv += ["--cached", "--others", "--exclude-standard"]
     result = subprocess.run(argv, capture_output=True, check=False)
     if result.returncode:
         reason = os.fsdecode(result.stderr).strip()
-        raise InVmError(f"{checkout}: cannot list its files: {reason}")
+        raise PlatformError(f"{checkout}: cannot list its files: {reason}")
     for name in sorted(set(result.stdout.split(b"\0"))):
         path = checkout / os.fsdecode(name)
         # Deleted but not staged, or a repository within.
