@@ -42,7 +42,7 @@ class Running:
         It may do more than the container's own processes: it has all
         capabilities of the container's user namespace.
         """
-        argv = ["nsenter", "-t", str(self.pid), "-a", "-r", "-W", "/"]
+        argv = ["nsenter", "-t", str(self.pid), "-a", "-r", "-W/"]
         argv += ["-S", str(user), "-G", str(user), "/bin/sh", "-c", script]
         return subprocess.run(
             argv,

@@ -80,7 +80,7 @@ def manager(cli: CommandLine) -> UserNamespaceManager:
 
 
 def inside(pid: int, script: str) -> str:
-    argv = ["nsenter", "-t", str(pid), "-a", "-r", "-W", "/", "-S", "0"]
+    argv = ["nsenter", "-t", str(pid), "-a", "-r", "-W/", "-S", "0"]
     return subprocess.check_output(
         [*argv, "-G", "0", "/bin/sh", "-ec", script],
         text=True,

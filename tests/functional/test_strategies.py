@@ -66,7 +66,7 @@ def loop_devices(directory: Path) -> list[str]:
 
 def inside(pid: int, script: str, user: int = 0) -> str:
     """What a shell script that goes well prints in a container."""
-    argv = ["nsenter", "-t", str(pid), "-a", "-r", "-W", "/"]
+    argv = ["nsenter", "-t", str(pid), "-a", "-r", "-W/"]
     argv += ["-S", str(user), "-G", str(user), "/bin/sh", "-c", script]
     done = subprocess.run(
         argv,
