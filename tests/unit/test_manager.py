@@ -753,10 +753,10 @@ def test_a_promise_is_not_weakened(world: World) -> None:
 
 @pytest.mark.parametrize("path", ["", "/sbin", "/.."])
 def test_a_tree_in_use_is_not_shifted_for_other_maps(
-    world: World, path: str, tmp_path: Path
+    world: World, path: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     world.set(state_path="/nonexistent/s", run_path="/nonexistent/r")
-    world.set(state_path=f"{tmp_path}-state")
+    world.set(state_path=str(tmp_path_factory.mktemp("beside") / "state"))
     world.manager.prepare(world.request)
     second = InstanceRequest("web2", UUID, world.rootfs + path, OTHER)
     in_use = "is in use by the instance web1; stop that one first"

@@ -46,9 +46,11 @@ def test_a_file_below_a_root(root: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["{link}", "{link}/instances"])
-def test_a_root_that_a_link_leads_to(root: Path, place: str) -> None:
+def test_a_root_that_a_link_leads_to(
+    root: Path, place: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """The service owns what is above instances_path, and can swap it."""
-    link = root.parent.with_name(f"{root.parent.name}-link")
+    link = tmp_path_factory.mktemp("links") / "link"
     link.symlink_to(root if place == "{link}" else root.parent)
     given = place.format(link=link)
     with pytest.raises(ConfigError, match="give the path without links"):

@@ -100,7 +100,8 @@ class LxcUserns(App):
     LOG = logging.getLogger(PROGRAM)
 
     def __init__(self) -> None:
-        manager = CommandManager()
+        # Of no entry points, which older versions of cliff ask for.
+        manager = CommandManager("")
         for name, place in _COMMANDS.items():
             manager.commands[name] = metadata.EntryPoint(
                 name, f"lxc_userns.cli.{place}", "lxc_userns.cli"
