@@ -11,6 +11,8 @@ help:
 	@echo 'make test       static checks, documentation, unit, functional tests'
 	@echo '                and those with a real Nova, of two releases'
 	@echo 'make test-nova  those of one release; NOVA_VERSION=33 chooses'
+	@echo 'make test-release  unit, functional and Nova tests in another'
+	@echo '                release of Debian or Ubuntu; RELEASE=trixie'
 	@echo 'make test-oldest  unit tests with the oldest dependencies'
 	@echo 'make fuzz       inputs made up for all that reads hostile bytes;'
 	@echo '                SECONDS=60 is for each target, TARGET= chooses'
@@ -49,6 +51,7 @@ types: venv
 	$(BIN)/mypy
 	$(BIN)/mypy tools/capabilities
 	$(BIN)/mypy tools/demo
+	$(BIN)/mypy tools/in-release
 	$(BIN)/mypy tools/in-vm
 	$(BIN)/mypy tools/lower-bounds
 	$(BIN)/mypy tools/private-libvirtd
@@ -91,6 +94,13 @@ $(NOVA_VENV)/.installed: pyproject.toml | system-packages
 	    "nova==$(NOVA_VERSION).*" $(addprefix --editable ,$(NOVA_SHIM))
 	@touch $@
 
+# In a root of another release, where .venv is there already.
+RELEASE ?= trixie
+
+.PHONY: test-release
+test-release: system-packages
+	tools/in-release $(RELEASE) make unit functional
+
 # The lower bounds of the dependencies hold, as far as unit tests tell. What
 # those warn of was mended in their later versions.
 .PHONY: test-oldest
@@ -131,7 +141,7 @@ bench: venv .venv/.bench
 	@tools/make-venv "$(PYTHON)" bench,nova
 	@touch $@
 
-# The disk image of tools/in-vm, which serves all checkouts.
+# The disks of tools/in-vm and tools/in-release, which serve all checkouts.
 CACHE = /var/cache/lxc-userns
 
 .PHONY: clean
