@@ -138,6 +138,26 @@ def test_nothing_is_left_of_a_run_that_is_ended(
     wait_until_gone(cache)
 
 
+MAKE = """
+import subprocess, sys
+from platforms.cache import APART
+mount = "mount -t tmpfs tmpfs /mnt && echo begun && exec sleep 1000"
+subprocess.run([*APART, "sh", "-c", mount])
+"""
+
+
+def test_making_a_root_ends_with_the_program() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", MAKE], cwd=TOOLS, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+        process.kill()
+        # The pipe ends when all that have it do.
+        output, _ = process.communicate(timeout=DEADLINE)
+        assert output == b""
+
+
 def test_refusal_is_one_line(cache: Path, checkout: Path) -> None:
     argv = [str(TOOLS / "in-release"), "--cache", str(cache), "potato", "sh"]
     result = subprocess.run(argv, cwd=checkout, capture_output=True, text=True)

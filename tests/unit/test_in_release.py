@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``tools/in-release``, as far as no root of a release is needed for it."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ TOOLS = Path(__file__).parents[2] / "tools"
 sys.path.insert(0, str(TOOLS))
 
 from in_release import releases, root, run, settings  # noqa: E402
+from platforms.cache import Needs  # noqa: E402
 from platforms.errors import PlatformError  # noqa: E402
 
 
@@ -109,6 +111,35 @@ def test_no_space_for_a_copy(
     with pytest.raises(PlatformError, match="MiB free, the copy"):
         run.run_command(disk, TOOLS.parent, [], ["true"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_release_that_cannot_be_had(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(argv: list[str], **_: object) -> object:
+        scratch = Path(argv[argv.index("trixie") - 1])
+        (scratch / "log").write_text("I: going\nE: Failed getting it\n")
+        return subprocess.CompletedProcess(argv, root.UNAVAILABLE)
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(root, "NEEDS", Needs("root", space=1, programs={}))
+    monkeypatch.setattr(root, "write_settings", Path.mkdir)
+    monkeypatch.setattr(root, "write_archive", lambda *_: None)
+    monkeypatch.setattr(root, "find_mirror", lambda _: "")
+    monkeypatch.setattr(subprocess, "run", fail)
+    release = releases.find_release("trixie")
+    release = dataclasses.replace(
+        release,
+        distribution=dataclasses.replace(
+            release.distribution, keyring=str(tmp_path)
+        ),
+    )
+    with pytest.raises(PlatformError) as caught:
+        root.ensure_root(tmp_path / "cache", TOOLS.parent, release)
+    assert str(caught.value).startswith(
+        "release trixie: cannot be had: E: Failed getting it; see"
+    )
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["lock"]
 
 
 def test_root_is_another_one_for_another_release() -> None:

@@ -87,6 +87,25 @@ def test_what_is_not_used_makes_room(tmp_path: Path) -> None:
     assert left == ["key", "lock", "used"]
 
 
+@pytest.mark.usefixtures("as_root")
+def test_use_comes_before_the_look(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    directory = tmp_path / "key"
+    directory.mkdir()
+    os.utime(directory, (0, 0))
+    exists = Path.exists
+
+    def look(path: Path) -> bool:
+        # Another run makes room just now.
+        cache.remove_unused(tmp_path)
+        return exists(path)
+
+    monkeypatch.setattr(Path, "exists", look)
+    cache.ensure_made(directory, NEEDS, lambda _: pytest.fail("made"))
+    assert exists(directory)
+
+
 def test_only_what_is_installed_decides_upon_a_disk(tmp_path: Path) -> None:
     (tmp_path / "tools").mkdir()
     for name in ("install-system-packages", "make-venv"):

@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from platforms.cache import Needs, ensure_made, recipe_key
+from platforms.cache import APART, Needs, ensure_made, recipe_key
 from platforms.checkout import write_archive
 from platforms.errors import PlatformError
 
@@ -23,6 +23,8 @@ RECIPE = [HERE / "make-root"]
 NEEDS = Needs("root of a release", space=6 << 30)
 #: The name of the disk in its directory of the cache.
 DISK = "disk"
+#: Exit status of ``make-root`` when debootstrap failed.
+UNAVAILABLE = 3
 
 
 def ensure_root(cache: Path, checkout: Path, release: Release) -> Path:
@@ -74,14 +76,19 @@ def run_make_root(
     write_settings(settings)
     with (scratch / "checkout.tar").open("wb") as archive:
         write_archive(checkout, archive)
-    argv = ["unshare", "--mount", "--propagation", "private", "--pid"]
-    argv += ["--fork", "--kill-child", str(HERE / "make-root")]
-    argv += [str(disk), str(scratch), release.name, release.python]
+    argv = [*APART, str(HERE / "make-root"), str(disk), str(scratch)]
+    argv += [release.name, release.python]
     argv += [release.distribution.components, str(keyring)]
     argv += [find_mirror(release.distribution), release.distribution.script]
     argv += release.packages
     environment = make_environment(os.environ)
     result = subprocess.run(argv, stdin=subprocess.DEVNULL, env=environment)
+    if result.returncode == UNAVAILABLE:
+        reason = (scratch / "log").read_text().splitlines()[-1]
+        raise PlatformError(
+            f"release {release.name}: cannot be had: {reason}; "
+            "see that a mirror of it can be reached"
+        )
     if result.returncode:
         raise PlatformError(
             f"the root of {release.name} could not be made; see above"

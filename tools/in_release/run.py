@@ -2,9 +2,9 @@
 """Run of a command in a release: what is done outside."""
 
 import os
+import secrets
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 from platforms.cache import check_space
@@ -55,7 +55,8 @@ def run_command(
     """
     cache = disk.parents[1]
     check_space(cache, "copy of the root", SPACE)
-    directory = Path(tempfile.mkdtemp(prefix="run-", dir=cache))
+    # Made when the watcher is there that removes it.
+    directory = cache / f"run-{secrets.token_hex(8)}"
 
     def clean_up() -> bool:
         # A mount below it, in a namespace that has ended, goes with it.
@@ -67,6 +68,7 @@ def run_command(
     pass_signals_on(writer)
     watcher = start_watcher(reader, writer, clean_up)
     try:
+        directory.mkdir(mode=0o700)
         copy_to(directory, disk, checkout)
         for cgroup in cgroups:
             cgroup.make()

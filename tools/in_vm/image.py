@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from platforms.cache import Needs, ensure_made, recipe_key
+from platforms.cache import APART, Needs, ensure_made, recipe_key
 from platforms.checkout import write_archive
 from platforms.errors import PlatformError
 
@@ -62,8 +62,6 @@ def ensure_image(cache: Path, checkout: Path) -> Image:
 
 def run_make_image(directory: Path, archive: str) -> None:
     """Run the script that does the work, in namespaces that end with it."""
-    argv = ["unshare", "--mount", "--propagation", "private", "--pid"]
-    argv += ["--fork", "--kill-child", str(HERE / "make-image")]
-    argv += [str(directory), archive]
+    argv = [*APART, str(HERE / "make-image"), str(directory), archive]
     if subprocess.run(argv, stdin=subprocess.DEVNULL).returncode:
         raise PlatformError("the disk image could not be made; see above")

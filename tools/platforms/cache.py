@@ -19,6 +19,13 @@ from platforms.errors import PlatformError
 EXTRAS = ["test", "docs"]
 #: Programs that make a disk, and their packages.
 PROGRAMS = {"debootstrap": "debootstrap", "mkfs.ext4": "e2fsprogs"}
+#: Runs what makes a disk, in namespaces that take its processes and mounts
+#: along; they end with it, and it with this process, SIGKILL or not.
+APART = [
+    *("setpriv", "--pdeathsig", "KILL"),
+    *("unshare", "--mount", "--propagation", "private", "--pid"),
+    *("--fork", "--kill-child"),
+]
 #: Seconds after which a disk that is not used makes room.
 KEPT = 7 * 24 * 3600
 
@@ -47,15 +54,23 @@ def ensure_made(
     :param make: fills an empty directory.
     :raises PlatformError: if it cannot be made.
     """
-    if not directory.exists():
+    if not mark_used(directory):
         check_host(directory.parent, needs)
         with locked(directory.parent):
             # Perhaps another run has made it while this one waited.
-            if not directory.exists():
+            if not mark_used(directory):
                 remove_unused(directory.parent)
                 make_whole(directory, make)
+
+
+def mark_used(directory: Path) -> bool:
+    """Keep a directory from being removed; tell if it is there.
+
+    In this order, lest another run removes what was found.
+    """
     with suppress(OSError):
         os.utime(directory)
+    return directory.exists()
 
 
 def recipe_key(
