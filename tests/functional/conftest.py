@@ -2,7 +2,6 @@
 """Fixtures for tests as root, on the real kernel and a real libvirtd."""
 
 import contextlib
-import os
 import shutil
 import subprocess
 import tempfile
@@ -157,10 +156,10 @@ def command_line(
 
 
 @pytest.fixture
-def shared_rootfs(busybox_rootfs: Path, reachable_path: Path) -> Path:
+def shared_rootfs(reachable_path: Path) -> Path:
     """Make a small tree that a container without views can reach."""
     path = reachable_path / "rootfs"
-    os.rename(busybox_rootfs, path)
+    images.make_busybox(path)
     return path
 
 

@@ -515,7 +515,15 @@ def test_wrong_usage(arguments: tuple[str, ...]) -> None:
     assert "Traceback" not in result.err
 
 
-def test_output_that_goes_nowhere(cli: CommandLine) -> None:
+# With the latter it is written in the command, and not at the end.
+@pytest.mark.parametrize(
+    ("unbuffered", "where"), [("", "standard output: "), ("1", "")]
+)
+def test_output_that_goes_nowhere(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch,
+    unbuffered: str, where: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     command = [str(PROGRAM), "--config-file", str(cli.config)]
     command += ["config", "check"]
     with open("/dev/full", "w") as full:
@@ -523,7 +531,7 @@ def test_output_that_goes_nowhere(cli: CommandLine) -> None:
             command, stdout=full, stderr=subprocess.PIPE, text=True
         )
     assert done.returncode == 1
-    assert done.stderr == "error: No space left on device\n"
+    assert done.stderr == f"error: {where}No space left on device\n"
     closed = ("sh", "-c", 'exec "$@" >&-', "sh")
     assert call(*command[1:], prefix=closed).err == ""
     reader, writer = os.pipe()

@@ -352,11 +352,12 @@ def test_a_shifted_tree_stays_so_under_auto(
 
 
 def test_the_way_from_chown_to_idmapped(
-    cli: CommandLine, busybox_rootfs: Path, reachable_path: Path
+    cli: CommandLine, reachable_path: Path
 ) -> None:
     """The first reason stays after a failure, and its advice leads out."""
     (reachable_path / "open").mkdir()
-    rootfs = busybox_rootfs.rename(reachable_path / "open/rootfs")
+    rootfs = reachable_path / "open/rootfs"
+    images.make_busybox(rootfs)
     arguments = ("container", "run", "web", "--rootfs", rootfs,
                  "-f", "json", "--init")  # fmt: skip
     failed = cli(*arguments, "/bin/false")
