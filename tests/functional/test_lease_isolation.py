@@ -112,7 +112,7 @@ def with_one_range(cli: CommandLine) -> None:
 
 def enter(pid: int, *options: str) -> list[str]:
     """A command line that does the rest of it in a container as its root."""
-    which = options or ("-a", "-r", "-W", "/")
+    which = options or ("-a", "-r", "-W/")
     return ["nsenter", "-t", str(pid), *which, "-S", "0", "-G", "0"]
 
 

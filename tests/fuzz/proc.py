@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files of ``/proc`` with texts of a container in them."""
 
+import os
 from io import BytesIO
 
 from hypothesis import given
@@ -27,7 +28,7 @@ def _escape(text: bytes, which: bytes) -> bytes:
 
 
 def _decode(text: bytes) -> str:
-    return text.decode(errors="surrogateescape")
+    return os.fsdecode(text)
 
 
 @given(

@@ -27,7 +27,7 @@ _CITED = re.compile(r"``([a-z_/]+\.py)``:\s+((?:``test_\w+``,?\s*)+)")
 def test_each_known_danger_has_a_test_that_is_there(
     page: str, base: str, tables: int
 ) -> None:
-    text = (DOC / page).read_text()
+    text = (DOC / page).read_text("utf-8")
     if page == "security/attacks.rst":
         text = text[text.index("The tables name the test") :]
     headers = text.count("list-table")
@@ -35,7 +35,7 @@ def test_each_known_danger_has_a_test_that_is_there(
     cited = _CITED.findall(text)
     named = set(re.findall(r"test_\w+(?!\w*\.py)", text))
     for module, names in cited:
-        tree = ast.parse((TOP / base / module).read_text())
+        tree = ast.parse((TOP / base / module).read_text("utf-8"))
         there = {
             node.name
             for node in tree.body
@@ -50,7 +50,7 @@ def test_each_known_danger_has_a_test_that_is_there(
 
 
 def test_capabilities_that_count_on_the_host_only() -> None:
-    text = (DOC / "policy/index.rst").read_text()
+    text = (DOC / "policy/index.rst").read_text("utf-8")
     listed = text.split("user_namespaces(7)`):")[1].split("A container that")[
         0
     ]
@@ -127,7 +127,7 @@ def test_samples_are_not_in_the_range_of_directory_services() -> None:
     found = {
         (int(match[1]), file.name)
         for file in files
-        for match in starts.finditer(file.read_text())
+        for match in starts.finditer(file.read_text("utf-8"))
     }
     assert len(found) > 10
     assert {each for each in found if each[0] in DIRECTORY_IDS} == set()

@@ -27,7 +27,7 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def text_of(page: Path) -> str:
-    text = page.read_text()
+    text = page.read_text("utf-8")
     return unescape(re.sub(r"<[^>]*>", "", text[text.index("<body>") :]))
 
 
@@ -46,27 +46,27 @@ def test_options_have_their_hyphens(html: Path) -> None:
 
 
 def test_every_page_has_a_title(html: Path) -> None:
-    index = (html / "searchindex.js").read_text()
+    index = (html / "searchindex.js").read_text("utf-8")
     assert '"Getting started"' in index
     assert "no title" not in index
     for page in pages(html):
-        title = re.search("<title>(.*?)</title>", page.read_text())
+        title = re.search("<title>(.*?)</title>", page.read_text("utf-8"))
         assert title is not None
         assert "no title" not in title[1]
 
 
 def test_wide_tables_are_scrolled(html: Path) -> None:
-    style = (html / "_static/tables.css").read_text()
+    style = (html / "_static/tables.css").read_text("utf-8")
     assert "overflow-x: auto" in style
     for page in pages(html):
-        if "<table" in page.read_text():
-            assert "_static/tables.css" in page.read_text(), page
+        if "<table" in page.read_text("utf-8"):
+            assert "_static/tables.css" in page.read_text("utf-8"), page
 
 
 @pytest.mark.parametrize("name", ["ready.svg", "leases.svg"])
 def test_plots_have_units(name: str) -> None:
     """Each number beside an axis has a unit, or its axis says of what."""
-    text = (DOC / "performance" / name).read_text()
+    text = (DOC / "performance" / name).read_text("utf-8")
     labels = [each.strip() for each in re.findall(r">([^<>]*)</text>", text)]
     assert [each for each in labels if each.startswith("number of ")]
     assert "time (median, least and most)" in labels

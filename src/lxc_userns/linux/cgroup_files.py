@@ -47,11 +47,15 @@ def write(group: str, name: str, value: str) -> None:
 
 
 def make(group: str) -> None:
-    """Make a group of root's and those above it, unless they are there."""
+    """Make a group of root's and those above it, unless they are there.
+
+    Everybody may look, whatever the process's umask: one above is libvirt's.
+    """
     path = Path(group)
     for each in (*reversed(path.parents), path):
         with suppress(FileExistsError):
             os.mkdir(each, 0o755)
+            os.chmod(each, 0o755)  # noqa: S103 - as those of libvirt.
 
 
 def remove(group: str) -> bool:

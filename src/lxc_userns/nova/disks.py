@@ -21,8 +21,9 @@ def is_behind(device: str, path: str) -> bool:
     """
     name = os.path.basename(device)
     try:
-        with open(f"/sys/block/{name}/loop/backing_file") as stream:
-            return stream.read().rstrip("\n") == os.path.realpath(path)
+        with open(f"/sys/block/{name}/loop/backing_file", "rb") as stream:
+            found = os.fsdecode(stream.read().removesuffix(b"\n"))
+            return found == os.path.realpath(path)
     except OSError:
         return False
 

@@ -9,6 +9,7 @@ name adds to it the beginning is not passed over.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 
@@ -138,7 +139,7 @@ def _unescape(match: re.Match[bytes]) -> bytes:
 
 
 def _show(line: bytes) -> str:
-    text = printable(line.decode(errors="surrogateescape").strip())
+    text = printable(os.fsdecode(line).strip())
     if len(text) > _LONGEST_SHOWN:
         # A name is in the middle, and the reason at the end.
         half = _LONGEST_SHOWN // 2

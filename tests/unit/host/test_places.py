@@ -51,6 +51,7 @@ def test_run_path_is_looked_at_up_to_the_top(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     below = closed / "below"
     below.mkdir(parents=True)
+    below.chmod(0o755)
     closed.chmod(0o700)
     assert paths.check_run_path(below / "not" / "yet") == failed(
         f"users of containers cannot pass through {closed}",

@@ -30,7 +30,9 @@ def make_tar(
     name: str = "name", tar_format: int = tarfile.PAX_FORMAT
 ) -> bytes:
     stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w", format=tar_format) as tar:
+    with tarfile.open(
+        fileobj=stream, mode="w", format=tar_format, encoding="utf-8"
+    ) as tar:
         tar.addfile(tarfile.TarInfo(name))
     return stream.getvalue()
 
