@@ -227,6 +227,12 @@ def test_errors_take_one_line() -> None:
     )
     assert main.describe(OSError(28, "No space")) == "No space"
     assert main.describe(KeyError()) == "KeyError"
+    with pytest.raises(UnicodeEncodeError) as caught:
+        "/\xe9".encode("ascii")
+    assert main.describe(caught.value) == (
+        "'/\xe9': the encoding of the locale, ascii, cannot express it; "
+        "set LC_ALL=C.UTF-8"
+    )
 
 
 def test_an_error_on_standard_error(

@@ -79,6 +79,12 @@ def describe(error: BaseException) -> str:
         text = error.strerror
         if error.filename:
             text = f"{os.fsdecode(error.filename)}: {text}"
+    if isinstance(error, UnicodeEncodeError):
+        # Of a path that was recorded under another locale.
+        text = (
+            f"{error.object!r}: the encoding of the locale, {error.encoding}, "
+            "cannot express it; set LC_ALL=C.UTF-8"
+        )
     return "; ".join((text, *getattr(error, "__notes__", ())))
 
 
