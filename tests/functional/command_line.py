@@ -2,6 +2,7 @@
 """The installed program, as a user calls it."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from typing import Any
 
 PROGRAM = Path(sys.executable).with_name("lxc-userns")
 LONGEST = 120.0
+#: The caller's, which the program gets; what tests make is as they say.
+UMASK = os.umask(0o022)
 
 BASE = 1_900_000_000
 COUNT = 65536
@@ -48,6 +51,7 @@ def call(
         [*prefix, PROGRAM, *arguments],
         capture_output=True,
         timeout=LONGEST,
+        umask=UMASK,
         **options,
     )
     return Result(

@@ -140,7 +140,7 @@ def test_what_libvirt_refuses_leaves_no_container(
         ("start", "a/b"),
         ("stop", "."),
         ("verify", ".x"),
-        ("destroy", "ä"),
+        ("destroy", os.fsdecode(b"\xc3\xa4")),
     ],
 )
 def test_bad_names(

@@ -356,6 +356,7 @@ def test_the_way_from_chown_to_idmapped(
 ) -> None:
     """The first reason stays after a failure, and its advice leads out."""
     (reachable_path / "open").mkdir()
+    (reachable_path / "open").chmod(0o755)
     rootfs = reachable_path / "open/rootfs"
     images.make_busybox(rootfs)
     arguments = ("container", "run", "web", "--rootfs", rootfs,
@@ -608,6 +609,7 @@ def test_volumes(
 ) -> None:
     data = tmp_path / "data"
     data.mkdir()
+    data.chmod(0o755)
     (data / "old").write_text("old\n")
     os.chown(data / "old", ALICE, ALICE)
     config = tmp_path / "app.conf"
