@@ -2,6 +2,7 @@
 """Containers that end: what they printed and how they ended is kept."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -15,8 +16,13 @@ from tests.functional.command_line import CommandLine
 
 pytestmark = pytest.mark.needs("containers")
 
-#: A container's kernel does not tell how it ended before Linux 6.15.
-TELLS = tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 15)
+#: Whether the kernel tells how a container ended: by events in the first PID
+#: namespace, by a descriptor of it since Linux 6.15.
+IS_FIRST = os.stat("/proc/self/ns/pid").st_ino == 0xEFFFFFFC
+TELLS = IS_FIRST or tuple(map(int, os.uname().release.split(".")[:2])) >= (
+    6,
+    15,
+)
 
 
 @pytest.fixture
@@ -49,9 +55,13 @@ def ended(cli: CommandLine) -> Any:
 def test_one_that_ends_at_once(cli: CommandLine, busybox_rootfs: Path) -> None:
     done = run(cli, busybox_rootfs, "echo hello there; exit 3")
     error = done.error()
-    how = "exit code 3" if TELLS else ""
-    assert "its first process ended at once: " + how in error
-    assert "; it printed: hello there; " in error
+    # On a busy machine one has ended before it is found.
+    how = "code 3" if IS_FIRST else "(code 3|status unknown)"
+    assert re.search(
+        f"its first process ended at once: exit {how}; it printed: hello "
+        "there; ",
+        error,
+    )
     assert not (cli.state / "traces/web1").exists()
     assert cli.json("container", "list") == []
 

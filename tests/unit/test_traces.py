@@ -10,6 +10,7 @@ from typing import ClassVar, cast
 
 import pytest
 
+from lxc_userns.linux import exit_events, pidfds
 from lxc_userns.traces import memory, watcher
 from lxc_userns.traces.console import Log
 from lxc_userns.traces.store import Traces
@@ -113,6 +114,7 @@ def test_it_looks_often_only_while_a_container_starts(
     monkeypatch.setattr(select, "poll", FakePoll)
     monkeypatch.setattr(FakePoll, "waited", [])
     monkeypatch.setattr(os, "pidfd_open", lambda _: -1)
+    monkeypatch.setattr(exit_events, "subscribe", lambda _: None)
     found = [str(tmp_path / "memory.events")] if has_group else []
     monkeypatch.setattr(memory, "find_files", lambda _: found)
     watched = watcher._Watched(0, cast(Log, None))
@@ -122,6 +124,50 @@ def test_it_looks_often_only_while_a_container_starts(
         watched._wait()
     is_found = has_init and has_group
     assert FakePoll.waited == [2, 1000 if is_found else 2, 1000]
+
+
+class FakeEvents:
+    """Ends of children of libvirt's process."""
+
+    def __init__(self, *told: dict[int, int]) -> None:
+        self.told = [*told]
+
+    def read(self) -> dict[int, int]:
+        return self.told.pop(0) if self.told else {}
+
+    def close(self) -> None:
+        self.told = [{}]
+
+
+@pytest.mark.parametrize(
+    ("init", "told", "status"),
+    [
+        (7, {7: 3 << 8, 8: 0}, 3 << 8),
+        (7, {8: 0}, None),
+        # It ended before it was found.
+        (None, {7: 3 << 8}, 3 << 8),
+        (None, {7: 3 << 8, 8: 0}, None),
+        (None, {}, None),
+    ],
+)
+def test_how_it_ended_before_linux_6_15(
+    monkeypatch: pytest.MonkeyPatch,
+    init: int | None,
+    told: dict[int, int],
+    status: int | None,
+) -> None:
+    events = FakeEvents(told)
+    monkeypatch.setattr(os, "pidfd_open", lambda _: os.dup(0))
+    monkeypatch.setattr(exit_events, "subscribe", lambda _: events)
+    monkeypatch.setattr(memory, "find_files", lambda _: [])
+    monkeypatch.setattr(watcher, "_has_ended", lambda _: True)
+    monkeypatch.setattr(pidfds, "exit_status", lambda _: None)
+    watched = watcher._Watched(0, cast(Log, None))
+    if init is not None:
+        watched._init = (init, os.dup(0))
+    watched.follow()
+    assert watched.status == status
+    assert events.told == [{}]
 
 
 @pytest.mark.parametrize("status", [1, 9, None])

@@ -15,9 +15,10 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Collection
 from contextlib import suppress
 
-from lxc_userns.linux import pidfds
+from lxc_userns.linux import exit_events, pidfds
 from lxc_userns.linux.process import Process
 from lxc_userns.traces import memory
 from lxc_userns.traces.console import Console, Log
@@ -75,6 +76,8 @@ class _Watched:
         self._init: tuple[int, int] | None = None
         self._files: list[str] = []
         self._settled = time.monotonic() + _SETTLED
+        # Its children are told of before one is found.
+        self._events = exit_events.subscribe(pid)
         self._console: Console | None = None
         with suppress(OSError, ValueError):
             number = _console_number(pid)
@@ -136,7 +139,7 @@ class _Watched:
         while self.status is None and time.monotonic() < deadline:
             self.status = _zombie_status(pid)
             if self.status is None:
-                self.status = pidfds.exit_status(pidfd)
+                self.status = self._told_status(pid, pidfd)
             if _has_ended(self._pidfd):
                 break
             time.sleep(_TICK)
@@ -151,12 +154,27 @@ class _Watched:
         self.kills = max(self.kills, memory.count_kills(self._files))
 
     def _note_end(self) -> None:
-        if self._init is None:
-            return
-        self._count_kills()
-        if self.status is None:
-            self.status = pidfds.exit_status(self._init[1])
-        os.close(self._init[1])
+        if self._init is not None:
+            self._count_kills()
+            if self.status is None:
+                self.status = self._told_status(*self._init)
+            os.close(self._init[1])
+        if self._events is not None:
+            if self._init is None:
+                self.status = _only(self._events.read().values())
+            self._events.close()
+
+    def _told_status(self, pid: int, pidfd: int) -> int | None:
+        """How the first process ended, once it was waited for."""
+        status = pidfds.exit_status(pidfd)
+        if status is None and self._events is not None:
+            status = self._events.read().get(pid)
+        return status
+
+
+def _only(statuses: Collection[int]) -> int | None:
+    """That of the first process, if there was no other to end."""
+    return next(iter(statuses)) if len(statuses) == 1 else None
 
 
 def may_restart(status: int | None) -> bool:
