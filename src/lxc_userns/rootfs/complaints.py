@@ -85,6 +85,8 @@ class Complaints:
         self.owners: set[tuple[int, int]] = set()
         #: The first thing that went wrong otherwise, fit for a message.
         self.first: str | None = None
+        #: Whether that has no end, as of a program killed in the middle.
+        self.is_cut = False
         #: Whether that was a lack of memory.
         self.lacks_memory = False
         #: Up to which byte it may go if a single block of zeros ends it.
@@ -99,10 +101,11 @@ class Complaints:
         """
         *lines, rest = (self._line + said).split(b"\n")
         self._line = rest[:_LONGEST_LINE]
-        if not said:
-            lines = [rest]
         for line in lines:
             self._sort(line)
+        if not said and self.first is None:
+            self._sort(rest)
+            self.is_cut = self.first is not None
 
     def _sort(self, line: bytes) -> None:
         if not line or _HARMLESS.fullmatch(line):

@@ -140,12 +140,14 @@ def extract(
         _listen(_fd(process.stderr), complaints, archive, progress)
         if complaints.lacks_memory:
             raise RootfsError(archive.path, _explain("memory", limits))
-        if complaints.first is not None:
+        if complaints.first is not None and not complaints.is_cut:
             raise RootfsError(archive.path, complaints.first)
         result = _receive(_fd(process.stdout), archive.path)
     if result.exceeded is not None:
         reason = _explain(result.exceeded, limits)
         raise RootfsError(archive.path, reason)
+    if complaints.first is not None:
+        raise RootfsError(archive.path, complaints.first)
     _check(result, archive, complaints)
     lost = _TEXT in result.found and _RAW not in result.found
     return Extracted(

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -78,11 +79,16 @@ def look_at_sandbox(
     elsewhere = os.stat(f"/proc/{found['zstd']}/cwd")
     assert os.path.samestat(elsewhere, os.stat("/"))
     for name in ("tar", "zstd"):
-        fds = Path(f"/proc/{found[name]}/fd")
-        assert {each.name for each in fds.iterdir()} == {"0", "1", "2"}
+        # There is one more while its libraries are loaded.
+        wait_for(partial(has_no_other_descriptors, found[name]))
         environment = Path(f"/proc/{found[name]}/environ").read_text()
         names = {each.split("=")[0] for each in environment.split("\0")}
         assert names - {""} == {"PATH", "LC_ALL"}
+
+
+def has_no_other_descriptors(pid: int) -> bool:
+    found = Path(f"/proc/{pid}/fd").iterdir()
+    return {each.name for each in found} == {"0", "1", "2"}
 
 
 @pytest.mark.parametrize("victim", ["keeper", "first", "zstd"])

@@ -118,6 +118,14 @@ def test_a_shift_needs_id_maps(tmp_path: Path) -> None:
         unpacking.unpack(tmp_path / "archive", tmp_path / "path", None)
 
 
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_a_line_without_an_end(end: bytes) -> None:
+    """Who said it was killed, and what it was killed for says more."""
+    complaints = hear(b"tar: ./file: Cannot wri" + end)
+    assert complaints.first == "tar: ./file: Cannot wri"
+    assert complaints.is_cut is (not end)
+
+
 def hear(said: bytes, pieces: list[int] | None = None) -> Complaints:
     complaints = Complaints()
     for size in pieces or [len(said) + 1]:
