@@ -15,8 +15,11 @@ from pathlib import Path
 import pytest
 
 # Debian's default for those who run another system.
-MIRROR, SUITE = "http://deb.debian.org/debian", "bookworm"
+MIRROR = "http://deb.debian.org/debian"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+# The first of these of which the keyring has the key: Ubuntu 22.04's is old.
+SUITES = ("bookworm", "bullseye")
+SUITE_KEY = "/usr/share/keyrings/debian-archive-{}-automatic.gpg"
 PACKAGES = ["acl", "iputils-ping", "libcap2-bin", "login", "passwd"]
 INITS = {"sysvinit": ["sysvinit-core"], "systemd": ["systemd-sysv"]}
 APT_HELPER = "/usr/lib/apt/apt-helper"
@@ -125,7 +128,8 @@ def choose_mirror() -> tuple[str, str]:
             mirror, suite, component = line.rsplit(" ", 2)
             if (suite, component) == (codename, "main"):
                 return mirror.rstrip("/"), suite
-    return MIRROR, SUITE
+    known = [each for each in SUITES if Path(SUITE_KEY.format(each)).exists()]
+    return MIRROR, known[0] if known else SUITES[0]
 
 
 def bootstrap(

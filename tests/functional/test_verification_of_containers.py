@@ -421,7 +421,7 @@ def test_a_name_that_looks_like_what_the_kernel_says(
         controller = init.parent
     # Somebody else's, who would be taken for the container's first process.
     script = (
-        "import ctypes, sys, time; name = sys.argv[1].encode();"
+        "import ctypes, os, sys, time; name = os.fsencode(sys.argv[1]);"
         "assert ctypes.CDLL(None).prctl(15, name) == 0;"
         "print(flush=True); time.sleep(60)"
     )
@@ -432,7 +432,7 @@ def test_a_name_that_looks_like_what_the_kernel_says(
     for name in (*names, f") S {controller} ("):
         with subprocess.Popen(
             ["unshare", "--pid", "--fork", "--kill-child", sys.executable,
-             "-c", script, name],
+             "-c", script, name.encode()],
             stdout=subprocess.PIPE,
         ) as other:  # fmt: skip
             try:
