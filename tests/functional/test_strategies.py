@@ -361,7 +361,11 @@ def test_the_way_from_chown_to_idmapped(
     images.make_busybox(rootfs)
     arguments = ("container", "run", "web", "--rootfs", rootfs,
                  "-f", "json", "--init")  # fmt: skip
-    failed = cli(*arguments, "/bin/false")
+    # It is a program until it is executed, so that nothing of it ever runs.
+    bad = rootfs / "bin/bad"
+    bad.write_text("#!/absent\n")
+    bad.chmod(0o755)
+    failed = cli(*arguments, "/bin/bad")
     assert failed.code == 1
     warning, error = failed.err.splitlines()
     assert warning.startswith(
