@@ -460,7 +460,7 @@ class Containers:
         return Container(
             name=guest.name,
             uuid=guest.uuid,
-            state=guest.state,
+            state=_libvirts_state(guest, start),
             mode=mode,
             strategy=None,
             rootfs=root,
@@ -553,9 +553,13 @@ def _state(
     if guest is None:
         return "incomplete"
     is_verified = start is not None and start.is_same_start(verified)
-    if guest.state in _RUNNING and not is_verified:
-        return UNVERIFIED
-    return guest.state
+    state = _libvirts_state(guest, start)
+    return UNVERIFIED if state in _RUNNING and not is_verified else state
+
+
+def _libvirts_state(guest: Guest, start: Verified | None) -> str:
+    # It was waited for the first process of one that reboots.
+    return "stopped" if start is None and guest.is_lost else guest.state
 
 
 def _check_bridges(name: str, xml: str) -> None:

@@ -177,22 +177,30 @@ class Guests:
                     lambda: not _is_active(self._lookup(name)),
                 )
 
-    def end_lost(self, name: str, uuid: str) -> None:
-        """Have libvirt notice the end of a container that it has missed.
+    def has_missed_end(self, name: str) -> bool:
+        """Whether libvirt calls a container active for good that has ended.
 
-        libvirt 9.0 does so now and then, and calls it active for good. One
-        that reboots is without a process for a moment as well, and is left.
+        libvirt 9.0 does so now and then. One that reboots is without a
+        process for a moment as well, and is waited for.
 
-        :param uuid: of which it has to be; another may have got the name.
         :raises LibvirtError: if libvirt cannot be reached.
         """
         deadline = time.monotonic() + _INIT_TIMEOUT
         while (guest := self.find(name)) is not None and guest.is_lost:
             if time.monotonic() > deadline:
                 _LOG.info("%s: libvirt has missed its end", name)
-                return self.destroy(name, uuid)
+                return True
             time.sleep(_POLL)
-        return None
+        return False
+
+    def end_lost(self, name: str, uuid: str) -> None:
+        """Have libvirt notice the end of a container that it has missed.
+
+        :param uuid: of which it has to be; another may have got the name.
+        :raises LibvirtError: if libvirt cannot be reached.
+        """
+        if self.has_missed_end(name):
+            self.destroy(name, uuid)
 
     def stop(self, name: str, timeout: float = STOP_TIMEOUT) -> None:
         """Ask a domain to stop, and kill it if it does not.

@@ -39,7 +39,9 @@ class Inventory:
     def is_active(self, record: InstanceRecord) -> bool:
         """Whether the domain of an instance runs."""
         guest = self.find_guest(record)
-        return guest is not None and guest.is_active
+        if guest is None or not guest.is_active:
+            return False
+        return not self.guests.has_missed_end(record.name)
 
     def running_maps(self, name: str) -> IdMaps | None:
         """ID maps that a domain of this name runs with, ours or not.

@@ -177,8 +177,10 @@ class Preparation:
     def _check_replaceable(
         self, record: InstanceRecord, known: InstanceRecord | None
     ) -> None:
-        guest = self.inventory.guests.find(record.name)
-        if guest and guest.is_active:
+        guests = self.inventory.guests
+        guest = guests.find(record.name)
+        is_active = guest is not None and guest.is_active
+        if is_active and not guests.has_missed_end(record.name):
             raise InstanceError(record.name, "is running; stop it first")
         if known is None:
             return

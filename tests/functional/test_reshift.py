@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -193,8 +194,9 @@ def test_a_view_that_is_left_mounted(
     inside(shown["init_pid"], MADE)
     change_as_root_of(shown["init_pid"], Path(shown["view"]))
     os.kill(shown["init_pid"], signal.SIGKILL)
+    deadline = time.monotonic() + 60
     while cli.json("container", "show", "web")["state"] != "stopped":
-        pass
+        assert time.monotonic() < deadline
     assert cli.mounts() == [shown["view"]]
     configure(cli, size=WHOLE)
     prepare(cli, busybox_rootfs, "overlay", shown["uuid"])

@@ -196,6 +196,9 @@ class FakeGuests:
     def capabilities(self) -> str:
         return self.capabilities_xml
 
+    def has_missed_end(self, name: str) -> bool:
+        return name in self.lost
+
     def end_lost(self, name: str, uuid: str) -> None:
         if name in self.lost:
             self.lost.remove(name)
@@ -1112,6 +1115,26 @@ def test_one_whose_end_libvirt_has_missed_is_started(world: World) -> None:
     world.guests.lost.append("web1")
     world.containers.start("web1")
     assert world.log == ["destroy", "shift", "mount", "start", "limit"]
+
+
+def test_one_whose_end_libvirt_has_missed_counts_as_stopped(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(world)
+
+    def gone(_name: str) -> None:
+        raise NotRunningError("web1")
+
+    monkeypatch.setattr(world.guests, "init_process", gone)
+    monkeypatch.setattr(Guest, "is_lost", True)
+    world.guests.lost.append("web1")
+    assert world.containers.show("web1").state == "stopped"
+    # It is mounted anew, for a start.
+    world.log.clear()
+    world.manager.prepare_again("web1")
+    assert world.log == ["shift", "mount"]
+    with pytest.raises(NotRunningError):
+        world.manager.verify("web1", started=False)
 
 
 def test_stop_start_destroy(world: World) -> None:
