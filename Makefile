@@ -75,9 +75,8 @@ NOVA_RELEASES ?= 34 33
 
 .PHONY: novas test-nova nova-system-packages
 novas: venv nova-system-packages
-	for release in $(NOVA_RELEASES); do \
-	    $(MAKE) --no-print-directory nova-venv NOVA_VERSION=$$release \
-	        || exit; done
+	printf '%s\n' $(NOVA_RELEASES) | xargs -P 2 -I RELEASE \
+	    $(MAKE) --no-print-directory nova-venv NOVA_VERSION=RELEASE
 	tools/run-nova-tests $(NOVA_RELEASES)
 
 .PHONY: nova-venv
