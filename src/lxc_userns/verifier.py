@@ -63,8 +63,8 @@ class Verifier:
         try:
             return self._verify_soon(record, started)
         except NotRunningError as err:
-            # Where libvirt has missed the end of its own process only.
-            if started and self._may_run(record):
+            # Nothing is to be destroyed, unless libvirt has missed its end.
+            if started:
                 self._destroy_for(record, err)
             raise
         except Exception as err:

@@ -881,13 +881,18 @@ def test_what_cannot_be_looked_at_just_after_its_start_is_destroyed(
     assert world.log[-1] == "destroy"
 
 
+@pytest.mark.parametrize("lost", [[], ["web1"]])
 @pytest.mark.parametrize("started", [True, False])
 def test_an_end_that_libvirt_has_missed_while_it_is_looked_at(
-    world: World, monkeypatch: pytest.MonkeyPatch, started: bool
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    started: bool,
+    lost: list[str],
 ) -> None:
     """Whatever is left of it was never verified."""
     world.manager.prepare(world.request)
     world.guests.add("web1")
+    world.guests.lost += lost
     monkeypatch.setattr(verification, "gather", failing(NotRunningError("x")))
     with pytest.raises(NotRunningError):
         world.manager.verify("web1", started=started)
