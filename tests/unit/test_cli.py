@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import NoReturn
 
+import cliff.command
 import pytest
 
 from lxc_userns import rootfs
@@ -157,6 +158,21 @@ def test_help_of_each_command(
 ) -> None:
     assert call(*name.split(), "--help") == 0
     assert f"lxc-userns {name}" in capsys.readouterr().out
+
+
+def test_no_command_reads_what_else_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That takes longer than most commands."""
+    app = main.LxcUserns()
+    for name in sorted(COMMANDS):
+        factory, _, _ = app.command_manager.find_command(name.split())
+        command = factory(app, None, cmd_name=name)
+        with monkeypatch.context() as patch:
+            # Kept once it was read; not by every version.
+            patch.setattr(cliff.command, "_dists_by_mods", None, raising=False)
+            patch.setattr(metadata, "distributions", None)
+            command.get_parser(name)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,6 +45,14 @@ class ConfiguredCommand(Command):
         )
         return parser
 
+    def get_epilog(self) -> str:
+        """Return no text, as no plugin brings commands.
+
+        To find out whether one does, cliff reads the metadata of everything
+        that is installed, which takes longer than most commands.
+        """
+        return self._epilog or ""
+
     def produce_output(
         self,
         parsed_args: argparse.Namespace,
