@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.functional import fork_server
+
 PROGRAM = Path(sys.executable).with_name("lxc-userns")
 LONGEST = 120.0
 #: The caller's, which the program gets; what tests make is as they say.
@@ -46,18 +48,26 @@ class Result:
 def call(
     *arguments: str | Path, prefix: Sequence[str] = (), **options: Any
 ) -> Result:
-    """Call the program."""
-    done: subprocess.CompletedProcess[bytes] = subprocess.run(
-        [*prefix, PROGRAM, *arguments],
+    """Call the program, most often by forking what has imported it."""
+    argv = [*prefix, str(PROGRAM), *map(str, arguments)]
+    if not prefix and not options and fork_server.can_serve():
+        done = fork_server.run(argv, umask=UMASK, timeout=LONGEST)
+        return _result(done.returncode, done.stdout, done.stderr)
+    done = subprocess.run(
+        argv,
         capture_output=True,
         timeout=LONGEST,
         umask=UMASK,
         **options,
     )
+    return _result(done.returncode, done.stdout, done.stderr)
+
+
+def _result(code: int, out: bytes, err: bytes) -> Result:
     return Result(
-        done.returncode,
-        done.stdout.decode(errors="surrogateescape"),
-        done.stderr.decode(errors="surrogateescape"),
+        code,
+        out.decode(errors="surrogateescape"),
+        err.decode(errors="surrogateescape"),
     )
 
 
