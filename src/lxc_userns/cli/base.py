@@ -51,7 +51,7 @@ class ConfiguredCommand(Command):
         To find out whether one does, cliff reads the metadata of everything
         that is installed, which takes longer than most commands.
         """
-        return self._epilog or ""
+        return ""
 
     def produce_output(
         self,
