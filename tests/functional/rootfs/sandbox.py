@@ -67,18 +67,18 @@ def descendants(pid: int) -> list[tuple[str, int]]:
 
 def family(pid: int) -> dict[str, int]:
     """Keeper, first process, tar and zstd; none until all are there."""
-    found = descendants(pid)
-    programs = dict(found)
-    pythons = [each for name, each in found if "python" in name]
-    if not {"tar", "zstd"} <= set(programs) or len(pythons) != 2:
-        return {}
-    keeper, first = pythons
-    return {
-        "keeper": keeper,
-        "first": first,
-        "tar": programs["tar"],
-        "zstd": programs["zstd"],
-    }
+    for keeper in children(pid):
+        found = [("keeper", keeper), *descendants(keeper)]
+        programs = dict(found)
+        pythons = [each for name, each in found if "python" in name]
+        if {"tar", "zstd"} <= set(programs) and len(pythons) == 1:
+            return {
+                "keeper": keeper,
+                "first": pythons[0],
+                "tar": programs["tar"],
+                "zstd": programs["zstd"],
+            }
+    return {}
 
 
 def status(pid: int) -> dict[str, list[str]]:
