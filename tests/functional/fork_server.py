@@ -46,7 +46,10 @@ def early(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 class ForkServer:
-    """Client of a server process, which ends with the client."""
+    """Client of a server process, which ends with the client.
+
+    It is no child of the client's: tests look for children of theirs.
+    """
 
     def __init__(self) -> None:
         self.early = early(os.environ)
@@ -54,7 +57,7 @@ class ForkServer:
             socket.AF_UNIX, socket.SOCK_SEQPACKET
         )
         with theirs:
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-c", _MAIN],
                 stdin=theirs.fileno(),
                 # Pipes, as those of each call: what the interpreter makes of
@@ -63,13 +66,15 @@ class ForkServer:
                 stderr=subprocess.PIPE,
                 cwd=_TOP,
             )
+            process.wait()
+        # What it says before it serves goes nowhere, and has to be short.
+        self._pipes = process.stdout, process.stderr
         atexit.register(self._close)
 
     def _close(self) -> None:
         # Copies of the socket may be left in processes forked by tests.
         self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
-        self._process.wait()
 
     def start(
         self, argv: Sequence[str], streams: Sequence[int], umask: int
@@ -169,6 +174,8 @@ def serve() -> None:
 
     The process that was forked returns from here, into the program.
     """
+    if os.fork():
+        os._exit(0)
     control = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     _import_everything()
