@@ -12,10 +12,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from lxc_userns import subid
 from lxc_userns.exceptions import PrerequisiteError, shorten
-from lxc_userns.idmap import ID_LIMIT
+from lxc_userns.idmap import ID_LIMIT, Kind
 from lxc_userns.idset import IdSet
 from lxc_userns.linux.process import Process, Rows
 from lxc_userns.subid import MalformedLine, SubordinateRange
@@ -42,6 +43,13 @@ class Holder:
 
     def __str__(self) -> str:
         return self.name
+
+
+class HasIds(Protocol):
+    """A lease, or what has been one."""
+
+    def ids(self, kind: Kind) -> range:
+        """Its IDs of one kind."""
 
 
 @dataclass(frozen=True, slots=True)

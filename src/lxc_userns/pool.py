@@ -5,12 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from lxc_userns import hostids
 from lxc_userns.allocation import capacity, place
 from lxc_userns.exceptions import shorten
-from lxc_userns.hostids import SUBGID, SUBUID, Holder, HostIds
+from lxc_userns.hostids import SUBGID, SUBUID, HasIds, Holder, HostIds
 from lxc_userns.idmap import Kind
 from lxc_userns.idset import IdSet
 
@@ -70,13 +69,6 @@ class Pool:
         if len(self.holders) > _MOST_NAMED:
             names.append(f"{len(self.holders) - _MOST_NAMED} more")
         return ", ".join(names)
-
-
-class HasIds(Protocol):
-    """A lease, or what has been one."""
-
-    def ids(self, kind: Kind) -> range:
-        """Its IDs of one kind."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+import lxc_userns
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.linux import descriptors, threads
 from lxc_userns.rootfs import channel, worker
@@ -39,7 +40,7 @@ _WORKER = (
     "import sys; sys.path.append(sys.argv[1]); "
     "from lxc_userns.rootfs.worker import main; main()"
 )
-_PACKAGE_PARENT = str(Path(__file__).parents[2])
+_PACKAGE_PARENT = str(Path(lxc_userns.__file__).parents[1])
 _TICK = 0.1
 #: Paths of inodes with names outside of a tree that are shown.
 _MOST_SHOWN = 10

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import lxc_userns
 from lxc_userns.exceptions import PrerequisiteError, RootfsError
 from lxc_userns.rootfs import channel, meter, outcome
 from lxc_userns.rootfs.archive import Archive
@@ -31,7 +32,7 @@ _KEEPER = (
     "import sys; sys.path.append(sys.argv[1]); "
     "from lxc_userns.rootfs.sandbox import main; main()"
 )
-_PACKAGE_PARENT = str(Path(__file__).parents[2])
+_PACKAGE_PARENT = str(Path(lxc_userns.__file__).parents[1])
 _TICK = 0.1
 _MOST_AT_ONCE = 1 << 16
 

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
+import lxc_userns
 from lxc_userns import own_paths
 from lxc_userns.linux import directory, programs, removal
 from lxc_userns.traces.console import LOG, OLDER
@@ -24,7 +25,7 @@ _WATCHER = (
     "import sys; sys.path.append(sys.argv[1]); "
     "from lxc_userns.traces.watcher import main; main()"
 )
-_PACKAGE_PARENT = str(Path(__file__).parents[2])
+_PACKAGE_PARENT = str(Path(lxc_userns.__file__).parents[1])
 #: What is shown of a console.
 _LINES, _BYTES = 10, 2000
 #: Seconds that the end of a container takes to be noted.
