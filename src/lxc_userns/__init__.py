@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from lxc_userns.idmap import IdMapEntry as IdMapEntry
     from lxc_userns.idmap import IdMaps as IdMaps
     from lxc_userns.manager import UserNamespaceManager as UserNamespaceManager
-    from lxc_userns.needs import Needs as Needs
-    from lxc_userns.request import InstanceRequest as InstanceRequest
-    from lxc_userns.request import PreparedInstance as PreparedInstance
-    from lxc_userns.volume import Volume as Volume
+    from lxc_userns.spec.request import InstanceRequest as InstanceRequest
+    from lxc_userns.spec.request import PreparedInstance as PreparedInstance
+    from lxc_userns.spec.requirements import Needs as Needs
+    from lxc_userns.spec.volume import Volume as Volume
 
 _HOMES = {
     "Finding": "audit",
     "IdMap": "idmap",
     "IdMapEntry": "idmap",
     "IdMaps": "idmap",
-    "InstanceRequest": "request",
+    "InstanceRequest": "spec.request",
     "LxcUsernsError": "exceptions",
-    "Needs": "needs",
-    "PreparedInstance": "request",
+    "Needs": "spec.requirements",
+    "PreparedInstance": "spec.request",
     "UserNamespaceManager": "manager",
-    "Volume": "volume",
+    "Volume": "spec.volume",
     "add_id_maps": "domain",
     "audit_domain": "audit",
     "load_id_maps": "conf",

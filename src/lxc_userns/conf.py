@@ -28,9 +28,9 @@ from lxc_userns.idmap import (
     broken_rules,
     broken_tty_rules,
 )
-from lxc_userns.needs import DEFAULT_PROCESSES, MOST_PROCESSES
 from lxc_userns.shared_opts import SharedListOpt
-from lxc_userns.size import format_size, parse_size
+from lxc_userns.spec.requirements import DEFAULT_PROCESSES, MOST_PROCESSES
+from lxc_userns.spec.size import format_size, parse_size
 from lxc_userns.unpack_limits import LEAST_MEMORY, UnpackLimits
 
 LIBVIRT_GROUP = "libvirt"

@@ -41,17 +41,17 @@ from lxc_userns.idmap import IdMaps
 from lxc_userns.instances import InstanceRecord
 from lxc_userns.linux import hostname
 from lxc_userns.manager import UserNamespaceManager
-from lxc_userns.needs import Device, Mode, Needs
-from lxc_userns.policy import OFF
-from lxc_userns.request import InstanceRequest, PreparedInstance
 from lxc_userns.rootfs.strategies import Progress
-from lxc_userns.rootfs_kind import RootfsKind
+from lxc_userns.spec.policy import OFF
+from lxc_userns.spec.request import InstanceRequest, PreparedInstance
+from lxc_userns.spec.requirements import Device, Mode, Needs
+from lxc_userns.spec.rootfs_kind import RootfsKind
+from lxc_userns.spec.volume import Volume
 from lxc_userns.traces import memory
 from lxc_userns.traces.trace import Trace
 from lxc_userns.undo import undo
 from lxc_userns.verification import VerifiedInstance
 from lxc_userns.verified import Verified
-from lxc_userns.volume import Volume
 
 _LOG = logging.getLogger(__name__)
 
@@ -68,11 +68,11 @@ class ContainerSpec:
     """What a container is to be.
 
     :param name: its name, as for
-        :class:`~lxc_userns.request.InstanceRequest`.
+        :class:`~lxc_userns.spec.request.InstanceRequest`.
     :param rootfs: its root filesystem, and
     :param strategy: how it is made the container's, and
     :param volumes: what else of the host it sees, all as for
-        :class:`~lxc_userns.request.InstanceRequest`.
+        :class:`~lxc_userns.spec.request.InstanceRequest`.
     :param init: program to start in it, an absolute path there, and its
         arguments.
     :param memory_mib: memory in MiB.
@@ -81,7 +81,7 @@ class ContainerSpec:
     :param env: environment variables of init.
     :param interfaces: its network interfaces; none leaves it alone with a
         loopback device, unless it shares the host's network.
-    :param needs: as for :class:`~lxc_userns.request.InstanceRequest`, and
+    :param needs: as for :class:`~lxc_userns.spec.request.InstanceRequest`, and
     :param rootfs_kind: the same.
     :param max_processes: likewise.
     :raises NeedsError: if it shares the host's network and has interfaces.
@@ -110,7 +110,7 @@ class ContainerSpec:
         """What the manager is to prepare, under a new UUID.
 
         :param security_model: as for
-            :class:`~lxc_userns.request.InstanceRequest`.
+            :class:`~lxc_userns.spec.request.InstanceRequest`.
         """
         return InstanceRequest(
             self.name,

@@ -16,7 +16,7 @@ from typing import Any
 
 from lxc_userns.exceptions import IdMapError, VolumeError
 from lxc_userns.idmap import KINDS, IdMapEntry, Kind
-from lxc_userns.volume import Volume
+from lxc_userns.spec.volume import Volume
 
 _MAPS = ("uid_maps", "gid_maps")
 _TEXT = re.compile(r'"(\w+)":\s*("(?:[^"\\]|\\.)*")')

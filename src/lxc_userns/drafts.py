@@ -13,7 +13,7 @@ from typing import Any
 from oslo_config import cfg
 
 from lxc_userns import conf as options
-from lxc_userns import limits, own_paths, policy, roots
+from lxc_userns import limits, own_paths, roots
 from lxc_userns.claims import overlap
 from lxc_userns.config_check import option
 from lxc_userns.exceptions import (
@@ -27,13 +27,14 @@ from lxc_userns.idmap import IdMaps
 from lxc_userns.instances import InstanceRecord
 from lxc_userns.lessor import Lessor
 from lxc_userns.linux import block_devices
-from lxc_userns.needs import DROPPED_PRIVATE, Device, Needs
-from lxc_userns.policy import Decision
-from lxc_userns.request import InstanceRequest
 from lxc_userns.rootfs import strategies, unpacking
 from lxc_userns.rootfs.backing import translated
-from lxc_userns.rootfs_kind import RootfsKind, parse_kind
-from lxc_userns.volume import Volume
+from lxc_userns.spec import policy
+from lxc_userns.spec.policy import Decision
+from lxc_userns.spec.request import InstanceRequest
+from lxc_userns.spec.requirements import DROPPED_PRIVATE, Device, Needs
+from lxc_userns.spec.rootfs_kind import RootfsKind, parse_kind
+from lxc_userns.spec.volume import Volume
 
 _LOG = logging.getLogger(__name__)
 

@@ -36,8 +36,8 @@ from lxc_userns.rootfs.backing import Backing
 from lxc_userns.rootfs.private import PrivateFiles
 from lxc_userns.rootfs.strategies import Progress, ShiftOptions
 from lxc_userns.rootfs.volumes import Source
+from lxc_userns.spec.volume import Volume
 from lxc_userns.unpack_limits import UnpackLimits
-from lxc_userns.volume import Volume
 
 _LOG = logging.getLogger(__name__)
 _ROOT = "root"

@@ -26,7 +26,7 @@ from lxc_userns.idmap import IdMap, IdMaps, Kind
 from lxc_userns.linux import directory, locks
 from lxc_userns.linux.file_identity import FileIdentity
 from lxc_userns.linux.fuser import Closed
-from lxc_userns.needs import (
+from lxc_userns.spec.requirements import (
     CAPABILITIES,
     DEFAULT_PROCESSES,
     MOST_PROCESSES,
@@ -34,9 +34,9 @@ from lxc_userns.needs import (
     Mode,
     Needs,
 )
-from lxc_userns.rootfs_kind import RootfsKind, parse_kind
+from lxc_userns.spec.rootfs_kind import RootfsKind, parse_kind
+from lxc_userns.spec.volume import Volume
 from lxc_userns.verified import Verified
-from lxc_userns.volume import Volume
 
 _FORMAT = 4
 #: What each format did not have yet.

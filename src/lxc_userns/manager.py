@@ -35,10 +35,10 @@ from lxc_userns.inventory import Inventory
 from lxc_userns.leases import Lease, LeaseStore
 from lxc_userns.lessor import Lessor
 from lxc_userns.preparation import Complete, Preparation
-from lxc_userns.request import InstanceRequest, PreparedInstance
 from lxc_userns.resources import partition
 from lxc_userns.rootfs.backing import translated
 from lxc_userns.rootfs.strategies import Progress, ShiftOptions
+from lxc_userns.spec.request import InstanceRequest, PreparedInstance
 from lxc_userns.traces.store import Traces
 from lxc_userns.verification import VerifiedInstance
 from lxc_userns.verifier import Verifier

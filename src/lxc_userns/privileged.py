@@ -28,10 +28,10 @@ from lxc_userns.exceptions import ConfigError, InstanceError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.instances import check_name
 from lxc_userns.manager import UserNamespaceManager
-from lxc_userns.needs import Needs
-from lxc_userns.request import InstanceRequest, PreparedInstance
 from lxc_userns.roots import check_root, read_roots
-from lxc_userns.volume import Volume
+from lxc_userns.spec.request import InstanceRequest, PreparedInstance
+from lxc_userns.spec.requirements import Needs
+from lxc_userns.spec.volume import Volume
 
 #: Why each is needed: mounts and user namespaces (SYS_ADMIN), ID maps of
 #: others (SETUID, SETGID), owners on disk (CHOWN), in trees that belong to

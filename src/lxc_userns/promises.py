@@ -23,10 +23,10 @@ from lxc_userns.domain.interface import has_own_network
 from lxc_userns.exceptions import DomainXmlError, NeedsError
 from lxc_userns.filesystems import volume_name
 from lxc_userns.instances import InstanceRecord
-from lxc_userns.needs import CAPABILITIES, DROPPED, Device
 from lxc_userns.rootfs import strategies
+from lxc_userns.spec.requirements import CAPABILITIES, DROPPED, Device
+from lxc_userns.spec.volume import Volume
 from lxc_userns.verification import Confinement, Promise, View
-from lxc_userns.volume import Volume
 
 Kind = Literal["idmapped", "overlay", "plain"]
 

@@ -22,7 +22,7 @@ from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.instances import InstanceRecord, InstanceStore
 from lxc_userns.linux.process import children
 from lxc_userns.manager import UserNamespaceManager
-from lxc_userns.request import InstanceRequest
+from lxc_userns.spec.request import InstanceRequest
 from tests.functional.command_line import (
     BASE,
     COUNT,

@@ -14,7 +14,7 @@ import libvirt
 import pytest
 
 from lxc_userns.domain import read_metadata
-from lxc_userns.policy import HOST_CAPABILITIES
+from lxc_userns.spec.policy import HOST_CAPABILITIES
 from tests.functional.command_line import BASE, ID_MAP, CommandLine, Result
 from tests.functional.foreign import enter
 

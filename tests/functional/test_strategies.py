@@ -19,7 +19,7 @@ from lxc_userns import register_opts
 from lxc_userns.exceptions import ImageError, InstanceError, ReachableError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.manager import UserNamespaceManager
-from lxc_userns.request import InstanceRequest
+from lxc_userns.spec.request import InstanceRequest
 from tests.functional import images
 from tests.functional.command_line import BASE, CommandLine
 from tests.functional.conftest import FilesystemFactory

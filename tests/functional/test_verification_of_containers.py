@@ -23,7 +23,7 @@ from lxc_userns.exceptions import LxcUsernsError
 from lxc_userns.guest import Guests
 from lxc_userns.linux.process import Process, children
 from lxc_userns.manager import UserNamespaceManager
-from lxc_userns.request import InstanceRequest
+from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.verification import gather
 from tests.functional import foreign
 from tests.functional.command_line import BASE, CommandLine

@@ -11,9 +11,9 @@ from lxc_userns import instances
 from lxc_userns.exceptions import LxcUsernsError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.instances import InstanceRecord
-from lxc_userns.needs import Device, Needs
 from lxc_userns.rootfs.state import State, Work
-from lxc_userns.volume import Volume
+from lxc_userns.spec.requirements import Device, Needs
+from lxc_userns.spec.volume import Volume
 from tests.fuzz.mutation import changed, mutated
 
 _MAPS = IdMaps(IdMap.parse("0:100000:65536"), IdMap.parse("0:100000:65536"))

@@ -38,8 +38,8 @@ from lxc_userns.lessor import Lessor
 from lxc_userns.linux.process import Process, Rows
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.rootfs.state import STATE, State, Work
+from lxc_userns.spec.volume import Volume
 from lxc_userns.subid import parse
-from lxc_userns.volume import Volume
 
 S = 65536
 BASE = 2_000_000_000

@@ -55,12 +55,12 @@ from lxc_userns.linux import directory
 from lxc_userns.linux.bounds import BoundExceededError
 from lxc_userns.linux.process import Process, Rows
 from lxc_userns.manager import UserNamespaceManager
-from lxc_userns.needs import Needs
-from lxc_userns.request import InstanceRequest, PreparedInstance
 from lxc_userns.resources import partition, systemd_hierarchy
 from lxc_userns.rootfs import strategies, views
 from lxc_userns.rootfs.backing import Backing
-from lxc_userns.rootfs_kind import RootfsKind
+from lxc_userns.spec.request import InstanceRequest, PreparedInstance
+from lxc_userns.spec.requirements import Needs
+from lxc_userns.spec.rootfs_kind import RootfsKind
 from lxc_userns.subid import parse
 from lxc_userns.traces import memory
 from lxc_userns.traces.trace import Trace

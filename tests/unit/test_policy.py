@@ -7,13 +7,7 @@ from dataclasses import replace
 import pytest
 
 from lxc_userns.exceptions import NeedsError, PolicyError
-from lxc_userns.needs import (
-    CAPABILITIES,
-    DROPPED_PRIVATE,
-    Device,
-    Needs,
-)
-from lxc_userns.policy import (
+from lxc_userns.spec.policy import (
     HOST_CAPABILITIES,
     Decision,
     Policy,
@@ -21,7 +15,13 @@ from lxc_userns.policy import (
     decide,
     host_reasons,
 )
-from lxc_userns.volume import Volume
+from lxc_userns.spec.requirements import (
+    CAPABILITIES,
+    DROPPED_PRIVATE,
+    Device,
+    Needs,
+)
+from lxc_userns.spec.volume import Volume
 
 NETWORK = "it shares the host's network namespace"
 IPC = "it shares the host's IPC namespace"

@@ -22,11 +22,11 @@ from lxc_userns.exceptions import (
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.instances import InstanceRecord
 from lxc_userns.linux import directory
-from lxc_userns.needs import Needs
 from lxc_userns.nova import extra_specs
-from lxc_userns.request import InstanceRequest, PreparedInstance
 from lxc_userns.resources import partition
-from lxc_userns.volume import Volume
+from lxc_userns.spec.request import InstanceRequest, PreparedInstance
+from lxc_userns.spec.requirements import Needs
+from lxc_userns.spec.volume import Volume
 
 UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
 MAPS = IdMaps(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxc_userns.size import format_size, parse_memory, parse_size
+from lxc_userns.spec.size import format_size, parse_memory, parse_size
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,14 @@ from lxc_userns import promises
 from lxc_userns.exceptions import DomainXmlError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.instances import InstanceRecord
-from lxc_userns.needs import (
+from lxc_userns.spec.requirements import (
     CAPABILITIES,
     DROPPED,
     DROPPED_PRIVATE,
     Device,
     Needs,
 )
+from lxc_userns.spec.volume import Volume
 from lxc_userns.verification import (
     Evidence,
     Promise,
@@ -25,7 +26,6 @@ from lxc_userns.verification import (
     mismatches,
 )
 from lxc_userns.verification.evidence import Node
-from lxc_userns.volume import Volume
 from tests.unit.evidence import BASE, HOST_MOUNTS, VIEW, evidence, mount
 
 ID_MAP = IdMap.parse("0:100000:65536")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lxc_userns.exceptions import LxcUsernsError, VolumeError
-from lxc_userns.volume import Volume
+from lxc_userns.spec.volume import Volume
 
 _NAMES = st.text(
     st.characters(

@@ -21,9 +21,9 @@ from lxc_userns.cli.base import (
     unpack_bar,
 )
 from lxc_userns.exceptions import ConfigError
-from lxc_userns.needs import Needs
-from lxc_userns.size import parse_memory
-from lxc_userns.volume import Volume
+from lxc_userns.spec.requirements import Needs
+from lxc_userns.spec.size import parse_memory
+from lxc_userns.spec.volume import Volume
 
 if TYPE_CHECKING:
     from lxc_userns.containers import Container, Containers

@@ -9,7 +9,7 @@ from lxml import etree
 
 from lxc_userns.domain.document import attribute, text_at
 from lxc_userns.exceptions import DomainXmlError, NeedsError
-from lxc_userns.needs import Device
+from lxc_userns.spec.requirements import Device
 
 #: libvirt's type of device, and its element for the path, by kind.
 _TYPES: Final = {"char": ("misc", "char"), "block": ("storage", "block")}

@@ -11,7 +11,7 @@ from lxml import etree
 
 from lxc_userns.domain.checks import check_choice, refuse
 from lxc_userns.domain.document import attribute
-from lxc_userns.needs import CAPABILITIES
+from lxc_userns.spec.requirements import CAPABILITIES
 
 _POLICIES: Final = frozenset({"default", "allow", "deny"})
 

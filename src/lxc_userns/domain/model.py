@@ -45,7 +45,7 @@ from lxc_userns.domain.seclabel import SecLabel
 from lxc_userns.domain.tuning import MAX_MIB, Tuning
 from lxc_userns.exceptions import DomainXmlError
 from lxc_userns.idmap import IdMaps
-from lxc_userns.needs import Device
+from lxc_userns.spec.requirements import Device
 
 _UUID: Final = "[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}"
 #: The kernel's limit for a host name, which libvirt makes of the name. It is

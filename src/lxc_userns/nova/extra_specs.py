@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from lxc_userns.exceptions import ConfigError
-from lxc_userns.needs import Needs
+from lxc_userns.spec.requirements import Needs
 
 #: ``private`` or ``host``, see :class:`lxc_userns.Needs`.
 MODE: Final = "lxc_userns:mode"

@@ -15,7 +15,7 @@ from lxc_userns.idmap import IdMaps
 from lxc_userns.linux import directory, inroot, mounts, safe_path, trees
 from lxc_userns.rootfs import idmapped, image, reach
 from lxc_userns.rootfs.image import Image
-from lxc_userns.rootfs_kind import RootfsKind
+from lxc_userns.spec.rootfs_kind import RootfsKind
 
 _KINDS = (stat.S_IFDIR, stat.S_IFREG, stat.S_IFBLK)
 

@@ -22,7 +22,7 @@ from lxc_userns.rootfs.archive import Archive
 from lxc_userns.rootfs.complaints import Complaints
 from lxc_userns.rootfs.outcome import Outcome
 from lxc_userns.rootfs.sandbox import ENVIRONMENT
-from lxc_userns.size import format_size
+from lxc_userns.spec.size import format_size
 from lxc_userns.unpack_limits import UnpackLimits
 
 #: Told the bytes of the archive read so far.

@@ -22,7 +22,7 @@ from lxc_userns.rootfs import idmapped, reach, refusals, targets
 from lxc_userns.rootfs.backing import translated
 from lxc_userns.rootfs.strategies import ShiftOptions
 from lxc_userns.rootfs.tree import printable
-from lxc_userns.volume import Volume
+from lxc_userns.spec.volume import Volume
 
 _KINDS = (stat.S_IFDIR, stat.S_IFREG, stat.S_IFSOCK)
 

@@ -11,7 +11,7 @@ from typing import Final
 from lxc_userns.idmap import TTY_GID, IdMap, IdMaps
 from lxc_userns.linux.mounts import Mount
 from lxc_userns.linux.process import Rows
-from lxc_userns.needs import CAPABILITIES, Mode
+from lxc_userns.spec.requirements import CAPABILITIES, Mode
 from lxc_userns.verification import visible
 from lxc_userns.verification.evidence import Evidence, Node
 from lxc_userns.verification.promise import Promise, View

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lxc_userns.idmap import IdMaps
-from lxc_userns.needs import Device, Mode
+from lxc_userns.spec.requirements import Device, Mode
 
 
 @dataclass(frozen=True, slots=True)

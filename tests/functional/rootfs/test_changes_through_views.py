@@ -11,7 +11,7 @@ from lxc_userns.exceptions import RootfsError
 from lxc_userns.linux import mounts
 from lxc_userns.rootfs import backing, strategies, volumes
 from lxc_userns.rootfs.strategies import ShiftOptions
-from lxc_userns.volume import Volume
+from lxc_userns.spec.volume import Volume
 from tests.functional.rootfs import golden, guest
 
 MAPS = guest.id_maps()

@@ -27,7 +27,7 @@ from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.linux import directory, mounts, trees
 from lxc_userns.rootfs import idmapped, views, volumes
 from lxc_userns.rootfs.strategies import ShiftOptions
-from lxc_userns.volume import Volume
+from lxc_userns.spec.volume import Volume
 from tests.functional.conftest import FilesystemFactory, remove_tree
 
 pytestmark = pytest.mark.needs("mounts")

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from lxc_userns.exceptions import PolicyError
-from lxc_userns.needs import DROPPED_PRIVATE, Mode, Needs
-from lxc_userns.volume import Volume
+from lxc_userns.spec.requirements import DROPPED_PRIVATE, Mode, Needs
+from lxc_userns.spec.volume import Volume
 
 #: ``required``: every instance is private; ``preferred``: one that cannot be
 #: runs in the host's user namespace.

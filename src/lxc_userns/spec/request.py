@@ -12,11 +12,11 @@ from lxc_userns.domain import Filesystem, seclabel
 from lxc_userns.filesystems import volume_name
 from lxc_userns.idmap import IdMaps
 from lxc_userns.instances import InstanceRecord
-from lxc_userns.needs import Device, Mode, Needs
 from lxc_userns.resources import partition
 from lxc_userns.rootfs import strategies
-from lxc_userns.rootfs_kind import RootfsKind
-from lxc_userns.volume import Volume
+from lxc_userns.spec.requirements import Device, Mode, Needs
+from lxc_userns.spec.rootfs_kind import RootfsKind
+from lxc_userns.spec.volume import Volume
 
 _NONE: Final = type(None)
 _REQUEST: Final = "InstanceRequest"
