@@ -13,7 +13,7 @@ from benchmarks.measure import clock
 from lxc_userns import hostids
 from lxc_userns.filesystems import Filesystems
 from lxc_userns.guest import Guests
-from lxc_userns.idset import IdSet
+from lxc_userns.idmap.idset import IdSet
 from lxc_userns.instances import InstanceStore
 from lxc_userns.inventory import Inventory
 from lxc_userns.leases import Lease, LeaseStore

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from lxc_userns.idset import IdSet
+from lxc_userns.idmap.idset import IdSet
 
 
 @dataclass(frozen=True, slots=True)

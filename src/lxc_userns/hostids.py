@@ -17,7 +17,7 @@ from typing import Protocol
 from lxc_userns import subid
 from lxc_userns.exceptions import PrerequisiteError, shorten
 from lxc_userns.idmap import ID_LIMIT, Kind
-from lxc_userns.idset import IdSet
+from lxc_userns.idmap.idset import IdSet
 from lxc_userns.linux.process import Process, Rows
 from lxc_userns.subid import MalformedLine, SubordinateRange
 

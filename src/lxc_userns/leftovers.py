@@ -9,7 +9,7 @@ import stat
 
 from lxc_userns.exceptions import LxcUsernsError
 from lxc_userns.filesystems import claims
-from lxc_userns.idset import IdSet
+from lxc_userns.idmap.idset import IdSet
 from lxc_userns.instances import InstanceRecord
 from lxc_userns.leases import Leases, LeaseStore, ShiftedTree
 from lxc_userns.rootfs import backing

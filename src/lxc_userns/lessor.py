@@ -18,7 +18,7 @@ from lxc_userns.exceptions import (
 )
 from lxc_userns.hostids import Holder
 from lxc_userns.idmap import ID_LIMIT, TTY_GID, IdMaps
-from lxc_userns.idset import IdSet
+from lxc_userns.idmap.idset import IdSet
 from lxc_userns.instances import InstanceRecord, check_name
 from lxc_userns.inventory import Inventory
 from lxc_userns.leases import Lease, Leases, LeaseStore, ShiftedTree

@@ -11,7 +11,7 @@ from lxc_userns.allocation import capacity, place
 from lxc_userns.exceptions import shorten
 from lxc_userns.hostids import SUBGID, SUBUID, HasIds, Holder, HostIds
 from lxc_userns.idmap import Kind
-from lxc_userns.idset import IdSet
+from lxc_userns.idmap.idset import IdSet
 
 _FILES = (str(SUBUID), str(SUBGID))
 #: Never leased, whoever owns them: root, the owner that stands for unmapped

@@ -13,7 +13,7 @@ from lxc_userns.damaged import DamagedRecord
 from lxc_userns.guest import Guests
 from lxc_userns.hostids import Holder
 from lxc_userns.idmap import Kind
-from lxc_userns.idset import IdSet
+from lxc_userns.idmap.idset import IdSet
 from lxc_userns.instances import InstanceRecord
 from lxc_userns.leases import Leases, LeaseStore, ShiftedTree
 from lxc_userns.occupants import Occupant

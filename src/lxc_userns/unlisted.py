@@ -17,7 +17,7 @@ from lxc_userns import hostids
 from lxc_userns.exceptions import PoolExhaustedError
 from lxc_userns.hostids import HasIds, Holder
 from lxc_userns.idmap import KINDS, Kind
-from lxc_userns.idset import IdSet
+from lxc_userns.idmap.idset import IdSet
 
 #: What SSSD gives to users and groups of a directory by default
 #: (sssd-ldap(5), ldap_idmap_range_min and _max); a domain of FreeIPA has

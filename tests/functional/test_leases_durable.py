@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from lxc_userns.idset import IdSet
+from lxc_userns.idmap.idset import IdSet
 from lxc_userns.leases import Lease, LeaseStore
 from lxc_userns.leases import store as store_module
 from tests.functional.conftest import FilesystemFactory

@@ -13,7 +13,7 @@ from lxc_userns import config_check, hostids, own_paths
 from lxc_userns.conf import register_opts
 from lxc_userns.config_check import Finding, check_config, option
 from lxc_userns.exceptions import ConfigError, PrerequisiteError
-from lxc_userns.idset import IdSet
+from lxc_userns.idmap.idset import IdSet
 from lxc_userns.linux import directory
 from lxc_userns.subid import parse
 

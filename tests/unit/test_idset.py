@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxc_userns.idset import IdSet
+from lxc_userns.idmap.idset import IdSet
 
 ranges = st.builds(
     lambda start, count: range(start, start + count),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lxc_userns.exceptions import ConfigError, IdMapError, LeaseError
 from lxc_userns.idmap import IdMap, IdMaps
-from lxc_userns.idset import IdSet
+from lxc_userns.idmap.idset import IdSet
 from lxc_userns.leases import Lease, LeaseStore, ShiftedTree
 
 S = 65536

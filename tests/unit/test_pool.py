@@ -5,7 +5,7 @@ import pytest
 
 from lxc_userns import hostids
 from lxc_userns.hostids import Holder, HostIds
-from lxc_userns.idset import IdSet
+from lxc_userns.idmap.idset import IdSet
 from lxc_userns.leases import Lease
 from lxc_userns.pool import Pool, Pools, read_pools
 from lxc_userns.subid import parse

@@ -11,7 +11,7 @@ from itertools import takewhile
 
 from lxc_userns.exceptions import LeaseError
 from lxc_userns.idmap import KINDS, IdMaps, Kind
-from lxc_userns.idset import IdSet
+from lxc_userns.idmap.idset import IdSet
 from lxc_userns.leases.lease import Lease, ShiftedTree
 
 _LEASE = "instance, uuid, uid_start, gid_start, count, acquired, missing"
