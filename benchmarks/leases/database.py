@@ -10,7 +10,6 @@ from pathlib import Path
 from unittest.mock import patch
 
 from benchmarks.measure import clock
-from lxc_userns import hostids
 from lxc_userns.filesystems import Filesystems
 from lxc_userns.guest import Guests
 from lxc_userns.idmap.idset import IdSet
@@ -18,6 +17,7 @@ from lxc_userns.instances import InstanceStore
 from lxc_userns.inventory import Inventory
 from lxc_userns.leases import Lease, LeaseStore
 from lxc_userns.lessor import Lessor
+from lxc_userns.subid import owners
 
 #: IDs of each lease.
 SIZE = 65536
@@ -89,7 +89,7 @@ class Database:
         subids = self._path / "subids"
         source = self._path / "nsswitch.conf"
         with patch.multiple(
-            hostids, SUBUID=subids, SUBGID=subids, NSSWITCH=source
+            owners, SUBUID=subids, SUBGID=subids, NSSWITCH=source
         ):
             return clock(call)
 

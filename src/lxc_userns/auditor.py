@@ -11,7 +11,7 @@ from itertools import islice
 
 from lxml import etree
 
-from lxc_userns import hostids, resources
+from lxc_userns import resources
 from lxc_userns.audit import Finding, live, static
 from lxc_userns.audit.filesystems import Seen, read_filesystems
 from lxc_userns.audit.finding import Violation
@@ -28,13 +28,14 @@ from lxc_userns.exceptions import (
     NoSuchContainerError,
     ReachableError,
 )
-from lxc_userns.held_ids import RESERVER
 from lxc_userns.idmap import KINDS
 from lxc_userns.instances import InstanceRecord
 from lxc_userns.linux import directory, mounts
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.rootfs import host_setuid, reach, strategies
 from lxc_userns.rootfs.backing import translated
+from lxc_userns.subid import owners
+from lxc_userns.subid.held_ids import RESERVER
 
 _CGROUPS = "/sys/fs/cgroup"
 #: Of what there may be many, how many are named.
@@ -174,7 +175,7 @@ class Auditor:
 
 def _find_held(domain: etree._Element) -> Iterator[Violation]:
     """Its IDs that somebody on the host holds."""
-    hosts = hostids.read_host_uids(), hostids.read_host_gids()
+    hosts = owners.read_host_uids(), owners.read_host_gids()
     for kind, host in zip(KINDS, hosts, strict=True):
         for entry in read_entries(domain, kind):
             holders = [*map(str, host.holders(entry.host_ids, RESERVER))]

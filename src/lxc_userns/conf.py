@@ -15,7 +15,7 @@ from typing import Any
 
 from oslo_config import cfg, types
 
-from lxc_userns import held_ids, roots
+from lxc_userns import roots
 from lxc_userns.arguments import checked
 from lxc_userns.config_names import find_misnamed
 from lxc_userns.exceptions import ConfigError, IdMapError, shorten, show
@@ -31,6 +31,7 @@ from lxc_userns.idmap import (
 from lxc_userns.shared_opts import SharedListOpt
 from lxc_userns.spec.requirements import DEFAULT_PROCESSES, MOST_PROCESSES
 from lxc_userns.spec.size import format_size, parse_size
+from lxc_userns.subid import held_ids
 from lxc_userns.unpack_limits import LEAST_MEMORY, UnpackLimits
 
 LIBVIRT_GROUP = "libvirt"

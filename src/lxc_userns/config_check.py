@@ -11,11 +11,10 @@ from typing import Any, Literal
 from oslo_config import cfg
 
 from lxc_userns import conf as options
-from lxc_userns import hostids, own_paths, roots, unlisted
+from lxc_userns import own_paths, roots
 from lxc_userns.allocation import capacity
 from lxc_userns.config_places import find_places
 from lxc_userns.exceptions import ConfigError, PrerequisiteError, show
-from lxc_userns.held_ids import find_held
 from lxc_userns.idmap import (
     CONTAINER_IDS,
     FEW_IDS,
@@ -25,6 +24,8 @@ from lxc_userns.idmap import (
     host_advisories,
 )
 from lxc_userns.pool import Pool, read_pools
+from lxc_userns.subid import owners, unlisted
+from lxc_userns.subid.held_ids import find_held
 
 Severity = Literal["problem", "warning", "info"]
 
@@ -210,8 +211,8 @@ def _describe(option: str, id_map: IdMap) -> Iterator[Finding]:
 
 def _check_files() -> Iterator[Finding]:
     for path, read in (
-        (hostids.SUBUID, hostids.read_host_uids),
-        (hostids.SUBGID, hostids.read_host_gids),
+        (owners.SUBUID, owners.read_host_uids),
+        (owners.SUBGID, owners.read_host_gids),
     ):
         malformed = read().malformed
         for line in malformed[:_MOST_LINES]:

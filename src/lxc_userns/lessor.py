@@ -16,13 +16,14 @@ from lxc_userns.exceptions import (
     PoolExhaustedError,
     PrerequisiteError,
 )
-from lxc_userns.hostids import Holder
 from lxc_userns.idmap import ID_LIMIT, TTY_GID, IdMaps
 from lxc_userns.idmap.idset import IdSet
 from lxc_userns.instances import InstanceRecord, check_name
 from lxc_userns.inventory import Inventory
 from lxc_userns.leases import Lease, Leases, LeaseStore, ShiftedTree
 from lxc_userns.pool import Pools, read_pools
+from lxc_userns.subid.owners import Holder
+from lxc_userns.subid.unlisted import Asked
 from lxc_userns.survey import (
     Survey,
     find_waiting,
@@ -30,7 +31,6 @@ from lxc_userns.survey import (
     supply,
     why_exhausted,
 )
-from lxc_userns.unlisted import Asked
 from lxc_userns.wish import Wish
 
 _LOG = logging.getLogger(__name__)

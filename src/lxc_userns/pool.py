@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from lxc_userns import hostids
 from lxc_userns.allocation import capacity, place
 from lxc_userns.exceptions import shorten
-from lxc_userns.hostids import SUBGID, SUBUID, HasIds, Holder, HostIds
 from lxc_userns.idmap import Kind
 from lxc_userns.idmap.idset import IdSet
+from lxc_userns.subid import owners
+from lxc_userns.subid.owners import SUBGID, SUBUID, HasIds, Holder, HostIds
 
 _FILES = (str(SUBUID), str(SUBGID))
 #: Never leased, whoever owns them: root, the owner that stands for unmapped
@@ -175,8 +175,8 @@ def read_pools(owner: str) -> Pools:
         asked.
     """
     users, groups = (
-        hostids.read_host_uids(owner),
-        hostids.read_host_gids(owner),
+        owners.read_host_uids(owner),
+        owners.read_host_gids(owner),
     )
     return Pools(
         owner,

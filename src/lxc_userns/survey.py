@@ -11,13 +11,13 @@ from lxc_userns import occupants
 from lxc_userns.allocation import Supply
 from lxc_userns.damaged import DamagedRecord
 from lxc_userns.guest import Guests
-from lxc_userns.hostids import Holder
 from lxc_userns.idmap import Kind
 from lxc_userns.idmap.idset import IdSet
 from lxc_userns.instances import InstanceRecord
 from lxc_userns.leases import Leases, LeaseStore, ShiftedTree
 from lxc_userns.occupants import Occupant
 from lxc_userns.pool import Pool, Pools, read_pools
+from lxc_userns.subid.owners import Holder
 
 _LOG = logging.getLogger(__name__)
 _MOST_NAMED = 3

@@ -23,12 +23,13 @@ from typing import cast
 
 from oslo_config import cfg
 
-from lxc_userns import hostids, orphans
+from lxc_userns import orphans
 from lxc_userns.conf import register_opts
 from lxc_userns.exceptions import PoolExhaustedError
 from lxc_userns.guest import Guest, Guests
 from lxc_userns.leases import Lease
 from lxc_userns.manager import UserNamespaceManager
+from lxc_userns.subid import owners
 
 BASE, SIZE, PLACES = 2_000_000_000, 1000, 20
 #: More than there are places for.
@@ -223,7 +224,7 @@ def main(directory: str, seed: str, calls: str, processes: str) -> None:
     place = Path(directory)
     subordinates = place / "subordinates"
     subordinates.write_text(f"lxc-userns:{BASE}:{SIZE * PLACES}\n")
-    hostids.SUBUID = hostids.SUBGID = subordinates
+    owners.SUBUID = owners.SUBGID = subordinates
     done = Race(place, int(calls), int(processes)).run(int(seed))
     json.dump(done, sys.stdout)
 

@@ -3,8 +3,8 @@
 
 from hypothesis import given
 
-from lxc_userns import subid
 from lxc_userns.idmap import ID_LIMIT
+from lxc_userns.subid import files as subid
 from tests.fuzz.mutation import mutated
 
 _FILES = [

@@ -11,9 +11,10 @@ import pytest
 from oslo_config import cfg, generator
 
 from lxc_userns import conf as options
-from lxc_userns import hostids, roots
+from lxc_userns import roots
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.idmap import IdMap, IdMaps
+from lxc_userns.subid import owners
 from lxc_userns.unpack_limits import UnpackLimits
 
 GENERATOR = Path(__file__).parents[2] / "etc/lxc-userns"
@@ -180,10 +181,10 @@ def test_every_rule_of_the_maps(
 def test_ids_that_a_user_has_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alice = hostids.HostIds("user", {100007: "alice"}, ())
-    monkeypatch.setattr(hostids, "read_host_uids", lambda *_: alice)
-    nobody = hostids.HostIds("group", {}, ())
-    monkeypatch.setattr(hostids, "read_host_gids", lambda *_: nobody)
+    alice = owners.HostIds("user", {100007: "alice"}, ())
+    monkeypatch.setattr(owners, "read_host_uids", lambda *_: alice)
+    nobody = owners.HostIds("group", {}, ())
+    monkeypatch.setattr(owners, "read_host_gids", lambda *_: nobody)
     reason = r"\[libvirt\] uid_maps = 0:100000:65536: .* user alice \(100007"
     for more in ("", "[lxc_userns]\nheld_ids = alow\n"):
         conf = configure(tmp_path, maps(GOOD, GOOD, more))

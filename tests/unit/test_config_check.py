@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from oslo_config import cfg
 
-from lxc_userns import config_check, hostids, own_paths
+from lxc_userns import config_check, own_paths
 from lxc_userns.conf import register_opts
 from lxc_userns.config_check import Finding, check_config, option
 from lxc_userns.exceptions import ConfigError, PrerequisiteError
 from lxc_userns.idmap.idset import IdSet
 from lxc_userns.linux import directory
-from lxc_userns.subid import parse
+from lxc_userns.subid import owners
+from lxc_userns.subid.files import parse
 
 HIGH = "0:1900000000:65536"
 CHECKS = dict(own_paths.CHECKS)
@@ -25,12 +26,12 @@ UID, GID = "[libvirt] uid_maps", "[libvirt] gid_maps"
 @pytest.fixture
 def host(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> dict[str, hostids.HostIds]:
+) -> dict[str, owners.HostIds]:
     """The IDs of a host; put others in, as ``user`` and ``group``."""
-    held = {kind: hostids.HostIds(kind, {}, ()) for kind in ("user", "group")}
-    monkeypatch.setattr(hostids, "NSSWITCH", tmp_path / "nsswitch.conf")
-    monkeypatch.setattr(hostids, "read_host_uids", lambda *_: held["user"])
-    monkeypatch.setattr(hostids, "read_host_gids", lambda *_: held["group"])
+    held = {kind: owners.HostIds(kind, {}, ()) for kind in ("user", "group")}
+    monkeypatch.setattr(owners, "NSSWITCH", tmp_path / "nsswitch.conf")
+    monkeypatch.setattr(owners, "read_host_uids", lambda *_: held["user"])
+    monkeypatch.setattr(owners, "read_host_gids", lambda *_: held["group"])
     for name in own_paths.CHECKS:
         monkeypatch.setitem(own_paths.CHECKS, name, lambda _path: None)
     return held
@@ -113,12 +114,12 @@ def test_every_problem_at_once() -> None:
     ],
 )
 def test_ids_that_others_hold(
-    host: dict[str, hostids.HostIds],
+    host: dict[str, owners.HostIds],
     names: dict[int, str],
     subuid: str,
     holders: list[str],
 ) -> None:
-    host["user"] = hostids.HostIds("user", names, *parse(subuid))
+    host["user"] = owners.HostIds("user", names, *parse(subuid))
     expected = [
         (UID, f"host IDs 1900000000-1900065535 are held by {holder}")
         for holder in holders
@@ -130,14 +131,14 @@ POOL = "[lxc_userns] subid_owner"
 LINE = "lxc:2000000000:131072\n"
 
 
-def set_pool(host: dict[str, hostids.HostIds], uid: str, gid: str) -> None:
+def set_pool(host: dict[str, owners.HostIds], uid: str, gid: str) -> None:
     for kind, text in (("user", uid), ("group", gid)):
-        host[kind] = hostids.HostIds(
+        host[kind] = owners.HostIds(
             kind, {}, *parse(text), source=f"/etc/sub{kind[0]}id"
         )
 
 
-def test_a_good_pool(host: dict[str, hostids.HostIds]) -> None:
+def test_a_good_pool(host: dict[str, owners.HostIds]) -> None:
     set_pool(host, LINE, LINE + "lxc:2000200000:65536\n")
     assert check(configure("", "", subid_owner="lxc")) == [
         Finding("info", POOL, value, message)
@@ -154,7 +155,7 @@ def test_a_good_pool(host: dict[str, hostids.HostIds]) -> None:
     ]  # fmt: skip
 
 
-def test_pools_that_are_none(host: dict[str, hostids.HostIds]) -> None:
+def test_pools_that_are_none(host: dict[str, owners.HostIds]) -> None:
     set_pool(host, "", LINE.replace("131072", "65535"))
     conf = configure("", "", subid_owner="lxc")
     advice = "add the line lxc:2013265920:65536000 to /etc/sub"
@@ -169,7 +170,7 @@ def test_pools_that_are_none(host: dict[str, hostids.HostIds]) -> None:
 
 
 def test_what_is_unwise_about_a_pool(
-    host: dict[str, hostids.HostIds],
+    host: dict[str, owners.HostIds],
 ) -> None:
     set_pool(host, "lxc:60000:600000\nbob:100000:5\n", LINE)
     conf = configure("", "", subid_owner="lxc", range_size="1000")
@@ -194,10 +195,10 @@ def test_what_is_unwise_about_a_pool(
 def test_a_pool_that_cannot_be_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def read(_owner: str = "") -> hostids.HostIds:
+    def read(_owner: str = "") -> owners.HostIds:
         raise PrerequisiteError("getsubids is not installed")
 
-    monkeypatch.setattr(hostids, "read_host_gids", read)
+    monkeypatch.setattr(owners, "read_host_gids", read)
     monkeypatch.setattr(config_check, "_check_files", tuple)
     conf = configure("", "", subid_owner="lxc")
     assert find(conf, "problem") == [(POOL, "getsubids is not installed")]
@@ -255,9 +256,9 @@ def test_directories_that_a_start_refuses(
 
 
 def test_ids_that_others_hold_may_be_allowed(
-    host: dict[str, hostids.HostIds],
+    host: dict[str, owners.HostIds],
 ) -> None:
-    host["user"] = hostids.HostIds("user", {1900000001: "alice"}, ())
+    host["user"] = owners.HostIds("user", {1900000001: "alice"}, ())
     (refused,) = find(configure(), "problem")
     conf = configure(held_ids="allow")
     assert find(conf, "warning") == [refused]
@@ -265,19 +266,19 @@ def test_ids_that_others_hold_may_be_allowed(
 
 
 def test_groups_are_compared_with_groups(
-    host: dict[str, hostids.HostIds],
+    host: dict[str, owners.HostIds],
 ) -> None:
-    host["group"] = hostids.HostIds("group", {1900000005: "staff"}, ())
+    host["group"] = owners.HostIds("group", {1900000005: "staff"}, ())
     ((name, message),) = find(configure(), "problem")
     assert name == GID
     assert message.endswith("are held by group staff (1900000005)")
 
 
 def test_many_holders_are_not_all_listed(
-    host: dict[str, hostids.HostIds],
+    host: dict[str, owners.HostIds],
 ) -> None:
     names = {1900000000 + i: f"user{i}" for i in range(100)}
-    host["user"] = hostids.HostIds("user", names, ())
+    host["user"] = owners.HostIds("user", names, ())
     found = find(configure(), "problem")
     assert len(found) == 6
     assert found[-1][1].endswith("are held by 95 more")
@@ -302,9 +303,9 @@ def test_warnings(uid: str, message: str) -> None:
 
 
 def test_malformed_lines_are_warned_of(
-    host: dict[str, hostids.HostIds],
+    host: dict[str, owners.HostIds],
 ) -> None:
-    host["group"] = hostids.HostIds("group", {}, *parse("\nx:y\n"))
+    host["group"] = owners.HostIds("group", {}, *parse("\nx:y\n"))
     (warning,) = [
         each
         for each in check_config(configure())
@@ -393,14 +394,14 @@ SUBIDS = "2147483648-4294836223, which FreeIPA gives to users as subordinate"
     ],
 )
 def test_ids_that_directory_services_give(
-    host: dict[str, hostids.HostIds],
+    host: dict[str, owners.HostIds],
     monkeypatch: pytest.MonkeyPatch,
     nsswitch: str,
     ids: str,
     advice: list[str],
 ) -> None:
     """As maps for all, and as a pool."""
-    hostids.NSSWITCH.write_text(nsswitch)
+    owners.NSSWITCH.write_text(nsswitch)
     monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
     monkeypatch.setattr(grp, "getgrgid", {}.__getitem__)
     set_pool(host, f"lxc:{ids}\n", f"lxc:{ids}\n")
@@ -426,9 +427,9 @@ def test_ids_that_directory_services_give(
 
 
 def test_users_whom_a_directory_service_does_not_list(
-    host: dict[str, hostids.HostIds], monkeypatch: pytest.MonkeyPatch
+    host: dict[str, owners.HostIds], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hostids.NSSWITCH.write_text("passwd: files nis\n")
+    owners.NSSWITCH.write_text("passwd: files nis\n")
     entry = pwd.struct_passwd(("carol", "x", 1, 1, "", "/", ""))
     users = {1900065535: entry, 2013265920: entry}
     monkeypatch.setattr(pwd, "getpwuid", users.__getitem__)
@@ -446,12 +447,12 @@ def test_users_whom_a_directory_service_does_not_list(
 
 
 def test_in_a_user_namespace_of_few_ids(
-    host: dict[str, hostids.HostIds],
+    host: dict[str, owners.HostIds],
 ) -> None:
     here = IdSet((range(70000), range(100000, 300000)))
     line = "lxc:65536:131072\nlxc:299999:65536\n"
     for kind in ("user", "group"):
-        host[kind] = hostids.HostIds(
+        host[kind] = owners.HostIds(
             kind, {}, *parse(line), source="/etc/x", present=here
         )
     conf = configure("", "", subid_owner="lxc")
@@ -465,14 +466,14 @@ def test_in_a_user_namespace_of_few_ids(
         "user namespace that this runs in (/proc/self/uid_map, gid_map), and "
         "so not in the pool",
     ) in find(conf, "warning")
-    host["user"] = hostids.HostIds("user", {}, (), present=here)
+    host["user"] = owners.HostIds("user", {}, (), present=here)
     conf = configure("0:69999:2", "0:69000:9")
     message = find(conf, "problem")[0][1]
     assert message.startswith("host IDs 69999-70000 are held by others, for")
 
 
 def test_values_are_shown_with_all_that_is_in_them(
-    host: dict[str, hostids.HostIds],
+    host: dict[str, owners.HostIds],
 ) -> None:
     many = "".join(f"x{n}\n" for n in range(100))
     set_pool(host, "lxc:1:2\r\nlxc: 1:2\n\ufefflxc:1:2\n" + many, "")

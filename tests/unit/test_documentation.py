@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lxc_userns.spec.policy import HOST_CAPABILITIES
-from lxc_userns.unlisted import DIRECTORY_IDS
+from lxc_userns.subid.unlisted import DIRECTORY_IDS
 
 TOP = Path(__file__).parents[2]
 DOC = TOP / "doc/source"

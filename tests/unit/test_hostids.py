@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from lxc_userns import hostids
 from lxc_userns.exceptions import PrerequisiteError
-from lxc_userns.hostids import HostIds
 from lxc_userns.linux.process import Process
-from lxc_userns.subid import SubordinateRange, parse
+from lxc_userns.subid import owners
+from lxc_userns.subid.files import SubordinateRange, parse
+from lxc_userns.subid.owners import HostIds
 
 HELD = HostIds(
     "user",
@@ -75,9 +75,9 @@ def test_reads_this_host(
     subuid.write_bytes(
         b"alice:100000:65536\nbroken\n\xff:300000:1\nbob:1:2\r\n"
     )
-    monkeypatch.setattr(hostids, "SUBUID", subuid)
-    monkeypatch.setattr(hostids, "SUBGID", tmp_path / "absent")
-    users = hostids.read_host_uids()
+    monkeypatch.setattr(owners, "SUBUID", subuid)
+    monkeypatch.setattr(owners, "SUBGID", tmp_path / "absent")
+    users = owners.read_host_uids()
     assert users.kind == "user"
     assert users.names[0] == pwd.getpwuid(0).pw_name
     assert users.subordinates == (
@@ -86,7 +86,7 @@ def test_reads_this_host(
     )
     # Another line ending makes it another number.
     assert [each.line for each in users.malformed] == [2, 4]
-    groups = hostids.read_host_gids()
+    groups = owners.read_host_gids()
     assert groups.kind == "group"
     assert groups.names[0] == grp.getgrgid(0).gr_name
     assert groups.subordinates == ()
@@ -108,9 +108,9 @@ def test_what_only_shadow_can_read_is_held() -> None:
 def test_files_that_cannot_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hostids, "SUBUID", tmp_path)
+    monkeypatch.setattr(owners, "SUBUID", tmp_path)
     with pytest.raises(PrerequisiteError, match=f"{tmp_path}: Is a directory"):
-        hostids.read_host_uids()
+        owners.read_host_uids()
 
 
 def test_an_owner_by_any_name_or_number() -> None:
@@ -143,7 +143,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Files:
         for name, text in (("SUBUID", subuid), ("NSSWITCH", nsswitch)):
             file = tmp_path / name
             file.write_text(text)
-            monkeypatch.setattr(hostids, name, file)
+            monkeypatch.setattr(owners, name, file)
 
     return write
 
@@ -168,7 +168,7 @@ def test_the_files_are_the_source(
     calls = answer(monkeypatch, 1, "")
     for nsswitch in ("", "subid: files\n"):
         files("lxc:100000:10\nroot:5:1\n0:7:1\n", nsswitch)
-        host = hostids.read_host_uids("lxc")
+        host = owners.read_host_uids("lxc")
         assert [*host.owned("lxc")] == [range(100000, 100010)]
         assert host.source == str(tmp_path / "SUBUID")
         # root is in any passwd.
@@ -179,7 +179,7 @@ def test_the_files_are_the_source(
 def test_another_source(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     files("lxc:100000:10\nbob:200000:10\nbroken\n", "subid: sss\n")
     calls = answer(monkeypatch, 0, "0: lxc 300000 10\n1: lxc 400000 10\n")
-    host = hostids.read_host_uids("lxc")
+    host = owners.read_host_uids("lxc")
     assert calls == [["getsubids", "lxc"]]
     # The file does not count for the owner, but what it gives to others does.
     assert [*host.owned("lxc")] == [
@@ -189,10 +189,10 @@ def test_another_source(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [each.owner for each in host.subordinates] == ["bob", "lxc", "lxc"]
     assert [each.line for each in host.malformed] == [3]
     assert host.source == "the source sss of subordinate IDs"
-    hostids.read_host_gids("lxc")
+    owners.read_host_gids("lxc")
     assert calls[1] == ["getsubids", "-g", "lxc"]
     # Nobody is asked for nobody.
-    hostids.read_host_uids()
+    owners.read_host_uids()
     assert len(calls) == 2
 
 
@@ -201,7 +201,7 @@ def test_a_source_without_ranges(
 ) -> None:
     files("lxc:100000:10\n", "subid: sss\n")
     answer(monkeypatch, 1, "")
-    assert [*hostids.read_host_uids("lxc").owned("lxc")] == []
+    assert [*owners.read_host_uids("lxc").owned("lxc")] == []
 
 
 def test_a_source_that_cannot_be_understood(
@@ -213,7 +213,7 @@ def test_a_source_that_cannot_be_understood(
         PrerequisiteError,
         match=r"'sss', of which .*'1: lxc 300000 0': count is 0",
     ):
-        hostids.read_host_uids("lxc")
+        owners.read_host_uids("lxc")
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_a_source_that_cannot_be_asked(
 
     monkeypatch.setattr(subprocess, "run", run)
     with pytest.raises(PrerequisiteError, match=message):
-        hostids.read_host_uids("lxc")
+        owners.read_host_uids("lxc")
 
 
 def test_nobody_is_asked_for_each_owner(
@@ -258,13 +258,13 @@ def test_nobody_is_asked_for_each_owner(
     monkeypatch.setattr(pwd, "getpwuid", ask)
     monkeypatch.setattr(pwd, "getpwall", lambda: listed)
     files(lines + "lxc:100000:10\n5000:5:5\n", "")
-    assert [*hostids.read_host_uids("lxc").owned("lxc")] == [
+    assert [*owners.read_host_uids("lxc").owned("lxc")] == [
         range(100000, 100010)
     ]
     assert asked == ["lxc"]
-    hostids.read_host_uids("5000")
+    owners.read_host_uids("5000")
     assert asked[1:] == ["5000", 5000]
-    hostids.read_host_uids("9" * 5000)
+    owners.read_host_uids("9" * 5000)
 
 
 def test_an_owner_that_a_directory_service_does_not_list(
@@ -275,7 +275,7 @@ def test_an_owner_that_a_directory_service_does_not_list(
     monkeypatch.setattr(pwd, "getpwuid", {70000: entry}.__getitem__)
     files("carol:100000:10\n70000:200000:10\n", "")
     for owner in ("carol", "70000"):
-        found = hostids.read_host_uids(owner).owned(owner)
+        found = owners.read_host_uids(owner).owned(owner)
         assert [*found] == [range(100000, 100010), range(200000, 200010)]
 
 
@@ -286,7 +286,7 @@ def test_ids_that_there_are_not_are_others(
     files("", "")
     rows = ((0, 100000, 65536), (200000, 500000, 10))
     monkeypatch.setattr(Process, "uid_map", rows)
-    host = hostids.read_host_uids()
+    host = owners.read_host_uids()
     assert [*host.present] == [range(65536), range(200000, 200010)]
     (holder,) = host.holders(range(200005, 200100))
     assert holder.ids == range(200010, 200100)

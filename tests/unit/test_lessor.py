@@ -16,7 +16,7 @@ from typing import cast
 
 import pytest
 
-from lxc_userns import hostids, lessor, occupants, orphans
+from lxc_userns import lessor, occupants, orphans
 from lxc_userns.claims import Claim
 from lxc_userns.exceptions import (
     ConfigError,
@@ -29,7 +29,6 @@ from lxc_userns.exceptions import (
 )
 from lxc_userns.filesystems import Filesystems
 from lxc_userns.guest import Guest, Guests
-from lxc_userns.hostids import HostIds
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.instances import InstanceRecord, InstanceStore
 from lxc_userns.inventory import Inventory
@@ -39,7 +38,9 @@ from lxc_userns.linux.process import Process, Rows
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.rootfs.state import STATE, State, Work
 from lxc_userns.spec.volume import Volume
-from lxc_userns.subid import parse
+from lxc_userns.subid import owners
+from lxc_userns.subid.files import parse
+from lxc_userns.subid.owners import HostIds
 
 S = 65536
 BASE = 2_000_000_000
@@ -140,13 +141,13 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     made = Host(Lessor(inventory, LeaseStore(state), "lxc", S), guests, [], {})
     made.set_pool(f"lxc:{BASE}:{3 * S}\n")
     monkeypatch.setattr(
-        hostids, "read_host_uids", lambda _owner: made.ids["user"]
+        owners, "read_host_uids", lambda _owner: made.ids["user"]
     )
     monkeypatch.setattr(
-        hostids, "read_host_gids", lambda _owner: made.ids["group"]
+        owners, "read_host_gids", lambda _owner: made.ids["group"]
     )
 
-    monkeypatch.setattr(hostids, "NSSWITCH", tmp_path / "absent")
+    monkeypatch.setattr(owners, "NSSWITCH", tmp_path / "absent")
 
     def with_other_maps() -> Iterator[Process]:
         yield from cast(list[Process], made.processes)
@@ -255,7 +256,7 @@ def test_a_pool_that_cannot_be_asked_for(
     def fail(_owner: str) -> HostIds:
         raise PrerequisiteError("getsubids is not installed")
 
-    monkeypatch.setattr(hostids, "read_host_uids", fail)
+    monkeypatch.setattr(owners, "read_host_uids", fail)
     # Who has a lease does not depend on it.
     assert host.lessor.acquire("a") == lease
     assert caplog.messages == ["getsubids is not installed"]
@@ -1110,7 +1111,7 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Directory:
     service = Directory()
     file = tmp_path / "nsswitch.conf"
     file.write_text("# by hand\npasswd: files sss [!UNAVAIL=return]\n")
-    monkeypatch.setattr(hostids, "NSSWITCH", file)
+    monkeypatch.setattr(owners, "NSSWITCH", file)
     monkeypatch.setattr(pwd, "getpwuid", service.find)
     monkeypatch.setattr(grp, "getgrgid", service.find)
     return service

@@ -16,7 +16,6 @@ import pytest
 from oslo_config import cfg
 
 from lxc_userns import (
-    hostids,
     limits,
     manager,
     occupants,
@@ -48,7 +47,6 @@ from lxc_userns.exceptions import (
     RootfsError,
 )
 from lxc_userns.guest import Guest, Guests
-from lxc_userns.hostids import HostIds
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.leases import Lease
 from lxc_userns.linux import directory
@@ -61,7 +59,9 @@ from lxc_userns.rootfs.backing import Backing
 from lxc_userns.spec.request import InstanceRequest, PreparedInstance
 from lxc_userns.spec.requirements import Needs
 from lxc_userns.spec.rootfs_kind import RootfsKind
-from lxc_userns.subid import parse
+from lxc_userns.subid import owners
+from lxc_userns.subid.files import parse
+from lxc_userns.subid.owners import HostIds
 from lxc_userns.traces import memory
 from lxc_userns.traces.trace import Trace
 from lxc_userns.verification import VerifiedInstance
@@ -330,9 +330,9 @@ def alice(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
     def make() -> None:
         user = HostIds("user", {100500: "alice"}, ())
-        monkeypatch.setattr(hostids, "read_host_uids", lambda *_: user)
+        monkeypatch.setattr(owners, "read_host_uids", lambda *_: user)
         group = HostIds("group", {}, ())
-        monkeypatch.setattr(hostids, "read_host_gids", lambda *_: group)
+        monkeypatch.setattr(owners, "read_host_gids", lambda *_: group)
 
     return make
 
@@ -431,7 +431,7 @@ def test_ids_of_the_pool_are_held_by_nobody_else(
         ranges, _ = parse("nova:100000:65536\nlxc-userns:300000:65536")
         host = HostIds(kind, {}, ranges)
         monkeypatch.setattr(
-            hostids, f"read_host_{kind[0]}ids", lambda *_, host=host: host
+            owners, f"read_host_{kind[0]}ids", lambda *_, host=host: host
         )
     with pytest.raises(ConfigError, match="subordinate user IDs of nova"):
         world.manager.plan(replace(world.request, id_maps=MAPS))
@@ -1293,7 +1293,7 @@ def pool(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     for kind in ("user", "group"):
         found = HostIds(kind, {}, *parse(POOL), source="/etc/x")
         name = f"read_host_{kind[0]}ids"
-        monkeypatch.setattr(hostids, name, lambda _owner, found=found: found)
+        monkeypatch.setattr(owners, name, lambda _owner, found=found: found)
     world.set(uid_maps=[], gid_maps=[], subid_owner="lxc")
     return world
 

@@ -3,12 +3,12 @@
 
 import pytest
 
-from lxc_userns import hostids
-from lxc_userns.hostids import Holder, HostIds
 from lxc_userns.idmap.idset import IdSet
 from lxc_userns.leases import Lease
 from lxc_userns.pool import Pool, Pools, read_pools
-from lxc_userns.subid import parse
+from lxc_userns.subid import owners
+from lxc_userns.subid.files import parse
+from lxc_userns.subid.owners import Holder, HostIds
 
 S = 65536
 BASE = 2_000_000_000
@@ -40,7 +40,7 @@ def read(
             return found
 
         kind = "uid" if name == "user" else "gid"
-        monkeypatch.setattr(hostids, f"read_host_{kind}s", answer)
+        monkeypatch.setattr(owners, f"read_host_{kind}s", answer)
     made = read_pools("lxc")
     assert asked == ["lxc", "lxc"]
     return made

@@ -10,7 +10,7 @@ import pytest
 from oslo_config import cfg
 
 from lxc_userns import conf as options
-from lxc_userns import hostids, privileged
+from lxc_userns import privileged
 from lxc_userns.conf import register_opts
 from lxc_userns.config_values import read_values
 from lxc_userns.exceptions import (
@@ -27,6 +27,7 @@ from lxc_userns.resources import partition
 from lxc_userns.spec.request import InstanceRequest, PreparedInstance
 from lxc_userns.spec.requirements import Needs
 from lxc_userns.spec.volume import Volume
+from lxc_userns.subid import owners
 
 UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
 MAPS = IdMaps(
@@ -303,9 +304,9 @@ def test_ids_of_a_user_of_the_host(
     for kind in ("uid_maps", "gid_maps"):
         in_process.set_override(kind, ["0:100000:65536"], "libvirt")
     for kind, names in (("user", {100007: "alice"}), ("group", {})):
-        host = hostids.HostIds(kind, names, ())
+        host = owners.HostIds(kind, names, ())
         monkeypatch.setattr(
-            hostids, f"read_host_{kind[0]}ids", lambda *_, host=host: host
+            owners, f"read_host_{kind[0]}ids", lambda *_, host=host: host
         )
     held = "host IDs 100000-165535 are held by user alice"
     problems = privileged.find_problems()

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxc_userns import subid
 from lxc_userns.idmap import ID_LIMIT
-from lxc_userns.subid import SubordinateRange
+from lxc_userns.subid import files
+from lxc_userns.subid.files import SubordinateRange
 
 GOOD = [
     ("alice:100000:65536", ("alice", 100000, 65536)),
@@ -22,7 +22,7 @@ GOOD = [
 @pytest.mark.parametrize(("line", "fields"), GOOD)
 def test_range(line: str, fields: tuple[str, int, int]) -> None:
     found = SubordinateRange(*fields, line=1)
-    assert subid.parse(line) == ((found,), ())
+    assert files.parse(line) == ((found,), ())
     assert found.ids == range(fields[1], fields[1] + fields[2])
 
 
@@ -60,7 +60,7 @@ BAD = [
 @pytest.mark.parametrize(("line", "reason"), BAD)
 def test_malformed(line: str, reason: str) -> None:
     good = "bob:200000:10"
-    ranges, malformed = subid.parse(f"{good}\n{line}\n{good}\n")
+    ranges, malformed = files.parse(f"{good}\n{line}\n{good}\n")
     assert [each.line for each in ranges] == [1, 3]
     assert [(each.line, each.text) for each in malformed] == [(2, line)]
     assert reason in malformed[0].reason
@@ -68,15 +68,15 @@ def test_malformed(line: str, reason: str) -> None:
 
 def test_comments_and_blank_lines_count_as_lines() -> None:
     text = "# shadow\n\n  \t\n  # more\nalice:1:2\nalice:1:2"
-    ranges, malformed = subid.parse(text)
+    ranges, malformed = files.parse(text)
     assert [each.line for each in ranges] == [5, 6]
     assert malformed == ()
-    assert subid.parse("") == ((), ())
+    assert files.parse("") == ((), ())
 
 
 def test_only_newlines_end_lines() -> None:
     # Other readers do not see a second line here either.
-    ranges, malformed = subid.parse("alice:1:2\u2028bob:3:4\n")
+    ranges, malformed = files.parse("alice:1:2\u2028bob:3:4\n")
     assert ranges == ()
     assert len(malformed) == 1
 
@@ -94,7 +94,7 @@ def test_only_newlines_end_lines() -> None:
 )
 def test_round_trip(ranges: list[SubordinateRange]) -> None:
     text = "".join(f"{e.owner}:{e.start}:{e.count}\n" for e in ranges)
-    found, malformed = subid.parse(text)
+    found, malformed = files.parse(text)
     assert malformed == ()
     assert [(e.owner, e.ids) for e in found] == [
         (e.owner, e.ids) for e in ranges
@@ -103,7 +103,7 @@ def test_round_trip(ranges: list[SubordinateRange]) -> None:
 
 @given(st.text())
 def test_every_line_is_accounted_for(text: str) -> None:
-    ranges, malformed = subid.parse(text)
+    ranges, malformed = files.parse(text)
     lines = [
         number
         for number, line in enumerate(text.split("\n"), 1)
@@ -137,7 +137,7 @@ def test_every_line_is_accounted_for(text: str) -> None:
 def test_what_getsubids_prints(
     text: str, ranges: list[tuple[str, int, int]], malformed: list[str]
 ) -> None:
-    found, bad = subid.parse_listed(text)
+    found, bad = files.parse_listed(text)
     assert [(each.owner, each.start, each.count) for each in found] == ranges
     assert len(bad) == len(malformed)
     for line, reason in zip(bad, malformed, strict=True):
@@ -163,7 +163,7 @@ def test_what_getsubids_prints(
     ],
 )
 def test_source(text: str, source: str) -> None:
-    assert subid.parse_source(text) == source
+    assert files.parse_source(text) == source
 
 
 @pytest.mark.parametrize(
@@ -181,9 +181,9 @@ def test_source(text: str, source: str) -> None:
     ],
 )
 def test_overlaps(text: str, pairs: list[tuple[int, int]]) -> None:
-    ranges, _ = subid.parse(text)
+    ranges, _ = files.parse(text)
     numbers = {"alice": "1000"}
-    found = subid.find_overlaps(ranges, lambda name: numbers.get(name, name))
+    found = files.find_overlaps(ranges, lambda name: numbers.get(name, name))
     assert [(one.line, other.line) for one, other in found] == pairs
 
 
@@ -210,5 +210,5 @@ def test_overlaps(text: str, pairs: list[tuple[int, int]]) -> None:
 def test_what_others_may_take_a_malformed_line_for(
     line: str, ids: range | None
 ) -> None:
-    _, (malformed,) = subid.parse(line)
+    _, (malformed,) = files.parse(line)
     assert (malformed.ids, malformed.owner) == (ids, "alice")

@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lxc_userns import hostids, subid, unlisted
 from lxc_userns.allocation import capacity
 from lxc_userns.host.check import Result, failed, passed, warned
 from lxc_userns.idmap import SYSTEMD_CONTAINERS
 from lxc_userns.pool import Pools, read_pools
+from lxc_userns.subid import files, owners, unlisted
 
 LOGIN_DEFS = Path("/etc/login.defs")
 #: What shadow takes if that file is silent (login.defs(5)).
@@ -21,17 +21,17 @@ _NAMES = {"user": "UID", "group": "GID"}
 
 def check_users() -> Result:
     """Whether the subordinate user ID ranges are in order."""
-    path = hostids.SUBUID
-    return judge(hostids.read_host_uids(), path, path.exists())
+    path = owners.SUBUID
+    return judge(owners.read_host_uids(), path, path.exists())
 
 
 def check_groups() -> Result:
     """Whether the subordinate group ID ranges are in order."""
-    path = hostids.SUBGID
-    return judge(hostids.read_host_gids(), path, path.exists())
+    path = owners.SUBGID
+    return judge(owners.read_host_gids(), path, path.exists())
 
 
-def judge(ids: hostids.HostIds, path: Path, present: bool) -> Result:
+def judge(ids: owners.HostIds, path: Path, present: bool) -> Result:
     """Whether subordinate ID ranges are in order.
 
     :param ids: these.
@@ -47,7 +47,7 @@ def judge(ids: hostids.HostIds, path: Path, present: bool) -> Result:
     overlaps = [
         f"{one.owner} (line {one.line}) and {other.owner} (line "
         f"{other.line}) overlap"
-        for one, other in subid.find_overlaps(ids.subordinates, ids.identify)
+        for one, other in files.find_overlaps(ids.subordinates, ids.identify)
     ]
     remedies = []
     if malformed:

@@ -55,8 +55,8 @@ def broken(conf: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch) -> None:
         "lxc_userns.linux.user_limits.read",
         "lxc_userns.linux.mounts.read_mounts",
         "lxc_userns.host.cgroups.read_mounts",
-        "lxc_userns.hostids.read_host_uids",
-        "lxc_userns.hostids.read_host_gids",
+        "lxc_userns.subid.owners.read_host_uids",
+        "lxc_userns.subid.owners.read_host_gids",
     ):
         monkeypatch.setattr(name, break_down)
     monkeypatch.setattr(daemon, "find", lambda: None)

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from lxc_userns import hostids
 from lxc_userns.host import ids
 from lxc_userns.host.check import Result, failed, passed, warned
-from lxc_userns.hostids import HostIds
-from lxc_userns.subid import parse
+from lxc_userns.subid import owners
+from lxc_userns.subid.files import parse
+from lxc_userns.subid.owners import HostIds
 
 FILE = Path("/etc/subuid")
 CORRECT = "correct or remove these lines of /etc/subuid"
@@ -148,11 +148,11 @@ def test_pool(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(hostids, "NSSWITCH", tmp_path / "absent")
+    monkeypatch.setattr(owners, "NSSWITCH", tmp_path / "absent")
     for kind in ("user", "group"):
         found = HostIds(kind, {}, *parse(text), source="/etc/x")
         name = f"read_host_{kind[0]}ids"
-        monkeypatch.setattr(hostids, name, lambda _owner, found=found: found)
+        monkeypatch.setattr(owners, name, lambda _owner, found=found: found)
     assert ids.check_pool(owner, 65536) == result
 
 
@@ -161,14 +161,14 @@ def test_a_pool_in_the_range_of_a_directory_service(
 ) -> None:
     nsswitch = tmp_path / "nsswitch.conf"
     nsswitch.write_text("passwd: files sss\n")
-    monkeypatch.setattr(hostids, "NSSWITCH", nsswitch)
+    monkeypatch.setattr(owners, "NSSWITCH", nsswitch)
     for kind, text in (
         ("user", "lxc:2000000000:131072\n"),
         ("group", "lxc:2013265920:131072\n"),
     ):
         found = HostIds(kind, {}, *parse(text), source="/etc/x")
         name = f"read_host_{kind[0]}ids"
-        monkeypatch.setattr(hostids, name, lambda _owner, found=found: found)
+        monkeypatch.setattr(owners, name, lambda _owner, found=found: found)
     result = ids.check_pool("lxc", 65536)
     assert (result.status, result.message.split("; ")[:2]) == (
         "WARN",

@@ -13,11 +13,11 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 
-from lxc_userns import hostids
 from lxc_userns.exceptions import PoolExhaustedError
-from lxc_userns.hostids import HasIds, Holder
 from lxc_userns.idmap import KINDS, Kind
 from lxc_userns.idmap.idset import IdSet
+from lxc_userns.subid import owners
+from lxc_userns.subid.owners import HasIds, Holder
 
 #: What SSSD gives to users and groups of a directory by default
 #: (sssd-ldap(5), ldap_idmap_range_min and _max); a domain of FreeIPA has
@@ -48,7 +48,7 @@ def sources() -> set[str]:
 
     :raises PrerequisiteError: if that cannot be read.
     """
-    text = hostids.read_text(hostids.NSSWITCH)
+    text = owners.read_text(owners.NSSWITCH)
     lines = (match[1] for match in _SOURCES.finditer(text))
     return {name for line in lines for name in _ACTION.sub(" ", line).split()}
 
@@ -135,7 +135,7 @@ def advisories(name: str, ids: range) -> Iterator[str]:
         if IdSet((ids,)).meets(theirs):
             yield (
                 f"{name} meets {theirs.start}-{theirs.stop - 1}, which "
-                f"{whose} by default, and {hostids.NSSWITCH} names "
+                f"{whose} by default, and {owners.NSSWITCH} names "
                 f"{services}; take IDs of {DIRECTORY_IDS.stop}-"
                 f"{FREEIPA_SUBIDS.start - 1}"
             )

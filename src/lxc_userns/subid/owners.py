@@ -14,12 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from lxc_userns import subid
 from lxc_userns.exceptions import PrerequisiteError, shorten
 from lxc_userns.idmap import ID_LIMIT, Kind
 from lxc_userns.idmap.idset import IdSet
 from lxc_userns.linux.process import Process, Rows
-from lxc_userns.subid import MalformedLine, SubordinateRange
+from lxc_userns.subid import files
+from lxc_userns.subid.files import MalformedLine, SubordinateRange
 
 _LOG = logging.getLogger(__name__)
 
@@ -180,7 +180,7 @@ def _read(
     options: tuple[str, ...],
     owner: str,
 ) -> HostIds:
-    ranges, malformed = subid.parse(read_text(path))
+    ranges, malformed = files.parse(read_text(path))
     ids = _owner_ids(owner)
     made = partial(
         HostIds,
@@ -190,7 +190,7 @@ def _read(
         owner_ids=ids,
         present=present,
     )
-    service = subid.parse_source(read_text(NSSWITCH))
+    service = files.parse_source(read_text(NSSWITCH))
     if service == "files" or not owner:
         return made(ranges, source=str(path))
     # Then the file does not count for the owner, as it does not for shadow.
@@ -249,7 +249,7 @@ def _ask(
     # out of order: either way there are none to lease.
     if done.returncode:
         return
-    ranges, malformed = subid.parse_listed(done.stdout)
+    ranges, malformed = files.parse_listed(done.stdout)
     for line in malformed:
         said = shorten(line.text)
         raise PrerequisiteError(

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-from lxc_userns import hostids, unlisted
 from lxc_userns.exceptions import ConfigError
-from lxc_userns.hostids import Holder, HostIds
 from lxc_userns.idmap import IdMap, IdMapEntry, IdMaps, Kind
+from lxc_userns.subid import owners, unlisted
+from lxc_userns.subid.owners import Holder, HostIds
 
 #: Owner of the lines of ``/etc/subuid`` and ``/etc/subgid`` by which a
 #: deployer keeps IDs from being handed out to users.
@@ -52,8 +52,8 @@ def find_held(
     :raises PrerequisiteError: if the host's users or subordinate IDs cannot
         be read.
     """
-    uids = _find(id_maps.uid, hostids.read_host_uids(owner), owner)
-    gids = _find(id_maps.gid, hostids.read_host_gids(owner), owner)
+    uids = _find(id_maps.uid, owners.read_host_uids(owner), owner)
+    gids = _find(id_maps.gid, owners.read_host_gids(owner), owner)
     return tuple(uids), tuple(gids)
 
 
