@@ -141,7 +141,7 @@ def prepare(strategy: str, path: str, scratch: Scratch) -> Work:
 
 def make_manager(scratch: Scratch, name: str) -> Any:
     """A manager with a configuration of its own."""
-    options = import_module("lxc_userns.conf")
+    options = import_module("lxc_userns.config.options")
     conf = import_module("oslo_config.cfg").ConfigOpts()
     options.register_opts(conf)
     conf([], default_config_files=[], default_config_dirs=[])

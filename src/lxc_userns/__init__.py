@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from lxc_userns import rootfs as rootfs
     from lxc_userns.audit import Finding as Finding
     from lxc_userns.audit import audit_domain as audit_domain
-    from lxc_userns.conf import load_id_maps as load_id_maps
-    from lxc_userns.conf import register_opts as register_opts
+    from lxc_userns.config.options import load_id_maps as load_id_maps
+    from lxc_userns.config.options import register_opts as register_opts
     from lxc_userns.domain import add_id_maps as add_id_maps
     from lxc_userns.exceptions import LxcUsernsError as LxcUsernsError
     from lxc_userns.idmap import IdMap as IdMap
@@ -41,8 +41,8 @@ _HOMES = {
     "Volume": "spec.volume",
     "add_id_maps": "domain",
     "audit_domain": "audit",
-    "load_id_maps": "conf",
-    "register_opts": "conf",
+    "load_id_maps": "config.options",
+    "register_opts": "config.options",
     "rootfs": "rootfs",
 }
 

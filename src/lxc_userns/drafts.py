@@ -12,10 +12,11 @@ from typing import Any
 
 from oslo_config import cfg
 
-from lxc_userns import conf as options
-from lxc_userns import limits, own_paths, roots
+from lxc_userns import limits, own_paths
 from lxc_userns.claims import overlap
-from lxc_userns.config_check import option
+from lxc_userns.config import allowed_paths as roots
+from lxc_userns.config import options
+from lxc_userns.config.check import option
 from lxc_userns.exceptions import (
     InstanceError,
     NeedsError,

@@ -12,8 +12,8 @@ from oslo_config import cfg
 
 from lxc_userns.arguments import checked
 from lxc_userns.claims import Claim
-from lxc_userns.conf import load_unpack_limits
-from lxc_userns.config_check import option
+from lxc_userns.config.check import option
+from lxc_userns.config.options import load_unpack_limits
 from lxc_userns.counters import Counters
 from lxc_userns.domain import seclabel
 from lxc_userns.drafts import Drafts

@@ -20,15 +20,15 @@ from typing import Any, Final
 from oslo_config import cfg
 from oslo_privsep import capabilities, priv_context
 
-from lxc_userns import conf as options
 from lxc_userns.arguments import check_items, check_type, refuse
-from lxc_userns.config_check import check_config
-from lxc_userns.config_values import check_same, read_values
+from lxc_userns.config import options
+from lxc_userns.config.allowed_paths import check_root, read_roots
+from lxc_userns.config.check import check_config
+from lxc_userns.config.values import check_same, read_values
 from lxc_userns.exceptions import ConfigError, InstanceError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.instances import check_name
 from lxc_userns.manager import UserNamespaceManager
-from lxc_userns.roots import check_root, read_roots
 from lxc_userns.spec.request import InstanceRequest, PreparedInstance
 from lxc_userns.spec.requirements import Needs
 from lxc_userns.spec.volume import Volume

@@ -24,7 +24,7 @@ from typing import cast
 from oslo_config import cfg
 
 from lxc_userns import orphans
-from lxc_userns.conf import register_opts
+from lxc_userns.config.options import register_opts
 from lxc_userns.exceptions import PoolExhaustedError
 from lxc_userns.guest import Guest, Guests
 from lxc_userns.leases import Lease

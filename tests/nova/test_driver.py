@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from lxc_userns import config_names, roots
-from lxc_userns.conf import GROUP, OPTS
+from lxc_userns.config import allowed_paths
+from lxc_userns.config import names as config_names
+from lxc_userns.config.options import GROUP, OPTS
 from lxc_userns.linux import cgroups
 from tests.nova.conftest import ImageFactory, NovaFactory, UserFactory
 from tests.nova.harness import Nova, RefusedError, Settings
@@ -335,7 +336,7 @@ def test_no_option_of_novas_is_nearly_ours() -> None:
     )
     sections = json.loads(done.stdout)["options"]
     assert "uid_maps" in {each["name"] for each in sections["libvirt"]["opts"]}
-    known = {GROUP: [each.name for each in OPTS], roots.GROUP: []}
+    known = {GROUP: [each.name for each in OPTS], allowed_paths.GROUP: []}
     for name, section in sections.items():
         options = [each["name"] for each in section["opts"]]
         assert [*config_names._judge(name, options, known)] == []

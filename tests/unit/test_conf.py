@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from oslo_config import cfg, generator
 
-from lxc_userns import conf as options
-from lxc_userns import roots
+from lxc_userns.config import allowed_paths, options
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.subid import owners
@@ -350,7 +349,7 @@ def test_a_bad_entry_does_not_hide_what_is_wrong_with_others(
 def test_options_are_copied_for_the_generator() -> None:
     listed = dict(options.list_opts())
     assert set(listed) == {"libvirt", "lxc_userns", "lxc_userns_privileged"}
-    for mine in (*options.LIBVIRT_OPTS, *options.OPTS, *roots.OPTS):
+    for mine in (*options.LIBVIRT_OPTS, *options.OPTS, *allowed_paths.OPTS):
         (copy,) = [
             each
             for group in listed.values()
@@ -361,7 +360,7 @@ def test_options_are_copied_for_the_generator() -> None:
 
 
 def test_help_gives_an_example_of_every_option() -> None:
-    for option in (*options.LIBVIRT_OPTS, *options.OPTS, *roots.OPTS):
+    for option in (*options.LIBVIRT_OPTS, *options.OPTS, *allowed_paths.OPTS):
         assert "example" in str(option.help), option.name
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from oslo_config import cfg
 
-from lxc_userns import config_check, own_paths
-from lxc_userns.conf import register_opts
-from lxc_userns.config_check import Finding, check_config, option
+from lxc_userns import own_paths
+from lxc_userns.config import check as config_check
+from lxc_userns.config.check import Finding, check_config, option
+from lxc_userns.config.options import register_opts
 from lxc_userns.exceptions import ConfigError, PrerequisiteError
 from lxc_userns.idmap.idset import IdSet
 from lxc_userns.linux import directory

@@ -7,8 +7,8 @@ import pytest
 from oslo_config import cfg
 from oslo_privsep import priv_context
 
-from lxc_userns import conf as options
-from lxc_userns.config_check import check_config, option
+from lxc_userns.config import options
+from lxc_userns.config.check import check_config, option
 from lxc_userns.exceptions import ConfigError
 
 GOOD = "0:100000:65536"

@@ -25,7 +25,7 @@ from lxc_userns import (
     verified,
     verifier,
 )
-from lxc_userns.conf import register_opts
+from lxc_userns.config.options import register_opts
 from lxc_userns.containers import Containers, ContainerSpec
 from lxc_userns.daemon import Daemon
 from lxc_userns.domain import Interface

@@ -9,10 +9,10 @@ import msgpack
 import pytest
 from oslo_config import cfg
 
-from lxc_userns import conf as options
 from lxc_userns import privileged
-from lxc_userns.conf import register_opts
-from lxc_userns.config_values import read_values
+from lxc_userns.config import options
+from lxc_userns.config.options import register_opts
+from lxc_userns.config.values import read_values
 from lxc_userns.exceptions import (
     ConfigError,
     InstanceError,

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from oslo_config import cfg
 
-from lxc_userns import roots
-from lxc_userns.conf import find_problems, register_opts
+from lxc_userns.config import allowed_paths
+from lxc_userns.config.options import find_problems, register_opts
 from lxc_userns.exceptions import ConfigError, RootfsError
 from lxc_userns.linux import safe_path
 
@@ -34,7 +34,7 @@ def root(tmp_path: Path) -> Path:
 
 def open_file(path: str, root: str) -> None:
     """Do as the manager does with a path of the service's."""
-    roots.check_below(path, [root])
+    allowed_paths.check_below(path, [root])
     with safe_path.opened(path, safe_path.Trust((root,))):
         pass
 
@@ -42,7 +42,7 @@ def open_file(path: str, root: str) -> None:
 def test_a_file_below_a_root(root: Path) -> None:
     open_file(str(root / "one/disk"), str(root))
     open_file(str(root / "one"), str(root))
-    roots.check_below(str(root / "one"), ["/none", str(root)])
+    allowed_paths.check_below(str(root / "one"), ["/none", str(root)])
 
 
 @pytest.mark.parametrize("place", ["{link}", "{link}/instances"])
@@ -54,7 +54,7 @@ def test_a_root_that_a_link_leads_to(
     link.symlink_to(root if place == "{link}" else root.parent)
     given = place.format(link=link)
     with pytest.raises(ConfigError, match="give the path without links"):
-        roots.check_root(given)
+        allowed_paths.check_root(given)
     with pytest.raises(PermissionError, match="is a symbolic link"):
         open_file(f"{given}/one/disk", given)
 
@@ -79,7 +79,7 @@ def test_a_root_that_a_link_leads_to(
 )
 def test_paths_elsewhere(root: Path, path: str) -> None:
     with pytest.raises(RootfsError) as caught:
-        roots.check_below(path.format(root=root), [str(root)])
+        allowed_paths.check_below(path.format(root=root), [str(root)])
     assert f"is not below {root}" in str(caught.value)
     assert "[lxc_userns_privileged] roots" in str(caught.value)
 
@@ -96,8 +96,8 @@ def test_links_below_a_root(root: Path, name: str) -> None:
 
 
 def test_a_root_that_is_not_there_yet(root: Path) -> None:
-    roots.check_root(str(root))
-    roots.check_root(str(root / "later/still"))
+    allowed_paths.check_root(str(root))
+    allowed_paths.check_root(str(root / "later/still"))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_where_roots_come_from(
     tmp_path: Path, text: str, expected: tuple[str, ...]
 ) -> None:
     conf = configure(tmp_path, f"[DEFAULT]\n{text}")
-    assert roots.read_roots(conf) == expected
+    assert allowed_paths.read_roots(conf) == expected
 
 
 def test_those_of_nova_itself(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_those_of_nova_itself(tmp_path: Path) -> None:
             cfg.StrOpt("instances_path", default="$state_path/instances"),
         ]
     )
-    assert roots.read_roots(conf) == ("/opt/nova/instances",)
+    assert allowed_paths.read_roots(conf) == ("/opt/nova/instances",)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_those_of_nova_itself(tmp_path: Path) -> None:
 def test_no_roots(tmp_path: Path, text: str, said: str) -> None:
     conf = configure(tmp_path, f"[DEFAULT]\n{text}")
     with pytest.raises(ConfigError, match=said) as caught:
-        roots.read_roots(conf)
+        allowed_paths.read_roots(conf)
     assert caught.value.option == "[lxc_userns_privileged] roots"
 
 
@@ -151,11 +151,11 @@ def test_no_roots(tmp_path: Path, text: str, said: str) -> None:
 def test_roots_that_are_none(tmp_path: Path, path: str) -> None:
     text = f"[lxc_userns_privileged]\nroots = /srv,{path}\n"
     problems = find_problems(configure(tmp_path, text))
-    assert {each.option for each in problems} == {roots.NAME}
+    assert {each.option for each in problems} == {allowed_paths.NAME}
 
 
 def test_roots_that_cannot_be_read(tmp_path: Path) -> None:
     text = "[lxc_userns_privileged]\nroots = $nothing/x\n"
     (problem,) = find_problems(configure(tmp_path, text))
-    assert problem.option == roots.NAME
+    assert problem.option == allowed_paths.NAME
     assert "no such option nothing" in problem.reason

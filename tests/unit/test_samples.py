@@ -14,7 +14,7 @@ from lxml import etree
 
 from lxc_userns.cli import main
 from lxc_userns.cli.base import load_conf
-from lxc_userns.conf import find_problems
+from lxc_userns.config.options import find_problems
 from tests.samples import PAGES, TOP, Sample, all_samples
 
 SAMPLES = all_samples()

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 from cliff.command import Command
 from oslo_config import cfg
 
-from lxc_userns import conf as options
-from lxc_userns import config_check
 from lxc_userns.cli.main import PROGRAM, usage_error
+from lxc_userns.config import check, options
 from lxc_userns.exceptions import ConfigError, IdMapError, PrerequisiteError
 from lxc_userns.idmap import IdMap, IdMaps
 
@@ -92,7 +91,7 @@ class ConfiguredCommand(Command):
 
         :raises ConfigError: if it cannot be used.
         """
-        return config_check.option(self.conf, name)
+        return check.option(self.conf, name)
 
     def id_maps(self, parsed_args: argparse.Namespace) -> IdMaps:
         """The ID maps of the command line, or else of the configuration.

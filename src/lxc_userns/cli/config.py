@@ -23,7 +23,7 @@ class Check(ConfiguredCommand, Lister):
         self, parsed_args: argparse.Namespace
     ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         """Check everything."""
-        from lxc_userns.config_check import check_config
+        from lxc_userns.config.check import check_config
 
         findings = check_config(self.conf)
         self.failed = any(each.severity == "problem" for each in findings)

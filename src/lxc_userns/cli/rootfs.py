@@ -17,7 +17,7 @@ from lxc_userns.cli.base import (
     progress_bar,
     unpack_bar,
 )
-from lxc_userns.conf import load_unpack_limits, read_id_maps
+from lxc_userns.config.options import load_unpack_limits, read_id_maps
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.idmap import IdMaps
 from lxc_userns.rootfs.channel import MOST_WORKERS

@@ -12,7 +12,7 @@ from typing import Any
 from oslo_config import cfg
 
 from lxc_userns import daemon
-from lxc_userns.config_check import option
+from lxc_userns.config.check import option
 from lxc_userns.host import (
     cgroups,
     filesystems,

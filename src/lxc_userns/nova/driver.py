@@ -22,7 +22,7 @@ from nova.virt.libvirt import utils as libvirt_utils
 from oslo_log import log as logging
 
 from lxc_userns import privileged
-from lxc_userns.conf import find_missing, register_opts
+from lxc_userns.config.options import find_missing, register_opts
 from lxc_userns.exceptions import ConfigError, ImageError, InstanceError
 from lxc_userns.linux import cgroups
 from lxc_userns.nova import disks, extra_specs, guest_config

@@ -7,7 +7,7 @@ import pytest
 from oslo_config import cfg
 
 from lxc_userns import daemon
-from lxc_userns.conf import register_opts
+from lxc_userns.config.options import register_opts
 from lxc_userns.guest import Guests
 from lxc_userns.host import (
     Check,

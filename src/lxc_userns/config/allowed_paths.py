@@ -13,9 +13,9 @@ from typing import Final
 
 from oslo_config import cfg
 
+from lxc_userns.config.shared_opts import SharedStrOpt
 from lxc_userns.exceptions import ConfigError, RootfsError
 from lxc_userns.linux import safe_path
-from lxc_userns.shared_opts import SharedStrOpt
 
 GROUP: Final = "lxc_userns_privileged"
 NAME: Final = f"[{GROUP}] roots"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from oslo_config import cfg
 
-from lxc_userns.conf import GROUP, LIBVIRT_GROUP, LIBVIRT_OPTS, OPTS
+from lxc_userns.config.options import GROUP, LIBVIRT_GROUP, LIBVIRT_OPTS, OPTS
 from lxc_userns.exceptions import ConfigError
 
 _ADVICE = (

@@ -10,8 +10,8 @@ from typing import Final
 
 from oslo_config import cfg
 
-from lxc_userns.conf import list_opts, option_name
-from lxc_userns.config_values import read_values
+from lxc_userns.config.options import list_opts, option_name
+from lxc_userns.config.values import read_values
 
 _PLACES: Final = {
     cfg.Locations.opt_default: "the default",

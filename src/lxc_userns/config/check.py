@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from oslo_config import cfg
 
-from lxc_userns import conf as options
-from lxc_userns import own_paths, roots
+from lxc_userns import own_paths
 from lxc_userns.allocation import capacity
-from lxc_userns.config_places import find_places
+from lxc_userns.config import allowed_paths, options
+from lxc_userns.config.sources import find_places
 from lxc_userns.exceptions import ConfigError, PrerequisiteError, show
 from lxc_userns.idmap import (
     CONTAINER_IDS,
@@ -86,9 +86,9 @@ def _check_paths(conf: cfg.ConfigOpts) -> Iterator[Finding]:
     for name, check in own_paths.CHECKS.items():
         if options.option_name(options.GROUP, name) not in bad:
             yield from _check_path(check, option(conf, name))
-    if roots.NAME not in bad:
-        for path in conf[roots.GROUP].roots:
-            yield from _check_path(roots.check_root, path)
+    if allowed_paths.NAME not in bad:
+        for path in conf[allowed_paths.GROUP].roots:
+            yield from _check_path(allowed_paths.check_root, path)
 
 
 def _check_path(check: Callable[[str], None], path: str) -> Iterator[Finding]:

@@ -15,9 +15,10 @@ from typing import Any
 
 from oslo_config import cfg, types
 
-from lxc_userns import roots
 from lxc_userns.arguments import checked
-from lxc_userns.config_names import find_misnamed
+from lxc_userns.config import allowed_paths
+from lxc_userns.config.names import find_misnamed
+from lxc_userns.config.shared_opts import SharedListOpt
 from lxc_userns.exceptions import ConfigError, IdMapError, shorten, show
 from lxc_userns.idmap import (
     MAX_ENTRIES,
@@ -28,7 +29,6 @@ from lxc_userns.idmap import (
     broken_rules,
     broken_tty_rules,
 )
-from lxc_userns.shared_opts import SharedListOpt
 from lxc_userns.spec.requirements import DEFAULT_PROCESSES, MOST_PROCESSES
 from lxc_userns.spec.size import format_size, parse_size
 from lxc_userns.subid import held_ids
@@ -322,7 +322,7 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     return [
         (LIBVIRT_GROUP, copy.deepcopy(list(LIBVIRT_OPTS))),
         (GROUP, copy.deepcopy(list(OPTS))),
-        (roots.GROUP, copy.deepcopy(list(roots.OPTS))),
+        (allowed_paths.GROUP, copy.deepcopy(list(allowed_paths.OPTS))),
     ]
 
 
@@ -339,7 +339,7 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
     """
     conf.register_opts(LIBVIRT_OPTS, group=LIBVIRT_GROUP)
     conf.register_opts(OPTS, group=GROUP)
-    conf.register_opts(roots.OPTS, group=roots.GROUP)
+    conf.register_opts(allowed_paths.OPTS, group=allowed_paths.GROUP)
 
 
 @checked(conf=cfg.ConfigOpts)
@@ -463,7 +463,7 @@ def find_bad_values(conf: cfg.ConfigOpts) -> list[ConfigError]:
     :param conf: a configuration object with our options registered.
     :returns: one error for each problem, none if the values are good.
     """
-    every = ((GROUP, OPTS), (roots.GROUP, roots.OPTS))
+    every = ((GROUP, OPTS), (allowed_paths.GROUP, allowed_paths.OPTS))
     problems = [
         error
         for group, options in every
@@ -475,9 +475,9 @@ def find_bad_values(conf: cfg.ConfigOpts) -> list[ConfigError]:
         if _unreadable(conf, GROUP, name) is None:
             path = _value(conf, GROUP, name)
             problems += _check_path(option_name(GROUP, name), path)
-    if _unreadable(conf, roots.GROUP, "roots") is None:
-        for path in _value(conf, roots.GROUP, "roots"):
-            problems += _check_path(roots.NAME, path)
+    if _unreadable(conf, allowed_paths.GROUP, "roots") is None:
+        for path in _value(conf, allowed_paths.GROUP, "roots"):
+            problems += _check_path(allowed_paths.NAME, path)
     return problems + _read_maps(conf)[1]
 
 
@@ -560,7 +560,7 @@ def _check_path(option: str, path: str) -> Iterator[ConfigError]:
 def _check_names(conf: cfg.ConfigOpts) -> list[ConfigError]:
     known = {
         GROUP: [each.name for each in OPTS],
-        roots.GROUP: [each.name for each in roots.OPTS],
+        allowed_paths.GROUP: [each.name for each in allowed_paths.OPTS],
     }
     return find_misnamed(conf, known)
 
