@@ -21,7 +21,7 @@ from benchmarks.leases import crowd, holding, neighbours
 from benchmarks.measure import clock_command, take_turns
 from benchmarks.scratch import Scratch
 from benchmarks.trees import Tree
-from lxc_userns.guest import silence
+from lxc_userns.libvirtd.client import silence
 from tests.functional.capabilities import in_private_libvirtd
 
 #: A section of the numbers: its name, and what was found, in plain types.

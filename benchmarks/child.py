@@ -152,7 +152,7 @@ def make_manager(scratch: Scratch, name: str) -> Any:
         ("run_path", scratch.run_path(name)),
     ):
         conf.set_override(kind, str(place), "lxc_userns")
-    import_module("lxc_userns.guest").silence()
+    import_module("lxc_userns.libvirtd.client").silence()
     return import_module("lxc_userns.manager").UserNamespaceManager(conf)
 
 

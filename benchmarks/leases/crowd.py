@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.leases.database import Database
 from benchmarks.measure import LONGEST, Say
-from lxc_userns.guest import silence
+from lxc_userns.libvirtd.client import silence
 
 #: How many processes there are, and how many leases they acquire together.
 CROWDS, LEASES = (1, 2, 4, 8), 80

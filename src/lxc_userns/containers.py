@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
-from lxc_userns import daemon
 from lxc_userns.damaged import DamagedRecord
 from lxc_userns.domain import (
     Capabilities,
@@ -36,9 +35,10 @@ from lxc_userns.exceptions import (
     NoSuchContainerError,
     NotRunningError,
 )
-from lxc_userns.guest import LOG_DIRECTORY, STOP_TIMEOUT, Guest
 from lxc_userns.idmap import IdMaps
 from lxc_userns.instances import InstanceRecord
+from lxc_userns.libvirtd import daemon
+from lxc_userns.libvirtd.client import LOG_DIRECTORY, STOP_TIMEOUT, Guest
 from lxc_userns.linux import hostname
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.rootfs.strategies import Progress

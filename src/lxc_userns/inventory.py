@@ -10,9 +10,9 @@ from lxc_userns.claims import Claim, find_conflicts
 from lxc_userns.damaged import DamagedRecord
 from lxc_userns.exceptions import LxcUsernsError, RootfsError
 from lxc_userns.filesystems import Filesystems, claims
-from lxc_userns.guest import Guest, Guests
 from lxc_userns.idmap import IdMaps
 from lxc_userns.instances import InstanceRecord, InstanceStore
+from lxc_userns.libvirtd.client import Guest, Guests
 
 
 @dataclass(frozen=True, slots=True)

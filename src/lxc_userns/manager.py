@@ -24,7 +24,6 @@ from lxc_userns.exceptions import (
     PolicyError,
 )
 from lxc_userns.filesystems import Filesystems
-from lxc_userns.guest import Guest, Guests
 from lxc_userns.idmap import CONTAINER_IDS, IdMaps
 from lxc_userns.instances import (
     InstanceRecord,
@@ -34,6 +33,7 @@ from lxc_userns.instances import (
 from lxc_userns.inventory import Inventory
 from lxc_userns.leases import Lease, LeaseStore
 from lxc_userns.lessor import Lessor
+from lxc_userns.libvirtd.client import Guest, Guests
 from lxc_userns.preparation import Complete, Preparation
 from lxc_userns.resources import partition
 from lxc_userns.rootfs.backing import translated

@@ -10,9 +10,9 @@ from functools import partial
 from typing import Literal
 
 from lxc_userns.exceptions import LibvirtError, LxcUsernsError
-from lxc_userns.guest import Guests
 from lxc_userns.instances import InstanceRecord
 from lxc_userns.leases import Lease
+from lxc_userns.libvirtd.client import Guests
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.rootfs import strategies
 

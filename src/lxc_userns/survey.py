@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from lxc_userns import occupants
 from lxc_userns.allocation import Supply
 from lxc_userns.damaged import DamagedRecord
-from lxc_userns.guest import Guests
 from lxc_userns.idmap import Kind
 from lxc_userns.idmap.idset import IdSet
 from lxc_userns.instances import InstanceRecord
 from lxc_userns.leases import Leases, LeaseStore, ShiftedTree
+from lxc_userns.libvirtd.client import Guests
 from lxc_userns.occupants import Occupant
 from lxc_userns.pool import Pool, Pools, read_pools
 from lxc_userns.subid.owners import Holder

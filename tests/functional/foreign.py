@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape
 
 import libvirt
 
-from lxc_userns.guest import Guests
+from lxc_userns.libvirtd.client import Guests
 from tests.functional.command_line import BASE, COUNT
 
 XML = """\

@@ -26,8 +26,8 @@ from oslo_config import cfg
 from lxc_userns import orphans
 from lxc_userns.config.options import register_opts
 from lxc_userns.exceptions import PoolExhaustedError
-from lxc_userns.guest import Guest, Guests
 from lxc_userns.leases import Lease
+from lxc_userns.libvirtd.client import Guest, Guests
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.subid import owners
 

@@ -20,7 +20,7 @@ from oslo_config import cfg
 
 from lxc_userns import register_opts
 from lxc_userns.exceptions import LxcUsernsError
-from lxc_userns.guest import Guests
+from lxc_userns.libvirtd.client import Guests
 from lxc_userns.linux.process import Process, children
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.spec.request import InstanceRequest

@@ -8,14 +8,14 @@ from typing import Any
 import libvirt
 import pytest
 
-from lxc_userns import guest
 from lxc_userns.exceptions import (
     InstanceError,
     LibvirtError,
     NoSuchContainerError,
     NotRunningError,
 )
-from lxc_userns.guest import Guest, Guests
+from lxc_userns.libvirtd import client as guest
+from lxc_userns.libvirtd.client import Guest, Guests
 
 
 def failure(code: int, text: str) -> libvirt.libvirtError:
@@ -181,7 +181,7 @@ def test_what_it_comes_to_counts(
             end()
         raise error
 
-    monkeypatch.setattr("lxc_userns.guest.time.sleep", pause)
+    monkeypatch.setattr("lxc_userns.libvirtd.client.time.sleep", pause)
     domain.destroy = domain.undefine = fail  # type: ignore[method-assign]
     options = {"timeout": 0} if operation == "stop" else {}
     getattr(Guests(), operation)("web1", **options)

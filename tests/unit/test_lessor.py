@@ -28,12 +28,12 @@ from lxc_userns.exceptions import (
     RootfsError,
 )
 from lxc_userns.filesystems import Filesystems
-from lxc_userns.guest import Guest, Guests
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.instances import InstanceRecord, InstanceStore
 from lxc_userns.inventory import Inventory
 from lxc_userns.leases import Lease, LeaseStore
 from lxc_userns.lessor import Lessor
+from lxc_userns.libvirtd.client import Guest, Guests
 from lxc_userns.linux.process import Process, Rows
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.rootfs.state import STATE, State, Work

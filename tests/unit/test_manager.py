@@ -27,7 +27,6 @@ from lxc_userns import (
 )
 from lxc_userns.config.options import register_opts
 from lxc_userns.containers import Containers, ContainerSpec
-from lxc_userns.daemon import Daemon
 from lxc_userns.domain import Interface
 from lxc_userns.exceptions import (
     ConfigError,
@@ -46,9 +45,10 @@ from lxc_userns.exceptions import (
     ReplacedError,
     RootfsError,
 )
-from lxc_userns.guest import Guest, Guests
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.leases import Lease
+from lxc_userns.libvirtd.client import Guest, Guests
+from lxc_userns.libvirtd.daemon import Daemon
 from lxc_userns.linux import directory
 from lxc_userns.linux.bounds import BoundExceededError
 from lxc_userns.linux.process import Process, Rows
@@ -1078,7 +1078,7 @@ def test_bridges_are_there(
 ) -> None:
     """libvirt leaves the devices behind that it cannot attach."""
     libvirt = Daemon("libvirtd", 4711, ())
-    monkeypatch.setattr("lxc_userns.daemon.find", lambda: libvirt)
+    monkeypatch.setattr("lxc_userns.libvirtd.daemon.find", lambda: libvirt)
     devices = frozenset({"lo", "br0", "br1"} - {absent})
     monkeypatch.setattr(Daemon, "network_devices", devices)
     spec = ContainerSpec(
@@ -1100,7 +1100,7 @@ def test_a_bridge_is_gone_at_a_later_start(
     run(world)
     world.containers.stop("web1")
     libvirt = Daemon("libvirtd", 4711, ())
-    monkeypatch.setattr("lxc_userns.daemon.find", lambda: libvirt)
+    monkeypatch.setattr("lxc_userns.libvirtd.daemon.find", lambda: libvirt)
     monkeypatch.setattr(Daemon, "network_devices", frozenset({"lo"}))
     xml = (
         "<domain type='lxc'><os><type>exe</type></os><devices>"

@@ -80,10 +80,10 @@ class ConfiguredCommand(Command):
     @cached_property
     def manager(self) -> UserNamespaceManager:
         """The manager of this configuration."""
-        from lxc_userns import guest
+        from lxc_userns.libvirtd import client
         from lxc_userns.manager import UserNamespaceManager
 
-        guest.silence()
+        client.silence()
         return UserNamespaceManager(self.conf)
 
     def option(self, name: str) -> Any:

@@ -13,7 +13,7 @@ from cliff.lister import Lister
 from lxc_userns.cli.base import ConfiguredCommand
 
 if TYPE_CHECKING:
-    from lxc_userns.guest import Guests
+    from lxc_userns.libvirtd.client import Guests
 
 
 class Check(ConfiguredCommand, Lister):
@@ -60,7 +60,7 @@ class Check(ConfiguredCommand, Lister):
 
 def _connect() -> Guests:
     # Loads libvirt, which a host may lack as well.
-    from lxc_userns import guest
+    from lxc_userns.libvirtd import client
 
-    guest.silence()
-    return guest.Guests()
+    client.silence()
+    return client.Guests()

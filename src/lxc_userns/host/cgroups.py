@@ -6,9 +6,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from lxc_userns.daemon import Daemon
 from lxc_userns.host.check import Result, failed, passed, warned
 from lxc_userns.host.kernel import Version, parse_release
+from lxc_userns.libvirtd.daemon import Daemon
 from lxc_userns.linux import systemd
 from lxc_userns.linux.mounts import Mount, read_mounts
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from oslo_config import cfg
 
-from lxc_userns import daemon
 from lxc_userns.config.check import option
 from lxc_userns.host import (
     cgroups,
@@ -29,6 +28,7 @@ from lxc_userns.host import (
 )
 from lxc_userns.host.check import Check, Probe
 from lxc_userns.host.libvirtd import Connect
+from lxc_userns.libvirtd import daemon
 
 _PROC = "see that /proc is mounted, and this is Linux 4.9 or later"
 _UTIL_LINUX = "install util-linux, which has unshare"

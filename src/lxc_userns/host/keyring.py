@@ -18,8 +18,8 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import PurePosixPath
 
-from lxc_userns.daemon import Daemon
 from lxc_userns.host.check import Result, failed, passed, warned
+from lxc_userns.libvirtd.daemon import Daemon
 from lxc_userns.linux import keyrings
 from lxc_userns.linux.process import Process
 

@@ -12,7 +12,7 @@ from lxc_userns.exceptions import LibvirtError
 from lxc_userns.host.check import Result, describe, failed, passed, warned
 
 if TYPE_CHECKING:
-    from lxc_userns.guest import Guests
+    from lxc_userns.libvirtd.client import Guests
 
 #: How to reach libvirt. Its library is loaded then, and may be missing.
 Connect = Callable[[], "Guests"]

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from lxc_userns.daemon import Daemon
 from lxc_userns.host.check import Result, failed, passed, warned
 from lxc_userns.host.paths import nearest
+from lxc_userns.libvirtd.daemon import Daemon
 from lxc_userns.linux import mounts
 from lxc_userns.linux.mounts import Mount
 

@@ -8,10 +8,10 @@ in a container ends when it cannot write there any more.
 
 from __future__ import annotations
 
-from lxc_userns import daemon
 from lxc_userns.exceptions import InstanceError
-from lxc_userns.guest import Guests
 from lxc_userns.idmap import IdMaps
+from lxc_userns.libvirtd import daemon
+from lxc_userns.libvirtd.client import Guests
 from lxc_userns.linux import systemd
 from lxc_userns.linux.mounts import read_mounts
 from lxc_userns.linux.process import Process

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
 
-from lxc_userns import daemon
+from lxc_userns.libvirtd import daemon
 from lxc_userns.linux import directory, mount_namespaces
 from lxc_userns.linux.bounds import at_most
 from lxc_userns.linux.mounts import Mount, mount_id, read_mounts

@@ -22,8 +22,8 @@ from lxc_userns.exceptions import (
     ReachableError,
     RootfsError,
 )
-from lxc_userns.guest import Guests
 from lxc_userns.idmap import IdMap, IdMaps
+from lxc_userns.libvirtd.client import Guests
 from lxc_userns.linux import directory, mounts, trees
 from lxc_userns.rootfs import idmapped, views, volumes
 from lxc_userns.rootfs.strategies import ShiftOptions

@@ -6,14 +6,14 @@ from typing import NoReturn
 import pytest
 from oslo_config import cfg
 
-from lxc_userns import daemon
 from lxc_userns.config.options import register_opts
-from lxc_userns.guest import Guests
 from lxc_userns.host import (
     Check,
     check_host,
     user_namespaces,
 )
+from lxc_userns.libvirtd import daemon
+from lxc_userns.libvirtd.client import Guests
 from lxc_userns.rootfs import probing
 
 NAMES = [

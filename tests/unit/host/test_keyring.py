@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lxc_userns.daemon import Daemon
 from lxc_userns.host import keyring
 from lxc_userns.host.check import Result
+from lxc_userns.libvirtd.daemon import Daemon
 from lxc_userns.linux import keyrings
 
 ETC = Path(__file__).parents[3] / "etc"

@@ -6,13 +6,13 @@ from typing import cast
 
 import pytest
 
-from lxc_userns import daemon
-from lxc_userns.daemon import Daemon
 from lxc_userns.exceptions import LibvirtError
-from lxc_userns.guest import Guests
 from lxc_userns.host import cgroups, libvirtd, propagation
 from lxc_userns.host.check import Result, failed, passed, warned
 from lxc_userns.host.kernel import Version
+from lxc_userns.libvirtd import daemon
+from lxc_userns.libvirtd.client import Guests
+from lxc_userns.libvirtd.daemon import Daemon
 from lxc_userns.linux.mounts import Mount
 
 FOR_WHOM = ", for containers whose XML has a <seclabel>"
