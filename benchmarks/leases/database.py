@@ -10,10 +10,10 @@ from pathlib import Path
 from unittest.mock import patch
 
 from benchmarks.measure import clock
-from lxc_userns.filesystems import Filesystems
 from lxc_userns.idmap.idset import IdSet
-from lxc_userns.instances import InstanceStore
-from lxc_userns.inventory import Inventory
+from lxc_userns.instances.filesystems import Filesystems
+from lxc_userns.instances.instances import Inventory
+from lxc_userns.instances.record import InstanceStore
 from lxc_userns.leases import Lease, LeaseStore
 from lxc_userns.lessor import Lessor
 from lxc_userns.libvirtd.client import Guests

@@ -18,7 +18,6 @@ from lxc_userns.audit.finding import Violation
 from lxc_userns.audit.id_maps import has_id_maps, read_entries
 from lxc_userns.audit.paths import normalised
 from lxc_userns.audit.places import to_findings
-from lxc_userns.damaged import DamagedRecord
 from lxc_userns.domain.checks import shown
 from lxc_userns.domain.document import parse_domain
 from lxc_userns.domain.limits import from_domain
@@ -29,7 +28,8 @@ from lxc_userns.exceptions import (
     ReachableError,
 )
 from lxc_userns.idmap import KINDS
-from lxc_userns.instances import InstanceRecord
+from lxc_userns.instances.damaged import DamagedRecord
+from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.linux import directory, mounts
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.rootfs import host_setuid, reach, strategies

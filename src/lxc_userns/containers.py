@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
-from lxc_userns.damaged import DamagedRecord
 from lxc_userns.domain import (
     Capabilities,
     Domain,
@@ -36,7 +35,9 @@ from lxc_userns.exceptions import (
     NotRunningError,
 )
 from lxc_userns.idmap import IdMaps
-from lxc_userns.instances import InstanceRecord
+from lxc_userns.instances.damaged import DamagedRecord
+from lxc_userns.instances.record import InstanceRecord
+from lxc_userns.instances.verified import Verified
 from lxc_userns.libvirtd import daemon
 from lxc_userns.libvirtd.client import LOG_DIRECTORY, STOP_TIMEOUT, Guest
 from lxc_userns.linux import hostname
@@ -51,7 +52,6 @@ from lxc_userns.traces import memory
 from lxc_userns.traces.trace import Trace
 from lxc_userns.undo import undo
 from lxc_userns.verification import VerifiedInstance
-from lxc_userns.verified import Verified
 
 _LOG = logging.getLogger(__name__)
 

@@ -13,7 +13,6 @@ from typing import Any
 from oslo_config import cfg
 
 from lxc_userns import limits, own_paths
-from lxc_userns.claims import overlap
 from lxc_userns.config import allowed_paths as roots
 from lxc_userns.config import options
 from lxc_userns.config.check import option
@@ -23,9 +22,10 @@ from lxc_userns.exceptions import (
     PolicyError,
     RootfsError,
 )
-from lxc_userns.filesystems import Filesystems
 from lxc_userns.idmap import IdMaps
-from lxc_userns.instances import InstanceRecord
+from lxc_userns.instances.conflicts import overlap
+from lxc_userns.instances.filesystems import Filesystems
+from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.lessor import Lessor
 from lxc_userns.linux import block_devices
 from lxc_userns.rootfs import strategies, unpacking

@@ -8,9 +8,9 @@ import os
 import stat
 
 from lxc_userns.exceptions import LxcUsernsError
-from lxc_userns.filesystems import claims
 from lxc_userns.idmap.idset import IdSet
-from lxc_userns.instances import InstanceRecord
+from lxc_userns.instances.filesystems import claims
+from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.leases import Leases, LeaseStore, ShiftedTree
 from lxc_userns.rootfs import backing
 from lxc_userns.rootfs.state import STATE, State

@@ -18,8 +18,8 @@ from lxc_userns.exceptions import (
 )
 from lxc_userns.idmap import ID_LIMIT, TTY_GID, IdMaps
 from lxc_userns.idmap.idset import IdSet
-from lxc_userns.instances import InstanceRecord, check_name
-from lxc_userns.inventory import Inventory
+from lxc_userns.instances.instances import Inventory
+from lxc_userns.instances.record import InstanceRecord, check_name
 from lxc_userns.leases import Lease, Leases, LeaseStore, ShiftedTree
 from lxc_userns.pool import Pools, read_pools
 from lxc_userns.subid.owners import Holder

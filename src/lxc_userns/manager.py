@@ -11,7 +11,6 @@ from typing import Any, Final
 from oslo_config import cfg
 
 from lxc_userns.arguments import checked
-from lxc_userns.claims import Claim
 from lxc_userns.config.check import option
 from lxc_userns.config.options import load_unpack_limits
 from lxc_userns.counters import Counters
@@ -23,14 +22,15 @@ from lxc_userns.exceptions import (
     NoSuchContainerError,
     PolicyError,
 )
-from lxc_userns.filesystems import Filesystems
 from lxc_userns.idmap import CONTAINER_IDS, IdMaps
-from lxc_userns.instances import (
+from lxc_userns.instances.conflicts import Claim
+from lxc_userns.instances.filesystems import Filesystems
+from lxc_userns.instances.instances import Inventory
+from lxc_userns.instances.record import (
     InstanceRecord,
     InstanceStore,
     check_name,
 )
-from lxc_userns.inventory import Inventory
 from lxc_userns.leases import Lease, LeaseStore
 from lxc_userns.lessor import Lessor
 from lxc_userns.libvirtd.client import Guest, Guests

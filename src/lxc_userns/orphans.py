@@ -10,7 +10,7 @@ from functools import partial
 from typing import Literal
 
 from lxc_userns.exceptions import LibvirtError, LxcUsernsError
-from lxc_userns.instances import InstanceRecord
+from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.leases import Lease
 from lxc_userns.libvirtd.client import Guests
 from lxc_userns.manager import UserNamespaceManager

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from lxc_userns.exceptions import InstanceError, RootfsError
-from lxc_userns.filesystems import claims, identities
-from lxc_userns.instances import InstanceRecord
-from lxc_userns.inventory import Inventory
+from lxc_userns.instances.filesystems import claims, identities
+from lxc_userns.instances.instances import Inventory
+from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.lessor import Lessor
 from lxc_userns.resources import partition, systemd_hierarchy
 from lxc_userns.rootfs import strategies

@@ -21,8 +21,8 @@ from lxc_userns.domain.document import child, parse_domain, text_at
 from lxc_userns.domain.filesystem import target_of, type_of
 from lxc_userns.domain.interface import has_own_network
 from lxc_userns.exceptions import DomainXmlError, NeedsError
-from lxc_userns.filesystems import volume_name
-from lxc_userns.instances import InstanceRecord
+from lxc_userns.instances.filesystems import volume_name
+from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.rootfs import strategies
 from lxc_userns.spec.requirements import CAPABILITIES, DROPPED, Device
 from lxc_userns.spec.volume import Volume

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 
 from lxc_userns import occupants
 from lxc_userns.allocation import Supply
-from lxc_userns.damaged import DamagedRecord
 from lxc_userns.idmap import Kind
 from lxc_userns.idmap.idset import IdSet
-from lxc_userns.instances import InstanceRecord
+from lxc_userns.instances.damaged import DamagedRecord
+from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.leases import Leases, LeaseStore, ShiftedTree
 from lxc_userns.libvirtd.client import Guests
 from lxc_userns.occupants import Occupant

@@ -19,11 +19,11 @@ from lxc_userns.exceptions import (
     LibvirtError,
     NotRunningError,
 )
-from lxc_userns.instances import InstanceRecord
-from lxc_userns.inventory import Inventory
+from lxc_userns.instances.instances import Inventory
+from lxc_userns.instances.record import InstanceRecord
+from lxc_userns.instances.verified import Verified
 from lxc_userns.linux.bounds import BoundExceededError
 from lxc_userns.verification import Promise, VerifiedInstance
-from lxc_userns.verified import Verified
 
 _LOG = logging.getLogger(__name__)
 

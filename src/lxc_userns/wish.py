@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lxc_userns.damaged import DamagedRecord
 from lxc_userns.idmap import IdMaps
 from lxc_userns.idmap.idset import IdSet
-from lxc_userns.instances import InstanceRecord
+from lxc_userns.instances.damaged import DamagedRecord
+from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.leases import Lease, Leases
 from lxc_userns.pool import Pools
 

@@ -3,8 +3,8 @@
 
 import pytest
 
-from lxc_userns.claims import Claim, find_conflicts, overlap
 from lxc_userns.idmap import IdMap, IdMaps
+from lxc_userns.instances.conflicts import Claim, find_conflicts, overlap
 
 ONE, OTHER = (
     IdMaps(IdMap.parse(f"0:{host}:65536"), IdMap.parse(f"0:{host}:65536"))

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from lxc_userns.damaged import DamagedRecord
 from lxc_userns.exceptions import ConfigError, InstanceError
 from lxc_userns.idmap import IdMap, IdMaps
-from lxc_userns.instances import InstanceRecord, InstanceStore
+from lxc_userns.instances.damaged import DamagedRecord
+from lxc_userns.instances.record import InstanceRecord, InstanceStore
+from lxc_userns.instances.verified import Verified
 from lxc_userns.spec.requirements import Device, Needs
 from lxc_userns.spec.volume import Volume
-from lxc_userns.verified import Verified
 
 UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
 UID, GID = IdMap.parse("0:100000:65536"), IdMap.parse("0:300000:65536")

@@ -17,7 +17,6 @@ from typing import cast
 import pytest
 
 from lxc_userns import lessor, occupants, orphans
-from lxc_userns.claims import Claim
 from lxc_userns.exceptions import (
     ConfigError,
     InstanceError,
@@ -27,10 +26,11 @@ from lxc_userns.exceptions import (
     PrerequisiteError,
     RootfsError,
 )
-from lxc_userns.filesystems import Filesystems
 from lxc_userns.idmap import IdMap, IdMaps
-from lxc_userns.instances import InstanceRecord, InstanceStore
-from lxc_userns.inventory import Inventory
+from lxc_userns.instances.conflicts import Claim
+from lxc_userns.instances.filesystems import Filesystems
+from lxc_userns.instances.instances import Inventory
+from lxc_userns.instances.record import InstanceRecord, InstanceStore
 from lxc_userns.leases import Lease, LeaseStore
 from lxc_userns.lessor import Lessor
 from lxc_userns.libvirtd.client import Guest, Guests

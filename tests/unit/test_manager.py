@@ -22,7 +22,6 @@ from lxc_userns import (
     orphans,
     resources,
     verification,
-    verified,
     verifier,
 )
 from lxc_userns.config.options import register_opts
@@ -46,6 +45,7 @@ from lxc_userns.exceptions import (
     RootfsError,
 )
 from lxc_userns.idmap import IdMap, IdMaps
+from lxc_userns.instances import verified
 from lxc_userns.leases import Lease
 from lxc_userns.libvirtd.client import Guest, Guests
 from lxc_userns.libvirtd.daemon import Daemon

@@ -20,7 +20,7 @@ from lxc_userns.exceptions import (
     RootfsError,
 )
 from lxc_userns.idmap import IdMap, IdMaps
-from lxc_userns.instances import InstanceRecord
+from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.linux import directory
 from lxc_userns.nova import extra_specs
 from lxc_userns.resources import partition

@@ -9,7 +9,7 @@ import pytest
 from lxc_userns import promises
 from lxc_userns.exceptions import DomainXmlError
 from lxc_userns.idmap import IdMap, IdMaps
-from lxc_userns.instances import InstanceRecord
+from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.spec.requirements import (
     CAPABILITIES,
     DROPPED,

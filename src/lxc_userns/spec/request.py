@@ -9,9 +9,9 @@ from typing import Final
 
 from lxc_userns.arguments import check_items, check_type, refuse
 from lxc_userns.domain import Filesystem, seclabel
-from lxc_userns.filesystems import volume_name
 from lxc_userns.idmap import IdMaps
-from lxc_userns.instances import InstanceRecord
+from lxc_userns.instances.filesystems import volume_name
+from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.resources import partition
 from lxc_userns.rootfs import strategies
 from lxc_userns.spec.requirements import Device, Mode, Needs

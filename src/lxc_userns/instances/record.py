@@ -20,9 +20,10 @@ from typing import Any
 
 from lxc_userns import own_paths
 from lxc_userns.arguments import check_type
-from lxc_userns.damaged import DamagedRecord, salvage
 from lxc_userns.exceptions import InstanceError
 from lxc_userns.idmap import IdMap, IdMaps, Kind
+from lxc_userns.instances.damaged import DamagedRecord, salvage
+from lxc_userns.instances.verified import Verified
 from lxc_userns.linux import directory, locks
 from lxc_userns.linux.file_identity import FileIdentity
 from lxc_userns.linux.fuser import Closed
@@ -36,7 +37,6 @@ from lxc_userns.spec.requirements import (
 )
 from lxc_userns.spec.rootfs_kind import RootfsKind, parse_kind
 from lxc_userns.spec.volume import Volume
-from lxc_userns.verified import Verified
 
 _FORMAT = 4
 #: What each format did not have yet.

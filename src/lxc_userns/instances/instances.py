@@ -6,12 +6,12 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 
-from lxc_userns.claims import Claim, find_conflicts
-from lxc_userns.damaged import DamagedRecord
 from lxc_userns.exceptions import LxcUsernsError, RootfsError
-from lxc_userns.filesystems import Filesystems, claims
 from lxc_userns.idmap import IdMaps
-from lxc_userns.instances import InstanceRecord, InstanceStore
+from lxc_userns.instances.conflicts import Claim, find_conflicts
+from lxc_userns.instances.damaged import DamagedRecord
+from lxc_userns.instances.filesystems import Filesystems, claims
+from lxc_userns.instances.record import InstanceRecord, InstanceStore
 from lxc_userns.libvirtd.client import Guest, Guests
 
 

@@ -17,11 +17,11 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
-from lxc_userns.claims import Claim
-from lxc_userns.damaged import DamagedRecord
 from lxc_userns.exceptions import ReplacedError
 from lxc_userns.idmap import IdMaps
-from lxc_userns.instances import InstanceRecord
+from lxc_userns.instances.conflicts import Claim
+from lxc_userns.instances.damaged import DamagedRecord
+from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.linux import file_identity, safe_path, syncing
 from lxc_userns.linux.file_identity import FileIdentity
 from lxc_userns.rootfs import (
