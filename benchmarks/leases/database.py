@@ -15,7 +15,7 @@ from lxc_userns.instances.filesystems import Filesystems
 from lxc_userns.instances.instances import Inventory
 from lxc_userns.instances.record import InstanceStore
 from lxc_userns.leases import Lease, LeaseStore
-from lxc_userns.lessor import Lessor
+from lxc_userns.leases.allocator import Lessor
 from lxc_userns.libvirtd.client import Guests
 from lxc_userns.subid import owners
 

@@ -21,9 +21,9 @@ from benchmarks.measure import (
     compare,
     take_turns,
 )
-from lxc_userns.allocation import Supply, choose
 from lxc_userns.idmap import KINDS
 from lxc_userns.leases import Lease
+from lxc_userns.leases.allocation import Supply, choose
 from lxc_userns.linux import directory
 
 #: What is measured, in this order; the last three need each other.

@@ -26,7 +26,7 @@ from lxc_userns.idmap import IdMaps
 from lxc_userns.instances.conflicts import overlap
 from lxc_userns.instances.filesystems import Filesystems
 from lxc_userns.instances.record import InstanceRecord
-from lxc_userns.lessor import Lessor
+from lxc_userns.leases.allocator import Lessor
 from lxc_userns.linux import block_devices
 from lxc_userns.rootfs import strategies, unpacking
 from lxc_userns.rootfs.backing import translated

@@ -32,7 +32,7 @@ from lxc_userns.instances.record import (
     check_name,
 )
 from lxc_userns.leases import Lease, LeaseStore
-from lxc_userns.lessor import Lessor
+from lxc_userns.leases.allocator import Lessor
 from lxc_userns.libvirtd.client import Guest, Guests
 from lxc_userns.preparation import Complete, Preparation
 from lxc_userns.resources import partition

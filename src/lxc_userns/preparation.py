@@ -14,7 +14,7 @@ from lxc_userns.exceptions import InstanceError, RootfsError
 from lxc_userns.instances.filesystems import claims, identities
 from lxc_userns.instances.instances import Inventory
 from lxc_userns.instances.record import InstanceRecord
-from lxc_userns.lessor import Lessor
+from lxc_userns.leases.allocator import Lessor
 from lxc_userns.resources import partition, systemd_hierarchy
 from lxc_userns.rootfs import strategies
 from lxc_userns.rootfs.backing import check_program

@@ -23,10 +23,9 @@ from typing import cast
 
 from oslo_config import cfg
 
-from lxc_userns import orphans
 from lxc_userns.config.options import register_opts
 from lxc_userns.exceptions import PoolExhaustedError
-from lxc_userns.leases import Lease
+from lxc_userns.leases import Lease, gc
 from lxc_userns.libvirtd.client import Guest, Guests
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.subid import owners
@@ -111,7 +110,7 @@ class Worker:
 
     def _gc(self, _name: str, _chance: random.Random) -> None:
         self._write("begin", "gc", "-", "-")
-        found = orphans.collect(self._race.manager, 0)
+        found = gc.collect(self._race.manager, 0)
         self._write("done", "gc", "-", str(len(found)))
 
     def _write(self, *words: str) -> None:

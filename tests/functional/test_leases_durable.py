@@ -17,7 +17,7 @@ import pytest
 
 from lxc_userns.idmap.idset import IdSet
 from lxc_userns.leases import Lease, LeaseStore
-from lxc_userns.leases import store as store_module
+from lxc_userns.leases import database as store_module
 from tests.functional.conftest import FilesystemFactory
 
 HERE = Path(__file__).parent

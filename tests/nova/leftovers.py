@@ -10,7 +10,7 @@ from pathlib import Path
 
 import libvirt
 
-from lxc_userns.leases.store import LeaseStore
+from lxc_userns.leases.database import LeaseStore
 
 PROC = Path("/proc")
 # What Nova keeps for all servers together.

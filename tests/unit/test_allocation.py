@@ -7,8 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxc_userns.allocation import Supply, capacity, choose, place, place_again
 from lxc_userns.idmap.idset import IdSet
+from lxc_userns.leases.allocation import (
+    Supply,
+    capacity,
+    choose,
+    place,
+    place_again,
+)
 
 S = 65536
 #: Starts of pools: aligned, not aligned, and around powers of two.

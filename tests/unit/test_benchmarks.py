@@ -31,7 +31,7 @@ from benchmarks.leases.holding import Holding, Shelf
 from benchmarks.leases.neighbours import Neighbours
 from benchmarks.measure import Result, Spread, compare, take_turns
 from benchmarks.race import Race, Size
-from lxc_userns import occupants
+from lxc_userns.leases import running
 
 PACKAGES = 1000
 
@@ -489,7 +489,7 @@ def test_exhausted_database_has_one_range_left(tmp_path: Path) -> None:
 @pytest.fixture
 def _nobody_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing runs in a user namespace, so that libvirt is not asked."""
-    monkeypatch.setattr(occupants, "with_other_maps", lambda: iter(()))
+    monkeypatch.setattr(running, "with_other_maps", lambda: iter(()))
 
 
 @pytest.mark.usefixtures("_nobody_runs")

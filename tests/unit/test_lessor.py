@@ -16,7 +16,6 @@ from typing import cast
 
 import pytest
 
-from lxc_userns import lessor, occupants, orphans
 from lxc_userns.exceptions import (
     ConfigError,
     InstanceError,
@@ -31,8 +30,10 @@ from lxc_userns.instances.conflicts import Claim
 from lxc_userns.instances.filesystems import Filesystems
 from lxc_userns.instances.instances import Inventory
 from lxc_userns.instances.record import InstanceRecord, InstanceStore
-from lxc_userns.leases import Lease, LeaseStore
-from lxc_userns.lessor import Lessor
+from lxc_userns.leases import Lease, LeaseStore, gc
+from lxc_userns.leases import allocator as lessor
+from lxc_userns.leases import running as occupants
+from lxc_userns.leases.allocator import Lessor
 from lxc_userns.libvirtd.client import Guest, Guests
 from lxc_userns.linux.process import Process, Rows
 from lxc_userns.manager import UserNamespaceManager
@@ -732,7 +733,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def collect(
     manager: FakeManager, grace_period: float = 60
 ) -> dict[str, tuple[str, str]]:
-    found = orphans.collect(cast(UserNamespaceManager, manager), grace_period)
+    found = gc.collect(cast(UserNamespaceManager, manager), grace_period)
     return {e.lease.instance: (e.outcome, e.reason) for e in found}
 
 
@@ -807,7 +808,7 @@ def test_a_clock_that_goes_back(
     clock[0] = 10
     reason = "libvirt has not known it for 0 seconds"
     assert collect(manager)["a"] == ("waiting", reason)
-    clock[0] += orphans.GRACE_PERIOD
+    clock[0] += gc.GRACE_PERIOD
     assert collect(manager)["a"][0] == "returned"
 
 

@@ -15,15 +15,7 @@ from typing import Any, cast
 import pytest
 from oslo_config import cfg
 
-from lxc_userns import (
-    limits,
-    manager,
-    occupants,
-    orphans,
-    resources,
-    verification,
-    verifier,
-)
+from lxc_userns import limits, manager, resources, verification, verifier
 from lxc_userns.config.options import register_opts
 from lxc_userns.containers import Containers, ContainerSpec
 from lxc_userns.domain import Interface
@@ -46,7 +38,7 @@ from lxc_userns.exceptions import (
 )
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.instances import verified
-from lxc_userns.leases import Lease
+from lxc_userns.leases import Lease, gc, running
 from lxc_userns.libvirtd.client import Guest, Guests
 from lxc_userns.libvirtd.daemon import Daemon
 from lxc_userns.linux import directory
@@ -1289,7 +1281,7 @@ POOL = "lxc:2000000000:131072\n"
 @pytest.fixture
 def pool(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """A world in which each instance has a lease, and two can."""
-    monkeypatch.setattr(occupants, "with_other_maps", lambda: iter(()))
+    monkeypatch.setattr(running, "with_other_maps", lambda: iter(()))
     for kind in ("user", "group"):
         found = HostIds(kind, {}, *parse(POOL), source="/etc/x")
         name = f"read_host_{kind[0]}ids"
@@ -1509,7 +1501,7 @@ def test_options_that_only_leases_need(pool: World) -> None:
 def test_an_orphan_is_collected_whole(pool: World) -> None:
     pool.manager.prepare(pool.request)
     pool.log.clear()
-    (orphan,) = orphans.collect(pool.manager, 0)
+    (orphan,) = gc.collect(pool.manager, 0)
     assert orphan.outcome == "returned"
     assert pool.log == ["unmount"]
     assert pool.manager.store.load("web1") is None

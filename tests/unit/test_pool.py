@@ -5,7 +5,7 @@ import pytest
 
 from lxc_userns.idmap.idset import IdSet
 from lxc_userns.leases import Lease
-from lxc_userns.pool import Pool, Pools, read_pools
+from lxc_userns.leases.pool import Pool, Pools, read_pools
 from lxc_userns.subid import owners
 from lxc_userns.subid.files import parse
 from lxc_userns.subid.owners import Holder, HostIds

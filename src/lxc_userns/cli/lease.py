@@ -17,7 +17,7 @@ from lxc_userns.exceptions import ConfigError, PrerequisiteError
 
 if TYPE_CHECKING:
     from lxc_userns.leases import Lease
-    from lxc_userns.lessor import Lessor, Room
+    from lxc_userns.leases.allocator import Lessor, Room
 
 Table = tuple[tuple[str, ...], list[tuple[Any, ...]]]
 
@@ -143,17 +143,17 @@ class Gc(_LeaseCommand, Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Table:
         """Collect them."""
-        from lxc_userns import orphans
+        from lxc_userns.leases import gc
 
         require_root()
         grace_period = parsed_args.grace_period
         if grace_period is None:
-            grace_period = orphans.GRACE_PERIOD
+            grace_period = gc.GRACE_PERIOD
         if not grace_period >= 0:
             raise ConfigError(
                 "--grace-period", str(grace_period), "expected 0 or more"
             )
-        found = orphans.collect(self.manager, grace_period)
+        found = gc.collect(self.manager, grace_period)
         columns = (
             "instance", "uid_start", "gid_start", "count", "outcome", "reason"
         )  # fmt: skip

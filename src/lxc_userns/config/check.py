@@ -11,7 +11,6 @@ from typing import Any, Literal
 from oslo_config import cfg
 
 from lxc_userns import own_paths
-from lxc_userns.allocation import capacity
 from lxc_userns.config import allowed_paths, options
 from lxc_userns.config.sources import find_places
 from lxc_userns.exceptions import ConfigError, PrerequisiteError, show
@@ -23,7 +22,8 @@ from lxc_userns.idmap import (
     advisories,
     host_advisories,
 )
-from lxc_userns.pool import Pool, read_pools
+from lxc_userns.leases.allocation import capacity
+from lxc_userns.leases.pool import Pool, read_pools
 from lxc_userns.subid import owners, unlisted
 from lxc_userns.subid.held_ids import find_held
 

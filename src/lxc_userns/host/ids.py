@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lxc_userns.allocation import capacity
 from lxc_userns.host.check import Result, failed, passed, warned
 from lxc_userns.idmap import SYSTEMD_CONTAINERS
-from lxc_userns.pool import Pools, read_pools
+from lxc_userns.leases.allocation import capacity
+from lxc_userns.leases.pool import Pools, read_pools
 from lxc_userns.subid import files, owners, unlisted
 
 LOGIN_DEFS = Path("/etc/login.defs")

@@ -7,8 +7,8 @@ another process sees all of it or nothing, and so does who looks after a crash
 or a power loss. That two leases share no ID is a constraint of the database.
 """
 
+from lxc_userns.leases.database import LeaseStore
 from lxc_userns.leases.lease import Lease, ShiftedTree
-from lxc_userns.leases.rows import Leases
-from lxc_userns.leases.store import LeaseStore
+from lxc_userns.leases.transaction import Leases
 
 __all__ = ["Lease", "LeaseStore", "Leases", "ShiftedTree"]

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from lxc_userns.allocation import capacity, place
 from lxc_userns.exceptions import shorten
 from lxc_userns.idmap import Kind
 from lxc_userns.idmap.idset import IdSet
+from lxc_userns.leases.allocation import capacity, place
 from lxc_userns.subid import owners
 from lxc_userns.subid.owners import SUBGID, SUBUID, HasIds, Holder, HostIds
 

@@ -12,7 +12,7 @@ from lxc_userns.idmap.idset import IdSet
 from lxc_userns.instances.damaged import DamagedRecord
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.leases import Lease, Leases
-from lxc_userns.pool import Pools
+from lxc_userns.leases.pool import Pools
 
 
 @dataclass(frozen=True, slots=True)

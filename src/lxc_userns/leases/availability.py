@@ -7,16 +7,16 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from lxc_userns import occupants
-from lxc_userns.allocation import Supply
 from lxc_userns.idmap import Kind
 from lxc_userns.idmap.idset import IdSet
 from lxc_userns.instances.damaged import DamagedRecord
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.leases import Leases, LeaseStore, ShiftedTree
+from lxc_userns.leases import running as occupants
+from lxc_userns.leases.allocation import Supply
+from lxc_userns.leases.pool import Pool, Pools, read_pools
+from lxc_userns.leases.running import Occupant
 from lxc_userns.libvirtd.client import Guests
-from lxc_userns.occupants import Occupant
-from lxc_userns.pool import Pool, Pools, read_pools
 from lxc_userns.subid.owners import Holder
 
 _LOG = logging.getLogger(__name__)

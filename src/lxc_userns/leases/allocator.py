@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from lxc_userns import leftovers, occupants
-from lxc_userns.allocation import capacity, choose
 from lxc_userns.exceptions import (
     ConfigError,
     LeaseError,
@@ -20,18 +18,26 @@ from lxc_userns.idmap import ID_LIMIT, TTY_GID, IdMaps
 from lxc_userns.idmap.idset import IdSet
 from lxc_userns.instances.instances import Inventory
 from lxc_userns.instances.record import InstanceRecord, check_name
-from lxc_userns.leases import Lease, Leases, LeaseStore, ShiftedTree
-from lxc_userns.pool import Pools, read_pools
-from lxc_userns.subid.owners import Holder
-from lxc_userns.subid.unlisted import Asked
-from lxc_userns.survey import (
+from lxc_userns.leases import (
+    Lease,
+    Leases,
+    LeaseStore,
+    ShiftedTree,
+    shifted_trees,
+)
+from lxc_userns.leases import running as occupants
+from lxc_userns.leases.allocation import capacity, choose
+from lxc_userns.leases.availability import (
     Survey,
     find_waiting,
     is_promised,
     supply,
     why_exhausted,
 )
-from lxc_userns.wish import Wish
+from lxc_userns.leases.pool import Pools, read_pools
+from lxc_userns.leases.wish import Wish
+from lxc_userns.subid.owners import Holder
+from lxc_userns.subid.unlisted import Asked
 
 _LOG = logging.getLogger(__name__)
 _OPTION = "[lxc_userns] subid_owner"
@@ -261,7 +267,7 @@ class Lessor:
         :raises ConfigError: if there is no pool.
         :raises PrerequisiteError: if it cannot be asked for.
         """
-        survey, looked_at = self._look(), leftovers.look(self.leases)
+        survey, looked_at = self._look(), shifted_trees.look(self.leases)
         records = self.inventory.store.load_all()
         with self.leases.reading() as leases:
             pools = survey.beside_leases(leases, records)
@@ -352,7 +358,7 @@ class Lessor:
                     return lease
             # It can take long, so nobody has to wait meanwhile.
             if lease is None:
-                looked_at = leftovers.look(self.leases)
+                looked_at = shifted_trees.look(self.leases)
             else:
                 survey = survey.beside(asked.find_unlisted(lease))
 
@@ -443,13 +449,13 @@ def _settle(
     if record.id_maps is not None:
         leases.check_unleased(record.name, record.id_maps)
     leases.renew(record.name, None)
-    leftovers.note(leases, record)
+    shifted_trees.note(leases, record)
     if known is not None and known.id_maps != record.id_maps:
         _retire(leases, known)
 
 
 def _retire(leases: Leases, record: InstanceRecord) -> None:
     """Take back what an instance has without a lease."""
-    leftovers.note(leases, record)
+    shifted_trees.note(leases, record)
     if record.id_maps is not None:
         leases.retire(record.id_maps)

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 
 from lxc_userns.exceptions import ConfigError
-from lxc_userns.leases.rows import Leases
 from lxc_userns.leases.schema import STATEMENTS, VERSION
+from lxc_userns.leases.transaction import Leases
 from lxc_userns.linux import directory
 
 _FILE = "leases.sqlite3"
