@@ -12,7 +12,7 @@ from typing import Any
 
 from oslo_config import cfg
 
-from lxc_userns import limits, own_paths
+from lxc_userns import own_paths
 from lxc_userns.config import allowed_paths as roots
 from lxc_userns.config import options
 from lxc_userns.config.check import option
@@ -36,6 +36,7 @@ from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.spec.requirements import DROPPED_PRIVATE, Device, Needs
 from lxc_userns.spec.rootfs_kind import RootfsKind, parse_kind
 from lxc_userns.spec.volume import Volume
+from lxc_userns.verification import ucounts
 
 _LOG = logging.getLogger(__name__)
 
@@ -281,7 +282,7 @@ def _check_kind(request: InstanceRequest) -> None:
 def _dropped(needs: Needs) -> tuple[str, ...]:
     """Return the capabilities to drop in mode ``private``."""
     useless = DROPPED_PRIVATE - {*needs.capabilities}
-    return tuple(sorted({limits.CAPABILITY, *useless}))
+    return tuple(sorted({ucounts.CAPABILITY, *useless}))
 
 
 def _in_use(device: Device) -> bool:

@@ -41,7 +41,7 @@ from lxc_userns.rootfs.strategies import Progress, ShiftOptions
 from lxc_userns.spec.request import InstanceRequest, PreparedInstance
 from lxc_userns.traces.store import Traces
 from lxc_userns.verification import VerifiedInstance
-from lxc_userns.verifier import Verifier
+from lxc_userns.verification.verifier import Verifier
 
 INSTANCE: Final = (str, PreparedInstance)
 PROGRESS: Final = (Callable, type(None))

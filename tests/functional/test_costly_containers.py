@@ -17,7 +17,7 @@ import pytest
 from lxc_userns.exceptions import IsolationError
 from lxc_userns.linux.bounds import BoundExceededError
 from lxc_userns.linux.process import Process
-from lxc_userns.verification import evidence
+from lxc_userns.verification import observed
 from tests.functional.command_line import CommandLine
 from tests.functional.test_unverified import AT_FIRST, crash
 from tests.functional.test_verification_of_containers import make_manager
@@ -96,7 +96,7 @@ def test_more_than_is_looked_at(
 def test_threads(
     cli: CommandLine, busybox_rootfs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evidence, "_MOST_THREADS", 20)
+    monkeypatch.setattr(observed, "_MOST_THREADS", 20)
     many = "for i in $(seq 20); do sleep 1000 & done"
     manager = make_manager(cli)
     with (

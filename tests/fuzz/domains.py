@@ -7,10 +7,11 @@ from contextlib import suppress
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxc_userns import domain, promises
+from lxc_userns import domain
 from lxc_userns.audit import audit_domain
 from lxc_userns.exceptions import DomainXmlError
 from lxc_userns.idmap import IdMaps
+from lxc_userns.verification import expected
 from tests.fuzz.mutation import mutated
 from tests.unit.domain.samples import SAMPLES
 from tests.unit.domain.strategies import id_maps
@@ -37,7 +38,7 @@ _texts = mutated(_SEEDS, _TOKENS).map(
     lambda data: data.decode(errors="replace")
 )
 _READERS: list[Callable[[str], object]] = [
-    promises.of_domain,
+    expected.of_domain,
     audit_domain,
     domain.read_id_maps,
     domain.read_metadata,

@@ -6,7 +6,7 @@ from typing import Any
 
 from lxc_userns.linux.mounts import Mount
 from lxc_userns.verification import Evidence
-from lxc_userns.verification.evidence import Node
+from lxc_userns.verification.observed import Node
 
 BASE = 100_000
 VIEW = "/run/x/web1/root"

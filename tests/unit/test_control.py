@@ -14,7 +14,7 @@ from lxc_userns.linux import cgroups
 from lxc_userns.linux.bounds import BoundExceededError
 from lxc_userns.linux.mounts import Mount
 from lxc_userns.linux.process import Process, Rows
-from lxc_userns.verification import control
+from lxc_userns.verification import cgroups as control
 
 DELEGATED = frozenset({"cgroup.procs", "cgroup.subtree_control"})
 

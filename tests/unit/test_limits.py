@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a container may use of what all share."""
 
-from lxc_userns.limits import share
+from lxc_userns.verification.ucounts import share
 
 
 def test_half_of_each() -> None:

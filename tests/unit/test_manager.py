@@ -15,7 +15,7 @@ from typing import Any, cast
 import pytest
 from oslo_config import cfg
 
-from lxc_userns import limits, manager, resources, verification, verifier
+from lxc_userns import manager, resources, verification
 from lxc_userns.config.options import register_opts
 from lxc_userns.containers import Containers, ContainerSpec
 from lxc_userns.domain import Interface
@@ -56,7 +56,7 @@ from lxc_userns.subid.files import parse
 from lxc_userns.subid.owners import HostIds
 from lxc_userns.traces import memory
 from lxc_userns.traces.trace import Trace
-from lxc_userns.verification import VerifiedInstance
+from lxc_userns.verification import VerifiedInstance, ucounts, verifier
 from tests.unit.evidence import evidence
 
 UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
@@ -260,7 +260,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(views, "Views", FakeViews)
     monkeypatch.setattr(manager, "Traces", FakeTraces)
     monkeypatch.setattr(memory, "find_files", lambda _controller: [])
-    monkeypatch.setattr(limits, "apply", lambda _init: log.append("limit"))
+    monkeypatch.setattr(ucounts, "apply", lambda _init: log.append("limit"))
     monkeypatch.setattr(verification, "take_back", lambda _init: [])
     for name in ("differences", "enforce"):
         monkeypatch.setattr(resources, name, lambda *_: [])
@@ -1255,7 +1255,7 @@ def test_what_was_released_meanwhile_gets_no_record(
     world.manager.prepare(world.request)
     world.guests.add("web1")
     release = world.manager.store.remove
-    monkeypatch.setattr(limits, "apply", lambda _init: release("web1"))
+    monkeypatch.setattr(ucounts, "apply", lambda _init: release("web1"))
     assert world.manager.verify("web1", started=False).was_verified is False
     assert world.manager.store.load("web1") is None
 
@@ -1540,7 +1540,7 @@ def test_what_cannot_be_limited(
     world.manager.prepare(world.request)
     world.guests.add("web1")
     error = OSError("sh: cannot create /proc/sys/user/x")
-    monkeypatch.setattr(limits, "apply", failing(error))
+    monkeypatch.setattr(ucounts, "apply", failing(error))
     with pytest.raises(InspectionError, match="cannot create"):
         world.manager.verify("web1", started=False)
     assert "destroy" not in world.log

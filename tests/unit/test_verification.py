@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from lxc_userns import promises
 from lxc_userns.exceptions import DomainXmlError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.instances.record import InstanceRecord
@@ -23,9 +22,10 @@ from lxc_userns.verification import (
     Promise,
     View,
     describe,
+    expected,
     mismatches,
 )
-from lxc_userns.verification.evidence import Node
+from lxc_userns.verification.observed import Node
 from tests.unit.evidence import BASE, HOST_MOUNTS, VIEW, evidence, mount
 
 ID_MAP = IdMap.parse("0:100000:65536")
@@ -478,7 +478,7 @@ RECORD = InstanceRecord(
 
 
 def test_what_a_record_promises() -> None:
-    assert promises.of_record(RECORD, "") == PRIVATE
+    assert expected.of_record(RECORD, "") == PRIVATE
     outside = replace(
         RECORD,
         id_maps=None,
@@ -488,10 +488,10 @@ def test_what_a_record_promises() -> None:
     )
     kept = replace(RECORD, needs=Needs("private", (), ("sys_rawio",)))
     kept = replace(kept, dropped=("sys_resource",))
-    assert promises.of_record(kept, "").capabilities == (
+    assert expected.of_record(kept, "").capabilities == (
         PRIVATE.capabilities | DROPPED_PRIVATE
     )
-    assert promises.of_record(outside, "") == replace(
+    assert expected.of_record(outside, "") == replace(
         HOST,
         shared=frozenset({"ipc"}),
         capabilities=HOST.capabilities | {"mknod"},
@@ -527,7 +527,7 @@ def test_confinement(
     model: str, label: str, found: str, said: list[str]
 ) -> None:
     record = replace(RECORD, security_model=model)
-    promise = promises.of_record(record, LABEL.format(model, label))
+    promise = expected.of_record(record, LABEL.format(model, label))
     differences = find(replace(evidence(), label=found), promise)
     assert len(differences) == len(said)
     for one, part in zip(differences, said, strict=True):
@@ -536,9 +536,9 @@ def test_confinement(
 
 def test_a_model_that_was_not_promised() -> None:
     other = LABEL.format("selinux", "a:b:c:s0")
-    assert promises.of_record(RECORD, other).confinement is None
+    assert expected.of_record(RECORD, other).confinement is None
     record = replace(RECORD, security_model="apparmor")
-    promise = promises.of_record(record, other)
+    promise = expected.of_record(record, other)
     assert find(replace(evidence(), label="a:b:c:s0"), promise) == [
         "its domain has no label of apparmor"
     ]
@@ -560,7 +560,7 @@ def test_views_of_a_record(strategy: str, kind: str) -> None:
     )
     views = [
         (each.target, each.kind, {*each.flags})
-        for each in promises.of_record(record, "").views
+        for each in expected.of_record(record, "").views
     ]
     assert views == [
         ("/", kind, {"nodev"}),
@@ -595,7 +595,7 @@ ID_MAP_XML = (
 
 def promised(more: str = "", devices: str = "", last: str = "") -> Promise:
     text = XML.format(more=more, devices=devices, last=last)
-    return promises.of_domain(text)
+    return expected.of_domain(text)
 
 
 def test_what_the_xml_of_others_promises() -> None:

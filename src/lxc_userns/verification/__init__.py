@@ -5,18 +5,14 @@ The evidence is the kernel's: nothing that the container says of itself
 counts, and nothing in it is opened.
 """
 
-from lxc_userns.verification.control import take_back
-from lxc_userns.verification.evidence import Evidence, gather
-from lxc_userns.verification.judgement import (
+from lxc_userns.verification.cgroups import take_back
+from lxc_userns.verification.compare import (
     VerifiedInstance,
     describe,
     mismatches,
 )
-from lxc_userns.verification.promise import (
-    Confinement,
-    Promise,
-    View,
-)
+from lxc_userns.verification.expectation import Confinement, Promise, View
+from lxc_userns.verification.observed import Evidence, gather
 
 __all__ = [
     "Confinement",

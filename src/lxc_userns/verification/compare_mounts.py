@@ -8,8 +8,8 @@ from pathlib import PurePosixPath
 from typing import Final, NamedTuple
 
 from lxc_userns.linux.mounts import Mount
-from lxc_userns.verification.evidence import Evidence
-from lxc_userns.verification.promise import Promise, View
+from lxc_userns.verification.expectation import Promise, View
+from lxc_userns.verification.observed import Evidence
 
 #: What libvirt shows of the host's /proc. It is that of the network namespace
 #: of whoever looks.

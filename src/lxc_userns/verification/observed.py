@@ -23,7 +23,7 @@ from lxc_userns.linux import directory, mount_namespaces
 from lxc_userns.linux.bounds import at_most
 from lxc_userns.linux.mounts import Mount, mount_id, read_mounts
 from lxc_userns.linux.process import Process, Rows
-from lxc_userns.verification.control import writable
+from lxc_userns.verification.cgroups import writable
 
 #: Namespaces by the kernel's names that each container has of its own,
 #: unless something else was promised.

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
-from lxc_userns import limits, promises, resources, verification
+from lxc_userns import resources, verification
 from lxc_userns.domain.limits import read_limits
 from lxc_userns.exceptions import (
     InspectionError,
@@ -23,7 +23,12 @@ from lxc_userns.instances.instances import Inventory
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.instances.verified import Verified
 from lxc_userns.linux.bounds import BoundExceededError
-from lxc_userns.verification import Promise, VerifiedInstance
+from lxc_userns.verification import (
+    Promise,
+    VerifiedInstance,
+    expected,
+    ucounts,
+)
 
 _LOG = logging.getLogger(__name__)
 
@@ -86,7 +91,7 @@ class Verifier:
         if not self.inventory.is_active(record):
             raise NotRunningError(record.name)
         xml = self.inventory.guests.xml(record.name)
-        promise = promises.of_record(record, xml)
+        promise = expected.of_record(record, xml)
         found, mark = self._compare(
             promise, xml, _LEFT, record.max_processes, started=started
         )
@@ -106,7 +111,7 @@ class Verifier:
         """
         xml = self.inventory.guests.xml(name)
         left = "it is not ours, and was left"
-        promise = promises.of_domain(xml)
+        promise = expected.of_domain(xml)
         return self._compare(promise, xml, left, started=True)[0]
 
     def _verify_soon(
@@ -143,7 +148,7 @@ class Verifier:
         self, record: InstanceRecord, started: bool
     ) -> tuple[VerifiedInstance, Verified]:
         xml = self.inventory.guests.xml(record.name)
-        promise = promises.of_record(record, xml)
+        promise = expected.of_record(record, xml)
         wanted = read_limits(xml)
         with (
             self.inventory.guests.init_process(record.name) as init,
@@ -164,7 +169,7 @@ class Verifier:
             # Not before: in another user namespace it would be others that
             # are limited.
             if record.id_maps is not None:
-                limits.apply(init)
+                ucounts.apply(init)
             mark = Verified.now(init)
         return verification.describe(promise, found), mark
 

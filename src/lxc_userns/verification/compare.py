@@ -12,10 +12,10 @@ from lxc_userns.idmap import TTY_GID, IdMap, IdMaps
 from lxc_userns.linux.mounts import Mount
 from lxc_userns.linux.process import Rows
 from lxc_userns.spec.requirements import CAPABILITIES, Mode
-from lxc_userns.verification import visible
-from lxc_userns.verification.evidence import Evidence, Node
-from lxc_userns.verification.promise import Promise, View
-from lxc_userns.verification.visible import OF_NETWORKS, shown
+from lxc_userns.verification import compare_mounts
+from lxc_userns.verification.compare_mounts import OF_NETWORKS, shown
+from lxc_userns.verification.expectation import Promise, View
+from lxc_userns.verification.observed import Evidence, Node
 
 #: What the namespaces are called, by the kernel's names.
 _NAMES: Final = {
@@ -123,10 +123,10 @@ def _all_mismatches(
         yield from _view(view, evidence)
     # In the host's user namespace it can mount anything itself, later.
     if started or promise.id_maps is not None:
-        yield from visible.strangers(promise, evidence)
+        yield from compare_mounts.strangers(promise, evidence)
         yield from _kernel_files(promise, evidence)
     if started:
-        yield from visible.missing(promise, evidence)
+        yield from compare_mounts.missing(promise, evidence)
         if promise.id_maps is None:
             yield from _writable_settings(evidence)
 
@@ -216,7 +216,7 @@ def _view(view: View, evidence: Evidence) -> Iterator[str]:
     """What of a view is wrong on the host."""
     if view.kind is None:
         return
-    mount = visible.at(view.source, evidence.host_mounts)
+    mount = compare_mounts.at(view.source, evidence.host_mounts)
     if mount is None:
         yield f"{view.source}, its {view.target}, is not mounted on the host"
         return
@@ -247,7 +247,7 @@ def _kernel_files(promise: Promise, evidence: Evidence) -> Iterator[str]:
 def _writable_settings(evidence: Evidence) -> Iterator[str]:
     """Give what of the kernel's settings is not as libvirt mounts it."""
     for point in ("/proc/sys", "/sys"):
-        mount = visible.at(point, evidence.mounts)
+        mount = compare_mounts.at(point, evidence.mounts)
         if mount is None or "ro" not in mount.options:
             yield f"its {point} is not read-only"
 
