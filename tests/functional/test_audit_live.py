@@ -12,7 +12,7 @@ import libvirt
 import pytest
 
 from lxc_userns.audit import Finding
-from lxc_userns.auditor import Auditor
+from lxc_userns.audit.host_audit import Auditor
 from lxc_userns.cli import base
 from lxc_userns.manager import UserNamespaceManager
 from tests.functional import images

@@ -7,8 +7,8 @@ from typing import Final
 
 from lxc_userns.audit import (
     filesystems,
+    host_rules,
     id_maps,
-    live,
     namespaces,
     privileges,
 )
@@ -20,5 +20,5 @@ RULES: Final[tuple[Rule, ...]] = (
     *namespaces.RULES,
     *filesystems.RULES,
     *privileges.RULES,
-    *live.RULES,
+    *host_rules.RULES,
 )

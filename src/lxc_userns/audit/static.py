@@ -11,7 +11,7 @@ from lxml import etree
 from lxc_userns.arguments import checked
 from lxc_userns.audit import filesystems, id_maps, namespaces, privileges
 from lxc_userns.audit.finding import Finding, Violation
-from lxc_userns.audit.places import to_findings
+from lxc_userns.audit.locations import to_findings
 from lxc_userns.domain.document import parse_domain
 
 #: Where views are by default.

@@ -110,7 +110,7 @@ class Audit(ConfiguredCommand, Lister):
             from lxc_userns.audit import audit_domain
 
             return audit_domain(_read(name), run_path=run_path)
-        from lxc_userns.auditor import Auditor
+        from lxc_userns.audit.host_audit import Auditor
 
         return Auditor(self.manager, run_path).audit(name)
 

@@ -4,7 +4,7 @@
 import pytest
 from lxml import etree
 
-from lxc_userns.audit import live
+from lxc_userns.audit import host_rules
 from lxc_userns.audit.filesystems import Seen, read_filesystems
 from lxc_userns.audit.finding import Rule, Violation
 from tests.unit.audit.documents import domain, filesystem, id_map
@@ -30,8 +30,8 @@ def test_overlaps() -> None:
         "none": parsed(idmap=""),
         "empty": parsed(idmap=id_map("0:2013265920:0")),
     }
-    (violation,) = live.find_overlaps(one, others)
-    assert violation.rule is live.IDS_OF_CONTAINER
+    (violation,) = host_rules.find_overlaps(one, others)
+    assert violation.rule is host_rules.IDS_OF_CONTAINER
     assert violation.element.tag == "uid"
     assert violation.message == (
         "host IDs of the uid entry 0:2013265920:65536 are those of the "
@@ -42,7 +42,7 @@ def test_overlaps() -> None:
 def test_user_and_group_ids_are_no_overlap() -> None:
     one = parsed(idmap=id_map("0:2013265920:65536", "0:1900000000:65536"))
     other = parsed(idmap=id_map("0:1900000000:65536", "0:2013265920:65536"))
-    assert [*live.find_overlaps(one, {"other": other})] == []
+    assert [*host_rules.find_overlaps(one, {"other": other})] == []
 
 
 @pytest.mark.parametrize(
@@ -67,20 +67,20 @@ def test_user_and_group_ids_are_no_overlap() -> None:
     ],
 )
 def test_shared_sources(mine: str, theirs: str, shared: bool) -> None:
-    found = [*live.find_shared(seen(mine), {"other": seen(theirs)})]
+    found = [*host_rules.find_shared(seen(mine), {"other": seen(theirs)})]
     assert bool(found) == shared
     for violation in found:
-        assert violation.rule is live.SHARED_SOURCE
+        assert violation.rule is host_rules.SHARED_SOURCE
         assert "of the domain 'other' too" in violation.message
 
 
 @pytest.mark.parametrize(
     ("version", "mapped", "rule"),
     [
-        (1, False, live.CGROUP_V1),
+        (1, False, host_rules.CGROUP_V1),
         (1, True, None),
         (2, False, None),
-        (2, True, live.CGROUP_V2),
+        (2, True, host_rules.CGROUP_V2),
         (None, False, None),
         (None, True, None),
     ],
@@ -89,7 +89,7 @@ def test_control_groups(
     version: int | None, mapped: bool, rule: Rule | None
 ) -> None:
     one = parsed() if mapped else parsed(idmap="")
-    found = [each.rule for each in live.find_cgroups(one, version)]
+    found = [each.rule for each in host_rules.find_cgroups(one, version)]
     assert found == ([] if rule is None else [rule])
 
 
@@ -110,9 +110,9 @@ SIX = ",".join(f"{n}:{n + 2013265920}:1" for n in range(6))
     ],
 )
 def test_many_entries(release: str, entries: str, number: int) -> None:
-    found = [*live.find_many(parsed(idmap=id_map(entries)), release)]
+    found = [*host_rules.find_many(parsed(idmap=id_map(entries)), release)]
     assert len(found) == number
     for each in found:
-        assert each.rule is live.MANY_ENTRIES
+        assert each.rule is host_rules.MANY_ENTRIES
         assert "has 6 " in each.message
         assert f"Linux {release}" in each.message

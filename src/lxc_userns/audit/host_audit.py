@@ -12,12 +12,12 @@ from itertools import islice
 from lxml import etree
 
 from lxc_userns import resources
-from lxc_userns.audit import Finding, live, static
+from lxc_userns.audit import Finding, host_rules, static
 from lxc_userns.audit.filesystems import Seen, read_filesystems
 from lxc_userns.audit.finding import Violation
 from lxc_userns.audit.id_maps import has_id_maps, read_entries
+from lxc_userns.audit.locations import to_findings
 from lxc_userns.audit.paths import normalised
-from lxc_userns.audit.places import to_findings
 from lxc_userns.domain.checks import shown
 from lxc_userns.domain.document import parse_domain
 from lxc_userns.domain.limits import from_domain
@@ -145,14 +145,14 @@ class Auditor:
         domain = this.domain
         yield from static.find(domain, self._run_path)
         running = {each.name: each.domain for each in others if each.is_active}
-        yield from live.find_overlaps(domain, running)
+        yield from host_rules.find_overlaps(domain, running)
         yield from _find_held(domain)
         yield from _find_exposed(this)
-        yield from live.find_shared(
+        yield from host_rules.find_shared(
             this.filesystems, {each.name: each.filesystems for each in others}
         )
-        yield from live.find_cgroups(domain, self._cgroup_version(this))
-        yield from live.find_many(domain, os.uname().release)
+        yield from host_rules.find_cgroups(domain, self._cgroup_version(this))
+        yield from host_rules.find_many(domain, os.uname().release)
 
     def _cgroup_version(self, this: _Known) -> int | None:
         """Return the version of control groups, None if it does no harm."""
@@ -182,7 +182,7 @@ def _find_held(domain: etree._Element) -> Iterator[Violation]:
             if holders:
                 more = len(holders) - _MOST
                 names = ", ".join(holders[:_MOST])
-                yield live.IDS_OF_HOST.broken(
+                yield host_rules.IDS_OF_HOST.broken(
                     entry.element,
                     f"host IDs of the {kind} entry {entry} are held by {names}"
                     + (f" and {more} more" if more > 0 else ""),
@@ -203,11 +203,11 @@ def _find_exposed(this: _Known) -> Iterator[Violation]:
             except ReachableError as err:
                 reason = err.reason
         if not is_shifted:
-            yield live.REACHABLE_TREE.broken(
+            yield host_rules.REACHABLE_TREE.broken(
                 seen.element, f"{shown(path)}: {reason}"
             )
         elif found := _find_setuid(path):
-            yield live.HOST_SETUID.broken(
+            yield host_rules.HOST_SETUID.broken(
                 seen.element,
                 f"{shown(path)} can be reached by users of the host, and "
                 f"{found}",
