@@ -51,7 +51,7 @@ class Work:
 
 def shift(path: str, _scratch: Scratch) -> Work:
     """Shift as the package does."""
-    rootfs = import_module("lxc_userns.rootfs.shifting")
+    rootfs = import_module("lxc_userns.rootfs.shifting.shift")
     return Work(partial(rootfs.shift, path, id_maps()), path)
 
 
@@ -238,7 +238,7 @@ def _highest(pid: int) -> int:
 
 def memory(path: str) -> None:
     """Shift, see how much memory that takes, and shift again."""
-    rootfs = import_module("lxc_userns.rootfs.shifting")
+    rootfs = import_module("lxc_userns.rootfs.shifting.shift")
     seen = Memory()
     rootfs.shift(path, id_maps(), progress=seen.look)
     found = seen.total()

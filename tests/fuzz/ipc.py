@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.rootfs import channel, extraction
+from lxc_userns.rootfs import extraction
 from lxc_userns.rootfs.outcome import Outcome
+from lxc_userns.rootfs.shifting import ipc
 from lxc_userns.unpack_limits import UnpackLimits
 from tests.fuzz.mutation import changed, mutated
 
@@ -62,16 +63,16 @@ def messages(data: bytes, excess: int) -> None:
     """A message is a dictionary, or is refused; its length is no order."""
     size = struct.pack("<Q", max(0, len(data) + excess))
     with _file(size + data) as fd, suppress(EOFError, ValueError):
-        assert isinstance(channel.receive_plain(fd), dict)
+        assert isinstance(ipc.receive_plain(fd), dict)
 
 
 @given(_VALUES)
 def values(value: dict[str, object]) -> None:
     """What is sent arrives."""
     with _file(b"") as fd:
-        channel.send_plain(fd, value)
+        ipc.send_plain(fd, value)
         os.lseek(fd, 0, os.SEEK_SET)
-        assert channel.receive_plain(fd) == value
+        assert ipc.receive_plain(fd) == value
 
 
 @given(st.sampled_from(_RESULTS).flatmap(changed))

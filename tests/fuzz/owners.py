@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lxc_userns.idmap import IdMaps
-from lxc_userns.rootfs import acl, capability, crew
-from lxc_userns.rootfs.owners import Ids
-from lxc_userns.rootfs.translation import Table, Translation
+from lxc_userns.rootfs.shifting import acl, filecaps, worker_pool
+from lxc_userns.rootfs.shifting.owners import Ids
+from lxc_userns.rootfs.shifting.translation import Table, Translation
 from tests.fuzz.mutation import mutated
 from tests.unit.id_map_strategies import id_maps
 
@@ -46,7 +46,7 @@ def _capabilities(draw: st.DrawFn) -> bytes:
 
 
 def _look_up(table: Table) -> Callable[[int], int]:
-    return Ids(crew.plain(table)).qualifier
+    return Ids(worker_pool.plain(table)).qualifier
 
 
 def _is_free(maps: IdMaps, numbers: set[int]) -> bool:
@@ -101,11 +101,11 @@ def acls(value: bytes, maps: IdMaps) -> None:
 def capabilities(value: bytes, maps: IdMaps) -> None:
     """File capabilities never come to count for the host's users."""
     there = _look_up(Translation(None, maps).direct().uid)
-    shifted = capability.translate(value, there)
+    shifted = filecaps.translate(value, there)
     if shifted is None:
-        assert not capability.is_of_host(value)
+        assert not filecaps.is_of_host(value)
         return
-    assert not capability.is_of_host(shifted)
+    assert not filecaps.is_of_host(shifted)
     assert shifted[4:20].startswith(value[4:20])
-    again = capability.translate(shifted, lambda number: number)
+    again = filecaps.translate(shifted, lambda number: number)
     assert again == shifted

@@ -11,7 +11,7 @@ from lxc_userns.exceptions import LxcUsernsError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.instances import record as instances
 from lxc_userns.instances.record import InstanceRecord
-from lxc_userns.rootfs.state import State, Work
+from lxc_userns.rootfs.shifting.state import State, Work
 from lxc_userns.spec.requirements import Device, Needs
 from lxc_userns.spec.volume import Volume
 from tests.fuzz.mutation import changed, mutated

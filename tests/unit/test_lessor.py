@@ -37,7 +37,7 @@ from lxc_userns.leases.allocator import Lessor
 from lxc_userns.libvirtd.client import Guest, Guests
 from lxc_userns.linux.process import Process, Rows
 from lxc_userns.manager import UserNamespaceManager
-from lxc_userns.rootfs.state import STATE, State, Work
+from lxc_userns.rootfs.shifting.state import STATE, State, Work
 from lxc_userns.spec.volume import Volume
 from lxc_userns.subid import owners
 from lxc_userns.subid.files import parse

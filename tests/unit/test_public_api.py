@@ -93,11 +93,11 @@ def test_a_worker_loads_little() -> None:
     parent = lxc_userns.__path__[0].rpartition("/")[0]
     code = (
         f"import sys; sys.path.append({parent!r});"
-        "import lxc_userns.rootfs.worker; print(*sys.modules)"
+        "import lxc_userns.rootfs.shifting.worker; print(*sys.modules)"
     )
     output = subprocess.check_output([*argv, code], text=True, timeout=60)
     loaded = set(output.split())
-    assert "lxc_userns.rootfs.worker" in loaded
+    assert "lxc_userns.rootfs.shifting.worker" in loaded
     assert loaded.isdisjoint(
         [*HEAVY, "re", "typing", "dataclasses", "subprocess", "json"]
     )

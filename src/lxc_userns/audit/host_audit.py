@@ -32,8 +32,9 @@ from lxc_userns.instances.damaged import DamagedRecord
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.linux import directory, mounts
 from lxc_userns.manager import UserNamespaceManager
-from lxc_userns.rootfs import host_setuid, reach, strategies
+from lxc_userns.rootfs import reach, strategies
 from lxc_userns.rootfs.backing import translated
+from lxc_userns.rootfs.shifting import setuid_scan
 from lxc_userns.subid import owners
 from lxc_userns.subid.held_ids import RESERVER
 
@@ -217,7 +218,7 @@ def _find_exposed(this: _Known) -> Iterator[Violation]:
 def _find_setuid(path: str) -> str:
     """What a shifted tree should not have; empty if there is nothing."""
     try:
-        found = host_setuid.find(path, _MOST + 1)
+        found = setuid_scan.find(path, _MOST + 1)
     except OSError as err:
         # As of a tree in which directories are moved about.
         return f"could not be looked through: {err.strerror}"

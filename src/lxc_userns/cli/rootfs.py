@@ -20,7 +20,7 @@ from lxc_userns.cli.base import (
 from lxc_userns.config.options import load_unpack_limits, read_id_maps
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.idmap import IdMaps
-from lxc_userns.rootfs.channel import MOST_WORKERS
+from lxc_userns.rootfs.shifting.ipc import MOST_WORKERS
 
 Shown = tuple[tuple[str, ...], tuple[Any, ...]]
 

@@ -11,7 +11,7 @@ from lxc_userns.exceptions import LibvirtError
 from lxc_userns.idmap import ID_LIMIT, Kind
 from lxc_userns.libvirtd.client import Guests
 from lxc_userns.linux.process import Process, Rows, with_other_maps
-from lxc_userns.rootfs.tree import printable
+from lxc_userns.rootfs.shifting.tree import printable
 from lxc_userns.subid.owners import Holder
 
 

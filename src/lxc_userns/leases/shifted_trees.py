@@ -13,7 +13,7 @@ from lxc_userns.instances.filesystems import claims
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.leases import Leases, LeaseStore, ShiftedTree
 from lxc_userns.rootfs import backing
-from lxc_userns.rootfs.state import STATE, State
+from lxc_userns.rootfs.shifting.state import STATE, State
 
 
 def note(leases: Leases, record: InstanceRecord) -> None:

@@ -14,29 +14,29 @@ if TYPE_CHECKING:
     from lxc_userns.rootfs.mounting import mount_idmapped as mount_idmapped
     from lxc_userns.rootfs.mounting import mount_overlay as mount_overlay
     from lxc_userns.rootfs.mounting import unmount as unmount
-    from lxc_userns.rootfs.report import Finding as Finding
-    from lxc_userns.rootfs.report import ShiftReport as ShiftReport
-    from lxc_userns.rootfs.report import VerifyReport as VerifyReport
-    from lxc_userns.rootfs.shifting import read_state as read_state
-    from lxc_userns.rootfs.shifting import shift as shift
-    from lxc_userns.rootfs.shifting import unshift as unshift
-    from lxc_userns.rootfs.shifting import verify as verify
+    from lxc_userns.rootfs.shifting.report import Finding as Finding
+    from lxc_userns.rootfs.shifting.report import ShiftReport as ShiftReport
+    from lxc_userns.rootfs.shifting.report import VerifyReport as VerifyReport
+    from lxc_userns.rootfs.shifting.shift import read_state as read_state
+    from lxc_userns.rootfs.shifting.shift import shift as shift
+    from lxc_userns.rootfs.shifting.shift import unshift as unshift
+    from lxc_userns.rootfs.shifting.shift import verify as verify
     from lxc_userns.rootfs.unpacking import UnpackReport as UnpackReport
     from lxc_userns.rootfs.unpacking import unpack as unpack
 
 _HOMES = {
-    "Finding": "report",
-    "ShiftReport": "report",
+    "Finding": "shifting.report",
+    "ShiftReport": "shifting.report",
     "UnpackReport": "unpacking",
-    "VerifyReport": "report",
+    "VerifyReport": "shifting.report",
     "mount_idmapped": "mounting",
     "mount_overlay": "mounting",
-    "read_state": "shifting",
-    "shift": "shifting",
+    "read_state": "shifting.shift",
+    "shift": "shifting.shift",
     "unmount": "mounting",
     "unpack": "unpacking",
-    "unshift": "shifting",
-    "verify": "shifting",
+    "unshift": "shifting.shift",
+    "verify": "shifting.shift",
 }
 
 __all__ = sorted(_HOMES)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.linux import safe_path
 from lxc_userns.linux.safe_path import ROOT_ONLY, Trust
-from lxc_userns.rootfs.tree import printable
+from lxc_userns.rootfs.shifting.tree import printable
 
 #: How much of a file's beginning is looked at, in bytes: a header's size.
 LENGTH = 512

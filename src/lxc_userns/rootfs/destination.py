@@ -17,7 +17,7 @@ from contextlib import suppress
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.linux import directory, inode_flags
 from lxc_userns.rootfs.refusals import INTERRUPTED
-from lxc_userns.rootfs.state import STATE
+from lxc_userns.rootfs.shifting.state import STATE
 
 #: Names in the holder: of the tree while it is made, and once it is whole.
 TREE, _WHOLE = "tree", "whole"

@@ -17,11 +17,12 @@ from typing import IO, Any
 
 import lxc_userns
 from lxc_userns.exceptions import PrerequisiteError, RootfsError
-from lxc_userns.rootfs import channel, meter, outcome
+from lxc_userns.rootfs import meter, outcome
 from lxc_userns.rootfs.archive import Archive
 from lxc_userns.rootfs.complaints import Complaints
 from lxc_userns.rootfs.outcome import Outcome
 from lxc_userns.rootfs.sandbox import ENVIRONMENT
+from lxc_userns.rootfs.shifting import ipc
 from lxc_userns.spec.size import format_size
 from lxc_userns.unpack_limits import UnpackLimits
 
@@ -235,7 +236,7 @@ def _running(job: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
     try:
         # A keeper that died at once is noticed by its silence.
         with suppress(BrokenPipeError):
-            channel.send(_fd(process.stdin), job)
+            ipc.send(_fd(process.stdin), job)
         yield process
     finally:
         # Whatever it does, this ends it. (To close the pipe would not, if
@@ -257,7 +258,7 @@ def _listen(
     """Hear complaints, to the end or to one that is enough."""
     data = None
     while data != b"" and complaints.first is None:
-        if channel.wait(said, timeout=_TICK):
+        if ipc.wait(said, timeout=_TICK):
             data = os.read(said, _MOST_AT_ONCE)
             complaints.feed(data)
         if progress is not None:

@@ -20,7 +20,7 @@ from lxc_userns.linux import (
 )
 from lxc_userns.rootfs import backing, overlay, refusals
 from lxc_userns.rootfs.backing import Backing
-from lxc_userns.rootfs.shifting import read_state
+from lxc_userns.rootfs.shifting.shift import read_state
 
 Path = str | os.PathLike[str]
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from lxc_userns.rootfs import channel, meter
+from lxc_userns.rootfs import meter
+from lxc_userns.rootfs.shifting import ipc
 
 #: Most bytes of what tar has printed, and most characters of a reason.
 _LONGEST = 1000
@@ -57,7 +58,7 @@ def receive(fd: int, strings: Collection[bytes]) -> Outcome:
     :raises EOFError: if the sender went away.
     :raises ValueError: if this is no result.
     """
-    match channel.receive_plain(fd):
+    match ipc.receive_plain(fd):
         case {"error": [int() | None as number, str(reason)]} if (
             number is None or _is_number(number, _ERRORS)
         ) and _is_line(reason):

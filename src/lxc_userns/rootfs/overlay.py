@@ -18,9 +18,10 @@ from contextlib import contextmanager, suppress
 from lxc_userns.exceptions import NotIdmappableError, RootfsError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.linux import directory, mounts, superblocks, trees
-from lxc_userns.rootfs import acl, refusals
-from lxc_userns.rootfs.state import State
-from lxc_userns.rootfs.tree import open_tree
+from lxc_userns.rootfs import refusals
+from lxc_userns.rootfs.shifting import acl
+from lxc_userns.rootfs.shifting.state import State
+from lxc_userns.rootfs.shifting.tree import open_tree
 
 Shift = Callable[[str, int, IdMaps], object]
 

@@ -16,8 +16,8 @@ from lxc_userns.exceptions import RootfsError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.linux import directory, mounts, trees
 from lxc_userns.rootfs import idmapped, overlay, refusals
-from lxc_userns.rootfs.acl import ACCESS
-from lxc_userns.rootfs.tree import printable
+from lxc_userns.rootfs.shifting.acl import ACCESS
+from lxc_userns.rootfs.shifting.tree import printable
 
 #: How long to wait for filesystems that do not answer, in seconds.
 PATIENCE = 5.0

@@ -19,8 +19,9 @@ import signal
 import threading
 
 from lxc_userns.linux import namespaces, pipes, prctl, trees
-from lxc_userns.rootfs import channel, meter
+from lxc_userns.rootfs import meter
 from lxc_userns.rootfs.listing import Listing
+from lxc_userns.rootfs.shifting import ipc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -245,7 +246,7 @@ def _be_first(job: dict[str, Any]) -> None:
         result = _Extraction(job).run()
     except OSError as err:
         result = _failure(err)
-    channel.send_plain(_RESULT, result)
+    ipc.send_plain(_RESULT, result)
 
 
 def _start_first(job: dict[str, Any]) -> int:
@@ -264,7 +265,7 @@ def _start_first(job: dict[str, Any]) -> int:
 def _keep(child: int) -> None:
     """Wait until a child ends, and kill it if the parent dies before."""
     fd = os.pidfd_open(child)
-    if _LIFE in channel.wait(fd, _LIFE):
+    if _LIFE in ipc.wait(fd, _LIFE):
         os.kill(child, signal.SIGKILL)
     # When the first process is gone, all in its PID namespace are.
     os.waitpid(child, 0)
@@ -273,12 +274,12 @@ def _keep(child: int) -> None:
 def main() -> None:
     """Read a job from standard input, do it, write to standard output."""
     try:
-        job: dict[str, Any] = channel.receive(_LIFE)
+        job: dict[str, Any] = ipc.receive(_LIFE)
         for fd in job["descriptors"]:
             os.set_inheritable(fd, False)
         _keep(_start_first(job))
     except EOFError:
         pass  # The parent is gone already.
     except OSError as err:
-        channel.send_plain(_RESULT, _failure(err))
+        ipc.send_plain(_RESULT, _failure(err))
     os._exit(0)

@@ -22,21 +22,14 @@ from lxc_userns.idmap import IdMap, IdMapEntry, IdMaps
 from lxc_userns.linux import trees
 from lxc_userns.linux.safe_path import ROOT_ONLY, Trust
 from lxc_userns.rootfs import archive as archives
-from lxc_userns.rootfs import (
-    channel,
-    crew,
-    extraction,
-    holder,
-    idmapped,
-    meter,
-    reach,
-)
+from lxc_userns.rootfs import extraction, holder, idmapped, meter, reach
 from lxc_userns.rootfs.archive import Archive
 from lxc_userns.rootfs.extraction import Extracted, Place, Progress
 from lxc_userns.rootfs.holder import Holder
-from lxc_userns.rootfs.state import State
-from lxc_userns.rootfs.translation import Translation
-from lxc_userns.rootfs.tree import Tree, open_tree
+from lxc_userns.rootfs.shifting import ipc, worker_pool
+from lxc_userns.rootfs.shifting.state import State
+from lxc_userns.rootfs.shifting.translation import Translation
+from lxc_userns.rootfs.shifting.tree import Tree, open_tree
 from lxc_userns.unpack_limits import UnpackLimits
 
 Path = str | os.PathLike[str]
@@ -289,7 +282,7 @@ def _finish(fd: int, path: str, maps: IdMaps | None) -> int:
     :returns: the number of inodes.
     """
     with open_tree(path, shared=False, fd=fd) as tree:
-        walked = crew.walk(_look(tree, maps), path)
+        walked = worker_pool.walk(_look(tree, maps), path)
         inodes = walked.inodes + 1
         if maps is not None:
             if walked.shifted:
@@ -302,13 +295,13 @@ def _finish(fd: int, path: str, maps: IdMaps | None) -> int:
     return inodes
 
 
-def _look(tree: Tree, maps: IdMaps | None) -> crew.Task:
+def _look(tree: Tree, maps: IdMaps | None) -> worker_pool.Task:
     """A walk that finds what is not as it is in a finished tree."""
-    return crew.Task(
+    return worker_pool.Task(
         root=tree.fd,
         step=Translation(maps, maps).direct(),
         acts=False,
         left={},
-        workers=min(len(os.sched_getaffinity(0)), channel.MOST_WORKERS),
+        workers=min(len(os.sched_getaffinity(0)), ipc.MOST_WORKERS),
         lock=tree.lock,
     )

@@ -20,8 +20,8 @@ from lxc_userns.linux import file_identity, mounts, safe_path, trees
 from lxc_userns.linux.file_identity import FileIdentity
 from lxc_userns.rootfs import idmapped, reach, refusals, targets
 from lxc_userns.rootfs.backing import translated
+from lxc_userns.rootfs.shifting.tree import printable
 from lxc_userns.rootfs.strategies import ShiftOptions
-from lxc_userns.rootfs.tree import printable
 from lxc_userns.spec.volume import Volume
 
 _KINDS = (stat.S_IFDIR, stat.S_IFREG, stat.S_IFSOCK)

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from lxc_userns.linux.process import Process, children
-from lxc_userns.rootfs import channel, extraction
+from lxc_userns.rootfs import extraction
+from lxc_userns.rootfs.shifting import ipc
 from tests.functional.rootfs.archives import unpack
 
 LONGEST = 60.0
@@ -91,7 +92,7 @@ def gone(processes: dict[str, int]) -> Callable[[], bool]:
     fds = [os.pidfd_open(pid) for pid in processes.values()]
 
     def all_gone() -> bool:
-        poll = channel.wait(*fds, timeout=0)
+        poll = ipc.wait(*fds, timeout=0)
         if len(poll) < len(fds):
             return False
         for fd in fds:

@@ -12,7 +12,7 @@ import pytest
 
 from lxc_userns import IdMap, IdMaps, rootfs
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.rootfs import tree_walks, walk, worker
+from lxc_userns.rootfs.shifting import tree_walks, walk, worker
 
 MAP = IdMap.parse("0:100000:65536")
 MAPS = IdMaps(MAP, MAP)

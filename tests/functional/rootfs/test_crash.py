@@ -18,7 +18,7 @@ import pytest
 
 from lxc_userns import IdMap, IdMaps, rootfs
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.rootfs import journal
+from lxc_userns.rootfs.shifting import journal
 from tests.functional.conftest import remove_tree
 from tests.functional.rootfs import golden
 from tests.functional.rootfs.golden import mapped
@@ -270,7 +270,7 @@ def test_worker_process_dies(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "lxc_userns.rootfs.crew._WORKER", "raise SystemExit(7)"
+        "lxc_userns.rootfs.shifting.worker_pool._WORKER", "raise SystemExit(7)"
     )
     for number in range(1500):
         (root / str(number)).touch()

@@ -9,8 +9,9 @@ import pytest
 
 from lxc_userns import IdMap, IdMaps, rootfs
 from lxc_userns.exceptions import UnmappedIdsError
-from lxc_userns.rootfs import backing, crew, host_setuid, strategies
-from lxc_userns.rootfs.state import STATE, State, Work
+from lxc_userns.rootfs import backing, strategies
+from lxc_userns.rootfs.shifting import setuid_scan, worker_pool
+from lxc_userns.rootfs.shifting.state import STATE, State, Work
 from lxc_userns.rootfs.strategies import ShiftOptions
 from tests.functional.rootfs import golden
 from tests.functional.rootfs.kill import run_and_kill
@@ -128,7 +129,7 @@ def test_what_a_tree_remembers_after_nobody(
         os.chown(tree / name, 70002, 5)
     shift = partial(rootfs.shift, tree, MAPS, workers=1)
     assert shift(unmapped="nobody").unmapped == 3
-    monkeypatch.setattr(crew, "walk", None)
+    monkeypatch.setattr(worker_pool, "walk", None)
     for policy in ("nobody", "keep"):
         report = shift(unmapped=policy)
         assert (report.inodes, report.shifted, report.unmapped) == (4, 0, 2)
@@ -208,7 +209,7 @@ def test_a_capability_of_the_host_range_does_not_become_the_hosts(
     rootfs.unshift(tree)
     assert look(tree) == before
     if mode == 0o755:
-        assert host_setuid.find(str(tree), 10) == ["/honest"]
+        assert setuid_scan.find(str(tree), 10) == ["/honest"]
 
 
 @pytest.mark.parametrize("owner", OWNERS)

@@ -11,7 +11,7 @@ import pytest
 
 from lxc_userns import IdMap, IdMaps, rootfs
 from lxc_userns.exceptions import RootfsError, UnmappedIdsError
-from lxc_userns.rootfs import crew
+from lxc_userns.rootfs.shifting import worker_pool
 from tests.functional.rootfs import golden
 from tests.functional.rootfs.golden import UNMAPPED, mapped
 
@@ -57,7 +57,7 @@ def test_shift_and_back(any_root: Path) -> None:
     verified = rootfs.verify(any_root)
     assert (verified.ok, verified.inodes) == (True, inodes)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(crew, "walk", None)
+        patch.setattr(worker_pool, "walk", None)
         again = rootfs.shift(any_root, id_maps(A, gid), progress=refuse)
     assert (again.inodes, again.shifted) == (inodes, 0)
     assert again.unmapped == report.unmapped

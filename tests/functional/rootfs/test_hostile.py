@@ -18,9 +18,9 @@ import pytest
 from lxc_userns import IdMap, IdMaps, rootfs
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.linux import trees
-from lxc_userns.rootfs import walk
-from lxc_userns.rootfs.journal import JOURNAL, MOST_NOTES
-from lxc_userns.rootfs.state import STATE, State, Work
+from lxc_userns.rootfs.shifting import walk
+from lxc_userns.rootfs.shifting.journal import JOURNAL, MOST_NOTES
+from lxc_userns.rootfs.shifting.state import STATE, State, Work
 from tests.functional.rootfs import golden
 
 MAP = IdMap.parse("0:100000:65536")

@@ -125,7 +125,7 @@ def test_not_root(root: Path) -> None:
     code = (
         "import os, sys; from lxc_userns import IdMap, IdMaps, rootfs;"
         "from lxc_userns.exceptions import RootfsError;"
-        "import lxc_userns.rootfs.shifting;"
+        "import lxc_userns.rootfs.shifting.shift;"
         "m = IdMap.parse('0:100000:65536');"
         "fd = os.open(sys.argv[1], os.O_RDONLY); os.fchdir(fd);"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"

@@ -13,7 +13,7 @@ import pytest
 from lxc_userns import IdMap, IdMaps, rootfs
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.rootfs import backing, strategies, volumes
-from lxc_userns.rootfs.state import STATE, State
+from lxc_userns.rootfs.shifting.state import STATE, State
 from lxc_userns.rootfs.strategies import ShiftOptions
 from lxc_userns.spec.volume import Volume
 from tests.functional.rootfs import golden, guest

@@ -15,7 +15,7 @@ import pytest
 
 from lxc_userns import rootfs
 from lxc_userns.exceptions import UnmappedIdsError
-from lxc_userns.rootfs import crew
+from lxc_userns.rootfs.shifting import worker_pool
 from lxc_userns.unpack_limits import UnpackLimits
 from tests.functional.conftest import remove_tree
 from tests.functional.rootfs import golden
@@ -99,7 +99,7 @@ def test_it_says_what_it_is_shifted_for(root: Path, text: str) -> None:
     verified = rootfs.verify(root / "out", id_maps(text))
     assert (verified.ok, verified.inodes) == (True, report.inodes)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(crew, "walk", None)
+        patch.setattr(worker_pool, "walk", None)
         again = rootfs.shift(root / "out", id_maps(text))
     assert (again.inodes, again.shifted) == (report.inodes, 0)
     assert golden.snapshot(root / "out") == before

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lxc_userns import IdMap, IdMaps, rootfs
-from lxc_userns.rootfs import host_setuid
+from lxc_userns.rootfs.shifting import setuid_scan
 from tests.functional.capabilities import require
 from tests.functional.conftest import remove_tree
 from tests.functional.rootfs import golden
@@ -110,7 +110,7 @@ def test_they_are_in_the_way_of_nothing(
         with pytest.raises(OSError, match="Invalid argument"):
             os.getxattr(tree / name, attribute)
     before = look(tree)
-    assert host_setuid.find(str(tree), 9) == ["/flagged"]
+    assert setuid_scan.find(str(tree), 9) == ["/flagged"]
     rootfs.shift(tree, MAPS)
     assert os.listxattr(tree / "flagged") == []
     assert look(tree) == shifted(before)

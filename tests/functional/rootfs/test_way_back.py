@@ -15,8 +15,8 @@ import pytest
 
 from lxc_userns import IdMap, IdMaps, rootfs
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.rootfs import crew
-from lxc_userns.rootfs.journal import JOURNAL
+from lxc_userns.rootfs.shifting import worker_pool
+from lxc_userns.rootfs.shifting.journal import JOURNAL
 from tests.functional.capabilities import require
 from tests.functional.conftest import remove_tree
 from tests.functional.rootfs import golden
@@ -493,15 +493,17 @@ def test_snapshot_made_while_it_was_shifted(
     tree, below = subvolumes
     subvolume("property", "set", below, "ro", "false")
     before = snapshot(tree)
-    walk = crew.walk
+    walk = worker_pool.walk
     for text in (A, OVERLAP):
 
-        def walk_later(task: crew.Task, *args: object) -> crew.Walked:
+        def walk_later(
+            task: worker_pool.Task, *args: object
+        ) -> worker_pool.Walked:
             if task.acts:
                 subvolume("property", "set", below, "ro", "true")
             return walk(task, *args)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(crew, "walk", walk_later)
+        monkeypatch.setattr(worker_pool, "walk", walk_later)
         with pytest.raises(RootfsError, match="read-only") as caught:
             shift(tree, text)
         assert caught.value.path.startswith(str(below))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lxc_userns import IdMap, IdMaps, rootfs
-from lxc_userns.rootfs import channel
+from lxc_userns.rootfs.shifting import ipc
 from tests.functional.rootfs import golden
 from tests.functional.rootfs.golden import mapped
 
@@ -68,10 +68,10 @@ def test_waits_for_whoever_has_the_inode(
     os.link(file, memory_root / "link")
     holders: list[subprocess.Popen[bytes]] = []
 
-    def create() -> channel.Board:
+    def create() -> ipc.Board:
         board = make_board()
         code = (
-            "import sys; from lxc_userns.rootfs.channel import Board;"
+            "import sys; from lxc_userns.rootfs.shifting.ipc import Board;"
             "board = Board(int(sys.argv[1])); board.lock(int(sys.argv[2]));"
             "print('locked', flush=True); sys.stdin.read()"
         )
@@ -87,8 +87,8 @@ def test_waits_for_whoever_has_the_inode(
         holders.append(holder)
         return board
 
-    make_board = channel.Board.create
-    monkeypatch.setattr(channel.Board, "create", create)
+    make_board = ipc.Board.create
+    monkeypatch.setattr(ipc.Board, "create", create)
     thread = threading.Thread(target=rootfs.shift, args=(memory_root, MAPS))
     thread.start()
     thread.join(1)

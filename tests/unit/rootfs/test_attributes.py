@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxc_userns.rootfs import acl, capability
+from lxc_userns.rootfs.shifting import acl, filecaps
 
 NO_ID = 2**32 - 1
 PLAIN = [
@@ -95,13 +95,13 @@ def v3(root: int) -> bytes:
     ],
 )
 def test_capability_gets_a_root(value: bytes, shifted: bytes) -> None:
-    assert capability.translate(value, up) == shifted
+    assert filecaps.translate(value, up) == shifted
 
 
 def test_capability_of_guest_root_needs_none() -> None:
-    assert capability.translate(v3(100000), down) == V2
-    assert capability.translate(V2, int) == V2
-    assert capability.translate(v3(5), int) == v3(5)
+    assert filecaps.translate(v3(100000), down) == V2
+    assert filecaps.translate(V2, int) == V2
+    assert filecaps.translate(v3(5), int) == v3(5)
 
 
 @pytest.mark.parametrize(
@@ -110,12 +110,12 @@ def test_capability_of_guest_root_needs_none() -> None:
     + [struct.pack("<I", magic << 24) + V2[4:] for magic in (0, 1, 3, 4)],
 )
 def test_malformed_capability(value: bytes) -> None:
-    assert capability.translate(value, up) is None
+    assert filecaps.translate(value, up) is None
 
 
 @given(st.binary(max_size=32))
 def test_no_bytes_crash(value: bytes) -> None:
     assert len(acl.translate(value, up, up)) == len(value)
     # Nothing, or a whole attribute of version 2 or 3.
-    translated = capability.translate(value, up)
+    translated = filecaps.translate(value, up)
     assert translated is None or len(translated) in (20, 24)

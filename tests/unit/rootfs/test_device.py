@@ -9,8 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lxc_userns.idmap import ID_LIMIT, IdMap, IdMaps
-from lxc_userns.rootfs import crew, device
-from lxc_userns.rootfs.translation import BLOCK, Pass, Translation
+from lxc_userns.rootfs.shifting import device, worker_pool
+from lxc_userns.rootfs.shifting.translation import BLOCK, Pass, Translation
 
 A, B, OVERLAP = (
     IdMaps(IdMap.parse(text), IdMap.parse(text))
@@ -43,7 +43,9 @@ class Node:
     def take(self, step: Pass, steps: int = 9) -> bool:
         """Whether there was something to do."""
         change = device.plan(
-            status(*self.now), self.note, crew.plain_devices(step.devices)
+            status(*self.now),
+            self.note,
+            worker_pool.plain_devices(step.devices),
         )
         if change is None:
             return False
@@ -153,7 +155,7 @@ def test_which_they_are(kind: int, rdev: int, found: bool) -> None:
 @given(st.binary())
 def test_any_note_is_read_or_refused(note: bytes) -> None:
     (step,) = passes(Translation(A, None))
-    devices = crew.plain_devices(step.devices)
+    devices = worker_pool.plain_devices(step.devices)
     try:
         change = device.plan(status(0, 0, 0o600), note, devices)
     except OSError:

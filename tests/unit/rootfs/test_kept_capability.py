@@ -13,11 +13,11 @@ from itertools import count, pairwise, permutations, product
 import pytest
 
 from lxc_userns.idmap import IdMap, IdMaps
-from lxc_userns.rootfs import capability, crew, inode
-from lxc_userns.rootfs.kept_capability import KEPT, SHIFTED
-from lxc_userns.rootfs.owners import Ids, Owners
-from lxc_userns.rootfs.translation import Pass, Translation
-from lxc_userns.rootfs.way_back import WayBack
+from lxc_userns.rootfs.shifting import filecaps, inode, worker_pool
+from lxc_userns.rootfs.shifting.kept_filecaps import KEPT, SHIFTED
+from lxc_userns.rootfs.shifting.owners import Ids, Owners
+from lxc_userns.rootfs.shifting.translation import Pass, Translation
+from lxc_userns.rootfs.shifting.way_back import WayBack
 
 A, B, OVERLAP, FEW, SAME_ROOT = (
     IdMaps(IdMap.parse(text), IdMap.parse(text))
@@ -57,7 +57,7 @@ class Node:
         self.xattrs: dict[str, bytes] = {}
         value = caps(root)
         if value is not None:
-            self.xattrs[capability.NAME] = value
+            self.xattrs[filecaps.NAME] = value
 
     @property
     def now(self) -> tuple[object, ...]:
@@ -71,7 +71,9 @@ class Node:
     def take(self, step: Pass, most: int = 99) -> bool:
         """Make a pass up to a number of changes, and say if that was all."""
         fields = [stat.S_IFREG | self.mode, 1, 1, 1, *self.owner, *[0] * 4]
-        owners = Owners(Ids(crew.plain(step.uid)), Ids(crew.plain(step.gid)))
+        owners = Owners(
+            Ids(worker_pool.plain(step.uid)), Ids(worker_pool.plain(step.gid))
+        )
         change = inode.plan(
             os.stat_result(fields),
             self.xattrs,
@@ -98,9 +100,9 @@ class Node:
         if change.mode is not None:
             yield lambda: setattr(self, "mode", change.mode)
         if change.capability is not None:
-            yield lambda: self._set(capability.NAME, change.capability)
+            yield lambda: self._set(filecaps.NAME, change.capability)
         elif change.drops:
-            yield lambda: self._set(capability.NAME, None)
+            yield lambda: self._set(filecaps.NAME, None)
         if change.journal or change.pending:
             yield lambda: self._set(inode.PENDING, None)
         if change.forgets:
@@ -114,7 +116,7 @@ class Node:
     def _chown(self, owner: tuple[int, int]) -> None:
         self.owner = owner
         self.mode &= 0o1777
-        self._set(capability.NAME, None)
+        self._set(filecaps.NAME, None)
 
 
 def passes(old: IdMaps | None, new: IdMaps | None) -> Sequence[Pass]:
@@ -214,7 +216,7 @@ def test_same_host_id_of_the_root_is_not_from_elsewhere() -> None:
     """The owner moves, and the root ID stays, but both were shifted."""
     node = go(Node((1000, 1000), 0o755, 0), passes(None, A))
     go(node, passes(A, SAME_ROOT))
-    assert node.xattrs == {capability.NAME: caps(100000)}
+    assert node.xattrs == {filecaps.NAME: caps(100000)}
 
 
 def test_what_is_gone_does_not_come_back() -> None:
@@ -234,6 +236,6 @@ def test_note_that_is_none_of_ours(note: bytes) -> None:
         before = node.now
         node.xattrs[KEPT] = note
         go(node, passes(None, A))
-        assert caps(0) != node.xattrs.get(capability.NAME)
+        assert caps(0) != node.xattrs.get(filecaps.NAME)
         go(node, passes(A, None))
         assert node.now == before

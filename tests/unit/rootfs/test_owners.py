@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lxc_userns.idmap import IdMap, IdMaps
-from lxc_userns.rootfs import crew, owners
-from lxc_userns.rootfs.owners import Ids, Owners
-from lxc_userns.rootfs.translation import Translation
+from lxc_userns.rootfs.shifting import owners, worker_pool
+from lxc_userns.rootfs.shifting.owners import Ids, Owners
+from lxc_userns.rootfs.shifting.translation import Translation
 
 UID = IdMap.parse("0:100000:1000,65534:200000:1")
 GID = IdMap.parse("0:300000:65536")
@@ -17,7 +17,9 @@ ids = st.integers(0, 2**32 - 2) | st.integers(0, 320000)
 
 def make(unmapped: str = "keep") -> Owners:
     step = Translation(None, IdMaps(UID, GID), unmapped).direct()
-    return Owners(Ids(crew.plain(step.uid)), Ids(crew.plain(step.gid)))
+    return Owners(
+        Ids(worker_pool.plain(step.uid)), Ids(worker_pool.plain(step.gid))
+    )
 
 
 @given(ids, ids)

@@ -8,8 +8,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lxc_userns.idmap import IdMap, IdMaps
-from lxc_userns.rootfs.state import POLICIES, State, Work
-from lxc_userns.rootfs.translation import Translation
+from lxc_userns.rootfs.shifting.state import POLICIES, State, Work
+from lxc_userns.rootfs.shifting.translation import Translation
 from tests.unit.id_map_strategies import id_maps
 
 MAP = IdMap.parse("0:100000:65536")

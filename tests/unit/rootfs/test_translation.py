@@ -8,9 +8,9 @@ from hypothesis import assume, given, reject
 from hypothesis import strategies as st
 
 from lxc_userns.idmap import ID_LIMIT, IdMap, IdMaps
-from lxc_userns.rootfs import crew
-from lxc_userns.rootfs.owners import Ids
-from lxc_userns.rootfs.translation import (
+from lxc_userns.rootfs.shifting import worker_pool
+from lxc_userns.rootfs.shifting.owners import Ids
+from lxc_userns.rootfs.shifting.translation import (
     BLOCK,
     Pass,
     Segment,
@@ -40,7 +40,7 @@ def interesting(each: Translation) -> st.SearchStrategy[int]:
 
 
 def move(step: Pass, uid: int) -> int:
-    return Ids(crew.plain(step.uid))[uid]
+    return Ids(worker_pool.plain(step.uid))[uid]
 
 
 def passes(each: Translation, uids: list[int]) -> list[Pass]:

@@ -5,15 +5,15 @@ from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from lxc_userns.idmap import NOBODY_ID
-from lxc_userns.rootfs import crew
-from lxc_userns.rootfs.owners import Ids
-from lxc_userns.rootfs.translation import BLOCK, Pass, Translation
-from lxc_userns.rootfs.way_back import WayBack
+from lxc_userns.rootfs.shifting import worker_pool
+from lxc_userns.rootfs.shifting.owners import Ids
+from lxc_userns.rootfs.shifting.translation import BLOCK, Pass, Translation
+from lxc_userns.rootfs.shifting.way_back import WayBack
 from tests.unit.rootfs.test_translation import interesting, translations
 
 
 def move(step: Pass, uid: int) -> int:
-    return Ids(crew.plain(step.uid))[uid]
+    return Ids(worker_pool.plain(step.uid))[uid]
 
 
 def finish(passes: list[Pass], uid: int) -> int:

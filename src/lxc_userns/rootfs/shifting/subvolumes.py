@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 
 from lxc_userns.linux import subvolumes
-from lxc_userns.rootfs import kernel_paths
-from lxc_userns.rootfs.walk import open_directory
+from lxc_userns.rootfs.shifting import kernel_paths
+from lxc_userns.rootfs.shifting.walk import open_directory
 
 
 class ReadOnlySubvolumes:

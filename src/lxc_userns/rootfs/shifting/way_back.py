@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lxc_userns.idmap import IdMap, IdMaps
-from lxc_userns.rootfs.translation import (
+from lxc_userns.rootfs.shifting.translation import (
     Devices,
     Pass,
     Segment,

@@ -11,10 +11,10 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from lxc_userns.exceptions import ReachableError, RootfsError
 from lxc_userns.linux import inode_flags, locks, mounts, safe_path, trees
-from lxc_userns.rootfs import journal
-from lxc_userns.rootfs.crew import WorkerError
-from lxc_userns.rootfs.state import STATE, State, Work
-from lxc_userns.rootfs.walk import open_directory
+from lxc_userns.rootfs.shifting import journal
+from lxc_userns.rootfs.shifting.state import STATE, State, Work
+from lxc_userns.rootfs.shifting.walk import open_directory
+from lxc_userns.rootfs.shifting.worker_pool import WorkerError
 
 #: Seconds to wait for another process that works on the tree: long enough
 #: for the workers of a killed one to notice that they are alone.

@@ -23,13 +23,18 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import lxc_userns
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.linux import descriptors, threads
-from lxc_userns.rootfs import channel, worker
-from lxc_userns.rootfs.translation import Devices, Pass, Segments, Table
+from lxc_userns.rootfs.shifting import ipc, worker
+from lxc_userns.rootfs.shifting.translation import (
+    Devices,
+    Pass,
+    Segments,
+    Table,
+)
 
 if TYPE_CHECKING:
-    from lxc_userns.rootfs.device import PlainDevices
-    from lxc_userns.rootfs.journal import Left
-    from lxc_userns.rootfs.owners import PlainTable
+    from lxc_userns.rootfs.shifting.device import PlainDevices
+    from lxc_userns.rootfs.shifting.journal import Left
+    from lxc_userns.rootfs.shifting.owners import PlainTable
 
 Progress = Callable[[int], None]
 
@@ -38,7 +43,7 @@ Progress = Callable[[int], None]
 _SMALL = 256
 _WORKER = (
     "import sys; sys.path.append(sys.argv[1]); "
-    "from lxc_userns.rootfs.worker import main; main()"
+    "from lxc_userns.rootfs.shifting.worker import main; main()"
 )
 _PACKAGE_PARENT = str(Path(lxc_userns.__file__).parents[1])
 _TICK = 0.1
@@ -156,8 +161,8 @@ class _Crew:
         self._task = task
         self._path = path
         self._stack = stack
-        self._queue = channel.Queue.create()
-        self._board = channel.Board.create()
+        self._queue = ipc.Queue.create()
+        self._board = ipc.Board.create()
         self._reports, self._reporting = os.pipe2(os.O_CLOEXEC)
         for fd in (*self._queue.fds, self._reports, self._reporting):
             stack.callback(os.close, fd)
@@ -225,7 +230,7 @@ class _Crew:
         self._stack.callback(_end, process)
         # A worker that died at once is noticed by its silence.
         with suppress(BrokenPipeError):
-            channel.send(_fd(process.stdin), self._job(life=0))
+            ipc.send(_fd(process.stdin), self._job(life=0))
         self._outputs.append(_fd(process.stdout))
 
     def _job(self, life: int) -> dict[str, Any]:
@@ -246,22 +251,20 @@ class _Crew:
         }
 
     def _read_reports(self) -> None:
-        ready = channel.wait(self._reports, *self._outputs, timeout=_TICK)
+        ready = ipc.wait(self._reports, *self._outputs, timeout=_TICK)
         for output in self._outputs:
             if output in ready:
                 # It has more to say than reports only when it fails.
                 self._result(output)
         if self._reports not in ready:
             return
-        for kind, number in channel.read_reports(self._reports):
-            self._outstanding += (kind == channel.GIVEN) - (
-                kind == channel.DONE
-            )
+        for kind, number in ipc.read_reports(self._reports):
+            self._outstanding += (kind == ipc.GIVEN) - (kind == ipc.DONE)
             self._walked += number
 
     def _result(self, output: int) -> dict[str, Any]:
         try:
-            result: dict[str, Any] = channel.receive(output)
+            result: dict[str, Any] = ipc.receive(output)
         except EOFError:
             raise RootfsError(
                 self._path,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process that does the walking; :mod:`~lxc_userns.rootfs.crew` starts it.
+"""The process that does the walking; :mod:`~lxc_userns.rootfs.shifting.worker_pool` starts it.
 
 It loads little, to start in a few milliseconds, and keeps the loop over plain
 inodes (no attribute, no set-ID bit, no second link) short: a status, a look
@@ -11,20 +11,20 @@ from __future__ import annotations
 import os
 import stat
 
-from lxc_userns.rootfs import (
+from lxc_userns.rootfs.shifting import (
     acl,
-    capability,
-    channel,
     device,
+    filecaps,
     inode,
+    ipc,
     kernel_paths,
 )
-from lxc_userns.rootfs.journal import Journal, NoRoomYetError
-from lxc_userns.rootfs.kept_capability import KEPT
-from lxc_userns.rootfs.link_counts import LinkCounts
-from lxc_userns.rootfs.owners import Ids, Owners
-from lxc_userns.rootfs.subvolumes import ReadOnlySubvolumes
-from lxc_userns.rootfs.walk import ChangedError, Walk, open_below
+from lxc_userns.rootfs.shifting.journal import Journal, NoRoomYetError
+from lxc_userns.rootfs.shifting.kept_filecaps import KEPT
+from lxc_userns.rootfs.shifting.link_counts import LinkCounts
+from lxc_userns.rootfs.shifting.owners import Ids, Owners
+from lxc_userns.rootfs.shifting.subvolumes import ReadOnlySubvolumes
+from lxc_userns.rootfs.shifting.walk import ChangedError, Walk, open_below
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _MOST_AT_ONCE = 1024
 _MOST_FINDINGS = 100
 _DEVICES = frozenset((stat.S_IFCHR, stat.S_IFBLK))
 _RELEVANT = frozenset(
-    (acl.ACCESS, acl.DEFAULT, capability.NAME, inode.PENDING, KEPT)
+    (acl.ACCESS, acl.DEFAULT, filecaps.NAME, inode.PENDING, KEPT)
 )
 
 
@@ -69,8 +69,8 @@ class Worker:
         self._life: int = job["life"]
         self._shares: bool = job["shares"]
         self._reports: int = job["reports"]
-        self._queue = channel.Queue(*job["queue"])
-        self._board = channel.Board(job["board"])
+        self._queue = ipc.Queue(*job["queue"])
+        self._board = ipc.Board(job["board"])
         self._owners = Owners(Ids(job["uid"]), Ids(job["gid"]))
         self._devices: device.PlainDevices = job["devices"]
         self._journal = Journal(self._root, job["left"], self._board)
@@ -96,7 +96,7 @@ class Worker:
                 self._visit_below(*packed)
             except ChangedError:
                 self._missed += 1
-            channel.report(self._reports, channel.DONE)
+            ipc.report(self._reports, ipc.DONE)
 
     def _visit_below(self, trail: bytes, *subdirs: bytes) -> None:
         fd = open_below(self._root, trail)
@@ -138,7 +138,7 @@ class Worker:
                     walked = 0
             if self._seeks_read_only:
                 self._seek_read_only()
-        channel.report(self._reports, channel.WALKED, walked)
+        ipc.report(self._reports, ipc.WALKED, walked)
 
     def _visit_names(
         self, names: list[bytes], subdirs: list[tuple[bytes, int | None]]
@@ -192,7 +192,7 @@ class Worker:
         """Report, and leave work for others."""
         if self._board.is_cancelled:
             raise EOFError
-        channel.report(self._reports, channel.WALKED, walked)
+        ipc.report(self._reports, ipc.WALKED, walked)
         # So that whoever runs out of work finds some at once.
         if self._shares and self._queue.is_empty():
             walk.share(self._give)
@@ -200,10 +200,10 @@ class Worker:
     def _give(self, packed: Sequence[bytes]) -> bool:
         # The report goes first, or the crew could believe for a moment that
         # nothing is left to do.
-        channel.report(self._reports, channel.GIVEN)
+        ipc.report(self._reports, ipc.GIVEN)
         given = self._queue.put(packed)
         if not given:
-            channel.report(self._reports, channel.DONE)
+            ipc.report(self._reports, ipc.DONE)
         return given
 
     def _visit_special(self, name: bytes) -> int:
@@ -364,11 +364,11 @@ def work(job: dict[str, Any], output: int) -> None:
         number = getattr(err, "errno", None)
         reason = getattr(err, "strerror", None) or str(err)
         result = {"error": (number, reason, kernel_paths.of_error(err))}
-    channel.send(output, result)
+    ipc.send(output, result)
 
 
 def main() -> None:
     """Read a job from standard input, do it, write to standard output."""
-    work(channel.receive(0), output=1)
+    work(ipc.receive(0), output=1)
     # Nothing is left to clean up that the kernel would not do faster.
     os._exit(0)

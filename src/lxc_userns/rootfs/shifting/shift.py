@@ -14,20 +14,25 @@ from lxc_userns.arguments import checked, refuse
 from lxc_userns.exceptions import RootfsError, UnmappedIdsError
 from lxc_userns.idmap import NOBODY_ID, IdMaps
 from lxc_userns.linux import subvolumes
-from lxc_userns.rootfs import channel, goals, journal, links, refusals
-from lxc_userns.rootfs.crew import Progress, Walked
-from lxc_userns.rootfs.goals import Goal
-from lxc_userns.rootfs.report import Finding, ShiftReport, VerifyReport
-from lxc_userns.rootfs.state import POLICIES, State, Work
-from lxc_userns.rootfs.translation import Translation
-from lxc_userns.rootfs.tree import (
+from lxc_userns.rootfs import refusals
+from lxc_userns.rootfs.shifting import goals, ipc, journal, links
+from lxc_userns.rootfs.shifting.goals import Goal
+from lxc_userns.rootfs.shifting.report import (
+    Finding,
+    ShiftReport,
+    VerifyReport,
+)
+from lxc_userns.rootfs.shifting.state import POLICIES, State, Work
+from lxc_userns.rootfs.shifting.translation import Translation
+from lxc_userns.rootfs.shifting.tree import (
     READ_ONLY,
     Tree,
     open_tree,
     printable,
     telling_if_half_done,
 )
-from lxc_userns.rootfs.tree_walks import TreeWalks, plain_owners
+from lxc_userns.rootfs.shifting.tree_walks import TreeWalks, plain_owners
+from lxc_userns.rootfs.shifting.worker_pool import Progress, Walked
 
 _log = logging.getLogger(__name__)
 #: Paths of read-only subvolumes that are shown.
@@ -221,11 +226,11 @@ class _Job:
     ) -> None:
         refusals.check_usable(tree.given, tree.path)
         self.tree = tree
-        if workers is not None and not 0 <= workers <= channel.MOST_WORKERS:
-            expected = f"expected 0 to {channel.MOST_WORKERS}"
+        if workers is not None and not 0 <= workers <= ipc.MOST_WORKERS:
+            expected = f"expected 0 to {ipc.MOST_WORKERS}"
             refuse("shift", "workers", workers, expected)
         cpus = workers or len(os.sched_getaffinity(0))
-        workers = min(cpus, channel.MOST_WORKERS)
+        workers = min(cpus, ipc.MOST_WORKERS)
         self.walks = TreeWalks(tree, workers, progress)
 
     def reach(self, goal: Goal, dry_run: bool = False) -> ShiftReport:

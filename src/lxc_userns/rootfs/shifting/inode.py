@@ -5,7 +5,7 @@ A chown clears set-user-ID and set-group-ID bits and file capabilities
 (:manpage:`chown(2)`), and is refused for immutable and append-only inodes.
 What it would destroy is written to an attribute of the inode itself before,
 and taken away after, so that a kill at any moment loses nothing. For an inode
-that takes no attribute, :mod:`~lxc_userns.rootfs.journal` keeps the note.
+that takes no attribute, :mod:`~lxc_userns.rootfs.shifting.journal` keeps the note.
 
 Inodes are named by an ``O_PATH`` descriptor and reached as
 ``/proc/self/fd/N``: that opens nothing (no device, no pipe) and cannot be led
@@ -18,14 +18,15 @@ import errno
 import os
 import stat
 
-from lxc_userns.rootfs import acl, capability, kept_capability
-from lxc_userns.rootfs.kept_capability import KEPT
+from lxc_userns.rootfs.shifting import acl, kept_filecaps
+from lxc_userns.rootfs.shifting import filecaps as capability
+from lxc_userns.rootfs.shifting.kept_filecaps import KEPT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lxc_userns.rootfs.owners import Ids, Owners
+    from lxc_userns.rootfs.shifting.owners import Ids, Owners
 
 #: Mode and capability to restore; on inodes whose chown is under way.
 PENDING = "trusted.lxc_userns.pending"
@@ -141,7 +142,7 @@ def plan(
         caps = caps if caps != xattrs.get(capability.NAME) else None
     # An unshift meets all notes; until then this one is in nothing's way.
     is_spoilt = not to_host and (
-        KEPT in xattrs and kept_capability.read(xattrs[KEPT]) is None
+        KEPT in xattrs and kept_filecaps.read(xattrs[KEPT]) is None
     )
     names_mapped = _are_mapped(xattrs, owners, planned.foreign)
     acls = _plan_acls(xattrs, owners, mode)
@@ -187,25 +188,25 @@ def _plan_capability(
     uid: int,
     uids: Ids,
     to_host: bool,
-) -> kept_capability.Plan:
+) -> kept_filecaps.Plan:
     current = xattrs.get(capability.NAME)
-    kept = kept_capability.read(xattrs.get(KEPT))
+    kept = kept_filecaps.read(xattrs.get(KEPT))
     if noted is None and current == UNREADABLE:
         # execve(2) may take its sets all the same, for users of the host.
-        return kept_capability.Plan(None, drops=True)
+        return kept_filecaps.Plan(None, drops=True)
     if noted is None:
-        turn = kept_capability.shift if to_host else kept_capability.unshift
+        turn = kept_filecaps.shift if to_host else kept_filecaps.unshift
         return turn(current, kept, uid, uids)
     if noted == kept:
         # Put away, or given back: whichever was under way.
         if to_host:
-            return kept_capability.put_away(kept)
-        return kept_capability.Plan(kept, forgets=True)
+            return kept_filecaps.put_away(kept)
+        return kept_filecaps.Plan(kept, forgets=True)
     # It was translated when it was noted, by this pass or its reverse.
     if to_host:
-        return kept_capability.translated(noted, kept, uid, uids)
+        return kept_filecaps.translated(noted, kept, uid, uids)
     new = capability.translate(noted, uids.qualifier)
-    return kept_capability.Plan(new, forgets=kept is not None)
+    return kept_filecaps.Plan(new, forgets=kept is not None)
 
 
 def _are_mapped(

@@ -7,8 +7,8 @@ import logging
 
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.linux import mounts
-from lxc_userns.rootfs.report import ShiftReport
-from lxc_userns.rootfs.tree import Tree
+from lxc_userns.rootfs.shifting.report import ShiftReport
+from lxc_userns.rootfs.shifting.tree import Tree
 
 _log = logging.getLogger(__name__)
 

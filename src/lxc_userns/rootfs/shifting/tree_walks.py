@@ -9,12 +9,12 @@ from dataclasses import replace
 
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.linux import subvolumes
-from lxc_userns.rootfs import crew, inode, journal
-from lxc_userns.rootfs.crew import Progress, Task, Walked
-from lxc_userns.rootfs.owners import Ids, Owners
-from lxc_userns.rootfs.state import State
-from lxc_userns.rootfs.translation import Pass
-from lxc_userns.rootfs.tree import Tree
+from lxc_userns.rootfs.shifting import inode, journal, worker_pool
+from lxc_userns.rootfs.shifting.owners import Ids, Owners
+from lxc_userns.rootfs.shifting.state import State
+from lxc_userns.rootfs.shifting.translation import Pass
+from lxc_userns.rootfs.shifting.tree import Tree
+from lxc_userns.rootfs.shifting.worker_pool import Progress, Task, Walked
 
 _log = logging.getLogger(__name__)
 #: Findings of one walk that are logged.
@@ -82,7 +82,7 @@ class TreeWalks:
         )
 
     def _walk(self, task: Task) -> Walked:
-        return crew.walk(task, self._tree.path, self._progress)
+        return worker_pool.walk(task, self._tree.path, self._progress)
 
     def _visit_root(self, step: Pass, *, acts: bool = False) -> Walked:
         path = self._tree.proc_path
@@ -112,4 +112,4 @@ class TreeWalks:
 
 def plain_owners(step: Pass) -> Owners:
     """Return the translation of owners of a pass, as workers have it."""
-    return Owners(*(Ids(crew.plain(t)) for t in (step.uid, step.gid)))
+    return Owners(*(Ids(worker_pool.plain(t)) for t in (step.uid, step.gid)))

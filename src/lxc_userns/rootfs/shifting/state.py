@@ -15,7 +15,7 @@ from typing import Any
 
 from lxc_userns.exceptions import IdMapError
 from lxc_userns.idmap import IdMap, IdMaps
-from lxc_userns.rootfs.translation import Translation
+from lxc_userns.rootfs.shifting.translation import Translation
 
 #: Name of the attribute.
 STATE = "trusted.lxc_userns.state"

@@ -19,7 +19,7 @@ import os
 import time
 from itertools import islice
 
-from lxc_userns.rootfs import kernel_paths
+from lxc_userns.rootfs.shifting import kernel_paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

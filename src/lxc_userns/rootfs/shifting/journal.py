@@ -17,7 +17,7 @@ import os
 import stat
 
 from lxc_userns.linux import inode_flags
-from lxc_userns.rootfs import channel, inode
+from lxc_userns.rootfs.shifting import inode, ipc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Journal:
     :param board: keeps one worker from what another one is at.
     """
 
-    def __init__(self, root: int, left: Left, board: channel.Board) -> None:
+    def __init__(self, root: int, left: Left, board: ipc.Board) -> None:
         self._root = root
         self._board = board
         self.left = left
@@ -88,14 +88,14 @@ class Journal:
         except OSError as err:
             if err.errno not in _FULL:
                 raise
-        self._board.lock(channel.JOURNAL)
+        self._board.lock(ipc.JOURNAL)
         try:
             name = self._write(name, _encode(st, flags, change))
             _apply_without(flags, path, st, change)
             # If that failed, the note is there for who comes next.
             _remove(self._root, name)
         finally:
-            self._board.unlock(channel.JOURNAL)
+            self._board.unlock(ipc.JOURNAL)
 
     def _write(self, name: str | None, value: bytes) -> str:
         """Write a note, over that of the name if it has one."""

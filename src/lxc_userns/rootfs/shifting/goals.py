@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lxc_userns.idmap import IdMaps
-from lxc_userns.rootfs.state import State, Work
-from lxc_userns.rootfs.translation import Pass, Translation
-from lxc_userns.rootfs.tree import Tree
-from lxc_userns.rootfs.way_back import WayBack
+from lxc_userns.rootfs.shifting.state import State, Work
+from lxc_userns.rootfs.shifting.translation import Pass, Translation
+from lxc_userns.rootfs.shifting.tree import Tree
+from lxc_userns.rootfs.shifting.way_back import WayBack
 
 
 @dataclass(frozen=True, slots=True)

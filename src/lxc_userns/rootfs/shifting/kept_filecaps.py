@@ -15,11 +15,11 @@ note comes from elsewhere.
 
 from __future__ import annotations
 
-from lxc_userns.rootfs import capability
+from lxc_userns.rootfs.shifting import filecaps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from lxc_userns.rootfs.owners import Ids
+    from lxc_userns.rootfs.shifting.owners import Ids
 
 #: Name of the note, on inodes of a shifted tree: what file capabilities that
 #: are put away were, or :data:`SHIFTED`.
@@ -63,7 +63,7 @@ def read(note: bytes | None) -> bytes | None:
     """
     if note in (None, SHIFTED):
         return note
-    is_ours = _root_of(note) and capability.translate(note, int) == note
+    is_ours = _root_of(note) and filecaps.translate(note, int) == note
     return note if is_ours else None
 
 
@@ -89,7 +89,7 @@ def shift(
 
 def translated(value: bytes, kept: bytes | None, uid: int, uids: Ids) -> Plan:
     """Plan for capabilities that a pass to host IDs translates."""
-    new = capability.translate(value, uids.qualifier)
+    new = filecaps.translate(value, uids.qualifier)
     root = _root_of(new)
     needs_note = (
         kept is None
@@ -119,7 +119,7 @@ def unshift(
     if stays and not is_shifted and (uids.is_final(uid) or not has_note):
         # Arrived; or from elsewhere, and never shifted.
         return Plan(current, forgets=has_note)
-    new = capability.translate(current, uids.qualifier)
+    new = filecaps.translate(current, uids.qualifier)
     return Plan(new, forgets=has_note)
 
 
@@ -146,4 +146,4 @@ def _is_foreign(
 
 
 def _root_of(value: bytes | None) -> int | None:
-    return None if value is None else capability.root_id(value)
+    return None if value is None else filecaps.root_id(value)

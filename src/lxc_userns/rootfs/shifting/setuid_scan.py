@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from itertools import islice
 
 from lxc_userns.linux import directory, threads, trees
-from lxc_userns.rootfs import capability
-from lxc_userns.rootfs.tree import printable
-from lxc_userns.rootfs.walk import Walk, open_directory
+from lxc_userns.rootfs.shifting import filecaps
+from lxc_userns.rootfs.shifting.tree import printable
+from lxc_userns.rootfs.shifting.walk import Walk, open_directory
 
 _EXECUTABLE = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 
@@ -83,7 +83,7 @@ def _is_dangerous(name: bytes, status: os.stat_result) -> bool:
     if status.st_uid == 0 and mode & stat.S_ISUID:
         return True
     try:
-        value = os.getxattr(name, capability.NAME, follow_symlinks=False)
+        value = os.getxattr(name, filecaps.NAME, follow_symlinks=False)
     except OSError as err:
         if err.errno in (errno.ENODATA, errno.EOPNOTSUPP):
             return False
@@ -91,4 +91,4 @@ def _is_dangerous(name: bytes, status: os.stat_result) -> bool:
             # execve(2) takes its sets, whatever flags are with them.
             return True
         raise
-    return capability.is_of_host(value)
+    return filecaps.is_of_host(value)
