@@ -90,7 +90,7 @@ def nova(path: str, _scratch: Scratch) -> Work:
 
 def idmapped(path: str, scratch: Scratch) -> Work:
     """Mount an idmapped view as the package does."""
-    rootfs = import_module("lxc_userns.rootfs.mounting")
+    rootfs = import_module("lxc_userns.rootfs.views.standalone")
     target = _target(scratch, "idmapped")
     return Work(
         partial(rootfs.mount_idmapped, path, target, id_maps()),
@@ -101,7 +101,7 @@ def idmapped(path: str, scratch: Scratch) -> Work:
 
 def overlay(path: str, scratch: Scratch) -> Work:
     """Mount an overlay as the package does, with a new upper layer."""
-    rootfs = import_module("lxc_userns.rootfs.mounting")
+    rootfs = import_module("lxc_userns.rootfs.views.standalone")
     target = _target(scratch, "overlay")
     state = scratch.state_path("overlay")
 
@@ -115,7 +115,7 @@ def overlay(path: str, scratch: Scratch) -> Work:
 
 def mount(path: str, scratch: Scratch) -> Work:
     """Mount an idmapped view by the system calls alone."""
-    rootfs = import_module("lxc_userns.rootfs.mounting")
+    rootfs = import_module("lxc_userns.rootfs.views.standalone")
     target = _target(scratch, "by-hand")
     return Work(
         partial(by_hand.mount, path, target, ENTRY),

@@ -42,7 +42,7 @@ from lxc_userns.libvirtd import daemon
 from lxc_userns.libvirtd.client import LOG_DIRECTORY, STOP_TIMEOUT, Guest
 from lxc_userns.linux import hostname
 from lxc_userns.manager import UserNamespaceManager
-from lxc_userns.rootfs.strategies import Progress
+from lxc_userns.rootfs.views.strategies import Progress
 from lxc_userns.spec.policy import OFF
 from lxc_userns.spec.request import InstanceRequest, PreparedInstance
 from lxc_userns.spec.requirements import Device, Mode, Needs

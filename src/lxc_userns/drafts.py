@@ -28,8 +28,9 @@ from lxc_userns.instances.filesystems import Filesystems
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.leases.allocator import Lessor
 from lxc_userns.linux import block_devices
-from lxc_userns.rootfs import strategies, unpacking
-from lxc_userns.rootfs.backing import translated
+from lxc_userns.rootfs import unpacking
+from lxc_userns.rootfs.views import strategies
+from lxc_userns.rootfs.views.source import translated
 from lxc_userns.spec import policy
 from lxc_userns.spec.policy import Decision
 from lxc_userns.spec.request import InstanceRequest

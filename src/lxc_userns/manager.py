@@ -36,8 +36,8 @@ from lxc_userns.leases.allocator import Lessor
 from lxc_userns.libvirtd.client import Guest, Guests
 from lxc_userns.preparation import Complete, Preparation
 from lxc_userns.resources import partition
-from lxc_userns.rootfs.backing import translated
-from lxc_userns.rootfs.strategies import Progress, ShiftOptions
+from lxc_userns.rootfs.views.source import translated
+from lxc_userns.rootfs.views.strategies import Progress, ShiftOptions
 from lxc_userns.spec.request import InstanceRequest, PreparedInstance
 from lxc_userns.traces.store import Traces
 from lxc_userns.verification import VerifiedInstance

@@ -15,7 +15,8 @@ from lxc_userns import IdMap, IdMaps
 from lxc_userns.exceptions import ConfigError, RootfsError
 from lxc_userns.linux import directory, inroot, mounts, trees
 from lxc_userns.linux.process import Process, children
-from lxc_userns.rootfs import backing, views
+from lxc_userns.rootfs.views import mountpoints
+from lxc_userns.rootfs.views import source as backing
 from tests.functional.rootfs import guest
 
 needs_mounts = pytest.mark.needs("mounts")
@@ -190,12 +191,12 @@ def test_what_is_known_of_a_mount(place: Path) -> None:
 
 
 @pytest.fixture
-def views_of(reachable_path: Path) -> views.Views:
-    return views.Views(str(reachable_path / "run"))
+def views_of(reachable_path: Path) -> mountpoints.Views:
+    return mountpoints.Views(str(reachable_path / "run"))
 
 
 def mount_plain(
-    views_of: views.Views, source: Path, id_maps: IdMaps | None = None
+    views_of: mountpoints.Views, source: Path, id_maps: IdMaps | None = None
 ) -> None:
     """Mount a view of a directory as it is."""
     with backing.opened(str(source)) as tree:
@@ -203,7 +204,9 @@ def mount_plain(
 
 
 @needs_mounts
-def test_a_view_comes_and_goes(views_of: views.Views, place: Path) -> None:
+def test_a_view_comes_and_goes(
+    views_of: mountpoints.Views, place: Path
+) -> None:
     source = place / "source"
     for _ in range(2):
         mount_plain(views_of, source)
@@ -223,7 +226,7 @@ def test_a_view_comes_and_goes(views_of: views.Views, place: Path) -> None:
 
 @needs_mounts
 def test_only_the_container_passes_to_its_views(
-    views_of: views.Views, place: Path
+    views_of: mountpoints.Views, place: Path
 ) -> None:
     id_map = IdMap.parse("0:1900000000:65536")
     mount_plain(views_of, place / "source", IdMaps(id_map, id_map))
@@ -235,7 +238,7 @@ def test_only_the_container_passes_to_its_views(
 
 @needs_mounts
 def test_a_view_that_is_there_is_replaced(
-    views_of: views.Views, place: Path
+    views_of: mountpoints.Views, place: Path
 ) -> None:
     other = place / "other"
     other.mkdir()
@@ -253,7 +256,7 @@ def test_a_view_that_is_there_is_replaced(
 
 
 @needs_mounts
-def test_a_view_of_a_file(views_of: views.Views, place: Path) -> None:
+def test_a_view_of_a_file(views_of: mountpoints.Views, place: Path) -> None:
     file = place / "source/file"
 
     def mount(parent: int, name: str) -> None:
@@ -271,7 +274,7 @@ def test_a_view_of_a_file(views_of: views.Views, place: Path) -> None:
 
 @needs_mounts
 def test_a_mounter_that_fails_leaves_nothing_mounted(
-    views_of: views.Views, place: Path
+    views_of: mountpoints.Views, place: Path
 ) -> None:
     def fail(parent: int, name: str) -> None:
         raise RootfsError(name, "as if")
@@ -286,7 +289,7 @@ def test_a_mounter_that_fails_leaves_nothing_mounted(
 
 @needs_mounts
 def test_nothing_is_removed_below_which_something_is_mounted(
-    views_of: views.Views, place: Path
+    views_of: mountpoints.Views, place: Path
 ) -> None:
     (place / "source/sub").mkdir()
     mount_plain(views_of, place / "source")
@@ -301,7 +304,7 @@ def test_nothing_is_removed_below_which_something_is_mounted(
 
 
 def test_run_paths_that_are_not_ours(
-    views_of: views.Views, place: Path
+    views_of: mountpoints.Views, place: Path
 ) -> None:
     run = place / "run"
 

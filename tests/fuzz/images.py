@@ -8,7 +8,8 @@ from io import BytesIO
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxc_userns.rootfs import archive, signature, superblock
+from lxc_userns.rootfs import archive
+from lxc_userns.rootfs.views import fstype, superblock
 from tests.fuzz.mutation import mutated, patched
 
 _WORDS = [
@@ -26,7 +27,7 @@ _MARKS = [
 def _images() -> list[bytes]:
     found = []
     for offset, mark in _MARKS:
-        image = bytearray(signature.LENGTH)
+        image = bytearray(fstype.LENGTH)
         image[offset : offset + len(mark)] = mark
         found.append(bytes(image))
     return found
@@ -50,7 +51,7 @@ _MAGICS = [b"\x1f\x8b\x08", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"P*M\x18"]
 @given(patched(_images(), _WORDS) | st.binary(max_size=2048))
 def signatures(head: bytes) -> None:
     """A mark is found whatever else there is, and nothing is made up."""
-    found = signature.read(head)
+    found = fstype.read(head)
     assert len(set(found.filesystems)) == len(found.filesystems)
     if "ext4" in found.filesystems:
         assert struct.unpack_from("<H", head, 0x438) == (0xEF53,)
@@ -59,9 +60,9 @@ def signatures(head: bytes) -> None:
         head[0x10040:0x10048] == b"_BHRfS_M"
     )
     if not any(head):
-        assert found == signature.Signature((), False, None)
+        assert found == fstype.Signature((), False, None)
     # What is behind that is not looked at.
-    assert signature.read(head[: signature.LENGTH]) == found
+    assert fstype.read(head[: fstype.LENGTH]) == found
 
 
 def _superblock(offset: int, **numbers: int) -> bytes:

@@ -46,8 +46,8 @@ from lxc_userns.linux.bounds import BoundExceededError
 from lxc_userns.linux.process import Process, Rows
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.resources import partition, systemd_hierarchy
-from lxc_userns.rootfs import strategies, views
-from lxc_userns.rootfs.backing import Backing
+from lxc_userns.rootfs.views import mountpoints, strategies
+from lxc_userns.rootfs.views.source import Backing
 from lxc_userns.spec.request import InstanceRequest, PreparedInstance
 from lxc_userns.spec.requirements import Needs
 from lxc_userns.spec.rootfs_kind import RootfsKind
@@ -95,7 +95,7 @@ class FakeStrategy:
         raise AssertionError("FakeViews mounts")
 
 
-class FakeViews(views.Views):
+class FakeViews(mountpoints.Views):
     """Of all run paths together."""
 
     strategy: FakeStrategy
@@ -105,7 +105,7 @@ class FakeViews(views.Views):
         instance: str,
         name: str,
         id_maps: IdMaps | None,
-        mounter: views.Mounter,
+        mounter: mountpoints.Mounter,
         *,
         is_directory: bool = True,
     ) -> None:
@@ -257,7 +257,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     log: list[str] = []
     strategy = FakeStrategy(log)
     monkeypatch.setattr(FakeViews, "strategy", strategy, raising=False)
-    monkeypatch.setattr(views, "Views", FakeViews)
+    monkeypatch.setattr(mountpoints, "Views", FakeViews)
     monkeypatch.setattr(manager, "Traces", FakeTraces)
     monkeypatch.setattr(memory, "find_files", lambda _controller: [])
     monkeypatch.setattr(ucounts, "apply", lambda _init: log.append("limit"))

@@ -32,9 +32,10 @@ from lxc_userns.instances.damaged import DamagedRecord
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.linux import directory, mounts
 from lxc_userns.manager import UserNamespaceManager
-from lxc_userns.rootfs import reach, strategies
-from lxc_userns.rootfs.backing import translated
+from lxc_userns.rootfs import exposure
 from lxc_userns.rootfs.shifting import setuid_scan
+from lxc_userns.rootfs.views import strategies
+from lxc_userns.rootfs.views.source import translated
 from lxc_userns.subid import owners
 from lxc_userns.subid.held_ids import RESERVER
 
@@ -199,7 +200,7 @@ def _find_exposed(this: _Known) -> Iterator[Violation]:
         with translated(path), directory.opened(path) as fd:
             is_shifted = _is_shifted(this, fd)
             try:
-                reach.check_unreachable(fd, path)
+                exposure.check_unreachable(fd, path)
                 continue
             except ReachableError as err:
                 reason = err.reason

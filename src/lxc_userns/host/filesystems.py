@@ -16,8 +16,8 @@ from lxc_userns.host.check import (
     warned,
 )
 from lxc_userns.host.paths import nearest
-from lxc_userns.rootfs import probing
-from lxc_userns.rootfs.strategies import OVERLAY
+from lxc_userns.rootfs.views import probe
+from lxc_userns.rootfs.views.strategies import OVERLAY
 
 #: Name of the check, or its beginning if there is one for each mount.
 NAME = "idmapped mounts"
@@ -39,7 +39,7 @@ def check_overlays(state_path: Path, strategy: str) -> Result:
     """
     place = nearest(state_path)
     try:
-        outcome: bool | Exception = probing.check_overlay(str(place))
+        outcome: bool | Exception = probe.check_overlay(str(place))
     except (RootfsError, OSError) as err:
         outcome = err
     return judge_overlays(place, outcome, strategy)
@@ -79,7 +79,7 @@ def judge_overlays(
 def check_all() -> list[Check]:
     """Whether root filesystems can be idmapped, by where they are."""
     try:
-        found = probing.find_idmappable()
+        found = probe.find_idmappable()
     except Exception as err:
         return [
             Check.of(
@@ -93,7 +93,7 @@ def check_all() -> list[Check]:
     return [Check.of(f"{NAME} on {each.point}", judge(each)) for each in found]
 
 
-def judge(finding: probing.Finding) -> Result:
+def judge(finding: probe.Finding) -> Result:
     """Whether root filesystems on a filesystem can be idmapped.
 
     One that cannot is a warning: there are other strategies, and places.

@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 from lxc_userns.host.check import Result, combine, failed, warned
 from lxc_userns.linux import presence
-from lxc_userns.rootfs.strategies import IDMAPPED, OVERLAY
+from lxc_userns.rootfs.views.strategies import IDMAPPED, OVERLAY
 
 Version = tuple[int, int]
 

@@ -24,18 +24,13 @@ from lxc_userns.instances.damaged import DamagedRecord
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.linux import file_identity, safe_path, syncing
 from lxc_userns.linux.file_identity import FileIdentity
-from lxc_userns.rootfs import (
-    backing,
-    reach,
-    strategies,
-    unpacking,
-    views,
-    volumes,
-)
-from lxc_userns.rootfs.backing import Backing
-from lxc_userns.rootfs.private import PrivateFiles
-from lxc_userns.rootfs.strategies import Progress, ShiftOptions
-from lxc_userns.rootfs.volumes import Source
+from lxc_userns.rootfs import exposure, unpacking
+from lxc_userns.rootfs.views import mountpoints, strategies, volumes
+from lxc_userns.rootfs.views import source as backing
+from lxc_userns.rootfs.views.source import Backing
+from lxc_userns.rootfs.views.state_dir import PrivateFiles
+from lxc_userns.rootfs.views.strategies import Progress, ShiftOptions
+from lxc_userns.rootfs.views.volumes import Source
 from lxc_userns.spec.volume import Volume
 from lxc_userns.unpack_limits import UnpackLimits
 
@@ -69,7 +64,7 @@ class Filesystems:
         self, state_path: str, run_path: str, roots: Collection[str] = ()
     ) -> None:
         self._private = PrivateFiles(state_path)
-        self._views = views.Views(run_path)
+        self._views = mountpoints.Views(run_path)
         self._roots = roots
 
     @property
@@ -131,7 +126,7 @@ class Filesystems:
             os.close(fd)
 
     def opened_volume(
-        self, volume: Volume, empty: reach.Empty | None = None
+        self, volume: Volume, empty: exposure.Empty | None = None
     ) -> AbstractContextManager[Source]:
         """Open the source of a volume; see :func:`volumes.opened`."""
         return volumes.opened(volume, self._roots, empty)
@@ -152,7 +147,7 @@ class Filesystems:
 
     @contextmanager
     def opened_volumes(
-        self, record: InstanceRecord, empty: reach.Empty
+        self, record: InstanceRecord, empty: exposure.Empty
     ) -> Iterator[list[Source]]:
         """Open the sources of its volumes.
 
@@ -177,7 +172,7 @@ class Filesystems:
 
     @contextmanager
     def opened(
-        self, record: InstanceRecord, fd: int, empty: reach.Empty
+        self, record: InstanceRecord, fd: int, empty: exposure.Empty
     ) -> Iterator[Backing]:
         """Open a root filesystem, and check what libvirt will mount on.
 
@@ -268,7 +263,7 @@ class Filesystems:
             with self.opened_root(record) as root:
                 # An image is mounted nowhere else.
                 if stat.S_ISDIR(os.fstat(root.fd).st_mode):
-                    reach.check_unreachable(root.fd, root.path, empty)
+                    exposure.check_unreachable(root.fd, root.path, empty)
         with self.opened_volumes(record, empty) as sources:
             for source in sources:
                 source.check_harmless()

@@ -84,7 +84,7 @@ class InstanceRecord:
     :param identities: of what the host gives it, by path: root filesystem
         and sources of volumes, as they were opened first.
     :param empty: trees in which no user of the host was found, as
-        :data:`lxc_userns.rootfs.reach.Empty`.
+        :data:`lxc_userns.rootfs.exposure.Empty`.
     :param verified: the last start of it that was verified, None if there
         was none since it was prepared.
     :param rootfs_kind: what it was given as its root filesystem; None if it

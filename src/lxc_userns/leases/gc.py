@@ -14,7 +14,7 @@ from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.leases import Lease
 from lxc_userns.libvirtd.client import Guests
 from lxc_userns.manager import UserNamespaceManager
-from lxc_userns.rootfs import strategies
+from lxc_userns.rootfs.views import strategies
 
 #: Seconds that libvirt has not to know an instance for.
 GRACE_PERIOD = 3600.0

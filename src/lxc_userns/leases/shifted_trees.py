@@ -12,8 +12,8 @@ from lxc_userns.idmap.idset import IdSet
 from lxc_userns.instances.filesystems import claims
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.leases import Leases, LeaseStore, ShiftedTree
-from lxc_userns.rootfs import backing
 from lxc_userns.rootfs.shifting.state import STATE, State
+from lxc_userns.rootfs.views import source
 
 
 def note(leases: Leases, record: InstanceRecord) -> None:
@@ -59,5 +59,5 @@ def _read_state(path: str) -> bytes:
     if stat.S_ISDIR(os.lstat(path).st_mode):
         # Not opened: whoever shifts it just now has locked it.
         return os.getxattr(path, STATE, follow_symlinks=False)
-    with backing.opened(path, readonly=True) as image:
+    with source.opened(path, readonly=True) as image:
         return os.getxattr(image.fd, STATE)

@@ -26,7 +26,7 @@ from lxc_userns.config.options import find_missing, register_opts
 from lxc_userns.exceptions import ConfigError, ImageError, InstanceError
 from lxc_userns.linux import cgroups
 from lxc_userns.nova import disks, extra_specs, guest_config
-from lxc_userns.rootfs import strategies
+from lxc_userns.rootfs.views import strategies
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)

@@ -11,9 +11,6 @@ from importlib import import_module
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from lxc_userns.rootfs.mounting import mount_idmapped as mount_idmapped
-    from lxc_userns.rootfs.mounting import mount_overlay as mount_overlay
-    from lxc_userns.rootfs.mounting import unmount as unmount
     from lxc_userns.rootfs.shifting.report import Finding as Finding
     from lxc_userns.rootfs.shifting.report import ShiftReport as ShiftReport
     from lxc_userns.rootfs.shifting.report import VerifyReport as VerifyReport
@@ -23,17 +20,24 @@ if TYPE_CHECKING:
     from lxc_userns.rootfs.shifting.shift import verify as verify
     from lxc_userns.rootfs.unpacking import UnpackReport as UnpackReport
     from lxc_userns.rootfs.unpacking import unpack as unpack
+    from lxc_userns.rootfs.views.standalone import (
+        mount_idmapped as mount_idmapped,
+    )
+    from lxc_userns.rootfs.views.standalone import (
+        mount_overlay as mount_overlay,
+    )
+    from lxc_userns.rootfs.views.standalone import unmount as unmount
 
 _HOMES = {
     "Finding": "shifting.report",
     "ShiftReport": "shifting.report",
     "UnpackReport": "unpacking",
     "VerifyReport": "shifting.report",
-    "mount_idmapped": "mounting",
-    "mount_overlay": "mounting",
+    "mount_idmapped": "views.standalone",
+    "mount_overlay": "views.standalone",
     "read_state": "shifting.shift",
     "shift": "shifting.shift",
-    "unmount": "mounting",
+    "unmount": "views.standalone",
     "unpack": "unpacking",
     "unshift": "shifting.shift",
     "verify": "shifting.shift",

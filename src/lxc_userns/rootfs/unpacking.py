@@ -22,7 +22,7 @@ from lxc_userns.idmap import IdMap, IdMapEntry, IdMaps
 from lxc_userns.linux import trees
 from lxc_userns.linux.safe_path import ROOT_ONLY, Trust
 from lxc_userns.rootfs import archive as archives
-from lxc_userns.rootfs import extraction, holder, idmapped, meter, reach
+from lxc_userns.rootfs import exposure, extraction, holder, meter
 from lxc_userns.rootfs.archive import Archive
 from lxc_userns.rootfs.extraction import Extracted, Place, Progress
 from lxc_userns.rootfs.holder import Holder
@@ -30,6 +30,7 @@ from lxc_userns.rootfs.shifting import ipc, worker_pool
 from lxc_userns.rootfs.shifting.state import State
 from lxc_userns.rootfs.shifting.translation import Translation
 from lxc_userns.rootfs.shifting.tree import Tree, open_tree
+from lxc_userns.rootfs.views import idmapped
 from lxc_userns.unpack_limits import UnpackLimits
 
 Path = str | os.PathLike[str]
@@ -146,7 +147,7 @@ def unpack(
         holder.opened(path) as place,
     ):
         if maps is None:
-            reach.check_unreachable(place.way, place.path)
+            exposure.check_unreachable(place.way, place.path)
         _check_room(source, place)
         work = partial(
             extraction.extract,

@@ -13,7 +13,7 @@ from lxc_userns.idmap import IdMaps
 from lxc_userns.instances.filesystems import volume_name
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.resources import partition
-from lxc_userns.rootfs import strategies
+from lxc_userns.rootfs.views import strategies
 from lxc_userns.spec.requirements import Device, Mode, Needs
 from lxc_userns.spec.rootfs_kind import RootfsKind
 from lxc_userns.spec.volume import Volume

@@ -23,7 +23,7 @@ from lxc_userns.domain.interface import has_own_network
 from lxc_userns.exceptions import DomainXmlError, NeedsError
 from lxc_userns.instances.filesystems import volume_name
 from lxc_userns.instances.record import InstanceRecord
-from lxc_userns.rootfs import strategies
+from lxc_userns.rootfs.views import strategies
 from lxc_userns.spec.requirements import CAPABILITIES, DROPPED, Device
 from lxc_userns.spec.volume import Volume
 from lxc_userns.verification import Confinement, Promise, View

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lxc_userns import IdMap, IdMaps, rootfs
-from lxc_userns.rootfs import idmapped
+from lxc_userns.rootfs.views import idmapped
 
 BASE, OTHER_BASE = 1_900_000_000, 1_950_000_000
 COUNT = 65536

@@ -9,8 +9,9 @@ import pytest
 from lxc_userns import rootfs
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.linux import mounts
-from lxc_userns.rootfs import backing, strategies, volumes
-from lxc_userns.rootfs.strategies import ShiftOptions
+from lxc_userns.rootfs.views import source as backing
+from lxc_userns.rootfs.views import strategies, volumes
+from lxc_userns.rootfs.views.strategies import ShiftOptions
 from lxc_userns.spec.volume import Volume
 from tests.functional.rootfs import golden, guest
 

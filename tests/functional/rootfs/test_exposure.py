@@ -15,7 +15,7 @@ import pytest
 from lxc_userns import IdMap, IdMaps, rootfs
 from lxc_userns.exceptions import ReachableError
 from lxc_userns.linux import directory
-from lxc_userns.rootfs import overlay
+from lxc_userns.rootfs.views import overlay
 from tests.functional.rootfs import golden, guest
 from tests.functional.rootfs.kill import run_and_kill
 

@@ -9,10 +9,10 @@ import pytest
 
 from lxc_userns import IdMap, IdMaps, rootfs
 from lxc_userns.exceptions import UnmappedIdsError
-from lxc_userns.rootfs import backing, strategies
 from lxc_userns.rootfs.shifting import setuid_scan, worker_pool
 from lxc_userns.rootfs.shifting.state import STATE, State, Work
-from lxc_userns.rootfs.strategies import ShiftOptions
+from lxc_userns.rootfs.views import source, strategies
+from lxc_userns.rootfs.views.strategies import ShiftOptions
 from tests.functional.rootfs import golden
 from tests.functional.rootfs.kill import run_and_kill
 
@@ -98,7 +98,7 @@ def test_they_are_counted_and_an_error_if_they_shall(
     assert (caught.value.uids, caught.value.gids) == (uids, gids)
     options = ShiftOptions(unmapped="error", recheck=True)
     with (
-        backing.opened(str(tree)) as found,
+        source.opened(str(tree)) as found,
         pytest.raises(UnmappedIdsError) as caught,
     ):
         strategies.STRATEGIES["idmapped"].make_ready(found, MAPS, options)

@@ -20,8 +20,8 @@ import pytest
 from lxc_userns import IdMap, IdMaps, rootfs
 from lxc_userns.exceptions import ReachableError, RootfsError
 from lxc_userns.linux import trees
-from lxc_userns.rootfs import backing, strategies
-from lxc_userns.rootfs.backing import Backing
+from lxc_userns.rootfs.views import source, strategies
+from lxc_userns.rootfs.views.source import Backing
 from tests.functional.capabilities import require
 from tests.functional.rootfs import guest
 from tests.functional.rootfs.guest import BASE, OTHER_BASE
@@ -297,7 +297,7 @@ def test_an_image_that_asks_for_panic(place: Path) -> None:
         assert "errors=remount-ro" in options.split(",")
     state = place / "state"
     with (
-        backing.opened(str(image), readonly=True) as tree,
+        source.opened(str(image), readonly=True) as tree,
         tree.idmapped(MAPS) as lower,
     ):
         # What an overlay has below cannot be seen in the list of mounts.
@@ -428,13 +428,13 @@ def test_a_disk_goes_with_the_last_that_uses_it(place: Path) -> None:
 def test_the_host_sees_an_image_as_it_is(place: Path) -> None:
     """Before and after it has been tried whether it can be idmapped."""
     image = make_image("ext4", place / "image")
-    with backing.opened(str(image)) as tree:
+    with source.opened(str(image)) as tree:
         for _ in range(2):
             choice = strategies.choose(strategies.AUTO, tree, MAPS)
             assert choice.strategy == strategies.IDMAPPED
             assert os.stat("file", dir_fd=tree.fd).st_uid == 1000
             # As for what libvirt needs there.
-            backing.add_oldroot(tree, (0, 0))
+            source.add_oldroot(tree, (0, 0))
         strategy = strategies.STRATEGIES[choice.strategy]
         strategy.make_ready(tree, MAPS, strategies.ShiftOptions())
         parent = os.open(place, os.O_RDONLY)
@@ -453,7 +453,7 @@ def test_an_image_goes_to_maps_that_cover_less(place: Path) -> None:
         (MAPS, BASE + 1000),
         (IdMaps(smaller, smaller), 1000),
     ):
-        with backing.opened(str(image)) as tree:
+        with source.opened(str(image)) as tree:
             chown = strategies.STRATEGIES[strategies.CHOWN]
             chown.make_ready(tree, maps, strategies.ShiftOptions())
             assert os.stat("file", dir_fd=tree.fd).st_uid == wanted
@@ -462,7 +462,7 @@ def test_an_image_goes_to_maps_that_cover_less(place: Path) -> None:
 def test_a_plain_image(place: Path) -> None:
     image = make_image("ext4", place / "image")
     parent = os.open(place, os.O_RDONLY)
-    with backing.opened(str(image)) as tree:
+    with source.opened(str(image)) as tree:
         assert isinstance(tree, Backing)
         tree.attach(parent, "view")
     os.close(parent)

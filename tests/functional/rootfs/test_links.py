@@ -10,8 +10,8 @@ import pytest
 from lxc_userns import IdMap, IdMaps, rootfs
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.linux import directory
-from lxc_userns.rootfs import overlay
-from lxc_userns.rootfs.strategies import ShiftOptions
+from lxc_userns.rootfs.views import overlay
+from lxc_userns.rootfs.views.strategies import ShiftOptions
 from tests.functional.rootfs import golden, guest
 from tests.functional.rootfs.kill import run_and_kill
 from tests.functional.rootfs.test_workers import fill

@@ -15,7 +15,7 @@ import pytest
 from lxc_userns import rootfs
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.linux import btrfs
-from lxc_userns.rootfs import superblock
+from lxc_userns.rootfs.views import superblock
 from tests.functional.capabilities import require
 from tests.functional.rootfs import guest
 

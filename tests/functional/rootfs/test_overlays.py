@@ -13,7 +13,7 @@ import pytest
 from lxc_userns import IdMaps, rootfs
 from lxc_userns.exceptions import NotIdmappableError, RootfsError
 from lxc_userns.linux import directory, superblocks
-from lxc_userns.rootfs import idmapped, overlay, probing
+from lxc_userns.rootfs.views import idmapped, overlay, probe
 from tests.functional.conftest import FilesystemFactory
 from tests.functional.rootfs import golden, guest
 from tests.functional.rootfs.conftest import Filesystem
@@ -133,7 +133,7 @@ def test_special_rights_work_before_and_after_copy_up(
 
 def keeps_acls(directory: Path) -> bool:
     """Whether this kernel copies ACLs between layers that are both on XFS."""
-    return probing.check_overlay(str(directory))
+    return probe.check_overlay(str(directory))
 
 
 def test_names_of_one_file_stay_together(

@@ -16,7 +16,7 @@ import pytest
 from lxc_userns import rootfs
 from lxc_userns.exceptions import ReachableError
 from lxc_userns.linux import fuser
-from lxc_userns.rootfs import reach
+from lxc_userns.rootfs import exposure
 from tests.functional.conftest import FilesystemFactory
 from tests.functional.rootfs import guest
 
@@ -37,7 +37,7 @@ def store(reachable_path: Path) -> Path:
 def check(path: Path) -> None:
     fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
-        reach.check_unreachable(fd, str(path))
+        exposure.check_unreachable(fd, str(path))
     finally:
         os.close(fd)
 
@@ -131,9 +131,9 @@ def test_directories_of_all_are_not_to_be_closed(
     parent: str, tmp_path: Path
 ) -> None:
     status = os.stat(parent)
-    fixes = list(reach._fixes(None, parent, status))
+    fixes = list(exposure._fixes(None, parent, status))
     assert fixes == ["move it into a directory of mode 0700"]
-    fixes = list(reach._fixes(None, str(tmp_path), os.stat(tmp_path)))
+    fixes = list(exposure._fixes(None, str(tmp_path), os.stat(tmp_path)))
     assert fixes[0] == f"chmod 0700 {tmp_path}"
 
 
@@ -258,12 +258,12 @@ def test_single_files(store: Path) -> None:
     fd = os.open(file, os.O_PATH)
     file.rename(store / "moved")
     with pytest.raises(ReachableError, match="chmod 0700"):
-        reach.check_unreachable(fd, str(file))
+        exposure.check_unreachable(fd, str(file))
     (store / "moved").unlink()
     # What the kernel says of its name then can be the name of another.
     for _ in range(2):
         with pytest.raises(ReachableError, match="renamed or removed"):
-            reach.check_unreachable(fd, str(file))
+            exposure.check_unreachable(fd, str(file))
         (store / "moved (deleted)").touch()
     os.close(fd)
 
@@ -504,7 +504,7 @@ def test_processes_are_looked_at_when_a_directory_was_opened(
     def look() -> None:
         fd = os.open(tree, os.O_PATH | os.O_CLOEXEC)
         try:
-            reach.check_unreachable(fd, str(tree), empty)
+            exposure.check_unreachable(fd, str(tree), empty)
         finally:
             os.close(fd)
 

@@ -12,9 +12,10 @@ import pytest
 
 from lxc_userns import IdMap, IdMaps, rootfs
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.rootfs import backing, strategies, volumes
 from lxc_userns.rootfs.shifting.state import STATE, State
-from lxc_userns.rootfs.strategies import ShiftOptions
+from lxc_userns.rootfs.views import source as backing
+from lxc_userns.rootfs.views import strategies, volumes
+from lxc_userns.rootfs.views.strategies import ShiftOptions
 from lxc_userns.spec.volume import Volume
 from tests.functional.rootfs import golden, guest
 

@@ -20,7 +20,8 @@ from lxc_userns.exceptions import (
     RootfsError,
 )
 from lxc_userns.linux import trees
-from lxc_userns.rootfs import backing, strategies
+from lxc_userns.rootfs.views import source as backing
+from lxc_userns.rootfs.views import strategies
 from tests.functional.conftest import FilesystemFactory
 from tests.functional.rootfs import guest
 

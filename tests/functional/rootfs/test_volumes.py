@@ -25,8 +25,8 @@ from lxc_userns.exceptions import (
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.libvirtd.client import Guests
 from lxc_userns.linux import directory, mounts, trees
-from lxc_userns.rootfs import idmapped, views, volumes
-from lxc_userns.rootfs.strategies import ShiftOptions
+from lxc_userns.rootfs.views import idmapped, mountpoints, volumes
+from lxc_userns.rootfs.views.strategies import ShiftOptions
 from lxc_userns.spec.volume import Volume
 from tests.functional.conftest import FilesystemFactory, remove_tree
 
@@ -48,7 +48,7 @@ class Host:
     """Where views are mounted for the test."""
 
     def __init__(self, path: Path) -> None:
-        self.views = views.Views(str(path))
+        self.views = mountpoints.Views(str(path))
 
     def mount(
         self,

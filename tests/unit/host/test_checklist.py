@@ -14,7 +14,7 @@ from lxc_userns.host import (
 )
 from lxc_userns.libvirtd import daemon
 from lxc_userns.libvirtd.client import Guests
-from lxc_userns.rootfs import probing
+from lxc_userns.rootfs.views import probe
 
 NAMES = [
     *("root", "kernel", "user namespaces", "number of user namespaces"),
@@ -60,7 +60,7 @@ def broken(conf: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         monkeypatch.setattr(name, break_down)
     monkeypatch.setattr(daemon, "find", lambda: None)
-    monkeypatch.setattr(probing, "find_idmappable", break_down)
+    monkeypatch.setattr(probe, "find_idmappable", break_down)
     conf.set_override("subid_owner", "lxc", "lxc_userns")
 
 

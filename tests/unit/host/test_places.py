@@ -10,7 +10,7 @@ import pytest
 from lxc_userns.exceptions import NotIdmappableError
 from lxc_userns.host import filesystems, paths
 from lxc_userns.host.check import Check, Result, failed, passed, warned
-from lxc_userns.rootfs import probing
+from lxc_userns.rootfs.views import probe
 
 PLACE = (
     "set [lxc_userns] state_path to a directory on ext4, XFS or Btrfs, on "
@@ -153,7 +153,7 @@ def test_overlays_are_tried(
             raise outcome
         return outcome
 
-    monkeypatch.setattr(probing, "check_overlay", check)
+    monkeypatch.setattr(probe, "check_overlay", check)
     state = Path("/nonexistent/state")
     expected = filesystems.judge_overlays(Path("/"), outcome, "auto")
     assert filesystems.check_overlays(state, "auto") == expected
@@ -163,11 +163,11 @@ def test_filesystems_by_whether_they_can_be_idmapped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     findings = [
-        probing.Finding("/", "ext4", None),
-        probing.Finding("/old", "ext3", "ext3 cannot; mount it as ext4"),
-        probing.Finding("/far", "nfs4", "does not answer"),
+        probe.Finding("/", "ext4", None),
+        probe.Finding("/old", "ext3", "ext3 cannot; mount it as ext4"),
+        probe.Finding("/far", "nfs4", "does not answer"),
     ]
-    monkeypatch.setattr(probing, "find_idmappable", lambda: findings)
+    monkeypatch.setattr(probe, "find_idmappable", lambda: findings)
     assert filesystems.check_all() == [
         Check("idmapped mounts on /", "PASS", "ext4 can be idmapped"),
         Check(
@@ -190,10 +190,10 @@ def test_filesystems_by_whether_they_can_be_idmapped(
 def test_filesystems_that_cannot_be_tried(
     kind: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail() -> list[probing.Finding]:
+    def fail() -> list[probe.Finding]:
         raise kind("the kernel makes none")
 
-    monkeypatch.setattr(probing, "find_idmappable", fail)
+    monkeypatch.setattr(probe, "find_idmappable", fail)
     assert filesystems.check_all() == [
         Check(
             "idmapped mounts",

@@ -11,8 +11,9 @@ import pytest
 from lxc_userns.exceptions import NotIdmappableError, RootfsError
 from lxc_userns.linux import mounts
 from lxc_userns.linux.mounts import Mount
-from lxc_userns.rootfs import idmapped, probing, refusals
-from lxc_userns.rootfs.probing import Finding
+from lxc_userns.rootfs import refusals
+from lxc_userns.rootfs.views import idmapped, probe
+from lxc_userns.rootfs.views.probe import Finding
 
 
 def mount(
@@ -57,7 +58,7 @@ def test_each_filesystem_once(table: list[Mount]) -> None:
         mount("/tmp", "tmpfs", "0:5"),
         mount("/more", "tmpfs", "0:6"),
     ]
-    points = [finding.point for finding in probing.find_idmappable()]
+    points = [finding.point for finding in probe.find_idmappable()]
     assert points == ["/", "/other", "/tmp", "/more"]
 
 
@@ -74,7 +75,7 @@ def test_the_kernels_own_are_not_even_opened(
 ) -> None:
     table.append(mount("/x", kind, "0:9"))
     monkeypatch.delattr(os, "open")
-    assert probing.find_idmappable() == []
+    assert probe.find_idmappable() == []
 
 
 def test_views_are_left_out(table: list[Mount]) -> None:
@@ -92,7 +93,7 @@ def test_views_are_left_out(table: list[Mount]) -> None:
         mount("/sys/fs/x", "tmpfs", "0:10"),
         mount("/devices", "tmpfs", "0:11"),
     ]
-    found = probing.find_idmappable()
+    found = probe.find_idmappable()
     assert found == [Finding("/devices", "tmpfs", None)]
 
 
@@ -106,9 +107,9 @@ def test_what_is_hidden_is_tried_elsewhere(
         "mount_id",
         lambda fd: 0 if really(fd) == hash("/here") else really(fd),
     )
-    assert probing.find_idmappable() == [Finding("/there", "ext4", None)]
+    assert probe.find_idmappable() == [Finding("/there", "ext4", None)]
     del table[2]
-    assert probing.find_idmappable() == []
+    assert probe.find_idmappable() == []
 
 
 @pytest.mark.parametrize("kind", [NotIdmappableError, RootfsError])
@@ -123,7 +124,7 @@ def test_the_reason(
 
     monkeypatch.setattr(idmapped, "check_possible", refuse)
     table.append(mount("/a\nb"))
-    (found,) = probing.find_idmappable()
+    (found,) = probe.find_idmappable()
     assert found == Finding("/a\\nb", "ext4", "it cannot")
 
 
@@ -137,17 +138,17 @@ def test_a_dead_filesystem_does_not_hold_up_the_rest(
             assert answer.wait(60)
 
     monkeypatch.setattr(idmapped, "check_possible", wait)
-    monkeypatch.setattr(probing, "PATIENCE", 0.2)
+    monkeypatch.setattr(probe, "PATIENCE", 0.2)
     table += [
         mount("/dead", "nfs4", "0:1"),
         mount("/"),
         mount("/dead2", "fuse.sshfs", "0:2"),
     ]
-    found = probing.find_idmappable()
+    found = probe.find_idmappable()
     answer.set()
     # What they call is the system's own again after this test.
     for thread in threading.enumerate():
-        if isinstance(thread, probing._Trial):
+        if isinstance(thread, probe._Trial):
             thread.join(60)
     assert found == [
         Finding("/dead", "nfs4", "does not answer within 0.2 seconds"),

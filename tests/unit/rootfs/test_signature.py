@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxc_userns.rootfs import signature
-from lxc_userns.rootfs.signature import LENGTH, Signature
+from lxc_userns.rootfs.views import fstype
+from lxc_userns.rootfs.views.fstype import LENGTH, Signature
 
 EXT = (0x438, b"\x53\xef")
 MARKS = {
@@ -30,17 +30,17 @@ def image(*marks: tuple[int, bytes], size: int = LENGTH) -> bytes:
 
 @pytest.mark.parametrize("kind", MARKS)
 def test_each_filesystem(kind: str) -> None:
-    assert signature.read(image(MARKS[kind])).filesystems == (kind,)
+    assert fstype.read(image(MARKS[kind])).filesystems == (kind,)
     # A boot sector of its own is no partition table to it.
-    both = signature.read(image(MARKS[kind], MBR, LINUX))
+    both = fstype.read(image(MARKS[kind], MBR, LINUX))
     assert (both.filesystems, both.is_partitioned) == ((kind,), True)
     place, mark = MARKS[kind]
     cut = image(MARKS[kind])[: place + len(mark) - 1]
-    assert signature.read(cut).filesystems == ()
+    assert fstype.read(cut).filesystems == ()
 
 
 def test_several_filesystems() -> None:
-    found = signature.read(image(MARKS["btrfs"], EXT))
+    found = fstype.read(image(MARKS["btrfs"], EXT))
     assert found.filesystems == ("btrfs", "ext4")
 
 
@@ -54,7 +54,7 @@ def test_several_filesystems() -> None:
     ],
 )
 def test_the_short_magic_is_not_enough(spoilt: tuple[int, bytes]) -> None:
-    assert signature.read(image(EXT, spoilt)) == NOTHING
+    assert fstype.read(image(EXT, spoilt)) == NOTHING
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_the_short_magic_is_not_enough(spoilt: tuple[int, bytes]) -> None:
 def test_partition_tables(
     marks: list[tuple[int, bytes]], is_partitioned: bool
 ) -> None:
-    found = signature.read(image(*marks))
+    found = fstype.read(image(*marks))
     assert found == Signature((), is_partitioned, None)
 
 
@@ -88,16 +88,16 @@ def test_partition_tables(
     ],
 )
 def test_what_else_it_can_be(mark: tuple[int, bytes], other: str) -> None:
-    assert signature.read(image(mark)) == Signature((), False, other)
+    assert fstype.read(image(mark)) == Signature((), False, other)
 
 
 @given(st.binary(max_size=0x500), st.integers(0, LENGTH))
 def test_anything_can_be_read(data: bytes, place: int) -> None:
-    found = signature.read((bytes(place) + data)[:LENGTH])
+    found = fstype.read((bytes(place) + data)[:LENGTH])
     assert set(found.filesystems) <= set(MARKS)
 
 
 @given(st.integers(0, LENGTH))
 def test_anything_can_be_cut_off(size: int) -> None:
     whole = image(*MARKS.values(), MBR, LINUX)
-    assert len(signature.read(whole[:size]).filesystems) <= len(MARKS)
+    assert len(fstype.read(whole[:size]).filesystems) <= len(MARKS)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxc_userns.rootfs import superblock
-from lxc_userns.rootfs.superblock import LENGTH
+from lxc_userns.rootfs.views import superblock
+from lxc_userns.rootfs.views.superblock import LENGTH
 
 TYPES = ("ext4", "xfs", "btrfs", "squashfs", "erofs")
 XFS = {48: struct.pack(">Q", 8)}

@@ -145,10 +145,10 @@ class Tree:
         :raises ReachableError: if others can.
         """
         # Loaded late: most shifts do without.
-        from lxc_userns.rootfs import reach
+        from lxc_userns.rootfs import exposure
 
         try:
-            reach.check_unreachable(self.given, self.path)
+            exposure.check_unreachable(self.given, self.path)
         except ReachableError as err:
             raise ReachableError(
                 self.path,

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.idmap import IdMaps
 from lxc_userns.linux import directory, inroot, mounts, safe_path, trees
-from lxc_userns.rootfs import idmapped, image, reach
-from lxc_userns.rootfs.image import Image
+from lxc_userns.rootfs import exposure
+from lxc_userns.rootfs.views import idmapped, image
+from lxc_userns.rootfs.views.image import Image
 from lxc_userns.spec.rootfs_kind import RootfsKind
 
 _KINDS = (stat.S_IFDIR, stat.S_IFREG, stat.S_IFBLK)
@@ -41,7 +42,7 @@ class Backing:
     fd: int
     image: Image | None = None
     inode: int | None = None
-    empty: reach.Empty | None = None
+    empty: exposure.Empty | None = None
 
     @contextmanager
     def idmapped(self, id_maps: IdMaps) -> Iterator[int]:
@@ -55,7 +56,7 @@ class Backing:
             with idmapped.detached(
                 self.fd, self.path, id_maps, trees.MOUNT_ATTR_NODEV
             ) as view:
-                reach.check_unreachable(self.fd, self.path, self.empty)
+                exposure.check_unreachable(self.fd, self.path, self.empty)
                 yield view
             return
         # Mounted nowhere else, it cannot be reached but through the view.
@@ -81,7 +82,7 @@ def opened(
     *,
     readonly: bool = False,
     fd: int | None = None,
-    empty: reach.Empty | None = None,
+    empty: exposure.Empty | None = None,
     kind: RootfsKind | None = None,
 ) -> Iterator[Backing]:
     """Open a directory, or mount a raw disk image nowhere.

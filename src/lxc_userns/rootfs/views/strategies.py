@@ -18,8 +18,9 @@ from lxc_userns.exceptions import (
 )
 from lxc_userns.idmap import IdMaps
 from lxc_userns.linux import directory, trees
-from lxc_userns.rootfs import overlay, refusals
-from lxc_userns.rootfs.backing import (
+from lxc_userns.rootfs import refusals
+from lxc_userns.rootfs.views import overlay
+from lxc_userns.rootfs.views.source import (
     Backing,
     add_oldroot,
     check_layout,

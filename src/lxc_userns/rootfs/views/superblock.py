@@ -38,7 +38,7 @@ _EROFS_DEVICE_TABLE = 0x8
 def find_objection(fs_type: str, head: bytes) -> str | None:
     """Return why a filesystem must not be mounted, None if it may be.
 
-    :param fs_type: its type, as :mod:`~lxc_userns.rootfs.signature` has it.
+    :param fs_type: its type, as :mod:`~lxc_userns.rootfs.views.fstype` has it.
     :param head: the first :data:`LENGTH` bytes of its device, or all if that
         has fewer.
     :raises KeyError: if nothing is known of this type.

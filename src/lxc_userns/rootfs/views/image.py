@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 from lxc_userns.exceptions import ImageError, RootfsError
 from lxc_userns.linux import block_devices, btrfs, loop, superblocks, trees
-from lxc_userns.rootfs import reach, signature, superblock
+from lxc_userns.rootfs import exposure
+from lxc_userns.rootfs.views import fstype, superblock
 
 #: Types of filesystem and what they are mounted with. ext2 and ext3 are
 #: mounted as ext4, for only under that name does their driver support
@@ -103,7 +104,7 @@ def opened(fd: int, path: str, readonly: bool) -> Iterator[Image]:
     with ExitStack() as stack:
         if stat.S_ISBLK(os.fstat(fd).st_mode):
             _check_device(path)
-            reach.check_device_unreachable(fd, path)
+            exposure.check_device_unreachable(fd, path)
             device, name = fd, path
         else:
             file = stack.enter_context(_reopened(fd, readonly))
@@ -161,7 +162,7 @@ def _check_alone(device: int, path: str, fs_type: str) -> None:
     :raises ImageError: if it asks for one.
     """
     head = os.pread(device, superblock.LENGTH, 0)
-    if signature.read(head).filesystems != (fs_type,):
+    if fstype.read(head).filesystems != (fs_type,):
         raise RootfsError(path, "is changed while it is opened; try again")
     objection = superblock.find_objection(fs_type, head)
     if objection is not None:
@@ -184,7 +185,7 @@ def _check_unknown(device: int, path: str, fsid: str) -> None:
 
 def _find_type(fd: int, path: str) -> str:
     """The type of the filesystem in an image."""
-    found = signature.read(os.pread(fd, signature.LENGTH, 0))
+    found = fstype.read(os.pread(fd, fstype.LENGTH, 0))
     if len(found.filesystems) > 1:
         kinds = " and ".join(found.filesystems)
         raise ImageError(

@@ -15,9 +15,10 @@ from tempfile import TemporaryDirectory
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.linux import directory, mounts, trees
-from lxc_userns.rootfs import idmapped, overlay, refusals
+from lxc_userns.rootfs import refusals
 from lxc_userns.rootfs.shifting.acl import ACCESS
 from lxc_userns.rootfs.shifting.tree import printable
+from lxc_userns.rootfs.views import idmapped, overlay
 
 #: How long to wait for filesystems that do not answer, in seconds.
 PATIENCE = 5.0

@@ -18,9 +18,11 @@ from lxc_userns.linux import (
     safe_path,
     trees,
 )
-from lxc_userns.rootfs import backing, overlay, refusals
-from lxc_userns.rootfs.backing import Backing
+from lxc_userns.rootfs import refusals
 from lxc_userns.rootfs.shifting.shift import read_state
+from lxc_userns.rootfs.views import overlay
+from lxc_userns.rootfs.views import source as backing
+from lxc_userns.rootfs.views.source import Backing
 
 Path = str | os.PathLike[str]
 

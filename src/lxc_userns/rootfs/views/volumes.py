@@ -18,10 +18,11 @@ from lxc_userns.exceptions import ReachableError, RootfsError
 from lxc_userns.idmap import IdMaps
 from lxc_userns.linux import file_identity, mounts, safe_path, trees
 from lxc_userns.linux.file_identity import FileIdentity
-from lxc_userns.rootfs import idmapped, reach, refusals, targets
-from lxc_userns.rootfs.backing import translated
+from lxc_userns.rootfs import exposure, refusals
 from lxc_userns.rootfs.shifting.tree import printable
-from lxc_userns.rootfs.strategies import ShiftOptions
+from lxc_userns.rootfs.views import idmapped, volume_targets
+from lxc_userns.rootfs.views.source import translated
+from lxc_userns.rootfs.views.strategies import ShiftOptions
 from lxc_userns.spec.volume import Volume
 
 _KINDS = (stat.S_IFDIR, stat.S_IFREG, stat.S_IFSOCK)
@@ -40,7 +41,7 @@ class Source:
     volume: Volume
     fd: int
     origin: mounts.Mount
-    empty: reach.Empty | None = None
+    empty: exposure.Empty | None = None
 
     @property
     def identity(self) -> FileIdentity | None:
@@ -174,7 +175,7 @@ class Source:
         if "ro" in self.origin.options:
             return
         try:
-            reach.check_unreachable(self.fd, self._shown, self.empty)
+            exposure.check_unreachable(self.fd, self._shown, self.empty)
         except ReachableError as err:
             raise ReachableError(
                 self._shown,
@@ -193,7 +194,7 @@ class Source:
 def opened(
     volume: Volume,
     roots: Collection[str] = (),
-    empty: reach.Empty | None = None,
+    empty: exposure.Empty | None = None,
 ) -> Iterator[Source]:
     """Open the source of a volume, and check that it can be one.
 
@@ -224,11 +225,11 @@ def check_targets(root: int, sources: Sequence[Source]) -> None:
     :raises RootfsError: if a link leads a target out of the root filesystem,
         libvirt could not mount there, or one volume would hide another.
     """
-    covers: dict[targets.Names, int] = {}
+    covers: dict[volume_targets.Names, int] = {}
     for source in sorted(sources, key=_depth):
         target = source.volume.target
         with translated(target):
-            place = targets.follow(root, target, covers)
+            place = volume_targets.follow(root, target, covers)
         _check_place(source, place)
         for names in covers:
             if names[: len(place.names)] == place.names:
@@ -244,7 +245,7 @@ def _depth(source: Source) -> int:
     return source.volume.target.count("/")
 
 
-def _check_place(source: Source, place: targets.Place) -> None:
+def _check_place(source: Source, place: volume_targets.Place) -> None:
     target = source.volume.target
     if place.is_missing and not source.is_directory:
         raise RootfsError(

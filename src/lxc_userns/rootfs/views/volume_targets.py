@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.rootfs.backing import MOUNTED_BY_LIBVIRT
+from lxc_userns.rootfs.views.source import MOUNTED_BY_LIBVIRT
 
 #: The names that lead from the root of a container to a place in it.
 Names = tuple[str, ...]

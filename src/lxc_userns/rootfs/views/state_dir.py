@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.idmap import IdMaps
 from lxc_userns.linux import directory, mounts, removal
-from lxc_userns.rootfs import overlay
-from lxc_userns.rootfs.backing import translated
-from lxc_userns.rootfs.overlay import Shift
+from lxc_userns.rootfs.views import overlay
+from lxc_userns.rootfs.views.overlay import Shift
+from lxc_userns.rootfs.views.source import translated
 
 _NAME, _MODE = "private", 0o700
 _OVERLAY, _ROOTFS = "overlay", "rootfs"
