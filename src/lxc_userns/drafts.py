@@ -28,7 +28,7 @@ from lxc_userns.instances.filesystems import Filesystems
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.leases.allocator import Lessor
 from lxc_userns.linux import block_devices
-from lxc_userns.rootfs import unpacking
+from lxc_userns.rootfs.archive import unpack
 from lxc_userns.rootfs.views import strategies
 from lxc_userns.rootfs.views.source import translated
 from lxc_userns.spec import policy
@@ -71,7 +71,7 @@ class Drafts:
         path = self.resolve(request.rootfs)
         kind = request.rootfs_kind or self._find_kind(path)
         if kind == "archive":
-            unpacking.check_archive(path, self.files.trust)
+            unpack.check_archive(path, self.files.trust)
         archive = path if kind == "archive" else None
         for volume in request.volumes:
             self._check_volume(volume)
@@ -176,7 +176,7 @@ class Drafts:
     def _find_kind(self, path: str) -> RootfsKind:
         if os.path.isdir(path):
             return "directory"
-        is_archive = unpacking.is_archive(path, self.files.trust)
+        is_archive = unpack.is_archive(path, self.files.trust)
         return "archive" if is_archive else "image"
 
     @property

@@ -8,7 +8,7 @@ from io import BytesIO
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxc_userns.rootfs import archive
+from lxc_userns.rootfs.archive import formats
 from lxc_userns.rootfs.views import fstype, superblock
 from tests.fuzz.mutation import mutated, patched
 
@@ -37,7 +37,7 @@ def _member(format: int, name: str) -> bytes:
     file = BytesIO()
     with tarfile.open(fileobj=file, mode="w", format=format) as made:
         made.addfile(tarfile.TarInfo(name))
-    return file.getvalue()[: archive.LENGTH]
+    return file.getvalue()[: formats.LENGTH]
 
 
 _HEADERS = [
@@ -112,10 +112,10 @@ def superblocks(fs_type: str, head: bytes) -> None:
 )
 def archives(head: bytes) -> None:
     """Only a good header, or a mark of a compressor, is an archive."""
-    found = archive.find_decompressor(head)
+    found = formats.find_decompressor(head)
     options = ("--decompress", "--stdout")
     assert not found or found[1:3] == options
     if found == ():
         field = head[148:156]
-        assert len(head) >= archive.LENGTH
+        assert len(head) >= formats.LENGTH
         assert set(field) <= set(b"01234567 \0")

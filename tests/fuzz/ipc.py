@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.rootfs import extraction
-from lxc_userns.rootfs.outcome import Outcome
+from lxc_userns.rootfs.archive import tar
+from lxc_userns.rootfs.archive.limits import UnpackLimits
+from lxc_userns.rootfs.archive.outcome import Outcome
 from lxc_userns.rootfs.shifting import ipc
-from lxc_userns.unpack_limits import UnpackLimits
 from tests.fuzz.mutation import changed, mutated
 
 _TEXTS = [
@@ -81,7 +81,7 @@ def results(value: object) -> None:
     data = json.dumps(value).encode()
     with _file(struct.pack("<Q", len(data)) + data) as fd:
         try:
-            result = extraction._receive(fd, "a.tar")
+            result = tar._receive(fd, "a.tar")
         except RootfsError as err:
             refused = str(err)
         else:
@@ -91,8 +91,8 @@ def results(value: object) -> None:
 
 
 def _use(result: Outcome) -> None:
-    extraction._describe(result.tar + result.decompressor)
+    tar._describe(result.tar + result.decompressor)
     if result.exceeded is not None:
-        extraction._explain(result.exceeded, UnpackLimits())
-    extraction._END.search(result.printed)
+        tar._explain(result.exceeded, UnpackLimits())
+    tar._END.search(result.printed)
     assert isinstance(b"".join(result.found), bytes)

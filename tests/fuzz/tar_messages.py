@@ -4,7 +4,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxc_userns.rootfs.complaints import Complaints
+from lxc_userns.rootfs.archive.tar_errors import Complaints
 from tests.fuzz.mutation import mutated
 
 _LINES = [

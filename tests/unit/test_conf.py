@@ -13,8 +13,8 @@ from oslo_config import cfg, generator
 from lxc_userns.config import allowed_paths, options
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.idmap import IdMap, IdMaps
+from lxc_userns.rootfs.archive.limits import UnpackLimits
 from lxc_userns.subid import owners
-from lxc_userns.unpack_limits import UnpackLimits
 
 GENERATOR = Path(__file__).parents[2] / "etc/lxc-userns"
 

@@ -163,7 +163,7 @@ class Run(_ShowsOne):
 def _bar(
     path: str,
 ) -> AbstractContextManager[Callable[[int], None] | None]:
-    from lxc_userns.rootfs.unpacking import is_archive
+    from lxc_userns.rootfs.archive.unpack import is_archive
 
     return unpack_bar(path) if is_archive(path) else progress_bar("shift")
 

@@ -29,10 +29,10 @@ from lxc_userns.idmap import (
     broken_rules,
     broken_tty_rules,
 )
+from lxc_userns.rootfs.archive.limits import LEAST_MEMORY, UnpackLimits
 from lxc_userns.spec.requirements import DEFAULT_PROCESSES, MOST_PROCESSES
 from lxc_userns.spec.size import format_size, parse_size
 from lxc_userns.subid import held_ids
-from lxc_userns.unpack_limits import LEAST_MEMORY, UnpackLimits
 
 LIBVIRT_GROUP = "libvirt"
 GROUP = "lxc_userns"

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Collection
 
 from lxc_userns.host.check import Result, failed, passed, warned
-from lxc_userns.rootfs.sandbox import ENVIRONMENT
+from lxc_userns.rootfs.archive.sandbox import ENVIRONMENT
 
 #: Without one of these no container starts, or none goes; with the Debian
 #: package that has it.

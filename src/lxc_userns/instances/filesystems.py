@@ -24,7 +24,9 @@ from lxc_userns.instances.damaged import DamagedRecord
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.linux import file_identity, safe_path, syncing
 from lxc_userns.linux.file_identity import FileIdentity
-from lxc_userns.rootfs import exposure, unpacking
+from lxc_userns.rootfs import exposure
+from lxc_userns.rootfs.archive import unpack as unpacking
+from lxc_userns.rootfs.archive.limits import UnpackLimits
 from lxc_userns.rootfs.views import mountpoints, strategies, volumes
 from lxc_userns.rootfs.views import source as backing
 from lxc_userns.rootfs.views.source import Backing
@@ -32,7 +34,6 @@ from lxc_userns.rootfs.views.state_dir import PrivateFiles
 from lxc_userns.rootfs.views.strategies import Progress, ShiftOptions
 from lxc_userns.rootfs.views.volumes import Source
 from lxc_userns.spec.volume import Volume
-from lxc_userns.unpack_limits import UnpackLimits
 
 _LOG = logging.getLogger(__name__)
 _ROOT = "root"

@@ -11,6 +11,8 @@ from importlib import import_module
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from lxc_userns.rootfs.archive.unpack import UnpackReport as UnpackReport
+    from lxc_userns.rootfs.archive.unpack import unpack as unpack
     from lxc_userns.rootfs.shifting.report import Finding as Finding
     from lxc_userns.rootfs.shifting.report import ShiftReport as ShiftReport
     from lxc_userns.rootfs.shifting.report import VerifyReport as VerifyReport
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
     from lxc_userns.rootfs.shifting.shift import shift as shift
     from lxc_userns.rootfs.shifting.shift import unshift as unshift
     from lxc_userns.rootfs.shifting.shift import verify as verify
-    from lxc_userns.rootfs.unpacking import UnpackReport as UnpackReport
-    from lxc_userns.rootfs.unpacking import unpack as unpack
     from lxc_userns.rootfs.views.standalone import (
         mount_idmapped as mount_idmapped,
     )
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 _HOMES = {
     "Finding": "shifting.report",
     "ShiftReport": "shifting.report",
-    "UnpackReport": "unpacking",
+    "UnpackReport": "archive.unpack",
     "VerifyReport": "shifting.report",
     "mount_idmapped": "views.standalone",
     "mount_overlay": "views.standalone",
     "read_state": "shifting.shift",
     "shift": "shifting.shift",
     "unmount": "views.standalone",
-    "unpack": "unpacking",
+    "unpack": "archive.unpack",
     "unshift": "shifting.shift",
     "verify": "shifting.shift",
 }

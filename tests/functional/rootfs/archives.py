@@ -12,7 +12,7 @@ import pytest
 
 from lxc_userns import IdMap, IdMaps, rootfs
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.rootfs import holder
+from lxc_userns.rootfs.archive import staging
 
 BASE = 100000
 
@@ -98,4 +98,4 @@ def refused(archive: Path, path: Path, **options: Any) -> str:
 
 
 def holder_of(path: Path) -> Path:
-    return path.with_name(holder._holder_name(path.name))
+    return path.with_name(staging._holder_name(path.name))

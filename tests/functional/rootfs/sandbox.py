@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lxc_userns.linux.process import Process, children
-from lxc_userns.rootfs import extraction
+from lxc_userns.rootfs.archive import tar
 from lxc_userns.rootfs.shifting import ipc
 from tests.functional.rootfs.archives import unpack
 
@@ -24,8 +24,8 @@ def paused(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let tar wait at the first record, long enough to be looked at."""
     options = "--checkpoint=1", "--checkpoint-action=sleep=1000"
     with monkeypatch.context() as patch:
-        whole = (*extraction._OPTIONS, *options)
-        patch.setattr(extraction, "_OPTIONS", whole)
+        whole = (*tar._OPTIONS, *options)
+        patch.setattr(tar, "_OPTIONS", whole)
         yield
 
 

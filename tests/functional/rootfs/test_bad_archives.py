@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.rootfs import extraction, unpacking
+from lxc_userns.rootfs.archive import tar
+from lxc_userns.rootfs.archive import unpack as unpacking
 from tests.functional.rootfs import golden
 from tests.functional.rootfs.archives import (
     BASE,
@@ -235,8 +236,8 @@ def test_nothing_outside_changes(
     archive = craft(tmp_path / "a.tar", *filled)
     archive.chmod(0o666)
     data = archive.read_bytes()
-    whole = extraction._OPTIONS + options
-    monkeypatch.setattr(extraction, "_OPTIONS", whole)
+    whole = tar._OPTIONS + options
+    monkeypatch.setattr(tar, "_OPTIONS", whole)
     target = (reachable_path if shifted else tmp_path) / "target"
     try:
         unpack(archive, target, shifted=shifted)

@@ -14,7 +14,7 @@ import pytest
 from lxc_userns import rootfs
 from lxc_userns.exceptions import ReachableError, RootfsError
 from lxc_userns.linux import inode_flags
-from lxc_userns.rootfs import destination
+from lxc_userns.rootfs.archive import destination
 from lxc_userns.rootfs.refusals import INTERRUPTED
 from tests.functional.rootfs import golden
 from tests.functional.rootfs.archives import (

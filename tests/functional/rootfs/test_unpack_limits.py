@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from lxc_userns.rootfs import extraction
-from lxc_userns.rootfs.extraction import SHORTAGES
-from lxc_userns.unpack_limits import UnpackLimits
+from lxc_userns.rootfs.archive import tar as extraction
+from lxc_userns.rootfs.archive.limits import UnpackLimits
+from lxc_userns.rootfs.archive.tar import SHORTAGES
 from tests.functional.conftest import mount_new
 from tests.functional.rootfs.archives import (
     COMPRESSORS,

@@ -15,8 +15,8 @@ import pytest
 
 from lxc_userns import rootfs
 from lxc_userns.exceptions import UnmappedIdsError
+from lxc_userns.rootfs.archive.limits import UnpackLimits
 from lxc_userns.rootfs.shifting import worker_pool
-from lxc_userns.unpack_limits import UnpackLimits
 from tests.functional.conftest import remove_tree
 from tests.functional.rootfs import golden
 from tests.functional.rootfs.archives import (

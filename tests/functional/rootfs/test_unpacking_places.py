@@ -20,8 +20,8 @@ from lxc_userns.exceptions import (
     RootfsError,
 )
 from lxc_userns.linux import syncing
-from lxc_userns.rootfs import extraction, holder, sandbox
-from lxc_userns.rootfs.extraction import SHORTAGES
+from lxc_userns.rootfs.archive import sandbox, staging, tar
+from lxc_userns.rootfs.archive.tar import SHORTAGES
 from tests.functional.conftest import mount_new
 from tests.functional.rootfs.archives import (
     BASE,
@@ -52,7 +52,7 @@ def test_two_at_once(
     small: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(holder, "_PATIENCE", 0.3)
+    monkeypatch.setattr(staging, "_PATIENCE", 0.3)
     with paused(monkeypatch):
         work = Unpacking(large, tmp_path / "out", True)
         work.start()
@@ -274,7 +274,7 @@ def test_a_program_is_missing(
     if program in suffixes:
         small = compress(small, suffixes[program])
     environment = sandbox.ENVIRONMENT | {"PATH": str(programs)}
-    monkeypatch.setattr(extraction, "ENVIRONMENT", environment)
+    monkeypatch.setattr(tar, "ENVIRONMENT", environment)
     with pytest.raises(PrerequisiteError, match=f"^{program} is needed"):
         unpack(small, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -292,7 +292,7 @@ def test_a_program_fails_and_does_not_say_why(
     script.write_text('#!/bin/sh\n/usr/bin/gzip "$@"\nexit 3\n')
     script.chmod(0o755)
     environment = sandbox.ENVIRONMENT | {"PATH": str(reachable_path)}
-    monkeypatch.setattr(extraction, "ENVIRONMENT", environment)
+    monkeypatch.setattr(tar, "ENVIRONMENT", environment)
     reason = refused(archive, tmp_path / "out")
     assert reason == "gzip failed with exit code 3"
 

@@ -4,7 +4,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxc_userns.rootfs.listing import Listing
+from lxc_userns.rootfs.archive.tar_listing import Listing
 
 PRINTED = b"""\
 block 1: -rw-r--r-- 0/0               2 2026-11-29 07:19 f

@@ -9,8 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from lxc_userns.rootfs import meter
-from lxc_userns.rootfs.meter import BYTES, FREE_BYTES, FREE_INODES, INODES
+from lxc_userns.rootfs.archive import meter
+from lxc_userns.rootfs.archive.meter import (
+    BYTES,
+    FREE_BYTES,
+    FREE_INODES,
+    INODES,
+)
 
 GIB = 1 << 30
 

@@ -18,9 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lxc_userns.exceptions import ArgumentError, RootfsError
-from lxc_userns.rootfs import archive, extraction, sandbox, unpacking
-from lxc_userns.rootfs.complaints import Complaints
-from lxc_userns.rootfs.outcome import Outcome
+from lxc_userns.rootfs.archive import formats, sandbox, unpack
+from lxc_userns.rootfs.archive import tar as extraction
+from lxc_userns.rootfs.archive.outcome import Outcome
+from lxc_userns.rootfs.archive.tar_errors import Complaints
 
 FORMATS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
 PIECES = st.lists(st.integers(1, 40), max_size=20)
@@ -38,7 +39,7 @@ def make_tar(
 
 
 def program(data: bytes) -> str | None:
-    argv = archive.find_decompressor(data[: archive.LENGTH])
+    argv = formats.find_decompressor(data[: formats.LENGTH])
     return None if argv is None else " ".join(argv[:1])
 
 
@@ -98,24 +99,24 @@ def test_anything_can_be_looked_at(data: bytes) -> None:
 
 @pytest.mark.parametrize("checksum", [b"4_00", b"0o400", b"+400", b" \t400"])
 def test_a_checksum_is_octal_digits(checksum: bytes) -> None:
-    header = bytearray(archive.LENGTH)
+    header = bytearray(formats.LENGTH)
     header[148:156] = checksum.ljust(8, b"\0")
-    assert archive.find_decompressor(bytes(header)) is None
+    assert formats.find_decompressor(bytes(header)) is None
 
 
 def test_what_is_an_archive(tmp_path: Path) -> None:
     file = tmp_path / "file"
-    assert not unpacking.is_archive(file)
-    assert not unpacking.is_archive(tmp_path)
+    assert not unpack.is_archive(file)
+    assert not unpack.is_archive(tmp_path)
     file.write_bytes(b"text")
-    assert not unpacking.is_archive(file)
+    assert not unpack.is_archive(file)
     file.write_bytes(make_tar())
-    assert unpacking.is_archive(str(file))
+    assert unpack.is_archive(str(file))
 
 
 def test_a_shift_needs_id_maps(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="unpack: id_maps None: is needed"):
-        unpacking.unpack(tmp_path / "archive", tmp_path / "path", None)
+        unpack.unpack(tmp_path / "archive", tmp_path / "path", None)
 
 
 @pytest.mark.parametrize("end", [b"", b"\n"])
@@ -447,7 +448,7 @@ def test_a_program_that_was_not_started_has_failed(tmp_path: Path) -> None:
     file.write_bytes(make_tar())
     result = receive(json.dumps(RESULT | {"decompressor": 1}).encode())
     with (
-        archive.opened(str(file)) as opened,
+        formats.opened(str(file)) as opened,
         pytest.raises(RootfsError, match="nothing failed with exit code 1"),
     ):
         extraction._check(result, opened, Complaints())

@@ -21,17 +21,18 @@ from lxc_userns.exceptions import RootfsError, UnmappedIdsError
 from lxc_userns.idmap import IdMap, IdMapEntry, IdMaps
 from lxc_userns.linux import trees
 from lxc_userns.linux.safe_path import ROOT_ONLY, Trust
-from lxc_userns.rootfs import archive as archives
-from lxc_userns.rootfs import exposure, extraction, holder, meter
-from lxc_userns.rootfs.archive import Archive
-from lxc_userns.rootfs.extraction import Extracted, Place, Progress
-from lxc_userns.rootfs.holder import Holder
+from lxc_userns.rootfs import exposure
+from lxc_userns.rootfs.archive import formats as archives
+from lxc_userns.rootfs.archive import meter, staging, tar
+from lxc_userns.rootfs.archive.formats import Archive
+from lxc_userns.rootfs.archive.limits import UnpackLimits
+from lxc_userns.rootfs.archive.staging import Holder
+from lxc_userns.rootfs.archive.tar import Extracted, Place, Progress
 from lxc_userns.rootfs.shifting import ipc, worker_pool
 from lxc_userns.rootfs.shifting.state import State
 from lxc_userns.rootfs.shifting.translation import Translation
 from lxc_userns.rootfs.shifting.tree import Tree, open_tree
 from lxc_userns.rootfs.views import idmapped
-from lxc_userns.unpack_limits import UnpackLimits
 
 Path = str | os.PathLike[str]
 Work = Callable[..., Extracted]
@@ -124,7 +125,7 @@ def unpack(
         them. If not they are on disk as in the archive, for a view; then only
         root may be able to reach the directory.
     :param limits: what it may take, None for those of a new
-        :class:`~lxc_userns.unpack_limits.UnpackLimits`. Whatever they are, a
+        :class:`~lxc_userns.rootfs.archive.limits.UnpackLimits`. Whatever they are, a
         twentieth of the filesystem stays free, or 1 GiB of it, and as many of
         its inodes, or 10,000.
     :param progress: called with the bytes of the archive read so far, some
@@ -144,13 +145,13 @@ def unpack(
     maps = id_maps if shifted else None
     with (
         archives.opened(archive, trust) as source,
-        holder.opened(path) as place,
+        staging.opened(path) as place,
     ):
         if maps is None:
             exposure.check_unreachable(place.way, place.path)
         _check_room(source, place)
         work = partial(
-            extraction.extract,
+            tar.extract,
             source,
             limits=limits or UnpackLimits(),
             progress=progress,
@@ -181,7 +182,7 @@ def _check_room(source: Archive, place: Holder) -> None:
     """Check that there is room for it even if it does not get larger."""
     short = meter.find_shortage(place.fd, os.fstat(source.fd).st_size)
     if short is not None:
-        raise RootfsError(source.path, extraction.SHORTAGES[short])
+        raise RootfsError(source.path, tar.SHORTAGES[short])
 
 
 def _fill(

@@ -22,8 +22,9 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.linux import directory, removal, safe_path, syncing
-from lxc_userns.rootfs import destination, refusals
-from lxc_userns.rootfs.destination import TREE, Kept, New
+from lxc_userns.rootfs import refusals
+from lxc_userns.rootfs.archive import destination
+from lxc_userns.rootfs.archive.destination import TREE, Kept, New
 from lxc_userns.rootfs.shifting import acl
 from lxc_userns.rootfs.shifting.tree import printable
 from lxc_userns.rootfs.views.source import translated

@@ -17,21 +17,21 @@ from typing import IO, Any
 
 import lxc_userns
 from lxc_userns.exceptions import PrerequisiteError, RootfsError
-from lxc_userns.rootfs import meter, outcome
-from lxc_userns.rootfs.archive import Archive
-from lxc_userns.rootfs.complaints import Complaints
-from lxc_userns.rootfs.outcome import Outcome
-from lxc_userns.rootfs.sandbox import ENVIRONMENT
+from lxc_userns.rootfs.archive import meter, outcome
+from lxc_userns.rootfs.archive.formats import Archive
+from lxc_userns.rootfs.archive.limits import UnpackLimits
+from lxc_userns.rootfs.archive.outcome import Outcome
+from lxc_userns.rootfs.archive.sandbox import ENVIRONMENT
+from lxc_userns.rootfs.archive.tar_errors import Complaints
 from lxc_userns.rootfs.shifting import ipc
 from lxc_userns.spec.size import format_size
-from lxc_userns.unpack_limits import UnpackLimits
 
 #: Told the bytes of the archive read so far.
 Progress = Callable[[int], None]
 
 _KEEPER = (
     "import sys; sys.path.append(sys.argv[1]); "
-    "from lxc_userns.rootfs.sandbox import main; main()"
+    "from lxc_userns.rootfs.archive.sandbox import main; main()"
 )
 _PACKAGE_PARENT = str(Path(lxc_userns.__file__).parents[1])
 _TICK = 0.1

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from lxc_userns.rootfs import meter
+from lxc_userns.rootfs.archive import meter
 from lxc_userns.rootfs.shifting import ipc
 
 #: Most bytes of what tar has printed, and most characters of a reason.
@@ -36,7 +36,7 @@ class Outcome:
     :param whiteout_files: see there.
     :param found: strings that were looked for and are in the archive.
     :param exceeded: limit or shortage that has ended both, as
-        :mod:`~lxc_userns.rootfs.meter` names it; None if nothing has.
+        :mod:`~lxc_userns.rootfs.archive.meter` names it; None if nothing has.
     """
 
     tar: int
@@ -50,7 +50,7 @@ class Outcome:
 
 
 def receive(fd: int, strings: Collection[bytes]) -> Outcome:
-    """Read the result that :mod:`~lxc_userns.rootfs.sandbox` sends.
+    """Read the result that :mod:`~lxc_userns.rootfs.archive.sandbox` sends.
 
     :param fd: descriptor to read from.
     :param strings: what was looked for in the archive.

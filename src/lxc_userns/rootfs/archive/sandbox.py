@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The processes around tar; :mod:`~lxc_userns.rootfs.extraction` starts them.
+"""The processes around tar; :mod:`~lxc_userns.rootfs.archive.tar` starts them.
 
 A *keeper*, which is the host's root, makes new mount and PID namespaces and
 every mount read-only. Its child, the first process in them, joins the user
@@ -19,8 +19,8 @@ import signal
 import threading
 
 from lxc_userns.linux import namespaces, pipes, prctl, trees
-from lxc_userns.rootfs import meter
-from lxc_userns.rootfs.listing import Listing
+from lxc_userns.rootfs.archive import meter
+from lxc_userns.rootfs.archive.tar_listing import Listing
 from lxc_userns.rootfs.shifting import ipc
 
 TYPE_CHECKING = False
@@ -138,7 +138,7 @@ class _Child:
 class _Extraction:
     """tar at work, and what decompresses for it.
 
-    :param job: what :mod:`~lxc_userns.rootfs.extraction` sends.
+    :param job: what :mod:`~lxc_userns.rootfs.archive.tar` sends.
     """
 
     def __init__(self, job: dict[str, Any]) -> None:
