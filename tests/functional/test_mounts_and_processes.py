@@ -13,7 +13,7 @@ import pytest
 
 from lxc_userns import IdMap, IdMaps
 from lxc_userns.exceptions import ConfigError, RootfsError
-from lxc_userns.linux import directory, inroot, mounts, trees
+from lxc_userns.linux import directory, mount_api, mounts, openat2
 from lxc_userns.linux.process import Process, children
 from lxc_userns.rootfs.views import mountpoints
 from lxc_userns.rootfs.views import source as backing
@@ -138,12 +138,12 @@ def test_paths_are_followed_as_in_the_container(tmp_path: Path) -> None:
     inside = (tmp_path / "etc/passwd").stat().st_ino
     with opened(tmp_path) as root:
         for path in ("/etc/passwd", "absolute", "/upwards", "../etc/passwd"):
-            assert inroot.lookup(root, path).st_ino == inside
-        assert inroot.lookup(root, "fifo").st_ino  # It did not wait.
+            assert openat2.lookup(root, path).st_ino == inside
+        assert openat2.lookup(root, "fifo").st_ino  # It did not wait.
         with pytest.raises(FileNotFoundError):
-            inroot.lookup(root, "nowhere")
+            openat2.lookup(root, "nowhere")
         with pytest.raises(OSError, match="symbolic links"):
-            inroot.lookup(root, "loop")
+            openat2.lookup(root, "loop")
 
 
 @needs_mounts
@@ -154,7 +154,7 @@ def test_bind_on_kernels_before_mount_setattr(
     def refuse(*_: object) -> int:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
-    monkeypatch.setattr(trees, name, refuse)
+    monkeypatch.setattr(mount_api, name, refuse)
     source = place / "source"
     options = "nosuid,noexec"
     guest.call("mount", "-t", "tmpfs", "-o", options, "none", source)

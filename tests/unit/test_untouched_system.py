@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from lxc_userns.linux import (
     loop,
+    mount_api,
     mounts,
     superblocks,
-    trees,
     user_namespaces,
 )
 
@@ -58,9 +58,9 @@ def test_no_mount(touched: type[BaseException], tmp_path: Path) -> None:
     options = {"lowerdir": "/"}
     for forbidden in (
         lambda: mounts.unmount(-1, "nowhere"),
-        lambda: trees.clone_mount(-1),
-        lambda: trees.set_attributes(-1, 0),
-        lambda: trees.attach(-1, -1),
+        lambda: mount_api.clone_mount(-1),
+        lambda: mount_api.set_attributes(-1, 0),
+        lambda: mount_api.attach(-1, -1),
         lambda: superblocks.mount("overlay", options, 0),
         lambda: loop.attached(image, "image", readonly=True).__enter__(),
         lambda: user_namespaces.made([], []).__enter__(),

@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection
 
 from lxc_userns.host.check import Result, combine, failed, warned
-from lxc_userns.linux import presence
+from lxc_userns.linux import syscalls
 from lxc_userns.rootfs.views.strategies import IDMAPPED, OVERLAY
 
 Version = tuple[int, int]
@@ -25,7 +25,7 @@ def check(strategy: str) -> Result:
 
     :param strategy: value of ``[lxc_userns] rootfs_strategy``.
     """
-    return judge(os.uname().release, presence.find_missing(), strategy)
+    return judge(os.uname().release, syscalls.find_missing(), strategy)
 
 
 def judge(release: str, missing: Collection[str], strategy: str) -> Result:

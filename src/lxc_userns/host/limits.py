@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lxc_userns.host.check import Result, passed, warned
-from lxc_userns.linux import user_limits
+from lxc_userns.linux import ucounts
 
 #: Inotify instances: some dozens for each of hundreds of containers.
 _ENOUGH = 8192
@@ -15,7 +15,7 @@ _SYSCTL = "fs.inotify.max_user_instances"
 
 def check() -> Result:
     """Whether what all containers share is enough for many."""
-    return judge(user_limits.read())
+    return judge(ucounts.read())
 
 
 def judge(found: Mapping[str, int]) -> Result:

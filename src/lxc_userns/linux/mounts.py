@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from lxc_userns.linux import libc, trees
+from lxc_userns.linux import libc, mount_api
 from lxc_userns.linux.bounds import BoundExceededError
 
 MS_NODEV = 0x4
@@ -115,10 +115,10 @@ def bind(source: int, parent: int, name: str) -> None:
 
 
 def _attach_copy(source: int, target: int) -> None:
-    copy = trees.clone_mount(source)
+    copy = mount_api.clone_mount(source)
     try:
-        trees.set_attributes(copy, trees.MOUNT_ATTR_NODEV)
-        trees.attach(copy, target)
+        mount_api.set_attributes(copy, mount_api.MOUNT_ATTR_NODEV)
+        mount_api.attach(copy, target)
     finally:
         os.close(copy)
 

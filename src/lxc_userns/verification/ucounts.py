@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lxc_userns.linux import user_limits
+from lxc_userns.linux import ucounts
 from lxc_userns.linux.process import Process
 
 #: What a container's root needs to raise these limits itself. In a user
@@ -37,4 +37,4 @@ def apply(init: Process) -> None:
     :raises ProcessLookupError: if it has ended.
     """
     with init.opened_namespace("user") as namespace:
-        user_limits.write(namespace, share(user_limits.read()))
+        ucounts.write(namespace, share(ucounts.read()))

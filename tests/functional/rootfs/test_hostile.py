@@ -17,7 +17,7 @@ import pytest
 
 from lxc_userns import IdMap, IdMaps, rootfs
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.linux import trees
+from lxc_userns.linux import mount_api
 from lxc_userns.rootfs.shifting import walk
 from lxc_userns.rootfs.shifting.journal import JOURNAL, MOST_NOTES
 from lxc_userns.rootfs.shifting.state import STATE, State, Work
@@ -201,7 +201,7 @@ def old_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: int) -> int:
         raise OSError(errno.ENOSYS, "Function not implemented")
 
-    monkeypatch.setattr(trees, "clone_mount", refuse)
+    monkeypatch.setattr(mount_api, "clone_mount", refuse)
 
 
 @pytest.mark.usefixtures("old_kernel")

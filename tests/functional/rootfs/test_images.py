@@ -19,7 +19,7 @@ import pytest
 
 from lxc_userns import IdMap, IdMaps, rootfs
 from lxc_userns.exceptions import ReachableError, RootfsError
-from lxc_userns.linux import trees
+from lxc_userns.linux import mount_api
 from lxc_userns.rootfs.views import source, strategies
 from lxc_userns.rootfs.views.source import Backing
 from tests.functional.capabilities import require
@@ -303,7 +303,7 @@ def test_an_image_that_asks_for_panic(place: Path) -> None:
         # What an overlay has below cannot be seen in the list of mounts.
         state.mkdir()
         point = os.open(state, os.O_RDONLY)
-        trees.attach(lower, point)
+        mount_api.attach(lower, point)
         os.close(point)
     ((*_, options),) = guest.mountinfo(state)
     assert {"ro", "errors=remount-ro"} <= set(options.split(","))

@@ -19,7 +19,7 @@ from lxc_userns.exceptions import (
     ReachableError,
     RootfsError,
 )
-from lxc_userns.linux import trees
+from lxc_userns.linux import mount_api
 from lxc_userns.rootfs.views import source as backing
 from lxc_userns.rootfs.views import strategies
 from tests.functional.conftest import FilesystemFactory
@@ -219,7 +219,7 @@ def test_kernels_without_it(
     def refuse(*_: object) -> int:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
-    monkeypatch.setattr(trees, name, refuse)
+    monkeypatch.setattr(mount_api, name, refuse)
     refused(
         tree,
         view,
@@ -246,7 +246,7 @@ def test_other_reasons(
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(trees, "set_id_maps", refuse)
+    monkeypatch.setattr(mount_api, "set_id_maps", refuse)
     refused(tree, view, reason, NotIdmappableError)
 
 

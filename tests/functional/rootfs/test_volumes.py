@@ -24,7 +24,7 @@ from lxc_userns.exceptions import (
 )
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.libvirtd.client import Guests
-from lxc_userns.linux import directory, mounts, trees
+from lxc_userns.linux import directory, mount_api, mounts
 from lxc_userns.rootfs.views import idmapped, mountpoints, volumes
 from lxc_userns.rootfs.views.strategies import ShiftOptions
 from lxc_userns.spec.volume import Volume
@@ -459,11 +459,11 @@ def test_without_protection_a_volume_makes_users_of_the_host_root(
         with (
             directory.opened(open_tree) as fd,
             idmapped.detached(
-                fd, str(open_tree), ONE, trees.MOUNT_ATTR_NOSUID
+                fd, str(open_tree), ONE, mount_api.MOUNT_ATTR_NOSUID
             ) as view,
             directory.opened_in(parent, name) as target,
         ):
-            trees.attach(view, target)
+            mount_api.attach(view, target)
 
     host.views.mount("one", "volume0", ONE, mount)
     seen(Path(host.views.path("one", "volume0")), ATTACK)

@@ -50,9 +50,9 @@ def broken(conf: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(user_namespaces, "SWITCHES", ())
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     for name in (
-        "lxc_userns.linux.presence.find_missing",
+        "lxc_userns.linux.syscalls.find_missing",
         "subprocess.run",
-        "lxc_userns.linux.user_limits.read",
+        "lxc_userns.linux.ucounts.read",
         "lxc_userns.linux.mounts.read_mounts",
         "lxc_userns.host.cgroups.read_mounts",
         "lxc_userns.subid.owners.read_host_uids",

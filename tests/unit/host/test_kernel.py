@@ -8,7 +8,7 @@ import pytest
 
 from lxc_userns.host import kernel, limits, programs, root, user_namespaces
 from lxc_userns.host.check import Result, failed, passed, warned
-from lxc_userns.linux import presence
+from lxc_userns.linux import syscalls
 
 RAISE = (
     "raise sysctl user.max_user_namespaces to 1024 or more, in /etc/sysctl.d"
@@ -118,8 +118,8 @@ def test_system_calls_are_missing_if_the_kernel_does_not_know_them(
         codes = {428: errno.EFAULT, 429: errno.EPERM, 437: errno.EINVAL}
         raise OSError(codes.get(number, errno.ENOSYS), "no")
 
-    monkeypatch.setattr(presence, "_try", fake)
-    assert presence.find_missing() == ["mount_setattr"]
+    monkeypatch.setattr(syscalls, "_try", fake)
+    assert syscalls.find_missing() == ["mount_setattr"]
 
 
 @pytest.mark.parametrize(

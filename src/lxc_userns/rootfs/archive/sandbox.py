@@ -18,7 +18,7 @@ import resource
 import signal
 import threading
 
-from lxc_userns.linux import namespaces, pipes, prctl, trees
+from lxc_userns.linux import mount_api, namespaces, pipes, prctl
 from lxc_userns.rootfs.archive import meter
 from lxc_userns.rootfs.archive.tar_listing import Listing
 from lxc_userns.rootfs.shifting import ipc
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 
 _RESTRICTED = (
-    trees.MOUNT_ATTR_RDONLY | trees.MOUNT_ATTR_NOSUID | trees.MOUNT_ATTR_NODEV
+    mount_api.MOUNT_ATTR_RDONLY
+    | mount_api.MOUNT_ATTR_NOSUID
+    | mount_api.MOUNT_ATTR_NODEV
 )
 #: Python ignores these, and what it executes would inherit that.
 _SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
@@ -251,7 +253,7 @@ def _be_first(job: dict[str, Any]) -> None:
 
 def _start_first(job: dict[str, Any]) -> int:
     namespaces.unshare(namespaces.CLONE_NEWNS | namespaces.CLONE_NEWPID)
-    trees.set_attributes_of_all(_RESTRICTED)
+    mount_api.set_attributes_of_all(_RESTRICTED)
     # This process has one thread and nothing but this to do.
     child = os.fork()
     if child == 0:

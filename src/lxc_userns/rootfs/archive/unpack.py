@@ -19,7 +19,7 @@ from functools import partial
 from lxc_userns.arguments import checked, refuse
 from lxc_userns.exceptions import RootfsError, UnmappedIdsError
 from lxc_userns.idmap import IdMap, IdMapEntry, IdMaps
-from lxc_userns.linux import trees
+from lxc_userns.linux import mount_api
 from lxc_userns.linux.safe_path import ROOT_ONLY, Trust
 from lxc_userns.rootfs import exposure
 from lxc_userns.rootfs.archive import formats as archives
@@ -42,7 +42,9 @@ Work = Callable[..., Extracted]
 _UPPER_HALF = IdMap((IdMapEntry(0, 2**31, 2**31 - 1),))
 _THROWAWAY = IdMaps(_UPPER_HALF, _UPPER_HALF)
 _ATTRIBUTES = (
-    trees.MOUNT_ATTR_NOSUID | trees.MOUNT_ATTR_NODEV | trees.MOUNT_ATTR_NOEXEC
+    mount_api.MOUNT_ATTR_NOSUID
+    | mount_api.MOUNT_ATTR_NODEV
+    | mount_api.MOUNT_ATTR_NOEXEC
 )
 
 

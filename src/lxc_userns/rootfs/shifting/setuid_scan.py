@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 
-from lxc_userns.linux import directory, threads, trees
+from lxc_userns.linux import directory, mount_api, threads
 from lxc_userns.rootfs.shifting import filecaps
 from lxc_userns.rootfs.shifting.tree import printable
 from lxc_userns.rootfs.shifting.walk import Walk, open_directory
@@ -51,7 +51,7 @@ def _find(path: str, most: int) -> list[str]:
 def _opened(path: str) -> Iterator[tuple[int, str]]:
     """The tree alone, without what is mounted in it, and what it is called."""
     with directory.opened(path) as given:
-        copy = trees.clone_mount(given)
+        copy = mount_api.clone_mount(given)
         try:
             root = open_directory(".", dir_fd=copy)
             # The walk closes it.

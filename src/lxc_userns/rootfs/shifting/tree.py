@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 from lxc_userns.exceptions import ReachableError, RootfsError
-from lxc_userns.linux import inode_flags, locks, mounts, safe_path, trees
+from lxc_userns.linux import inode_flags, locks, mount_api, mounts, safe_path
 from lxc_userns.rootfs.shifting import journal
 from lxc_userns.rootfs.shifting.state import STATE, State, Work
 from lxc_userns.rootfs.shifting.walk import open_directory
@@ -223,10 +223,10 @@ def _open(path: str, shared: bool) -> int:
 
 def _without_submounts(path: str, fd: int) -> int:
     try:
-        mount = trees.clone_mount(fd)
+        mount = mount_api.clone_mount(fd)
         # Before Linux 5.12, only opening the directories spares their times.
         with suppress(OSError):
-            trees.set_attributes(mount, trees.MOUNT_ATTR_NOATIME)
+            mount_api.set_attributes(mount, mount_api.MOUNT_ATTR_NOATIME)
         return mount
     except OSError:
         prefix = os.readlink(f"/proc/self/fd/{fd}") + "/"

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from lxc_userns.exceptions import NotIdmappableError, RootfsError
 from lxc_userns.idmap import IdMap, IdMaps
-from lxc_userns.linux import mounts, trees, user_namespaces
+from lxc_userns.linux import mount_api, mounts, user_namespaces
 
 #: What to do instead, by type of filesystem; None if the kernel is too old.
 WayOut = Callable[[str | None], str]
@@ -87,7 +87,7 @@ def cloned(
     :raises RootfsError: if it cannot be mounted.
     """
     try:
-        mount = trees.clone_mount(fd)
+        mount = mount_api.clone_mount(fd)
     except OSError as err:
         if err.errno == errno.ENOSYS:
             reason = _explain(err, fd, way_out)
@@ -96,7 +96,7 @@ def cloned(
         raise RootfsError(path, f"its mount cannot be copied: {why}") from err
     try:
         with _explained(path, fd, way_out):
-            trees.set_attributes(mount, attributes)
+            mount_api.set_attributes(mount, attributes)
         yield mount
     finally:
         os.close(mount)
@@ -124,7 +124,7 @@ def apply(
             user_namespace(id_maps) as namespace,
             _explained(path, origin, way_out),
         ):
-            trees.set_id_maps(mount, namespace)
+            mount_api.set_id_maps(mount, namespace)
     except OSError as err:
         reason = f"no user namespace for its ID maps: {err.strerror or err}"
         raise RootfsError(path, reason) from err
@@ -140,7 +140,7 @@ def check_possible(fd: int, path: str, namespace: int) -> None:
     :raises RootfsError: if it cannot be mounted at all.
     """
     with cloned(fd, path, 0) as mount, _explained(path, fd):
-        trees.set_id_maps(mount, namespace)
+        mount_api.set_id_maps(mount, namespace)
 
 
 @contextmanager

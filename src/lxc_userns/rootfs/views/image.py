@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from lxc_userns.exceptions import ImageError, RootfsError
-from lxc_userns.linux import block_devices, btrfs, loop, superblocks, trees
+from lxc_userns.linux import block_devices, btrfs, loop, mount_api, superblocks
 from lxc_userns.rootfs import exposure
 from lxc_userns.rootfs.views import fstype, superblock
 
@@ -68,10 +68,10 @@ class Image:
         :raises RootfsError: if the kernel refuses.
         """
         options = {**_OPTIONS[self.fs_type]}
-        attributes = trees.MOUNT_ATTR_NODEV
+        attributes = mount_api.MOUNT_ATTR_NODEV
         if self.readonly:
             options["ro"] = None
-            attributes |= trees.MOUNT_ATTR_RDONLY
+            attributes |= mount_api.MOUNT_ATTR_RDONLY
         try:
             return superblocks.mount_device(
                 self.fs_type, self.device, self.number, options, attributes

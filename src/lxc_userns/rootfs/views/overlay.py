@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 
 from lxc_userns.exceptions import NotIdmappableError, RootfsError
 from lxc_userns.idmap import IdMap, IdMaps
-from lxc_userns.linux import directory, mounts, superblocks, trees
+from lxc_userns.linux import directory, mount_api, mounts, superblocks
 from lxc_userns.rootfs import refusals
 from lxc_userns.rootfs.shifting import acl
 from lxc_userns.rootfs.shifting.state import State
@@ -126,7 +126,7 @@ def _attached(state: int, lower: int) -> Iterator[None]:
     directory.make_in(state, _LOWER, 0o700)
     unmount_leftovers(state)
     with directory.opened_in(state, _LOWER) as target:
-        trees.attach(lower, target)
+        mount_api.attach(lower, target)
     try:
         yield
     finally:
@@ -229,7 +229,9 @@ def _mount(state: int, path: str) -> int:
         **_INDEX,
     }
     try:
-        return superblocks.mount("overlay", options, trees.MOUNT_ATTR_NODEV)
+        return superblocks.mount(
+            "overlay", options, mount_api.MOUNT_ATTR_NODEV
+        )
     except OSError as err:
         reason = _explain(state, err)
         if err.errno in _UNSUPPORTED:

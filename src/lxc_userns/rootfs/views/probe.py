@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.idmap import IdMap, IdMaps
-from lxc_userns.linux import directory, mounts, trees
+from lxc_userns.linux import directory, mount_api, mounts
 from lxc_userns.rootfs import refusals
 from lxc_userns.rootfs.shifting.acl import ACCESS
 from lxc_userns.rootfs.shifting.tree import printable
@@ -90,7 +90,7 @@ def check_overlay(path: str) -> bool:
             directory.opened(places[0]) as image,
             directory.opened(places[1]) as state,
             idmapped.detached(
-                image, path, _ID_MAPS, trees.MOUNT_ATTR_NODEV
+                image, path, _ID_MAPS, mount_api.MOUNT_ATTR_NODEV
             ) as lower,
             overlay.detached(lower, path, state, _ID_MAPS) as root,
         ):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.idmap import IdMaps
-from lxc_userns.linux import directory, inroot, mounts, safe_path, trees
+from lxc_userns.linux import directory, mount_api, mounts, openat2, safe_path
 from lxc_userns.rootfs import exposure
 from lxc_userns.rootfs.views import idmapped, image
 from lxc_userns.rootfs.views.image import Image
@@ -54,7 +54,7 @@ class Backing:
         """
         if self.image is None:
             with idmapped.detached(
-                self.fd, self.path, id_maps, trees.MOUNT_ATTR_NODEV
+                self.fd, self.path, id_maps, mount_api.MOUNT_ATTR_NODEV
             ) as view:
                 exposure.check_unreachable(self.fd, self.path, self.empty)
                 yield view
@@ -73,7 +73,7 @@ class Backing:
             _mounted(self.image) as view,
             directory.opened_in(parent, name) as target,
         ):
-            trees.attach(view, target)
+            mount_api.attach(view, target)
 
 
 @contextmanager
@@ -169,7 +169,7 @@ def check_program(tree: Backing, path: str) -> None:
     :raises RootfsError: if there is no such file.
     """
     try:
-        mode = inroot.lookup(tree.fd, path).st_mode
+        mode = openat2.lookup(tree.fd, path).st_mode
     except OSError as err:
         if err.errno == errno.ENOSYS:
             return

@@ -12,12 +12,7 @@ from typing import Final
 from lxc_userns.arguments import checked
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.idmap import IdMaps
-from lxc_userns.linux import (
-    directory,
-    mounts,
-    safe_path,
-    trees,
-)
+from lxc_userns.linux import directory, mount_api, mounts, safe_path
 from lxc_userns.rootfs import refusals
 from lxc_userns.rootfs.shifting.shift import read_state
 from lxc_userns.rootfs.views import overlay
@@ -140,7 +135,7 @@ def _attach(view: int, target: Path) -> None:
             raise RootfsError(
                 path, "something is mounted there already; unmount it first"
             )
-        trees.attach(view, point)
+        mount_api.attach(view, point)
 
 
 def _place(target: Path) -> str:

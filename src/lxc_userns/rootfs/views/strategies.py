@@ -17,7 +17,7 @@ from lxc_userns.exceptions import (
     UnmappedIdsError,
 )
 from lxc_userns.idmap import IdMaps
-from lxc_userns.linux import directory, trees
+from lxc_userns.linux import directory, mount_api
 from lxc_userns.rootfs import refusals
 from lxc_userns.rootfs.views import overlay
 from lxc_userns.rootfs.views.source import (
@@ -288,4 +288,4 @@ def _attach(view: int, place: Place) -> None:
         translated(f"/proc/self/fd/{place.parent}/{place.name}"),
         directory.opened_in(place.parent, place.name) as target,
     ):
-        trees.attach(view, target)
+        mount_api.attach(view, target)

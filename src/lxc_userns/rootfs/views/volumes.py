@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from lxc_userns import rootfs
 from lxc_userns.exceptions import ReachableError, RootfsError
 from lxc_userns.idmap import IdMaps
-from lxc_userns.linux import file_identity, mounts, safe_path, trees
+from lxc_userns.linux import file_identity, mount_api, mounts, safe_path
 from lxc_userns.linux.file_identity import FileIdentity
 from lxc_userns.rootfs import exposure, refusals
 from lxc_userns.rootfs.shifting.tree import printable
@@ -96,7 +96,7 @@ class Source:
             flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
             target = os.open(name, flags, dir_fd=parent)
             stack.callback(os.close, target)
-            trees.attach(view, target)
+            mount_api.attach(view, target)
 
     def _view(
         self, id_maps: IdMaps | None, options: ShiftOptions | None
@@ -137,13 +137,13 @@ class Source:
     def _attributes(self) -> int:
         attributes = 0
         if self.volume.nosuid:
-            attributes |= trees.MOUNT_ATTR_NOSUID
+            attributes |= mount_api.MOUNT_ATTR_NOSUID
         if self.volume.nodev:
-            attributes |= trees.MOUNT_ATTR_NODEV
+            attributes |= mount_api.MOUNT_ATTR_NODEV
         # A socket can be connected to all the same, but nobody changes whom
         # its permissions let in.
         if self.volume.readonly or self._kind == stat.S_IFSOCK:
-            attributes |= trees.MOUNT_ATTR_RDONLY
+            attributes |= mount_api.MOUNT_ATTR_RDONLY
         return attributes
 
     def _check_guest_owned(self, id_maps: IdMaps) -> None:
@@ -169,7 +169,7 @@ class Source:
         """
         if self.volume.owners != "idmap":
             return
-        if self._attributes & trees.MOUNT_ATTR_RDONLY:
+        if self._attributes & mount_api.MOUNT_ATTR_RDONLY:
             return
         # A copy of a mount stays read-only whatever becomes of that.
         if "ro" in self.origin.options:
