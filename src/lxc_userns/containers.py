@@ -42,6 +42,7 @@ from lxc_userns.libvirtd import daemon
 from lxc_userns.libvirtd.client import LOG_DIRECTORY, STOP_TIMEOUT, Guest
 from lxc_userns.linux import hostname
 from lxc_userns.manager import UserNamespaceManager
+from lxc_userns.rollback import undo
 from lxc_userns.rootfs.views.strategies import Progress
 from lxc_userns.spec.policy import OFF
 from lxc_userns.spec.request import InstanceRequest, PreparedInstance
@@ -50,7 +51,6 @@ from lxc_userns.spec.rootfs_kind import RootfsKind
 from lxc_userns.spec.volume import Volume
 from lxc_userns.traces import memory
 from lxc_userns.traces.trace import Trace
-from lxc_userns.undo import undo
 from lxc_userns.verification import VerifiedInstance
 
 _LOG = logging.getLogger(__name__)

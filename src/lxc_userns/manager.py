@@ -15,7 +15,6 @@ from lxc_userns.config.check import option
 from lxc_userns.config.options import load_unpack_limits
 from lxc_userns.counters import Counters
 from lxc_userns.domain import seclabel
-from lxc_userns.drafts import Drafts
 from lxc_userns.exceptions import (
     ConfigError,
     InstanceError,
@@ -34,7 +33,8 @@ from lxc_userns.instances.record import (
 from lxc_userns.leases import Lease, LeaseStore
 from lxc_userns.leases.allocator import Lessor
 from lxc_userns.libvirtd.client import Guest, Guests
-from lxc_userns.preparation import Complete, Preparation
+from lxc_userns.plan import Drafts
+from lxc_userns.prepare import Complete, Preparation
 from lxc_userns.resources import partition
 from lxc_userns.rootfs.views.source import translated
 from lxc_userns.rootfs.views.strategies import Progress, ShiftOptions

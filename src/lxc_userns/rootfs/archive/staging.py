@@ -22,13 +22,13 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.linux import directory, removal, safe_path, syncing
+from lxc_userns.rollback import undo
 from lxc_userns.rootfs import refusals
 from lxc_userns.rootfs.archive import destination
 from lxc_userns.rootfs.archive.destination import TREE, Kept, New
 from lxc_userns.rootfs.shifting import acl
 from lxc_userns.rootfs.shifting.tree import printable
 from lxc_userns.rootfs.views.source import translated
-from lxc_userns.undo import undo
 
 _MODE = 0o700
 #: Seconds to wait for another process: long enough for those that a killed

@@ -16,11 +16,11 @@ from lxc_userns.instances.instances import Inventory
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.leases.allocator import Lessor
 from lxc_userns.resources import partition, systemd_hierarchy
+from lxc_userns.rollback import undo
 from lxc_userns.rootfs.archive.limits import UnpackLimits
 from lxc_userns.rootfs.views import strategies
 from lxc_userns.rootfs.views.source import check_program
 from lxc_userns.rootfs.views.strategies import ShiftOptions
-from lxc_userns.undo import undo
 
 _LOG = logging.getLogger(__name__)
 
