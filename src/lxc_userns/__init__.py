@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from lxc_userns.idmap import IdMap as IdMap
     from lxc_userns.idmap import IdMapEntry as IdMapEntry
     from lxc_userns.idmap import IdMaps as IdMaps
+    from lxc_userns.instances.prepared import (
+        PreparedInstance as PreparedInstance,
+    )
     from lxc_userns.manager import UserNamespaceManager as UserNamespaceManager
     from lxc_userns.spec.request import InstanceRequest as InstanceRequest
-    from lxc_userns.spec.request import PreparedInstance as PreparedInstance
     from lxc_userns.spec.requirements import Needs as Needs
     from lxc_userns.spec.volume import Volume as Volume
 
@@ -36,7 +38,7 @@ _HOMES = {
     "InstanceRequest": "spec.request",
     "LxcUsernsError": "exceptions",
     "Needs": "spec.requirements",
-    "PreparedInstance": "spec.request",
+    "PreparedInstance": "instances.prepared",
     "UserNamespaceManager": "manager",
     "Volume": "spec.volume",
     "add_id_maps": "domain",

@@ -36,6 +36,7 @@ from lxc_userns.exceptions import (
 )
 from lxc_userns.idmap import IdMaps
 from lxc_userns.instances.damaged import DamagedRecord
+from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.instances.verified import Verified
 from lxc_userns.libvirtd import daemon
@@ -45,7 +46,7 @@ from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.rollback import undo
 from lxc_userns.rootfs.views.strategies import Progress
 from lxc_userns.spec.policy import OFF
-from lxc_userns.spec.request import InstanceRequest, PreparedInstance
+from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.spec.requirements import Device, Mode, Needs
 from lxc_userns.spec.rootfs_kind import RootfsKind
 from lxc_userns.spec.volume import Volume

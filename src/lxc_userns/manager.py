@@ -25,6 +25,7 @@ from lxc_userns.idmap import CONTAINER_IDS, IdMaps
 from lxc_userns.instances.conflicts import Claim
 from lxc_userns.instances.filesystems import Filesystems
 from lxc_userns.instances.instances import Inventory
+from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.instances.record import (
     InstanceRecord,
     InstanceStore,
@@ -38,7 +39,7 @@ from lxc_userns.prepare import Complete, Preparation
 from lxc_userns.resources import partition
 from lxc_userns.rootfs.views.source import translated
 from lxc_userns.rootfs.views.strategies import Progress, ShiftOptions
-from lxc_userns.spec.request import InstanceRequest, PreparedInstance
+from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.traces.store import Traces
 from lxc_userns.verification import VerifiedInstance
 from lxc_userns.verification.verifier import Verifier

@@ -36,6 +36,7 @@ from lxc_userns.spec.policy import Decision
 from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.spec.requirements import DROPPED_PRIVATE, Device, Needs
 from lxc_userns.spec.rootfs_kind import RootfsKind, parse_kind
+from lxc_userns.spec.strategy import Strategy
 from lxc_userns.spec.volume import Volume
 from lxc_userns.verification import ucounts
 
@@ -98,7 +99,7 @@ class Drafts:
             request.strategy or self._option("rootfs_strategy")
         )
         if decision.mode == "host":
-            strategy = strategies.PLAIN
+            strategy = Strategy.PLAIN
         return InstanceRecord(
             request.name,
             request.uuid,
@@ -129,7 +130,7 @@ class Drafts:
         :param known: what it was promised before.
         :param keep: whether it is to keep a lease that it gets for that.
         """
-        if draft.strategy == strategies.PLAIN:
+        if draft.strategy == Strategy.PLAIN:
             return draft
         return replace(draft, id_maps=self._id_maps(request, known, keep))
 

@@ -18,9 +18,9 @@ from lxc_userns.leases.allocator import Lessor
 from lxc_userns.resources import partition, systemd_hierarchy
 from lxc_userns.rollback import undo
 from lxc_userns.rootfs.archive.limits import UnpackLimits
-from lxc_userns.rootfs.views import strategies
 from lxc_userns.rootfs.views.source import check_program
 from lxc_userns.rootfs.views.strategies import ShiftOptions
+from lxc_userns.spec.strategy import Strategy
 
 _LOG = logging.getLogger(__name__)
 
@@ -261,7 +261,7 @@ def _keep_choice(
     disk, where there is something to be told.
     """
     if known is None or record.strategy not in (
-        strategies.AUTO,
+        Strategy.AUTO,
         known.strategy,
     ):
         return record
@@ -295,4 +295,4 @@ def _keep_findings(
 
 def _own_files(record: InstanceRecord) -> tuple[str | None, bool]:
     """What an instance has below the state path besides its record."""
-    return record.archive, record.strategy == strategies.OVERLAY
+    return record.archive, record.strategy == Strategy.OVERLAY

@@ -27,9 +27,10 @@ from lxc_userns.config.check import check_config
 from lxc_userns.config.values import check_same, read_values
 from lxc_userns.exceptions import ConfigError, InstanceError
 from lxc_userns.idmap import IdMap, IdMaps
+from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.instances.record import check_name
 from lxc_userns.manager import UserNamespaceManager
-from lxc_userns.spec.request import InstanceRequest, PreparedInstance
+from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.spec.requirements import Needs
 from lxc_userns.spec.volume import Volume
 

@@ -18,10 +18,11 @@ from oslo_config import cfg
 
 from lxc_userns import IdMap, IdMaps, add_id_maps, register_opts, rootfs
 from lxc_userns.exceptions import RootfsError
+from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.linux import directory
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.rootfs.views import overlay
-from lxc_userns.spec.request import InstanceRequest, PreparedInstance
+from lxc_userns.spec.request import InstanceRequest
 from tests.functional.command_line import BASE, CommandLine
 from tests.functional.lease_host import (
     HostFiles,

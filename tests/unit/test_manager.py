@@ -38,6 +38,7 @@ from lxc_userns.exceptions import (
 )
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.instances import verified
+from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.leases import Lease, gc, running
 from lxc_userns.libvirtd.client import Guest, Guests
 from lxc_userns.libvirtd.daemon import Daemon
@@ -48,9 +49,10 @@ from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.resources import partition, systemd_hierarchy
 from lxc_userns.rootfs.views import mountpoints, strategies
 from lxc_userns.rootfs.views.source import Backing
-from lxc_userns.spec.request import InstanceRequest, PreparedInstance
+from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.spec.requirements import Needs
 from lxc_userns.spec.rootfs_kind import RootfsKind
+from lxc_userns.spec.strategy import Strategy
 from lxc_userns.subid import owners
 from lxc_userns.subid.files import parse
 from lxc_userns.subid.owners import HostIds
@@ -285,7 +287,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(
         strategies,
         "STRATEGIES",
-        {strategies.CHOWN: strategy, strategies.PLAIN: strategy},
+        {Strategy.CHOWN: strategy, Strategy.PLAIN: strategy},
     )
     rootfs = tmp_path / "rootfs"
     (rootfs / "sbin").mkdir(parents=True)

@@ -20,11 +20,12 @@ from lxc_userns.exceptions import (
     RootfsError,
 )
 from lxc_userns.idmap import IdMap, IdMaps
+from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.linux import directory
 from lxc_userns.nova import extra_specs
 from lxc_userns.resources import partition
-from lxc_userns.spec.request import InstanceRequest, PreparedInstance
+from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.spec.requirements import Needs
 from lxc_userns.spec.volume import Volume
 from lxc_userns.subid import owners

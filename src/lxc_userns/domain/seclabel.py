@@ -15,10 +15,8 @@ from lxc_userns.domain.checks import (
     refuse,
 )
 from lxc_userns.domain.document import attribute, text_at
+from lxc_userns.spec.requirements import SECURITY_MODELS
 
-#: Security modules that libvirt has a driver for. Its driver ``dac`` does
-#: nothing for containers.
-MODELS: Final = ("apparmor", "selinux")
 _TYPES: Final = frozenset({"dynamic", "static", "none"})
 
 
@@ -106,11 +104,13 @@ def parse_models(capabilities: str) -> tuple[str, ...]:
     """Return the security modules by which libvirtd can confine containers.
 
     :param capabilities: libvirt's XML of what it can do.
-    :returns: some of :data:`MODELS`, one or none as a rule.
+    :returns: some of
+        :data:`~lxc_userns.spec.requirements.SECURITY_MODELS`, one or none as
+        a rule.
     """
     parser = etree.XMLParser(resolve_entities=False, no_network=True)
     root = etree.fromstring(capabilities, parser)
     found = (
         model.text or "" for model in root.iterfind("host/secmodel/model")
     )
-    return tuple(name for name in found if name in MODELS)
+    return tuple(name for name in found if name in SECURITY_MODELS)

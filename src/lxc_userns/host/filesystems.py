@@ -17,7 +17,7 @@ from lxc_userns.host.check import (
 )
 from lxc_userns.host.paths import nearest
 from lxc_userns.rootfs.views import probe
-from lxc_userns.rootfs.views.strategies import OVERLAY
+from lxc_userns.spec.strategy import Strategy
 
 #: Name of the check, or its beginning if there is one for each mount.
 NAME = "idmapped mounts"
@@ -69,7 +69,7 @@ def judge_overlays(
             "well",
             "have images with ACLs on another filesystem",
         )
-    if strategy == OVERLAY:
+    if strategy == Strategy.OVERLAY:
         return failed(
             f"{message}; [lxc_userns] rootfs_strategy is overlay", remedy
         )

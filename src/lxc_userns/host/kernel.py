@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 from lxc_userns.host.check import Result, combine, failed, warned
 from lxc_userns.linux import syscalls
-from lxc_userns.rootfs.views.strategies import IDMAPPED, OVERLAY
+from lxc_userns.spec.strategy import Strategy
 
 Version = tuple[int, int]
 
@@ -68,7 +68,7 @@ def parse_release(release: str) -> Version | None:
 
 def _without_idmapped_mounts(strategy: str) -> Result:
     message = "it has no idmapped mounts (Linux 5.12 has)"
-    if strategy in (IDMAPPED, OVERLAY):
+    if strategy in (Strategy.IDMAPPED, Strategy.OVERLAY):
         return failed(
             f"{message}, and [lxc_userns] rootfs_strategy is {strategy}",
             "set rootfs_strategy to auto or chown, or boot Linux 5.12 or "

@@ -21,7 +21,7 @@ from lxc_userns.exceptions import ReplacedError
 from lxc_userns.idmap import IdMaps
 from lxc_userns.instances.conflicts import Claim
 from lxc_userns.instances.damaged import DamagedRecord
-from lxc_userns.instances.record import InstanceRecord
+from lxc_userns.instances.record import InstanceRecord, volume_name
 from lxc_userns.linux import file_identity, safe_path, syncing
 from lxc_userns.linux.file_identity import FileIdentity
 from lxc_userns.rootfs import exposure
@@ -33,6 +33,7 @@ from lxc_userns.rootfs.views.source import Backing
 from lxc_userns.rootfs.views.state_dir import PrivateFiles
 from lxc_userns.rootfs.views.strategies import Progress, ShiftOptions
 from lxc_userns.rootfs.views.volumes import Source
+from lxc_userns.spec.strategy import Strategy
 from lxc_userns.spec.volume import Volume
 
 _LOG = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ class Filesystems:
                 record.archive,
                 record.rootfs,
                 record.id_maps,
-                shifted=chosen.strategy == strategies.CHOWN,
+                shifted=chosen.strategy == Strategy.CHOWN,
                 limits=limits(),
                 progress=progress,
                 trust=self.trust,
@@ -180,7 +181,7 @@ class Filesystems:
         :param fd: what :meth:`opened_root` gave.
         :param empty: as for :func:`reach.check_unreachable`.
         """
-        readonly = record.strategy == strategies.OVERLAY
+        readonly = record.strategy == Strategy.OVERLAY
         kind = record.rootfs_kind
         if record.archive is not None:
             kind = "directory"  # What was unpacked from it.
@@ -196,7 +197,7 @@ class Filesystems:
             return record
         chosen = strategies.choose(record.strategy, tree, record.id_maps)
         reason = chosen.reason
-        if record.strategy == strategies.AUTO != chosen.strategy:
+        if record.strategy == Strategy.AUTO != chosen.strategy:
             reason += _way_back(record, chosen)
         if chosen.changes_owners:
             _LOG.warning(
@@ -217,7 +218,7 @@ class Filesystems:
         """
         strategy = strategies.STRATEGIES[record.strategy]
         strategy.make_ready(tree, record.id_maps, options)
-        if record.strategy == strategies.OVERLAY and record.id_maps:
+        if record.strategy == Strategy.OVERLAY and record.id_maps:
             layer = replace(
                 options, unmapped="keep", recheck=False, is_layer=True
             )
@@ -243,7 +244,7 @@ class Filesystems:
             place = strategies.Place(parent, point, state)
             strategy.mount(tree, id_maps, place)
 
-        if record.strategy == strategies.OVERLAY:
+        if record.strategy == Strategy.OVERLAY:
             with self._private.opened(name):
                 pass
         self._views.mount(name, _ROOT, id_maps, mount_root)
@@ -256,8 +257,8 @@ class Filesystems:
         :raises ReachableError: if one can.
         """
         is_idmapped = record.strategy in (
-            strategies.IDMAPPED,
-            strategies.OVERLAY,
+            Strategy.IDMAPPED,
+            Strategy.OVERLAY,
         )
         empty = dict(record.empty)
         if is_idmapped:
@@ -337,14 +338,6 @@ def _check_same(
         )
 
 
-def volume_name(number: int) -> str:
-    """Name of the mount point of a volume.
-
-    :param number: its place among the instance's volumes, from 0.
-    """
-    return f"volume{number}"
-
-
 def claims(record: InstanceRecord | DamagedRecord) -> list[Claim]:
     """What an instance uses on disk, or may use."""
     if isinstance(record, DamagedRecord):
@@ -376,17 +369,17 @@ def _remaining_claims(record: DamagedRecord) -> list[Claim]:
     paths = [*record.sources]
     paths += (e.source for e in record.volumes if e.owners == "chown")
     found = [*_volume_claims(record.volumes, None)]
-    if record.rootfs is not None and record.strategy == strategies.OVERLAY:
+    if record.rootfs is not None and record.strategy == Strategy.OVERLAY:
         found.append(Claim(record.rootfs, record.strategy, None))
     elif record.rootfs is not None:
         paths.append(record.rootfs)
-    alone = (Claim(e, strategies.CHOWN, None, is_image=True) for e in paths)
+    alone = (Claim(e, Strategy.CHOWN, None, is_image=True) for e in paths)
     return [*found, *alone]
 
 
 def _way_back(record: InstanceRecord, chosen: strategies.Choice) -> str:
     """How a tree that ``auto`` has shifted comes to be idmapped after all."""
-    if chosen.strategy != strategies.CHOWN:
+    if chosen.strategy != Strategy.CHOWN:
         return ""
     see_to = "see to that, " if chosen.changes_owners else ""
     return (

@@ -483,3 +483,11 @@ def _decode_maps(uid: Any, gid: Any) -> IdMaps | None:
     if uid is None and gid is None:
         return None
     return IdMaps(IdMap.parse(uid), IdMap.parse(gid))
+
+
+def volume_name(number: int) -> str:
+    """Name of the mount point of a volume.
+
+    :param number: its place among the instance's volumes, from 0.
+    """
+    return f"volume{number}"

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 #: What a program has for its environment: messages are in English.
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+#: Where an interpreter of our own, without site packages, finds this package.
+PACKAGE_PARENT = str(Path(__file__).parents[2])
 
 
 def run(

@@ -26,7 +26,7 @@ from lxc_userns.config.options import find_missing, register_opts
 from lxc_userns.exceptions import ConfigError, ImageError, InstanceError
 from lxc_userns.linux import cgroups
 from lxc_userns.nova import disks, extra_specs, guest_config
-from lxc_userns.rootfs.views import strategies
+from lxc_userns.spec.strategy import Strategy
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
                 f"{missing}, or userns_policy = preferred to run instances "
                 "in the host's user namespace"
             )
-        if CONF.lxc_userns.rootfs_strategy == strategies.OVERLAY:
+        if CONF.lxc_userns.rootfs_strategy == Strategy.OVERLAY:
             problems.append(
                 "[lxc_userns] rootfs_strategy = overlay: what an instance "
                 "changes would not be on its disk, nor in a snapshot of it"

@@ -14,6 +14,9 @@ from lxc_userns.exceptions import NeedsError
 Mode = Literal["private", "host"]
 #: Namespaces of the host that a container can be in.
 Shared = Literal["network", "ipc", "uts"]
+#: Security modules that libvirt has a driver for. Its driver ``dac`` does
+#: nothing for containers.
+SECURITY_MODELS: Final = ("apparmor", "selinux")
 
 _NAMES: Final = """
     chown dac_override dac_read_search fowner fsetid kill setgid setuid

@@ -10,10 +10,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from pathlib import Path
 from typing import IO, Any, cast
 
-import lxc_userns
 from lxc_userns import own_paths
 from lxc_userns.linux import directory, programs, removal
 from lxc_userns.traces.console import LOG, OLDER
@@ -25,7 +23,6 @@ _WATCHER = (
     "import sys; sys.path.append(sys.argv[1]); "
     "from lxc_userns.traces.watcher import main; main()"
 )
-_PACKAGE_PARENT = str(Path(lxc_userns.__file__).parents[1])
 #: What is shown of a console.
 _LINES, _BYTES = 10, 2000
 #: Seconds that the end of a container takes to be noted.
@@ -130,7 +127,7 @@ class Watch:
 
 def _start(name: str, fd: int) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _WATCHER, _PACKAGE_PARENT, name,
+        [sys.executable, "-I", "-S", "-c", _WATCHER, programs.PACKAGE_PARENT, name,
          str(fd)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

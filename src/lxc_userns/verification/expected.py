@@ -15,24 +15,27 @@ from lxc_userns.domain import (
     SharedNamespaces,
     device,
     idmaps,
-    seclabel,
 )
 from lxc_userns.domain.document import child, parse_domain, text_at
 from lxc_userns.domain.filesystem import target_of, type_of
 from lxc_userns.domain.interface import has_own_network
 from lxc_userns.exceptions import DomainXmlError, NeedsError
-from lxc_userns.instances.filesystems import volume_name
-from lxc_userns.instances.record import InstanceRecord
-from lxc_userns.rootfs.views import strategies
-from lxc_userns.spec.requirements import CAPABILITIES, DROPPED, Device
+from lxc_userns.instances.record import InstanceRecord, volume_name
+from lxc_userns.spec.requirements import (
+    CAPABILITIES,
+    DROPPED,
+    SECURITY_MODELS,
+    Device,
+)
+from lxc_userns.spec.strategy import Strategy
 from lxc_userns.spec.volume import Volume
 from lxc_userns.verification import Confinement, Promise, View
 
 Kind = Literal["idmapped", "overlay", "plain"]
 
 _KINDS: dict[str, Kind] = {
-    strategies.IDMAPPED: "idmapped",
-    strategies.OVERLAY: "overlay",
+    Strategy.IDMAPPED: "idmapped",
+    Strategy.OVERLAY: "overlay",
 }
 
 
@@ -108,7 +111,7 @@ def _confinements(domain: etree._Element) -> Iterator[Confinement]:
     """Give the labels that libvirt made for a running domain."""
     for element in domain.iterfind("seclabel"):
         model, label = element.get("model"), text_at(element, "label")
-        if model in seclabel.MODELS and label:
+        if model in SECURITY_MODELS and label:
             yield Confinement(model, label)
 
 

@@ -12,6 +12,7 @@ from lxc_userns.linux import mounts
 from lxc_userns.rootfs.views import source as backing
 from lxc_userns.rootfs.views import strategies, volumes
 from lxc_userns.rootfs.views.strategies import ShiftOptions
+from lxc_userns.spec.strategy import Strategy
 from lxc_userns.spec.volume import Volume
 from tests.functional.rootfs import golden, guest
 
@@ -46,7 +47,7 @@ def chown(view: Path) -> None:
 
 def make_ready(name: str) -> Callable[[Path], None]:
     def act(view: Path) -> None:
-        maps = None if name == strategies.PLAIN else MAPS
+        maps = None if name == Strategy.PLAIN else MAPS
         with backing.opened(str(view)) as found:
             strategies.STRATEGIES[name].make_ready(found, maps, ShiftOptions())
 

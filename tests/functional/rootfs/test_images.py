@@ -22,6 +22,7 @@ from lxc_userns.exceptions import ReachableError, RootfsError
 from lxc_userns.linux import mount_api
 from lxc_userns.rootfs.views import source, strategies
 from lxc_userns.rootfs.views.source import Backing
+from lxc_userns.spec.strategy import Strategy
 from tests.functional.capabilities import require
 from tests.functional.rootfs import guest
 from tests.functional.rootfs.guest import BASE, OTHER_BASE
@@ -430,8 +431,8 @@ def test_the_host_sees_an_image_as_it_is(place: Path) -> None:
     image = make_image("ext4", place / "image")
     with source.opened(str(image)) as tree:
         for _ in range(2):
-            choice = strategies.choose(strategies.AUTO, tree, MAPS)
-            assert choice.strategy == strategies.IDMAPPED
+            choice = strategies.choose(Strategy.AUTO, tree, MAPS)
+            assert choice.strategy == Strategy.IDMAPPED
             assert os.stat("file", dir_fd=tree.fd).st_uid == 1000
             # As for what libvirt needs there.
             source.add_oldroot(tree, (0, 0))
@@ -454,7 +455,7 @@ def test_an_image_goes_to_maps_that_cover_less(place: Path) -> None:
         (IdMaps(smaller, smaller), 1000),
     ):
         with source.opened(str(image)) as tree:
-            chown = strategies.STRATEGIES[strategies.CHOWN]
+            chown = strategies.STRATEGIES[Strategy.CHOWN]
             chown.make_ready(tree, maps, strategies.ShiftOptions())
             assert os.stat("file", dir_fd=tree.fd).st_uid == wanted
 

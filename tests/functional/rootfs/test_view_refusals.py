@@ -22,6 +22,7 @@ from lxc_userns.exceptions import (
 from lxc_userns.linux import mount_api
 from lxc_userns.rootfs.views import source as backing
 from lxc_userns.rootfs.views import strategies
+from lxc_userns.spec.strategy import Strategy
 from tests.functional.conftest import FilesystemFactory
 from tests.functional.rootfs import guest
 
@@ -75,12 +76,12 @@ def test_ext3_is_named_with_its_fix(
         f"{kind} cannot be idmapped by this kernel; {fix}",
         NotIdmappableError,
     )
-    assert choose(mounted / "tree") == strategies.CHOWN
+    assert choose(mounted / "tree") == Strategy.CHOWN
     # And so it is.
     image = mounted.with_suffix(".image")
     guest.call("umount", mounted)
     guest.call("mount", "-t", "ext4", "-o", "loop", image, mounted)
-    assert choose(mounted / "tree") == strategies.IDMAPPED
+    assert choose(mounted / "tree") == Strategy.IDMAPPED
     with guest.mounted(mounted / "tree", view, MAPS):
         guest.out(MAPS, "touch", view / "file")
     assert (mounted / "tree/file").stat().st_uid == 0
@@ -88,7 +89,7 @@ def test_ext3_is_named_with_its_fix(
 
 def choose(path: Path) -> str:
     with backing.opened(str(path)) as found:
-        return strategies.choose(strategies.AUTO, found, MAPS).strategy
+        return strategies.choose(Strategy.AUTO, found, MAPS).strategy
 
 
 def test_an_overlay_is_named(root: Path, view: Path) -> None:
@@ -107,7 +108,7 @@ def test_an_overlay_is_named(root: Path, view: Path) -> None:
             "lower directory, and the strategy overlay",
             NotIdmappableError,
         )
-        assert choose(merged) == strategies.CHOWN
+        assert choose(merged) == Strategy.CHOWN
     finally:
         guest.call("umount", merged)
 
@@ -159,7 +160,7 @@ def test_what_others_can_reach(tree: Path, view: Path) -> None:
     open_tree = view.parent / "tree"
     open_tree.mkdir()
     refused(open_tree, view, "chmod 0700 ", ReachableError)
-    assert choose(open_tree) == strategies.CHOWN
+    assert choose(open_tree) == Strategy.CHOWN
     with pytest.raises(ReachableError):
         rootfs.mount_overlay(open_tree, tree.parent / "state", view, MAPS)
 
@@ -226,7 +227,7 @@ def test_kernels_without_it(
         r"no idmapped mounts, Linux 5\.12 has; take the strategy chown",
         NotIdmappableError,
     )
-    assert choose(tree) == strategies.CHOWN
+    assert choose(tree) == Strategy.CHOWN
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from lxc_userns.containers import ContainerSpec
 from lxc_userns.domain import Domain
 from lxc_userns.exceptions import DomainXmlError
 from lxc_userns.idmap import IdMap, IdMaps
+from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.instances.record import InstanceRecord
-from lxc_userns.spec.request import PreparedInstance
 from tests.unit.audit.documents import NOVA, VIRSH, VIRT_MANAGER, domain
 from tests.unit.domain.samples import SAMPLES
 from tests.unit.domain.strategies import domains

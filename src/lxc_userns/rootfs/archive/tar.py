@@ -12,11 +12,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
 
-import lxc_userns
 from lxc_userns.exceptions import PrerequisiteError, RootfsError
+from lxc_userns.linux import programs
 from lxc_userns.rootfs.archive import meter, outcome
 from lxc_userns.rootfs.archive.formats import Archive
 from lxc_userns.rootfs.archive.limits import UnpackLimits
@@ -33,7 +32,6 @@ _KEEPER = (
     "import sys; sys.path.append(sys.argv[1]); "
     "from lxc_userns.rootfs.archive.sandbox import main; main()"
 )
-_PACKAGE_PARENT = str(Path(lxc_userns.__file__).parents[1])
 _TICK = 0.1
 _MOST_AT_ONCE = 1 << 16
 
@@ -224,7 +222,7 @@ def _command(*argv: str) -> tuple[str, tuple[str, ...]] | None:
 def _running(job: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
     """Start a keeper; whatever it has started is gone afterwards."""
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _KEEPER, _PACKAGE_PARENT],
+        [sys.executable, "-I", "-S", "-c", _KEEPER, programs.PACKAGE_PARENT],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

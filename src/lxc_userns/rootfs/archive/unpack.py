@@ -127,9 +127,9 @@ def unpack(
         them. If not they are on disk as in the archive, for a view; then only
         root may be able to reach the directory.
     :param limits: what it may take, None for those of a new
-        :class:`~lxc_userns.rootfs.archive.limits.UnpackLimits`. Whatever they are, a
-        twentieth of the filesystem stays free, or 1 GiB of it, and as many of
-        its inodes, or 10,000.
+        :class:`~lxc_userns.rootfs.archive.limits.UnpackLimits`. Whatever they
+        are, a twentieth of the filesystem stays free, or 1 GiB of it, and as
+        many of its inodes, or 10,000.
     :param progress: called with the bytes of the archive read so far, some
         ten times a second.
     :param trust: rules for the directories above the archive.

@@ -5,7 +5,8 @@ A chown clears set-user-ID and set-group-ID bits and file capabilities
 (:manpage:`chown(2)`), and is refused for immutable and append-only inodes.
 What it would destroy is written to an attribute of the inode itself before,
 and taken away after, so that a kill at any moment loses nothing. For an inode
-that takes no attribute, :mod:`~lxc_userns.rootfs.shifting.journal` keeps the note.
+that takes no attribute, :mod:`~lxc_userns.rootfs.shifting.journal` keeps the
+note.
 
 Inodes are named by an ``O_PATH`` descriptor and reached as
 ``/proc/self/fd/N``: that opens nothing (no device, no pipe) and cannot be led

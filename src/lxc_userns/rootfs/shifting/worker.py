@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process that does the walking; :mod:`~lxc_userns.rootfs.shifting.worker_pool` starts it.
+"""Worker of a shift: the process that walks; the worker pool starts it.
 
 It loads little, to start in a few milliseconds, and keeps the loop over plain
 inodes (no attribute, no set-ID bit, no second link) short: a status, a look

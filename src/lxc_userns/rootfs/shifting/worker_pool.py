@@ -17,12 +17,10 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-import lxc_userns
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.linux import descriptors, threads
+from lxc_userns.linux import descriptors, programs, threads
 from lxc_userns.rootfs.shifting import ipc, worker
 from lxc_userns.rootfs.shifting.translation import (
     Devices,
@@ -45,7 +43,6 @@ _WORKER = (
     "import sys; sys.path.append(sys.argv[1]); "
     "from lxc_userns.rootfs.shifting.worker import main; main()"
 )
-_PACKAGE_PARENT = str(Path(lxc_userns.__file__).parents[1])
 _TICK = 0.1
 #: Paths of inodes with names outside of a tree that are shown.
 _MOST_SHOWN = 10
@@ -214,7 +211,14 @@ class _Crew:
     def _hire(self) -> None:
         """Start a worker process."""
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _WORKER, _PACKAGE_PARENT],
+            [
+                sys.executable,
+                "-I",
+                "-S",
+                "-c",
+                _WORKER,
+                programs.PACKAGE_PARENT,
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=(

@@ -26,6 +26,7 @@ from lxc_userns.rootfs.views.source import (
     check_layout,
     translated,
 )
+from lxc_userns.spec.strategy import NAMES, Strategy
 
 Progress = Callable[[int], None]
 
@@ -90,7 +91,7 @@ class Place:
     state: str
 
 
-class Strategy(Protocol):
+class ViewStrategy(Protocol):
     """How files of a root filesystem come to belong to the mapped IDs.
 
     ID maps are None for a container in the host's user namespace.
@@ -190,18 +191,13 @@ class Overlay:
             _attach(view, place)
 
 
-AUTO, IDMAPPED, OVERLAY, CHOWN = "auto", "idmapped", "overlay", "chown"
-#: What a container without ID maps has.
-PLAIN = "plain"
 #: Strategies by name.
-STRATEGIES: Mapping[str, Strategy] = {
-    IDMAPPED: Idmapped(),
-    OVERLAY: Overlay(),
-    CHOWN: Chown(),
-    PLAIN: Plain(),
+STRATEGIES: Mapping[str, ViewStrategy] = {
+    Strategy.IDMAPPED: Idmapped(),
+    Strategy.OVERLAY: Overlay(),
+    Strategy.CHOWN: Chown(),
+    Strategy.PLAIN: Plain(),
 }
-#: Names that can be asked for.
-NAMES = (AUTO, IDMAPPED, OVERLAY, CHOWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,18 +238,20 @@ def choose(name: str, tree: Backing, id_maps: IdMaps | None) -> Choice:
     :param name: value of ``[lxc_userns] rootfs_strategy``.
     """
     if id_maps is None:
-        return Choice(PLAIN, "it is in the host's user namespace")
-    if name != AUTO:
+        return Choice(Strategy.PLAIN, "it is in the host's user namespace")
+    if name != Strategy.AUTO:
         return Choice(name, "it was asked for")
     is_shifted = _is_shifted(tree)
     try:
         with tree.idmapped(id_maps):
             if not is_shifted:
-                return Choice(IDMAPPED, "an idmapped mount of it can be made")
+                return Choice(
+                    Strategy.IDMAPPED, "an idmapped mount of it can be made"
+                )
             why = "its files are shifted on disk already"
     except (NotIdmappableError, ReachableError) as err:
         why = err.reason
-    return Choice(CHOWN, why, changes_owners=not is_shifted)
+    return Choice(Strategy.CHOWN, why, changes_owners=not is_shifted)
 
 
 def _check_guest_owned(
