@@ -14,15 +14,11 @@ from typing import IO, Any, cast
 
 from lxc_userns import own_paths
 from lxc_userns.linux import directory, programs, removal
+from lxc_userns.traces import watcher
 from lxc_userns.traces.console import LOG, OLDER
 from lxc_userns.traces.trace import Trace
-from lxc_userns.traces.watcher import END
 
 _NAME, _MODE = "traces", 0o700
-_WATCHER = (
-    "import sys; sys.path.append(sys.argv[1]); "
-    "from lxc_userns.traces.watcher import main; main()"
-)
 #: What is shown of a console.
 _LINES, _BYTES = 10, 2000
 #: Seconds that the end of a container takes to be noted.
@@ -127,8 +123,7 @@ class Watch:
 
 def _start(name: str, fd: int) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _WATCHER, programs.PACKAGE_PARENT, name,
-         str(fd)],
+        programs.python_argv(watcher.__name__, name, str(fd)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -145,7 +140,7 @@ def _start(name: str, fd: int) -> subprocess.Popen[bytes]:
 
 def _read_end(fd: int) -> dict[str, Any] | None:
     with suppress(OSError, ValueError):
-        with open(_open(fd, END), encoding="ascii") as stream:
+        with open(_open(fd, watcher.END), encoding="ascii") as stream:
             end: dict[str, Any] = json.load(stream)
         return end
     return None

@@ -18,6 +18,7 @@ import pytest
 
 from lxc_userns import IdMap, IdMaps, rootfs
 from lxc_userns.exceptions import RootfsError
+from lxc_userns.linux import programs
 from lxc_userns.rootfs.shifting import journal
 from tests.functional.conftest import remove_tree
 from tests.functional.rootfs import golden
@@ -269,9 +270,8 @@ def test_same_inode_number_in_two_subvolumes(any_root: Path) -> None:
 def test_worker_process_dies(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "lxc_userns.rootfs.shifting.worker_pool._WORKER", "raise SystemExit(7)"
-    )
+    dies = [sys.executable, "-c", "raise SystemExit(7)"]
+    monkeypatch.setattr(programs, "python_argv", lambda *_: dies)
     for number in range(1500):
         (root / str(number)).touch()
     # Large enough that it dies before the other worker is through.

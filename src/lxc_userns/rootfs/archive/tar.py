@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,11 +15,10 @@ from typing import IO, Any
 
 from lxc_userns.exceptions import PrerequisiteError, RootfsError
 from lxc_userns.linux import programs
-from lxc_userns.rootfs.archive import meter, outcome
+from lxc_userns.rootfs.archive import meter, outcome, sandbox
 from lxc_userns.rootfs.archive.formats import Archive
 from lxc_userns.rootfs.archive.limits import UnpackLimits
 from lxc_userns.rootfs.archive.outcome import Outcome
-from lxc_userns.rootfs.archive.sandbox import ENVIRONMENT
 from lxc_userns.rootfs.archive.tar_errors import Complaints
 from lxc_userns.rootfs.shifting import ipc
 from lxc_userns.spec.size import format_size
@@ -28,10 +26,6 @@ from lxc_userns.spec.size import format_size
 #: Told the bytes of the archive read so far.
 Progress = Callable[[int], None]
 
-_KEEPER = (
-    "import sys; sys.path.append(sys.argv[1]); "
-    "from lxc_userns.rootfs.archive.sandbox import main; main()"
-)
 _TICK = 0.1
 _MOST_AT_ONCE = 1 << 16
 
@@ -210,7 +204,7 @@ def _command(*argv: str) -> tuple[str, tuple[str, ...]] | None:
     """Path of a program, and its arguments, its name among them."""
     if not argv:
         return None
-    path = shutil.which(argv[0], path=ENVIRONMENT["PATH"])
+    path = shutil.which(argv[0], path=sandbox.ENVIRONMENT["PATH"])
     if path is None:
         raise PrerequisiteError(
             f"{argv[0]} is needed to unpack the archive; install it"
@@ -222,7 +216,7 @@ def _command(*argv: str) -> tuple[str, tuple[str, ...]] | None:
 def _running(job: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
     """Start a keeper; whatever it has started is gone afterwards."""
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _KEEPER, programs.PACKAGE_PARENT],
+        programs.python_argv(sandbox.__name__),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

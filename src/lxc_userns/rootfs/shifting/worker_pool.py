@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, suppress
@@ -39,10 +38,6 @@ Progress = Callable[[int], None]
 #: Inodes walked for each worker process: a smaller tree is done sooner than
 #: a process has started.
 _SMALL = 256
-_WORKER = (
-    "import sys; sys.path.append(sys.argv[1]); "
-    "from lxc_userns.rootfs.shifting.worker import main; main()"
-)
 _TICK = 0.1
 #: Paths of inodes with names outside of a tree that are shown.
 _MOST_SHOWN = 10
@@ -211,14 +206,7 @@ class _Crew:
     def _hire(self) -> None:
         """Start a worker process."""
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-I",
-                "-S",
-                "-c",
-                _WORKER,
-                programs.PACKAGE_PARENT,
-            ],
+            programs.python_argv(worker.__name__),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=(

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from lxc_userns import rootfs
 from lxc_userns.exceptions import (
     ConfigError,
     NotIdmappableError,
@@ -19,6 +18,8 @@ from lxc_userns.exceptions import (
 from lxc_userns.idmap import IdMaps
 from lxc_userns.linux import directory, mount_api
 from lxc_userns.rootfs import refusals
+from lxc_userns.rootfs.shifting import shift
+from lxc_userns.rootfs.shifting.report import ShiftReport
 from lxc_userns.rootfs.views import overlay
 from lxc_userns.rootfs.views.source import (
     Backing,
@@ -53,13 +54,13 @@ class ShiftOptions:
         *,
         dry_run: bool = False,
         is_hidden: bool = False,
-    ) -> rootfs.ShiftReport:
+    ) -> ShiftReport:
         """Shift a tree like this.
 
         :param path: the tree as the caller knows it.
         :param fd: descriptor of its root directory.
         """
-        report = rootfs.shift(
+        report = shift.shift(
             path,
             id_maps,
             fd=fd,
@@ -272,7 +273,7 @@ def _check_guest_owned(
 
 
 def _is_shifted(tree: Backing) -> bool:
-    return rootfs.read_state(tree.path, fd=tree.fd) is not None
+    return shift.read_state(tree.path, fd=tree.fd) is not None
 
 
 def _needed(id_maps: IdMaps | None) -> IdMaps:

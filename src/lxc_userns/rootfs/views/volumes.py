@@ -13,12 +13,12 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
-from lxc_userns import rootfs
 from lxc_userns.exceptions import ReachableError, RootfsError
 from lxc_userns.idmap import IdMaps
 from lxc_userns.linux import file_identity, mount_api, mounts, safe_path
 from lxc_userns.linux.file_identity import FileIdentity
 from lxc_userns.rootfs import exposure, refusals
+from lxc_userns.rootfs.shifting import shift
 from lxc_userns.rootfs.shifting.tree import printable
 from lxc_userns.rootfs.views import idmapped, volume_targets
 from lxc_userns.rootfs.views.source import translated
@@ -150,7 +150,7 @@ class Source:
         """Refuse what is shifted on disk: it would be shifted twice."""
         if not self.is_directory:
             return
-        if rootfs.read_state(self._shown, fd=self.fd) is not None:
+        if shift.read_state(self._shown, fd=self.fd) is not None:
             raise RootfsError(
                 self._shown,
                 "is shifted on disk, and would be shifted twice; unshift it "
