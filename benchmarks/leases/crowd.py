@@ -117,7 +117,7 @@ def _acquire(path: Path, count: int, number: int) -> _Share:
     _barrier.wait(_READY)
     begun = time.perf_counter()
     waits = tuple(
-        database.clock(partial(database.lessor.acquire, name))
+        database.clock(partial(database.allocator.acquire, name))
         for name in names
     )
     return _Share(begun, waits, time.perf_counter())

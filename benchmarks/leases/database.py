@@ -12,10 +12,10 @@ from unittest.mock import patch
 from benchmarks.measure import clock
 from lxc_userns.idmap.idset import IdSet
 from lxc_userns.instances.filesystems import Filesystems
-from lxc_userns.instances.instances import Inventory
+from lxc_userns.instances.instances import Instances
 from lxc_userns.instances.record import InstanceStore
 from lxc_userns.leases import Lease, LeaseStore
-from lxc_userns.leases.allocator import Lessor
+from lxc_userns.leases.allocator import LeaseAllocator
 from lxc_userns.libvirtd.client import Guests
 from lxc_userns.subid import owners
 
@@ -36,9 +36,9 @@ class Database:
         self._path = path
         state = str(path / "state")
         files = Filesystems(state, str(path / "run"))
-        inventory = Inventory(InstanceStore(state), files, Guests())
+        inventory = Instances(InstanceStore(state), files, Guests())
         self.store = LeaseStore(state)
-        self.lessor = Lessor(inventory, self.store, _OWNER, SIZE)
+        self.allocator = LeaseAllocator(inventory, self.store, _OWNER, SIZE)
 
     @classmethod
     def made(cls, path: Path, held: int, room: int) -> Database:
@@ -52,7 +52,7 @@ class Database:
         (path / "subids").write_text(f"{_OWNER}:{_FIRST}:{count}\n")
         (path / "nsswitch.conf").write_text("subid: files\n")
         made = cls(path)
-        with made.store.changing() as leases:
+        with made.store.write() as leases:
             for number in range(held):
                 leases.add(_lease(number))
         return made
@@ -61,13 +61,13 @@ class Database:
     def exhausted(cls, path: Path, held: int) -> Database:
         """Make one whose pool has one range left, which was released."""
         made = cls.made(path, held + 1, room=0)
-        made.lessor.release(_instance(held // 2))
+        made.allocator.release(_instance(held // 2))
         return made
 
     @property
     def held(self) -> int:
         """How many leases it holds."""
-        with self.store.reading() as leases:
+        with self.store.read() as leases:
             return len(leases.all())
 
     @property
@@ -79,7 +79,7 @@ class Database:
 
     def remove(self, prefix: str) -> None:
         """Take the leases of all instances back whose names begin so."""
-        with self.store.changing() as leases:
+        with self.store.write() as leases:
             for lease in leases.all():
                 if lease.instance.startswith(prefix):
                     leases.remove(lease)

@@ -23,7 +23,7 @@ from benchmarks.measure import (
 )
 from lxc_userns.idmap import KINDS
 from lxc_userns.leases import Lease
-from lxc_userns.leases.allocation import Supply, choose
+from lxc_userns.leases.allocation import FreeRanges, choose
 from lxc_userns.linux import directory
 
 #: What is measured, in this order; the last three need each other.
@@ -113,7 +113,7 @@ class Shelf:
         """Find a range and lease it; nothing but the database is asked."""
         database = self._roomy
         seconds = clock(partial(_add, database))
-        with database.store.changing() as leases:
+        with database.store.write() as leases:
             lease = leases.get(_NAME)
             assert lease is not None
             leases.remove(lease)
@@ -121,19 +121,21 @@ class Shelf:
 
     def acquire_released(self) -> float:
         """Acquire the only range that is left, and release it."""
-        lessor = self._exhausted.lessor
-        seconds = self._exhausted.clock(partial(lessor.acquire, _NAME, _UUID))
-        lessor.release(_NAME)
+        allocator = self._exhausted.allocator
+        seconds = self._exhausted.clock(
+            partial(allocator.acquire, _NAME, _UUID)
+        )
+        allocator.release(_NAME)
         return seconds
 
     def acquire(self) -> float:
         """Acquire a lease, or the one that is there."""
-        acquire = partial(self._roomy.lessor.acquire, _NAME, _UUID)
+        acquire = partial(self._roomy.allocator.acquire, _NAME, _UUID)
         return self._roomy.clock(acquire)
 
     def release(self) -> float:
         """Release it."""
-        return clock(partial(self._roomy.lessor.release, _NAME))
+        return clock(partial(self._roomy.allocator.release, _NAME))
 
     def check(self) -> None:
         """Make sure that there are as many leases as there were.
@@ -162,8 +164,10 @@ def _write_file(path: Path) -> None:
 
 def _add(database: Database) -> None:
     pool = database.pool
-    with database.store.changing() as leases:
-        supplies = [Supply(pool, pool - leases.used(kind)) for kind in KINDS]
+    with database.store.write() as leases:
+        supplies = [
+            FreeRanges(pool, pool - leases.used(kind)) for kind in KINDS
+        ]
         uid, gid = choose(supplies, SIZE)
         assert uid is not None
         assert gid is not None

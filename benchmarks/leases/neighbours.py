@@ -78,8 +78,8 @@ def _take_turns(database: Database) -> Iterator[float]:
     # The first one does not count.
     for number in range(_TURNS + 1):
         os.sync()
-        seconds = database.clock(partial(database.lessor.acquire, _NAME))
-        database.lessor.release(_NAME)
+        seconds = database.clock(partial(database.allocator.acquire, _NAME))
+        database.allocator.release(_NAME)
         if number:
             yield seconds
 

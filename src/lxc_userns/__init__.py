@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lxc_userns.manager import UserNamespaceManager as UserNamespaceManager
     from lxc_userns.spec.request import InstanceRequest as InstanceRequest
     from lxc_userns.spec.requirements import Needs as Needs
+    from lxc_userns.spec.requirements import Requirements as Requirements
     from lxc_userns.spec.volume import Volume as Volume
 
 _HOMES = {
@@ -39,6 +40,7 @@ _HOMES = {
     "LxcUsernsError": "exceptions",
     "Needs": "spec.requirements",
     "PreparedInstance": "instances.prepared",
+    "Requirements": "spec.requirements",
     "UserNamespaceManager": "manager",
     "Volume": "spec.volume",
     "add_id_maps": "domain",

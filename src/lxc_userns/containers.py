@@ -47,7 +47,7 @@ from lxc_userns.rollback import undo
 from lxc_userns.rootfs.views.strategies import Progress
 from lxc_userns.spec.policy import OFF
 from lxc_userns.spec.request import InstanceRequest
-from lxc_userns.spec.requirements import Device, Mode, Needs
+from lxc_userns.spec.requirements import Device, Mode, Requirements
 from lxc_userns.spec.rootfs_kind import RootfsKind
 from lxc_userns.spec.volume import Volume
 from lxc_userns.traces import memory
@@ -97,12 +97,12 @@ class ContainerSpec:
     interfaces: tuple[Interface, ...] = ()
     strategy: str | None = None
     volumes: tuple[Volume, ...] = ()
-    needs: Needs = field(default_factory=Needs)
+    needs: Requirements = field(default_factory=Requirements)
     rootfs_kind: RootfsKind | None = None
     max_processes: int | None = None
 
     def __post_init__(self) -> None:
-        if self.interfaces and "network" in self.needs.shared:
+        if self.interfaces and "network" in self.needs.host_namespaces:
             raise NeedsError(
                 "network", "host", "excludes interfaces of its own"
             )
@@ -278,7 +278,7 @@ class Containers:
             # Before anything changes on disk: it may be refused.
             _check_bridges(spec.name, spec.to_domain(plan).to_xml())
             with ExitStack() as stack:
-                before = self._manager.lessor.find(spec.name)
+                before = self._manager.allocator.find(spec.name)
                 prepared = self._manager.prepare(request, progress)
                 undo(stack, self._manager.withdraw, spec.name, before)
                 xml = spec.to_domain(prepared).to_xml()
@@ -499,7 +499,7 @@ class Containers:
             record.archive,
             record.volumes,
             record.mode_reasons,
-            record.needs.shared,
+            record.needs.host_namespaces,
             record.needs.capabilities,
             record.devices,
             record.max_processes,

@@ -22,9 +22,9 @@ from lxc_userns.exceptions import (
     PolicyError,
 )
 from lxc_userns.idmap import CONTAINER_IDS, IdMaps
-from lxc_userns.instances.conflicts import Claim
+from lxc_userns.instances.conflicts import PathUse
 from lxc_userns.instances.filesystems import Filesystems
-from lxc_userns.instances.instances import Inventory
+from lxc_userns.instances.instances import Instances
 from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.instances.record import (
     InstanceRecord,
@@ -32,10 +32,10 @@ from lxc_userns.instances.record import (
     check_name,
 )
 from lxc_userns.leases import Lease, LeaseStore
-from lxc_userns.leases.allocator import Lessor
+from lxc_userns.leases.allocator import LeaseAllocator
 from lxc_userns.libvirtd.client import Guest, Guests
-from lxc_userns.plan import Drafts
-from lxc_userns.prepare import Complete, Preparation
+from lxc_userns.plan import Planner
+from lxc_userns.prepare import AssignIdMaps, Preparation
 from lxc_userns.resources import partition
 from lxc_userns.rootfs.views.source import translated
 from lxc_userns.rootfs.views.strategies import Progress, ShiftOptions
@@ -97,12 +97,12 @@ class UserNamespaceManager:
         return Traces(self._option("state_path"))
 
     @property
-    def inventory(self) -> Inventory:
+    def inventory(self) -> Instances:
         """All that is known of this host's instances."""
-        return Inventory(self.store, self.files, self.guests)
+        return Instances(self.store, self.files, self.guests)
 
     @property
-    def lessor(self) -> Lessor:
+    def allocator(self) -> LeaseAllocator:
         """Who leases ranges from the pool of this host."""
         try:
             pool = self._option("subid_owner"), self._option("range_size")
@@ -110,11 +110,11 @@ class UserNamespaceManager:
             # Whoever wants a lease is told; nobody else needs to know.
             pool = "", CONTAINER_IDS
         leases = LeaseStore(self._option("state_path"))
-        return Lessor(self.inventory, leases, *pool)
+        return LeaseAllocator(self.inventory, leases, *pool)
 
     @property
-    def _drafts(self) -> Drafts:
-        return Drafts(self._conf, self.files, self.lessor, self._roots)
+    def _planner(self) -> Planner:
+        return Planner(self._conf, self.files, self.allocator, self._roots)
 
     @checked(request=InstanceRequest)
     def plan(self, request: InstanceRequest) -> PreparedInstance:
@@ -130,11 +130,11 @@ class UserNamespaceManager:
             lease for it.
         :raises RootfsError: if the root filesystem or a volume is not there.
         """
-        drafts = self._drafts
-        draft = drafts.make(request)
+        planner = self._planner
+        draft = planner.plan(request)
         known = self.store.load(request.name)
         return PreparedInstance(
-            drafts.complete(request, draft, known, keep=False)
+            planner.assign_id_maps(request, draft, known, keep=False)
         )
 
     @checked(request=InstanceRequest)
@@ -148,11 +148,13 @@ class UserNamespaceManager:
         :raises PolicyError: if the policy forbids it.
         :raises LxcUsernsError: if anything else is in the way.
         """
-        drafts = self._drafts
-        draft = drafts.outline(request)
+        planner = self._planner
+        draft = planner.plan_ids_only(request)
         with self.store.lock(request.name):
             known = self.store.load(request.name)
-            return PreparedInstance(drafts.complete(request, draft, known))
+            return PreparedInstance(
+                planner.assign_id_maps(request, draft, known)
+            )
 
     @checked(request=InstanceRequest, progress=PROGRESS)
     def prepare(
@@ -175,9 +177,9 @@ class UserNamespaceManager:
         :raises LxcUsernsError: if anything else is in the way.
         """
         with self._counting_prepared():
-            drafts = self._drafts
-            draft = drafts.make(request)
-            complete = partial(drafts.complete, request)
+            planner = self._planner
+            draft = planner.plan(request)
+            complete = partial(planner.assign_id_maps, request)
             return self._prepare(
                 draft,
                 progress,
@@ -207,7 +209,7 @@ class UserNamespaceManager:
         """
         record = self._record(name)
         with self._counting_prepared():
-            self._drafts.check_again(record)
+            self._planner.check_again(record)
             return self._prepare(
                 record, progress, accept_replaced=accept_replaced
             )
@@ -298,7 +300,9 @@ class UserNamespaceManager:
         :param before: what it was when nothing was prepared yet.
         """
         with self.store.lock(name):
-            self.clear(name, partial(self.lessor.restore, before=before))
+            self.clear(
+                name, partial(self.allocator.restore_lease, before=before)
+            )
 
     def clear(
         self, name: str, give_back: Callable[[str], bool] | None = None
@@ -316,7 +320,7 @@ class UserNamespaceManager:
         # Last of all: nobody else gets IDs of a lease.
         if give_back is not None:
             return give_back(name)
-        return self.lessor.release(name, record)
+        return self.allocator.release(name, record)
 
     @contextmanager
     def reserved(self, path: str, id_maps: IdMaps | None) -> Iterator[int]:
@@ -328,8 +332,8 @@ class UserNamespaceManager:
         :raises RootfsError: if an instance uses it, or a tree around or
             within it, with other ID maps.
         """
-        rootfs = self._drafts.resolve(path)
-        claim = Claim(rootfs, "chown", id_maps)
+        rootfs = self._planner.resolve(path)
+        claim = PathUse(rootfs, "chown", id_maps)
         with (
             self.files.opened_path(rootfs) as fd,
             translated(path),
@@ -337,7 +341,7 @@ class UserNamespaceManager:
         ):
             self.inventory.check_unused([claim], besides=None)
             if id_maps is not None:
-                self.lessor.note_shift(rootfs, id_maps)
+                self.allocator.note_shift(rootfs, id_maps)
             yield fd
 
     @property
@@ -361,7 +365,7 @@ class UserNamespaceManager:
         record: InstanceRecord,
         progress: Progress | None,
         program: str | None = None,
-        complete: Complete | None = None,
+        complete: AssignIdMaps | None = None,
         *,
         accept_replaced: bool,
     ) -> PreparedInstance:
@@ -376,7 +380,7 @@ class UserNamespaceManager:
 
         limits = partial(load_unpack_limits, self._conf)
         preparation = Preparation(
-            self.inventory, self.lessor, shift, limits, program
+            self.inventory, self.allocator, shift, limits, program
         )
         ready = preparation.run(
             record, complete, accept_replaced=accept_replaced

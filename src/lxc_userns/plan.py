@@ -26,7 +26,7 @@ from lxc_userns.idmap import IdMaps
 from lxc_userns.instances.conflicts import overlap
 from lxc_userns.instances.filesystems import Filesystems
 from lxc_userns.instances.record import InstanceRecord
-from lxc_userns.leases.allocator import Lessor
+from lxc_userns.leases.allocator import LeaseAllocator
 from lxc_userns.linux import block_devices
 from lxc_userns.rootfs.archive import unpack
 from lxc_userns.rootfs.views import strategies
@@ -34,7 +34,7 @@ from lxc_userns.rootfs.views.source import translated
 from lxc_userns.spec import policy
 from lxc_userns.spec.policy import Decision
 from lxc_userns.spec.request import InstanceRequest
-from lxc_userns.spec.requirements import DROPPED_PRIVATE, Device, Needs
+from lxc_userns.spec.requirements import DROPPED_PRIVATE, Device, Requirements
 from lxc_userns.spec.rootfs_kind import RootfsKind, parse_kind
 from lxc_userns.spec.strategy import Strategy
 from lxc_userns.spec.volume import Volume
@@ -44,22 +44,22 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Drafts:
+class Planner:
     """Drafts of what the instances of a host are promised.
 
     :param conf: configuration with our options registered.
     :param files: where the instances have their filesystems.
-    :param lessor: who leases ranges of IDs.
+    :param allocator: who leases ranges of IDs.
     :param roots: directories below which files of the host have to be; None:
         they may be anywhere.
     """
 
     conf: cfg.ConfigOpts
     files: Filesystems
-    lessor: Lessor
+    allocator: LeaseAllocator
     roots: tuple[str, ...] | None = None
 
-    def make(self, request: InstanceRequest) -> InstanceRecord:
+    def plan(self, request: InstanceRequest) -> InstanceRecord:
         """What an instance is to be promised, but for its ID maps.
 
         :raises ConfigError: if the configuration cannot be used.
@@ -68,7 +68,7 @@ class Drafts:
         :raises NeedsError: if a device is not there, or is none.
         :raises InstanceError: if the kind of its root filesystem is none.
         """
-        outline = self.outline(request)
+        outline = self.plan_ids_only(request)
         path = self.resolve(request.rootfs)
         kind = request.rootfs_kind or self._find_kind(path)
         if kind == "archive":
@@ -83,7 +83,7 @@ class Drafts:
             archive=archive,
         )
 
-    def outline(self, request: InstanceRequest) -> InstanceRecord:
+    def plan_ids_only(self, request: InstanceRequest) -> InstanceRecord:
         """The same, without what has to be there.
 
         :raises ConfigError: if the configuration cannot be used.
@@ -117,7 +117,7 @@ class Drafts:
             security_model=request.security_model,
         )
 
-    def complete(
+    def assign_id_maps(
         self,
         request: InstanceRequest,
         draft: InstanceRecord,
@@ -144,7 +144,7 @@ class Drafts:
         maps = record.id_maps
         self._check_config(maps_given=maps is not None)
         if maps is not None:
-            lease = self.lessor.find(record.name)
+            lease = self.allocator.find(record.name)
             if lease is None or not lease.is_for(maps):
                 self._check_held(record.name, maps)
         else:
@@ -210,7 +210,7 @@ class Drafts:
         keep: bool,
     ) -> IdMaps | None:
         if request.id_maps is None and options.has_pool(self.conf):
-            lease = self.lessor.acquire(
+            lease = self.allocator.acquire(
                 request.name,
                 request.uuid,
                 request.range_size,
@@ -281,7 +281,7 @@ def _check_kind(request: InstanceRequest) -> None:
         raise InstanceError(request.name, str(err)) from None
 
 
-def _dropped(needs: Needs) -> tuple[str, ...]:
+def _dropped(needs: Requirements) -> tuple[str, ...]:
     """Return the capabilities to drop in mode ``private``."""
     useless = DROPPED_PRIVATE - {*needs.capabilities}
     return tuple(sorted({ucounts.CAPABILITY, *useless}))

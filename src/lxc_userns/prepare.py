@@ -12,9 +12,9 @@ from itertools import combinations
 
 from lxc_userns.exceptions import InstanceError, RootfsError
 from lxc_userns.instances.filesystems import claims, identities
-from lxc_userns.instances.instances import Inventory
+from lxc_userns.instances.instances import Instances
 from lxc_userns.instances.record import InstanceRecord
-from lxc_userns.leases.allocator import Lessor
+from lxc_userns.leases.allocator import LeaseAllocator
 from lxc_userns.resources import partition, systemd_hierarchy
 from lxc_userns.rollback import undo
 from lxc_userns.rootfs.archive.limits import UnpackLimits
@@ -28,7 +28,9 @@ _LOG = logging.getLogger(__name__)
 #: shifted is to be walked all the same.
 Shift = Callable[[bool], ShiftOptions]
 #: Adds ID maps to what is promised, given that and what was before.
-Complete = Callable[[InstanceRecord, InstanceRecord | None], InstanceRecord]
+AssignIdMaps = Callable[
+    [InstanceRecord, InstanceRecord | None], InstanceRecord
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +38,14 @@ class Preparation:
     """One instance on its way from a promise to views that are mounted.
 
     :param inventory: what there is on the host.
-    :param lessor: who gives no other instance its IDs.
+    :param allocator: who gives no other instance its IDs.
     :param shift: how to shift.
     :param limits: what unpacking an archive may take.
     :param program: what the root filesystem of a new instance has to have.
     """
 
-    inventory: Inventory
-    lessor: Lessor
+    inventory: Instances
+    allocator: LeaseAllocator
     shift: Shift
     limits: Callable[[], UnpackLimits]
     program: str | None = None
@@ -51,7 +53,7 @@ class Preparation:
     def run(
         self,
         wanted: InstanceRecord,
-        complete: Complete | None = None,
+        complete: AssignIdMaps | None = None,
         *,
         accept_replaced: bool = False,
     ) -> InstanceRecord:
@@ -69,8 +71,8 @@ class Preparation:
             known = _with_kind(store.load(wanted.name), wanted)
             _check_same(wanted, known)
             if complete is not None:
-                before = self.lessor.find(wanted.name)
-                undo(stack, self.lessor.restore, wanted.name, before)
+                before = self.allocator.find(wanted.name)
+                undo(stack, self.allocator.restore_lease, wanted.name, before)
                 wanted = complete(wanted, known)
             record = _keep_dropped(_keep_choice(wanted, known), known)
             record = _keep_findings(record, known, accept_replaced)
@@ -146,7 +148,7 @@ class Preparation:
     def _promise(
         self, record: InstanceRecord, known: InstanceRecord | None
     ) -> None:
-        with self.lessor.settling(record, known):
+        with self.allocator.commit_record(record, known):
             self.inventory.store.save(record)
 
     def _check_unused(self, record: InstanceRecord) -> None:
@@ -155,8 +157,8 @@ class Preparation:
             if one.conflicts_with(other):
                 raise RootfsError(
                     one.path,
-                    f"cannot be used as {one.how} while {other.path} is as "
-                    f"{other.how}, by the same instance",
+                    f"cannot be used as {one.strategy} while {other.path} is "
+                    f"as {other.strategy}, by the same instance",
                 )
         self.inventory.check_unused(mine, besides=record.name)
 
@@ -164,7 +166,7 @@ class Preparation:
         self, record: InstanceRecord, known: InstanceRecord
     ) -> None:
         was, wanted = (replace(each, ready=None) for each in (known, record))
-        if _essence(was) != _essence(wanted):
+        if _ignoring_reasons(was) != _ignoring_reasons(wanted):
             raise InstanceError(record.name, "is running; stop it first")
         if not self.inventory.files.is_mounted(record.name):
             raise InstanceError(
@@ -230,7 +232,7 @@ def _with_kind(
     return replace(known, rootfs_kind=wanted.rootfs_kind)
 
 
-def _essence(record: InstanceRecord) -> InstanceRecord:
+def _ignoring_reasons(record: InstanceRecord) -> InstanceRecord:
     """What is promised, without what is only noted about it."""
     # Another limit of processes counts from the next start on.
     return replace(
@@ -249,7 +251,9 @@ def _is_same(known: InstanceRecord, ready: InstanceRecord) -> bool:
         each.identities.get(ready.rootfs) for each in (known, ready)
     )
     is_replaced = before and now and before.is_same(now) is False
-    return not is_replaced and _essence(known) == _essence(ready)
+    return not is_replaced and _ignoring_reasons(known) == _ignoring_reasons(
+        ready
+    )
 
 
 def _keep_choice(

@@ -31,7 +31,7 @@ from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.instances.record import check_name
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.spec.request import InstanceRequest
-from lxc_userns.spec.requirements import Needs
+from lxc_userns.spec.requirements import Requirements
 from lxc_userns.spec.volume import Volume
 
 #: Why each is needed: mounts and user namespaces (SYS_ADMIN), ID maps of
@@ -236,13 +236,13 @@ def _request(values: dict[str, Any]) -> InstanceRequest:
     return InstanceRequest(**chosen)
 
 
-def _needs(values: Mapping[str, Any]) -> Needs:
+def _needs(values: Mapping[str, Any]) -> Requirements:
     check_type("request", "needs", values, Mapping)
-    known = sorted(each.name for each in fields(Needs))
-    if unknown := values.keys() - known:
-        expected = f"expected {', '.join(known)}"
+    nothing = Requirements().to_dict()
+    if unknown := values.keys() - nothing.keys():
+        expected = f"expected {', '.join(sorted(nothing))}"
         refuse("request", "needs", sorted(map(str, unknown)), expected)
-    return Needs(**values)
+    return Requirements.from_dict({**nothing, **values})
 
 
 def _plain(prepared: PreparedInstance) -> dict[str, Any]:

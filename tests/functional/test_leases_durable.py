@@ -90,7 +90,7 @@ def test_two_hundred_processes_at_once(tmp_path: Path) -> None:
         timeout=300,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    with LeaseStore(str(state)).reading() as leases:
+    with LeaseStore(str(state)).read() as leases:
         found = leases.all()
         assert leases.used("uid") == IdSet((range(BASE, BASE + 200 * S),))
     assert [each.uid_start for each in found] == [
@@ -114,11 +114,11 @@ def test_a_thread_does_not_take_away_the_lock_of_another(
 ) -> None:
     """As does any other close of a file, by fcntl(2)."""
     store = LeaseStore(str(tmp_path))
-    with store.changing() as leases:
+    with store.write() as leases:
         leases.add(lease("a", 0))
     file = str(tmp_path / "leases.sqlite3")
-    with store.changing() as leases:
-        with store.reading() as others:
+    with store.write() as leases:
+        with store.read() as others:
             assert len(others.all()) == 1
         said = subprocess.check_output(
             [sys.executable, "-c", INTRUDER, file], text=True
@@ -158,7 +158,7 @@ def test_threads_of_several_processes(tmp_path: Path) -> None:
         for each in processes:
             _, said = each.communicate(timeout=120)
             assert (each.returncode, said) == (0, b"")
-    with LeaseStore(str(tmp_path)).reading() as leases:
+    with LeaseStore(str(tmp_path)).read() as leases:
         found = leases.all()
     assert [each.uid_start for each in found] == [
         BASE + number * 9 for number in range(4 * 4 * 20)
@@ -200,7 +200,7 @@ Found = tuple[list[Lease], IdSet, list[range], int]
 
 
 def describe(state: Path) -> Found:
-    with LeaseStore(str(state)).reading() as leases:
+    with LeaseStore(str(state)).read() as leases:
         return (
             leases.all(),
             leases.used("uid"),
@@ -232,7 +232,7 @@ def test_killed_before_each_change(tmp_path: Path) -> None:
     for change in CHANGES:
         for number in count(1):
             state = tmp_path / f"{change}-{number}"
-            with LeaseStore(str(state)).changing() as leases:
+            with LeaseStore(str(state)).write() as leases:
                 for each in BEFORE[0]:
                     leases.add(each)
             assert describe(state) == BEFORE
@@ -277,15 +277,15 @@ def test_a_power_cut(
     leases = [lease(f"i{number}", number) for number in range(5)]
     with power_cut(place, kind):
         for each in leases:
-            with store.changing() as table:
+            with store.write() as table:
                 table.add(each)
         (place / "unwritten").write_text("lost")
     assert not (place / "unwritten").exists()
-    with store.reading() as table:
+    with store.read() as table:
         assert table.all() == leases
-    with power_cut(place, kind), store.changing() as table:
+    with power_cut(place, kind), store.write() as table:
         table.remove(leases[0])
-    with store.reading() as table:
+    with store.read() as table:
         assert table.all() == leases[1:]
         assert [*table.released("uid")] == [leases[0].ids("uid")]
 
@@ -298,7 +298,7 @@ def test_a_power_cut(
         return database
 
     monkeypatch.setattr(store_module, "_connect", careless)
-    with power_cut(place, kind), store.changing() as table:
+    with power_cut(place, kind), store.write() as table:
         table.remove(leases[1])
-    with store.reading() as table:
+    with store.read() as table:
         assert table.all() == leases[1:]

@@ -320,7 +320,7 @@ def test_policy_in_python(host: Host) -> None:
     host.python.update(
         uuid="0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c",
         InstanceRequest=lxc_userns.InstanceRequest,
-        Needs=lxc_userns.Needs,
+        Requirements=lxc_userns.Requirements,
     )
     try:
         replay(host, "doc/source/policy/index.rst")

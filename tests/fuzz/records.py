@@ -12,7 +12,7 @@ from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.instances import record as instances
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.rootfs.shifting.state import State, Work
-from lxc_userns.spec.requirements import Device, Needs
+from lxc_userns.spec.requirements import Device, Requirements
 from lxc_userns.spec.volume import Volume
 from tests.fuzz.mutation import changed, mutated
 
@@ -28,7 +28,7 @@ _RECORDS = [
     InstanceRecord(
         "web1", _UUID, "/srv/a", None, "plain", "/run/a", 12, "asked for",
         "/srv/a.tar", (Volume("/srv/v", "/v"),),
-        Needs("host", ("network",), ("sys_time",), ("/dev/kvm",)),
+        Requirements("host", ("network",), ("sys_time",), ("/dev/kvm",)),
         (Device("/dev/kvm", "char"),), ("asked",),
     ),
 ]  # fmt: skip

@@ -77,7 +77,7 @@ class Problem:
 class Nova:
     """A running Nova.
 
-    :param directory: where all that is its own is; see :func:`running`.
+    :param directory: where all that is its own is; see :func:`find_running`.
     """
 
     def __init__(

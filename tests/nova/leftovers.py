@@ -118,7 +118,7 @@ def processes() -> list[str]:
 def leases(directory: Path) -> list[str]:
     """List who holds a lease of those that the library gave."""
     store = LeaseStore(str(directory / "lxc-userns"))
-    if not store.is_there:
+    if not store.exists:
         return []
-    with store.reading() as held:
+    with store.read() as held:
         return [lease.instance for lease in held.all()]

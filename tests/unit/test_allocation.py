@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from lxc_userns.idmap.idset import IdSet
 from lxc_userns.leases.allocation import (
-    Supply,
+    FreeRanges,
     capacity,
     choose,
-    place,
-    place_again,
+    first_fit,
+    reuse_released,
 )
 
 S = 65536
@@ -37,7 +37,7 @@ sizes = st.integers(1, 17)
 
 def take_all(pool: IdSet, free: IdSet, size: int) -> Iterator[int]:
     """Lease until there is no more."""
-    while (start := place(pool, free, size)) is not None:
+    while (start := first_fit(pool, free, size)) is not None:
         yield start
         free -= IdSet((range(start, start + size),))
 
@@ -60,7 +60,7 @@ def test_exactly_as_many_as_there_are(start: int, number: int) -> None:
 
 def test_aligned_where_that_wastes_nothing() -> None:
     pool = IdSet((range(100000, 100000 + 3 * S),))
-    assert place(pool, pool, S) == 100000
+    assert first_fit(pool, pool, S) == 100000
     pool = IdSet((range(100000, 4 * S),))
     assert [*take_all(pool, pool, S)] == [2 * S, 3 * S]
 
@@ -90,11 +90,11 @@ def test_other_sizes_keep_to_the_places_of_most() -> None:
     first = range(start, start + S)
     free = pool - IdSet((first,))
     # On their own grid if they can, ...
-    assert place(pool, free, 2 * S, S) == start + 2 * S
-    assert place(pool, free, 10, S) == start + S - S % 10 + 10
+    assert first_fit(pool, free, 2 * S, S) == start + 2 * S
+    assert first_fit(pool, free, 10, S) == start + S - S % 10 + 10
     # ... or else where one of most could be.
     free -= IdSet((range(start + 3 * S, start + 4 * S),))
-    assert place(pool, free, 2 * S, S) == start + S
+    assert first_fit(pool, free, 2 * S, S) == start + S
 
 
 @given(pools, holes, sizes)
@@ -120,14 +120,16 @@ def test_an_untouched_pool_is_used_to_the_last(pool: IdSet, size: int) -> None:
 def test_the_longest_released_first() -> None:
     pool = IdSet((range(40),))
     released = [range(20, 30), range(10), range(30, 40)]
-    assert place_again(pool, IdSet(), released, 10) == 20
+    assert reuse_released(pool, IdSet(), released, 10) == 20
     # Two that touch make one of twice the size, as soon as both are there.
-    assert place_again(pool, IdSet(), released, 20) == 20
-    assert place_again(pool, IdSet(), released[:2], 20) is None
+    assert reuse_released(pool, IdSet(), released, 20) == 20
+    assert reuse_released(pool, IdSet(), released[:2], 20) is None
     # With what was never leased beside it.
-    assert place_again(pool, IdSet((range(10, 20),)), released[:1], 20) == 10
+    assert (
+        reuse_released(pool, IdSet((range(10, 20),)), released[:1], 20) == 10
+    )
     # What has left the pool does not count.
-    assert place_again(IdSet((range(20),)), IdSet(), released, 10) == 0
+    assert reuse_released(IdSet((range(20),)), IdSet(), released, 10) == 0
 
 
 def test_no_more_is_read_than_is_needed() -> None:
@@ -139,9 +141,9 @@ def test_no_more_is_read_than_is_needed() -> None:
             yield range(start, start + 10)
 
     pool = IdSet((range(1000),))
-    assert place_again(pool, IdSet(), released(), 10) == 0
+    assert reuse_released(pool, IdSet(), released(), 10) == 0
     assert read == [0]
-    assert place_again(pool, IdSet(), released(), 30) == 0
+    assert reuse_released(pool, IdSet(), released(), 30) == 0
     assert len(read) <= 6
 
 
@@ -160,11 +162,11 @@ def test_no_more_is_read_than_is_needed() -> None:
 def test_as_few_of_the_last_released_as_possible(
     pool: IdSet, released: list[range], size: int
 ) -> None:
-    found = place_again(pool, IdSet(), released, size)
+    found = reuse_released(pool, IdSet(), released, size)
     expected = None
     for count in range(1, len(released) + 1):
         among = IdSet.of(released[:count]) & pool
-        expected = place(pool, among, size)
+        expected = first_fit(pool, among, size)
         if expected is not None:
             break
     assert found == expected
@@ -173,18 +175,21 @@ def test_as_few_of_the_last_released_as_possible(
 def test_the_same_place_for_both_kinds() -> None:
     pool = IdSet((range(40),))
     user = IdSet((range(5, 6),))
-    uid, gid = Supply(pool, pool - user), Supply(pool, pool)
+    uid, gid = FreeRanges(pool, pool - user), FreeRanges(pool, pool)
     assert choose([uid, gid], 10) == [10, 10]
     # And apart when there is no other way.
     rest = IdSet((range(10),))
     uid, gid = (
-        Supply(pool, rest - user, [range(30, 40), range(20, 30)]),
-        Supply(pool, rest, [range(30, 40)]),
+        FreeRanges(pool, rest - user, [range(30, 40), range(20, 30)]),
+        FreeRanges(pool, rest, [range(30, 40)]),
     )
     assert choose([uid, gid], 10) == [30, 0]
 
 
 def test_pools_that_differ() -> None:
     uid, gid = IdSet((range(40),)), IdSet((range(20, 60),))
-    assert choose([Supply(uid, uid), Supply(gid, gid)], 10) == [0, 20]
-    assert choose([Supply(uid, uid), Supply(gid, IdSet())], 10) == [0, None]
+    assert choose([FreeRanges(uid, uid), FreeRanges(gid, gid)], 10) == [0, 20]
+    assert choose([FreeRanges(uid, uid), FreeRanges(gid, IdSet())], 10) == [
+        0,
+        None,
+    ]

@@ -478,7 +478,7 @@ def test_leases_are_removed_by_the_beginning_of_a_name(tmp_path: Path) -> None:
 
 def test_exhausted_database_has_one_range_left(tmp_path: Path) -> None:
     database = Database.exhausted(tmp_path / "made", held=3)
-    with database.store.reading() as leases:
+    with database.store.read() as leases:
         held = [each.uid_start for each in leases.all()]
         (released,) = leases.released("uid")
     assert len(held) == 3

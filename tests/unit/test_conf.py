@@ -180,9 +180,9 @@ def test_every_rule_of_the_maps(
 def test_ids_that_a_user_has_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alice = owners.HostIds("user", {100007: "alice"}, ())
+    alice = owners.IdOwnership("user", {100007: "alice"}, ())
     monkeypatch.setattr(owners, "read_host_uids", lambda *_: alice)
-    nobody = owners.HostIds("group", {}, ())
+    nobody = owners.IdOwnership("group", {}, ())
     monkeypatch.setattr(owners, "read_host_gids", lambda *_: nobody)
     reason = r"\[libvirt\] uid_maps = 0:100000:65536: .* user alice \(100007"
     for more in ("", "[lxc_userns]\nheld_ids = alow\n"):

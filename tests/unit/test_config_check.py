@@ -27,9 +27,11 @@ UID, GID = "[libvirt] uid_maps", "[libvirt] gid_maps"
 @pytest.fixture
 def host(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> dict[str, owners.HostIds]:
+) -> dict[str, owners.IdOwnership]:
     """The IDs of a host; put others in, as ``user`` and ``group``."""
-    held = {kind: owners.HostIds(kind, {}, ()) for kind in ("user", "group")}
+    held = {
+        kind: owners.IdOwnership(kind, {}, ()) for kind in ("user", "group")
+    }
     monkeypatch.setattr(owners, "NSSWITCH", tmp_path / "nsswitch.conf")
     monkeypatch.setattr(owners, "read_host_uids", lambda *_: held["user"])
     monkeypatch.setattr(owners, "read_host_gids", lambda *_: held["group"])
@@ -115,12 +117,12 @@ def test_every_problem_at_once() -> None:
     ],
 )
 def test_ids_that_others_hold(
-    host: dict[str, owners.HostIds],
+    host: dict[str, owners.IdOwnership],
     names: dict[int, str],
     subuid: str,
     holders: list[str],
 ) -> None:
-    host["user"] = owners.HostIds("user", names, *parse(subuid))
+    host["user"] = owners.IdOwnership("user", names, *parse(subuid))
     expected = [
         (UID, f"host IDs 1900000000-1900065535 are held by {holder}")
         for holder in holders
@@ -132,14 +134,14 @@ POOL = "[lxc_userns] subid_owner"
 LINE = "lxc:2000000000:131072\n"
 
 
-def set_pool(host: dict[str, owners.HostIds], uid: str, gid: str) -> None:
+def set_pool(host: dict[str, owners.IdOwnership], uid: str, gid: str) -> None:
     for kind, text in (("user", uid), ("group", gid)):
-        host[kind] = owners.HostIds(
+        host[kind] = owners.IdOwnership(
             kind, {}, *parse(text), source=f"/etc/sub{kind[0]}id"
         )
 
 
-def test_a_good_pool(host: dict[str, owners.HostIds]) -> None:
+def test_a_good_pool(host: dict[str, owners.IdOwnership]) -> None:
     set_pool(host, LINE, LINE + "lxc:2000200000:65536\n")
     assert check(configure("", "", subid_owner="lxc")) == [
         Finding("info", POOL, value, message)
@@ -156,7 +158,7 @@ def test_a_good_pool(host: dict[str, owners.HostIds]) -> None:
     ]  # fmt: skip
 
 
-def test_pools_that_are_none(host: dict[str, owners.HostIds]) -> None:
+def test_pools_that_are_none(host: dict[str, owners.IdOwnership]) -> None:
     set_pool(host, "", LINE.replace("131072", "65535"))
     conf = configure("", "", subid_owner="lxc")
     advice = "add the line lxc:2013265920:65536000 to /etc/sub"
@@ -171,7 +173,7 @@ def test_pools_that_are_none(host: dict[str, owners.HostIds]) -> None:
 
 
 def test_what_is_unwise_about_a_pool(
-    host: dict[str, owners.HostIds],
+    host: dict[str, owners.IdOwnership],
 ) -> None:
     set_pool(host, "lxc:60000:600000\nbob:100000:5\n", LINE)
     conf = configure("", "", subid_owner="lxc", range_size="1000")
@@ -196,7 +198,7 @@ def test_what_is_unwise_about_a_pool(
 def test_a_pool_that_cannot_be_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def read(_owner: str = "") -> owners.HostIds:
+    def read(_owner: str = "") -> owners.IdOwnership:
         raise PrerequisiteError("getsubids is not installed")
 
     monkeypatch.setattr(owners, "read_host_gids", read)
@@ -257,9 +259,9 @@ def test_directories_that_a_start_refuses(
 
 
 def test_ids_that_others_hold_may_be_allowed(
-    host: dict[str, owners.HostIds],
+    host: dict[str, owners.IdOwnership],
 ) -> None:
-    host["user"] = owners.HostIds("user", {1900000001: "alice"}, ())
+    host["user"] = owners.IdOwnership("user", {1900000001: "alice"}, ())
     (refused,) = find(configure(), "problem")
     conf = configure(held_ids="allow")
     assert find(conf, "warning") == [refused]
@@ -267,19 +269,19 @@ def test_ids_that_others_hold_may_be_allowed(
 
 
 def test_groups_are_compared_with_groups(
-    host: dict[str, owners.HostIds],
+    host: dict[str, owners.IdOwnership],
 ) -> None:
-    host["group"] = owners.HostIds("group", {1900000005: "staff"}, ())
+    host["group"] = owners.IdOwnership("group", {1900000005: "staff"}, ())
     ((name, message),) = find(configure(), "problem")
     assert name == GID
     assert message.endswith("are held by group staff (1900000005)")
 
 
 def test_many_holders_are_not_all_listed(
-    host: dict[str, owners.HostIds],
+    host: dict[str, owners.IdOwnership],
 ) -> None:
     names = {1900000000 + i: f"user{i}" for i in range(100)}
-    host["user"] = owners.HostIds("user", names, ())
+    host["user"] = owners.IdOwnership("user", names, ())
     found = find(configure(), "problem")
     assert len(found) == 6
     assert found[-1][1].endswith("are held by 95 more")
@@ -304,9 +306,9 @@ def test_warnings(uid: str, message: str) -> None:
 
 
 def test_malformed_lines_are_warned_of(
-    host: dict[str, owners.HostIds],
+    host: dict[str, owners.IdOwnership],
 ) -> None:
-    host["group"] = owners.HostIds("group", {}, *parse("\nx:y\n"))
+    host["group"] = owners.IdOwnership("group", {}, *parse("\nx:y\n"))
     (warning,) = [
         each
         for each in check_config(configure())
@@ -395,7 +397,7 @@ SUBIDS = "2147483648-4294836223, which FreeIPA gives to users as subordinate"
     ],
 )
 def test_ids_that_directory_services_give(
-    host: dict[str, owners.HostIds],
+    host: dict[str, owners.IdOwnership],
     monkeypatch: pytest.MonkeyPatch,
     nsswitch: str,
     ids: str,
@@ -428,7 +430,7 @@ def test_ids_that_directory_services_give(
 
 
 def test_users_whom_a_directory_service_does_not_list(
-    host: dict[str, owners.HostIds], monkeypatch: pytest.MonkeyPatch
+    host: dict[str, owners.IdOwnership], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     owners.NSSWITCH.write_text("passwd: files nis\n")
     entry = pwd.struct_passwd(("carol", "x", 1, 1, "", "/", ""))
@@ -448,12 +450,12 @@ def test_users_whom_a_directory_service_does_not_list(
 
 
 def test_in_a_user_namespace_of_few_ids(
-    host: dict[str, owners.HostIds],
+    host: dict[str, owners.IdOwnership],
 ) -> None:
     here = IdSet((range(70000), range(100000, 300000)))
     line = "lxc:65536:131072\nlxc:299999:65536\n"
     for kind in ("user", "group"):
-        host[kind] = owners.HostIds(
+        host[kind] = owners.IdOwnership(
             kind, {}, *parse(line), source="/etc/x", present=here
         )
     conf = configure("", "", subid_owner="lxc")
@@ -467,14 +469,14 @@ def test_in_a_user_namespace_of_few_ids(
         "user namespace that this runs in (/proc/self/uid_map, gid_map), and "
         "so not in the pool",
     ) in find(conf, "warning")
-    host["user"] = owners.HostIds("user", {}, (), present=here)
+    host["user"] = owners.IdOwnership("user", {}, (), present=here)
     conf = configure("0:69999:2", "0:69000:9")
     message = find(conf, "problem")[0][1]
     assert message.startswith("host IDs 69999-70000 are held by others, for")
 
 
 def test_values_are_shown_with_all_that_is_in_them(
-    host: dict[str, owners.HostIds],
+    host: dict[str, owners.IdOwnership],
 ) -> None:
     many = "".join(f"x{n}\n" for n in range(100))
     set_pool(host, "lxc:1:2\r\nlxc: 1:2\n\ufefflxc:1:2\n" + many, "")

@@ -13,9 +13,9 @@ from lxc_userns.exceptions import PrerequisiteError
 from lxc_userns.linux.process import Process
 from lxc_userns.subid import owners
 from lxc_userns.subid.files import SubordinateRange, parse
-from lxc_userns.subid.owners import HostIds
+from lxc_userns.subid.owners import IdOwnership
 
-HELD = HostIds(
+HELD = IdOwnership(
     "user",
     {1000: "alice", 0: "root", 165535: "edge"},
     (
@@ -98,7 +98,7 @@ def test_what_only_shadow_can_read_is_held() -> None:
     ranges, malformed = parse(
         "lxc:100:100\nalice:0x78:0x10\nlxc:0x96:1\nx\nbob:10:0\n"
     )
-    host = HostIds("user", {}, ranges, malformed)
+    host = IdOwnership("user", {}, ranges, malformed)
     assert [*host.owned("alice")] == []
     (holder,) = host.holders(range(100, 200), "lxc")
     assert holder.name == "whoever line 2 means ('alice:0x78:0x10')"
@@ -121,7 +121,7 @@ def test_an_owner_by_any_name_or_number() -> None:
         )
     )
     ids = {"alice": "1000", "also-alice": "1000", "bob": "1001"}
-    host = HostIds("user", {}, ranges, owner_ids=ids)
+    host = IdOwnership("user", {}, ranges, owner_ids=ids)
     for owner in ("alice", "1000", "also-alice"):
         assert [each.start for each in host.owned(owner)] == [0, 10, 20]
         assert [each.ids.start for each in host.holders(range(99), owner)] == [

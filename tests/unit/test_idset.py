@@ -50,11 +50,11 @@ def test_arithmetic(one: IdSet, other: IdSet) -> None:
 def test_questions(ids: IdSet, wanted: range) -> None:
     assert (wanted in ids) == (set(wanted) <= members(ids))
     assert (wanted.start in ids) == (wanted.start in members(ids))
-    assert ids.meets(wanted) == bool(set(wanted) & members(ids))
-    around = ids.around(wanted.start)
+    assert ids.overlaps(wanted) == bool(set(wanted) & members(ids))
+    around = ids.range_of(wanted.start)
     assert (around is not None) == (wanted.start in ids)
     assert around is None or (around in ids.ranges and wanted.start in around)
-    assert [*ids.meeting(wanted)] == [
+    assert [*ids.overlapping(wanted)] == [
         each for each in ids if set(each) & set(wanted)
     ]
 

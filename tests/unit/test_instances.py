@@ -16,7 +16,7 @@ from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.instances.damaged import DamagedRecord
 from lxc_userns.instances.record import InstanceRecord, InstanceStore
 from lxc_userns.instances.verified import Verified
-from lxc_userns.spec.requirements import Device, Needs
+from lxc_userns.spec.requirements import Device, Requirements
 from lxc_userns.spec.volume import Volume
 
 UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
@@ -30,14 +30,16 @@ PRIVATE = InstanceRecord(
     "/run/x/web1/root",
     dropped=("sys_resource",),
 )
-NEEDS = Needs().to_dict()
+NEEDS = Requirements().to_dict()
 MARK = {"time": 1, "boot_id": "x", "init_pid": 42, "init_start": 7}
 HOST = replace(
     PRIVATE,
     name="web2",
     id_maps=None,
     strategy="plain",
-    needs=Needs("host", ("network", "ipc"), ("sys_time",), ("/dev/net/tun",)),
+    needs=Requirements(
+        "host", ("network", "ipc"), ("sys_time",), ("/dev/net/tun",)
+    ),
     devices=(Device("/dev/net/tun", "char"),),
     mode_reasons=("it asks for mode host", "it shares\nthe network"),
 )

@@ -34,36 +34,36 @@ def store(tmp_path: Path) -> LeaseStore:
 
 
 def add(store: LeaseStore, *leases: Lease) -> None:
-    with store.changing() as table:
+    with store.write() as table:
         for each in leases:
             table.add(each)
 
 
 def held(store: LeaseStore) -> list[Lease]:
-    with store.reading() as table:
+    with store.read() as table:
         return table.all()
 
 
 def test_looking_makes_nothing(store: LeaseStore, tmp_path: Path) -> None:
     assert held(store) == []
-    with store.changing(keep=False) as table:
+    with store.write(keep=False) as table:
         table.add(lease("web", 0))
         assert table.get("web") == lease("web", 0)
-    assert not store.is_there
+    assert not store.exists
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_kept(store: LeaseStore, tmp_path: Path) -> None:
     add(store, lease("web", 1), lease("db", 0))
     assert held(store) == [lease("db", 0), lease("web", 1)]
-    with store.reading() as table:
+    with store.read() as table:
         assert table.get("web") == lease("web", 1)
         assert table.get("nobody") is None
-    with store.changing(keep=False) as table:
+    with store.write(keep=False) as table:
         table.remove(lease("web", 1))
         assert table.get("web") is None
     assert len(held(store)) == 2
-    assert store.is_there
+    assert store.exists
     file = tmp_path / "state/leases.sqlite3"
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.parent.stat().st_mode & 0o777 == 0o700
@@ -73,7 +73,7 @@ def test_an_error_keeps_nothing(store: LeaseStore) -> None:
     add(store, lease("web", 1))
 
     def fail() -> None:
-        with store.changing() as table:
+        with store.write() as table:
             table.add(lease("db", 0))
             table.remove(lease("web", 1))
             raise ZeroDivisionError
@@ -81,7 +81,7 @@ def test_an_error_keeps_nothing(store: LeaseStore) -> None:
     with pytest.raises(ZeroDivisionError):
         fail()
     assert held(store) == [lease("web", 1)]
-    with store.reading() as table:
+    with store.read() as table:
         assert table.used("uid") == IdSet((lease("web", 1).ids("uid"),))
         assert [*table.released("uid")] == []
 
@@ -124,25 +124,25 @@ def test_a_lease_does_not_change(store: LeaseStore, tmp_path: Path) -> None:
 
 def test_renewing(store: LeaseStore) -> None:
     add(store, lease("web", 0), lease("db", 1))
-    with store.changing() as table:
-        missing = replace(lease("web", 0), missing=5000)
+    with store.write() as table:
+        missing = replace(lease("web", 0), unknown_since=5000)
         table.restore(missing)
         assert table.get("web") == missing
-        table.renew("web", UUID)
+        table.confirm("web", UUID)
         assert table.get("web") == replace(lease("web", 0), uuid=UUID)
         # A UUID stays; and one that is known is not asked for again.
-        table.renew("web", OTHER_UUID)
-        table.renew("web", None)
+        table.confirm("web", OTHER_UUID)
+        table.confirm("web", None)
         assert table.get("web") == replace(lease("web", 0), uuid=UUID)
-        table.renew("nobody", None)
+        table.confirm("nobody", None)
         with pytest.raises(LeaseError, match=r"db: .*uuid"):
-            table.renew("db", UUID)
+            table.confirm("db", UUID)
 
 
 def test_who_has_any_of_these(store: LeaseStore) -> None:
     first, second = lease("a", 0), lease("b", 1, 10)
     add(store, second, first)
-    with store.reading() as table:
+    with store.read() as table:
         for ids, found in (
             (range(BASE), []),
             (range(BASE, BASE + 1), [first]),
@@ -150,15 +150,15 @@ def test_who_has_any_of_these(store: LeaseStore) -> None:
             (range(BASE + S + 10, BASE + 9 * S), []),
             (range(1, 2**32 - 1), [first, second]),
         ):
-            assert table.meeting("uid", ids) == found
-        assert table.meeting("gid", range(BASE, BASE + S)) == []
+            assert table.overlapping("uid", ids) == found
+        assert table.overlapping("gid", range(BASE, BASE + S)) == []
 
 
 def test_history(store: LeaseStore) -> None:
     leases = [lease(name, number) for number, name in enumerate("abc")]
     add(store, *leases)
     everything = IdSet((range(BASE, BASE + 3 * S),))
-    with store.changing() as table:
+    with store.write() as table:
         assert table.used("uid") == everything
         assert len(table.used("gid")) == 3 * S
         table.remove(leases[1])
@@ -184,7 +184,7 @@ def test_shifted_trees(store: LeaseStore) -> None:
         ShiftedTree("/a", "uid", second),
         ShiftedTree("/b", "gid", first),
     ]
-    with store.changing() as table:
+    with store.write() as table:
         for tree in (*reversed(trees), trees[0]):
             table.note_tree(tree)
         table.add(lease("web", 1))
@@ -192,7 +192,7 @@ def test_shifted_trees(store: LeaseStore) -> None:
         # That of a lease that is held is nobody's business.
         assert table.released_trees() == [trees[0], trees[2]]
         table.forget_trees([trees[0]])
-    with store.reading() as table:
+    with store.read() as table:
         assert table.trees() == trees[1:]
 
 
@@ -200,7 +200,7 @@ def test_ids_of_another_instance(store: LeaseStore) -> None:
     add(store, lease("web", 0))
     uid, gid = lease("web", 0).ids("uid"), lease("web", 0).ids("gid")
     other = IdMap.parse("0:100000:10,20:200000:5")
-    with store.reading() as table:
+    with store.read() as table:
         table.check_unleased("old", IdMaps(other, other))
         table.check_unleased("web", lease("web", 0).id_maps)
         for text in (f"0:{uid.stop - 1}:6", f"0:{uid.start - 5}:6"):
@@ -216,8 +216,8 @@ def test_what_was_had_without_a_lease(store: LeaseStore) -> None:
     """It is not new any more, and what is leased of it stays leased."""
     add(store, lease("web", 1))
     uid = IdMap.parse(f"0:{BASE}:{3 * S}")
-    with store.changing() as table:
-        table.retire(IdMaps(uid, IdMap.parse("0:5:9")))
+    with store.write() as table:
+        table.mark_used(IdMaps(uid, IdMap.parse("0:5:9")))
         assert table.used("uid") == IdSet((range(BASE, BASE + 3 * S),))
         assert [*table.released("uid")] == [
             range(BASE, BASE + S),
@@ -225,7 +225,7 @@ def test_what_was_had_without_a_lease(store: LeaseStore) -> None:
         ]
         assert [*table.released("gid")] == [range(5, 14)]
         # Again makes it the last to be released, and no more.
-        table.retire(
+        table.mark_used(
             IdMaps(IdMap.parse(f"0:{BASE}:{S}"), IdMap.parse("0:5:9"))
         )
         assert [*table.released("uid")] == [
@@ -290,7 +290,7 @@ def test_a_database_that_cannot_be_used(
 ) -> None:
     add(store, lease("web", 0))
     damage(tmp_path / "state/leases.sqlite3")
-    for opened in (store.changing(), store.reading()):
+    for opened in (store.write(), store.read()):
         with pytest.raises(ConfigError, match=message) as raised, opened:
             raise AssertionError
         assert raised.value.option == "[lxc_userns] state_path"
@@ -319,7 +319,7 @@ def test_one_after_the_other(store: LeaseStore) -> None:
     """Threads that each take the next number, and lose none."""
 
     def take(name: str) -> None:
-        with store.changing() as table:
+        with store.write() as table:
             number = len(table.all())
             table.add(lease(name, number))
 
@@ -348,7 +348,7 @@ def test_a_model(steps: list[tuple[str, int]]) -> None:
     used: set[int] = set()
     released: list[set[int]] = []
     store = LeaseStore("/nonexistent")
-    with store.changing(keep=False) as table:
+    with store.write(keep=False) as table:
         for name, number in steps:
             if name in leases:
                 lease = table.get(name)

@@ -26,14 +26,14 @@ from lxc_userns.exceptions import (
     RootfsError,
 )
 from lxc_userns.idmap import IdMap, IdMaps
-from lxc_userns.instances.conflicts import Claim
+from lxc_userns.instances.conflicts import PathUse
 from lxc_userns.instances.filesystems import Filesystems
-from lxc_userns.instances.instances import Inventory
+from lxc_userns.instances.instances import Instances
 from lxc_userns.instances.record import InstanceRecord, InstanceStore
 from lxc_userns.leases import Lease, LeaseStore, gc
-from lxc_userns.leases import allocator as lessor
+from lxc_userns.leases import allocator as allocator
 from lxc_userns.leases import running as occupants
-from lxc_userns.leases.allocator import Lessor
+from lxc_userns.leases.allocator import LeaseAllocator
 from lxc_userns.libvirtd.client import Guest, Guests
 from lxc_userns.linux.process import Process, Rows
 from lxc_userns.manager import UserNamespaceManager
@@ -41,7 +41,7 @@ from lxc_userns.rootfs.shifting.state import STATE, State, Work
 from lxc_userns.spec.volume import Volume
 from lxc_userns.subid import owners
 from lxc_userns.subid.files import parse
-from lxc_userns.subid.owners import HostIds
+from lxc_userns.subid.owners import IdOwnership
 
 S = 65536
 BASE = 2_000_000_000
@@ -96,28 +96,30 @@ class FakeGuests:
 class Host:
     """A host in memory, but for records and leases."""
 
-    lessor: Lessor
+    allocator: LeaseAllocator
     guests: FakeGuests
     processes: list[FakeProcess]
-    ids: dict[str, HostIds]
+    ids: dict[str, IdOwnership]
 
     def set_pool(self, uid: str, gid: str | None = None) -> None:
         for kind, text in (
             ("user", uid),
             ("group", uid if gid is None else gid),
         ):
-            self.ids[kind] = HostIds(kind, {}, *parse(text), source="/etc/x")
+            self.ids[kind] = IdOwnership(
+                kind, {}, *parse(text), source="/etc/x"
+            )
 
     def run(self, pid: int, start: int, count: int, parent: int = 1) -> None:
         rows = ((0, start, count),)
         self.processes.append(FakeProcess(pid, rows, rows, parent))
 
     def starts(self) -> dict[str, int]:
-        with self.lessor.leases.reading() as leases:
+        with self.allocator.leases.read() as leases:
             return {each.instance: each.uid_start for each in leases.all()}
 
     def save(self, name: str, maps: IdMaps | None, **values: object) -> None:
-        self.lessor.inventory.store.save(record(name, maps, **values))
+        self.allocator.inventory.store.save(record(name, maps, **values))
 
 
 def record(name: str, maps: IdMaps | None, **values: object) -> InstanceRecord:
@@ -134,12 +136,14 @@ def maps(start: int, count: int = S) -> IdMaps:
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     guests = FakeGuests()
     state = str(tmp_path / "state")
-    inventory = Inventory(
+    inventory = Instances(
         InstanceStore(state),
         Filesystems(state, str(tmp_path / "run")),
         cast(Guests, guests),
     )
-    made = Host(Lessor(inventory, LeaseStore(state), "lxc", S), guests, [], {})
+    made = Host(
+        LeaseAllocator(inventory, LeaseStore(state), "lxc", S), guests, [], {}
+    )
     made.set_pool(f"lxc:{BASE}:{3 * S}\n")
     monkeypatch.setattr(
         owners, "read_host_uids", lambda _owner: made.ids["user"]
@@ -166,71 +170,77 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
 
 def test_to_the_last_one(host: Host) -> None:
     for number, name in enumerate("abc"):
-        lease = host.lessor.acquire(name)
-        assert lease == host.lessor.find(name) == host.lessor.acquire(name)
+        lease = host.allocator.acquire(name)
+        assert (
+            lease == host.allocator.find(name) == host.allocator.acquire(name)
+        )
         assert lease.uid_start == lease.gid_start == BASE + number * S
     with pytest.raises(
         PoolExhaustedError,
         match=rf"^d: no range of {S} user IDs is left in the pool of lxc: "
         rf"{3 * S} of its {3 * S} IDs are leased$",
     ):
-        host.lessor.acquire("d")
-    assert host.lessor.find("d") is None
-    host.lessor.release("b")
-    host.lessor.release("a")
-    host.lessor.release("b")
+        host.allocator.acquire("d")
+    assert host.allocator.find("d") is None
+    host.allocator.release("b")
+    host.allocator.release("a")
+    host.allocator.release("b")
     # The longest released first.
-    assert host.lessor.acquire("d").uid_start == BASE + S
-    assert host.lessor.acquire("e").uid_start == BASE
+    assert host.allocator.acquire("d").uid_start == BASE + S
+    assert host.allocator.acquire("e").uid_start == BASE
 
 
 def test_never_used_ones_first(host: Host) -> None:
-    host.lessor.acquire("a")
-    host.lessor.release("a")
-    assert host.lessor.acquire("a").uid_start == BASE + S
+    host.allocator.acquire("a")
+    host.allocator.release("a")
+    assert host.allocator.acquire("a").uid_start == BASE + S
 
 
 def test_looking_changes_nothing(host: Host) -> None:
-    seen = host.lessor.acquire("a", keep=False)
-    assert host.lessor.find("a") is None
-    assert not host.lessor.leases.is_there
-    assert host.lessor.acquire("b").uid_start == seen.uid_start
+    seen = host.allocator.acquire("a", keep=False)
+    assert host.allocator.find("a") is None
+    assert not host.allocator.leases.exists
+    assert host.allocator.acquire("b").uid_start == seen.uid_start
 
 
 def test_whose_it_is(host: Host) -> None:
-    host.lessor.acquire("by-hand")
-    assert host.lessor.acquire("by-hand", UUID).uuid == UUID
-    assert host.lessor.acquire("by-hand").uuid == UUID
+    host.allocator.acquire("by-hand")
+    assert host.allocator.acquire("by-hand", UUID).uuid == UUID
+    assert host.allocator.acquire("by-hand").uuid == UUID
     with pytest.raises(LeaseError, match=f"the instance {UUID} has the lease"):
-        host.lessor.acquire("by-hand", OTHER_UUID)
+        host.allocator.acquire("by-hand", OTHER_UUID)
     with pytest.raises(LeaseError, match=r"other: .*uuid"):
-        host.lessor.acquire("other", UUID)
+        host.allocator.acquire("other", UUID)
 
 
 def test_sizes(host: Host) -> None:
-    assert host.lessor.acquire("small", size=10).count == 10
-    assert host.lessor.acquire("large", size=2 * S).uid_start == BASE + S
-    assert host.lessor.acquire("large", size=2 * S).count == 2 * S
+    assert host.allocator.acquire("small", size=10).count == 10
+    assert host.allocator.acquire("large", size=2 * S).uid_start == BASE + S
+    assert host.allocator.acquire("large", size=2 * S).count == 2 * S
     # What the configuration says now does not matter to them.
-    assert replace(host.lessor, size=5).acquire("small").count == 10
+    assert replace(host.allocator, size=5).acquire("small").count == 10
     with pytest.raises(LeaseError, match="has a lease of 10 IDs, not of 11"):
-        host.lessor.acquire("small", size=11)
+        host.allocator.acquire("small", size=11)
     with pytest.raises(PoolExhaustedError):
-        host.lessor.acquire("middle")
+        host.allocator.acquire("middle")
     starts = host.starts()
     assert len(starts) == 2
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a b", "-x", "a/b", "x" * 64])
 def test_names_that_are_none(host: Host, name: str) -> None:
-    for call in (host.lessor.acquire, host.lessor.release, host.lessor.find):
+    for call in (
+        host.allocator.acquire,
+        host.allocator.release,
+        host.allocator.find,
+    ):
         with pytest.raises(InstanceError, match="not a name"):
             call(name)
 
 
 def test_without_a_pool(host: Host) -> None:
-    lease = host.lessor.acquire("a")
-    without = replace(host.lessor, owner="")
+    lease = host.allocator.acquire("a")
+    without = replace(host.allocator, owner="")
     with pytest.raises(ConfigError, match="subid_owner: is empty: there is"):
         without.acquire("b")
     assert without.acquire("a") == lease
@@ -243,7 +253,7 @@ def test_a_pool_that_cannot_be_used(host: Host) -> None:
     with pytest.raises(
         ConfigError, match=r"subid_owner = lxc: the 5 .*user.*; the 5 .*group"
     ):
-        host.lessor.acquire("a")
+        host.allocator.acquire("a")
     assert not host.starts()
 
 
@@ -252,46 +262,46 @@ def test_a_pool_that_cannot_be_asked_for(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    lease = host.lessor.acquire("a")
+    lease = host.allocator.acquire("a")
 
-    def fail(_owner: str) -> HostIds:
+    def fail(_owner: str) -> IdOwnership:
         raise PrerequisiteError("getsubids is not installed")
 
     monkeypatch.setattr(owners, "read_host_uids", fail)
     # Who has a lease does not depend on it.
-    assert host.lessor.acquire("a") == lease
+    assert host.allocator.acquire("a") == lease
     assert caplog.messages == ["getsubids is not installed"]
     with pytest.raises(PrerequisiteError):
-        host.lessor.acquire("b")
+        host.allocator.acquire("b")
 
 
 def test_a_pool_that_has_changed(
     host: Host, caplog: pytest.LogCaptureFixture
 ) -> None:
-    lease = host.lessor.acquire("a")
+    lease = host.allocator.acquire("a")
     assert not caplog.records
     host.set_pool(f"lxc:{BASE + S}:{S}\n")
-    assert host.lessor.acquire("a") == lease
+    assert host.allocator.acquire("a") == lease
     (said,) = caplog.messages
     assert said.startswith("a: its lease (65536 IDs, users from 2000000000")
     assert said.endswith("no longer, in the pool of lxc; it keeps it")
-    assert host.lessor.acquire("b").uid_start == BASE + S
+    assert host.allocator.acquire("b").uid_start == BASE + S
     with pytest.raises(PoolExhaustedError, match="65536 of its 65536 IDs"):
-        host.lessor.acquire("c")
+        host.allocator.acquire("c")
     # What it had is not leased again, either.
-    host.lessor.release("a")
+    host.allocator.release("a")
     with pytest.raises(PoolExhaustedError):
-        host.lessor.acquire("c")
+        host.allocator.acquire("c")
     host.set_pool(f"lxc:{BASE}:{3 * S}\n")
-    assert host.lessor.acquire("c").uid_start == BASE + 2 * S
-    assert host.lessor.acquire("d").uid_start == BASE
+    assert host.allocator.acquire("c").uid_start == BASE + 2 * S
+    assert host.allocator.acquire("d").uid_start == BASE
 
 
 def test_malformed_lines_are_warned_of(
     host: Host, caplog: pytest.LogCaptureFixture
 ) -> None:
     host.set_pool(f"lxc:{BASE}:{S}\n", f"lxc:{BASE}:{S}\nlxc:1:0x5\n")
-    host.lessor.acquire("a")
+    host.allocator.acquire("a")
     (said,) = caplog.messages
     assert said.startswith("/etc/subgid, line 2, 'lxc:1:0x5': start and")
     assert said.endswith("; it is not heeded")
@@ -305,107 +315,109 @@ def test_what_runs_is_not_leased(host: Host) -> None:
         Guest("stopped", UUID, "stopped", None),
     ]
     host.set_pool(f"lxc:{BASE}:{4 * S}\n")
-    assert host.lessor.acquire("a").uid_start == BASE + 2 * S
-    assert host.lessor.acquire("b").uid_start == BASE + 3 * S
+    assert host.allocator.acquire("a").uid_start == BASE + 2 * S
+    assert host.allocator.acquire("b").uid_start == BASE + 3 * S
     with pytest.raises(
         PoolExhaustedError,
         match=r"131072 of its 262144 IDs are leased; some are held by the "
         r"running process 4000 \(sleep\) \(2000000100:1\), the running "
         r"container other \(2000065536:65536\)$",
     ):
-        host.lessor.acquire("c")
+        host.allocator.acquire("c")
     # Who runs with a lease is not told as somebody else.
     host.run(6000, BASE + 2 * S, S)
-    assert len(host.lessor.room().pools.uid.holders) == 2
+    assert len(host.allocator.usage().pools.uid.holders) == 2
 
 
 def test_what_has_more_than_a_lease_is_told(host: Host) -> None:
     """It may have IDs of the next range, too."""
-    host.lessor.acquire("a")
+    host.allocator.acquire("a")
     host.run(4000, BASE, 2 * S)
-    assert host.lessor.room().free == 1
-    assert host.lessor.acquire("b").uid_start == BASE + 2 * S
+    assert host.allocator.usage().free == 1
+    assert host.allocator.acquire("b").uid_start == BASE + 2 * S
 
 
 def test_what_calls_itself_something_odd(host: Host) -> None:
     host.run(4000, BASE, S)
     host.processes[0].name = "a\x1b[2Jb\n"
-    (holder,) = host.lessor.room().pools.uid.holders
+    (holder,) = host.allocator.usage().pools.uid.holders
     shown = r"a\x1b[2Jb\n"
     assert holder.name == f"the running process 4000 ({shown}) ({BASE}:{S})"
-    gone = [occupants.Occupant(4999, "uid", range(BASE, BASE + S))]
-    (named,) = occupants.named(gone, cast(Guests, host.guests))
+    gone = [occupants.RunningIdMap(4999, "uid", range(BASE, BASE + S))]
+    (named,) = occupants.with_names(gone, cast(Guests, host.guests))
     assert named.holder.name == f"the running process 4999 ({BASE}:{S})"
 
 
 def test_what_still_runs_is_not_leased_again(host: Host) -> None:
-    lease = host.lessor.acquire("a")
+    lease = host.allocator.acquire("a")
     host.run(4000, lease.uid_start, S)
-    host.lessor.release("a")
-    assert {host.lessor.acquire(name).uid_start for name in "bc"} == {
+    host.allocator.release("a")
+    assert {host.allocator.acquire(name).uid_start for name in "bc"} == {
         BASE + S,
         BASE + 2 * S,
     }
     with pytest.raises(PoolExhaustedError, match="process 4000"):
-        host.lessor.acquire("d")
+        host.allocator.acquire("d")
     host.processes.clear()
-    assert host.lessor.acquire("d").uid_start == BASE
+    assert host.allocator.acquire("d").uid_start == BASE
 
 
 def test_without_libvirt_what_runs_has_no_name(host: Host) -> None:
     host.guests.is_there = False
     host.run(5000, BASE, S, parent=4999)
-    assert host.lessor.acquire("a").uid_start == BASE + S
-    assert "process 5000" in host.lessor.room().pools.uid.describe_holders()
+    assert host.allocator.acquire("a").uid_start == BASE + S
+    assert (
+        "process 5000" in host.allocator.usage().pools.uid.describe_holders()
+    )
 
 
 def test_what_was_promised_before_there_were_leases(host: Host) -> None:
     host.save("old", maps(BASE + S - 1, 10))
     host.save("plain", None)
-    assert host.lessor.acquire("a").uid_start == BASE + 2 * S
+    assert host.allocator.acquire("a").uid_start == BASE + 2 * S
     with pytest.raises(
         PoolExhaustedError, match=rf"the instance old \({BASE + S - 1}:10\)"
     ):
-        host.lessor.acquire("b")
+        host.allocator.acquire("b")
     # The instance itself may move to a lease of its own.
     old = record("old", maps(BASE + S - 1, 10))
-    assert host.lessor.acquire("old", known=old).uid_start == BASE
+    assert host.allocator.acquire("old", known=old).uid_start == BASE
 
 
 def test_what_is_promised_without_a_lease(host: Host) -> None:
-    host.lessor.acquire("a")
+    host.allocator.acquire("a")
     fixed = record("fixed", maps(BASE + S))
-    with host.lessor.settling(fixed):
-        host.lessor.inventory.store.save(fixed)
-    assert host.lessor.acquire("b").uid_start == BASE + 2 * S
+    with host.allocator.commit_record(fixed):
+        host.allocator.inventory.store.save(fixed)
+    assert host.allocator.acquire("b").uid_start == BASE + 2 * S
     written = []
     with (
         pytest.raises(LeaseError, match="leased to the instance a"),
-        host.lessor.settling(record("bad", maps(BASE + S - 1, 10))),
+        host.allocator.commit_record(record("bad", maps(BASE + S - 1, 10))),
     ):
         written.append("bad")
     assert written == []
-    host.lessor.inventory.store.remove("fixed")
-    host.lessor.release("fixed", fixed)
+    host.allocator.inventory.store.remove("fixed")
+    host.allocator.release("fixed", fixed)
     # It is not new any more.
-    host.lessor.release("a")
-    assert host.lessor.acquire("c").uid_start == BASE + S
-    assert host.lessor.acquire("d").uid_start == BASE
+    host.allocator.release("a")
+    assert host.allocator.acquire("c").uid_start == BASE + S
+    assert host.allocator.acquire("d").uid_start == BASE
 
 
 def test_an_old_database(host: Host) -> None:
     """One that was restored does not know the instances of since then."""
-    host.lessor.acquire("a")
+    host.allocator.acquire("a")
     host.save("web", maps(BASE + S))
-    assert host.lessor.acquire("b").uid_start == BASE + 2 * S
+    assert host.allocator.acquire("b").uid_start == BASE + 2 * S
 
 
 def test_an_instance_keeps_what_it_had(host: Host) -> None:
     """As when the database was lost, or there was one range for all."""
-    host.lessor.acquire("a")
+    host.allocator.acquire("a")
     known = record("web", maps(BASE + S))
     host.run(4000, BASE + S, S)
-    lease = host.lessor.acquire("web", UUID, known=known)
+    lease = host.allocator.acquire("web", UUID, known=known)
     assert lease.id_maps == known.id_maps
     for other in (
         record("x", maps(BASE)),  # Is leased.
@@ -413,8 +425,10 @@ def test_an_instance_keeps_what_it_had(host: Host) -> None:
         record("x", maps(BASE + 9 * S)),  # Is not in the pool.
         record("x", None),
     ):
-        assert host.lessor.acquire("x", known=other).uid_start == BASE + 2 * S
-        host.lessor.release("x")
+        assert (
+            host.allocator.acquire("x", known=other).uid_start == BASE + 2 * S
+        )
+        host.allocator.release("x")
 
 
 @pytest.mark.parametrize("held_by", ["user", "record", "subordinate"])
@@ -430,7 +444,7 @@ def test_an_instance_does_not_keep_what_others_have(
         host.save("other", maps(BASE))
     else:
         host.set_pool(f"lxc:{BASE}:{3 * S}\nbob:{BASE + S - 1}:1\n")
-    lease = host.lessor.acquire("web", UUID, known=known)
+    lease = host.allocator.acquire("web", UUID, known=known)
     assert lease.uid_start == BASE + S
 
 
@@ -438,47 +452,47 @@ def test_a_tree_of_an_instance_without_a_lease(
     host: Host, tmp_path: Path, shifted: Shift
 ) -> None:
     """Its IDs are not new when it is gone."""
-    host.lessor.acquire("a")
+    host.allocator.acquire("a")
     fixed = record(
         "fixed", maps(BASE + S), strategy="chown", rootfs=str(tmp_path)
     )
-    with host.lessor.settling(fixed):
-        host.lessor.inventory.store.save(fixed)
+    with host.allocator.commit_record(fixed):
+        host.allocator.inventory.store.save(fixed)
     shifted(str(tmp_path), State(maps(BASE + S)))
-    assert host.lessor.room().waiting == ()
-    host.lessor.inventory.store.remove("fixed")
-    host.lessor.release("fixed", fixed)
-    assert {tree.path for tree in host.lessor.room().waiting} == {
+    assert host.allocator.usage().waiting == ()
+    host.allocator.inventory.store.remove("fixed")
+    host.allocator.release("fixed", fixed)
+    assert {tree.path for tree in host.allocator.usage().waiting} == {
         str(tmp_path)
     }
-    assert host.lessor.acquire("b").uid_start == BASE + 2 * S
+    assert host.allocator.acquire("b").uid_start == BASE + 2 * S
     with pytest.raises(PoolExhaustedError, match=f"unshift {tmp_path}$"):
-        host.lessor.acquire("c")
+        host.allocator.acquire("c")
     shifted(str(tmp_path), None)
-    assert host.lessor.acquire("c").uid_start == BASE + S
+    assert host.allocator.acquire("c").uid_start == BASE + S
 
 
 def test_other_maps_than_before(host: Host) -> None:
     before, after = record("x", maps(BASE)), record("x", maps(BASE + S))
-    host.lessor.acquire("a", size=6)
-    host.lessor.release("a")
-    with host.lessor.settling(after, before):
-        host.lessor.inventory.store.save(after)
-    assert host.lessor.acquire("b").uid_start == BASE + 2 * S
-    assert host.lessor.acquire("c").uid_start == BASE
+    host.allocator.acquire("a", size=6)
+    host.allocator.release("a")
+    with host.allocator.commit_record(after, before):
+        host.allocator.inventory.store.save(after)
+    assert host.allocator.acquire("b").uid_start == BASE + 2 * S
+    assert host.allocator.acquire("c").uid_start == BASE
 
 
 @pytest.mark.parametrize("size", [0, -5, 5, 2**32, True])
 def test_sizes_that_are_none(host: Host, size: int) -> None:
     with pytest.raises(LeaseError, match=f"{size} is no number of IDs"):
-        host.lessor.acquire("a", size=size)
+        host.allocator.acquire("a", size=size)
 
 
 def test_who_sees_all_ids_has_no_range(host: Host) -> None:
     whole = ((0, 0, 1), (1, 1, 2**32 - 2))
     host.processes.append(FakeProcess(4000, whole, whole))
-    assert host.lessor.room().pools.uid.holders == ()
-    assert host.lessor.acquire("a").uid_start == BASE
+    assert host.allocator.usage().pools.uid.holders == ()
+    assert host.allocator.acquire("a").uid_start == BASE
 
 
 def test_nobody_waits_for_libvirt_or_disks(
@@ -486,7 +500,7 @@ def test_nobody_waits_for_libvirt_or_disks(
 ) -> None:
     host.set_pool(f"lxc:{BASE}:{2 * S}\n")
     use(host, "a", tmp_path)
-    host.lessor.release("a")
+    host.allocator.release("a")
     host.run(4000, BASE + S, S)
     asked = []
 
@@ -508,26 +522,26 @@ def test_nobody_waits_for_libvirt_or_disks(
 
     monkeypatch.setattr(os, "getxattr", getxattr)
     monkeypatch.setattr(host.guests, "list", list_guests)
-    assert host.lessor.acquire("b").uid_start == BASE
+    assert host.allocator.acquire("b").uid_start == BASE
     assert asked == ["libvirt", "libvirt", "disk", "disk"]
 
 
 def test_the_first_lease_of_all_while_a_record_is_written(host: Host) -> None:
     with (
         pytest.raises(LeaseError, match="leased to the instance a"),
-        host.lessor.settling(record("fixed", maps(BASE))),
+        host.allocator.commit_record(record("fixed", maps(BASE))),
     ):
         # It does not see the record yet.
-        host.lessor.acquire("a")
+        host.allocator.acquire("a")
     assert [*host.starts()] == ["a"]
 
 
 def test_hosts_without_leases_get_no_database(host: Host) -> None:
-    with host.lessor.settling(record("fixed", maps(BASE))):
+    with host.allocator.commit_record(record("fixed", maps(BASE))):
         pass
-    host.lessor.release("fixed")
-    assert host.lessor.find("fixed") is None
-    assert not host.lessor.leases.is_there
+    host.allocator.release("fixed")
+    assert host.allocator.find("fixed") is None
+    assert not host.allocator.leases.exists
 
 
 @pytest.fixture
@@ -550,9 +564,9 @@ def shifted(monkeypatch: pytest.MonkeyPatch) -> Shift:
 
 def use(host: Host, name: str, path: Path, how: str = "chown") -> None:
     """Lease a range, and be about to use something on disk with it."""
-    lease = host.lessor.acquire(name)
+    lease = host.allocator.acquire(name)
     made = record(name, lease.id_maps, strategy=how, rootfs=str(path))
-    with host.lessor.settling(made):
+    with host.allocator.commit_record(made):
         pass
 
 
@@ -572,18 +586,20 @@ def test_what_is_shifted_is_not_leased_again(
         use(host, "a", tree)
         shifted(str(tree), state)
         # While it has the lease there is nothing to wait for.
-        assert host.lessor.room().waiting == ()
-        host.lessor.release("a")
+        assert host.allocator.usage().waiting == ()
+        host.allocator.release("a")
         if not is_free:
             with pytest.raises(PoolExhaustedError, match=f"unshift {tree}$"):
-                host.lessor.acquire("a")
-            assert {e.path for e in host.lessor.room().waiting} == {str(tree)}
+                host.allocator.acquire("a")
+            assert {e.path for e in host.allocator.usage().waiting} == {
+                str(tree)
+            }
             shifted(str(tree), None)
-        assert host.lessor.room().free == 1
-        assert host.lessor.acquire("a").uid_start == BASE
-        with host.lessor.leases.reading() as leases:
+        assert host.allocator.usage().free == 1
+        assert host.allocator.acquire("a").uid_start == BASE
+        with host.allocator.leases.read() as leases:
             assert leases.trees() == []
-        host.lessor.release("a")
+        host.allocator.release("a")
 
 
 def test_trees_that_are_gone(
@@ -597,14 +613,14 @@ def test_trees_that_are_gone(
     shifted(str(tree), State(maps(BASE)))
     use(host, "a", tree, "auto")
     use(host, "a", image)
-    host.lessor.release("a")
+    host.allocator.release("a")
     with pytest.raises(PoolExhaustedError, match=f"{image}, {tree}$"):
-        host.lessor.acquire("a")
+        host.allocator.acquire("a")
     tree.rename(tmp_path / "away")
     with pytest.raises(PoolExhaustedError, match=f"unshift {image}$"):
-        host.lessor.acquire("a")
+        host.allocator.acquire("a")
     image.unlink()
-    assert host.lessor.acquire("a").uid_start == BASE
+    assert host.allocator.acquire("a").uid_start == BASE
 
 
 @pytest.mark.parametrize("how", ["idmapped", "overlay"])
@@ -615,9 +631,9 @@ def test_what_is_not_shifted_on_disk_is_nothing_to_wait_for(
     (tmp_path / "file").touch()
     use(host, "a", tmp_path, how)
     use(host, "a", tmp_path / "file", how)
-    host.lessor.release("a")
-    assert host.lessor.room().waiting == ()
-    assert host.lessor.acquire("b").uid_start == BASE
+    host.allocator.release("a")
+    assert host.allocator.usage().waiting == ()
+    assert host.allocator.acquire("b").uid_start == BASE
 
 
 def test_a_volume_that_is_shifted(
@@ -626,29 +642,31 @@ def test_a_volume_that_is_shifted(
     host.set_pool(f"lxc:{BASE}:{S}\n")
     shifted(str(tmp_path), State(maps(BASE)))
     (tmp_path / "file").touch()
-    lease = host.lessor.acquire("a")
+    lease = host.allocator.acquire("a")
     volumes = (
         Volume(str(tmp_path), "/a", "chown"),
         Volume(str(tmp_path / "file"), "/b", "none"),
     )
-    with host.lessor.settling(record("a", lease.id_maps, volumes=volumes)):
+    with host.allocator.commit_record(
+        record("a", lease.id_maps, volumes=volumes)
+    ):
         pass
-    host.lessor.release("a")
-    assert {e.path for e in host.lessor.room().waiting} == {str(tmp_path)}
+    host.allocator.release("a")
+    assert {e.path for e in host.allocator.usage().waiting} == {str(tmp_path)}
 
 
 def test_a_tree_that_is_shifted_by_hand(
     host: Host, tmp_path: Path, shifted: Shift
 ) -> None:
     host.set_pool(f"lxc:{BASE}:{S}\n")
-    host.lessor.note_shift("/nowhere", maps(BASE))
-    assert not host.lessor.leases.is_there
-    host.lessor.acquire("a")
-    host.lessor.note_shift(str(tmp_path), maps(BASE, 10))
+    host.allocator.note_shift("/nowhere", maps(BASE))
+    assert not host.allocator.leases.exists
+    host.allocator.acquire("a")
+    host.allocator.note_shift(str(tmp_path), maps(BASE, 10))
     shifted(str(tmp_path), State(maps(BASE, 10)))
-    host.lessor.release("a")
+    host.allocator.release("a")
     with pytest.raises(PoolExhaustedError, match=f"unshift {tmp_path}$"):
-        host.lessor.acquire("b")
+        host.allocator.acquire("b")
 
 
 def test_a_tree_that_cannot_be_read_counts_as_shifted(
@@ -656,47 +674,47 @@ def test_a_tree_that_cannot_be_read_counts_as_shifted(
 ) -> None:
     host.set_pool(f"lxc:{BASE}:{S}\n")
     use(host, "a", tmp_path)
-    host.lessor.release("a")
+    host.allocator.release("a")
     with pytest.raises(PoolExhaustedError):
-        host.lessor.acquire("a")
+        host.allocator.acquire("a")
 
 
 def test_releasing_by_hand(host: Host) -> None:
-    host.lessor.release_unused("a")
-    lease = host.lessor.acquire("a")
+    host.allocator.release_unused("a")
+    lease = host.allocator.acquire("a")
     host.run(4000, lease.uid_start + 5, 1)
     with pytest.raises(LeaseError, match="in use by the running process 4000"):
-        host.lessor.release_unused("a")
+        host.allocator.release_unused("a")
     host.processes.clear()
     host.save("a", maps(lease.uid_start))
     with pytest.raises(LeaseError, match="until it is destroyed or released"):
-        host.lessor.release_unused("a")
-    host.lessor.inventory.store.remove("a")
-    host.lessor.release_unused("a")
-    assert host.lessor.find("a") is None
+        host.allocator.release_unused("a")
+    host.allocator.inventory.store.remove("a")
+    host.allocator.release_unused("a")
+    assert host.allocator.find("a") is None
 
 
 def test_as_it_was(host: Host) -> None:
-    assert host.lessor.restore("a", None)
-    before = host.lessor.acquire("a")
-    host.lessor.acquire("a", UUID)
-    assert not host.lessor.restore("a", before)
-    assert host.lessor.find("a") == before
-    assert host.lessor.acquire("a", OTHER_UUID).uuid == OTHER_UUID
+    assert host.allocator.restore_lease("a", None)
+    before = host.allocator.acquire("a")
+    host.allocator.acquire("a", UUID)
+    assert not host.allocator.restore_lease("a", before)
+    assert host.allocator.find("a") == before
+    assert host.allocator.acquire("a", OTHER_UUID).uuid == OTHER_UUID
     # Not while it is promised to it.
     host.save("a", before.id_maps)
-    assert not host.lessor.restore("a", None)
-    assert host.lessor.find("a") == replace(before, uuid=OTHER_UUID)
-    host.lessor.inventory.store.remove("a")
-    assert host.lessor.restore("a", None)
-    assert host.lessor.find("a") is None
+    assert not host.allocator.restore_lease("a", None)
+    assert host.allocator.find("a") == replace(before, uuid=OTHER_UUID)
+    host.allocator.inventory.store.remove("a")
+    assert host.allocator.restore_lease("a", None)
+    assert host.allocator.find("a") is None
 
 
 @dataclass
 class FakeManager:
     """What the collection needs of a manager."""
 
-    lessor: Lessor
+    allocator: LeaseAllocator
     guests: FakeGuests
     cleared: list[str] = field(default_factory=list)
     error: Exception | None = None
@@ -704,7 +722,7 @@ class FakeManager:
 
     @property
     def store(self) -> InstanceStore:
-        return self.lessor.inventory.store
+        return self.allocator.inventory.store
 
     def clear(self, name: str, give_back: Callable[[str], bool]) -> bool:
         if self.error is not None:
@@ -719,7 +737,7 @@ Collect = Callable[[float], dict[str, tuple[str, str]]]
 
 @pytest.fixture
 def manager(host: Host) -> FakeManager:
-    return FakeManager(host.lessor, host.guests)
+    return FakeManager(host.allocator, host.guests)
 
 
 @pytest.fixture
@@ -733,15 +751,17 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def collect(
     manager: FakeManager, grace_period: float = 60
 ) -> dict[str, tuple[str, str]]:
-    found = gc.collect(cast(UserNamespaceManager, manager), grace_period)
+    found = gc.collect_garbage(
+        cast(UserNamespaceManager, manager), grace_period
+    )
     return {e.lease.instance: (e.outcome, e.reason) for e in found}
 
 
 def test_an_orphan(
     host: Host, manager: FakeManager, clock: list[float]
 ) -> None:
-    host.lessor.acquire("by-name")
-    host.lessor.acquire("by-uuid", UUID)
+    host.allocator.acquire("by-name")
+    host.allocator.acquire("by-uuid", UUID)
     host.guests.found = [
         Guest("by-name", OTHER_UUID, "stopped", None),
         Guest("renamed", UUID, "running", 77),
@@ -750,9 +770,9 @@ def test_an_orphan(
     host.guests.found = []
     waiting = ("waiting", "libvirt has not known it for 0 seconds")
     assert collect(manager) == {"by-name": waiting, "by-uuid": waiting}
-    lease = host.lessor.find("by-name")
+    lease = host.allocator.find("by-name")
     assert lease is not None
-    assert lease.missing == 1000
+    assert lease.unknown_since == 1000
     clock[0] = 1059
     assert collect(manager)["by-name"] == (
         "waiting",
@@ -768,14 +788,14 @@ def test_an_orphan(
 def test_no_period_needs_no_second_look(
     host: Host, manager: FakeManager
 ) -> None:
-    host.lessor.acquire("a")
+    host.allocator.acquire("a")
     assert collect(manager, 0)["a"][0] == "returned"
 
 
 def test_a_domain_that_comes_back(
     host: Host, manager: FakeManager, clock: list[float]
 ) -> None:
-    host.lessor.acquire("a")
+    host.allocator.acquire("a")
     assert collect(manager)["a"][0] == "waiting"
     host.guests.found = [Guest("a", UUID, "stopped", None)]
     clock[0] = 5000
@@ -788,13 +808,13 @@ def test_a_domain_that_comes_back(
 def test_a_domain_that_is_about_to_be(
     host: Host, manager: FakeManager, clock: list[float]
 ) -> None:
-    host.lessor.acquire("a")
+    host.allocator.acquire("a")
     collect(manager)
     clock[0] = 5000
-    host.lessor.acquire("a")
+    host.allocator.acquire("a")
     assert collect(manager)["a"][0] == "waiting"
     clock[0] = 9000
-    with host.lessor.settling(record("a", maps(BASE))):
+    with host.allocator.commit_record(record("a", maps(BASE))):
         pass
     assert collect(manager)["a"][0] == "waiting"
 
@@ -803,7 +823,7 @@ def test_a_clock_that_goes_back(
     host: Host, manager: FakeManager, clock: list[float]
 ) -> None:
     """The period begins anew, and ends."""
-    host.lessor.acquire("a")
+    host.allocator.acquire("a")
     collect(manager)
     clock[0] = 10
     reason = "libvirt has not known it for 0 seconds"
@@ -815,7 +835,7 @@ def test_a_clock_that_goes_back(
 def test_somebody_elses_domain_of_that_name(
     host: Host, manager: FakeManager
 ) -> None:
-    host.lessor.acquire("a", UUID)
+    host.allocator.acquire("a", UUID)
     host.guests.found = [Guest("a", OTHER_UUID, "running", 77)]
     assert collect(manager, 0)["a"][0] == "returned"
 
@@ -825,9 +845,9 @@ def test_orphans_that_are_kept(host: Host, manager: FakeManager) -> None:
         ("over", {"strategy": "overlay"}),
         ("packed", {"archive": "/srv/x.tar"}),
     ):
-        lease = host.lessor.acquire(name)
+        lease = host.allocator.acquire(name)
         host.save(name, lease.id_maps, **values)
-    running = host.lessor.acquire("running")
+    running = host.allocator.acquire("running")
     host.run(4000, running.uid_start, 1)
     found = collect(manager, 0)
     own = ("kept", "has files of its own; destroy or release the instance")
@@ -845,7 +865,7 @@ def test_orphans_that_are_kept(host: Host, manager: FakeManager) -> None:
 
 
 def test_an_orphan_that_is_busy(host: Host, manager: FakeManager) -> None:
-    lease = host.lessor.acquire("a")
+    lease = host.allocator.acquire("a")
     host.save("a", lease.id_maps)
     manager.error = RootfsError("/run/x", "is busy")
     assert collect(manager, 0) == {"a": ("kept", "/run/x: is busy")}
@@ -857,7 +877,7 @@ def test_a_damaged_record_does_not_stop_the_others(
     host: Host, manager: FakeManager, tmp_path: Path
 ) -> None:
     for name in "abc":
-        host.lessor.acquire(name)
+        host.allocator.acquire(name)
     host.save("b", maps(BASE + S))
     (tmp_path / "state/instances/b.json").write_text("{")
     found = collect(manager, 0)
@@ -867,7 +887,7 @@ def test_a_damaged_record_does_not_stop_the_others(
 
 
 def test_nothing_without_libvirt(host: Host, manager: FakeManager) -> None:
-    host.lessor.acquire("a")
+    host.allocator.acquire("a")
     host.guests.is_there = False
     with pytest.raises(LibvirtError):
         collect(manager, 0)
@@ -877,15 +897,15 @@ def test_nothing_without_libvirt(host: Host, manager: FakeManager) -> None:
 def test_one_that_was_released_meanwhile(
     host: Host, manager: FakeManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    host.lessor.acquire("a")
-    host.lessor.acquire("b")
+    host.allocator.acquire("a")
+    host.allocator.acquire("b")
     lock = InstanceStore.lock
 
     @contextmanager
     def slow_lock(store: InstanceStore, name: str) -> Iterator[None]:
         with lock(store, name):
             if name == "a":
-                host.lessor.release("a")
+                host.allocator.release("a")
             else:
                 host.guests.found = [Guest("b", UUID, "running", 7)]
             yield
@@ -898,46 +918,48 @@ def test_one_that_was_released_meanwhile(
 def test_one_that_is_asked_for_again_meanwhile(
     host: Host, manager: FakeManager
 ) -> None:
-    lease = host.lessor.acquire("a")
-    manager.meanwhile = lambda: host.lessor.acquire("a")
+    lease = host.allocator.acquire("a")
+    manager.meanwhile = lambda: host.allocator.acquire("a")
     assert collect(manager, 0) == {}
-    assert host.lessor.find("a") == lease
+    assert host.allocator.find("a") == lease
 
 
 def test_libvirt_is_asked_after_it_was_noted(
     host: Host, manager: FakeManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who has a domain and asks for the lease before that loses nothing."""
-    lease = host.lessor.acquire("a")
-    note = Lessor.note_missing
+    lease = host.allocator.acquire("a")
+    note = LeaseAllocator.mark_missing
 
-    def slow_note(self: Lessor, instance: str, now: int) -> Lease | None:
+    def slow_note(
+        self: LeaseAllocator, instance: str, now: int
+    ) -> Lease | None:
         host.guests.found = [Guest("a", UUID, "stopped", None)]
-        host.lessor.acquire("a")
+        host.allocator.acquire("a")
         return note(self, instance, now)
 
-    monkeypatch.setattr(Lessor, "note_missing", slow_note)
+    monkeypatch.setattr(LeaseAllocator, "mark_missing", slow_note)
     assert collect(manager, 0) == {}
-    assert host.lessor.find("a") == lease
+    assert host.allocator.find("a") == lease
 
 
 def test_room(host: Host) -> None:
     host.set_pool(f"lxc:{BASE}:{5 * S}\n", f"lxc:{BASE}:{4 * S}\n")
-    assert host.lessor.room().free == 4
-    host.lessor.acquire("a")
-    host.lessor.acquire("b", size=10)
-    assert (host.lessor.room().free, host.lessor.room().size) == (2, S)
-    host.lessor.release("a")
-    assert host.lessor.room().free == 3
+    assert host.allocator.usage().free == 4
+    host.allocator.acquire("a")
+    host.allocator.acquire("b", size=10)
+    assert (host.allocator.usage().free, host.allocator.usage().size) == (2, S)
+    host.allocator.release("a")
+    assert host.allocator.usage().free == 3
     host.run(4000, BASE + 3 * S, 1)
-    assert host.lessor.room().free == 2
+    assert host.allocator.usage().free == 2
 
 
 def test_what_is_logged(host: Host, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, lessor.__name__)
-    host.lessor.acquire("a")
-    host.lessor.release("a")
-    host.lessor.release("a")
+    caplog.set_level(logging.INFO, allocator.__name__)
+    host.allocator.acquire("a")
+    host.allocator.release("a")
+    host.allocator.release("a")
     assert caplog.messages == [
         f"a: leased {S} IDs, users from {BASE} on, groups from {BASE} on",
         f"a: released {S} IDs, users from {BASE} on, groups from {BASE} on",
@@ -945,38 +967,38 @@ def test_what_is_logged(host: Host, caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_leases_have_no_default_owner(host: Host) -> None:
-    assert host.lessor.acquire("a") == Lease(
+    assert host.allocator.acquire("a") == Lease(
         "a",
         None,
         BASE,
         BASE,
         S,
-        cast(Lease, host.lessor.find("a")).acquired,
+        cast(Lease, host.allocator.find("a")).acquired,
     )
 
 
 def test_a_lost_database_while_a_container_runs(host: Host) -> None:
     """By the record, or else by what runs, it has what it had."""
-    host.lessor.acquire("other")
-    own = host.lessor.acquire("web")
-    other = host.lessor.acquire("third")
+    host.allocator.acquire("other")
+    own = host.allocator.acquire("web")
+    other = host.allocator.acquire("third")
     host.save("web", own.id_maps)
     host.guests.found = [Guest("third", OTHER_UUID, "running", 99)]
     host.guests.rows = {"third": ((0, other.uid_start, S),)}
-    os.unlink(host.lessor.leases.file)
+    os.unlink(host.allocator.leases.file)
     for lease in (own, other):
-        again = host.lessor.acquire(lease.instance)
+        again = host.allocator.acquire(lease.instance)
         assert again.id_maps == lease.id_maps
-    assert host.lessor.acquire("fourth").uid_start == BASE
+    assert host.allocator.acquire("fourth").uid_start == BASE
 
 
 @pytest.mark.parametrize("size", [S, 2 * S])
 def test_a_lost_database_and_another_size(host: Host, size: int) -> None:
     host.save("web", maps(BASE + S, size))
-    assert host.lessor.acquire("web").id_maps == maps(BASE + S, size)
-    host.lessor.release("web")
+    assert host.allocator.acquire("web").id_maps == maps(BASE + S, size)
+    host.allocator.release("web")
     with pytest.raises(LeaseError, match="which cannot be a lease"):
-        host.lessor.acquire("web", size=7)
+        host.allocator.acquire("web", size=7)
 
 
 def test_what_has_ids_that_are_no_lease_gets_no_others(host: Host) -> None:
@@ -985,7 +1007,7 @@ def test_what_has_ids_that_are_no_lease_gets_no_others(host: Host) -> None:
     host.guests.rows = {"runs": ((0, BASE + 1, 9), (9, BASE + 77, 9))}
     for name in ("fixed", "runs"):
         with pytest.raises(LeaseError, match=f"{name}: has the ID maps 0:"):
-            host.lessor.acquire(name)
+            host.allocator.acquire(name)
     assert host.starts() == {}
 
 
@@ -993,7 +1015,7 @@ def test_what_has_ids_that_are_no_lease_gets_no_others(host: Host) -> None:
 def test_what_runs_without_maps_of_its_own(host: Host, rows: Rows) -> None:
     host.guests.found = [Guest("web", UUID, "running", 99)]
     host.guests.rows = {"web": rows}
-    assert host.lessor.acquire("web").uid_start == BASE
+    assert host.allocator.acquire("web").uid_start == BASE
 
 
 @pytest.mark.parametrize("is_empty", [False, True])
@@ -1001,25 +1023,25 @@ def test_a_lost_database_is_no_new_beginning(
     host: Host, caplog: pytest.LogCaptureFixture, is_empty: bool
 ) -> None:
     for name in "abc":
-        host.save(name, host.lessor.acquire(name).id_maps)
+        host.save(name, host.allocator.acquire(name).id_maps)
     host.save("plain", None)
     host.save("elsewhere", maps(BASE + 3 * S))
     host.set_pool(f"lxc:{BASE}:{4 * S - 1}\n")
     assert caplog.records == []
-    file = Path(host.lessor.leases.file)
+    file = Path(host.allocator.leases.file)
     file.unlink()
     if is_empty:
         file.touch()
-    host.lessor.room()
+    host.allocator.usage()
     (warning,) = caplog.messages
     assert warning.startswith(
         f"{file} has no leases, and instances have IDs of the pool of lxc: "
         "a, b, c, elsewhere; if it was lost, restore a backup"
     )
-    host.lessor.acquire("a")
+    host.allocator.acquire("a")
     assert len(caplog.messages) == 2
-    host.lessor.acquire("b")
-    host.lessor.room()
+    host.allocator.acquire("b")
+    host.allocator.usage()
     assert len(caplog.messages) == 2
 
 
@@ -1035,19 +1057,19 @@ def test_ids_of_a_damaged_record_stay_taken(
 ) -> None:
     host.save("static", maps(BASE))
     spoil(host, tmp_path, "static")
-    lease = host.lessor.acquire("web")
+    lease = host.allocator.acquire("web")
     assert lease.uid_start == BASE + S
     host.save("web", lease.id_maps)
     spoil(host, tmp_path, "web", "{")
     # Its own lease is known by its name.
-    assert host.lessor.acquire("c").uid_start == BASE + 2 * S
+    assert host.allocator.acquire("c").uid_start == BASE + 2 * S
     with pytest.raises(PoolExhaustedError, match="the instance static"):
-        host.lessor.acquire("d")
-    assert host.lessor.room().free == 0
+        host.allocator.acquire("d")
+    assert host.allocator.usage().free == 0
     with pytest.raises(InstanceError, match="newer version"):
-        host.lessor.acquire("static")
+        host.allocator.acquire("static")
     with pytest.raises(InstanceError, match="is damaged"):
-        host.lessor.release_unused("web")
+        host.allocator.release_unused("web")
     assert host.starts() == {"web": BASE + S, "c": BASE + 2 * S}
 
 
@@ -1057,7 +1079,7 @@ def test_nobody_keeps_what_a_damaged_record_names(
     host.save("newer", maps(BASE))
     spoil(host, tmp_path, "newer")
     known = record("web", maps(BASE))
-    assert host.lessor.acquire("web", known=known).uid_start == BASE + S
+    assert host.allocator.acquire("web", known=known).uid_start == BASE + S
 
 
 @pytest.mark.parametrize("strategy", ["chown", "overlay", "later"])
@@ -1076,10 +1098,10 @@ def test_files_of_a_damaged_record_stay_taken(
         volumes=volumes,
     )
     spoil(host, tmp_path, "newer")
-    inventory = host.lessor.inventory
+    inventory = host.allocator.inventory
 
     def check(path: str, how: str, **more: bool) -> None:
-        inventory.check_unused([Claim(path, how, None, **more)], besides="x")
+        inventory.check_unused([PathUse(path, how, None, **more)], besides="x")
 
     for path in ("/srv/images/debian", "/srv/images", "/srv/own"):
         for how in ("chown", "idmapped"):
@@ -1132,9 +1154,9 @@ def test_users_that_are_not_listed_are_not_leased_over(
             with pytest.raises(
                 PoolExhaustedError, match=rf"carol \({number}\)"
             ):
-                host.lessor.acquire(name)
+                host.allocator.acquire(name)
             break
-        lease = host.lessor.acquire(name)
+        lease = host.allocator.acquire(name)
         assert number not in lease.ids("uid")
         assert number not in lease.ids("gid")
 
@@ -1157,11 +1179,11 @@ def test_nobody_waits_for_a_directory_service(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pwd, "getpwuid", find)
         patch.setattr(grp, "getgrgid", find)
-        host.lessor.acquire("a")
+        host.allocator.acquire("a")
     assert 2 <= len(service.asked) <= 64
     # What it has is not asked about again.
     before = len(service.asked)
-    host.lessor.acquire("a")
+    host.allocator.acquire("a")
     assert len(service.asked) == before
 
 
@@ -1169,7 +1191,7 @@ def test_a_pool_within_a_directory(host: Host, service: Directory) -> None:
     host.set_pool(f"lxc:{BASE}:{100 * S}\n")
     service.names = dict.fromkeys(range(BASE, BASE + 100 * S, S), "many")
     with pytest.raises(PoolExhaustedError, match="in each of 17 ranges"):
-        host.lessor.acquire("a")
+        host.allocator.acquire("a")
     assert host.starts() == {}
 
 
@@ -1178,5 +1200,5 @@ def test_a_host_whose_users_are_all_listed(
 ) -> None:
     for text in ("", "passwd: files systemd\ngroup: compat # sss\n"):
         (tmp_path / "nsswitch.conf").write_text(text)
-        host.lessor.acquire(f"a{len(text)}")
+        host.allocator.acquire(f"a{len(text)}")
     assert service.asked == []

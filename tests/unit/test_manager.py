@@ -50,12 +50,12 @@ from lxc_userns.resources import partition, systemd_hierarchy
 from lxc_userns.rootfs.views import mountpoints, strategies
 from lxc_userns.rootfs.views.source import Backing
 from lxc_userns.spec.request import InstanceRequest
-from lxc_userns.spec.requirements import Needs
+from lxc_userns.spec.requirements import Requirements
 from lxc_userns.spec.rootfs_kind import RootfsKind
 from lxc_userns.spec.strategy import Strategy
 from lxc_userns.subid import owners
 from lxc_userns.subid.files import parse
-from lxc_userns.subid.owners import HostIds
+from lxc_userns.subid.owners import IdOwnership
 from lxc_userns.traces import memory
 from lxc_userns.traces.trace import Trace
 from lxc_userns.verification import VerifiedInstance, ucounts, verifier
@@ -323,9 +323,9 @@ def alice(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Makes a user who has an ID of the containers."""
 
     def make() -> None:
-        user = HostIds("user", {100500: "alice"}, ())
+        user = IdOwnership("user", {100500: "alice"}, ())
         monkeypatch.setattr(owners, "read_host_uids", lambda *_: user)
-        group = HostIds("group", {}, ())
+        group = IdOwnership("group", {}, ())
         monkeypatch.setattr(owners, "read_host_gids", lambda *_: group)
 
     return make
@@ -423,7 +423,7 @@ def test_ids_of_the_pool_are_held_by_nobody_else(
     """Maps of a request may be those of a lease."""
     for kind in ("user", "group"):
         ranges, _ = parse("nova:100000:65536\nlxc-userns:300000:65536")
-        host = HostIds(kind, {}, ranges)
+        host = IdOwnership(kind, {}, ranges)
         monkeypatch.setattr(
             owners, f"read_host_{kind[0]}ids", lambda *_, host=host: host
         )
@@ -1285,7 +1285,7 @@ def pool(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """A world in which each instance has a lease, and two can."""
     monkeypatch.setattr(running, "with_other_maps", lambda: iter(()))
     for kind in ("user", "group"):
-        found = HostIds(kind, {}, *parse(POOL), source="/etc/x")
+        found = IdOwnership(kind, {}, *parse(POOL), source="/etc/x")
         name = f"read_host_{kind[0]}ids"
         monkeypatch.setattr(owners, name, lambda _owner, found=found: found)
     world.set(uid_maps=[], gid_maps=[], subid_owner="lxc")
@@ -1309,7 +1309,7 @@ def another_uuid(name: str) -> str:
 
 
 def lease_of(world: World, name: str) -> Lease | None:
-    return world.manager.lessor.find(name)
+    return world.manager.allocator.find(name)
 
 
 def test_each_instance_has_a_lease(pool: World) -> None:
@@ -1336,7 +1336,7 @@ def test_a_plan_leases_nothing(pool: World) -> None:
     plan = pool.manager.plan(pool.request)
     assert (plan.id_maps, plan.mode) == (leased(0), "private")
     assert plan.record.strategy == "chown"
-    assert not pool.manager.lessor.leases.is_there
+    assert not pool.manager.allocator.leases.exists
 
 
 @pytest.mark.parametrize("step", ["shift", "mount"])
@@ -1348,7 +1348,7 @@ def test_a_failed_prepare_gives_its_lease_back(pool: World, step: str) -> None:
 
 
 def test_a_failed_prepare_keeps_a_lease_that_was_there(pool: World) -> None:
-    lease = pool.manager.lessor.acquire("web1")
+    lease = pool.manager.allocator.acquire("web1")
     pool.strategy.fail_at = "shift"
     with pytest.raises(RootfsError, match="shift failed"):
         pool.manager.prepare(pool.request)
@@ -1365,7 +1365,7 @@ def test_a_bad_request_leases_nothing(pool: World) -> None:
     for name, value in wrong.items():
         with pytest.raises(LxcUsernsError):
             pool.manager.prepare(replace(pool.request, **{name: value}))
-    assert not pool.manager.lessor.leases.is_there
+    assert not pool.manager.allocator.leases.exists
 
 
 def test_a_lease_of_another_size(pool: World) -> None:
@@ -1410,7 +1410,7 @@ def test_from_maps_for_all_to_leases(pool: World) -> None:
     pool.set(held_ids="allow")  # They are another owner's, without a pool.
     assert pool.manager.prepare(pool.request).id_maps == leased(0)
     pool.set(held_ids="refuse")
-    assert not pool.manager.lessor.leases.is_there
+    assert not pool.manager.allocator.leases.exists
     pool.set(subid_owner="lxc", uid_maps=[], gid_maps=[])
     request = another(pool, "db")
     assert pool.manager.prepare(request).id_maps == leased(1)
@@ -1437,14 +1437,14 @@ def test_containers_have_leases(pool: World) -> None:
     pool.containers.destroy("web1")
     assert lease_of(pool, "web1") is None
     # Another container of the same name is not the same instance.
-    pool.manager.lessor.acquire("web1", UUID)
+    pool.manager.allocator.acquire("web1", UUID)
     with pytest.raises(LeaseError, match=f"the instance {UUID} has the lease"):
         pool.containers.run(spec)
 
 
 def test_a_failed_run_keeps_a_lease_that_was_there(pool: World) -> None:
     spec = ContainerSpec("web1", pool.rootfs)
-    lease = pool.manager.lessor.acquire("web1")
+    lease = pool.manager.allocator.acquire("web1")
     pool.guests.fail_at = "start"
     with pytest.raises(LibvirtError):
         pool.containers.run(spec)
@@ -1488,7 +1488,7 @@ def test_a_database_that_was_lost(pool: World) -> None:
     assert held is not None
     assert held.id_maps == leased(1)
     with pytest.raises(PoolExhaustedError, match="held by the instance first"):
-        pool.manager.lessor.acquire("a")
+        pool.manager.allocator.acquire("a")
 
 
 def test_options_that_only_leases_need(pool: World) -> None:
@@ -1503,7 +1503,7 @@ def test_options_that_only_leases_need(pool: World) -> None:
 def test_an_orphan_is_collected_whole(pool: World) -> None:
     pool.manager.prepare(pool.request)
     pool.log.clear()
-    (orphan,) = gc.collect(pool.manager, 0)
+    (orphan,) = gc.collect_garbage(pool.manager, 0)
     assert orphan.outcome == "returned"
     assert pool.log == ["unmount"]
     assert pool.manager.store.load("web1") is None
@@ -1520,7 +1520,7 @@ def test_what_was_done_is_counted(world: World) -> None:
     with pytest.raises(IsolationError):
         manager.verify("web1", started=False)
     with pytest.raises(PolicyError):
-        manager.prepare(replace(world.request, needs=Needs("host")))
+        manager.prepare(replace(world.request, needs=Requirements("host")))
     with pytest.raises(RootfsError):
         manager.prepare(replace(world.request, rootfs="/no/such"))
     found = manager.counters.as_dict()
@@ -1580,7 +1580,9 @@ def test_what_is_reserved_is_what_is_prepared(world: World) -> None:
     assert prepared.id_maps == reserved.id_maps
     assert prepared.root == reserved.root
     with pytest.raises(PolicyError):
-        world.manager.reserve(replace(world.request, needs=Needs("host")))
+        world.manager.reserve(
+            replace(world.request, needs=Requirements("host"))
+        )
 
 
 def test_a_lease_that_is_reserved(pool: World) -> None:

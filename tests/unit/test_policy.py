@@ -19,7 +19,7 @@ from lxc_userns.spec.requirements import (
     CAPABILITIES,
     DROPPED_PRIVATE,
     Device,
-    Needs,
+    Requirements,
 )
 from lxc_userns.spec.volume import Volume
 
@@ -37,14 +37,14 @@ POLICIES: tuple[Policy, Policy] = ("required", "preferred")
 @pytest.mark.parametrize(
     ("needs", "volumes", "reasons"),
     [
-        (Needs(shared=("network",)), (), (NETWORK,)),
-        (Needs(shared=("ipc",)), (), (IPC,)),
-        (Needs(shared=("uts",)), (), (UTS,)),
-        (Needs(capabilities=("sys_time",)), (), (TIME,)),
-        (Needs("host"), (), (WISH,)),
-        (Needs(), (OWNERS,), (KEPT,)),
+        (Requirements(host_namespaces=("network",)), (), (NETWORK,)),
+        (Requirements(host_namespaces=("ipc",)), (), (IPC,)),
+        (Requirements(host_namespaces=("uts",)), (), (UTS,)),
+        (Requirements(capabilities=("sys_time",)), (), (TIME,)),
+        (Requirements("host"), (), (WISH,)),
+        (Requirements(), (OWNERS,), (KEPT,)),
         (
-            Needs(
+            Requirements(
                 "host",
                 ("uts", "network", "ipc"),
                 ("net_admin", "sys_time"),
@@ -56,7 +56,7 @@ POLICIES: tuple[Policy, Policy] = ("required", "preferred")
     ],
 )
 def test_what_needs_the_hosts_namespace(
-    needs: Needs, volumes: tuple[Volume, ...], reasons: tuple[str, ...]
+    needs: Requirements, volumes: tuple[Volume, ...], reasons: tuple[str, ...]
 ) -> None:
     assert tuple(host_reasons(needs, volumes)) == reasons
     assert decide("web1", "preferred", needs, volumes) == Decision(
@@ -75,12 +75,12 @@ def test_what_needs_the_hosts_namespace(
 @pytest.mark.parametrize(
     "needs",
     [
-        Needs(),
-        Needs(devices=("/dev/fuse", "/dev/net/tun")),
-        Needs(capabilities=tuple({*CAPABILITIES} - HOST_CAPABILITIES)),
+        Requirements(),
+        Requirements(devices=("/dev/fuse", "/dev/net/tun")),
+        Requirements(capabilities=tuple({*CAPABILITIES} - HOST_CAPABILITIES)),
     ],
 )
-def test_what_is_private(policy: Policy, needs: Needs) -> None:
+def test_what_is_private(policy: Policy, needs: Requirements) -> None:
     volumes = [Volume("/a", "/a"), Volume("/b", "/b", "none")]
     decision = decide("web1", policy, needs, volumes)
     assert decision == Decision(
@@ -89,7 +89,7 @@ def test_what_is_private(policy: Policy, needs: Needs) -> None:
 
 
 def test_a_disk_that_the_host_uses() -> None:
-    disk = Needs(devices=("/dev/sda", "/dev/sdb"))
+    disk = Requirements(devices=("/dev/sda", "/dev/sdb"))
     reason = "the device /dev/sda has what the host itself has mounted"
     assert decide("web1", "required", disk).mode == "private"
     with pytest.raises(PolicyError, match=reason):
@@ -101,11 +101,11 @@ def test_a_disk_that_the_host_uses() -> None:
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_request_can_tighten(policy: Policy) -> None:
-    wish = Needs("private", ("network",), ("sys_time",))
+    wish = Requirements("private", ("network",), ("sys_time",))
     with pytest.raises(PolicyError, match="it asks for one") as caught:
         decide("web1", policy, wish)
     assert caught.value.reasons == (NETWORK, TIME)
-    assert decide("web1", policy, Needs("private")) == Decision(
+    assert decide("web1", policy, Requirements("private")) == Decision(
         "private", ("it asks for that",)
     )
     with pytest.raises(PolicyError) as caught:
@@ -117,7 +117,7 @@ def test_a_request_can_tighten(policy: Policy) -> None:
 def test_capabilities_that_are_dropped_can_be_had(policy: Policy) -> None:
     """They count for nothing, and whoever says private wants no more."""
     assert DROPPED_PRIVATE < HOST_CAPABILITIES
-    wish = Needs("private", capabilities=tuple(DROPPED_PRIVATE))
+    wish = Requirements("private", capabilities=tuple(DROPPED_PRIVATE))
     assert decide("web1", policy, wish) == Decision(
         "private", ("it asks for that",)
     )
@@ -133,7 +133,7 @@ def test_a_request_cannot_loosen() -> None:
     for wish, shared, enabled in itertools.product(
         ("host", "private", None), ((), ("ipc",)), (True, False)
     ):
-        needs = Needs(wish, shared)  # type: ignore[arg-type]
+        needs = Requirements(wish, shared)  # type: ignore[arg-type]
         try:
             decision = decide("web1", "required", needs, enabled=enabled)
         except PolicyError:
@@ -145,30 +145,30 @@ def test_a_request_cannot_loosen() -> None:
 
 def test_user_namespaces_that_are_off() -> None:
     for policy in POLICIES:
-        decision = decide("web1", policy, Needs(), enabled=False)
+        decision = decide("web1", policy, Requirements(), enabled=False)
         assert decision == Decision("host", (OFF,))
-    shared = Needs(shared=("network",))
+    shared = Requirements(host_namespaces=("network",))
     # Nobody gets in by asking for more.
     with pytest.raises(PolicyError, match=NETWORK):
         decide("web1", "required", shared, enabled=False)
     decision = decide("web1", "preferred", shared, enabled=False)
     assert decision == Decision("host", (OFF, NETWORK))
     with pytest.raises(PolicyError, match=WISH):
-        decide("web1", "required", Needs("host"), enabled=False)
-    decision = decide("web1", "preferred", Needs("host"), enabled=False)
+        decide("web1", "required", Requirements("host"), enabled=False)
+    decision = decide("web1", "preferred", Requirements("host"), enabled=False)
     assert decision == Decision("host", (OFF, WISH))
 
 
 def test_a_ceiling_that_was_lowered() -> None:
-    shared = Needs(shared=("network",))
+    shared = Requirements(host_namespaces=("network",))
     check_ceiling("web1", "preferred", shared)
     with pytest.raises(PolicyError, match=NETWORK):
         check_ceiling("web1", "required", shared)
     # What was made while all was off stays as it is until that changes.
-    check_ceiling("web1", "required", Needs(), enabled=False)
-    check_ceiling("web1", "preferred", Needs())
+    check_ceiling("web1", "required", Requirements(), enabled=False)
+    check_ceiling("web1", "preferred", Requirements())
     with pytest.raises(PolicyError, match="made while user namespaces were"):
-        check_ceiling("web1", "required", Needs())
+        check_ceiling("web1", "required", Requirements())
 
 
 @pytest.mark.parametrize(
@@ -176,8 +176,8 @@ def test_a_ceiling_that_was_lowered() -> None:
     [
         ("mode", "none", "mode 'none': is not one of private, host"),
         ("mode", "", "is not one of private, host"),
-        ("shared", ("pid",), "is not one of network, ipc, uts"),
-        ("shared", "network", "a sequence is expected"),
+        ("host_namespaces", ("pid",), "is not one of network, ipc, uts"),
+        ("host_namespaces", "network", "a sequence is expected"),
         ("capabilities", ("SYS_TIME",), "is not one of audit_control, "),
         ("capabilities", ("all",), "is not one of audit_control, "),
         ("capabilities", "kill", "a sequence is expected"),
@@ -196,24 +196,28 @@ def test_a_ceiling_that_was_lowered() -> None:
         ("devices", ("/dev/tty1",), "every container has one of its own"),
         ("devices", (1,), "texts are expected"),
         ("devices", ([],), "texts are expected"),
-        ("shared", None, "a sequence is expected"),
+        ("host_namespaces", None, "a sequence is expected"),
     ],
 )
 def test_needs_that_there_are_not(
     field: str, value: object, reason: str
 ) -> None:
     with pytest.raises(NeedsError) as caught:
-        Needs(**{field: value})  # type: ignore[arg-type]
+        Requirements(**{field: value})  # type: ignore[arg-type]
     assert reason in str(caught.value)
 
 
 def test_needs_and_their_plain_values() -> None:
-    needs = Needs("host", ("ipc", "ipc"), ("kill",), ("/dev/a", "/dev/a"))
-    assert needs.shared == ("ipc",)
+    needs = Requirements(
+        "host", ("ipc", "ipc"), ("kill",), ("/dev/a", "/dev/a")
+    )
+    assert needs.host_namespaces == ("ipc",)
     assert needs.devices == ("/dev/a",)
     both = ("kill", "chown")
-    assert Needs(capabilities=both) == Needs(capabilities=both[::-1])
-    assert Needs.from_dict(needs.to_dict()) == needs
+    assert Requirements(capabilities=both) == Requirements(
+        capabilities=both[::-1]
+    )
+    assert Requirements.from_dict(needs.to_dict()) == needs
     assert needs.to_dict() == {
         "mode": "host",
         "shared": ["ipc"],
@@ -221,7 +225,7 @@ def test_needs_and_their_plain_values() -> None:
         "devices": ["/dev/a"],
     }
     with pytest.raises(NeedsError, match="are not capabilities, dev"):
-        Needs.from_dict({"mode": None})
+        Requirements.from_dict({"mode": None})
 
 
 def test_devices_that_are_none() -> None:

@@ -8,7 +8,7 @@ from lxc_userns.leases import Lease
 from lxc_userns.leases.pool import Pool, Pools, read_pools
 from lxc_userns.subid import owners
 from lxc_userns.subid.files import parse
-from lxc_userns.subid.owners import Holder, HostIds
+from lxc_userns.subid.owners import IdOwner, IdOwnership
 
 S = 65536
 BASE = 2_000_000_000
@@ -28,14 +28,14 @@ def read(
         ("user", subuid, users),
         ("group", subgid, groups),
     ):
-        found = HostIds(
+        found = IdOwnership(
             name,
             names or {},
             *parse(text),
             source=source or f"/etc/sub{name[0]}id",
         )
 
-        def answer(owner: str, found: HostIds = found) -> HostIds:
+        def answer(owner: str, found: IdOwnership = found) -> IdOwnership:
             asked.append(owner)
             return found
 
@@ -82,10 +82,10 @@ def test_who_holds_some_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
         range(BASE + 2 * S + 5, BASE + 4 * S),
     ]
     assert pools.gid.describe_holders() == f"group staff ({BASE + 4 * S - 1})"
-    more = pools.beside(
+    more = pools.with_holders(
         [
-            ("uid", Holder("somebody", range(BASE + 3 * S, BASE + 9 * S))),
-            ("gid", Holder("elsewhere", range(5, 9))),
+            ("uid", IdOwner("somebody", range(BASE + 3 * S, BASE + 9 * S))),
+            ("gid", IdOwner("elsewhere", range(5, 9))),
         ]
     )
     assert [*map(str, more.uid.holders)][2:] == ["somebody"]
@@ -94,16 +94,16 @@ def test_who_holds_some_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_many_holders_are_counted() -> None:
-    holders = tuple(Holder(f"user u{n}", range(n, n + 1)) for n in range(9))
+    holders = tuple(IdOwner(f"user u{n}", range(n, n + 1)) for n in range(9))
     described = Pool("user", "", IdSet(), holders).describe_holders()
     assert described == "user u0, user u1, user u2, user u3, user u4, 4 more"
 
 
 def test_what_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     pools = read(monkeypatch, subgid=f"lxc:{BASE}:{2 * S}\n")
-    assert pools.have(Lease("a", None, BASE + 2 * S, BASE + S, S, 0))
-    assert not pools.have(Lease("a", None, BASE, BASE + S, S + 1, 0))
-    assert not pools.have(Lease("a", None, BASE - 1, BASE, S, 0))
+    assert pools.contains(Lease("a", None, BASE + 2 * S, BASE + S, S, 0))
+    assert not pools.contains(Lease("a", None, BASE, BASE + S, S + 1, 0))
+    assert not pools.contains(Lease("a", None, BASE - 1, BASE, S, 0))
 
 
 FREE = 2013265920
@@ -165,7 +165,7 @@ def test_the_advice_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
     others = f"bob:{FREE + 5}:{S}\n"
     groups = {FREE + 500 * S: "staff"}
     pools = read(monkeypatch, others, "", groups=groups)
-    line = pools.suggest(S) or ""
+    line = pools.suggest_subid_line(S) or ""
     # The room behind the group, though this is the file of users.
     owner, start, count = line.split(":")
     assert (owner, int(count)) == ("lxc", 1000 * S)
@@ -177,12 +177,12 @@ def test_the_advice_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_advice_where_little_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     most = f"bob:{FREE}:{2147352576 - FREE - 15 * S}\n"
-    line = read(monkeypatch, most, "").suggest(S)
+    line = read(monkeypatch, most, "").suggest_subid_line(S)
     assert line is not None
     assert line.endswith(f":{10 * S}")
     everything = f"bob:1:{2**32 - 2}\n"
     pools = read(monkeypatch, everything, "")
-    assert pools.suggest(S) is None
+    assert pools.suggest_subid_line(S) is None
     assert pools.problems(S)[0].endswith(
         f"in /etc/subuid; give it {S} or more there that nobody has"
     )
@@ -191,14 +191,14 @@ def test_advice_where_little_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_advice_where_one_file_is_filled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert read(monkeypatch, LINE, "").suggest(S) == LINE.strip()
+    assert read(monkeypatch, LINE, "").suggest_subid_line(S) == LINE.strip()
     # Unless it is too little, or somebody has some of it there.
-    assert read(monkeypatch, "lxc:5:5\n", "").suggest(S) == (
+    assert read(monkeypatch, "lxc:5:5\n", "").suggest_subid_line(S) == (
         f"lxc:{FREE}:{1000 * S}"
     )
     groups = {BASE + 5: "staff"}
     pools = read(monkeypatch, LINE, "", groups=groups)
-    assert pools.suggest(S) == f"lxc:{FREE}:{1000 * S}"
+    assert pools.suggest_subid_line(S) == f"lxc:{FREE}:{1000 * S}"
 
 
 def test_malformed_lines_have_a_place(monkeypatch: pytest.MonkeyPatch) -> None:

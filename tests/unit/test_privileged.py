@@ -26,7 +26,7 @@ from lxc_userns.linux import directory
 from lxc_userns.nova import extra_specs
 from lxc_userns.resources import partition
 from lxc_userns.spec.request import InstanceRequest
-from lxc_userns.spec.requirements import Needs
+from lxc_userns.spec.requirements import Requirements
 from lxc_userns.spec.volume import Volume
 from lxc_userns.subid import owners
 
@@ -93,7 +93,7 @@ def test_a_request() -> None:
         "web1",
         UUID,
         "/srv/web1/disk",
-        needs=Needs("private"),
+        needs=Requirements("private"),
         range_size=131072,
         rootfs_kind="image",
     )
@@ -286,7 +286,7 @@ def test_paths_where_the_service_may_not_be(
     for changed in (
         {"rootfs": str(tmp_path)},
         {"volumes": [Volume.parse("/etc:/data").to_dict()]},
-        {"needs": Needs(devices=("/dev/kmsg",)).to_dict()},
+        {"needs": Requirements(devices=("/dev/kmsg",)).to_dict()},
     ):
         with pytest.raises(RootfsError, match="is not below"):
             privileged.perform(
@@ -305,7 +305,7 @@ def test_ids_of_a_user_of_the_host(
     for kind in ("uid_maps", "gid_maps"):
         in_process.set_override(kind, ["0:100000:65536"], "libvirt")
     for kind, names in (("user", {100007: "alice"}), ("group", {})):
-        host = owners.HostIds(kind, names, ())
+        host = owners.IdOwnership(kind, names, ())
         monkeypatch.setattr(
             owners, f"read_host_{kind[0]}ids", lambda *_, host=host: host
         )

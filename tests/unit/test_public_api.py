@@ -19,6 +19,7 @@ PUBLIC = [
     "LxcUsernsError",
     "Needs",
     "PreparedInstance",
+    "Requirements",
     "UserNamespaceManager",
     "Volume",
     "add_id_maps",

@@ -14,7 +14,7 @@ from lxc_userns.spec.requirements import (
     DROPPED,
     DROPPED_PRIVATE,
     Device,
-    Needs,
+    Requirements,
 )
 from lxc_userns.spec.volume import Volume
 from lxc_userns.verification import (
@@ -483,10 +483,10 @@ def test_what_a_record_promises() -> None:
         RECORD,
         id_maps=None,
         strategy="plain",
-        needs=Needs("host", ("ipc",), ("mknod",), ("/dev/fuse",)),
+        needs=Requirements("host", ("ipc",), ("mknod",), ("/dev/fuse",)),
         devices=(Device("/dev/fuse", "char"),),
     )
-    kept = replace(RECORD, needs=Needs("private", (), ("sys_rawio",)))
+    kept = replace(RECORD, needs=Requirements("private", (), ("sys_rawio",)))
     kept = replace(kept, dropped=("sys_resource",))
     assert expected.of_record(kept, "").capabilities == (
         PRIVATE.capabilities | DROPPED_PRIVATE

@@ -21,7 +21,7 @@ from lxc_userns.cli.base import (
     unpack_bar,
 )
 from lxc_userns.exceptions import ConfigError
-from lxc_userns.spec.requirements import Needs
+from lxc_userns.spec.requirements import Requirements
 from lxc_userns.spec.size import parse_memory
 from lxc_userns.spec.volume import Volume
 
@@ -290,13 +290,13 @@ def _add_needs(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _needs(parsed_args: argparse.Namespace) -> Needs:
+def _needs(parsed_args: argparse.Namespace) -> Requirements:
     shared = {
         "network": parsed_args.network == ["host"],
         "ipc": parsed_args.ipc == "host",
         "uts": parsed_args.uts == "host",
     }
-    return Needs(
+    return Requirements(
         parsed_args.mode,
         tuple(kind for kind, is_shared in shared.items() if is_shared),
         tuple(map(_capability, parsed_args.capability)),

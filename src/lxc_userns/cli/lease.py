@@ -17,7 +17,7 @@ from lxc_userns.exceptions import ConfigError, PrerequisiteError
 
 if TYPE_CHECKING:
     from lxc_userns.leases import Lease
-    from lxc_userns.leases.allocator import Lessor, Room
+    from lxc_userns.leases.allocator import LeaseAllocator, PoolUsage
 
 Table = tuple[tuple[str, ...], list[tuple[Any, ...]]]
 
@@ -26,13 +26,13 @@ _LOG = logging.getLogger(__name__)
 
 class _LeaseCommand(ConfiguredCommand):
     @property
-    def lessor(self) -> Lessor:
+    def allocator(self) -> LeaseAllocator:
         """Who leases ranges on this host.
 
         :raises PrerequisiteError: if this is not root.
         """
         require_root()
-        return self.manager.lessor
+        return self.manager.allocator
 
 
 class _OnInstance(_LeaseCommand):
@@ -60,7 +60,7 @@ class Acquire(_OnInstance, ShowOne):
         """Acquire it."""
         for name in ("subid_owner", "range_size"):
             self.option(name)
-        lease = self.lessor.acquire(parsed_args.instance)
+        lease = self.allocator.acquire(parsed_args.instance)
         return (
             ("instance", "uid_start", "gid_start", "count"),
             (lease.instance, lease.uid_start, lease.gid_start, lease.count),
@@ -76,7 +76,7 @@ class Release(_OnInstance):
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Release it."""
-        self.lessor.release_unused(parsed_args.instance)
+        self.allocator.release_unused(parsed_args.instance)
 
 
 class List(_LeaseCommand, Lister):
@@ -84,10 +84,10 @@ class List(_LeaseCommand, Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Table:
         """List them."""
-        lessor = self.lessor
-        with lessor.leases.reading() as leases:
+        allocator = self.allocator
+        with allocator.leases.read() as leases:
             held = leases.all()
-        room = self.room = _find_room(lessor)
+        room = self.room = _find_room(allocator)
         columns = (
             "instance", "uid_start", "gid_start", "count", "state",
             "acquired", "uuid",
@@ -153,7 +153,7 @@ class Gc(_LeaseCommand, Lister):
             raise ConfigError(
                 "--grace-period", str(grace_period), "expected 0 or more"
             )
-        found = gc.collect(self.manager, grace_period)
+        found = gc.collect_garbage(self.manager, grace_period)
         columns = (
             "instance", "uid_start", "gid_start", "count", "outcome", "reason"
         )  # fmt: skip
@@ -170,23 +170,25 @@ class Gc(_LeaseCommand, Lister):
         ]
 
 
-def _find_room(lessor: Lessor) -> Room | None:
+def _find_room(allocator: LeaseAllocator) -> PoolUsage | None:
     """How much is left, None if there is no pool to be seen."""
-    if not lessor.owner:
+    if not allocator.owner:
         return None
     try:
-        return lessor.room()
+        return allocator.usage()
     except PrerequisiteError as err:
         _LOG.warning("%s", err)
         return None
 
 
-def _state(lease: Lease, room: Room | None) -> str:
+def _state(lease: Lease, room: PoolUsage | None) -> str:
     states = ["held"]
-    if room is not None and not room.pools.have(lease):
+    if room is not None and not room.pools.contains(lease):
         states.append("outside the pool")
-    if lease.missing is not None:
-        states.append(f"unknown to libvirt since {_show_time(lease.missing)}")
+    if lease.unknown_since is not None:
+        states.append(
+            f"unknown to libvirt since {_show_time(lease.unknown_since)}"
+        )
     return ", ".join(states)
 
 
@@ -197,7 +199,7 @@ def _show_time(seconds: int) -> str:
         return f"{seconds} seconds of Unix time"
 
 
-def _summary(held: int, room: Room | None) -> list[str]:
+def _summary(held: int, room: PoolUsage | None) -> list[str]:
     if room is None:
         return [f"{held} held"]
     lines = [

@@ -31,7 +31,7 @@ def check_groups() -> Result:
     return judge(owners.read_host_gids(), path, path.exists())
 
 
-def judge(ids: owners.HostIds, path: Path, present: bool) -> Result:
+def judge(ids: owners.IdOwnership, path: Path, present: bool) -> Result:
     """Whether subordinate ID ranges are in order.
 
     :param ids: these.
@@ -47,7 +47,9 @@ def judge(ids: owners.HostIds, path: Path, present: bool) -> Result:
     overlaps = [
         f"{one.owner} (line {one.line}) and {other.owner} (line "
         f"{other.line}) overlap"
-        for one, other in files.find_overlaps(ids.subordinates, ids.identify)
+        for one, other in files.find_overlaps(
+            ids.subordinates, ids.canonical_owner
+        )
     ]
     remedies = []
     if malformed:

@@ -47,7 +47,7 @@ class IdSet:
     def __contains__(self, ids: int | range) -> bool:
         """Whether an ID, or all of a range that is not empty, is in it."""
         wanted = range(ids, ids + 1) if isinstance(ids, int) else ids
-        around = self.around(wanted.start)
+        around = self.range_of(wanted.start)
         return around is not None and wanted.stop <= around.stop
 
     def __or__(self, other: IdSet) -> IdSet:
@@ -60,7 +60,7 @@ class IdSet:
         left = []
         for each in self.ranges:
             start = each.start
-            for hole in other.meeting(each):
+            for hole in other.overlapping(each):
                 left.append(range(start, hole.start))
                 start = hole.stop
             left.append(range(start, each.stop))
@@ -73,18 +73,18 @@ class IdSet:
             return 0, 0
         return self.ranges[0].start, self.ranges[-1].stop
 
-    def meets(self, ids: range) -> bool:
+    def overlaps(self, ids: range) -> bool:
         """Whether any of these IDs is in it."""
-        return any(self.meeting(ids))
+        return any(self.overlapping(ids))
 
-    def around(self, number: int) -> range | None:
+    def range_of(self, number: int) -> range | None:
         """The range that an ID is in, None if it is in none."""
         index = bisect_right(self.ranges, number, key=_START) - 1
         if index >= 0 and number in self.ranges[index]:
             return self.ranges[index]
         return None
 
-    def meeting(self, ids: range) -> Iterator[range]:
+    def overlapping(self, ids: range) -> Iterator[range]:
         """The ranges, whole, that have any of these IDs."""
         index = max(0, bisect_right(self.ranges, ids.start, key=_START) - 1)
         while index < len(self.ranges):

@@ -17,7 +17,7 @@ _UNDECIDED = "auto"
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class PathUse:
     """One use of a directory or image.
 
     :param path: absolute path without links.
@@ -29,7 +29,7 @@ class Claim:
     """
 
     path: str
-    how: str
+    strategy: str
     id_maps: IdMaps | None
     is_root: bool = True
     is_image: bool = False
@@ -38,18 +38,18 @@ class Claim:
     @property
     def is_below_overlay(self) -> bool:
         """Whether changes elsewhere depend on it, mounted or not."""
-        return self.is_root and self.how == _BELOW_OVERLAY
+        return self.is_root and self.strategy == _BELOW_OVERLAY
 
     @property
     def may_be_shifted(self) -> bool:
         """Whether its owners on disk are, or may become, host IDs."""
-        return self.how in (_SHIFTED, _UNDECIDED)
+        return self.strategy in (_SHIFTED, _UNDECIDED)
 
-    def conflicts_with(self, other: Claim) -> bool:
+    def conflicts_with(self, other: PathUse) -> bool:
         """Whether the two uses would harm each other at the same time."""
         if not overlap(self.path, other.path):
             return False
-        if _SHIFTED in (self.how, other.how):
+        if _SHIFTED in (self.strategy, other.strategy):
             return not self._is_same_use(other)
         if self.is_below_overlay or other.is_below_overlay:
             return self._writes() or other._writes()
@@ -57,8 +57,8 @@ class Claim:
             return not self._is_same_use(other)
         return False
 
-    def _is_same_use(self, other: Claim) -> bool:
-        ways = {self.how, other.how} - {_UNDECIDED}
+    def _is_same_use(self, other: PathUse) -> bool:
+        ways = {self.strategy, other.strategy} - {_UNDECIDED}
         return (
             not (self.is_image or other.is_image)
             and len(ways) <= 1
@@ -70,8 +70,8 @@ class Claim:
 
 
 def find_conflicts(
-    mine: list[Claim], theirs: list[Claim]
-) -> Iterator[tuple[Claim, Claim]]:
+    mine: list[PathUse], theirs: list[PathUse]
+) -> Iterator[tuple[PathUse, PathUse]]:
     """All pairs that do not go together."""
     for one in mine:
         for other in theirs:

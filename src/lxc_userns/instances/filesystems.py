@@ -19,7 +19,7 @@ from functools import partial
 
 from lxc_userns.exceptions import ReplacedError
 from lxc_userns.idmap import IdMaps
-from lxc_userns.instances.conflicts import Claim
+from lxc_userns.instances.conflicts import PathUse
 from lxc_userns.instances.damaged import DamagedRecord
 from lxc_userns.instances.record import InstanceRecord, volume_name
 from lxc_userns.linux import file_identity, safe_path, syncing
@@ -338,11 +338,11 @@ def _check_same(
         )
 
 
-def claims(record: InstanceRecord | DamagedRecord) -> list[Claim]:
+def claims(record: InstanceRecord | DamagedRecord) -> list[PathUse]:
     """What an instance uses on disk, or may use."""
     if isinstance(record, DamagedRecord):
         return _remaining_claims(record)
-    root = Claim(
+    root = PathUse(
         record.rootfs,
         record.strategy,
         record.id_maps,
@@ -353,9 +353,9 @@ def claims(record: InstanceRecord | DamagedRecord) -> list[Claim]:
 
 def _volume_claims(
     volumes: Iterable[Volume], id_maps: IdMaps | None
-) -> Iterator[Claim]:
+) -> Iterator[PathUse]:
     for volume in volumes:
-        yield Claim(
+        yield PathUse(
             volume.source,
             volume.owners,
             id_maps,
@@ -364,16 +364,16 @@ def _volume_claims(
         )
 
 
-def _remaining_claims(record: DamagedRecord) -> list[Claim]:
+def _remaining_claims(record: DamagedRecord) -> list[PathUse]:
     """What is not known to be shared counts as if it were written to."""
     paths = [*record.sources]
     paths += (e.source for e in record.volumes if e.owners == "chown")
     found = [*_volume_claims(record.volumes, None)]
     if record.rootfs is not None and record.strategy == Strategy.OVERLAY:
-        found.append(Claim(record.rootfs, record.strategy, None))
+        found.append(PathUse(record.rootfs, record.strategy, None))
     elif record.rootfs is not None:
         paths.append(record.rootfs)
-    alone = (Claim(e, Strategy.CHOWN, None, is_image=True) for e in paths)
+    alone = (PathUse(e, Strategy.CHOWN, None, is_image=True) for e in paths)
     return [*found, *alone]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lxc_userns.exceptions import LxcUsernsError, RootfsError
 from lxc_userns.idmap import IdMaps
-from lxc_userns.instances.conflicts import Claim, find_conflicts
+from lxc_userns.instances.conflicts import PathUse, find_conflicts
 from lxc_userns.instances.damaged import DamagedRecord
 from lxc_userns.instances.filesystems import Filesystems, claims
 from lxc_userns.instances.record import InstanceRecord, InstanceStore
@@ -16,7 +16,7 @@ from lxc_userns.libvirtd.client import Guest, Guests
 
 
 @dataclass(frozen=True, slots=True)
-class Inventory:
+class Instances:
     """All that is known of a host's instances.
 
     :param store: their records.
@@ -55,7 +55,9 @@ class Inventory:
                     return IdMaps.of_rows(init.uid_map, init.gid_map)
         return None
 
-    def check_unused(self, mine: list[Claim], *, besides: str | None) -> None:
+    def check_unused(
+        self, mine: list[PathUse], *, besides: str | None
+    ) -> None:
         """Check that what is to be used goes with what is in use.
 
         :param besides: name of an instance that does not count.

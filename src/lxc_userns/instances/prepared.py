@@ -73,7 +73,7 @@ class PreparedInstance:
         Without either, the container would share the host's network, and
         with ID maps it could not mount ``/sys`` and not start.
         """
-        return "network" not in self.record.needs.shared
+        return "network" not in self.record.needs.host_namespaces
 
     @property
     def shared_namespaces(self) -> tuple[str, ...]:
@@ -83,7 +83,7 @@ class PreparedInstance:
         makes the container's name that of its UTS namespace, whoever shares
         it: who starts the domain has to give the host its name back.
         """
-        return self.record.needs.shared
+        return self.record.needs.host_namespaces
 
     @property
     def devices(self) -> tuple[Device, ...]:

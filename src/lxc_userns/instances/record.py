@@ -33,7 +33,7 @@ from lxc_userns.spec.requirements import (
     MOST_PROCESSES,
     Device,
     Mode,
-    Needs,
+    Requirements,
 )
 from lxc_userns.spec.rootfs_kind import RootfsKind, parse_kind
 from lxc_userns.spec.volume import Volume
@@ -42,7 +42,7 @@ _FORMAT = 4
 #: What each format did not have yet.
 _ADDED: Mapping[int, Mapping[str, Any]] = {
     1: {"reason": "", "archive": None, "volumes": []},
-    2: {"needs": Needs().to_dict(), "devices": [], "mode_reasons": []},
+    2: {"needs": Requirements().to_dict(), "devices": [], "mode_reasons": []},
     3: {
         "identities": {},
         "empty": {},
@@ -109,7 +109,7 @@ class InstanceRecord:
     reason: str = ""
     archive: str | None = None
     volumes: tuple[Volume, ...] = ()
-    needs: Needs = field(default_factory=Needs)
+    needs: Requirements = field(default_factory=Requirements)
     devices: tuple[Device, ...] = ()
     mode_reasons: tuple[str, ...] = ()
     identities: Mapping[str, FileIdentity] = field(default_factory=dict)
@@ -449,7 +449,7 @@ def _decode(name: str, data: object) -> InstanceRecord:
         reason,
         archive,
         tuple(map(Volume.from_dict, data["volumes"])),
-        Needs.from_dict(data["needs"]),
+        Requirements.from_dict(data["needs"]),
         tuple(Device(**each) for each in data["devices"]),
         tuple(reasons),
         {

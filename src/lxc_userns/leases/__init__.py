@@ -9,6 +9,6 @@ or a power loss. That two leases share no ID is a constraint of the database.
 
 from lxc_userns.leases.database import LeaseStore
 from lxc_userns.leases.lease import Lease, ShiftedTree
-from lxc_userns.leases.transaction import Leases
+from lxc_userns.leases.transaction import LeaseTransaction
 
-__all__ = ["Lease", "LeaseStore", "Leases", "ShiftedTree"]
+__all__ = ["Lease", "LeaseStore", "LeaseTransaction", "ShiftedTree"]

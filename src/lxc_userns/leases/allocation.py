@@ -12,7 +12,7 @@ from lxc_userns.idmap.idset import IdSet
 
 
 @dataclass(frozen=True, slots=True)
-class Supply:
+class FreeRanges:
     """The IDs of one kind that a lease can be made of.
 
     :param pool: all IDs that may ever be leased.
@@ -27,7 +27,7 @@ class Supply:
 
 
 def choose(
-    supplies: Sequence[Supply], size: int, unit: int | None = None
+    supplies: Sequence[FreeRanges], size: int, unit: int | None = None
 ) -> list[int | None]:
     """Where a lease begins, by kind: where nobody was, or longest ago.
 
@@ -36,7 +36,7 @@ def choose(
 
     :param supplies: one for each kind.
     :param size: number of IDs of each kind, 1 or more.
-    :param unit: as for :func:`place`.
+    :param unit: as for :func:`first_fit`.
     :returns: the first IDs; None where there is no room.
     """
     first, *others = supplies
@@ -44,20 +44,20 @@ def choose(
         common = first.new
         for other in others:
             common &= other.new
-        start = place(first.pool, common, size, unit)
+        start = first_fit(first.pool, common, size, unit)
         if start is not None:
             return [start for _ in supplies]
     return [_choose_one(supply, size, unit) for supply in supplies]
 
 
-def _choose_one(supply: Supply, size: int, unit: int | None) -> int | None:
-    start = place(supply.pool, supply.new, size, unit)
+def _choose_one(supply: FreeRanges, size: int, unit: int | None) -> int | None:
+    start = first_fit(supply.pool, supply.new, size, unit)
     if start is not None:
         return start
-    return place_again(supply.pool, supply.new, supply.released, size, unit)
+    return reuse_released(supply.pool, supply.new, supply.released, size, unit)
 
 
-def place(
+def first_fit(
     pool: IdSet, free: IdSet, size: int, unit: int | None = None
 ) -> int | None:
     """The lowest place for a lease.
@@ -77,13 +77,13 @@ def place(
     unit = unit or size
     for step in dict.fromkeys((size, unit, 1)):
         for gap in free:
-            start = _next_place(pool, gap, step, unit)
+            start = _next_fit(pool, gap, step, unit)
             if start + size <= gap.stop:
                 return start
     return None
 
 
-def place_again(
+def reuse_released(
     pool: IdSet,
     free: IdSet,
     released: Iterable[range],
@@ -98,7 +98,7 @@ def place_again(
     :param released: the ones that were, the longest ago first; read no
         further than is needed.
     :param size: number of IDs, 1 or more.
-    :param unit: as for :func:`place`.
+    :param unit: as for :func:`first_fit`.
     :returns: the first ID, None if there is no room.
     """
     source = iter(released)
@@ -106,7 +106,7 @@ def place_again(
 
     def place_among(count: int) -> int | None:
         among = IdSet.of(ranges[:count]) & pool
-        return place(pool, free | among, size, unit)
+        return first_fit(pool, free | among, size, unit)
 
     # As many as there are so far, so that few steps lead to any number.
     while more := list(islice(source, max(1, len(ranges)))):
@@ -122,7 +122,7 @@ def place_again(
 
 
 def capacity(pool: IdSet, free: IdSet, size: int) -> int:
-    """How many leases :func:`place` would still give, one after the other.
+    """How many leases :func:`first_fit` would still give, one after the other.
 
     :param pool: all IDs that may ever be leased.
     :param free: of these, the ones to choose from.
@@ -130,15 +130,15 @@ def capacity(pool: IdSet, free: IdSet, size: int) -> int:
     """
     count = 0
     for gap in free:
-        on_grid = (gap.stop - _next_place(pool, gap, size, size)) // size
+        on_grid = (gap.stop - _next_fit(pool, gap, size, size)) // size
         # What is left before and after them has no room for one more.
         count += on_grid if on_grid > 0 else len(gap) // size
     return count
 
 
-def _next_place(pool: IdSet, gap: range, step: int, unit: int) -> int:
+def _next_fit(pool: IdSet, gap: range, step: int, unit: int) -> int:
     """The first place at or after the start of a gap."""
-    whole = pool.around(gap.start)
+    whole = pool.range_of(gap.start)
     if whole is None:
         raise ValueError(f"{gap} is not in the pool")
     origin = -(-whole.start // unit) * unit

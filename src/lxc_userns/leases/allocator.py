@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lessor: gives each instance a range of its own, and takes it back."""
+"""The allocator: gives each instance a range of its own, and takes it back."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from lxc_userns.exceptions import (
 )
 from lxc_userns.idmap import ID_LIMIT, TTY_GID, IdMaps
 from lxc_userns.idmap.idset import IdSet
-from lxc_userns.instances.instances import Inventory
+from lxc_userns.instances.instances import Instances
 from lxc_userns.instances.record import InstanceRecord, check_name
 from lxc_userns.leases import (
     Lease,
-    Leases,
     LeaseStore,
+    LeaseTransaction,
     ShiftedTree,
     shifted_trees,
 )
 from lxc_userns.leases import running as occupants
 from lxc_userns.leases.allocation import capacity, choose
 from lxc_userns.leases.availability import (
-    Survey,
+    PoolSnapshot,
     find_waiting,
+    free_ranges,
     is_promised,
-    supply,
     why_exhausted,
 )
 from lxc_userns.leases.pool import Pools, read_pools
-from lxc_userns.leases.wish import Wish
-from lxc_userns.subid.owners import Holder
+from lxc_userns.leases.wish import LeaseRequest
+from lxc_userns.subid.owners import IdOwner
 from lxc_userns.subid.unlisted import Asked
 
 _LOG = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ _MOST = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class PoolUsage:
     """How much of the pool is in use.
 
     :param pools: the pool, with all who hold IDs of it besides leases.
@@ -62,7 +62,7 @@ class Room:
 
 
 @dataclass(frozen=True, slots=True)
-class Lessor:
+class LeaseAllocator:
     """Leases ranges from the pool of a host.
 
     :param inventory: what there is on the host.
@@ -72,7 +72,7 @@ class Lessor:
         asks for another.
     """
 
-    inventory: Inventory
+    inventory: Instances
     leases: LeaseStore
     owner: str
     size: int
@@ -80,7 +80,7 @@ class Lessor:
     def find(self, instance: str) -> Lease | None:
         """The lease that an instance has."""
         check_name(instance)
-        with self.leases.reading() as leases:
+        with self.leases.read() as leases:
             return leases.get(instance)
 
     def acquire(
@@ -114,14 +114,14 @@ class Lessor:
         if size is not None and not TTY_GID < size < ID_LIMIT:
             raise LeaseError(instance, f"{size} is no number of IDs for it")
         while True:
-            lease = self._renew(instance, uuid, size, keep)
+            lease = self._confirm(instance, uuid, size, keep)
             if lease is not None:
                 self._warn_if_outside(lease)
                 return lease
             # Of one that has IDs the lease may have been lost.
             has, is_bound = self._find_maps(instance, known)
             size_now = size or (has and is_bound and has.size) or self.size
-            wish = Wish(instance, uuid, size_now, has, is_bound)
+            wish = LeaseRequest(instance, uuid, size_now, has, is_bound)
             lease = self._add(wish, keep)
             if lease is not None:
                 return lease
@@ -143,29 +143,29 @@ class Lessor:
         :returns: whether it has no lease now.
         """
         check_name(instance)
-        if not self.leases.is_there:
+        if not self.leases.exists:
             return True
-        with self.leases.changing() as leases:
+        with self.leases.write() as leases:
             lease = leases.get(instance)
             if expected not in (None, lease):
                 return lease is None
             if record is not None:
-                _retire(leases, record)
+                _mark_used(leases, record)
             if lease is not None:
                 leases.remove(lease)
                 _LOG.info("%s: released %s", instance, lease)
         return True
 
-    def restore(self, instance: str, before: Lease | None) -> bool:
+    def restore_lease(self, instance: str, before: Lease | None) -> bool:
         """Have the lease of an instance be as it was, or have none again.
 
         It stays if the instance was promised it meanwhile.
 
         :returns: whether it has none now.
         """
-        if not self.leases.is_there:
+        if not self.leases.exists:
             return True
-        with self.leases.changing() as leases:
+        with self.leases.write() as leases:
             lease = leases.get(instance)
             record = self.inventory.store.load(instance)
             if lease is None or (record and lease.is_for(record.id_maps)):
@@ -197,27 +197,30 @@ class Lessor:
                 )
             self.release(instance)
 
-    def renew(self, instance: str) -> None:
+    def confirm(self, instance: str) -> None:
         """Note that an instance is there."""
-        with self.leases.changing() as leases:
-            leases.renew(instance, None)
+        with self.leases.write() as leases:
+            leases.confirm(instance, None)
 
-    def note_missing(self, instance: str, now: int) -> Lease | None:
+    def mark_missing(self, instance: str, now: int) -> Lease | None:
         """Note that libvirt may not know an instance, unless that is noted.
 
         :param now: in seconds of Unix time.
         :returns: its lease, None if it has none.
         """
-        with self.leases.changing() as leases:
+        with self.leases.write() as leases:
             lease = leases.get(instance)
             # A note of the future is of a clock that was set back since.
-            if lease is not None and not 0 <= (lease.missing or -1) <= now:
-                lease = replace(lease, missing=now)
+            if (
+                lease is not None
+                and not 0 <= (lease.unknown_since or -1) <= now
+            ):
+                lease = replace(lease, unknown_since=now)
                 leases.restore(lease)
             return lease
 
     @contextmanager
-    def settling(
+    def commit_record(
         self, record: InstanceRecord, known: InstanceRecord | None = None
     ) -> Iterator[None]:
         """Write down what an instance is promised, in the body.
@@ -227,16 +230,16 @@ class Lessor:
         :param known: what it was promised before.
         :raises LeaseError: if another instance has one already.
         """
-        if not self.leases.is_there:
+        if not self.leases.exists:
             yield
             # If the first lease of all was given meanwhile, whoever gave it
             # may have seen the record or not.
-            if self.leases.is_there:
-                with self.leases.changing() as leases:
-                    _settle(leases, record, known)
+            if self.leases.exists:
+                with self.leases.write() as leases:
+                    _commit(leases, record, known)
             return
-        with self.leases.changing() as leases:
-            _settle(leases, record, known)
+        with self.leases.write() as leases:
+            _commit(leases, record, known)
             yield
 
     def note_shift(self, path: str, id_maps: IdMaps) -> None:
@@ -245,32 +248,35 @@ class Lessor:
         :param path: absolute path without links.
         :param id_maps: for which ID maps.
         """
-        if not self.leases.is_there:
+        if not self.leases.exists:
             return
-        with self.leases.changing() as leases:
+        with self.leases.write() as leases:
             for kind, entry in id_maps.entries:
                 leases.note_tree(ShiftedTree(path, kind, entry.host_ids))
 
-    def users(self, lease: Lease) -> list[Holder]:
+    def users(self, lease: Lease) -> list[IdOwner]:
         """What runs with any of the IDs of a lease."""
         found = [
             each
-            for each in occupants.running()
-            if IdSet((lease.ids(each.kind),)).meets(each.ids)
+            for each in occupants.find_running()
+            if IdSet((lease.ids(each.kind),)).overlaps(each.ids)
         ]
-        named = occupants.named(found, self.inventory.guests)
+        named = occupants.with_names(found, self.inventory.guests)
         return [each.holder for each in named]
 
-    def room(self) -> Room:
+    def usage(self) -> PoolUsage:
         """How much of the pool is in use.
 
         :raises ConfigError: if there is no pool.
         :raises PrerequisiteError: if it cannot be asked for.
         """
-        survey, looked_at = self._look(), shifted_trees.look(self.leases)
+        survey, looked_at = (
+            self._read_snapshot(),
+            shifted_trees.scan(self.leases),
+        )
         records = self.inventory.store.load_all()
-        with self.leases.reading() as leases:
-            pools = survey.beside_leases(leases, records)
+        with self.leases.read() as leases:
+            pools = survey.with_holders(leases, records)
             held = leases.all()
             waiting = find_waiting(leases, looked_at)
         free = []
@@ -281,7 +287,7 @@ class Lessor:
             free.append(capacity(pool.ids, left, self.size))
         # What an instance has without a lease is not given back yet.
         waiting = [tree for tree in waiting if not is_promised(pools, tree)]
-        return Room(pools, self.size, min(free), tuple(waiting))
+        return PoolUsage(pools, self.size, min(free), tuple(waiting))
 
     def _find_maps(
         self, instance: str, known: InstanceRecord | None
@@ -293,12 +299,14 @@ class Lessor:
         running = self.inventory.running_maps(instance)
         return running, running is not None
 
-    def _look(self) -> Survey:
+    def _read_snapshot(self) -> PoolSnapshot:
         if not self.owner:
             raise ConfigError(
                 _OPTION, "", "is empty: there is no pool to lease from"
             )
-        survey = Survey.take(self.owner, self.inventory.guests, self.leases)
+        survey = PoolSnapshot.read(
+            self.owner, self.inventory.guests, self.leases
+        )
         if survey.is_new:
             self._warn_if_lost(survey.pools)
         return survey
@@ -309,7 +317,8 @@ class Lessor:
             record.name
             for record in self.inventory.store.load_all()
             if any(
-                dict(pools)[of].ids.meets(ids) for of, ids in record.held_ids
+                dict(pools)[of].ids.overlaps(ids)
+                for of, ids in record.held_ids
             )
         ]
         if names:
@@ -325,27 +334,27 @@ class Lessor:
                 shown + more,
             )
 
-    def _renew(
+    def _confirm(
         self, instance: str, uuid: str | None, size: int | None, keep: bool
     ) -> Lease | None:
         """The lease that an instance has, None if it has none."""
         if self.find(instance) is None:
             return None
-        with self.leases.changing(keep=keep) as leases:
+        with self.leases.write(keep=keep) as leases:
             lease = leases.get(instance)
             if lease is not None:
                 _check_same(lease, uuid, size)
-            return leases.renew(instance, uuid)
+            return leases.confirm(instance, uuid)
 
-    def _add(self, wish: Wish, keep: bool) -> Lease | None:
+    def _add(self, wish: LeaseRequest, keep: bool) -> Lease | None:
         """Give a new lease, None if the instance has got one meanwhile."""
-        survey, asked = self._look(), Asked(wish.instance)
+        survey, asked = self._read_snapshot(), Asked(wish.instance)
         # Nothing to look at is as good as looked at.
         looked_at: Mapping[ShiftedTree, bool] | None = None
         if not survey.has_trees:
             looked_at = {}
         while True:
-            with self.leases.changing(keep=keep) as leases:
+            with self.leases.write(keep=keep) as leases:
                 if leases.get(wish.instance) is not None:
                     return None
                 lease = self._choose(leases, survey, wish, looked_at)
@@ -358,15 +367,15 @@ class Lessor:
                     return lease
             # It can take long, so nobody has to wait meanwhile.
             if lease is None:
-                looked_at = shifted_trees.look(self.leases)
+                looked_at = shifted_trees.scan(self.leases)
             else:
-                survey = survey.beside(asked.find_unlisted(lease))
+                survey = survey.without(asked.find_unlisted(lease))
 
     def _choose(
         self,
-        leases: Leases,
-        survey: Survey,
-        wish: Wish,
+        leases: LeaseTransaction,
+        survey: PoolSnapshot,
+        wish: LeaseRequest,
         looked_at: Mapping[ShiftedTree, bool] | None,
     ) -> Lease | None:
         """A new lease; None if somebody has to look at what is on disk."""
@@ -374,7 +383,7 @@ class Lessor:
         if problems:
             raise ConfigError(_OPTION, self.owner, "; ".join(problems))
         records = self.inventory.store.load_all()
-        kept = wish.keep_ids(survey.pools, leases, records)
+        kept = wish.reuse_previous(survey.pools, leases, records)
         if kept is not None:
             return kept
         if wish.is_bound:
@@ -384,7 +393,7 @@ class Lessor:
                 "are no free range of the pool; it keeps them until it is "
                 "stopped and destroyed",
             )
-        pools = survey.beside_leases(leases, records, wish.instance)
+        pools = survey.with_holders(leases, records, wish.instance)
         waiting = None
         if looked_at is not None:
             leases.forget_trees(
@@ -393,10 +402,10 @@ class Lessor:
                 if looked_at.get(tree) is False
             )
             waiting = find_waiting(leases, looked_at)
-        supplies = [supply(leases, *each, waiting) for each in pools]
+        supplies = [free_ranges(leases, *each, waiting) for each in pools]
         starts = choose(supplies, wish.size, self.size)
         if None not in starts:
-            return wish.fulfil(*(start or 0 for start in starts))
+            return wish.at(*(start or 0 for start in starts))
         if waiting is None:
             return None
         for (kind, pool), start in zip(pools, starts, strict=True):
@@ -417,7 +426,7 @@ class Lessor:
         except PrerequisiteError as err:
             _LOG.warning("%s", err)
             return
-        if not pools.have(lease):
+        if not pools.contains(lease):
             _LOG.warning(
                 "%s: its lease (%s) is not, or no longer, in the pool of %s; "
                 "it keeps it",
@@ -442,20 +451,22 @@ def _check_same(lease: Lease, uuid: str | None, size: int | None) -> None:
         )
 
 
-def _settle(
-    leases: Leases, record: InstanceRecord, known: InstanceRecord | None
+def _commit(
+    leases: LeaseTransaction,
+    record: InstanceRecord,
+    known: InstanceRecord | None,
 ) -> None:
     """Note what an instance has, and has no more."""
     if record.id_maps is not None:
         leases.check_unleased(record.name, record.id_maps)
-    leases.renew(record.name, None)
-    shifted_trees.note(leases, record)
+    leases.confirm(record.name, None)
+    shifted_trees.record(leases, record)
     if known is not None and known.id_maps != record.id_maps:
-        _retire(leases, known)
+        _mark_used(leases, known)
 
 
-def _retire(leases: Leases, record: InstanceRecord) -> None:
+def _mark_used(leases: LeaseTransaction, record: InstanceRecord) -> None:
     """Take back what an instance has without a lease."""
-    shifted_trees.note(leases, record)
+    shifted_trees.record(leases, record)
     if record.id_maps is not None:
-        leases.retire(record.id_maps)
+        leases.mark_used(record.id_maps)

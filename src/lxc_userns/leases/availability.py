@@ -11,13 +11,13 @@ from lxc_userns.idmap import Kind
 from lxc_userns.idmap.idset import IdSet
 from lxc_userns.instances.damaged import DamagedRecord
 from lxc_userns.instances.record import InstanceRecord
-from lxc_userns.leases import Leases, LeaseStore, ShiftedTree
+from lxc_userns.leases import LeaseStore, LeaseTransaction, ShiftedTree
 from lxc_userns.leases import running as occupants
-from lxc_userns.leases.allocation import Supply
+from lxc_userns.leases.allocation import FreeRanges
 from lxc_userns.leases.pool import Pool, Pools, read_pools
-from lxc_userns.leases.running import Occupant
+from lxc_userns.leases.running import RunningIdMap
 from lxc_userns.libvirtd.client import Guests
-from lxc_userns.subid.owners import Holder
+from lxc_userns.subid.owners import IdOwner
 
 _LOG = logging.getLogger(__name__)
 _MOST_NAMED = 3
@@ -26,7 +26,7 @@ _NOTHING = IdSet()
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class PoolSnapshot:
     """What there was when somebody looked, before others had to wait.
 
     :param pools: the pool, with whoever holds IDs of it for good.
@@ -36,12 +36,14 @@ class Survey:
     """
 
     pools: Pools
-    running: tuple[Occupant, ...]
+    running: tuple[RunningIdMap, ...]
     has_trees: bool
     is_new: bool
 
     @classmethod
-    def take(cls, owner: str, guests: Guests, store: LeaseStore) -> Survey:
+    def read(
+        cls, owner: str, guests: Guests, store: LeaseStore
+    ) -> PoolSnapshot:
         """Look now.
 
         :param owner: value of ``[lxc_userns] subid_owner``.
@@ -58,24 +60,24 @@ class Survey:
         ids = {kind: pool.ids for kind, pool in pools}
         found = [
             each
-            for each in occupants.running()
-            if ids[each.kind].meets(each.ids)
+            for each in occupants.find_running()
+            if ids[each.kind].overlaps(each.ids)
         ]
-        with store.reading() as leases:
+        with store.read() as leases:
             strange = [each for each in found if not _is_leased(leases, each)]
             has_trees, is_new = leases.has_trees, leases.is_new
         # Those with leases have names that are known.
         rest = [each for each in found if each not in strange]
-        running = (*occupants.named(strange, guests), *rest)
+        running = (*occupants.with_names(strange, guests), *rest)
         return cls(pools, running, has_trees, is_new)
 
-    def beside(self, holders: Iterable[tuple[Kind, Holder]]) -> Survey:
+    def without(self, holders: Iterable[tuple[Kind, IdOwner]]) -> PoolSnapshot:
         """The same, with these holders of IDs for good too."""
-        return replace(self, pools=self.pools.beside(holders))
+        return replace(self, pools=self.pools.with_holders(holders))
 
-    def beside_leases(
+    def with_holders(
         self,
-        leases: Leases,
+        leases: LeaseTransaction,
         records: Iterable[InstanceRecord | DamagedRecord],
         instance: str | None = None,
     ) -> Pools:
@@ -85,7 +87,7 @@ class Survey:
         :param instance: whose own ID maps do not count.
         """
         promised = [
-            (kind, Holder(f"the instance {record.name} ({_show(ids)})", ids))
+            (kind, IdOwner(f"the instance {record.name} ({_show(ids)})", ids))
             for record in records
             if record.name != instance
             for kind, ids in _promised(leases, record)
@@ -100,15 +102,15 @@ class Survey:
             for each in self.running
             if not _is_leased(leases, each, known[each.kind])
         ]
-        return self.pools.beside((*others, *promised))
+        return self.pools.with_holders((*others, *promised))
 
 
-def supply(
-    leases: Leases,
+def free_ranges(
+    leases: LeaseTransaction,
     kind: Kind,
     pool: Pool,
     waiting: Iterable[ShiftedTree] | None,
-) -> Supply:
+) -> FreeRanges:
     """What a lease can be made of.
 
     :param waiting: what keeps IDs from being leased again; None: that is not
@@ -116,13 +118,13 @@ def supply(
     """
     new = pool.free - leases.used(kind)
     if waiting is None:
-        return Supply(pool.ids, new)
+        return FreeRanges(pool.ids, new)
     usable = pool.free - IdSet.of(e.ids for e in waiting if e.kind == kind)
-    return Supply(pool.ids, new, _released(leases, kind, usable))
+    return FreeRanges(pool.ids, new, _released(leases, kind, usable))
 
 
 def find_waiting(
-    leases: Leases, looked_at: Mapping[ShiftedTree, bool]
+    leases: LeaseTransaction, looked_at: Mapping[ShiftedTree, bool]
 ) -> list[ShiftedTree]:
     """What keeps IDs from being leased again.
 
@@ -143,7 +145,10 @@ def is_promised(pools: Pools, tree: ShiftedTree) -> bool:
 
 
 def why_exhausted(
-    leases: Leases, kind: Kind, pool: Pool, waiting: Iterable[ShiftedTree]
+    leases: LeaseTransaction,
+    kind: Kind,
+    pool: Pool,
+    waiting: Iterable[ShiftedTree],
 ) -> str:
     """Why nothing is left, with the names of those who have it."""
     leased = pool.ids & IdSet.of(each.ids(kind) for each in leases.all())
@@ -153,7 +158,7 @@ def why_exhausted(
     paths = dict.fromkeys(
         tree.path
         for tree in waiting
-        if tree.kind == kind and pool.ids.meets(tree.ids)
+        if tree.kind == kind and pool.ids.overlaps(tree.ids)
     )
     if paths:
         reasons.append(
@@ -163,23 +168,25 @@ def why_exhausted(
     return "; ".join(reasons)
 
 
-def _released(leases: Leases, kind: Kind, usable: IdSet) -> Iterator[range]:
+def _released(
+    leases: LeaseTransaction, kind: Kind, usable: IdSet
+) -> Iterator[range]:
     """What can be leased again, the longest released first."""
     for ids in leases.released(kind):
         yield from IdSet((ids,)) & usable
 
 
 def _is_leased(
-    leases: Leases, occupant: Occupant, besides: IdSet = _NOTHING
+    leases: LeaseTransaction, occupant: RunningIdMap, besides: IdSet = _NOTHING
 ) -> bool:
     """Whether leases, or what is known besides, cover all that it has."""
-    held = leases.meeting(occupant.kind, occupant.ids)
+    held = leases.overlapping(occupant.kind, occupant.ids)
     leased = IdSet.of(lease.ids(occupant.kind) for lease in held)
     return not IdSet((occupant.ids,)) - leased - besides
 
 
 def _promised(
-    leases: Leases, record: InstanceRecord | DamagedRecord
+    leases: LeaseTransaction, record: InstanceRecord | DamagedRecord
 ) -> Iterator[tuple[Kind, range]]:
     """The IDs of an instance, but for those of its lease."""
     held = [*record.held_ids]

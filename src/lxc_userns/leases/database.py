@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing, contextmanager
 
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.leases.schema import STATEMENTS, VERSION
-from lxc_userns.leases.transaction import Leases
+from lxc_userns.leases.transaction import LeaseTransaction
 from lxc_userns.linux import directory
 
 _FILE = "leases.sqlite3"
@@ -41,7 +41,7 @@ class LeaseStore:
         self._path = state_path
 
     @contextmanager
-    def changing(self, *, keep: bool = True) -> Iterator[Leases]:
+    def write(self, *, keep: bool = True) -> Iterator[LeaseTransaction]:
         """Read and change leases, with all other processes waiting.
 
         All changes are kept if the body ends well, and none otherwise.
@@ -57,12 +57,12 @@ class LeaseStore:
                 _make_schema(database)
                 if keep:
                     os.chmod(self.file, 0o600)
-            yield Leases(database)
+            yield LeaseTransaction(database)
             if keep:
                 database.execute("COMMIT")
 
     @contextmanager
-    def reading(self) -> Iterator[Leases]:
+    def read(self) -> Iterator[LeaseTransaction]:
         """Read leases, as they are at one moment; makes nothing.
 
         :raises ConfigError: if the database cannot be used.
@@ -70,18 +70,18 @@ class LeaseStore:
         with self._opened(create=False) as database:
             database.execute("BEGIN")
             if _version(database):
-                yield Leases(database)
+                yield LeaseTransaction(database)
                 return
         with closing(_connect(":memory:")) as database:
             _make_schema(database)
-            yield Leases(database)
+            yield LeaseTransaction(database)
 
     @contextmanager
     def _queued(self, create: bool) -> Iterator[None]:
         """Wait for those who came first: SQLite lets some wait for long."""
         with ExitStack() as stack:
             try:
-                if create or self.is_there:
+                if create or self.exists:
                     place = directory.owned(self._path, 0o700, create=create)
                     fcntl.flock(stack.enter_context(place), fcntl.LOCK_EX)
             except OSError as err:
@@ -89,7 +89,7 @@ class LeaseStore:
             yield
 
     @property
-    def is_there(self) -> bool:
+    def exists(self) -> bool:
         """Whether there may ever have been a lease."""
         return os.path.exists(self.file)
 
@@ -115,7 +115,7 @@ class LeaseStore:
 
     def _place(self, create: bool) -> str:
         """What SQLite is to open."""
-        if not create and not self.is_there:
+        if not create and not self.exists:
             return ":memory:"
         with directory.owned(self._path, 0o700, create=create):
             # Never opened but by SQLite: to close any other descriptor of it

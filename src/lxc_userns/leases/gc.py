@@ -23,7 +23,7 @@ Outcome = Literal["returned", "waiting", "kept"]
 
 
 @dataclass(frozen=True, slots=True)
-class Orphan:
+class OrphanedLease:
     """A lease whose instance libvirt does not know.
 
     :param lease: the lease.
@@ -37,9 +37,9 @@ class Orphan:
     reason: str
 
 
-def collect(
+def collect_garbage(
     manager: UserNamespaceManager, grace_period: float = GRACE_PERIOD
-) -> list[Orphan]:
+) -> list[OrphanedLease]:
     """Return leases whose instance libvirt has not known for a while.
 
     With the lease goes what was prepared for the instance: its views are
@@ -55,16 +55,16 @@ def collect(
     :raises LibvirtError: if libvirt cannot be asked; nothing is returned
         then.
     """
-    lessor = manager.lessor
-    with lessor.leases.reading() as leases:
+    allocator = manager.allocator
+    with allocator.leases.read() as leases:
         held = leases.all()
     known = _Known.ask(manager.guests)
-    orphans: list[Orphan] = []
+    orphans: list[OrphanedLease] = []
     for lease in held:
         if lease not in known:
-            orphans += _judge_alone(manager, lease, grace_period)
-        elif lease.missing is not None:
-            lessor.renew(lease.instance)
+            orphans += _collect_one(manager, lease, grace_period)
+        elif lease.unknown_since is not None:
+            allocator.confirm(lease.instance)
     return orphans
 
 
@@ -91,9 +91,9 @@ class _Known:
         return lease.instance in self.names | self.uuids
 
 
-def _judge_alone(
+def _collect_one(
     manager: UserNamespaceManager, lease: Lease, grace_period: float
-) -> list[Orphan]:
+) -> list[OrphanedLease]:
     """What comes of a lease; one that makes trouble does not stop others."""
     try:
         with manager.store.lock(lease.instance):
@@ -101,39 +101,41 @@ def _judge_alone(
     except LibvirtError:
         raise
     except (LxcUsernsError, OSError) as err:
-        return [Orphan(lease, "kept", str(err))]
+        return [OrphanedLease(lease, "kept", str(err))]
 
 
 def _judge(
     manager: UserNamespaceManager, instance: str, grace_period: float
-) -> Iterator[Orphan]:
+) -> Iterator[OrphanedLease]:
     """Do with the lease of an instance what is to be done."""
-    lessor = manager.lessor
+    allocator = manager.allocator
     now = int(time.time())
     # Noted before libvirt is asked: who asks for the lease again takes the
     # note away, and who did so before has defined the domain before.
-    lease = lessor.note_missing(instance, now)
-    if lease is None or lease.missing is None:
+    lease = allocator.mark_missing(instance, now)
+    if lease is None or lease.unknown_since is None:
         return
     if lease in _Known.ask(manager.guests):
-        lessor.renew(instance)
+        allocator.confirm(instance)
         return
-    running = lessor.users(lease)
+    running = allocator.users(lease)
     record = manager.store.load(instance)
     if running:
-        yield Orphan(lease, "kept", f"is in use by {running[0]}")
-    elif now - lease.missing < grace_period:
-        reason = f"libvirt has not known it for {now - lease.missing} seconds"
-        yield Orphan(lease, "waiting", reason)
+        yield OrphanedLease(lease, "kept", f"is in use by {running[0]}")
+    elif now - lease.unknown_since < grace_period:
+        reason = (
+            f"libvirt has not known it for {now - lease.unknown_since} seconds"
+        )
+        yield OrphanedLease(lease, "waiting", reason)
     elif record is not None and _has_own_files(record):
         reason = "has files of its own; destroy or release the instance"
-        yield Orphan(lease, "kept", reason)
+        yield OrphanedLease(lease, "kept", reason)
     else:
         give_back = partial(
-            manager.lessor.release, record=record, expected=lease
+            manager.allocator.release, record=record, expected=lease
         )
         if manager.clear(lease.instance, give_back):
-            yield Orphan(lease, "returned", "libvirt does not know it")
+            yield OrphanedLease(lease, "returned", "libvirt does not know it")
 
 
 def _has_own_files(record: InstanceRecord) -> bool:

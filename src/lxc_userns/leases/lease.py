@@ -27,7 +27,7 @@ class Lease:
     gid_start: int
     count: int
     acquired: int
-    missing: int | None = None
+    unknown_since: int | None = None
 
     def __str__(self) -> str:
         return (

@@ -9,9 +9,15 @@ from dataclasses import dataclass, replace
 from lxc_userns.exceptions import shorten
 from lxc_userns.idmap import Kind
 from lxc_userns.idmap.idset import IdSet
-from lxc_userns.leases.allocation import capacity, place
+from lxc_userns.leases.allocation import capacity, first_fit
 from lxc_userns.subid import owners
-from lxc_userns.subid.owners import SUBGID, SUBUID, HasIds, Holder, HostIds
+from lxc_userns.subid.owners import (
+    SUBGID,
+    SUBUID,
+    HasIds,
+    IdOwner,
+    IdOwnership,
+)
 
 _FILES = (str(SUBUID), str(SUBGID))
 #: Never leased, whoever owns them: root, the owner that stands for unmapped
@@ -40,7 +46,7 @@ class Pool:
     kind: str
     source: str
     ids: IdSet
-    holders: tuple[Holder, ...] = ()
+    holders: tuple[IdOwner, ...] = ()
     absent: IdSet = _NONE
 
     @property
@@ -48,9 +54,11 @@ class Pool:
         """The IDs that nobody else holds."""
         return self.ids - IdSet.of(holder.ids for holder in self.holders)
 
-    def beside(self, holders: Iterable[Holder]) -> Pool:
+    def with_holders(self, holders: Iterable[IdOwner]) -> Pool:
         """The same pool, with these holders too."""
-        found = (each for each in holders if any(self.ids.meeting(each.ids)))
+        found = (
+            each for each in holders if any(self.ids.overlapping(each.ids))
+        )
         return replace(self, holders=(*self.holders, *found))
 
     def describe_absent(self) -> str:
@@ -85,23 +93,23 @@ class Pools:
     owner: str
     uid: Pool
     gid: Pool
-    hosts: tuple[HostIds, HostIds]
+    hosts: tuple[IdOwnership, IdOwnership]
     malformed: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[tuple[Kind, Pool]]:
         yield "uid", self.uid
         yield "gid", self.gid
 
-    def beside(self, holders: Iterable[tuple[Kind, Holder]]) -> Pools:
+    def with_holders(self, holders: Iterable[tuple[Kind, IdOwner]]) -> Pools:
         """The same pools, with these holders too."""
         known = [*holders]
         uid, gid = (
-            pool.beside(holder for of, holder in known if of == kind)
+            pool.with_holders(holder for of, holder in known if of == kind)
             for kind, pool in self
         )
         return replace(self, uid=uid, gid=gid)
 
-    def have(self, lease: HasIds) -> bool:
+    def contains(self, lease: HasIds) -> bool:
         """Whether all IDs of a lease are in the pool."""
         return all(lease.ids(kind) in pool.ids for kind, pool in self)
 
@@ -120,7 +128,7 @@ class Pools:
             if (reason := self._why_unusable(pool, size))
         ]
 
-    def suggest(self, size: int) -> str | None:
+    def suggest_subid_line(self, size: int) -> str | None:
         """A line for a file that gives a pool of many ranges.
 
         What the other file has already, if it can; None if little is free.
@@ -128,11 +136,11 @@ class Pools:
         taken = self._taken()
         for _, pool in self:
             for ids in pool.ids:
-                if len(ids) >= size and not taken.meets(ids):
+                if len(ids) >= size and not taken.overlaps(ids):
                     return f"{self.owner}:{ids.start}:{len(ids)}"
         free = _USUALLY_FREE - taken
         for number in (1000, 100, 10, 1):
-            start = place(_USUALLY_FREE, free, number * size)
+            start = first_fit(_USUALLY_FREE, free, number * size)
             if start is not None:
                 return f"{self.owner}:{start}:{number * size}"
         return None
@@ -161,7 +169,7 @@ class Pools:
         )
 
     def _remedy(self, pool: Pool, size: int) -> str:
-        line = self.suggest(size)
+        line = self.suggest_subid_line(size)
         if line is None or pool.source not in _FILES:
             return f"give it {size} or more there that nobody has"
         return f"add the line {line} to {pool.source}"
@@ -191,17 +199,17 @@ def read_pools(owner: str) -> Pools:
     )
 
 
-def _make(host: HostIds, owner: str) -> Pool:
+def _make(host: IdOwnership, owner: str) -> Pool:
     owned = IdSet.of(host.owned(owner)) - _RESERVED
     ids = owned & host.present
     holders = tuple(host.holders(ids, owner))
     return Pool(host.kind, host.source, ids, holders, owned - ids)
 
 
-def _held(host: HostIds, owner: str) -> Iterator[range]:
+def _held(host: IdOwnership, owner: str) -> Iterator[range]:
     yield from _USUALLY_FREE - host.present
     for number in host.names:
         yield range(number, number + 1)
     for held in host.subordinates:
-        if host.identify(held.owner) != host.identify(owner):
+        if host.canonical_owner(held.owner) != host.canonical_owner(owner):
             yield held.ids

@@ -12,11 +12,11 @@ from lxc_userns.idmap import ID_LIMIT, Kind
 from lxc_userns.libvirtd.client import Guests
 from lxc_userns.linux.process import Process, Rows, with_other_maps
 from lxc_userns.rootfs.shifting.tree import printable
-from lxc_userns.subid.owners import Holder
+from lxc_userns.subid.owners import IdOwner
 
 
 @dataclass(frozen=True, slots=True)
-class Occupant:
+class RunningIdMap:
     """A process with other ID maps than ours.
 
     :param pid: its process ID.
@@ -31,14 +31,14 @@ class Occupant:
     name: str = ""
 
     @property
-    def holder(self) -> Holder:
+    def holder(self) -> IdOwner:
         """The same as a holder of IDs."""
         name = self.name or f"the running process {self.pid}"
         shown = f"{self.ids.start}:{len(self.ids)}"
-        return Holder(f"{name} ({shown})", self.ids)
+        return IdOwner(f"{name} ({shown})", self.ids)
 
 
-def running() -> Iterator[Occupant]:
+def find_running() -> Iterator[RunningIdMap]:
     """What runs in a user namespace, and with which host IDs.
 
     The kernel is asked, not libvirt alone, so that containers of other
@@ -48,11 +48,13 @@ def running() -> Iterator[Occupant]:
         with suppress(ProcessLookupError):
             pid = int(process.pid)
             uid, gid = process.uid_map, process.gid_map
-            yield from (Occupant(pid, "uid", ids) for ids in _ranges(uid))
-            yield from (Occupant(pid, "gid", ids) for ids in _ranges(gid))
+            yield from (RunningIdMap(pid, "uid", ids) for ids in _ranges(uid))
+            yield from (RunningIdMap(pid, "gid", ids) for ids in _ranges(gid))
 
 
-def named(found: Iterable[Occupant], guests: Guests) -> list[Occupant]:
+def with_names(
+    found: Iterable[RunningIdMap], guests: Guests
+) -> list[RunningIdMap]:
     """The same with names, if they can still be found out.
 
     :param guests: how to reach libvirt, which need not be there; it is asked
@@ -61,7 +63,9 @@ def named(found: Iterable[Occupant], guests: Guests) -> list[Occupant]:
     occupants = [*found]
     containers = _controllers(guests) if occupants else {}
     return [
-        Occupant(each.pid, each.kind, each.ids, _name(each.pid, containers))
+        RunningIdMap(
+            each.pid, each.kind, each.ids, _name(each.pid, containers)
+        )
         for each in occupants
     ]
 

@@ -11,12 +11,12 @@ from lxc_userns.exceptions import LxcUsernsError
 from lxc_userns.idmap.idset import IdSet
 from lxc_userns.instances.filesystems import claims
 from lxc_userns.instances.record import InstanceRecord
-from lxc_userns.leases import Leases, LeaseStore, ShiftedTree
+from lxc_userns.leases import LeaseStore, LeaseTransaction, ShiftedTree
 from lxc_userns.rootfs.shifting.state import STATE, State
 from lxc_userns.rootfs.views import source
 
 
-def note(leases: Leases, record: InstanceRecord) -> None:
+def record(leases: LeaseTransaction, record: InstanceRecord) -> None:
     """Note what of an instance is shifted on disk, or about to be."""
     for claim in claims(record):
         if record.id_maps is not None and claim.may_be_shifted:
@@ -25,13 +25,13 @@ def note(leases: Leases, record: InstanceRecord) -> None:
                 leases.note_tree(tree)
 
 
-def look(store: LeaseStore) -> dict[ShiftedTree, bool]:
+def scan(store: LeaseStore) -> dict[ShiftedTree, bool]:
     """Whether what was shifted for IDs that nobody leases still is.
 
     In doubt everything is that is there. It can take long, so nobody is made
     to wait meanwhile.
     """
-    with store.reading() as leases:
+    with store.read() as leases:
         trees = leases.released_trees()
     return {tree: _is_shifted(tree) for tree in trees}
 
@@ -50,7 +50,7 @@ def _is_shifted(tree: ShiftedTree) -> bool:
     if state.work is not None:
         return True
     return state.maps is not None and any(
-        kind == tree.kind and IdSet((tree.ids,)).meets(entry.host_ids)
+        kind == tree.kind and IdSet((tree.ids,)).overlaps(entry.host_ids)
         for kind, entry in state.maps.entries
     )
 

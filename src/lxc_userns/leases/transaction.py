@@ -17,7 +17,7 @@ from lxc_userns.leases.lease import Lease, ShiftedTree
 _LEASE = "instance, uuid, uid_start, gid_start, count, acquired, missing"
 
 
-class Leases:
+class LeaseTransaction:
     """The leases, within one transaction."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
@@ -34,7 +34,7 @@ class Leases:
         query = f"SELECT {_LEASE} FROM lease ORDER BY uid_start"  # noqa: S608
         return [Lease(*row) for row in self._database.execute(query)]
 
-    def meeting(self, kind: Kind, ids: range) -> list[Lease]:
+    def overlapping(self, kind: Kind, ids: range) -> list[Lease]:
         """The leases that have any of these IDs, by these."""
         query = (
             f"SELECT {_LEASE} FROM lease "  # noqa: S608 - of constants
@@ -54,7 +54,7 @@ class Leases:
         :raises LeaseError: if one has.
         """
         for kind, entry in id_maps.entries:
-            for lease in self.meeting(kind, entry.host_ids):
+            for lease in self.overlapping(kind, entry.host_ids):
                 if lease.instance != instance:
                     raise LeaseError(
                         instance,
@@ -114,7 +114,7 @@ class Leases:
         for kind in KINDS:
             self._use(kind, lease.ids(kind))
 
-    def renew(self, instance: str, uuid: str | None) -> Lease | None:
+    def confirm(self, instance: str, uuid: str | None) -> Lease | None:
         """Note that an instance is there; nothing if it has no lease.
 
         :param uuid: its UUID, if that is known.
@@ -124,7 +124,7 @@ class Leases:
         lease = self.get(instance)
         if lease is None:
             return None
-        renewed = replace(lease, uuid=lease.uuid or uuid, missing=None)
+        renewed = replace(lease, uuid=lease.uuid or uuid, unknown_since=None)
         # Else there would be something to sync.
         if renewed != lease:
             self.restore(renewed)
@@ -138,7 +138,7 @@ class Leases:
         with _refused(lease.instance):
             self._database.execute(
                 "UPDATE lease SET uuid = ?, missing = ? WHERE instance = ?",
-                (lease.uuid, lease.missing, lease.instance),
+                (lease.uuid, lease.unknown_since, lease.instance),
             )
 
     def remove(self, lease: Lease) -> None:
@@ -149,13 +149,13 @@ class Leases:
         for kind in KINDS:
             self._release(kind, lease.ids(kind))
 
-    def retire(self, id_maps: IdMaps) -> None:
+    def mark_used(self, id_maps: IdMaps) -> None:
         """Take back what an instance had without a lease.
 
         It is not new any more; what is leased of it meanwhile stays so.
         """
         for kind, entry in id_maps.entries:
-            held = self.meeting(kind, entry.host_ids)
+            held = self.overlapping(kind, entry.host_ids)
             leased = IdSet.of(lease.ids(kind) for lease in held)
             for ids in IdSet((entry.host_ids,)) - leased:
                 self._use(kind, ids)
@@ -174,7 +174,7 @@ class Leases:
         return [
             tree
             for tree in self.trees()
-            if not self.meeting(tree.kind, tree.ids)
+            if not self.overlapping(tree.kind, tree.ids)
         ]
 
     def forget_trees(self, trees: Iterable[ShiftedTree]) -> None:
@@ -198,7 +198,7 @@ class Leases:
         merged = IdSet.of((range(start or ids.start, stop or ids.stop), ids))
         self._insert("used", kind, merged)
 
-        for start, stop, number in self._released_meeting(kind, ids):
+        for start, stop, number in self._released_overlapping(kind, ids):
             self._database.execute(
                 "DELETE FROM released WHERE kind = ? AND start = ?",
                 (kind, start),
@@ -206,7 +206,7 @@ class Leases:
             left = IdSet.of((range(start, stop),)) - IdSet.of((ids,))
             self._insert("released", kind, left, number)
 
-    def _released_meeting(
+    def _released_overlapping(
         self, kind: Kind, ids: range
     ) -> list[tuple[int, int, int]]:
         query = (

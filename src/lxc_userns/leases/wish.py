@@ -11,12 +11,12 @@ from lxc_userns.idmap import IdMaps
 from lxc_userns.idmap.idset import IdSet
 from lxc_userns.instances.damaged import DamagedRecord
 from lxc_userns.instances.record import InstanceRecord
-from lxc_userns.leases import Lease, Leases
+from lxc_userns.leases import Lease, LeaseTransaction
 from lxc_userns.leases.pool import Pools
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class LeaseRequest:
     """What somebody wants to have a lease of.
 
     :param instance: name of the instance.
@@ -32,17 +32,17 @@ class Wish:
     has: IdMaps | None
     is_bound: bool = False
 
-    def fulfil(self, uid_start: int, gid_start: int) -> Lease:
+    def at(self, uid_start: int, gid_start: int) -> Lease:
         """The lease that starts there."""
         now = int(time.time())
         return Lease(
             self.instance, self.uuid, uid_start, gid_start, self.size, now
         )
 
-    def keep_ids(
+    def reuse_previous(
         self,
         pools: Pools,
-        leases: Leases,
+        leases: LeaseTransaction,
         records: Iterable[InstanceRecord | DamagedRecord],
     ) -> Lease | None:
         """What it had before, if that can be a lease of its own.
@@ -53,16 +53,16 @@ class Wish:
         maps = self.has
         if maps is None or len(maps.uid) != 1 or len(maps.gid) != 1:
             return None
-        lease = self.fulfil(*maps.root)
+        lease = self.at(*maps.root)
         if not lease.is_for(maps):
             return None
         ids = {kind: IdSet((lease.ids(kind),)) for kind, _ in pools}
         is_free = not any(
-            ids[kind] - pool.free or leases.meeting(kind, lease.ids(kind))
+            ids[kind] - pool.free or leases.overlapping(kind, lease.ids(kind))
             for kind, pool in pools
         )
         is_shared = any(
-            ids[kind].meets(held)
+            ids[kind].overlaps(held)
             for record in records
             if record.name != self.instance
             for kind, held in record.held_ids

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from lxc_userns.exceptions import ConfigError
-from lxc_userns.spec.requirements import Needs
+from lxc_userns.spec.requirements import Requirements
 
-#: ``private`` or ``host``, see :class:`lxc_userns.Needs`.
+#: ``private`` or ``host``, see :class:`lxc_userns.Requirements`.
 MODE: Final = "lxc_userns:mode"
 #: How many IDs an instance of the flavor leases.
 RANGE_SIZE: Final = "lxc_userns:range_size"
@@ -28,6 +28,6 @@ def to_request(extra_specs: Mapping[str, str]) -> dict[str, Any]:
     if size is not None and not (size.isascii() and size.isdecimal()):
         raise ConfigError(RANGE_SIZE, size, "is not a number")
     return {
-        "needs": Needs(mode).to_dict(),  # type: ignore[arg-type]
+        "needs": Requirements(mode).to_dict(),  # type: ignore[arg-type]
         "range_size": None if size is None else int(size),
     }

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from lxc_userns.exceptions import PolicyError
-from lxc_userns.spec.requirements import DROPPED_PRIVATE, Mode, Needs
+from lxc_userns.spec.requirements import DROPPED_PRIVATE, Mode, Requirements
 from lxc_userns.spec.volume import Volume
 
 #: ``required``: every instance is private; ``preferred``: one that cannot be
@@ -62,7 +62,7 @@ class Decision:
 def decide(
     name: str,
     policy: Policy,
-    needs: Needs,
+    needs: Requirements,
     volumes: Sequence[Volume] = (),
     *,
     enabled: bool = True,
@@ -97,7 +97,7 @@ def decide(
 def check_ceiling(
     name: str,
     policy: Policy,
-    needs: Needs,
+    needs: Requirements,
     volumes: Sequence[Volume] = (),
     *,
     enabled: bool = True,
@@ -122,7 +122,7 @@ def check_ceiling(
 
 
 def host_reasons(
-    needs: Needs, volumes: Sequence[Volume], in_use: Sequence[str] = ()
+    needs: Requirements, volumes: Sequence[Volume], in_use: Sequence[str] = ()
 ) -> Iterator[str]:
     """Why an instance would have to run in the host's user namespace.
 
@@ -130,7 +130,7 @@ def host_reasons(
     """
     if needs.mode == "host":
         yield "it asks for mode host"
-    for each in needs.shared:
+    for each in needs.host_namespaces:
         # libvirt enters it from the new user namespace, which may not; and
         # /sys of the host's network cannot be mounted there.
         yield f"it shares {_SHARING[each]}"

@@ -8,7 +8,7 @@ from typing import Final
 
 from lxc_userns.arguments import check_items, check_type, refuse
 from lxc_userns.idmap import IdMaps
-from lxc_userns.spec.requirements import SECURITY_MODELS, Needs
+from lxc_userns.spec.requirements import SECURITY_MODELS, Requirements
 from lxc_userns.spec.rootfs_kind import RootfsKind
 from lxc_userns.spec.strategy import NAMES
 from lxc_userns.spec.volume import Volume
@@ -23,7 +23,7 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "strategy": (str, _NONE),
     "program": (str, _NONE),
     "range_size": (int, _NONE),
-    "needs": (Needs,),
+    "needs": (Requirements,),
     "rootfs_kind": (str, _NONE),
     "max_processes": (int, _NONE),
     "security_model": (str, _NONE),
@@ -71,7 +71,7 @@ class InstanceRequest:
     volumes: tuple[Volume, ...] = ()
     program: str | None = None
     range_size: int | None = None
-    needs: Needs = field(default_factory=Needs)
+    needs: Requirements = field(default_factory=Requirements)
     rootfs_kind: RootfsKind | None = None
     max_processes: int | None = None
     security_model: str | None = None

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Literal, get_args
@@ -14,6 +15,8 @@ from lxc_userns.exceptions import NeedsError
 Mode = Literal["private", "host"]
 #: Namespaces of the host that a container can be in.
 Shared = Literal["network", "ipc", "uts"]
+#: Names in a record of what is called otherwise here.
+_RECORDED: Final = {"host_namespaces": "shared"}
 #: Security modules that libvirt has a driver for. Its driver ``dac`` does
 #: nothing for containers.
 SECURITY_MODELS: Final = ("apparmor", "selinux")
@@ -80,12 +83,13 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
-class Needs:
+class Requirements:
     """What an instance asks for that not every container is to have.
 
     :param mode: ``private`` or ``host``; None leaves it to the policy.
-    :param shared: namespaces that it shares with the host: ``network``,
-        ``ipc`` (System V IPC and POSIX message queues), ``uts`` (host name).
+    :param host_namespaces: namespaces that it shares with the host:
+        ``network``, ``ipc`` (System V IPC and POSIX message queues), ``uts``
+        (host name).
     :param capabilities: capabilities (:manpage:`capabilities(7)`) that have
         to count for what it does, by libvirt's names: in small letters and
         without ``CAP_``.
@@ -95,12 +99,12 @@ class Needs:
     """
 
     mode: Mode | None = None
-    shared: tuple[str, ...] = ()
+    host_namespaces: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("shared", "capabilities", "devices"):
+        for name in ("host_namespaces", "capabilities", "devices"):
             given = getattr(self, name)
             if isinstance(given, str) or not isinstance(given, Iterable):
                 raise NeedsError(name, str(given), "a sequence is expected")
@@ -111,7 +115,7 @@ class Needs:
             object.__setattr__(self, name, tuple(sorted({*texts})))
         if self.mode is not None:
             _check_choice("mode", self.mode, get_args(Mode))
-        for each in self.shared:
+        for each in self.host_namespaces:
             _check_choice("namespace to share", each, get_args(Shared))
         for each in self.capabilities:
             _check_choice("capability", each, sorted(CAPABILITIES))
@@ -119,23 +123,48 @@ class Needs:
             check_device_path(each)
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain values, by field."""
+        """The same as plain values, by their names in a record."""
         return {
-            name: [*value] if isinstance(value, tuple) else value
+            _RECORDED.get(name, name): (
+                [*value] if isinstance(value, tuple) else value
+            )
             for name, value in asdict(self).items()
         }
 
     @classmethod
-    def from_dict(cls, data: object) -> Needs:
+    def from_dict(cls, data: object) -> Requirements:
         """Read what :meth:`to_dict` gave.
 
         :raises NeedsError: for anything else.
         """
-        names = {field.name for field in fields(cls)}
-        if not isinstance(data, dict) or data.keys() != names:
+        names = {
+            _RECORDED.get(field.name, field.name): field.name
+            for field in fields(cls)
+        }
+        if not isinstance(data, dict) or data.keys() != names.keys():
             reason = f"are not {', '.join(sorted(names))}"
             raise NeedsError("needs", repr(data), reason)
-        return cls(**data)
+        return cls(**{names[key]: value for key, value in data.items()})
+
+
+def Needs(  # noqa: N802
+    mode: Mode | None = None,
+    shared: tuple[str, ...] = (),
+    capabilities: tuple[str, ...] = (),
+    devices: tuple[str, ...] = (),
+) -> Requirements:
+    """Return requirements, by the name of before.
+
+    .. deprecated:: 0.1.0
+       Take :class:`Requirements`, whose ``host_namespaces`` are ``shared``.
+    """
+    warnings.warn(
+        "lxc_userns.Needs is deprecated; use Requirements, whose "
+        "host_namespaces are shared",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return Requirements(mode, shared, capabilities, devices)
 
 
 def check_device_path(path: str) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.idmap import IdMap, IdMapEntry, IdMaps, Kind
 from lxc_userns.subid import owners, unlisted
-from lxc_userns.subid.owners import Holder, HostIds
+from lxc_userns.subid.owners import IdOwner, IdOwnership
 
 #: Owner of the lines of ``/etc/subuid`` and ``/etc/subgid`` by which a
 #: deployer keeps IDs from being handed out to users.
@@ -80,7 +80,7 @@ def check_unheld(
     raise ConfigError(options, value, f"{reason}; {_REMEDY}")
 
 
-def _find(id_map: IdMap, host: HostIds, owner: str) -> Iterator[HeldIds]:
+def _find(id_map: IdMap, host: IdOwnership, owner: str) -> Iterator[HeldIds]:
     for entry in id_map:
         holders = [*_holders(host, entry.host_ids, owner)]
         if not holders and unlisted.can_be():
@@ -92,7 +92,7 @@ def _find(id_map: IdMap, host: HostIds, owner: str) -> Iterator[HeldIds]:
             yield HeldIds(entry, f"{len(holders) - _MOST_HOLDERS} more")
 
 
-def _holders(host: HostIds, ids: range, owner: str) -> Iterator[Holder]:
+def _holders(host: IdOwnership, ids: range, owner: str) -> Iterator[IdOwner]:
     others = {*host.holders(ids, owner)} if owner else None
     for holder in host.holders(ids, RESERVER):
         if others is None or holder in others:

@@ -31,7 +31,7 @@ _ALL = IdSet((range(ID_LIMIT),))
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class IdOwner:
     """Somebody who holds IDs.
 
     :param name: a phrase, as ``user alice (1000)``.
@@ -53,7 +53,7 @@ class HasIds(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class HostIds:
+class IdOwnership:
     """The host IDs of one kind that somebody holds.
 
     :param kind: ``user`` or ``group``.
@@ -75,18 +75,20 @@ class HostIds:
     owner_ids: Mapping[str, str] = field(default_factory=dict)
     present: IdSet = _ALL
 
-    def identify(self, owner: str) -> str:
+    def canonical_owner(self, owner: str) -> str:
         """What is the same for all names of an owner, and the number."""
         return self.owner_ids.get(owner, owner)
 
     def owned(self, owner: str) -> Iterator[range]:
         """The subordinate ranges of an owner, by name or number."""
-        identity = self.identify(owner)
+        identity = self.canonical_owner(owner)
         for held in self.subordinates:
-            if self.identify(held.owner) == identity:
+            if self.canonical_owner(held.owner) == identity:
                 yield held.ids
 
-    def holders(self, ids: range | IdSet, owner: str = "") -> Iterator[Holder]:
+    def holders(
+        self, ids: range | IdSet, owner: str = ""
+    ) -> Iterator[IdOwner]:
         """Who holds any of these IDs.
 
         :param ids: host IDs.
@@ -96,10 +98,12 @@ class HostIds:
         for number, name in sorted(self.names.items()):
             if number in wanted:
                 single = range(number, number + 1)
-                yield Holder(f"{self.kind} {name} ({number})", single)
-        yield from self._subordinate_holders(wanted, self.identify(owner))
+                yield IdOwner(f"{self.kind} {name} ({number})", single)
+        yield from self._subordinate_holders(
+            wanted, self.canonical_owner(owner)
+        )
         for absent in wanted - self.present:
-            yield Holder(
+            yield IdOwner(
                 "others, for the user namespace that this runs in does not "
                 f"have them ({absent.start}:{len(absent)})",
                 absent,
@@ -107,32 +111,32 @@ class HostIds:
 
     def _subordinate_holders(
         self, wanted: IdSet, identity: str
-    ) -> Iterator[Holder]:
+    ) -> Iterator[IdOwner]:
         for line in self.malformed:
             if (
                 line.ids
-                and wanted.meets(line.ids)
-                and self.identify(line.owner) != identity
+                and wanted.overlaps(line.ids)
+                and self.canonical_owner(line.owner) != identity
             ):
                 text = shorten(line.text)
                 name = f"whoever line {line.line} means ({text!r})"
-                yield Holder(name, line.ids)
+                yield IdOwner(name, line.ids)
         first, end = wanted.bounds
         for held in self.subordinates:
             # There can be a million, nearly all of them elsewhere.
             if held.start >= end or held.start + held.count <= first:
                 continue
-            if self.identify(held.owner) == identity:
+            if self.canonical_owner(held.owner) == identity:
                 continue
-            if wanted.meets(held.ids):
-                yield Holder(
+            if wanted.overlaps(held.ids):
+                yield IdOwner(
                     f"the subordinate {self.kind} IDs of {held.owner} "
                     f"({held.start}:{held.count})",
                     held.ids,
                 )
 
 
-def read_host_uids(owner: str = "") -> HostIds:
+def read_host_uids(owner: str = "") -> IdOwnership:
     """Users (by NSS) and subordinate user IDs of this host.
 
     :param owner: whose subordinate IDs are asked for by
@@ -146,7 +150,7 @@ def read_host_uids(owner: str = "") -> HostIds:
     return _read("user", names, present, SUBUID, (), owner)
 
 
-def read_host_gids(owner: str = "") -> HostIds:
+def read_host_gids(owner: str = "") -> IdOwnership:
     """The same for groups and subordinate group IDs."""
     names = {each.gr_gid: each.gr_name for each in grp.getgrall()}
     present = _present(Process("self").gid_map)
@@ -179,11 +183,11 @@ def _read(
     path: Path,
     options: tuple[str, ...],
     owner: str,
-) -> HostIds:
+) -> IdOwnership:
     ranges, malformed = files.parse(read_text(path))
     ids = _owner_ids(owner)
     made = partial(
-        HostIds,
+        IdOwnership,
         kind,
         names,
         malformed=malformed,

@@ -17,7 +17,7 @@ from lxc_userns.exceptions import PoolExhaustedError
 from lxc_userns.idmap import KINDS, Kind
 from lxc_userns.idmap.idset import IdSet
 from lxc_userns.subid import owners
-from lxc_userns.subid.owners import HasIds, Holder
+from lxc_userns.subid.owners import HasIds, IdOwner
 
 #: What SSSD gives to users and groups of a directory by default
 #: (sssd-ldap(5), ldap_idmap_range_min and _max); a domain of FreeIPA has
@@ -58,7 +58,7 @@ def can_be() -> bool:
     return not sources() <= _LISTED
 
 
-def find(kind: Kind, ids: range) -> list[Holder]:
+def find(kind: Kind, ids: range) -> list[IdOwner]:
     """Ask for users or groups by number, for a sample of IDs.
 
     :param kind: ``uid`` or ``gid``.
@@ -73,7 +73,7 @@ def find(kind: Kind, ids: range) -> list[Holder]:
                 name = f"user {pwd.getpwuid(number).pw_name}"
             else:
                 name = f"group {grp.getgrgid(number).gr_name}"
-            return [Holder(f"{name} ({number})", range(number, number + 1))]
+            return [IdOwner(f"{name} ({number})", range(number, number + 1))]
     return []
 
 
@@ -95,12 +95,12 @@ class Asked:
         """Whether there is nothing to ask about a lease any more."""
         return not self._is_needed or self._free.issuperset(_ids(lease))
 
-    def find_unlisted(self, lease: HasIds) -> list[tuple[Kind, Holder]]:
+    def find_unlisted(self, lease: HasIds) -> list[tuple[Kind, IdOwner]]:
         """Ask who has IDs of a lease that is to be.
 
         :raises PoolExhaustedError: if each of many ranges was somebody's.
         """
-        found: list[tuple[Kind, Holder]] = []
+        found: list[tuple[Kind, IdOwner]] = []
         for kind, ids in _ids(lease):
             holders = find(kind, ids)
             found += ((kind, holder) for holder in holders)
@@ -132,7 +132,7 @@ def advisories(name: str, ids: range) -> Iterator[str]:
         (DIRECTORY_IDS, "SSSD and FreeIPA give to users"),
         (FREEIPA_SUBIDS, "FreeIPA gives to users as subordinate IDs"),
     ):
-        if IdSet((ids,)).meets(theirs):
+        if IdSet((ids,)).overlaps(theirs):
             yield (
                 f"{name} meets {theirs.start}-{theirs.stop - 1}, which "
                 f"{whose} by default, and {owners.NSSWITCH} names "

@@ -56,7 +56,7 @@ def of_record(record: InstanceRecord, domain_xml: str) -> Promise:
     return Promise(
         record.name,
         record.id_maps,
-        frozenset(record.needs.shared),
+        frozenset(record.needs.host_namespaces),
         frozenset(
             ({*CAPABILITIES} - DROPPED - {*record.dropped_capabilities})
             | {*record.needs.capabilities}

@@ -19,7 +19,7 @@ from lxc_userns.exceptions import (
     LibvirtError,
     NotRunningError,
 )
-from lxc_userns.instances.instances import Inventory
+from lxc_userns.instances.instances import Instances
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.instances.verified import Verified
 from lxc_userns.linux.bounds import BoundExceededError
@@ -45,7 +45,7 @@ class Verifier:
     :param inventory: what there is on the host.
     """
 
-    inventory: Inventory
+    inventory: Instances
 
     def verify(
         self, record: InstanceRecord, *, started: bool

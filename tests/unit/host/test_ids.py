@@ -9,7 +9,7 @@ from lxc_userns.host import ids
 from lxc_userns.host.check import Result, failed, passed, warned
 from lxc_userns.subid import owners
 from lxc_userns.subid.files import parse
-from lxc_userns.subid.owners import HostIds
+from lxc_userns.subid.owners import IdOwnership
 
 FILE = Path("/etc/subuid")
 CORRECT = "correct or remove these lines of /etc/subuid"
@@ -51,12 +51,12 @@ SEPARATE = "give each owner a range of its own in /etc/subuid"
     ],
 )
 def test_subordinate_ids(text: str, result: Result) -> None:
-    found = HostIds("user", {}, *parse(text))
+    found = IdOwnership("user", {}, *parse(text))
     assert ids.judge(found, FILE, present=True) == result
 
 
 def test_no_file_of_subordinate_ids() -> None:
-    found = HostIds("user", {}, ())
+    found = IdOwnership("user", {}, ())
     assert ids.judge(found, FILE, present=False) == passed(
         "none, for there is no /etc/subuid"
     )
@@ -150,7 +150,7 @@ def test_pool(
 ) -> None:
     monkeypatch.setattr(owners, "NSSWITCH", tmp_path / "absent")
     for kind in ("user", "group"):
-        found = HostIds(kind, {}, *parse(text), source="/etc/x")
+        found = IdOwnership(kind, {}, *parse(text), source="/etc/x")
         name = f"read_host_{kind[0]}ids"
         monkeypatch.setattr(owners, name, lambda _owner, found=found: found)
     assert ids.check_pool(owner, 65536) == result
@@ -166,7 +166,7 @@ def test_a_pool_in_the_range_of_a_directory_service(
         ("user", "lxc:2000000000:131072\n"),
         ("group", "lxc:2013265920:131072\n"),
     ):
-        found = HostIds(kind, {}, *parse(text), source="/etc/x")
+        found = IdOwnership(kind, {}, *parse(text), source="/etc/x")
         name = f"read_host_{kind[0]}ids"
         monkeypatch.setattr(owners, name, lambda _owner, found=found: found)
     result = ids.check_pool("lxc", 65536)
