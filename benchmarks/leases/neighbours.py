@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.leases.database import Database
 from benchmarks.leases.holding import count_processes
 from benchmarks.measure import LONGEST, Say
-from lxc_userns.linux.process import with_other_maps
+from lxc_userns.linux.process import in_other_user_namespaces
 
 _SLEEP = ("sleep", str(int(LONGEST)))
 _IN_NAMESPACE = ("unshare", "--user", "--map-root-user", *_SLEEP)
@@ -108,4 +108,4 @@ def _started(argv: Sequence[str]) -> Iterator[None]:
 
 
 def _count_namespaces() -> int:
-    return sum(1 for _ in with_other_maps())
+    return sum(1 for _ in in_other_user_namespaces())

@@ -428,7 +428,7 @@ class Containers:
         with self._manager.traces.watched(name) as watch:
             # libvirt names every container, also one that shares the host's
             # name.
-            with hostname.kept():
+            with hostname.preserve():
                 self._guests.start(name)
             try:
                 return self._manager.verify(name, started=True)

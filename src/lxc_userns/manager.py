@@ -97,7 +97,7 @@ class UserNamespaceManager:
         return Traces(self._option("state_path"))
 
     @property
-    def inventory(self) -> Instances:
+    def instances(self) -> Instances:
         """All that is known of this host's instances."""
         return Instances(self.store, self.files, self.guests)
 
@@ -110,7 +110,7 @@ class UserNamespaceManager:
             # Whoever wants a lease is told; nobody else needs to know.
             pool = "", CONTAINER_IDS
         leases = LeaseStore(self._option("state_path"))
-        return LeaseAllocator(self.inventory, leases, *pool)
+        return LeaseAllocator(self.instances, leases, *pool)
 
     @property
     def _planner(self) -> Planner:
@@ -243,7 +243,7 @@ class UserNamespaceManager:
         :raises NoSuchContainerError: if there is none of this name.
         :raises NotRunningError: if it is not running.
         """
-        verifier = Verifier(self.inventory)
+        verifier = Verifier(self.instances)
         with self.counters.counting("verified"):
             if isinstance(instance, PreparedInstance):
                 record: InstanceRecord | None = instance.record
@@ -339,7 +339,7 @@ class UserNamespaceManager:
             translated(path),
             self.store.lock_trees([fd]),
         ):
-            self.inventory.check_unused([claim], besides=None)
+            self.instances.check_unused([claim], besides=None)
             if id_maps is not None:
                 self.allocator.note_shift(rootfs, id_maps)
             yield fd
@@ -358,7 +358,7 @@ class UserNamespaceManager:
 
     def find_guest(self, record: InstanceRecord) -> Guest | None:
         """The domain of an instance, None if there is none."""
-        return self.inventory.find_guest(record)
+        return self.instances.find_guest(record)
 
     def _prepare(
         self,
@@ -380,7 +380,7 @@ class UserNamespaceManager:
 
         limits = partial(load_unpack_limits, self._conf)
         preparation = Preparation(
-            self.inventory, self.allocator, shift, limits, program
+            self.instances, self.allocator, shift, limits, program
         )
         ready = preparation.run(
             record, complete, accept_replaced=accept_replaced
@@ -399,7 +399,7 @@ class UserNamespaceManager:
 
     def _unmount(self, name: str) -> None:
         record = self.store.load(name)
-        if record is not None and self.inventory.is_active(record):
+        if record is not None and self.instances.is_active(record):
             raise InstanceError(name, "is running; stop it first")
         self.files.unmount(name)
         partition.remove(name)

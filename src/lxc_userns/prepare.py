@@ -44,7 +44,7 @@ class Preparation:
     :param program: what the root filesystem of a new instance has to have.
     """
 
-    inventory: Instances
+    instances: Instances
     allocator: LeaseAllocator
     shift: Shift
     limits: Callable[[], UnpackLimits]
@@ -66,7 +66,7 @@ class Preparation:
         :returns: the record as it is kept.
         """
         start = time.monotonic()
-        store = self.inventory.store
+        store = self.instances.store
         with store.lock(wanted.name), ExitStack() as stack:
             known = _with_kind(store.load(wanted.name), wanted)
             _check_same(wanted, known)
@@ -76,17 +76,17 @@ class Preparation:
                 wanted = complete(wanted, known)
             record = _keep_dropped(_keep_choice(wanted, known), known)
             record = _keep_findings(record, known, accept_replaced)
-            if known is not None and self.inventory.is_active(known):
+            if known is not None and self.instances.is_active(known):
                 self._check_running(record, known)
                 _warn_of_host_mode(known)
                 return known
             self._check_replaceable(record, known)
             systemd_hierarchy.check_start(
-                record.name, record.id_maps, self.inventory.guests
+                record.name, record.id_maps, self.instances.guests
             )
             if known is None:
                 undo(stack, store.remove, record.name)
-                undo(stack, self.inventory.files.remove, record.name)
+                undo(stack, self.instances.files.remove, record.name)
             ready = self._prepare(record, known, stack)
             _LOG.info(
                 "%s: %s is prepared by strategy %s in %.3f s: %s",
@@ -105,7 +105,7 @@ class Preparation:
         known: InstanceRecord | None,
         stack: ExitStack,
     ) -> InstanceRecord:
-        store, files = self.inventory.store, self.inventory.files
+        store, files = self.instances.store, self.instances.files
         empty = dict(record.empty)
         sources = stack.enter_context(files.opened_volumes(record, empty))
         if record.archive is not None:
@@ -133,7 +133,7 @@ class Preparation:
             files.unmount(record.name)
         # What is not ready yet must not pass for it after a crash.
         self._promise(ready if is_done else record, known)
-        files.make_ready(record, tree, options)
+        files.prepare_tree(record, tree, options)
         ready = replace(ready, empty=dict(empty))
         store.save(ready)
         undo(stack, files.unmount, record.name)
@@ -149,7 +149,7 @@ class Preparation:
         self, record: InstanceRecord, known: InstanceRecord | None
     ) -> None:
         with self.allocator.commit_record(record, known):
-            self.inventory.store.save(record)
+            self.instances.store.save(record)
 
     def _check_unused(self, record: InstanceRecord) -> None:
         mine = claims(record)
@@ -160,7 +160,7 @@ class Preparation:
                     f"cannot be used as {one.strategy} while {other.path} is "
                     f"as {other.strategy}, by the same instance",
                 )
-        self.inventory.check_unused(mine, besides=record.name)
+        self.instances.check_unused(mine, besides=record.name)
 
     def _check_running(
         self, record: InstanceRecord, known: InstanceRecord
@@ -168,18 +168,18 @@ class Preparation:
         was, wanted = (replace(each, ready=None) for each in (known, record))
         if _ignoring_reasons(was) != _ignoring_reasons(wanted):
             raise InstanceError(record.name, "is running; stop it first")
-        if not self.inventory.files.is_mounted(record.name):
+        if not self.instances.files.is_mounted(record.name):
             raise InstanceError(
                 record.name,
                 f"is running, but its view {record.view} is not mounted; "
                 "stop it first",
             )
-        self.inventory.files.check_unreachable(record)
+        self.instances.files.check_unreachable(record)
 
     def _check_replaceable(
         self, record: InstanceRecord, known: InstanceRecord | None
     ) -> None:
-        guests = self.inventory.guests
+        guests = self.instances.guests
         guest = guests.find(record.name)
         is_active = guest is not None and guest.is_active
         if is_active and not guests.has_missed_end(record.name):

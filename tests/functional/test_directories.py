@@ -20,7 +20,7 @@ def mode(path: Path) -> int:
 def test_parents_are_never_open_to_all(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        with directory.owned(f"{tmp_path}/one/two/state", 0o700):
+        with directory.open_private(f"{tmp_path}/one/two/state", 0o700):
             pass
     finally:
         os.umask(before)
@@ -31,7 +31,7 @@ def test_parents_are_never_open_to_all(tmp_path: Path) -> None:
 def test_a_narrow_umask_does_not_count(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
-        with directory.owned(f"{tmp_path}/one/run", 0o711):
+        with directory.open_private(f"{tmp_path}/one/run", 0o711):
             pass
     finally:
         os.umask(before)
@@ -74,18 +74,18 @@ def test_below_a_directory_that_others_write_to(
     path = f"{tmp_path}/open/state"
     with (
         pytest.raises(safe_path.ReplaceableError, match="chmod go-w"),
-        directory.owned(path, 0o700),
+        directory.open_private(path, 0o700),
     ):
         pytest.fail("was opened")
     assert not os.path.exists(path)
     # In a sticky one, only what is root's is safe.
     (tmp_path / "open").chmod(0o1777)
-    with directory.owned(path, 0o700):
+    with directory.open_private(path, 0o700):
         pass
     os.chown(path, USER, USER)
     with (
         pytest.raises(safe_path.ReplaceableError, match="where all may write"),
-        directory.owned(path, 0o700),
+        directory.open_private(path, 0o700),
     ):
         pytest.fail("was opened")
 
@@ -93,18 +93,18 @@ def test_below_a_directory_that_others_write_to(
 def test_links_of_root_lead_on_and_others_do_not(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    with directory.owned(f"{tmp_path}/link/state", 0o700):
+    with directory.open_private(f"{tmp_path}/link/state", 0o700):
         assert mode(tmp_path / "real/state") == 0o700
     os.chown(tmp_path / "link", USER, USER, follow_symlinks=False)
     with (
         pytest.raises(PermissionError, match="is a symbolic link"),
-        directory.owned(f"{tmp_path}/link/state", 0o700),
+        directory.open_private(f"{tmp_path}/link/state", 0o700),
     ):
         pytest.fail("was opened")
     (tmp_path / "loop").symlink_to("loop")
     with (
         pytest.raises(OSError, match="Too many levels"),
-        directory.owned(f"{tmp_path}/loop/state", 0o700),
+        directory.open_private(f"{tmp_path}/loop/state", 0o700),
     ):
         pytest.fail("was opened")
 

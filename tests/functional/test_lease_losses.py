@@ -162,7 +162,7 @@ def test_a_user_namespace_has_not_all_ids(
     """What its own maps do not have is no pool, as in a container."""
     host_files.give_ranges(3)
     rows = ((0, 0, 65536), (BASE - 70000, BASE - 70000, 70000 + 2 * SIZE - 1))
-    with user_namespaces.made(rows, rows) as fd:
+    with user_namespaces.create(rows, rows) as fd:
         prefix = (
             *("nsenter", f"--user=/proc/{os.getpid()}/fd/{fd}"),
             *("--setuid=0", "--setgid=0"),

@@ -199,8 +199,8 @@ def mount_plain(
     views_of: mountpoints.Views, source: Path, id_maps: IdMaps | None = None
 ) -> None:
     """Mount a view of a directory as it is."""
-    with backing.opened(str(source)) as tree:
-        views_of.mount("web1", "root", id_maps, tree.attach)
+    with backing.open_source(str(source)) as tree:
+        views_of.mount("web1", "root", id_maps, tree.bind)
 
 
 @needs_mounts

@@ -19,7 +19,7 @@ import sys
 from lxc_userns import verification
 def fail(*_args, **_options):
     raise {error}
-verification.gather = fail
+verification.observe = fail
 from lxc_userns.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """

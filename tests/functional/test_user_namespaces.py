@@ -42,7 +42,7 @@ def state() -> tuple[list[str], list[int]]:
 
 def test_it_has_the_maps() -> None:
     second = (1000, 5, 1)
-    with user_namespaces.made([UID], [GID, second]) as namespace:
+    with user_namespaces.create([UID], [GID, second]) as namespace:
         assert not os.get_inheritable(namespace)
         assert maps_of(namespace) == [
             f"0 {BASE} 65536",
@@ -55,7 +55,7 @@ def test_it_has_the_maps() -> None:
 def test_nothing_is_left_after_many() -> None:
     before = state()
     for _ in range(200):
-        with user_namespaces.made([UID], [GID]):
+        with user_namespaces.create([UID], [GID]):
             pass
     assert state() == before
 
@@ -81,7 +81,7 @@ def test_bad_maps(
     for _ in range(3):
         with (
             pytest.raises(OSError, match=f"{name}: Invalid") as caught,
-            user_namespaces.made(uid, gid),
+            user_namespaces.create(uid, gid),
         ):
             pass
         assert caught.value.errno == number
@@ -90,7 +90,7 @@ def test_bad_maps(
 
 def test_an_error_in_the_body() -> None:
     before = state()
-    with pytest.raises(KeyError), user_namespaces.made([UID], [GID]):
+    with pytest.raises(KeyError), user_namespaces.create([UID], [GID]):
         raise KeyError
     assert state() == before
 
@@ -104,7 +104,7 @@ def test_by_several_threads() -> None:
         found = []
         for each in range(10):
             row = (0, BASE + number * 100_000 + each, 10)
-            with user_namespaces.made([row], [row]) as namespace:
+            with user_namespaces.create([row], [row]) as namespace:
                 found.append(maps_of(namespace)[0])
         return found
 
@@ -159,7 +159,7 @@ def test_without_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
     before = state()
     with (
         pytest.raises(OSError, match="no-such-program: No such file"),
-        user_namespaces.made([UID], [GID]),
+        user_namespaces.create([UID], [GID]),
     ):
         pass
     assert state() == before
@@ -171,5 +171,5 @@ def test_the_callers_environment_does_not_count(
     (tmp_path / "cat").write_text("#!/bin/sh\necho wrong\n")
     (tmp_path / "cat").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    with user_namespaces.made([UID], [GID]):
+    with user_namespaces.create([UID], [GID]):
         pass

@@ -24,7 +24,7 @@ from lxc_userns.libvirtd.client import Guests
 from lxc_userns.linux.process import Process, children
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.spec.request import InstanceRequest
-from lxc_userns.verification import gather
+from lxc_userns.verification import observe
 from tests.functional import foreign
 from tests.functional.command_line import BASE, CommandLine
 from tests.functional.foreign import PRIVNET, idmap, running
@@ -372,7 +372,7 @@ def test_group_5_at_the_start_of_an_entry(
             ) as found,
             Guests().init_process("tty") as init,
         ):
-            assert gather("tty", init).terminal_group == group
+            assert observe("tty", init).terminal_group == group
             lines = Path(f"/proc/{found.init}/mountinfo").read_text()
             (terminals,) = (
                 line

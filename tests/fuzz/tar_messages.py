@@ -4,7 +4,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxc_userns.rootfs.archive.tar_errors import Complaints
+from lxc_userns.rootfs.archive.tar_errors import TarDiagnostics
 from tests.fuzz.mutation import mutated
 
 _LINES = [
@@ -24,7 +24,7 @@ _TOKENS = [
 
 
 def _hear(*parts: bytes) -> tuple[object, ...]:
-    complaints = Complaints()
+    complaints = TarDiagnostics()
     for part in (*filter(None, parts), b""):
         complaints.feed(part)
     return complaints.devices, complaints.owners, complaints.first

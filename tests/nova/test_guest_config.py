@@ -33,7 +33,7 @@ def make_xml(**reserved: Any) -> str:
     filesystem = vconfig.LibvirtConfigGuestFilesys()
     filesystem.source_dir = "/srv/else"
     guest.add_device(filesystem)
-    guest_config.fit(guest, RESERVED | reserved)
+    guest_config.apply(guest, RESERVED | reserved)
     # Nova asks for it more than once.
     assert guest.to_xml() == guest.to_xml()
     return str(guest.to_xml())

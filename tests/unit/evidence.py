@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from lxc_userns.linux.mounts import Mount
-from lxc_userns.verification import Evidence
+from lxc_userns.verification import Observed
 from lxc_userns.verification.observed import Node
 
 BASE = 100_000
@@ -36,12 +36,12 @@ HOST_MOUNTS = (
 
 def evidence(
     base: int = BASE, view: str = VIEW, options: str = "rw,nodev,idmapped"
-) -> Evidence:
+) -> Observed:
     """Of a private container with a view on ``/srv/web1``."""
     rows = ((0, base, 65536),)
     shown = mount(view, options=options, root="/srv/web1")
     null = Node("/dev/null", "char", (1, 3), base, base)
-    return Evidence(
+    return Observed(
         pid=4242,
         uid_map=rows,
         gid_map=rows,
@@ -66,6 +66,6 @@ def evidence(
     )
 
 
-def changed(found: Evidence, **changes: Any) -> Evidence:
+def changed(found: Observed, **changes: Any) -> Observed:
     """The same, but for this."""
     return replace(found, **changes)

@@ -489,7 +489,7 @@ def test_exhausted_database_has_one_range_left(tmp_path: Path) -> None:
 @pytest.fixture
 def _nobody_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing runs in a user namespace, so that libvirt is not asked."""
-    monkeypatch.setattr(running, "with_other_maps", lambda: iter(()))
+    monkeypatch.setattr(running, "in_other_user_namespaces", lambda: iter(()))
 
 
 @pytest.mark.usefixtures("_nobody_runs")

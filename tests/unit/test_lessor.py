@@ -119,7 +119,7 @@ class Host:
             return {each.instance: each.uid_start for each in leases.all()}
 
     def save(self, name: str, maps: IdMaps | None, **values: object) -> None:
-        self.allocator.inventory.store.save(record(name, maps, **values))
+        self.allocator.instances.store.save(record(name, maps, **values))
 
 
 def record(name: str, maps: IdMaps | None, **values: object) -> InstanceRecord:
@@ -163,7 +163,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
                 return each
         raise ProcessLookupError
 
-    monkeypatch.setattr(occupants, "with_other_maps", with_other_maps)
+    monkeypatch.setattr(occupants, "in_other_user_namespaces", with_other_maps)
     monkeypatch.setattr(occupants, "Process", find)
     return made
 
@@ -388,7 +388,7 @@ def test_what_is_promised_without_a_lease(host: Host) -> None:
     host.allocator.acquire("a")
     fixed = record("fixed", maps(BASE + S))
     with host.allocator.commit_record(fixed):
-        host.allocator.inventory.store.save(fixed)
+        host.allocator.instances.store.save(fixed)
     assert host.allocator.acquire("b").uid_start == BASE + 2 * S
     written = []
     with (
@@ -397,7 +397,7 @@ def test_what_is_promised_without_a_lease(host: Host) -> None:
     ):
         written.append("bad")
     assert written == []
-    host.allocator.inventory.store.remove("fixed")
+    host.allocator.instances.store.remove("fixed")
     host.allocator.release("fixed", fixed)
     # It is not new any more.
     host.allocator.release("a")
@@ -457,10 +457,10 @@ def test_a_tree_of_an_instance_without_a_lease(
         "fixed", maps(BASE + S), strategy="chown", rootfs=str(tmp_path)
     )
     with host.allocator.commit_record(fixed):
-        host.allocator.inventory.store.save(fixed)
+        host.allocator.instances.store.save(fixed)
     shifted(str(tmp_path), State(maps(BASE + S)))
     assert host.allocator.usage().waiting == ()
-    host.allocator.inventory.store.remove("fixed")
+    host.allocator.instances.store.remove("fixed")
     host.allocator.release("fixed", fixed)
     assert {tree.path for tree in host.allocator.usage().waiting} == {
         str(tmp_path)
@@ -477,7 +477,7 @@ def test_other_maps_than_before(host: Host) -> None:
     host.allocator.acquire("a", size=6)
     host.allocator.release("a")
     with host.allocator.commit_record(after, before):
-        host.allocator.inventory.store.save(after)
+        host.allocator.instances.store.save(after)
     assert host.allocator.acquire("b").uid_start == BASE + 2 * S
     assert host.allocator.acquire("c").uid_start == BASE
 
@@ -689,7 +689,7 @@ def test_releasing_by_hand(host: Host) -> None:
     host.save("a", maps(lease.uid_start))
     with pytest.raises(LeaseError, match="until it is destroyed or released"):
         host.allocator.release_unused("a")
-    host.allocator.inventory.store.remove("a")
+    host.allocator.instances.store.remove("a")
     host.allocator.release_unused("a")
     assert host.allocator.find("a") is None
 
@@ -705,7 +705,7 @@ def test_as_it_was(host: Host) -> None:
     host.save("a", before.id_maps)
     assert not host.allocator.restore_lease("a", None)
     assert host.allocator.find("a") == replace(before, uuid=OTHER_UUID)
-    host.allocator.inventory.store.remove("a")
+    host.allocator.instances.store.remove("a")
     assert host.allocator.restore_lease("a", None)
     assert host.allocator.find("a") is None
 
@@ -722,7 +722,7 @@ class FakeManager:
 
     @property
     def store(self) -> InstanceStore:
-        return self.allocator.inventory.store
+        return self.allocator.instances.store
 
     def clear(self, name: str, give_back: Callable[[str], bool]) -> bool:
         if self.error is not None:
@@ -1098,7 +1098,7 @@ def test_files_of_a_damaged_record_stay_taken(
         volumes=volumes,
     )
     spoil(host, tmp_path, "newer")
-    inventory = host.allocator.inventory
+    inventory = host.allocator.instances
 
     def check(path: str, how: str, **more: bool) -> None:
         inventory.check_unused([PathUse(path, how, None, **more)], besides="x")

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a container may use of what all share."""
 
-from lxc_userns.verification.ucounts import share
+from lxc_userns.verification.ucounts import halve
 
 
 def test_half_of_each() -> None:
-    assert share({"a": 128, "b": 1, "c": 0, "d": 7, "e": 2**31 - 1}) == {
+    assert halve({"a": 128, "b": 1, "c": 0, "d": 7, "e": 2**31 - 1}) == {
         "a": 64,
         "b": 1,
         "d": 3,

@@ -48,7 +48,7 @@ from lxc_userns.linux.process import Process, Rows
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.resources import partition, systemd_hierarchy
 from lxc_userns.rootfs.views import mountpoints, strategies
-from lxc_userns.rootfs.views.source import Backing
+from lxc_userns.rootfs.views.source import RootfsSource
 from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.spec.requirements import Requirements
 from lxc_userns.spec.rootfs_kind import RootfsKind
@@ -80,9 +80,9 @@ class FakeStrategy:
         if step == self.fail_at:
             raise RootfsError("/x", f"{step} failed")
 
-    def make_ready(
+    def prepare_tree(
         self,
-        tree: Backing,
+        tree: RootfsSource,
         id_maps: IdMaps | None,
         options: strategies.ShiftOptions,
     ) -> None:
@@ -90,9 +90,9 @@ class FakeStrategy:
 
     def mount(
         self,
-        tree: Backing,
+        tree: RootfsSource,
         id_maps: IdMaps | None,
-        place: strategies.Place,
+        place: strategies.MountTarget,
     ) -> None:
         raise AssertionError("FakeViews mounts")
 
@@ -263,14 +263,14 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(manager, "Traces", FakeTraces)
     monkeypatch.setattr(memory, "find_files", lambda _controller: [])
     monkeypatch.setattr(ucounts, "apply", lambda _init: log.append("limit"))
-    monkeypatch.setattr(verification, "take_back", lambda _init: [])
+    monkeypatch.setattr(verification, "revoke", lambda _init: [])
     for name in ("differences", "enforce"):
         monkeypatch.setattr(resources, name, lambda *_: [])
     for name in ("find", "make", "remove"):
         monkeypatch.setattr(partition, name, lambda *_: None)
     monkeypatch.setattr(systemd_hierarchy, "check_start", lambda *_: None)
 
-    def gather(name: str, init: FakeInit) -> verification.Evidence:
+    def gather(name: str, init: FakeInit) -> verification.Observed:
         view = f"{tmp_path}/run/{name}/root"
         found = evidence(init.uid_map[0][1] if init.uid_map else 0, view)
         return replace(
@@ -280,7 +280,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
             gid_map=init.gid_map,
         )
 
-    monkeypatch.setattr(verification, "gather", gather)
+    monkeypatch.setattr(verification, "observe", gather)
     # pytest's own directories are closed to others.
     monkeypatch.setattr(directory, "check_passable", lambda _path: None)
     monkeypatch.setattr(verifier, "_PAUSE", 0)
@@ -592,7 +592,7 @@ def test_a_misspelt_name_stops_every_start(
 
 def test_the_record_is_there_before_the_first_change(world: World) -> None:
     seen = []
-    world.strategy.make_ready = lambda *_: seen.append(  # type: ignore[method-assign]
+    world.strategy.prepare_tree = lambda *_: seen.append(  # type: ignore[method-assign]
         world.manager.store.load("web1")
     )
     prepared = world.manager.prepare(world.request)
@@ -606,14 +606,14 @@ def test_a_tree_is_believed_only_when_we_made_it_ready(
 ) -> None:
     seen = []
 
-    def make_ready(
-        _tree: Backing,
+    def prepare_tree(
+        _tree: RootfsSource,
         _id_maps: IdMaps | None,
         options: strategies.ShiftOptions,
     ) -> None:
         seen.append(options.recheck)
 
-    monkeypatch.setattr(world.strategy, "make_ready", make_ready)
+    monkeypatch.setattr(world.strategy, "prepare_tree", prepare_tree)
     first = world.manager.prepare(world.request)
     assert world.manager.prepare(world.request) == first
     world.manager.release("web1")
@@ -841,7 +841,7 @@ def failing(error: BaseException) -> Callable[..., Any]:
     return fail
 
 
-@pytest.mark.parametrize("place", ["gather", "mismatches", "take_back"])
+@pytest.mark.parametrize("place", ["observe", "mismatches", "revoke"])
 @pytest.mark.parametrize("error", UNLOOKED, ids=repr)
 def test_what_cannot_be_looked_at_later_runs_on(
     world: World,
@@ -859,7 +859,7 @@ def test_what_cannot_be_looked_at_later_runs_on(
     assert world.manager.store.load("web1").verified is None  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("place", ["gather", "mismatches", "take_back"])
+@pytest.mark.parametrize("place", ["observe", "mismatches", "revoke"])
 @pytest.mark.parametrize("error", UNLOOKED, ids=repr)
 def test_what_cannot_be_looked_at_just_after_its_start_is_destroyed(
     world: World,
@@ -887,7 +887,7 @@ def test_an_end_that_libvirt_has_missed_while_it_is_looked_at(
     world.manager.prepare(world.request)
     world.guests.add("web1")
     world.guests.lost += lost
-    monkeypatch.setattr(verification, "gather", failing(NotRunningError("x")))
+    monkeypatch.setattr(verification, "observe", failing(NotRunningError("x")))
     with pytest.raises(NotRunningError):
         world.manager.verify("web1", started=started)
     assert (world.log[-1] == "destroy") == started
@@ -900,7 +900,7 @@ def test_an_interrupt_while_it_is_looked_at(
     world.manager.prepare(world.request)
     world.guests.add("web1")
     fail = failing(KeyboardInterrupt())
-    monkeypatch.setattr(verification, "gather", fail)
+    monkeypatch.setattr(verification, "observe", fail)
     with pytest.raises(KeyboardInterrupt):
         world.manager.verify("web1", started=started)
     assert ("destroy" in world.log) == started
@@ -913,7 +913,7 @@ def test_a_container_makes_too_much_of_something(
     world.manager.prepare(world.request)
     world.guests.add("web1")
     error = BoundExceededError("has more than 10 names in /dev")
-    monkeypatch.setattr(verification, "gather", failing(error))
+    monkeypatch.setattr(verification, "observe", failing(error))
     with pytest.raises(IsolationError, match="names in /dev; it was destr"):
         world.manager.verify("web1", started=False)
     assert world.log[-1] == "destroy"
@@ -930,7 +930,7 @@ def test_a_report_changes_nothing(
     with pytest.raises(NotRunningError):
         report()
     world.guests.add("web1")
-    for name in ("enforce", "take_back"):
+    for name in ("enforce", "revoke"):
         of = resources if name == "enforce" else verification
         monkeypatch.setattr(of, name, failing(AssertionError(name)))
     world.log.clear()
@@ -939,7 +939,7 @@ def test_a_report_changes_nothing(
     world.guests.init.uid_map = ()
     with pytest.raises(IsolationError, match="it was left as it is"):
         report()
-    monkeypatch.setattr(verification, "gather", failing(OSError("no")))
+    monkeypatch.setattr(verification, "observe", failing(OSError("no")))
     with pytest.raises(InspectionError, match="cannot be looked at: no"):
         report()
     assert world.log == []
@@ -1222,7 +1222,7 @@ def test_a_reboot_that_cannot_be_looked_at(
     run(world)
     world.guests.init.start_time += 1
     world.log.clear()
-    monkeypatch.setattr(verification, "gather", failing(OSError("EIO")))
+    monkeypatch.setattr(verification, "observe", failing(OSError("EIO")))
     with pytest.raises(InspectionError):
         world.containers.start("web1")
     assert world.log == []
@@ -1236,7 +1236,7 @@ def test_who_was_never_verified_is_just_started(
     world.containers.stop("web1")
     world.manager.prepare_again("web1")
     world.guests.add("web1", uuid=world.containers.show("web1").uuid)
-    monkeypatch.setattr(verification, "gather", failing(OSError("EIO")))
+    monkeypatch.setattr(verification, "observe", failing(OSError("EIO")))
     with pytest.raises(InspectionError):
         world.containers.verify("web1", report_only=True)
     with pytest.raises(IsolationError, match="EIO; it was destroyed"):
@@ -1283,7 +1283,7 @@ POOL = "lxc:2000000000:131072\n"
 @pytest.fixture
 def pool(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """A world in which each instance has a lease, and two can."""
-    monkeypatch.setattr(running, "with_other_maps", lambda: iter(()))
+    monkeypatch.setattr(running, "in_other_user_namespaces", lambda: iter(()))
     for kind in ("user", "group"):
         found = IdOwnership(kind, {}, *parse(POOL), source="/etc/x")
         name = f"read_host_{kind[0]}ids"

@@ -22,8 +22,8 @@ class GreenThread:
 
 
 def test_whose_threads_these_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert threads.are_the_kernels()
+    assert threads.has_native_threads()
     monkeypatch.setattr(threading, "Thread", GreenThread)
-    assert not threads.are_the_kernels()
+    assert not threads.has_native_threads()
     # Not even opened, for the process itself would be there.
     assert mount_namespaces.read(cast(Process, None), 10) == []

@@ -63,7 +63,7 @@ def test_no_mount(touched: type[BaseException], tmp_path: Path) -> None:
         lambda: mount_api.attach(-1, -1),
         lambda: superblocks.mount("overlay", options, 0),
         lambda: loop.attached(image, "image", readonly=True).__enter__(),
-        lambda: user_namespaces.made([], []).__enter__(),
+        lambda: user_namespaces.create([], []).__enter__(),
     ):
         with pytest.raises(touched):
             forbidden()

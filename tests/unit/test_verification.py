@@ -18,8 +18,8 @@ from lxc_userns.spec.requirements import (
 )
 from lxc_userns.spec.volume import Volume
 from lxc_userns.verification import (
-    Evidence,
-    Promise,
+    Expectation,
+    Observed,
     View,
     describe,
     expected,
@@ -29,7 +29,7 @@ from lxc_userns.verification.observed import Node
 from tests.unit.evidence import BASE, HOST_MOUNTS, VIEW, evidence, mount
 
 ID_MAP = IdMap.parse("0:100000:65536")
-PRIVATE = Promise(
+PRIVATE = Expectation(
     "web1",
     IdMaps(ID_MAP, ID_MAP),
     frozenset(),
@@ -46,12 +46,12 @@ HOST = replace(
 OUTSIDE = evidence(0, options="rw,nodev")
 
 
-def find(found: Evidence, promise: Promise = PRIVATE) -> list[str]:
+def find(found: Observed, promise: Expectation = PRIVATE) -> list[str]:
     """What differs right after the start."""
     return [*mismatches(promise, found, started=True)]
 
 
-def find_later(found: Evidence, promise: Promise = PRIVATE) -> list[str]:
+def find_later(found: Observed, promise: Expectation = PRIVATE) -> list[str]:
     return [*mismatches(promise, found)]
 
 
@@ -428,7 +428,7 @@ def test_what_libvirt_mounts_where_the_host_has_it(
     """In the host's user namespace only, and there only like that."""
     hosts = mount(point, kind, device="0:80")
 
-    def seen(found: Evidence, extra: Any) -> Evidence:
+    def seen(found: Observed, extra: Any) -> Observed:
         return replace(
             found,
             mounts=(*found.mounts, extra),
@@ -593,7 +593,7 @@ ID_MAP_XML = (
 )
 
 
-def promised(more: str = "", devices: str = "", last: str = "") -> Promise:
+def promised(more: str = "", devices: str = "", last: str = "") -> Expectation:
     text = XML.format(more=more, devices=devices, last=last)
     return expected.of_domain(text)
 
@@ -602,7 +602,7 @@ def test_what_the_xml_of_others_promises() -> None:
     found = promised(
         ID_MAP_XML.format(100000) + "<features><privnet/></features>"
     )
-    assert found == Promise(
+    assert found == Expectation(
         "other",
         IdMaps(ID_MAP, ID_MAP),
         frozenset(),

@@ -11,7 +11,7 @@ from lxml import etree
 
 from lxc_userns.audit.finding import Rule, Severity, Violation
 from lxc_userns.audit.id_maps import has_id_maps
-from lxc_userns.audit.paths import danger, is_view, is_within, normalised
+from lxc_userns.audit.paths import is_view, is_within, normalised, sensitivity
 from lxc_userns.domain.checks import shown
 from lxc_userns.domain.document import child
 from lxc_userns.domain.filesystem import (
@@ -106,7 +106,7 @@ _OLDROOT: Final = "/.oldroot"
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class FilesystemEntry:
     """A filesystem of a container.
 
     :param element: its element.
@@ -128,10 +128,10 @@ class Seen:
         return self.target == "/"
 
 
-def read_filesystems(domain: etree._Element) -> list[Seen]:
+def read_filesystems(domain: etree._Element) -> list[FilesystemEntry]:
     """The filesystems of a domain."""
     return [
-        Seen(
+        FilesystemEntry(
             element,
             type_of(element),
             target_of(element) or "",
@@ -171,7 +171,7 @@ def find(domain: etree._Element, run_path: str) -> Iterator[Violation]:
         if target in _RESERVED_ALONE or any(
             is_within(target, place) for place in _RESERVED
         ):
-            yield RESERVED_TARGET.broken(
+            yield RESERVED_TARGET.violation(
                 seen.element,
                 f"filesystem {shown(seen.target)}: libvirt has a mount of its "
                 "own there",
@@ -179,7 +179,7 @@ def find(domain: etree._Element, run_path: str) -> Iterator[Violation]:
 
 
 def _roots(
-    domain: etree._Element, filesystems: list[Seen]
+    domain: etree._Element, filesystems: list[FilesystemEntry]
 ) -> Iterator[Violation]:
     roots = [seen for seen in filesystems if seen.is_root]
     if not roots:
@@ -192,44 +192,46 @@ def _roots(
         text = "no filesystem has the target '/': the root is the host's"
         if almost:
             text += f"; libvirt does not take {almost[0]} for it"
-        yield HOST_ROOT.broken(domain if devices is None else devices, text)
+        yield HOST_ROOT.violation(domain if devices is None else devices, text)
     for seen in roots[1:]:
-        yield ROOT_TWICE.broken(
+        yield ROOT_TWICE.violation(
             seen.element,
             "one more filesystem has the target '/'; libvirt takes the first",
         )
 
 
-def _refused(seen: Seen, mapped: bool) -> Iterator[Violation]:
+def _refused(seen: FilesystemEntry, mapped: bool) -> Iterator[Violation]:
     what = f"filesystem {shown(seen.target)} of type {shown(seen.kind)}"
     if seen.kind not in _TYPES:
-        yield REFUSED.broken(
+        yield REFUSED.violation(
             seen.element, f"{what}: libvirt's LXC driver cannot mount that"
         )
         return
     if seen.is_root and seen.kind not in ROOT_TYPES:
-        yield REFUSED.broken(seen.element, f"{what}: it cannot be the root")
+        yield REFUSED.violation(seen.element, f"{what}: it cannot be the root")
     if not mapped:
         return
     for problem in userns_problems(seen.kind, seen.target, False):
-        yield REFUSED.broken(seen.element, problem)
+        yield REFUSED.violation(seen.element, problem)
     for problem in userns_problems("mount", seen.target, seen.readonly):
         if seen.kind in _SHOWN:
-            yield READONLY.broken(seen.element, problem)
+            yield READONLY.violation(seen.element, problem)
 
 
-def _source_rules(seen: Seen, run_path: str) -> Iterator[Violation]:
+def _source_rules(seen: FilesystemEntry, run_path: str) -> Iterator[Violation]:
     source = seen.source
     # Of a disk or an image the container sees what is on it.
     if source is None or seen.kind not in _SHOWN:
         return
     what = f"filesystem {shown(seen.target)} is {shown(source)} of the host"
     if source == "/":
-        yield HOST_ROOT.broken(seen.element, f"{what}: all that it has")
-    elif reason := danger(source, run_path):
-        yield HOST_PATH.broken(seen.element, f"{what}: {reason}")
+        yield HOST_ROOT.violation(seen.element, f"{what}: all that it has")
+    elif reason := sensitivity(source, run_path):
+        yield HOST_PATH.violation(seen.element, f"{what}: {reason}")
     if (
         not (seen.is_root or seen.readonly or is_view(source, run_path))
         and seen.kind == "mount"
     ):
-        yield WRITABLE.broken(seen.element, f"{what}, and can be written to")
+        yield WRITABLE.violation(
+            seen.element, f"{what}, and can be written to"
+        )

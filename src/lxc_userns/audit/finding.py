@@ -41,11 +41,11 @@ class Rule:
     code: str
     severity: Severity
     title: str
-    why: str
+    rationale: str
     remedy: str
     is_live: bool = False
 
-    def broken(self, element: etree._Element, message: str) -> Violation:
+    def violation(self, element: etree._Element, message: str) -> Violation:
         """That it is broken.
 
         :param element: where, or the parent of what is missing.

@@ -13,7 +13,7 @@ from lxml import etree
 
 from lxc_userns import resources
 from lxc_userns.audit import Finding, host_rules, static
-from lxc_userns.audit.filesystems import Seen, read_filesystems
+from lxc_userns.audit.filesystems import FilesystemEntry, read_filesystems
 from lxc_userns.audit.finding import Violation
 from lxc_userns.audit.id_maps import has_id_maps, read_entries
 from lxc_userns.audit.locations import to_findings
@@ -46,7 +46,7 @@ _Record = InstanceRecord | DamagedRecord
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class Domain:
     """A domain as libvirt has it.
 
     :param name: its name.
@@ -61,7 +61,7 @@ class _Known:
     record: InstanceRecord | None
 
     @property
-    def filesystems(self) -> list[Seen]:
+    def filesystems(self) -> list[FilesystemEntry]:
         """Its filesystems, each with its source on disk."""
         found = read_filesystems(self.domain)
         if self.record is None:
@@ -69,7 +69,9 @@ class _Known:
         return [*_on_disk(found, self.record)]
 
 
-def _on_disk(found: list[Seen], record: InstanceRecord) -> Iterator[Seen]:
+def _on_disk(
+    found: list[FilesystemEntry], record: InstanceRecord
+) -> Iterator[FilesystemEntry]:
     """Filesystems of ours with what is behind their views."""
     volumes = {each.target: each for each in record.volumes}
     view = normalised(record.view)
@@ -119,7 +121,7 @@ class Auditor:
         others = [*self._others(name, records)]
         return to_findings(this.domain, self._find(this, others))
 
-    def _read(self, name: str, records: Mapping[str, _Record]) -> _Known:
+    def _read(self, name: str, records: Mapping[str, _Record]) -> Domain:
         guest = self._guests.find(name)
         if guest is None:
             raise NoSuchContainerError(name)
@@ -130,11 +132,11 @@ class Auditor:
         ):
             record = None
         domain = parse_domain(self._guests.xml(name))
-        return _Known(name, domain, guest.is_active, record)
+        return Domain(name, domain, guest.is_active, record)
 
     def _others(
         self, name: str, records: Mapping[str, _Record]
-    ) -> Iterator[_Known]:
+    ) -> Iterator[Domain]:
         for guest in self._guests.list():
             if guest.name == name:
                 continue
@@ -143,7 +145,7 @@ class Auditor:
             except (NoSuchContainerError, DomainXmlError):
                 continue  # Gone, or it says nothing that could be believed.
 
-    def _find(self, this: _Known, others: list[_Known]) -> Iterator[Violation]:
+    def _find(self, this: Domain, others: list[Domain]) -> Iterator[Violation]:
         domain = this.domain
         yield from static.find(domain, self._run_path)
         running = {each.name: each.domain for each in others if each.is_active}
@@ -156,7 +158,7 @@ class Auditor:
         yield from host_rules.find_cgroups(domain, self._cgroup_version(this))
         yield from host_rules.find_many(domain, os.uname().release)
 
-    def _cgroup_version(self, this: _Known) -> int | None:
+    def _cgroup_version(self, this: Domain) -> int | None:
         """Return the version of control groups, None if it does no harm."""
         known = [*mounts.read_mounts()]
         types = {mount.point: mount.fs_type for mount in known}
@@ -184,14 +186,14 @@ def _find_held(domain: etree._Element) -> Iterator[Violation]:
             if holders:
                 more = len(holders) - _MOST
                 names = ", ".join(holders[:_MOST])
-                yield host_rules.IDS_OF_HOST.broken(
+                yield host_rules.IDS_OF_HOST.violation(
                     entry.element,
                     f"host IDs of the {kind} entry {entry} are held by {names}"
                     + (f" and {more} more" if more > 0 else ""),
                 )
 
 
-def _find_exposed(this: _Known) -> Iterator[Violation]:
+def _find_exposed(this: Domain) -> Iterator[Violation]:
     """What users of the host can reach of its root filesystem."""
     for seen in islice((each for each in this.filesystems if each.is_root), 1):
         if seen.source is None or not os.path.isdir(seen.source):
@@ -200,16 +202,16 @@ def _find_exposed(this: _Known) -> Iterator[Violation]:
         with translated(path), directory.opened(path) as fd:
             is_shifted = _is_shifted(this, fd)
             try:
-                exposure.check_unreachable(fd, path)
+                exposure.check_only_root_can_reach(fd, path)
                 continue
             except ReachableError as err:
                 reason = err.reason
         if not is_shifted:
-            yield host_rules.REACHABLE_TREE.broken(
+            yield host_rules.REACHABLE_TREE.violation(
                 seen.element, f"{shown(path)}: {reason}"
             )
         elif found := _find_setuid(path):
-            yield host_rules.HOST_SETUID.broken(
+            yield host_rules.HOST_SETUID.violation(
                 seen.element,
                 f"{shown(path)} can be reached by users of the host, and "
                 f"{found}",
@@ -230,7 +232,7 @@ def _find_setuid(path: str) -> str:
     return f"has programs of the host's root: {names}{more}"
 
 
-def _is_shifted(this: _Known, fd: int) -> bool:
+def _is_shifted(this: Domain, fd: int) -> bool:
     """Whether the owners of its root filesystem on disk are host IDs."""
     if this.record is not None:
         return this.record.strategy == Strategy.CHOWN

@@ -9,7 +9,7 @@ from typing import Final
 
 from lxml import etree
 
-from lxc_userns.audit.filesystems import Seen
+from lxc_userns.audit.filesystems import FilesystemEntry
 from lxc_userns.audit.finding import Rule, Severity, Violation
 from lxc_userns.audit.id_maps import has_id_maps, meet, read_entries
 from lxc_userns.audit.paths import is_within
@@ -124,7 +124,7 @@ def find_overlaps(
             theirs = read_entries(other, kind)
             for entry in read_entries(domain, kind):
                 if any(meet(entry.host_ids, each.host_ids) for each in theirs):
-                    yield IDS_OF_CONTAINER.broken(
+                    yield IDS_OF_CONTAINER.violation(
                         entry.element,
                         f"host IDs of the {kind} entry {entry} are those of "
                         f"the running container {shown(name)} too",
@@ -132,7 +132,8 @@ def find_overlaps(
 
 
 def find_shared(
-    mine: Iterable[Seen], others: Mapping[str, Iterable[Seen]]
+    mine: Iterable[FilesystemEntry],
+    others: Mapping[str, Iterable[FilesystemEntry]],
 ) -> Iterator[Violation]:
     """Sources that a domain shares with others, and one can write to.
 
@@ -142,14 +143,14 @@ def find_shared(
     for seen in mine:
         for name, theirs in others.items():
             if any(_is_shared(seen, other) for other in theirs):
-                yield SHARED_SOURCE.broken(
+                yield SHARED_SOURCE.violation(
                     seen.element,
                     f"filesystem {shown(seen.target)} has files "
                     f"({shown(seen.source)}) of the domain {shown(name)} too",
                 )
 
 
-def _is_shared(one: Seen, other: Seen) -> bool:
+def _is_shared(one: FilesystemEntry, other: FilesystemEntry) -> bool:
     if one.source is None or other.source is None:
         return False
     if one.readonly and other.readonly:
@@ -168,13 +169,13 @@ def find_cgroups(
     """
     mapped = has_id_maps(domain)
     if version == 1 and not mapped:
-        yield CGROUP_V1.broken(
+        yield CGROUP_V1.violation(
             domain,
             "the domain has no ID maps, and this host has control groups of "
             "version 1, to which its root can write",
         )
     if version == 2 and mapped:
-        yield CGROUP_V2.broken(
+        yield CGROUP_V2.violation(
             domain,
             "this host has control groups of version 2, of which libvirt "
             "gives it all files of its own group, and the one above that is "
@@ -196,7 +197,7 @@ def find_many(domain: etree._Element, release: str) -> Iterator[Violation]:
     for kind in KINDS:
         entries = read_entries(domain, kind)
         if len(entries) > MAX_ENTRIES:
-            yield MANY_ENTRIES.broken(
+            yield MANY_ENTRIES.violation(
                 entries[0].element,
                 f"<idmap> has {len(entries)} {kind} entries, and this is "
                 f"Linux {release}",

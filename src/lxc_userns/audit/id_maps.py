@@ -184,7 +184,7 @@ def _number(text: str) -> int | None:
 def find(domain: etree._Element) -> Iterator[Violation]:
     """All that is wrong with a domain's ID maps."""
     if not has_id_maps(domain):
-        yield NO_IDMAP.broken(
+        yield NO_IDMAP.violation(
             domain,
             "the domain has no ID maps (<idmap>): root in the container is "
             "root of the host",
@@ -209,7 +209,7 @@ def _malformed(
             numbers = ", ".join(
                 f"{word} {shown(element.get(word))}" for word in _WORDS
             )
-            yield REFUSED.broken(
+            yield REFUSED.violation(
                 element,
                 f"the {kind} entry with {numbers} is malformed: three decimal "
                 f"numbers up to {ID_LIMIT - 1} are expected",
@@ -220,7 +220,7 @@ def _refused(
     place: etree._Element, entries: Sequence[Entry], kind: Kind, number: int
 ) -> Iterator[Violation]:
     if not number:
-        yield REFUSED.broken(
+        yield REFUSED.violation(
             place,
             f"<idmap> has no {kind} entry; libvirt wants both or neither",
         )
@@ -230,14 +230,14 @@ def _refused(
     for name in ("guest_ids", "host_ids"):
         yield from _overlaps(entries, name)
     if entries and not any(0 in entry.guest_ids for entry in entries):
-        yield REFUSED.broken(
+        yield REFUSED.violation(
             place, f"guest {kind} 0 is not mapped; a container needs its root"
         )
     size = sum(
         len(f"{entry.guest} {entry.host} {entry.count}\n") for entry in entries
     )
     if number > _MOST_ENTRIES or size > _MOST_BYTES:
-        yield REFUSED.broken(
+        yield REFUSED.violation(
             place,
             f"<idmap> has {number} {kind} entries, {size} bytes for the "
             f"kernel, which takes at most {_MOST_ENTRIES} and {_MOST_BYTES} "
@@ -248,10 +248,12 @@ def _refused(
 def _refused_entry(entry: Entry) -> Iterator[Violation]:
     what = f"the {entry.kind} entry {entry}"
     if entry.count == 0:
-        yield REFUSED.broken(entry.element, f"{what} has no IDs: count is 0")
+        yield REFUSED.violation(
+            entry.element, f"{what} has no IDs: count is 0"
+        )
     for side, ids in (("guest", entry.guest_ids), ("host", entry.host_ids)):
         if max(ids.start + 1, ids.stop) > ID_LIMIT:
-            yield REFUSED.broken(
+            yield REFUSED.violation(
                 entry.element,
                 f"{what} has {side} IDs beyond {ID_LIMIT - 1}, the highest",
             )
@@ -268,7 +270,7 @@ def _overlaps(entries: Sequence[Entry], name: str) -> Iterator[Violation]:
     for one, other in pairwise(ordered):
         if start(other) < start(one) + one.count:
             side = name.partition("_")[0]
-            yield REFUSED.broken(
+            yield REFUSED.violation(
                 other.element,
                 f"{side} IDs of the {one.kind} entries {one} and {other} "
                 "overlap",
@@ -284,17 +286,17 @@ def _unwise(
         return
     total = sum(entry.count for entry in entries)
     if total < CONTAINER_IDS:
-        yield FEW_IDS.broken(
+        yield FEW_IDS.violation(
             place,
             f"only {total} {kind}s are mapped, a system expects "
             f"{CONTAINER_IDS}",
         )
     elif not _maps(entries, NOBODY_ID):
-        yield FEW_IDS.broken(
+        yield FEW_IDS.violation(
             place, f"guest {kind} {NOBODY_ID} (nobody) is not mapped"
         )
     if kind == "gid" and not _maps(entries, TTY_GID):
-        yield TTY.broken(
+        yield TTY.violation(
             place, f"guest group {TTY_GID} (tty) is not mapped at all"
         )
 
@@ -302,28 +304,28 @@ def _unwise(
 def _unwise_entry(entry: Entry) -> Iterator[Violation]:
     what, element = f"the {entry.kind} entry {entry}", entry.element
     if 0 in entry.host_ids:
-        yield HOST_ROOT.broken(
+        yield HOST_ROOT.violation(
             element, f"{what} makes guest {entry.kind} {entry.guest} host ID 0"
         )
     elif meet(entry.host_ids, _LOW):
-        yield LOW_HOST_IDS.broken(
+        yield LOW_HOST_IDS.violation(
             element,
             f"{what} uses host IDs from {entry.host} on, where the host's "
             "users and services live",
         )
     if meet(entry.host_ids, SYSTEMD_CONTAINERS):
-        yield SYSTEMD_RANGE.broken(
+        yield SYSTEMD_RANGE.violation(
             element,
             f"{what} uses host IDs of {SYSTEMD_CONTAINERS.start}-"
             f"{SYSTEMD_CONTAINERS.stop - 1}, which systemd gives to "
             "containers of its own",
         )
     if meet(entry.host_ids, _HIGH):
-        yield HIGH_HOST_IDS.broken(
+        yield HIGH_HOST_IDS.violation(
             element, f"{what} uses host IDs above {_HIGH.start - 1}"
         )
     if entry.kind == "gid" and entry.guest == TTY_GID and entry.count:
-        yield TTY.broken(
+        yield TTY.violation(
             element,
             f"{what} starts at guest group {TTY_GID} (tty), which libvirt "
             "misreads",
@@ -338,7 +340,7 @@ def _init(domain: etree._Element) -> Iterator[Violation]:
         number = _number(element.text or "")
         entries = read_entries(domain, kind)
         if number is not None and entries and not _maps(entries, number):
-            yield INIT_UNMAPPED.broken(
+            yield INIT_UNMAPPED.violation(
                 element, f"<{name}> is {number}, a {kind} that is not mapped"
             )
 

@@ -70,23 +70,23 @@ def find(domain: etree._Element) -> Iterator[Violation]:
     ]
     own = has_own_network(domain)
     if not own and all(name != "sharenet" for _, name in shares):
-        yield HOST_NETWORK.broken(domain, _host_network(domain))
+        yield HOST_NETWORK.violation(domain, _host_network(domain))
     for element, name in shares:
         shared = (
             f"<{name}> shares the {_SHARED[name]} namespace of "
             f"{element.get('type')} {shown(element.get('value'))}"
         )
         if name == "sharenet":
-            yield SHARED_NETWORK.broken(element, shared)
+            yield SHARED_NETWORK.violation(element, shared)
         else:
-            yield SHARED_NAMESPACE.broken(element, shared)
+            yield SHARED_NAMESPACE.violation(element, shared)
         if has_id_maps(domain):
-            yield SHARING_REFUSED.broken(
+            yield SHARING_REFUSED.violation(
                 element,
                 f"{shared}, which a user namespace has no right to enter",
             )
         elif own and name == "sharenet":
-            yield SHARING_REFUSED.broken(
+            yield SHARING_REFUSED.violation(
                 element, f"{shared}, and the domain has a network of its own"
             )
 

@@ -68,7 +68,7 @@ def is_view(path: str, run_path: str) -> bool:
     return path != place and is_within(path, place)
 
 
-def danger(path: str, run_path: str) -> str | None:
+def sensitivity(path: str, run_path: str) -> str | None:
     """What a container should not have of a normalised path.
 
     :param run_path: where our views are.

@@ -110,7 +110,7 @@ def find(domain: etree._Element) -> Iterator[Violation]:
         if posixpath.basename(path) != _EMULATOR or not any(
             is_within(path, place) for place in _EMULATORS
         ):
-            yield EMULATOR.broken(
+            yield EMULATOR.violation(
                 element, f"{shown(path)} would be run as the host's root"
             )
 
@@ -126,14 +126,14 @@ def _capabilities(element: etree._Element) -> Iterator[Violation]:
             for name in _DROPPED
             if name not in states or states[name].get("state") != "off"
         ]
-        yield CAPABILITIES_ALLOWED.broken(
+        yield CAPABILITIES_ALLOWED.violation(
             element,
             "the policy 'allow' keeps all capabilities"
             + (f", {', '.join(kept)} among them" if kept else ""),
         )
     for name, capability in states.items():
         if name in _DANGEROUS and capability.get("state") == "on":
-            yield CAPABILITY_ON.broken(
+            yield CAPABILITY_ON.violation(
                 capability, f"the capability {name} is switched on"
             )
 
@@ -143,7 +143,7 @@ def _devices(domain: etree._Element) -> Iterator[Violation]:
         paths = (each.text for each in element.iterfind("source/*"))
         source = next((text.strip() for text in paths if text), "")
         kind = f"{element.get('mode')} {element.get('type')}"
-        yield HOST_DEVICE.broken(
+        yield HOST_DEVICE.violation(
             element,
             f"a device of the host ({kind}) is given to the container"
             + (f": {shown(source)}" if source else ""),
@@ -152,7 +152,7 @@ def _devices(domain: etree._Element) -> Iterator[Violation]:
         source = child(element, "source", "dev") or (
             child(element, "source", "file") or ""
         )
-        yield HOST_DEVICE.broken(
+        yield HOST_DEVICE.violation(
             element, f"the disk {shown(source)} is given to the container"
         )
 
@@ -164,18 +164,18 @@ def _seclabel(domain: etree._Element) -> Iterator[Violation]:
         if element.get("model") != "dac"
     ]
     if not labels:
-        yield NO_SECLABEL.broken(
+        yield NO_SECLABEL.violation(
             domain,
             "the domain has no <seclabel>: perhaps nothing confines it",
         )
     for element in labels:
         label = element.findtext("label") or ""
         if element.get("type") == "none":
-            yield NO_SECLABEL.broken(
+            yield NO_SECLABEL.violation(
                 element, "<seclabel type='none'> leaves it unconfined"
             )
         elif label == _UNCONFINED[0] or _UNCONFINED[1] in label:
-            yield NO_SECLABEL.broken(
+            yield NO_SECLABEL.violation(
                 element, f"the label {shown(label)} leaves it unconfined"
             )
 
@@ -184,13 +184,13 @@ def _markup(domain: etree._Element) -> Iterator[Violation]:
     for element in domain.iterfind("os/initenv"):
         name, value = element.get("name", ""), element.text or ""
         if "<" in value or "&" in value or "]]>" in value:
-            yield MARKUP.broken(
+            yield MARKUP.violation(
                 element,
                 f"the environment variable {shown(name)} is {shown(value)}, "
                 "which libvirt writes as markup",
             )
         if not _QUOTED.isdisjoint(name):
-            yield MARKUP.broken(
+            yield MARKUP.violation(
                 element,
                 f"the environment variable's name is {shown(name)}, which "
                 "libvirt writes as markup",
@@ -198,7 +198,7 @@ def _markup(domain: etree._Element) -> Iterator[Violation]:
     for element in domain.iterfind(_SHARED):
         value = element.get("value", "")
         if not _QUOTED.isdisjoint(value):
-            yield MARKUP.broken(
+            yield MARKUP.violation(
                 element,
                 f"the value is {shown(value)}, which libvirt writes as markup",
             )

@@ -67,8 +67,8 @@ def _rule(rule: Rule) -> dict[str, Any]:
         "id": rule.code,
         "name": "".join(map(str.capitalize, rule.code.split("-"))),
         "shortDescription": {"text": _sentence(rule.title)},
-        "fullDescription": {"text": rule.why},
-        "help": {"text": f"{rule.why} What to do: {rule.remedy}."},
+        "fullDescription": {"text": rule.rationale},
+        "help": {"text": f"{rule.rationale} What to do: {rule.remedy}."},
         "defaultConfiguration": {"level": _LEVELS[rule.severity]},
         "properties": {
             "security-severity": _SCORES[rule.severity],

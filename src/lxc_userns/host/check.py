@@ -68,16 +68,18 @@ class Probe:
     """
 
     name: str
-    look: Callable[[], Result]
-    otherwise: Status = "FAIL"
+    run: Callable[[], Result]
+    status_on_error: Status = "FAIL"
     remedy: str = ""
 
     def check(self) -> Check:
         """Look; whatever that raises is the result of this one alone."""
         try:
-            result = self.look()
+            result = self.run()
         except Exception as err:
-            result = Result(self.otherwise, describe(err), self._advise(err))
+            result = Result(
+                self.status_on_error, describe(err), self._advise(err)
+            )
         return Check.of(self.name, result)
 
     def _advise(self, err: Exception) -> str:

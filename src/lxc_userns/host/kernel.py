@@ -25,10 +25,10 @@ def check(strategy: str) -> Result:
 
     :param strategy: value of ``[lxc_userns] rootfs_strategy``.
     """
-    return judge(os.uname().release, syscalls.find_missing(), strategy)
+    return evaluate(os.uname().release, syscalls.missing_syscalls(), strategy)
 
 
-def judge(release: str, missing: Collection[str], strategy: str) -> Result:
+def evaluate(release: str, missing: Collection[str], strategy: str) -> Result:
     """Whether a kernel has what is needed.
 
     :param release: as ``uname -r`` has it.

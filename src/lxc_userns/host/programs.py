@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Collection
 
 from lxc_userns.host.check import Result, failed, passed, warned
-from lxc_userns.rootfs.archive.sandbox import ENVIRONMENT
+from lxc_userns.linux import programs
 
 #: Without one of these no container starts, or none goes; with the Debian
 #: package that has it.
@@ -33,7 +33,7 @@ def check() -> Result:
         {
             name
             for name in (*NEEDED, *UNPACKING)
-            if shutil.which(name, path=ENVIRONMENT["PATH"])
+            if shutil.which(name, path=programs.ENVIRONMENT["PATH"])
         }
     )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lxc_userns.host.check import Result, failed, passed, warned
+from lxc_userns.linux import programs
 
 #: Where the kernel says what its user namespaces may.
 LIMIT = Path("/proc/sys/user/max_user_namespaces")
@@ -16,7 +17,6 @@ _NAMESPACES = "/proc/self/ns"
 _SYSCTL = "user.max_user_namespaces"
 _ENOUGH = 1024
 _RAISE = f"raise sysctl {_SYSCTL} to {_ENOUGH} or more, in /etc/sysctl.d"
-_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 _LONGEST = 10.0
 
 
@@ -59,7 +59,7 @@ def check_making() -> Result:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        env=_ENVIRONMENT,
+        env=programs.ENVIRONMENT,
         text=True,
         errors="replace",
         timeout=_LONGEST,

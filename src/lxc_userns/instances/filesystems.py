@@ -29,7 +29,7 @@ from lxc_userns.rootfs.archive import unpack as unpacking
 from lxc_userns.rootfs.archive.limits import UnpackLimits
 from lxc_userns.rootfs.views import mountpoints, strategies, volumes
 from lxc_userns.rootfs.views import source as backing
-from lxc_userns.rootfs.views.source import Backing
+from lxc_userns.rootfs.views.source import RootfsSource
 from lxc_userns.rootfs.views.state_dir import PrivateFiles
 from lxc_userns.rootfs.views.strategies import Progress, ShiftOptions
 from lxc_userns.rootfs.views.volumes import Source
@@ -101,7 +101,7 @@ class Filesystems:
             return record
         with self._private.opened(record.name) as parent:
             # The tree will be reached as its parent is, and no better.
-            place = Backing(os.path.dirname(record.rootfs), parent)
+            place = RootfsSource(os.path.dirname(record.rootfs), parent)
             chosen = strategies.choose(record.strategy, place, record.id_maps)
             unpacking.unpack(
                 record.archive,
@@ -175,7 +175,7 @@ class Filesystems:
     @contextmanager
     def opened(
         self, record: InstanceRecord, fd: int, empty: exposure.Empty
-    ) -> Iterator[Backing]:
+    ) -> Iterator[RootfsSource]:
         """Open a root filesystem, and check what libvirt will mount on.
 
         :param fd: what :meth:`opened_root` gave.
@@ -185,13 +185,15 @@ class Filesystems:
         kind = record.rootfs_kind
         if record.archive is not None:
             kind = "directory"  # What was unpacked from it.
-        with backing.opened(
+        with backing.open_source(
             record.rootfs, readonly=readonly, fd=fd, empty=empty, kind=kind
         ) as tree:
             backing.check_layout(tree)
             yield tree
 
-    def choose(self, record: InstanceRecord, tree: Backing) -> InstanceRecord:
+    def choose(
+        self, record: InstanceRecord, tree: RootfsSource
+    ) -> InstanceRecord:
         """The record, with the strategy that suits the root filesystem."""
         if record.reason:
             return record
@@ -209,15 +211,15 @@ class Filesystems:
             )
         return replace(record, strategy=chosen.strategy, reason=reason)
 
-    def make_ready(
-        self, record: InstanceRecord, tree: Backing, options: ShiftOptions
+    def prepare_tree(
+        self, record: InstanceRecord, tree: RootfsSource, options: ShiftOptions
     ) -> None:
         """Do on disk what the strategy needs; cheap if it is done.
 
         Of an overlay, none of its views may be mounted with other ID maps.
         """
         strategy = strategies.STRATEGIES[record.strategy]
-        strategy.make_ready(tree, record.id_maps, options)
+        strategy.prepare_tree(tree, record.id_maps, options)
         if record.strategy == Strategy.OVERLAY and record.id_maps:
             layer = replace(
                 options, unmapped="keep", recheck=False, is_layer=True
@@ -227,7 +229,7 @@ class Filesystems:
     def mount(
         self,
         record: InstanceRecord,
-        tree: Backing,
+        tree: RootfsSource,
         sources: Sequence[Source],
         options: ShiftOptions,
     ) -> None:
@@ -241,7 +243,7 @@ class Filesystems:
 
         def mount_root(parent: int, point: str) -> None:
             state = self._private.overlay(name)
-            place = strategies.Place(parent, point, state)
+            place = strategies.MountTarget(parent, point, state)
             strategy.mount(tree, id_maps, place)
 
         if record.strategy == Strategy.OVERLAY:
@@ -265,10 +267,12 @@ class Filesystems:
             with self.opened_root(record) as root:
                 # An image is mounted nowhere else.
                 if stat.S_ISDIR(os.fstat(root.fd).st_mode):
-                    exposure.check_unreachable(root.fd, root.path, empty)
+                    exposure.check_only_root_can_reach(
+                        root.fd, root.path, empty
+                    )
         with self.opened_volumes(record, empty) as sources:
             for source in sources:
-                source.check_harmless()
+                source.check_not_exposed()
 
     def sync(self, instance: str) -> None:
         """Write to disk what the kernel has of its root filesystem."""

@@ -229,7 +229,7 @@ class InstanceStore:
     def _lock(self, name: str) -> Iterator[None]:
         with ExitStack() as stack:
             with self._translated():
-                made = directory.made_inside(
+                made = directory.make_subdir(
                     str(self._path), 0o700, "locks", 0o700
                 )
                 lock = locks.held(stack.enter_context(made), name)
@@ -330,7 +330,7 @@ class InstanceStore:
         """The directory of the records, None if it is not there yet."""
         with (
             self._translated(),
-            directory.inside(str(self._path), 0o700, "instances") as fd,
+            directory.open_subdir(str(self._path), 0o700, "instances") as fd,
         ):
             yield fd
 
@@ -338,7 +338,7 @@ class InstanceStore:
     def _made(self, name: str) -> Iterator[int]:
         with (
             self._translated(),
-            directory.made_inside(str(self._path), 0o700, name, 0o700) as fd,
+            directory.make_subdir(str(self._path), 0o700, name, 0o700) as fd,
         ):
             yield fd
 

@@ -72,7 +72,7 @@ class LeaseAllocator:
         asks for another.
     """
 
-    inventory: Instances
+    instances: Instances
     leases: LeaseStore
     owner: str
     size: int
@@ -167,7 +167,7 @@ class LeaseAllocator:
             return True
         with self.leases.write() as leases:
             lease = leases.get(instance)
-            record = self.inventory.store.load(instance)
+            record = self.instances.store.load(instance)
             if lease is None or (record and lease.is_for(record.id_maps)):
                 return lease is None
             if before is None:
@@ -182,7 +182,7 @@ class LeaseAllocator:
         :raises LeaseError: if an instance was prepared with it, or anything
             runs with its IDs.
         """
-        store = self.inventory.store
+        store = self.instances.store
         with store.lock(instance):
             lease = self.find(instance)
             if lease is None:
@@ -261,7 +261,7 @@ class LeaseAllocator:
             for each in occupants.find_running()
             if IdSet((lease.ids(each.kind),)).overlaps(each.ids)
         ]
-        named = occupants.with_names(found, self.inventory.guests)
+        named = occupants.with_names(found, self.instances.guests)
         return [each.holder for each in named]
 
     def usage(self) -> PoolUsage:
@@ -274,7 +274,7 @@ class LeaseAllocator:
             self._read_snapshot(),
             shifted_trees.scan(self.leases),
         )
-        records = self.inventory.store.load_all()
+        records = self.instances.store.load_all()
         with self.leases.read() as leases:
             pools = survey.with_holders(leases, records)
             held = leases.all()
@@ -293,10 +293,10 @@ class LeaseAllocator:
         self, instance: str, known: InstanceRecord | None
     ) -> tuple[IdMaps | None, bool]:
         """ID maps that an instance has, and whether it is bound to them."""
-        record = known or self.inventory.store.load(instance)
+        record = known or self.instances.store.load(instance)
         if record is not None:
             return record.id_maps, known is None and record.mode == "private"
-        running = self.inventory.running_maps(instance)
+        running = self.instances.running_maps(instance)
         return running, running is not None
 
     def _read_snapshot(self) -> PoolSnapshot:
@@ -305,7 +305,7 @@ class LeaseAllocator:
                 _OPTION, "", "is empty: there is no pool to lease from"
             )
         survey = PoolSnapshot.read(
-            self.owner, self.inventory.guests, self.leases
+            self.owner, self.instances.guests, self.leases
         )
         if survey.is_new:
             self._warn_if_lost(survey.pools)
@@ -315,7 +315,7 @@ class LeaseAllocator:
         """Warn if nobody ever had a lease, and yet somebody has had one."""
         names = [
             record.name
-            for record in self.inventory.store.load_all()
+            for record in self.instances.store.load_all()
             if any(
                 dict(pools)[of].ids.overlaps(ids)
                 for of, ids in record.held_ids
@@ -382,7 +382,7 @@ class LeaseAllocator:
         problems = survey.pools.problems(wish.size)
         if problems:
             raise ConfigError(_OPTION, self.owner, "; ".join(problems))
-        records = self.inventory.store.load_all()
+        records = self.instances.store.load_all()
         kept = wish.reuse_previous(survey.pools, leases, records)
         if kept is not None:
             return kept

@@ -82,7 +82,9 @@ class LeaseStore:
         with ExitStack() as stack:
             try:
                 if create or self.exists:
-                    place = directory.owned(self._path, 0o700, create=create)
+                    place = directory.open_private(
+                        self._path, 0o700, create=create
+                    )
                     fcntl.flock(stack.enter_context(place), fcntl.LOCK_EX)
             except OSError as err:
                 raise self._error(err) from err
@@ -117,7 +119,7 @@ class LeaseStore:
         """What SQLite is to open."""
         if not create and not self.exists:
             return ":memory:"
-        with directory.owned(self._path, 0o700, create=create):
+        with directory.open_private(self._path, 0o700, create=create):
             # Never opened but by SQLite: to close any other descriptor of it
             # takes away the locks of all threads (fcntl(2)).
             if os.path.islink(self.file):

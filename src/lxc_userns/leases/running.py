@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from lxc_userns.exceptions import LibvirtError
 from lxc_userns.idmap import ID_LIMIT, Kind
 from lxc_userns.libvirtd.client import Guests
-from lxc_userns.linux.process import Process, Rows, with_other_maps
+from lxc_userns.linux.process import Process, Rows, in_other_user_namespaces
 from lxc_userns.rootfs.shifting.tree import printable
 from lxc_userns.subid.owners import IdOwner
 
@@ -44,7 +44,7 @@ def find_running() -> Iterator[RunningIdMap]:
     The kernel is asked, not libvirt alone, so that containers of other
     runtimes count as well.
     """
-    for process in with_other_maps():
+    for process in in_other_user_namespaces():
         with suppress(ProcessLookupError):
             pid = int(process.pid)
             uid, gid = process.uid_map, process.gid_map

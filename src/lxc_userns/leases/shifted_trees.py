@@ -59,5 +59,5 @@ def _read_state(path: str) -> bytes:
     if stat.S_ISDIR(os.lstat(path).st_mode):
         # Not opened: whoever shifts it just now has locked it.
         return os.getxattr(path, STATE, follow_symlinks=False)
-    with source.opened(path, readonly=True) as image:
+    with source.open_source(path, readonly=True) as image:
         return os.getxattr(image.fd, STATE)

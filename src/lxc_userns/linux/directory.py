@@ -42,7 +42,9 @@ def opened_in(parent: int, name: str) -> Iterator[int]:
 
 
 @contextmanager
-def owned(path: str, mode: int, *, create: bool = True) -> Iterator[int]:
+def open_private(
+    path: str, mode: int, *, create: bool = True
+) -> Iterator[int]:
     """Open a directory of our own, and check that it is.
 
     Nobody else may be able to replace it: all directories above are root's.
@@ -64,15 +66,15 @@ def owned(path: str, mode: int, *, create: bool = True) -> Iterator[int]:
 
 
 def check_place(path: str, mode: int) -> None:
-    """Check what :func:`owned` checks, and make nothing.
+    """Check what :func:`open_private` checks, and make nothing.
 
     Of what is missing, the first parent that is there counts.
 
     :param path: absolute path.
-    :param mode: as for :func:`owned`.
-    :raises OSError: as :func:`owned`.
+    :param mode: as for :func:`open_private`.
+    :raises OSError: as :func:`open_private`.
     """
-    with suppress(FileNotFoundError), owned(path, mode, create=False):
+    with suppress(FileNotFoundError), open_private(path, mode, create=False):
         return
     while True:
         with suppress(FileNotFoundError), safe_path.opened_parent(path):
@@ -102,28 +104,28 @@ def check_passable(path: str) -> None:
 
 
 @contextmanager
-def made_inside(
+def make_subdir(
     path: str, mode: int, name: str, name_mode: int
 ) -> Iterator[int]:
     """Open ``path/name`` of a directory of our own, made if missing.
 
-    :raises OSError: as :func:`owned`.
+    :raises OSError: as :func:`open_private`.
     """
-    with owned(path, mode) as fd:
+    with open_private(path, mode) as fd:
         make_in(fd, name, name_mode)
         with opened_in(fd, name) as found:
             yield found
 
 
 @contextmanager
-def inside(path: str, mode: int, name: str) -> Iterator[int | None]:
+def open_subdir(path: str, mode: int, name: str) -> Iterator[int | None]:
     """Open ``path/name`` of a directory of our own, None if missing.
 
-    :raises OSError: as :func:`owned`, or in the body.
+    :raises OSError: as :func:`open_private`, or in the body.
     """
     with ExitStack() as stack:
         try:
-            fd = stack.enter_context(owned(path, mode, create=False))
+            fd = stack.enter_context(open_private(path, mode, create=False))
             found = stack.enter_context(opened_in(fd, name))
         except FileNotFoundError:
             found = None

@@ -74,7 +74,7 @@ def held_for(
     status = os.fstat(fd)
     name = f"{kind}-{status.st_dev}-{status.st_ino}"
     with (
-        directory.owned(PLACE, 0o700) as place,
+        directory.open_private(PLACE, 0o700) as place,
         held(place, name, shared=shared, limit=limit) as lock,
     ):
         yield lock

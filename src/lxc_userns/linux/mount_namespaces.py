@@ -25,7 +25,7 @@ def read(process: Process, limit: int) -> list[Mount]:
     :raises BoundExceededError: if there are more.
     :raises OSError: if the namespace cannot be entered.
     """
-    if not threads.are_the_kernels():
+    if not threads.has_native_threads():
         return []
     with (
         process.opened_namespace("mnt") as fd,
@@ -40,7 +40,7 @@ def _read_inside(fd: int, limit: int) -> list[Mount]:
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         threads.unshare_working_directory()
-        namespaces.join(fd, namespaces.CLONE_NEWNS)
+        namespaces.setns(fd, namespaces.CLONE_NEWNS)
         flags = os.O_RDONLY | os.O_CLOEXEC
         own = os.open("thread-self/mountinfo", flags, dir_fd=proc)
     finally:

@@ -30,7 +30,7 @@ def unshare(kinds: int) -> None:
     _unshare(kinds)
 
 
-def join(fd: int, kind: int) -> None:
+def setns(fd: int, kind: int) -> None:
     """Be in a namespace, with all capabilities in it if it is one of users.
 
     :param fd: descriptor of the namespace.

@@ -99,7 +99,7 @@ class Process:
             yield fd
 
     @contextmanager
-    def opened_root(self) -> Iterator[int]:
+    def open_root(self) -> Iterator[int]:
         """Open its root directory with ``O_PATH``; nothing in it is asked."""
         with self._opened("root", os.O_PATH) as fd:
             yield fd
@@ -174,7 +174,7 @@ class Process:
             yield parent
 
     @property
-    def fellows(self) -> Iterator[Process]:
+    def peers(self) -> Iterator[Process]:
         """Processes in its PID and user namespace, itself included, held."""
         own = self.namespace("pid"), self.namespace("user")
         with os.scandir("/proc") as entries:
@@ -407,7 +407,7 @@ def _first_children(pid: int) -> list[int]:
     return []
 
 
-def with_other_maps() -> Iterator[Process]:
+def in_other_user_namespaces() -> Iterator[Process]:
     """Processes whose ID maps are not the caller's, held.
 
     At least one of each user namespace; each is let go when the next one is

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
 import sys
-from collections.abc import Collection, Sequence
-from pathlib import Path
+
+TYPE_CHECKING = False  # It loads little, for processes that start quickly.
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
 
 #: What a program has for its environment: messages are in English.
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
-_PACKAGE_PARENT = str(Path(__file__).parents[2])
+_PACKAGE_PARENT = os.path.abspath(f"{__file__}/../../..")
 
 
 def run(
@@ -27,6 +29,8 @@ def run(
     :raises OSError: if it cannot be run or fails, with what it said.
     :raises subprocess.TimeoutExpired: if it takes longer.
     """
+    import subprocess
+
     done = subprocess.run(
         argv,
         pass_fds=tuple(pass_fds),

@@ -81,7 +81,7 @@ def mount_device(
         CAP_SYS_CHROOT.
     """
     source = {"source": path, **options}
-    if not threads.are_the_kernels():
+    if not threads.has_native_threads():
         # A root directory of its own would be that of the whole process.
         return mount(fs_type, source, attributes)
 

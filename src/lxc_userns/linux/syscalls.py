@@ -22,7 +22,7 @@ _NOTHING = (-1, 0, 0, 0, 0)
 _try = libc.system_call(*[ctypes.c_long] * len(_NOTHING))
 
 
-def find_missing() -> list[str]:
+def missing_syscalls() -> list[str]:
     """System calls of ours that a kernel may be too old for.
 
     :returns: the names of those that this one does not have.

@@ -21,7 +21,7 @@ def unshare_working_directory() -> None:
     _unshare(CLONE_FS)
 
 
-def are_the_kernels() -> bool:
+def has_native_threads() -> bool:
     """Whether threads of this process are threads to the kernel.
 
     They are not where eventlet has replaced them: all that one of them does to

@@ -23,7 +23,7 @@ _LONGEST_MESSAGE = 4096
 
 
 @contextmanager
-def made(uid_map: Iterable[Row], gid_map: Iterable[Row]) -> Iterator[int]:
+def create(uid_map: Iterable[Row], gid_map: Iterable[Row]) -> Iterator[int]:
     """Make a user namespace with ID maps; it ends with its descriptor.
 
     :param uid_map: rows as the kernel reads them.

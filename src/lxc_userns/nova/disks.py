@@ -14,7 +14,7 @@ CONF = nova.conf.CONF
 _find_disk = libvirt_utils.find_disk
 
 
-def is_behind(device: str, path: str) -> bool:
+def backs_loop_device(device: str, path: str) -> bool:
     """Whether a loop device has this file behind it.
 
     :param device: its path.
@@ -28,7 +28,7 @@ def is_behind(device: str, path: str) -> bool:
         return False
 
 
-def find_below_views() -> None:
+def patch_find_disk() -> None:
     """Have Nova find disks of domains whose root filesystem is a view.
 
     Its own function, which snapshots use, looks for them beside a directory

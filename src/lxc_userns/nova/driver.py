@@ -63,7 +63,7 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             )
         if problems:
             raise ConfigError("nova.conf", "", "; ".join(problems))
-        disks.find_below_views()
+        disks.patch_find_disk()
         super().init_host(host)
 
     def _get_guest_idmaps(self) -> list[Any]:
@@ -75,7 +75,7 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
     ) -> Any:
         guest = super()._get_guest_config(instance, *args, **kwargs)
         reserved = privileged.reserve(self._request(instance))
-        guest_config.fit(guest, reserved)
+        guest_config.apply(guest, reserved)
         return guest
 
     def _create_domain_setup_lxc(
@@ -119,7 +119,7 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         # device may be somebody else's by now.
         device = instance.system_metadata.get("rootfs_device_name")
         if device:
-            if disks.is_behind(device, self._disk_path(instance)):
+            if disks.backs_loop_device(device, self._disk_path(instance)):
                 super()._teardown_container(instance)
             del instance.system_metadata["rootfs_device_name"]
         privileged.detach(instance.name)

@@ -39,7 +39,7 @@ class _Resource(vconfig.LibvirtConfigObject):  # type: ignore[misc]
         return element
 
 
-def fit(guest: Any, reserved: dict[str, Any]) -> None:
+def apply(guest: Any, reserved: dict[str, Any]) -> None:
     """Make the configuration of a guest what was reserved for it.
 
     :param guest: a ``LibvirtConfigGuest``.

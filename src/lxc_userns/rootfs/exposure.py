@@ -57,7 +57,9 @@ class _Way:
     places: tuple[Place, ...]
 
 
-def check_unreachable(fd: int, path: str, empty: Empty | None = None) -> None:
+def check_only_root_can_reach(
+    fd: int, path: str, empty: Empty | None = None
+) -> None:
     """Check that only root can reach a file or directory, or has it open.
 
     :param fd: descriptor of it; its parents are found from there, whatever

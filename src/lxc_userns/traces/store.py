@@ -67,7 +67,7 @@ class Traces:
         """Remove the traces of a container; nothing happens without any."""
         with (
             self._translated(),
-            directory.inside(self._state_path, _MODE, _NAME) as traces,
+            directory.open_subdir(self._state_path, _MODE, _NAME) as traces,
         ):
             if traces is not None and name in os.listdir(traces):
                 removal.remove_tree(traces, name)
@@ -76,7 +76,7 @@ class Traces:
     def _opened(self, name: str) -> Iterator[int | None]:
         with (
             self._translated(),
-            directory.inside(self._state_path, _MODE, _NAME) as traces,
+            directory.open_subdir(self._state_path, _MODE, _NAME) as traces,
         ):
             if traces is None or name not in os.listdir(traces):
                 yield None
@@ -86,7 +86,7 @@ class Traces:
 
     @contextmanager
     def _made(self, name: str) -> Iterator[int]:
-        with directory.made_inside(
+        with directory.make_subdir(
             self._state_path, _MODE, _NAME, _MODE
         ) as traces:
             directory.make_in(traces, name, _MODE)

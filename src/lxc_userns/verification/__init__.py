@@ -5,23 +5,23 @@ The evidence is the kernel's: nothing that the container says of itself
 counts, and nothing in it is opened.
 """
 
-from lxc_userns.verification.cgroups import take_back
+from lxc_userns.verification.cgroups import revoke
 from lxc_userns.verification.compare import (
     VerifiedInstance,
     describe,
     mismatches,
 )
-from lxc_userns.verification.expectation import Confinement, Promise, View
-from lxc_userns.verification.observed import Evidence, gather
+from lxc_userns.verification.expectation import Confinement, Expectation, View
+from lxc_userns.verification.observed import Observed, observe
 
 __all__ = [
     "Confinement",
-    "Evidence",
-    "Promise",
+    "Expectation",
+    "Observed",
     "VerifiedInstance",
     "View",
     "describe",
-    "gather",
     "mismatches",
-    "take_back",
+    "observe",
+    "revoke",
 ]

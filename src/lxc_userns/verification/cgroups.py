@@ -51,7 +51,7 @@ def writable(
             yield group, names
 
 
-def take_back(init: Process) -> list[str]:
+def revoke(init: Process) -> list[str]:
     """Make what a container could write, and had better not, root's again.
 
     Under version 2 libvirt 9.0 gives it all files of its group, the limits

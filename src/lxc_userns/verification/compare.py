@@ -14,8 +14,8 @@ from lxc_userns.linux.process import Rows
 from lxc_userns.spec.requirements import CAPABILITIES, Mode
 from lxc_userns.verification import compare_mounts
 from lxc_userns.verification.compare_mounts import OF_NETWORKS, shown
-from lxc_userns.verification.expectation import Promise, View
-from lxc_userns.verification.observed import Evidence, Node
+from lxc_userns.verification.expectation import Expectation, View
+from lxc_userns.verification.observed import Node, Observed
 
 #: What the namespaces are called, by the kernel's names.
 _NAMES: Final = {
@@ -78,7 +78,7 @@ class VerifiedInstance:
     was_verified: bool | None = None
 
 
-def describe(promise: Promise, evidence: Evidence) -> VerifiedInstance:
+def describe(promise: Expectation, evidence: Observed) -> VerifiedInstance:
     """What a container is that was found to be as promised."""
     return VerifiedInstance(
         promise.name,
@@ -90,7 +90,7 @@ def describe(promise: Promise, evidence: Evidence) -> VerifiedInstance:
 
 
 def mismatches(
-    promise: Promise, evidence: Evidence, *, started: bool = False
+    promise: Expectation, evidence: Observed, *, started: bool = False
 ) -> Iterator[str]:
     """How a container differs from what was promised.
 
@@ -105,7 +105,7 @@ def mismatches(
 
 
 def _all_mismatches(
-    promise: Promise, evidence: Evidence, started: bool
+    promise: Expectation, evidence: Observed, started: bool
 ) -> Iterator[str]:
     if promise.id_maps is not None:
         yield from _maps(promise.id_maps, evidence)
@@ -123,15 +123,15 @@ def _all_mismatches(
         yield from _view(view, evidence)
     # In the host's user namespace it can mount anything itself, later.
     if started or promise.id_maps is not None:
-        yield from compare_mounts.strangers(promise, evidence)
+        yield from compare_mounts.unexpected_mounts(promise, evidence)
         yield from _kernel_files(promise, evidence)
     if started:
-        yield from compare_mounts.missing(promise, evidence)
+        yield from compare_mounts.missing_mounts(promise, evidence)
         if promise.id_maps is None:
             yield from _writable_settings(evidence)
 
 
-def _maps(id_maps: IdMaps, evidence: Evidence) -> Iterator[str]:
+def _maps(id_maps: IdMaps, evidence: Observed) -> Iterator[str]:
     if "user" in evidence.shared:
         yield "it runs in the host's user namespace"
     for name, found, promised in (
@@ -143,7 +143,7 @@ def _maps(id_maps: IdMaps, evidence: Evidence) -> Iterator[str]:
             yield f"its {name} is {_show(found)}, promised was {promised}"
 
 
-def _terminals(id_maps: IdMaps, evidence: Evidence) -> Iterator[str]:
+def _terminals(id_maps: IdMaps, evidence: Observed) -> Iterator[str]:
     expected = id_maps.shift_gid(TTY_GID)
     if evidence.terminal_group != expected:
         yield (
@@ -161,7 +161,7 @@ def _terminals(id_maps: IdMaps, evidence: Evidence) -> Iterator[str]:
                 )
 
 
-def _namespaces(promise: Promise, evidence: Evidence) -> Iterator[str]:
+def _namespaces(promise: Expectation, evidence: Observed) -> Iterator[str]:
     allowed = {
         kind for kind, name in _NAMES.items() if name.lower() in promise.shared
     }
@@ -175,14 +175,14 @@ def _namespaces(promise: Promise, evidence: Evidence) -> Iterator[str]:
             )
 
 
-def _capabilities(promise: Promise, evidence: Evidence) -> Iterator[str]:
+def _capabilities(promise: Expectation, evidence: Observed) -> Iterator[str]:
     for number, name in enumerate(CAPABILITIES):
         has = evidence.capabilities >> number & 1
         if has and name not in promise.capabilities:
             yield f"it may have CAP_{name.upper()}"
 
 
-def _label(promise: Promise, evidence: Evidence) -> Iterator[str]:
+def _label(promise: Expectation, evidence: Observed) -> Iterator[str]:
     confinement = promise.confinement
     if confinement is None:
         return
@@ -200,7 +200,7 @@ def _label(promise: Promise, evidence: Evidence) -> Iterator[str]:
         )
 
 
-def _devices(promise: Promise, evidence: Evidence) -> Iterator[str]:
+def _devices(promise: Expectation, evidence: Observed) -> Iterator[str]:
     expected = {(each.path, each.kind) for each in promise.devices}
     for node in evidence.nodes:
         if not (_is_harmless(node) or (node.path, node.kind) in expected):
@@ -212,11 +212,11 @@ def _is_harmless(node: Node) -> bool:
     return node.kind == "char" and node.number in _HARMLESS
 
 
-def _view(view: View, evidence: Evidence) -> Iterator[str]:
+def _view(view: View, evidence: Observed) -> Iterator[str]:
     """What of a view is wrong on the host."""
     if view.kind is None:
         return
-    mount = compare_mounts.at(view.source, evidence.host_mounts)
+    mount = compare_mounts.topmost(view.source, evidence.host_mounts)
     if mount is None:
         yield f"{view.source}, its {view.target}, is not mounted on the host"
         return
@@ -228,7 +228,7 @@ def _view(view: View, evidence: Evidence) -> Iterator[str]:
         yield f"{view.source} is not {flag}"
 
 
-def _kernel_files(promise: Promise, evidence: Evidence) -> Iterator[str]:
+def _kernel_files(promise: Expectation, evidence: Observed) -> Iterator[str]:
     hosts = evidence.host_filesystems
     for mount in evidence.mounts:
         what = _SHOWN.get(mount.fs_type)
@@ -244,10 +244,10 @@ def _kernel_files(promise: Promise, evidence: Evidence) -> Iterator[str]:
             yield f"at {shown(mount.point)} it has the {what} of the host"
 
 
-def _writable_settings(evidence: Evidence) -> Iterator[str]:
+def _writable_settings(evidence: Observed) -> Iterator[str]:
     """Give what of the kernel's settings is not as libvirt mounts it."""
     for point in ("/proc/sys", "/sys"):
-        mount = compare_mounts.at(point, evidence.mounts)
+        mount = compare_mounts.topmost(point, evidence.mounts)
         if mount is None or "ro" not in mount.options:
             yield f"its {point} is not read-only"
 

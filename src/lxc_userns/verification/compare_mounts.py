@@ -8,8 +8,8 @@ from pathlib import PurePosixPath
 from typing import Final, NamedTuple
 
 from lxc_userns.linux.mounts import Mount
-from lxc_userns.verification.expectation import Promise, View
-from lxc_userns.verification.observed import Evidence
+from lxc_userns.verification.expectation import Expectation, View
+from lxc_userns.verification.observed import Observed
 
 #: What libvirt shows of the host's /proc. It is that of the network namespace
 #: of whoever looks.
@@ -22,20 +22,22 @@ _JUDGED_ELSEWHERE: Final = frozenset(
 _CGROUPS: Final = "/sys/fs/cgroup"
 
 
-class Place(NamedTuple):
+class AllowedMount(NamedTuple):
     """A file or directory, by its filesystem and where in that it is."""
 
     device: str
     path: PurePosixPath
 
-    def has(self, other: Place) -> bool:
+    def has(self, other: AllowedMount) -> bool:
         """Whether another is the same, or in it."""
         return self.device == other.device and other.path.is_relative_to(
             self.path
         )
 
 
-def strangers(promise: Promise, evidence: Evidence) -> Iterator[str]:
+def unexpected_mounts(
+    promise: Expectation, evidence: Observed
+) -> Iterator[str]:
     """What of the host is mounted in a container and is not of a view.
 
     Its root can only mount again what it has, and that with no less forbidden
@@ -64,22 +66,22 @@ def strangers(promise: Promise, evidence: Evidence) -> Iterator[str]:
             yield f"at {shown(mount.point)} it sees {faults[0]}"
 
 
-def missing(promise: Promise, evidence: Evidence) -> Iterator[str]:
+def missing_mounts(promise: Expectation, evidence: Observed) -> Iterator[str]:
     """What a container was promised and has not been given."""
-    host = at("/", evidence.host_mounts)
+    host = topmost("/", evidence.host_mounts)
     if evidence.root is None or (
         host is not None and _place(evidence.root) == _place(host)
     ):
         yield "its root filesystem is the host's"
     for root, view in _places(promise, evidence):
-        there = at(view.target, evidence.mounts)
+        there = topmost(view.target, evidence.mounts)
         if view.target == "/":
             there = evidence.root
         if there is None or _place(there) != root:
             yield f"its {view.target} is not {view.source}"
 
 
-def at(point: str, mounts: Sequence[Mount]) -> Mount | None:
+def topmost(point: str, mounts: Sequence[Mount]) -> Mount | None:
     """The topmost mount at a place."""
     found = (mount for mount in reversed(mounts) if mount.point == point)
     return next(found, None)
@@ -92,7 +94,9 @@ def shown(text: str) -> str:
     )
 
 
-def _places(promise: Promise, evidence: Evidence) -> list[tuple[Place, View]]:
+def _places(
+    promise: Expectation, evidence: Observed
+) -> list[tuple[AllowedMount, View]]:
     """Views, each with what it shows; without those that are not there."""
     found = []
     for view in promise.views:
@@ -102,18 +106,18 @@ def _places(promise: Promise, evidence: Evidence) -> list[tuple[Place, View]]:
     return found
 
 
-def _shown_at(path: str, mounts: Sequence[Mount]) -> Place | None:
+def _shown_at(path: str, mounts: Sequence[Mount]) -> AllowedMount | None:
     source = PurePosixPath(path)
     for point in (source, *source.parents):
-        mount = at(str(point), mounts)
+        mount = topmost(str(point), mounts)
         if mount is not None:
             below = source.relative_to(point)
-            return Place(mount.device, PurePosixPath(mount.root, below))
+            return AllowedMount(mount.device, PurePosixPath(mount.root, below))
     return None
 
 
-def _place(mount: Mount) -> Place:
-    return Place(mount.device, PurePosixPath(mount.root))
+def _place(mount: Mount) -> AllowedMount:
+    return AllowedMount(mount.device, PurePosixPath(mount.root))
 
 
 def _is_judged_elsewhere(mount: Mount) -> bool:

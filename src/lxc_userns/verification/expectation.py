@@ -43,7 +43,7 @@ class Confinement:
 
 
 @dataclass(frozen=True, slots=True)
-class Promise:
+class Expectation:
     """What a container was promised to be.
 
     :param name: name of its domain.

@@ -29,7 +29,7 @@ from lxc_userns.spec.requirements import (
 )
 from lxc_userns.spec.strategy import Strategy
 from lxc_userns.spec.volume import Volume
-from lxc_userns.verification import Confinement, Promise, View
+from lxc_userns.verification import Confinement, Expectation, View
 
 Kind = Literal["idmapped", "overlay", "plain"]
 
@@ -39,7 +39,7 @@ _KINDS: dict[str, Kind] = {
 }
 
 
-def of_record(record: InstanceRecord, domain_xml: str) -> Promise:
+def of_record(record: InstanceRecord, domain_xml: str) -> Expectation:
     """What an instance of ours was promised.
 
     :param domain_xml: its domain as it runs, which has the label that libvirt
@@ -53,7 +53,7 @@ def of_record(record: InstanceRecord, domain_xml: str) -> Promise:
         kind: Kind = "idmapped" if is_idmapped else "plain"
         source = f"{parent}/{volume_name(number)}"
         views.append(View(volume.target, source, kind, _flags(volume)))
-    return Promise(
+    return Expectation(
         record.name,
         record.id_maps,
         frozenset(record.needs.host_namespaces),
@@ -76,7 +76,7 @@ def _flags(volume: Volume) -> frozenset[str]:
     return frozenset(name for name, is_set in flags.items() if is_set)
 
 
-def of_domain(domain_xml: str) -> Promise:
+def of_domain(domain_xml: str) -> Expectation:
     """What a container of others was promised, going by its XML.
 
     :raises DomainXmlError: if it is no LXC domain, or has ID maps or
@@ -84,7 +84,7 @@ def of_domain(domain_xml: str) -> Promise:
     """
     domain = parse_domain(domain_xml)
     features = Features.from_domain(domain)
-    return Promise(
+    return Expectation(
         text_at(domain, "name") or "",
         idmaps.from_domain(domain),
         frozenset(_shared(domain)),

@@ -61,7 +61,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class Observed:
     """What the kernel says of a running container.
 
     :param pid: host's process ID of its first process.
@@ -113,7 +113,7 @@ class Evidence:
         )
 
 
-def gather(name: str, init: Process) -> Evidence:
+def observe(name: str, init: Process) -> Observed:
     """Look at a running container.
 
     :param name: name of its domain.
@@ -135,11 +135,11 @@ def gather(name: str, init: Process) -> Evidence:
         terminals = _find(made, "devpts", f"/{name}.devpts")
         devices = _find(made, "tmpfs", f"/{name}.dev")
         host_mounts = _mounts_of_libvirt(controller, name)
-        with controller.opened_root() as root:
+        with controller.open_root() as root:
             nodes = tuple(_nodes(root, devices.point, "/dev"))
             found = tuple(_nodes(root, terminals.point, "/dev/pts"))
     seen = _mounts(init)
-    return Evidence(
+    return Observed(
         pid=int(init.pid),
         uid_map=init.uid_map,
         gid_map=init.gid_map,
@@ -182,7 +182,7 @@ def _capabilities(init: Process) -> int:
 
 def _of_threads(init: Process) -> Iterator[Iterator[int]]:
     yield init.capabilities
-    for process in init.fellows:
+    for process in init.peers:
         yield _until_it_ends(process.capabilities)
 
 
@@ -204,7 +204,7 @@ def _mounts(init: Process) -> dict[int, Mount]:
 
 
 def _root_mount(init: Process) -> int:
-    with init.opened_root() as root:
+    with init.open_root() as root:
         return mount_id(root)
 
 

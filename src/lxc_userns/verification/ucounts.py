@@ -19,7 +19,7 @@ from lxc_userns.linux.process import Process
 CAPABILITY = "sys_resource"
 
 
-def share(limits: Mapping[str, int]) -> dict[str, int]:
+def halve(limits: Mapping[str, int]) -> dict[str, int]:
     """What one container may have: half, so that others have some left.
 
     :param limits: what the host's root may have, by name.
@@ -37,4 +37,4 @@ def apply(init: Process) -> None:
     :raises ProcessLookupError: if it has ended.
     """
     with init.opened_namespace("user") as namespace:
-        ucounts.write(namespace, share(ucounts.read()))
+        ucounts.write(namespace, halve(ucounts.read()))

@@ -24,7 +24,7 @@ from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.instances.verified import Verified
 from lxc_userns.linux.bounds import BoundExceededError
 from lxc_userns.verification import (
-    Promise,
+    Expectation,
     VerifiedInstance,
     expected,
     ucounts,
@@ -45,7 +45,7 @@ class Verifier:
     :param inventory: what there is on the host.
     """
 
-    inventory: Instances
+    instances: Instances
 
     def verify(
         self, record: InstanceRecord, *, started: bool
@@ -73,7 +73,7 @@ class Verifier:
                 self._destroy_for(record, err)
             raise
         except Exception as err:
-            self._judge(record, err, started)
+            self._fail_closed(record, err, started)
         except BaseException as err:
             if started:  # An interrupt is no reason to let it run.
                 self._destroy_for(record, err)
@@ -88,9 +88,9 @@ class Verifier:
         :raises InspectionError: if it cannot be looked at.
         :raises NotRunningError: if it is not running.
         """
-        if not self.inventory.is_active(record):
+        if not self.instances.is_active(record):
             raise NotRunningError(record.name)
-        xml = self.inventory.guests.xml(record.name)
+        xml = self.instances.guests.xml(record.name)
         promise = expected.of_record(record, xml)
         found, mark = self._compare(
             promise, xml, _LEFT, record.max_processes, started=started
@@ -109,7 +109,7 @@ class Verifier:
         :raises DomainXmlError: if its XML has something, as ID maps, that
             breaks a rule of this package.
         """
-        xml = self.inventory.guests.xml(name)
+        xml = self.instances.guests.xml(name)
         left = "it is not ours, and was left"
         promise = expected.of_domain(xml)
         return self._compare(promise, xml, left, started=True)[0]
@@ -119,7 +119,7 @@ class Verifier:
     ) -> VerifiedInstance:
         """Verify a container, waiting for one that reboots."""
         for attempt in range(_ATTEMPTS):
-            if not self.inventory.is_active(record):
+            if not self.instances.is_active(record):
                 break
             try:
                 found, mark = self._verify_once(record, started)
@@ -134,7 +134,7 @@ class Verifier:
 
     def _note(self, record: InstanceRecord, mark: Verified) -> bool:
         """Record that a start was verified; tell whether that was known."""
-        store = self.inventory.store
+        store = self.instances.store
         with store.lock(record.name):
             kept = store.load(record.name)
             if kept is None or kept.uuid != record.uuid:
@@ -147,17 +147,17 @@ class Verifier:
     def _verify_once(
         self, record: InstanceRecord, started: bool
     ) -> tuple[VerifiedInstance, Verified]:
-        xml = self.inventory.guests.xml(record.name)
+        xml = self.instances.guests.xml(record.name)
         promise = expected.of_record(record, xml)
         wanted = read_limits(xml)
         with (
-            self.inventory.guests.init_process(record.name) as init,
+            self.instances.guests.init_process(record.name) as init,
             _blaming_it(record.name),
         ):
             if record.id_maps is not None:
-                for path in verification.take_back(init):
+                for path in verification.revoke(init):
                     _LOG.info("%s: %s is root's", record.name, path)
-            found = verification.gather(record.name, init)
+            found = verification.observe(record.name, init)
             reasons = [
                 *verification.mismatches(promise, found, started=started),
                 *resources.enforce(
@@ -175,7 +175,7 @@ class Verifier:
 
     def _compare(
         self,
-        promise: Promise,
+        promise: Expectation,
         xml: str,
         left: str,
         max_processes: int = 0,
@@ -189,10 +189,10 @@ class Verifier:
         name, wanted = promise.name, read_limits(xml)
         try:
             with (
-                self.inventory.guests.init_process(name) as init,
+                self.instances.guests.init_process(name) as init,
                 _blaming_it(name),
             ):
-                found = verification.gather(name, init)
+                found = verification.observe(name, init)
                 reasons = [
                     *verification.mismatches(promise, found, started=started),
                     *resources.differences(name, init, wanted, max_processes),
@@ -208,7 +208,7 @@ class Verifier:
             raise IsolationError(name, f"{'; '.join(reasons)}; {left}")
         return verification.describe(promise, found), mark
 
-    def _judge(
+    def _fail_closed(
         self, record: InstanceRecord, err: Exception, started: bool
     ) -> NoReturn:
         """End what differs, and what was not looked at since its start."""
@@ -222,7 +222,7 @@ class Verifier:
 
     def _may_run(self, record: InstanceRecord) -> bool:
         try:
-            return self.inventory.is_active(record)
+            return self.instances.is_active(record)
         except LibvirtError:
             return True
 
@@ -230,7 +230,7 @@ class Verifier:
         self, record: InstanceRecord, cause: BaseException
     ) -> None:
         try:
-            self.inventory.guests.destroy(record.name, record.uuid)
+            self.instances.guests.destroy(record.name, record.uuid)
         except Exception as err:
             why = _reason(cause)
             err.add_note(f"{record.name} is not as promised: {why}")

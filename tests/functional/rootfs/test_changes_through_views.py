@@ -45,11 +45,13 @@ def chown(view: Path) -> None:
         source.mount(MAPS, -1, "none", ShiftOptions())
 
 
-def make_ready(name: str) -> Callable[[Path], None]:
+def prepare_tree(name: str) -> Callable[[Path], None]:
     def act(view: Path) -> None:
         maps = None if name == Strategy.PLAIN else MAPS
-        with backing.opened(str(view)) as found:
-            strategies.STRATEGIES[name].make_ready(found, maps, ShiftOptions())
+        with backing.open_source(str(view)) as found:
+            strategies.STRATEGIES[name].prepare_tree(
+                found, maps, ShiftOptions()
+            )
 
     return act
 
@@ -62,7 +64,7 @@ ACTIONS: dict[str, Callable[[Path], object]] = {
     "unshift": rootfs.unshift,
     "verify": lambda view: rootfs.verify(view, MAPS),
     "volume": chown,
-    **{name: make_ready(name) for name in strategies.STRATEGIES},
+    **{name: prepare_tree(name) for name in strategies.STRATEGIES},
 }
 
 
@@ -73,7 +75,7 @@ def test_the_tree_behind_stays_as_it_is(
     before = golden.snapshot(tree.parent)
     with pytest.raises(RootfsError) as caught:
         ACTIONS[name](view)
-    with backing.opened(str(view)) as found:
+    with backing.open_source(str(view)) as found:
         mount = mounts.find_mount(found.fd)
     assert mount is not None
     named = "overlay" if mount.fs_type == "overlay" else "idmapped mount"
@@ -97,7 +99,7 @@ def test_not_by_another_name_of_the_view(
                 with pytest.raises(RootfsError, match="seen through a view"):
                     act(bound)
                 with (
-                    backing.opened(str(view)) as found,
+                    backing.open_source(str(view)) as found,
                     pytest.raises(RootfsError, match="seen through a view"),
                 ):
                     rootfs.shift(view, MAPS, fd=found.fd)

@@ -98,10 +98,10 @@ def test_they_are_counted_and_an_error_if_they_shall(
     assert (caught.value.uids, caught.value.gids) == (uids, gids)
     options = ShiftOptions(unmapped="error", recheck=True)
     with (
-        source.opened(str(tree)) as found,
+        source.open_source(str(tree)) as found,
         pytest.raises(UnmappedIdsError) as caught,
     ):
-        strategies.STRATEGIES["idmapped"].make_ready(found, MAPS, options)
+        strategies.STRATEGIES["idmapped"].prepare_tree(found, MAPS, options)
     assert (caught.value.uids, caught.value.gids) == (uids, gids)
     assert look(tree) == before
     dry = rootfs.shift(tree, MAPS, dry_run=True)

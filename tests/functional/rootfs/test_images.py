@@ -21,7 +21,7 @@ from lxc_userns import IdMap, IdMaps, rootfs
 from lxc_userns.exceptions import ReachableError, RootfsError
 from lxc_userns.linux import mount_api
 from lxc_userns.rootfs.views import source, strategies
-from lxc_userns.rootfs.views.source import Backing
+from lxc_userns.rootfs.views.source import RootfsSource
 from lxc_userns.spec.strategy import Strategy
 from tests.functional.capabilities import require
 from tests.functional.rootfs import guest
@@ -298,7 +298,7 @@ def test_an_image_that_asks_for_panic(place: Path) -> None:
         assert "errors=remount-ro" in options.split(",")
     state = place / "state"
     with (
-        source.opened(str(image), readonly=True) as tree,
+        source.open_source(str(image), readonly=True) as tree,
         tree.idmapped(MAPS) as lower,
     ):
         # What an overlay has below cannot be seen in the list of mounts.
@@ -377,10 +377,10 @@ def test_an_image_that_cannot_be_written_to(place: Path) -> None:
 
 PROGRAM = """
 import sys, time
-from lxc_userns.rootfs import backing
+from lxc_userns.rootfs.views import source
 from tests.functional.rootfs import guest
 from tests.functional.rootfs.test_locks import held_by
-with backing.opened(sys.argv[1]) as tree:
+with source.opened(sys.argv[1]) as tree:
     with tree.idmapped(guest.id_maps()):
         print("ready", flush=True)
         time.sleep(1000)
@@ -429,7 +429,7 @@ def test_a_disk_goes_with_the_last_that_uses_it(place: Path) -> None:
 def test_the_host_sees_an_image_as_it_is(place: Path) -> None:
     """Before and after it has been tried whether it can be idmapped."""
     image = make_image("ext4", place / "image")
-    with source.opened(str(image)) as tree:
+    with source.open_source(str(image)) as tree:
         for _ in range(2):
             choice = strategies.choose(Strategy.AUTO, tree, MAPS)
             assert choice.strategy == Strategy.IDMAPPED
@@ -437,9 +437,9 @@ def test_the_host_sees_an_image_as_it_is(place: Path) -> None:
             # As for what libvirt needs there.
             source.add_oldroot(tree, (0, 0))
         strategy = strategies.STRATEGIES[choice.strategy]
-        strategy.make_ready(tree, MAPS, strategies.ShiftOptions())
+        strategy.prepare_tree(tree, MAPS, strategies.ShiftOptions())
         parent = os.open(place, os.O_RDONLY)
-        strategy.mount(tree, MAPS, strategies.Place(parent, "view", ""))
+        strategy.mount(tree, MAPS, strategies.MountTarget(parent, "view", ""))
         os.close(parent)
         assert (place / "view/.oldroot").stat().st_uid == BASE
         assert os.stat(".oldroot", dir_fd=tree.fd).st_uid == 0
@@ -454,18 +454,18 @@ def test_an_image_goes_to_maps_that_cover_less(place: Path) -> None:
         (MAPS, BASE + 1000),
         (IdMaps(smaller, smaller), 1000),
     ):
-        with source.opened(str(image)) as tree:
+        with source.open_source(str(image)) as tree:
             chown = strategies.STRATEGIES[Strategy.CHOWN]
-            chown.make_ready(tree, maps, strategies.ShiftOptions())
+            chown.prepare_tree(tree, maps, strategies.ShiftOptions())
             assert os.stat("file", dir_fd=tree.fd).st_uid == wanted
 
 
 def test_a_plain_image(place: Path) -> None:
     image = make_image("ext4", place / "image")
     parent = os.open(place, os.O_RDONLY)
-    with source.opened(str(image)) as tree:
-        assert isinstance(tree, Backing)
-        tree.attach(parent, "view")
+    with source.open_source(str(image)) as tree:
+        assert isinstance(tree, RootfsSource)
+        tree.bind(parent, "view")
     os.close(parent)
     assert (place / "view/file").stat().st_uid == 1000
     guest.call("umount", place / "view")

@@ -168,7 +168,7 @@ def test_a_mount_elsewhere_is_the_same_tree(root: Path) -> None:
 
 HOLD = """
 import os, sys
-from lxc_userns.rootfs.tree import open_tree
+from lxc_userns.rootfs.shifting.tree import open_tree
 with open_tree(sys.argv[1], shared=False) as tree:
     if sys.argv[2] == "fork" and os.fork() == 0:
         pass

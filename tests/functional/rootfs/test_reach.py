@@ -37,7 +37,7 @@ def store(reachable_path: Path) -> Path:
 def check(path: Path) -> None:
     fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
-        exposure.check_unreachable(fd, str(path))
+        exposure.check_only_root_can_reach(fd, str(path))
     finally:
         os.close(fd)
 
@@ -258,12 +258,12 @@ def test_single_files(store: Path) -> None:
     fd = os.open(file, os.O_PATH)
     file.rename(store / "moved")
     with pytest.raises(ReachableError, match="chmod 0700"):
-        exposure.check_unreachable(fd, str(file))
+        exposure.check_only_root_can_reach(fd, str(file))
     (store / "moved").unlink()
     # What the kernel says of its name then can be the name of another.
     for _ in range(2):
         with pytest.raises(ReachableError, match="renamed or removed"):
-            exposure.check_unreachable(fd, str(file))
+            exposure.check_only_root_can_reach(fd, str(file))
         (store / "moved (deleted)").touch()
     os.close(fd)
 
@@ -504,7 +504,7 @@ def test_processes_are_looked_at_when_a_directory_was_opened(
     def look() -> None:
         fd = os.open(tree, os.O_PATH | os.O_CLOEXEC)
         try:
-            exposure.check_unreachable(fd, str(tree), empty)
+            exposure.check_only_root_can_reach(fd, str(tree), empty)
         finally:
             os.close(fd)
 

@@ -49,8 +49,10 @@ def mount_volume(tree: Path, maps: IdMaps, option: str) -> None:
 
 def strategy(name: str) -> Callable[[Path, IdMaps], None]:
     def act(tree: Path, maps: IdMaps) -> None:
-        with backing.opened(str(tree)) as found:
-            strategies.STRATEGIES[name].make_ready(found, maps, ShiftOptions())
+        with backing.open_source(str(tree)) as found:
+            strategies.STRATEGIES[name].prepare_tree(
+                found, maps, ShiftOptions()
+            )
 
     return act
 

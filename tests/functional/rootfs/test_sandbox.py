@@ -134,8 +134,8 @@ def test_the_caller_gives_up(
 CALLER = """
 import sys
 from lxc_userns import IdMap, IdMaps, rootfs
-from lxc_userns.rootfs import extraction
-extraction._OPTIONS += "--checkpoint=1", "--checkpoint-action=sleep=1000"
+from lxc_userns.rootfs.archive import tar
+tar._OPTIONS += "--checkpoint=1", "--checkpoint-action=sleep=1000"
 ids = IdMap.parse("0:100000:65536")
 rootfs.unpack(sys.argv[1], sys.argv[2], IdMaps(ids, ids))
 """

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lxc_userns.rootfs.archive import tar as extraction
+from lxc_userns.rootfs.archive import tar
 from lxc_userns.rootfs.archive.limits import UnpackLimits
 from lxc_userns.rootfs.archive.tar import SHORTAGES
 from tests.functional.conftest import mount_new
@@ -239,7 +239,7 @@ def test_a_filesystem_is_never_filled(tmp_path: Path, disk: Path) -> None:
 def test_there_is_no_room_from_the_beginning(
     tmp_path: Path, disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extraction, "extract", None)
+    monkeypatch.setattr(tar, "extract", None)
     archive = craft(tmp_path / "a.tar", ("a", {}))
     os.truncate(archive, 500 * MIB)
     assert refused(archive, disk / "out") == SHORTAGES["free bytes"]
@@ -272,8 +272,8 @@ def test_what_others_write_does_not_count(
     members = ((f"f{number}", {"data": data}) for number in range(40))
     archive = craft(tmp_path / "a.tar", *members)
     options = "--checkpoint=320", "--checkpoint-action=sleep=1"
-    whole = extraction._OPTIONS + options
-    monkeypatch.setattr(extraction, "_OPTIONS", whole)
+    whole = tar._OPTIONS + options
+    monkeypatch.setattr(tar, "_OPTIONS", whole)
     report = unpack(archive, disk / "out", limits=LIMITS, progress=write)
     assert report.inodes == 41
     assert other.stat().st_size == 100 * MIB

@@ -19,8 +19,8 @@ from lxc_userns.exceptions import (
     PrerequisiteError,
     RootfsError,
 )
-from lxc_userns.linux import syncing
-from lxc_userns.rootfs.archive import sandbox, staging, tar
+from lxc_userns.linux import programs, syncing
+from lxc_userns.rootfs.archive import staging
 from lxc_userns.rootfs.archive.tar import SHORTAGES
 from tests.functional.conftest import mount_new
 from tests.functional.rootfs.archives import (
@@ -266,15 +266,15 @@ def test_a_program_is_missing(
     monkeypatch: pytest.MonkeyPatch,
     program: str,
 ) -> None:
-    programs = tmp_path / "bin"
-    programs.mkdir()
+    found = tmp_path / "bin"
+    found.mkdir()
     for name in {"tar", *COMPRESSORS.values()} - {program}:
-        (programs / name).symlink_to(f"/usr/bin/{name}")
+        (found / name).symlink_to(f"/usr/bin/{name}")
     suffixes = {value: key for key, value in COMPRESSORS.items()}
     if program in suffixes:
         small = compress(small, suffixes[program])
-    environment = sandbox.ENVIRONMENT | {"PATH": str(programs)}
-    monkeypatch.setattr(tar, "ENVIRONMENT", environment)
+    environment = programs.ENVIRONMENT | {"PATH": str(found)}
+    monkeypatch.setattr(programs, "ENVIRONMENT", environment)
     with pytest.raises(PrerequisiteError, match=f"^{program} is needed"):
         unpack(small, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -291,8 +291,8 @@ def test_a_program_fails_and_does_not_say_why(
     script = reachable_path / "gzip"
     script.write_text('#!/bin/sh\n/usr/bin/gzip "$@"\nexit 3\n')
     script.chmod(0o755)
-    environment = sandbox.ENVIRONMENT | {"PATH": str(reachable_path)}
-    monkeypatch.setattr(tar, "ENVIRONMENT", environment)
+    environment = programs.ENVIRONMENT | {"PATH": str(reachable_path)}
+    monkeypatch.setattr(programs, "ENVIRONMENT", environment)
     reason = refused(archive, tmp_path / "out")
     assert reason == "gzip failed with exit code 3"
 

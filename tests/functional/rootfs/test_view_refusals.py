@@ -88,7 +88,7 @@ def test_ext3_is_named_with_its_fix(
 
 
 def choose(path: Path) -> str:
-    with backing.opened(str(path)) as found:
+    with backing.open_source(str(path)) as found:
         return strategies.choose(Strategy.AUTO, found, MAPS).strategy
 
 
@@ -169,7 +169,7 @@ CALL = """
 import sys
 from lxc_userns import rootfs
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.rootfs import idmapped
+from lxc_userns.rootfs.views import idmapped
 from tests.functional.rootfs import guest
 # The only ID that there is.
 idmapped._rows = lambda _: [(0, 0, 1)]

@@ -458,7 +458,7 @@ def test_without_protection_a_volume_makes_users_of_the_host_root(
     def mount(parent: int, name: str) -> None:
         with (
             directory.opened(open_tree) as fd,
-            idmapped.detached(
+            idmapped.idmapped_mount(
                 fd, str(open_tree), ONE, mount_api.MOUNT_ATTR_NOSUID
             ) as view,
             directory.opened_in(parent, name) as target,

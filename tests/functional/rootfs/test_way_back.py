@@ -497,8 +497,8 @@ def test_snapshot_made_while_it_was_shifted(
     for text in (A, OVERLAP):
 
         def walk_later(
-            task: worker_pool.Task, *args: object
-        ) -> worker_pool.Walked:
+            task: worker_pool.WalkTask, *args: object
+        ) -> worker_pool.WalkResult:
             if task.acts:
                 subvolume("property", "set", below, "ro", "true")
             return walk(task, *args)  # type: ignore[arg-type]

@@ -68,7 +68,7 @@ def test_waits_for_whoever_has_the_inode(
     os.link(file, memory_root / "link")
     holders: list[subprocess.Popen[bytes]] = []
 
-    def create() -> ipc.Board:
+    def create() -> ipc.SharedFlags:
         board = make_board()
         code = (
             "import sys; from lxc_userns.rootfs.shifting.ipc import Board;"
@@ -87,8 +87,8 @@ def test_waits_for_whoever_has_the_inode(
         holders.append(holder)
         return board
 
-    make_board = ipc.Board.create
-    monkeypatch.setattr(ipc.Board, "create", create)
+    make_board = ipc.SharedFlags.create
+    monkeypatch.setattr(ipc.SharedFlags, "create", create)
     thread = threading.Thread(target=rootfs.shift, args=(memory_root, MAPS))
     thread.start()
     thread.join(1)

@@ -5,7 +5,7 @@ import pytest
 from lxml import etree
 
 from lxc_userns.audit import host_rules
-from lxc_userns.audit.filesystems import Seen, read_filesystems
+from lxc_userns.audit.filesystems import FilesystemEntry, read_filesystems
 from lxc_userns.audit.finding import Rule, Violation
 from tests.unit.audit.documents import domain, filesystem, id_map
 
@@ -14,7 +14,7 @@ def parsed(**parts: str) -> etree._Element:
     return etree.fromstring(domain(**parts))
 
 
-def seen(*elements: str) -> list[Seen]:
+def seen(*elements: str) -> list[FilesystemEntry]:
     return read_filesystems(parsed(root="", devices="".join(elements)))
 
 

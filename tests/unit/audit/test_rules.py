@@ -736,5 +736,5 @@ def test_rules_are_complete() -> None:
     assert len({rule.code for rule in RULES}) == len(RULES)
     for rule in RULES:
         assert rule.code == rule.code.lower()
-        assert rule.why.endswith((".", ")."))
+        assert rule.rationale.endswith((".", ")."))
         assert not rule.remedy.endswith(".")

@@ -50,7 +50,7 @@ def broken(conf: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(user_namespaces, "SWITCHES", ())
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     for name in (
-        "lxc_userns.linux.syscalls.find_missing",
+        "lxc_userns.linux.syscalls.missing_syscalls",
         "subprocess.run",
         "lxc_userns.linux.ucounts.read",
         "lxc_userns.linux.mounts.read_mounts",

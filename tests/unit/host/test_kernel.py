@@ -91,18 +91,18 @@ def test_root(user: int, all_ids: bool, result: Result) -> None:
 def test_kernel(
     release: str, missing: list[str], strategy: str, result: Result
 ) -> None:
-    assert kernel.judge(release, missing, strategy) == result
+    assert kernel.evaluate(release, missing, strategy) == result
 
 
 @pytest.mark.parametrize("release", ["4.15.0-213-generic", "4.19.0-27-amd64"])
 def test_kernels_with_many_entries(release: str) -> None:
-    result = kernel.judge(release, [], "auto")
+    result = kernel.evaluate(release, [], "auto")
     assert (result.status, result.remedy) == ("WARN", MANY_ENTRIES.remedy)
 
 
 def test_all_that_a_kernel_lacks() -> None:
     missing = ["open_tree", "move_mount", "openat2", "mount_setattr"]
-    result = kernel.judge("4.19.1", missing, "overlay")
+    result = kernel.evaluate("4.19.1", missing, "overlay")
     assert result.status == "FAIL"
     for text in ("idmapped mounts", "openat2", "CVE-2018-18955"):
         assert text in result.message
@@ -119,7 +119,7 @@ def test_system_calls_are_missing_if_the_kernel_does_not_know_them(
         raise OSError(codes.get(number, errno.ENOSYS), "no")
 
     monkeypatch.setattr(syscalls, "_try", fake)
-    assert syscalls.find_missing() == ["mount_setattr"]
+    assert syscalls.missing_syscalls() == ["mount_setattr"]
 
 
 @pytest.mark.parametrize(

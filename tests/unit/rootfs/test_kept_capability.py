@@ -93,8 +93,8 @@ class Node:
         if change.kept is not None:
             yield lambda: self._set(KEPT, change.kept)
         if change.journal:
-            note = inode.encode_pending(change.mode, change.capability)
-            yield lambda: self._set(inode.PENDING, note)
+            note = inode.encode_journal(change.mode, change.capability)
+            yield lambda: self._set(inode.JOURNAL, note)
         if change.owner is not None:
             yield partial(self._chown, change.owner)
         if change.mode is not None:
@@ -104,7 +104,7 @@ class Node:
         elif change.drops:
             yield lambda: self._set(filecaps.NAME, None)
         if change.journal or change.pending:
-            yield lambda: self._set(inode.PENDING, None)
+            yield lambda: self._set(inode.JOURNAL, None)
         if change.forgets:
             yield lambda: self._set(KEPT, None)
 

@@ -21,7 +21,7 @@ from lxc_userns.exceptions import ArgumentError, RootfsError
 from lxc_userns.rootfs.archive import formats, sandbox, unpack
 from lxc_userns.rootfs.archive import tar as extraction
 from lxc_userns.rootfs.archive.outcome import Outcome
-from lxc_userns.rootfs.archive.tar_errors import Complaints
+from lxc_userns.rootfs.archive.tar_errors import TarDiagnostics
 
 FORMATS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
 PIECES = st.lists(st.integers(1, 40), max_size=20)
@@ -127,8 +127,8 @@ def test_a_line_without_an_end(end: bytes) -> None:
     assert complaints.is_cut is (not end)
 
 
-def hear(said: bytes, pieces: list[int] | None = None) -> Complaints:
-    complaints = Complaints()
+def hear(said: bytes, pieces: list[int] | None = None) -> TarDiagnostics:
+    complaints = TarDiagnostics()
     for size in pieces or [len(said) + 1]:
         if said[:size]:
             complaints.feed(said[:size])
@@ -451,7 +451,7 @@ def test_a_program_that_was_not_started_has_failed(tmp_path: Path) -> None:
         formats.opened(str(file)) as opened,
         pytest.raises(RootfsError, match="nothing failed with exit code 1"),
     ):
-        extraction._check(result, opened, Complaints())
+        extraction._check(result, opened, TarDiagnostics())
 
 
 def test_a_result_is_no_order_for_memory() -> None:

@@ -18,7 +18,7 @@ import resource
 import signal
 import threading
 
-from lxc_userns.linux import mount_api, namespaces, pipes, prctl
+from lxc_userns.linux import mount_api, namespaces, pipes, prctl, programs
 from lxc_userns.rootfs.archive import meter
 from lxc_userns.rootfs.archive.tar_listing import Listing
 from lxc_userns.rootfs.shifting import ipc
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
-#: Environment of every program that has to do with tar.
-ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 
 _RESTRICTED = (
     mount_api.MOUNT_ATTR_RDONLY
@@ -118,7 +116,7 @@ class _Child:
         try:
             self._pid = os.posix_spawn(
                 *command,
-                ENVIRONMENT,
+                programs.ENVIRONMENT,
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, stdin, 0),
                     (os.POSIX_SPAWN_DUP2, stdout, 1),
@@ -229,7 +227,7 @@ class _Extraction:
 def _enter(job: dict[str, Any]) -> None:
     """Be root of the user namespace."""
     os.setgroups([])
-    namespaces.join(job["namespace"], namespaces.CLONE_NEWUSER)
+    namespaces.setns(job["namespace"], namespaces.CLONE_NEWUSER)
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
     prctl.set_parent_death_signal(signal.SIGKILL)
@@ -242,7 +240,7 @@ def _failure(err: OSError) -> dict[str, Any]:
     return {"error": (err.errno, err.strerror or str(err))}
 
 
-def _be_first(job: dict[str, Any]) -> None:
+def _run_as_pid1(job: dict[str, Any]) -> None:
     try:
         _enter(job)
         result = _Extraction(job).run()
@@ -258,7 +256,7 @@ def _start_first(job: dict[str, Any]) -> int:
     child = os.fork()
     if child == 0:
         try:
-            _be_first(job)
+            _run_as_pid1(job)
         finally:
             os._exit(0)
     return child

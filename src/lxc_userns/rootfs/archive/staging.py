@@ -37,8 +37,8 @@ _PATIENCE = 5.0
 _RETRY = 0.02
 
 
-class Holder:
-    """A holder, opened and locked; see :func:`opened`.
+class StagingDirectory:
+    """A holder, opened and locked; see :func:`open_staging`.
 
     :param path: where the tree is to be, for messages.
     :param fd: its descriptor; the lock lasts as long as any copy of it.
@@ -57,7 +57,7 @@ class Holder:
         self._destination = destination
 
     @contextmanager
-    def fresh_tree(self, owner: tuple[int, int]) -> Iterator[int]:
+    def new_tree(self, owner: tuple[int, int]) -> Iterator[int]:
         """Make a new directory in it, instead of what may be there.
 
         :param owner: user and group ID.
@@ -81,13 +81,13 @@ class Holder:
             yield
         done.result()
 
-    def release(self) -> None:
+    def publish(self) -> None:
         """Put the tree in its place."""
         self._destination.release(self.fd, self._name)
 
 
 @contextmanager
-def opened(path: str | os.PathLike[str]) -> Iterator[Holder]:
+def open_staging(path: str | os.PathLike[str]) -> Iterator[StagingDirectory]:
     """Make a holder for a place and lock it; it is gone afterwards.
 
     :param path: a directory that is not there yet, or is empty.
@@ -122,7 +122,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Holder]:
         stack.callback(place.put_back, fd)
         place.prepare(fd, holder_name)
         way = fd if kept is None else kept
-        holder = Holder(shown, fd, holder_name, place, way)
+        holder = StagingDirectory(shown, fd, holder_name, place, way)
         undo(stack, holder.clear)
         yield holder
 

@@ -19,7 +19,7 @@ from lxc_userns.rootfs.archive import meter, outcome, sandbox
 from lxc_userns.rootfs.archive.formats import Archive
 from lxc_userns.rootfs.archive.limits import UnpackLimits
 from lxc_userns.rootfs.archive.outcome import Outcome
-from lxc_userns.rootfs.archive.tar_errors import Complaints
+from lxc_userns.rootfs.archive.tar_errors import TarDiagnostics
 from lxc_userns.rootfs.shifting import ipc
 from lxc_userns.spec.size import format_size
 
@@ -77,7 +77,7 @@ _STRINGS = (_RAW, _TEXT)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Destination:
     """Where tar works.
 
     :param view: descriptor of the root of a mount, the one to write to.
@@ -91,7 +91,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Extracted:
+class Extraction:
     """What became of an archive.
 
     :param devices: device nodes that were left out.
@@ -112,12 +112,12 @@ class Extracted:
 
 def extract(
     archive: Archive,
-    place: Place,
+    place: Destination,
     *,
     limits: UnpackLimits,
     text_acls: bool,
     progress: Progress | None,
-) -> Extracted:
+) -> Extraction:
     """Extract an archive.
 
     :param limits: what it may take.
@@ -127,7 +127,7 @@ def extract(
     :raises PrerequisiteError: if one of them is missing.
     """
     archive.rewind()
-    complaints = Complaints()
+    complaints = TarDiagnostics()
     acls = _TEXT_ACLS if text_acls else _RAW_ACLS
     job = _job(archive, place, limits, acls)
     with _running(job) as process:
@@ -144,7 +144,7 @@ def extract(
         raise RootfsError(archive.path, complaints.first)
     _check(result, archive, complaints)
     lost = _TEXT in result.found and _RAW not in result.found
-    return Extracted(
+    return Extraction(
         complaints.devices,
         frozenset(complaints.owners),
         lost and not text_acls,
@@ -155,7 +155,7 @@ def extract(
 
 def _job(
     archive: Archive,
-    place: Place,
+    place: Destination,
     limits: UnpackLimits,
     acls: tuple[str, ...],
 ) -> dict[str, Any]:
@@ -204,7 +204,7 @@ def _command(*argv: str) -> tuple[str, tuple[str, ...]] | None:
     """Path of a program, and its arguments, its name among them."""
     if not argv:
         return None
-    path = shutil.which(argv[0], path=sandbox.ENVIRONMENT["PATH"])
+    path = shutil.which(argv[0], path=programs.ENVIRONMENT["PATH"])
     if path is None:
         raise PrerequisiteError(
             f"{argv[0]} is needed to unpack the archive; install it"
@@ -243,7 +243,7 @@ def _running(job: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
 
 def _listen(
     said: int,
-    complaints: Complaints,
+    complaints: TarDiagnostics,
     archive: Archive,
     progress: Progress | None,
 ) -> None:
@@ -274,7 +274,9 @@ def _receive(fd: int, path: str) -> Outcome:
     raise RootfsError(path, reason)
 
 
-def _check(result: Outcome, archive: Archive, complaints: Complaints) -> None:
+def _check(
+    result: Outcome, archive: Archive, complaints: TarDiagnostics
+) -> None:
     """Check that all went well, also where nobody has said otherwise."""
     # 2 also says no more than that something was not extracted.
     passed = (0, 2) if complaints.devices or complaints.owners else (0,)

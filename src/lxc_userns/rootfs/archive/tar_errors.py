@@ -75,7 +75,7 @@ _HINTS = (
 )
 
 
-class Complaints:
+class TarDiagnostics:
     """What tar, and what decompresses for it, has to say."""
 
     def __init__(self) -> None:

@@ -26,8 +26,8 @@ from lxc_userns.rootfs.archive import formats as archives
 from lxc_userns.rootfs.archive import meter, staging, tar
 from lxc_userns.rootfs.archive.formats import Archive
 from lxc_userns.rootfs.archive.limits import UnpackLimits
-from lxc_userns.rootfs.archive.staging import Holder
-from lxc_userns.rootfs.archive.tar import Extracted, Place, Progress
+from lxc_userns.rootfs.archive.staging import StagingDirectory
+from lxc_userns.rootfs.archive.tar import Destination, Extraction, Progress
 from lxc_userns.rootfs.shifting import ipc, worker_pool
 from lxc_userns.rootfs.shifting.state import State
 from lxc_userns.rootfs.shifting.translation import Translation
@@ -35,7 +35,7 @@ from lxc_userns.rootfs.shifting.tree import Tree, open_tree
 from lxc_userns.rootfs.views import idmapped
 
 Path = str | os.PathLike[str]
-Work = Callable[..., Extracted]
+Work = Callable[..., Extraction]
 
 # Host IDs that no user or service has, for as long as tar runs: on disk, and
 # so in the idmapped mount, they are 0 and up again.
@@ -147,10 +147,10 @@ def unpack(
     maps = id_maps if shifted else None
     with (
         archives.opened(archive, trust) as source,
-        staging.opened(path) as place,
+        staging.open_staging(path) as place,
     ):
         if maps is None:
-            exposure.check_unreachable(place.way, place.path)
+            exposure.check_only_root_can_reach(place.way, place.path)
         _check_room(source, place)
         work = partial(
             tar.extract,
@@ -159,7 +159,7 @@ def unpack(
             progress=progress,
         )
         extracted, inodes = _fill(source, place, maps, work)
-        place.release()
+        place.publish()
     _warn(source.path, extracted)
     return UnpackReport(
         inodes,
@@ -169,7 +169,7 @@ def unpack(
     )
 
 
-def _warn(path: str, extracted: Extracted) -> None:
+def _warn(path: str, extracted: Extraction) -> None:
     marks = extracted.whiteouts + extracted.whiteout_files
     if marks:
         logging.getLogger(__name__).warning(
@@ -180,7 +180,7 @@ def _warn(path: str, extracted: Extracted) -> None:
         )
 
 
-def _check_room(source: Archive, place: Holder) -> None:
+def _check_room(source: Archive, place: StagingDirectory) -> None:
     """Check that there is room for it even if it does not get larger."""
     short = meter.find_shortage(place.fd, os.fstat(source.fd).st_size)
     if short is not None:
@@ -189,10 +189,10 @@ def _check_room(source: Archive, place: Holder) -> None:
 
 def _fill(
     source: Archive,
-    place: Holder,
+    place: StagingDirectory,
     maps: IdMaps | None,
     work: Work,
-) -> tuple[Extracted, int]:
+) -> tuple[Extraction, int]:
     """Make the tree.
 
     :param maps: the ID maps if it is to be shifted, else None.
@@ -201,7 +201,7 @@ def _fill(
     """
     text_acls = False
     while True:
-        with place.fresh_tree(maps.root if maps else (0, 0)) as fd:
+        with place.new_tree(maps.root if maps else (0, 0)) as fd:
             if maps is not None:
                 # Now rather than after a long time, for the filesystem may
                 # not keep it.
@@ -223,16 +223,16 @@ def _fill(
 
 def _extract(
     source: Archive,
-    place: Holder,
+    place: StagingDirectory,
     fd: int,
     maps: IdMaps | None,
     work: Work,
-) -> Extracted:
+) -> Extraction:
     with (
         _view(fd, place.path, maps) as view,
         idmapped.user_namespace(maps or _THROWAWAY) as namespace,
     ):
-        found = work(Place(view, namespace, place.fd))
+        found = work(Destination(view, namespace, place.fd))
     if found.owners:
         raise _explain(found.owners, source.path, maps)
     return found
@@ -242,12 +242,12 @@ def _extract(
 def _view(fd: int, path: str, maps: IdMaps | None) -> Iterator[int]:
     """The new tree, on a mount that hangs nowhere."""
     if maps is None:
-        with idmapped.detached(
+        with idmapped.idmapped_mount(
             fd, path, _THROWAWAY, _ATTRIBUTES, _another_way
         ) as view:
             yield view
         return
-    with idmapped.cloned(fd, path, _ATTRIBUTES) as view:
+    with idmapped.cloned_mount(fd, path, _ATTRIBUTES) as view:
         yield view
 
 
@@ -255,7 +255,7 @@ def _another_way(fs_type: str | None) -> str:
     otherwise = "unpack it shifted"
     if fs_type is None:
         return otherwise
-    return idmapped.WAYS_OUT.get(
+    return idmapped.REMEDIES.get(
         fs_type, f"take another filesystem, or {otherwise}"
     )
 
@@ -299,9 +299,9 @@ def _finish(fd: int, path: str, maps: IdMaps | None) -> int:
     return inodes
 
 
-def _look(tree: Tree, maps: IdMaps | None) -> worker_pool.Task:
+def _look(tree: Tree, maps: IdMaps | None) -> worker_pool.WalkTask:
     """A walk that finds what is not as it is in a finished tree."""
-    return worker_pool.Task(
+    return worker_pool.WalkTask(
         root=tree.fd,
         step=Translation(maps, maps).direct(),
         acts=False,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from lxc_userns.rootfs.shifting.owners import Ids, Owners
 
 #: Mode and capability to restore; on inodes whose chown is under way.
-PENDING = "trusted.lxc_userns.pending"
+JOURNAL = "trusted.lxc_userns.pending"
 
 #: Finding on an inode with a note, or an ACL, that cannot be read.
 LOST = (
@@ -41,7 +41,7 @@ LOST = (
 #: Stands for an ACL, or capabilities, that the kernel hands out to nobody.
 UNREADABLE = b""
 
-_READ = (acl.ACCESS, acl.DEFAULT, capability.NAME, PENDING, KEPT)
+_READ = (acl.ACCESS, acl.DEFAULT, capability.NAME, JOURNAL, KEPT)
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 
 
@@ -131,8 +131,8 @@ def plan(
     :param to_host: whether that leads to host IDs, or to a range on the way.
     """
     owner = owners[st.st_uid, st.st_gid]
-    pending = PENDING in xattrs
-    noted = decode_pending(xattrs.get(PENDING, b""))
+    pending = JOURNAL in xattrs
+    noted = decode_journal(xattrs.get(JOURNAL, b""))
     mode, caps = noted or (None, None)
     if mode is None and st.st_mode & _SET_ID and not stat.S_ISDIR(st.st_mode):
         mode = stat.S_IMODE(st.st_mode)
@@ -259,7 +259,7 @@ def apply(path: str, change: Change, *, noted: bool = False) -> None:
     elif change.drops:
         _remove(path, capability.NAME)  # A change of owner has, mostly.
     if not noted and (change.journal or change.pending):
-        _remove(path, PENDING)
+        _remove(path, JOURNAL)
     if change.forgets:
         _remove(path, KEPT)
 
@@ -267,12 +267,12 @@ def apply(path: str, change: Change, *, noted: bool = False) -> None:
 def _note(path: str, change: Change, noted: bool) -> None:
     """Note what a change of owner takes away."""
     if noted:
-        _remove(path, PENDING)
+        _remove(path, JOURNAL)
     if change.kept is not None:
         os.setxattr(path, KEPT, change.kept)
     if change.journal and not noted:
-        pending = encode_pending(change.mode, change.capability)
-        os.setxattr(path, PENDING, pending)
+        pending = encode_journal(change.mode, change.capability)
+        os.setxattr(path, JOURNAL, pending)
 
 
 def _remove(path: str, name: str) -> None:
@@ -310,14 +310,14 @@ def _read(path: str, name: str) -> bytes | None:
         return None
 
 
-def encode_pending(mode: int | None, caps: bytes | None) -> bytes:
-    """Return the value of :data:`PENDING`."""
+def encode_journal(mode: int | None, caps: bytes | None) -> bytes:
+    """Return the value of :data:`JOURNAL`."""
     octal = "-" if mode is None else f"{mode:o}"
     return f"{octal} {'-' if caps is None else caps.hex()}".encode()
 
 
-def decode_pending(value: bytes) -> tuple[int | None, bytes | None] | None:
-    """Return mode and capability of :data:`PENDING`, None for each missing.
+def decode_journal(value: bytes) -> tuple[int | None, bytes | None] | None:
+    """Return mode and capability of :data:`JOURNAL`, None for each missing.
 
     None for both if it is none of ours, as an image may bring one: the kernel
     writes an attribute whole.

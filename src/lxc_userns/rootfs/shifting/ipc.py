@@ -191,7 +191,7 @@ class Queue:
             return False
 
 
-class Board:
+class SharedFlags:
     """Whether all is called off, and which inodes are being worked on.
 
     :param fd: descriptor of the file in memory.
@@ -202,7 +202,7 @@ class Board:
         self._cancelled = mmap.mmap(fd, 1)
 
     @classmethod
-    def create(cls) -> Board:
+    def create(cls) -> SharedFlags:
         """A board on which nothing is called off."""
         fd = os.memfd_create("board", os.MFD_CLOEXEC)
         os.ftruncate(fd, 1)

@@ -53,14 +53,14 @@ class Journal:
     :param board: keeps one worker from what another one is at.
     """
 
-    def __init__(self, root: int, left: Left, board: ipc.Board) -> None:
+    def __init__(self, root: int, left: Left, board: ipc.SharedFlags) -> None:
         self._root = root
         self._board = board
         self.left = left
         self._kept = {name for notes in left.values() for name, _ in notes}
 
     def pending(self, st: os.stat_result) -> bytes | None:
-        """Return what is noted of an inode, as :data:`inode.PENDING`."""
+        """Return what is noted of an inode, as :data:`inode.JOURNAL`."""
         note = self._find(st)
         return None if note is None else note[2]
 
@@ -187,7 +187,7 @@ def _remove(root: int, name: str) -> None:
 # after a crash is still the same file. Each btrfs subvolume counts its inodes
 # from the start, and may be another device then.
 def _encode(st: os.stat_result, flags: int, change: inode.Change) -> bytes:
-    pending = inode.encode_pending(change.mode, change.capability)
+    pending = inode.encode_journal(change.mode, change.capability)
     head = f"{st.st_ino} {st.st_mtime_ns} {st.st_size} {flags:x} "
     return head.encode() + pending
 
@@ -201,7 +201,7 @@ def _decode(value: bytes, st: os.stat_result) -> tuple[int, bytes] | None:
     except ValueError:
         return None
     is_it = found == (st.st_mtime_ns, st.st_size)
-    return (off, pending) if is_it and inode.decode_pending(pending) else None
+    return (off, pending) if is_it and inode.decode_journal(pending) else None
 
 
 def _apply_without(

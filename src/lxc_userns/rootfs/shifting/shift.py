@@ -32,7 +32,7 @@ from lxc_userns.rootfs.shifting.tree import (
     telling_if_half_done,
 )
 from lxc_userns.rootfs.shifting.tree_walks import TreeWalks, plain_owners
-from lxc_userns.rootfs.shifting.worker_pool import Progress, Walked
+from lxc_userns.rootfs.shifting.worker_pool import Progress, WalkResult
 
 _log = logging.getLogger(__name__)
 #: Paths of read-only subvolumes that are shown.
@@ -318,7 +318,9 @@ class _Job:
         self.tree.begin(state)
         return state
 
-    def _find_transit(self, translation: Translation, walked: Walked) -> int:
+    def _find_transit(
+        self, translation: Translation, walked: WalkResult
+    ) -> int:
         transit = translation.find_transit(walked.blocks)
         if transit is None:
             raise RootfsError(
@@ -353,7 +355,7 @@ class _Job:
         return _report(walked, self.tree), self._finish(maps, walked, nobody)
 
     def _finish(
-        self, maps: IdMaps | None, walked: Walked, nobody: bool
+        self, maps: IdMaps | None, walked: WalkResult, nobody: bool
     ) -> State:
         if maps is None:
             self.tree.forget()
@@ -373,7 +375,7 @@ class _Job:
         return state
 
 
-def _report(walked: Walked, tree: Tree) -> ShiftReport:
+def _report(walked: WalkResult, tree: Tree) -> ShiftReport:
     return ShiftReport(
         walked.inodes,
         walked.shifted,

@@ -148,7 +148,7 @@ class Tree:
         from lxc_userns.rootfs import exposure
 
         try:
-            exposure.check_unreachable(self.given, self.path)
+            exposure.check_only_root_can_reach(self.given, self.path)
         except ReachableError as err:
             raise ReachableError(
                 self.path,

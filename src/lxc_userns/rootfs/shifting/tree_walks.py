@@ -14,7 +14,11 @@ from lxc_userns.rootfs.shifting.owners import Ids, Owners
 from lxc_userns.rootfs.shifting.state import State
 from lxc_userns.rootfs.shifting.translation import Pass
 from lxc_userns.rootfs.shifting.tree import Tree
-from lxc_userns.rootfs.shifting.worker_pool import Progress, Task, Walked
+from lxc_userns.rootfs.shifting.worker_pool import (
+    Progress,
+    WalkResult,
+    WalkTask,
+)
 
 _log = logging.getLogger(__name__)
 #: Findings of one walk that are logged.
@@ -38,13 +42,13 @@ class TreeWalks:
         self._workers = workers
         self._progress = progress
 
-    def look(self, step: Pass) -> Walked:
+    def look(self, step: Pass) -> WalkResult:
         """Walk the tree and change nothing."""
         seeks = subvolumes.may_be_read_only(self._tree.fd)
         task = replace(self._task(step), seeks_read_only=seeks)
         return self._walk(task).plus(self._visit_root(step))
 
-    def act(self, step: Pass, state: State) -> Walked:
+    def act(self, step: Pass, state: State) -> WalkResult:
         """Make a pass: walk the tree until nothing was missed.
 
         :param state: what the tree is to remember meanwhile.
@@ -71,20 +75,20 @@ class TreeWalks:
             "changed while it was shifted; stop what writes to it",
         )
 
-    def _warn(self, walked: Walked) -> None:
+    def _warn(self, walked: WalkResult) -> None:
         for path, reason in walked.findings[:_MOST_SHOWN]:
             _log.warning("%s: %s", self._tree.show(path), reason)
 
-    def _task(self, step: Pass) -> Task:
+    def _task(self, step: Pass) -> WalkTask:
         left = journal.read_left(self._tree.fd)
-        return Task(
+        return WalkTask(
             self._tree.fd, step, False, left, self._workers, self._tree.lock
         )
 
-    def _walk(self, task: Task) -> Walked:
+    def _walk(self, task: WalkTask) -> WalkResult:
         return worker_pool.walk(task, self._tree.path, self._progress)
 
-    def _visit_root(self, step: Pass, *, acts: bool = False) -> Walked:
+    def _visit_root(self, step: Pass, *, acts: bool = False) -> WalkResult:
         path = self._tree.proc_path
         st = os.fstat(self._tree.fd)
         owners = plain_owners(step)
@@ -98,7 +102,7 @@ class TreeWalks:
         if acts:
             reason = inode.LOST if change.lost else ""
             inode.apply(path, change)
-        return Walked(
+        return WalkResult(
             inodes=1,
             shifted=int(bool(change)),
             unmapped=int(not change.mapped),

@@ -129,14 +129,14 @@ class _Frame:
         """Whether nothing is left to read or to descend into."""
         return self._batches is None and not self.subdirs
 
-    def trail_to(self, name: bytes) -> bytes | None:
+    def relpath_to(self, name: bytes) -> bytes | None:
         """The path of a subdirectory below the root, None if too long."""
         trail = self.trail
         if trail is None or len(trail) + len(name) > _TRAIL:
             return None
         return b"%b/%b" % (trail, name) if trail else name
 
-    def pack(self) -> list[bytes]:
+    def take_half(self) -> list[bytes]:
         """Half of the subdirectories that are left, fit for a packet.
 
         :returns: the directory's path below the root, and the last names;
@@ -159,13 +159,13 @@ class _Frame:
         if self._identity is None:
             os.close(self.fd)
 
-    def set_aside(self) -> None:
+    def close_fd(self) -> None:
         """Do without the descriptor while directories below are walked."""
         if self._batches is None and self._identity is None:
             self._identity = _identify(self.fd)
             os.close(self.fd)
 
-    def take_up(self, below: _Frame) -> None:
+    def reopen_fd(self, below: _Frame) -> None:
         """Have a descriptor again, by the way up from a directory below.
 
         :raises ChangedError: if a directory on the way was moved.
@@ -217,7 +217,7 @@ class Walk:
         self.missed = 0
 
     @property
-    def trail(self) -> bytes | None:
+    def relpath(self) -> bytes | None:
         """Path below the root of the directory of the batch at hand.
 
         None if it is too long.
@@ -269,7 +269,7 @@ class Walk:
             self._stack.pop()
             try:
                 if below is None and self._stack:
-                    self._stack[-1].take_up(frame)
+                    self._stack[-1].reopen_fd(frame)
             finally:
                 frame.close()
         if below is None:
@@ -277,7 +277,7 @@ class Walk:
         self._stack.append(below)
         if len(self._stack) > _MOST_OPEN:
             # A directory with two in it, one of them with two, and so on.
-            self._stack[-_MOST_OPEN].set_aside()
+            self._stack[-_MOST_OPEN].close_fd()
         return True
 
     def _open(
@@ -292,7 +292,7 @@ class Walk:
             return None
         if size is None:
             size = os.fstat(fd).st_size
-        return _Frame(fd, size, frame.depth + 1, frame.trail_to(name))
+        return _Frame(fd, size, frame.depth + 1, frame.relpath_to(name))
 
     def share(self, give: Callable[[Sequence[bytes]], bool]) -> None:
         """Offer subdirectories, as near to the root as can be, to others.
@@ -303,7 +303,7 @@ class Walk:
         """
         for frame in self._stack:
             if frame.subdirs:
-                packed = frame.pack()
+                packed = frame.take_half()
                 if packed and give(packed):
                     del frame.subdirs[1 - len(packed) :]
                 return

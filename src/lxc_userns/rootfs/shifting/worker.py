@@ -39,7 +39,7 @@ _MOST_AT_ONCE = 1024
 _MOST_FINDINGS = 100
 _DEVICES = frozenset((stat.S_IFCHR, stat.S_IFBLK))
 _RELEVANT = frozenset(
-    (acl.ACCESS, acl.DEFAULT, filecaps.NAME, inode.PENDING, KEPT)
+    (acl.ACCESS, acl.DEFAULT, filecaps.NAME, inode.JOURNAL, KEPT)
 )
 
 
@@ -70,7 +70,7 @@ class Worker:
         self._shares: bool = job["shares"]
         self._reports: int = job["reports"]
         self._queue = ipc.Queue(*job["queue"])
-        self._board = ipc.Board(job["board"])
+        self._board = ipc.SharedFlags(job["board"])
         self._owners = Owners(Ids(job["uid"]), Ids(job["gid"]))
         self._devices: device.PlainDevices = job["devices"]
         self._journal = Journal(self._root, job["left"], self._board)
@@ -128,7 +128,7 @@ class Worker:
     def _visit(self, walk: Walk) -> None:
         walked = 0
         for names, subdirs in walk:
-            self._trail = walk.trail
+            self._trail = walk.relpath
             for start in range(0, len(names), _MOST_AT_ONCE):
                 some = names[start : start + _MOST_AT_ONCE]
                 self._visit_names(some, subdirs)
@@ -257,7 +257,7 @@ class Worker:
         xattrs = inode.read_xattrs(path)
         pending = self._journal.pending(st)
         if pending is not None:
-            xattrs.setdefault(inode.PENDING, pending)
+            xattrs.setdefault(inode.JOURNAL, pending)
         return inode.plan(st, xattrs, self._owners, to_host=self._devices[2])
 
     def _visit_device(

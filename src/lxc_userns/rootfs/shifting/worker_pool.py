@@ -44,7 +44,7 @@ _MOST_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Walked:
+class WalkResult:
     """What a crew has seen and done below the root directory.
 
     :param inodes: inodes walked, each counted once.
@@ -86,7 +86,7 @@ class Walked:
     put_off: int = 0
     read_only: frozenset[str] = frozenset()
 
-    def plus(self, root: Walked) -> Walked:
+    def plus(self, root: WalkResult) -> WalkResult:
         """Add the root directory, which is no device and has no links."""
         return replace(
             self,
@@ -102,7 +102,7 @@ class Walked:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class WalkTask:
     """One walk.
 
     :param root: descriptor of the root directory.
@@ -126,7 +126,9 @@ class Task:
     seeks_read_only: bool = False
 
 
-def walk(task: Task, path: str, progress: Progress | None = None) -> Walked:
+def walk(
+    task: WalkTask, path: str, progress: Progress | None = None
+) -> WalkResult:
     """Walk everything below a root directory, not the directory itself.
 
     :param task: what to do.
@@ -138,10 +140,10 @@ def walk(task: Task, path: str, progress: Progress | None = None) -> Walked:
         half-done and can be resumed.
     """
     with descriptors.many(), ExitStack() as stack:
-        return _merge(_Crew(task, path, stack).run(progress))
+        return _merge(_WorkerPool(task, path, stack).run(progress))
 
 
-class _Crew:
+class _WorkerPool:
     """Starts workers, counts what is left to do, gathers results.
 
     :param task: what to do.
@@ -149,12 +151,12 @@ class _Crew:
     :param stack: closes and ends everything.
     """
 
-    def __init__(self, task: Task, path: str, stack: ExitStack) -> None:
+    def __init__(self, task: WalkTask, path: str, stack: ExitStack) -> None:
         self._task = task
         self._path = path
         self._stack = stack
         self._queue = ipc.Queue.create()
-        self._board = ipc.Board.create()
+        self._board = ipc.SharedFlags.create()
         self._reports, self._reporting = os.pipe2(os.O_CLOEXEC)
         for fd in (*self._queue.fds, self._reports, self._reporting):
             stack.callback(os.close, fd)
@@ -168,13 +170,13 @@ class _Crew:
     def run(self, progress: Progress | None) -> list[dict[str, Any]]:
         """Walk the tree; the results of all workers."""
         self._queue.put([b""])
-        if threads.are_the_kernels():
+        if threads.has_native_threads():
             self._start_thread()
         else:
-            self._hire()
+            self._start_worker()
         while self._outstanding:
             if len(self._outputs) < self._wanted():
-                self._hire()
+                self._start_worker()
             self._read_reports()
             if progress is not None:
                 progress(self._walked)
@@ -203,7 +205,7 @@ class _Crew:
         """How many workers a tree has earned by its size so far."""
         return min(self._task.workers, 1 + self._walked // _SMALL)
 
-    def _hire(self) -> None:
+    def _start_worker(self) -> None:
         """Start a worker process."""
         process = subprocess.Popen(
             programs.python_argv(worker.__name__),
@@ -321,7 +323,7 @@ def _plain_ranges(ranges: Sequence[range]) -> list[tuple[int, int]]:
     return [(ids.start, ids.stop) for ids in ranges]
 
 
-def _merge(results: list[dict[str, Any]]) -> Walked:
+def _merge(results: list[dict[str, Any]]) -> WalkResult:
     links = _merge_links(results)
     outside = [link.path for link in links if link.met < link.names]
 
@@ -331,7 +333,7 @@ def _merge(results: list[dict[str, Any]]) -> Walked:
     def union(name: str) -> frozenset[Any]:
         return frozenset().union(*(result[name] for result in results))
 
-    return Walked(
+    return WalkResult(
         inodes=total("inodes") + len(links),
         shifted=total("shifted") + sum(link.shifted for link in links),
         unmapped=total("unmapped") + sum(link.unmapped for link in links),

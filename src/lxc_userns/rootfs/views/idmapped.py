@@ -22,7 +22,7 @@ WayOut = Callable[[str | None], str]
 
 _AS_EXT4 = "mount it with type ext4, whose driver reads it as well"
 #: Filesystems that can be idmapped under another type.
-WAYS_OUT = {"ext2": _AS_EXT4, "ext3": _AS_EXT4}
+REMEDIES = {"ext2": _AS_EXT4, "ext3": _AS_EXT4}
 _OVERLAY = (
     "its layers can be: take its lower directory, and the strategy overlay"
 )
@@ -36,18 +36,18 @@ _UNCLONED = {
 
 def user_namespace(id_maps: IdMaps) -> AbstractContextManager[int]:
     """A user namespace that maps as the ID maps do, for mounts."""
-    return user_namespaces.made(_rows(id_maps.uid), _rows(id_maps.gid))
+    return user_namespaces.create(_rows(id_maps.uid), _rows(id_maps.gid))
 
 
 def _another_strategy(fs_type: str | None) -> str:
     if fs_type is None:
         return "take the strategy chown"
     otherwise = "take another filesystem, or the strategy chown"
-    return {**WAYS_OUT, "overlay": _OVERLAY}.get(fs_type, otherwise)
+    return {**REMEDIES, "overlay": _OVERLAY}.get(fs_type, otherwise)
 
 
 @contextmanager
-def detached(
+def idmapped_mount(
     fd: int,
     path: str,
     id_maps: IdMaps,
@@ -64,13 +64,13 @@ def detached(
     :raises NotIdmappableError: if the kernel or its filesystem cannot.
     :raises RootfsError: if it cannot be mounted at all.
     """
-    with cloned(fd, path, attributes, way_out) as mount:
-        apply(mount, path, id_maps, fd, way_out)
+    with cloned_mount(fd, path, attributes, way_out) as mount:
+        set_idmap(mount, path, id_maps, fd, way_out)
         yield mount
 
 
 @contextmanager
-def cloned(
+def cloned_mount(
     fd: int,
     path: str,
     attributes: int,
@@ -102,7 +102,7 @@ def cloned(
         os.close(mount)
 
 
-def apply(
+def set_idmap(
     mount: int,
     path: str,
     id_maps: IdMaps,
@@ -139,7 +139,7 @@ def check_possible(fd: int, path: str, namespace: int) -> None:
     :raises NotIdmappableError: if the kernel or its filesystem cannot.
     :raises RootfsError: if it cannot be mounted at all.
     """
-    with cloned(fd, path, 0) as mount, _explained(path, fd):
+    with cloned_mount(fd, path, 0) as mount, _explained(path, fd):
         mount_api.set_id_maps(mount, namespace)
 
 

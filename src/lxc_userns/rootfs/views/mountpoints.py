@@ -62,7 +62,7 @@ class Views:
         """
         with (
             self._translated(),
-            directory.made_inside(self._path, _MODE, instance, _MODE) as fd,
+            directory.make_subdir(self._path, _MODE, instance, _MODE) as fd,
         ):
             directory.check_passable(self._path)
             _close_to_others(fd, id_maps)
@@ -100,7 +100,7 @@ class Views:
                 self._remove(parent, instance, name)
         with (
             self._translated(),
-            directory.owned(self._path, _MODE, create=False) as run,
+            directory.open_private(self._path, _MODE, create=False) as run,
             suppress(FileNotFoundError),
         ):
             os.rmdir(instance, dir_fd=run)
@@ -120,7 +120,7 @@ class Views:
         """The directory of an instance, None if it is not there."""
         with (
             self._translated(),
-            directory.inside(self._path, _MODE, instance) as fd,
+            directory.open_subdir(self._path, _MODE, instance) as fd,
         ):
             yield fd
 

@@ -89,7 +89,7 @@ def check_overlay(path: str) -> bool:
         with (
             directory.opened(places[0]) as image,
             directory.opened(places[1]) as state,
-            idmapped.detached(
+            idmapped.idmapped_mount(
                 image, path, _ID_MAPS, mount_api.MOUNT_ATTR_NODEV
             ) as lower,
             overlay.detached(lower, path, state, _ID_MAPS) as root,

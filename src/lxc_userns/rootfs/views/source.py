@@ -26,7 +26,7 @@ MOUNTED_BY_LIBVIRT = (".oldroot", "dev", "proc", "sys")
 
 
 @dataclass(frozen=True, slots=True)
-class Backing:
+class RootfsSource:
     """A root filesystem at hand.
 
     :param path: absolute path of the directory or image, without links.
@@ -53,18 +53,20 @@ class Backing:
         :raises ReachableError: if users of the host could reach it.
         """
         if self.image is None:
-            with idmapped.detached(
+            with idmapped.idmapped_mount(
                 self.fd, self.path, id_maps, mount_api.MOUNT_ATTR_NODEV
             ) as view:
-                exposure.check_unreachable(self.fd, self.path, self.empty)
+                exposure.check_only_root_can_reach(
+                    self.fd, self.path, self.empty
+                )
                 yield view
             return
         # Mounted nowhere else, it cannot be reached but through the view.
         with _mounted(self.image) as view:
-            idmapped.apply(view, self.path, id_maps, self.image.fs_type)
+            idmapped.set_idmap(view, self.path, id_maps, self.image.fs_type)
             yield view
 
-    def attach(self, parent: int, name: str) -> None:
+    def bind(self, parent: int, name: str) -> None:
         """Mount it as it is, ``nodev``, on the directory ``parent/name``."""
         if self.image is None:
             mounts.bind(self.fd, parent, name)
@@ -77,14 +79,14 @@ class Backing:
 
 
 @contextmanager
-def opened(
+def open_source(
     path: str,
     *,
     readonly: bool = False,
     fd: int | None = None,
     empty: exposure.Empty | None = None,
     kind: RootfsKind | None = None,
-) -> Iterator[Backing]:
+) -> Iterator[RootfsSource]:
     """Open a directory, or mount a raw disk image nowhere.
 
     :param path: absolute path without links.
@@ -103,14 +105,16 @@ def opened(
         file = stack.enter_context(_reopened(fd, path))
         _check_kind(file, path, kind)
         if stat.S_ISDIR(os.fstat(file).st_mode):
-            yield Backing(path, file, inode=os.fstat(file).st_ino, empty=empty)
+            yield RootfsSource(
+                path, file, inode=os.fstat(file).st_ino, empty=empty
+            )
             return
         with (
             image.opened(file, path, readonly) as found,
             _mounted(found) as mount,
             directory.opened_in(mount, ".") as root,
         ):
-            yield Backing(path, root, found)
+            yield RootfsSource(path, root, found)
 
 
 def _check_kind(fd: int, path: str, kind: RootfsKind | None) -> None:
@@ -142,7 +146,7 @@ def _mounted(found: Image) -> Iterator[int]:
         os.close(mount)
 
 
-def check_layout(tree: Backing) -> None:
+def check_layout(tree: RootfsSource) -> None:
     """Check what libvirt will mount on.
 
     :raises RootfsError: if it has a link or a file where libvirt needs a
@@ -162,7 +166,7 @@ def check_layout(tree: Backing) -> None:
                 )
 
 
-def check_program(tree: Backing, path: str) -> None:
+def check_program(tree: RootfsSource, path: str) -> None:
     """Check that a root filesystem has a program, before it is shifted.
 
     :param path: absolute path in the container.
@@ -178,7 +182,7 @@ def check_program(tree: Backing, path: str) -> None:
         raise RootfsError(tree.path, f"{path} in it is no program")
 
 
-def add_oldroot(tree: Backing, owner: tuple[int, int]) -> None:
+def add_oldroot(tree: RootfsSource, owner: tuple[int, int]) -> None:
     """Make the directory in which libvirt keeps the host's tree for a while.
 
     libvirt would make it too, and leaves it; this way it is in order before

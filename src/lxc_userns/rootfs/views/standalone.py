@@ -17,7 +17,7 @@ from lxc_userns.rootfs import refusals
 from lxc_userns.rootfs.shifting.shift import read_state
 from lxc_userns.rootfs.views import overlay
 from lxc_userns.rootfs.views import source as backing
-from lxc_userns.rootfs.views.source import Backing
+from lxc_userns.rootfs.views.source import RootfsSource
 
 Path = str | os.PathLike[str]
 
@@ -73,7 +73,7 @@ def mount_overlay(
         _opened(lower, id_maps, readonly=True) as tree,
         tree.idmapped(id_maps) as below,
         backing.translated(state_path),
-        directory.owned(state_path, 0o700) as state,
+        directory.open_private(state_path, 0o700) as state,
         overlay.detached(below, tree.path, state, id_maps) as view,
     ):
         _attach(view, target)
@@ -106,12 +106,12 @@ def unmount(target: Path) -> None:
 @contextmanager
 def _opened(
     path: Path, id_maps: IdMaps, *, readonly: bool
-) -> Iterator[Backing]:
+) -> Iterator[RootfsSource]:
     name = os.fspath(path)
     with backing.translated(name):
         os.stat(name)  # To abspath(), "" is the working directory.
         found = safe_path.resolve(os.path.abspath(name))
-    with backing.opened(found, readonly=readonly) as tree:
+    with backing.open_source(found, readonly=readonly) as tree:
         refusals.check_usable(tree.fd, found)
         if read_state(found, fd=tree.fd) is not None:
             raise RootfsError(

@@ -40,7 +40,7 @@ class PrivateFiles:
         """The directory of an instance, made if missing."""
         with (
             translated(self._path(instance)),
-            directory.made_inside(
+            directory.make_subdir(
                 self._state_path, _MODE, _NAME, _MODE
             ) as private,
         ):
@@ -66,7 +66,7 @@ class PrivateFiles:
         path = self._path(instance)
         with (
             translated(path),
-            directory.inside(self._state_path, _MODE, _NAME) as private,
+            directory.open_subdir(self._state_path, _MODE, _NAME) as private,
         ):
             if private is None or instance not in os.listdir(private):
                 return

@@ -22,7 +22,7 @@ from lxc_userns.rootfs.shifting import shift
 from lxc_userns.rootfs.shifting.report import ShiftReport
 from lxc_userns.rootfs.views import overlay
 from lxc_userns.rootfs.views.source import (
-    Backing,
+    RootfsSource,
     add_oldroot,
     check_layout,
     translated,
@@ -78,7 +78,7 @@ class ShiftOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class MountTarget:
     """Where a view is to be.
 
     :param parent: descriptor of the directory that holds the mount point.
@@ -98,22 +98,22 @@ class ViewStrategy(Protocol):
     ID maps are None for a container in the host's user namespace.
     """
 
-    def make_ready(
-        self, tree: Backing, id_maps: IdMaps | None, options: ShiftOptions
+    def prepare_tree(
+        self, tree: RootfsSource, id_maps: IdMaps | None, options: ShiftOptions
     ) -> None:
         """Do on disk what has to be done once; cheap if it is done."""
 
     def mount(
-        self, tree: Backing, id_maps: IdMaps | None, place: Place
+        self, tree: RootfsSource, id_maps: IdMaps | None, place: MountTarget
     ) -> None:
         """Mount the view of a tree; ``nodev``."""
 
 
-class Plain:
+class Bind:
     """The tree as it is, for a container without ID maps."""
 
-    def make_ready(
-        self, tree: Backing, id_maps: IdMaps | None, options: ShiftOptions
+    def prepare_tree(
+        self, tree: RootfsSource, id_maps: IdMaps | None, options: ShiftOptions
     ) -> None:
         """Refuse a tree that is shifted: its root would be nobody's."""
         if _is_shifted(tree):
@@ -128,17 +128,17 @@ class Plain:
         add_oldroot(tree, (0, 0))
 
     def mount(
-        self, tree: Backing, id_maps: IdMaps | None, place: Place
+        self, tree: RootfsSource, id_maps: IdMaps | None, place: MountTarget
     ) -> None:
         """Bind it."""
-        tree.attach(place.parent, place.name)
+        tree.bind(place.parent, place.name)
 
 
-class Chown(Plain):
+class Chown(Bind):
     """Owners shifted on disk; works on every Unix filesystem."""
 
-    def make_ready(
-        self, tree: Backing, id_maps: IdMaps | None, options: ShiftOptions
+    def prepare_tree(
+        self, tree: RootfsSource, id_maps: IdMaps | None, options: ShiftOptions
     ) -> None:
         """Shift it."""
         maps = _needed(id_maps)
@@ -151,15 +151,15 @@ class Chown(Plain):
 class Idmapped:
     """Owners shifted by the kernel, as it shows them."""
 
-    def make_ready(
-        self, tree: Backing, id_maps: IdMaps | None, options: ShiftOptions
+    def prepare_tree(
+        self, tree: RootfsSource, id_maps: IdMaps | None, options: ShiftOptions
     ) -> None:
         """Refuse a tree that is shifted: it would be shifted twice."""
         _check_guest_owned(tree, _needed(id_maps), options)
         add_oldroot(tree, (0, 0))
 
     def mount(
-        self, tree: Backing, id_maps: IdMaps | None, place: Place
+        self, tree: RootfsSource, id_maps: IdMaps | None, place: MountTarget
     ) -> None:
         """Mount it idmapped."""
         with tree.idmapped(_needed(id_maps)) as view:
@@ -169,26 +169,26 @@ class Idmapped:
 class Overlay:
     """As :class:`Idmapped`, and what changes goes to a private layer."""
 
-    def make_ready(
-        self, tree: Backing, id_maps: IdMaps | None, options: ShiftOptions
+    def prepare_tree(
+        self, tree: RootfsSource, id_maps: IdMaps | None, options: ShiftOptions
     ) -> None:
         """Refuse a tree that is shifted: it would be shifted twice."""
         _check_guest_owned(tree, _needed(id_maps), options)
 
     def mount(
-        self, tree: Backing, id_maps: IdMaps | None, place: Place
+        self, tree: RootfsSource, id_maps: IdMaps | None, place: MountTarget
     ) -> None:
         """Mount an overlay on it."""
         maps = _needed(id_maps)
         with (
             translated(place.state),
-            directory.owned(place.state, 0o700) as state,
+            directory.open_private(place.state, 0o700) as state,
             tree.idmapped(maps) as lower,
             overlay.detached(lower, tree.path, state, maps) as view,
             directory.opened_in(view, ".") as root,
         ):
             # What the container has changed counts as much as the image.
-            check_layout(Backing(tree.path, root))
+            check_layout(RootfsSource(tree.path, root))
             _attach(view, place)
 
 
@@ -197,7 +197,7 @@ STRATEGIES: Mapping[str, ViewStrategy] = {
     Strategy.IDMAPPED: Idmapped(),
     Strategy.OVERLAY: Overlay(),
     Strategy.CHOWN: Chown(),
-    Strategy.PLAIN: Plain(),
+    Strategy.PLAIN: Bind(),
 }
 
 
@@ -229,7 +229,7 @@ def check_name(name: str) -> str:
     return name
 
 
-def choose(name: str, tree: Backing, id_maps: IdMaps | None) -> Choice:
+def choose(name: str, tree: RootfsSource, id_maps: IdMaps | None) -> Choice:
     """Choose a strategy by trying it on the root filesystem itself.
 
     ``auto`` is ``idmapped`` where the kernel and the filesystem can and no
@@ -256,7 +256,7 @@ def choose(name: str, tree: Backing, id_maps: IdMaps | None) -> Choice:
 
 
 def _check_guest_owned(
-    tree: Backing, id_maps: IdMaps, options: ShiftOptions
+    tree: RootfsSource, id_maps: IdMaps, options: ShiftOptions
 ) -> None:
     refusals.check_usable(tree.fd, tree.path)
     if _is_shifted(tree):
@@ -272,7 +272,7 @@ def _check_guest_owned(
             raise UnmappedIdsError(tree.path, report.uids, report.gids)
 
 
-def _is_shifted(tree: Backing) -> bool:
+def _is_shifted(tree: RootfsSource) -> bool:
     return shift.read_state(tree.path, fd=tree.fd) is not None
 
 
@@ -282,7 +282,7 @@ def _needed(id_maps: IdMaps | None) -> IdMaps:
     return id_maps
 
 
-def _attach(view: int, place: Place) -> None:
+def _attach(view: int, place: MountTarget) -> None:
     with (
         translated(f"/proc/self/fd/{place.parent}/{place.name}"),
         directory.opened_in(place.parent, place.name) as target,

@@ -28,7 +28,7 @@ _MOST_LINKS = 40  # As for the kernel: path_resolution(7).
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FollowedTarget:
     """Where a target leads.
 
     :param names: the way there, without links.
@@ -42,7 +42,9 @@ class Place:
     is_missing: bool = False
 
 
-def follow(root: int, target: str, covers: Mapping[Names, int]) -> Place:
+def follow(
+    root: int, target: str, covers: Mapping[Names, int]
+) -> FollowedTarget:
     """Find where a target leads in a root filesystem.
 
     :param root: descriptor of its root directory. Nobody may change it until
@@ -76,7 +78,7 @@ class _Walk:
     names: list[str] = field(default_factory=list)
     links: int = 0
 
-    def to_end(self) -> Place:
+    def to_end(self) -> FollowedTarget:
         """Go all the way."""
         while self.ahead:
             name, by_link = self.ahead.pop()
@@ -145,7 +147,7 @@ class _Walk:
             _identify(root, each) for each in MOUNTED_BY_LIBVIRT
         )
 
-    def _in_own_mount(self, name: str) -> Place:
+    def _in_own_mount(self, name: str) -> FollowedTarget:
         ahead = [each for each, _ in reversed(self.ahead)]
         names = (name, *ahead)
         if self.links:
@@ -153,13 +155,13 @@ class _Walk:
                 f"to /{'/'.join(names)}, where libvirt mounts something of "
                 "its own"
             )
-        return Place(names)
+        return FollowedTarget(names)
 
-    def _place(self) -> Place:
+    def _place(self) -> FollowedTarget:
         names, fd = tuple(self.names), self.fds[-1]
         if fd is not None:
-            return Place(names, os.fstat(fd).st_mode)
-        return Place(names, is_missing=self.fds[-2] is None)
+            return FollowedTarget(names, os.fstat(fd).st_mode)
+        return FollowedTarget(names, is_missing=self.fds[-2] is None)
 
     def _led(self, where: str) -> RootfsError:
         reason = f"a link in the root filesystem leads {where}"

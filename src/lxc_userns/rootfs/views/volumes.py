@@ -116,13 +116,13 @@ class Source:
         return self._idmapped(id_maps)
 
     def _as_it_is(self) -> AbstractContextManager[int]:
-        return idmapped.cloned(
+        return idmapped.cloned_mount(
             self.fd, self._shown, self._attributes, _newer_kernel
         )
 
     @contextmanager
     def _idmapped(self, id_maps: IdMaps) -> Iterator[int]:
-        with idmapped.detached(
+        with idmapped.idmapped_mount(
             self.fd,
             self._shown,
             id_maps,
@@ -130,7 +130,7 @@ class Source:
             self._another_option,
         ) as view:
             self._check_guest_owned(id_maps)
-            self.check_harmless()
+            self.check_not_exposed()
             yield view
 
     @property
@@ -158,7 +158,7 @@ class Source:
             )
         refusals.check_guest_root(self.fd, self._shown, id_maps)
 
-    def check_harmless(self) -> None:
+    def check_not_exposed(self) -> None:
         """Refuse to let others have what the container's root makes of it.
 
         The owners of what is idmapped are not shifted on disk: a set-user-ID
@@ -175,7 +175,9 @@ class Source:
         if "ro" in self.origin.options:
             return
         try:
-            exposure.check_unreachable(self.fd, self._shown, self.empty)
+            exposure.check_only_root_can_reach(
+                self.fd, self._shown, self.empty
+            )
         except ReachableError as err:
             raise ReachableError(
                 self._shown,
@@ -185,7 +187,7 @@ class Source:
 
     def _another_option(self, fs_type: str | None) -> str:
         options = "none or chown" if self.is_directory else "none"
-        return idmapped.WAYS_OUT.get(
+        return idmapped.REMEDIES.get(
             fs_type or "", f"give the volume the option {options}"
         )
 
@@ -245,7 +247,7 @@ def _depth(source: Source) -> int:
     return source.volume.target.count("/")
 
 
-def _check_place(source: Source, place: volume_targets.Place) -> None:
+def _check_place(source: Source, place: volume_targets.FollowedTarget) -> None:
     target = source.volume.target
     if place.is_missing and not source.is_directory:
         raise RootfsError(
