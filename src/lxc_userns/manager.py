@@ -13,13 +13,11 @@ from oslo_config import cfg
 from lxc_userns.arguments import checked
 from lxc_userns.config.check import option
 from lxc_userns.config.options import load_unpack_limits
-from lxc_userns.counters import Counters
 from lxc_userns.domain import seclabel
 from lxc_userns.exceptions import (
     ConfigError,
     InstanceError,
     NoSuchContainerError,
-    PolicyError,
 )
 from lxc_userns.idmap import CONTAINER_IDS, IdMaps
 from lxc_userns.instances.conflicts import PathUse
@@ -57,11 +55,6 @@ class UserNamespaceManager:
         devices have to be, as absolute paths; None: they may be anywhere.
         There, directories may be the root's own owner's, as the user of a
         service.
-
-    ``counters.as_dict()`` has what this object has done so far: instances
-    ``prepared`` and ``verified``, each with ``_failed`` and ``_ms``
-    (milliseconds), by strategy ``prepared_idmapped`` and so on, the
-    ``refused`` by the policy, and the number of ``shifted_inodes``.
     """
 
     @checked(conf=cfg.ConfigOpts)
@@ -75,7 +68,6 @@ class UserNamespaceManager:
         self._conf = conf
         self._roots = None if roots is None else tuple(roots)
         self.guests = guests or Guests()
-        self.counters = Counters()
 
     @property
     def store(self) -> InstanceStore:
@@ -176,17 +168,16 @@ class UserNamespaceManager:
         :raises ReplacedError: if they are, and may not.
         :raises LxcUsernsError: if anything else is in the way.
         """
-        with self._counting_prepared():
-            planner = self._planner
-            draft = planner.plan(request)
-            complete = partial(planner.assign_id_maps, request)
-            return self._prepare(
-                draft,
-                progress,
-                request.program,
-                complete,
-                accept_replaced=accept_replaced,
-            )
+        planner = self._planner
+        draft = planner.plan(request)
+        complete = partial(planner.assign_id_maps, request)
+        return self._prepare(
+            draft,
+            progress,
+            request.program,
+            complete,
+            accept_replaced=accept_replaced,
+        )
 
     @checked(name=str, progress=PROGRESS)
     def prepare_again(
@@ -208,11 +199,8 @@ class UserNamespaceManager:
         :raises LxcUsernsError: if anything is in the way.
         """
         record = self._record(name)
-        with self._counting_prepared():
-            self._planner.check_again(record)
-            return self._prepare(
-                record, progress, accept_replaced=accept_replaced
-            )
+        self._planner.check_again(record)
+        return self._prepare(record, progress, accept_replaced=accept_replaced)
 
     @checked(instance=INSTANCE)
     def verify(
@@ -244,15 +232,14 @@ class UserNamespaceManager:
         :raises NotRunningError: if it is not running.
         """
         verifier = Verifier(self.instances)
-        with self.counters.counting("verified"):
-            if isinstance(instance, PreparedInstance):
-                record: InstanceRecord | None = instance.record
-            else:
-                record = self.store.load(instance)
-            if record is None:
-                return verifier.verify_foreign(_name(instance))
-            verify = verifier.report if report_only else verifier.verify
-            return verify(record, started=started)
+        if isinstance(instance, PreparedInstance):
+            record: InstanceRecord | None = instance.record
+        else:
+            record = self.store.load(instance)
+        if record is None:
+            return verifier.verify_foreign(_name(instance))
+        verify = verifier.report if report_only else verifier.verify
+        return verify(record, started=started)
 
     @checked(instance=INSTANCE)
     def detach(self, instance: str | PreparedInstance) -> None:
@@ -375,27 +362,15 @@ class UserNamespaceManager:
                 recheck,
                 self._option("shift_workers") or None,
                 progress,
-                partial(self.counters.add, "shifted_inodes"),
             )
 
         limits = partial(load_unpack_limits, self._conf)
         preparation = Preparation(
             self.instances, self.allocator, shift, limits, program
         )
-        ready = preparation.run(
-            record, complete, accept_replaced=accept_replaced
+        return PreparedInstance(
+            preparation.run(record, complete, accept_replaced=accept_replaced)
         )
-        self.counters.add(f"prepared_{ready.strategy}")
-        return PreparedInstance(ready)
-
-    @contextmanager
-    def _counting_prepared(self) -> Iterator[None]:
-        try:
-            with self.counters.counting("prepared"):
-                yield
-        except PolicyError:
-            self.counters.add("refused")
-            raise
 
     def _unmount(self, name: str) -> None:
         record = self.store.load(name)

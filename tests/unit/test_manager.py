@@ -1510,32 +1510,6 @@ def test_an_orphan_is_collected_whole(pool: World) -> None:
     assert lease_of(pool, "web1") is None
 
 
-def test_what_was_done_is_counted(world: World) -> None:
-    manager = world.manager
-    prepared = manager.prepare(world.request)
-    manager.prepare_again("web1")
-    world.guests.add("web1")
-    manager.verify(prepared, started=False)
-    world.guests.init.uid_map = ()
-    with pytest.raises(IsolationError):
-        manager.verify("web1", started=False)
-    with pytest.raises(PolicyError):
-        manager.prepare(replace(world.request, needs=Requirements("host")))
-    with pytest.raises(RootfsError):
-        manager.prepare(replace(world.request, rootfs="/no/such"))
-    found = manager.counters.as_dict()
-    for name in ("prepared_ms", "verified_ms"):
-        assert found.pop(name) >= 0
-    assert found == {
-        "prepared": 2,
-        "prepared_chown": 2,
-        "prepared_failed": 2,
-        "refused": 1,
-        "verified": 1,
-        "verified_failed": 1,
-    }
-
-
 def test_what_cannot_be_limited(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,16 +34,12 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class ShiftOptions:
-    """How to do what has to be done on disk; see :func:`rootfs.shift`.
-
-    :param count: told how many inodes have changed, when that is done.
-    """
+    """How to do what has to be done on disk; see :func:`rootfs.shift`."""
 
     unmapped: str = "keep"
     recheck: bool = False
     workers: int | None = None
     progress: Progress | None = None
-    count: Callable[[int], None] | None = None
     is_layer: bool = False
 
     def shift(
@@ -60,7 +56,7 @@ class ShiftOptions:
         :param path: the tree as the caller knows it.
         :param fd: descriptor of its root directory.
         """
-        report = shift.shift(
+        return shift.shift(
             path,
             id_maps,
             fd=fd,
@@ -72,9 +68,6 @@ class ShiftOptions:
             is_hidden=is_hidden,
             is_layer=self.is_layer,
         )
-        if self.count is not None and not dry_run:
-            self.count(report.shifted)
-        return report
 
 
 @dataclass(frozen=True, slots=True)
