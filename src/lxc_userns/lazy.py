@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names of a package that are loaded when they are first used.
+
+As :pep:`562` has it. The package's stub, which type checkers read, is the one
+list of the names: ``from MODULE import NAME as NAME`` for each.
+"""
+
+import sys
+from importlib import import_module
+
+TYPE_CHECKING = False  # A worker process loads this, and has to start quickly.
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def attach(
+    package: str, file: str
+) -> "tuple[Callable[[str], object], Callable[[], list[str]]]":
+    """Return ``__getattr__`` and ``__dir__`` for a package.
+
+    :param package: its ``__name__``.
+    :param file: its ``__file__``; the stub is beside it.
+    """
+
+    def get(name: str) -> object:
+        if name == "__all__":
+            return sorted(_read_stub(file))
+        # Others are asked for often, and are in no stub.
+        home = None if name.startswith("_") else _read_stub(file).get(name)
+        if home is None:
+            raise AttributeError(
+                f"module {package!r} has no attribute {name!r}"
+            )
+        value: object = (
+            import_module(f"{home}.{name}")
+            if home == package
+            else getattr(import_module(home), name)
+        )
+        setattr(sys.modules[package], name, value)
+        return value
+
+    def names() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *_read_stub(file)})
+
+    return get, names
+
+
+def _read_stub(file: str) -> dict[str, str]:
+    """Return the module of each name."""
+    import ast
+
+    with open(f"{file.removesuffix('.py')}.pyi", encoding="utf-8") as stub:
+        statements = ast.parse(stub.read()).body
+    return {
+        alias.name: statement.module or ""
+        for statement in statements
+        if isinstance(statement, ast.ImportFrom)
+        for alias in statement.names
+    }
