@@ -62,7 +62,7 @@ def refuse(what: str, name: str, value: object, reason: str) -> NoReturn:
 def checked(
     **expected: Any,
 ) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Have a function refuse arguments of other types than these.
+    """Make a function refuse arguments of other types than these.
 
     :param expected: by argument, a type or a tuple of types.
     """

@@ -66,7 +66,7 @@ _RUNNING = frozenset({"running", "paused"})
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """What a container is to be.
+    """Specification of a container.
 
     :param name: its name, as for
         :class:`~lxc_userns.spec.request.InstanceRequest`.
@@ -108,7 +108,7 @@ class ContainerSpec:
             )
 
     def to_request(self, security_model: str | None) -> InstanceRequest:
-        """What the manager is to prepare, under a new UUID.
+        """Return the request to the manager, under a new UUID.
 
         :param security_model: as for
             :class:`~lxc_userns.spec.request.InstanceRequest`.
@@ -448,7 +448,7 @@ class Containers:
         )
 
     def _describe_foreign(self, guest: Guest) -> Container:
-        """What libvirt tells of a container that others have made."""
+        """Return what libvirt tells of a container that others have made."""
         maps, root = None, None
         mode: Mode | None = None
         # One that is gone meanwhile, or is no good, is shown all the same.

@@ -85,7 +85,7 @@ class UserNamespaceManager:
 
     @property
     def traces(self) -> Traces:
-        """What this host's containers printed, and how they ended."""
+        """Traces of this host's containers."""
         return Traces(self._option("state_path"))
 
     @property
@@ -95,7 +95,7 @@ class UserNamespaceManager:
 
     @property
     def allocator(self) -> LeaseAllocator:
-        """Who leases ranges from the pool of this host."""
+        """The lease allocator of this host."""
         try:
             pool = self._option("subid_owner"), self._option("range_size")
         except ConfigError:
@@ -110,7 +110,7 @@ class UserNamespaceManager:
 
     @checked(request=InstanceRequest)
     def plan(self, request: InstanceRequest) -> PreparedInstance:
-        """What :meth:`prepare` would give; changes nothing.
+        """Return what :meth:`prepare` would give; changes nothing.
 
         The strategy may still be ``auto``: only trying it on the root
         filesystem tells which one that is. The ID maps of an instance that
@@ -282,7 +282,7 @@ class UserNamespaceManager:
             self.clear(name)
 
     def withdraw(self, name: str, before: Lease | None) -> None:
-        """As :meth:`release`, but for a lease that was there before.
+        """Release like :meth:`release`, but keep a lease of before.
 
         :param before: what it was when nothing was prepared yet.
         """
@@ -294,7 +294,7 @@ class UserNamespaceManager:
     def clear(
         self, name: str, give_back: Callable[[str], bool] | None = None
     ) -> bool:
-        """As :meth:`release`, for who has locked the instance.
+        """Release like :meth:`release`; the caller has locked the instance.
 
         :param give_back: does with its lease what is to be done, and says
             whether it has none now; None releases it.

@@ -60,7 +60,7 @@ class Planner:
     roots: tuple[str, ...] | None = None
 
     def plan(self, request: InstanceRequest) -> InstanceRecord:
-        """What an instance is to be promised, but for its ID maps.
+        """Return the record of an instance, without its ID maps.
 
         :raises ConfigError: if the configuration cannot be used.
         :raises PolicyError: if the policy forbids it.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What has to happen on a host before the domain of an instance can start."""
+"""Preparation of an instance before its domain can start."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def _with_kind(
 
 
 def _ignoring_reasons(record: InstanceRecord) -> InstanceRecord:
-    """What is promised, without what is only noted about it."""
+    """Return the promises of a record, without notes about them."""
     # Another limit of processes counts from the next start on.
     return replace(
         record,
@@ -298,5 +298,5 @@ def _keep_findings(
 
 
 def _own_files(record: InstanceRecord) -> tuple[str | None, bool]:
-    """What an instance has below the state path besides its record."""
+    """Return what an instance has below the state path beside its record."""
     return record.archive, record.strategy == Strategy.OVERLAY

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 
 def undo(stack: ExitStack, step: Callable[..., object], *args: object) -> None:
-    """Have a step taken if the stack is left by an error, and only then.
+    """Take a step if the stack is left by an error, and only then.
 
     Should the step fail too, that becomes a note of the first error.
 

@@ -131,3 +131,20 @@ def test_samples_are_not_in_the_range_of_directory_services() -> None:
     }
     assert len(found) > 10
     assert {each for each in found if each[0] in DIRECTORY_IDS} == set()
+
+
+def test_docstrings_begin_with_a_noun_or_a_verb() -> None:
+    """Never with a clause in place of the noun, as in "What it has"."""
+    clause = re.compile(r"(As|Have|That|What|Who|Whoever|Whose)\b")
+    nodes = (
+        node
+        for path in sorted((TOP / "src").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+    )
+    found = [
+        text.splitlines()[0]
+        for node in nodes
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        if (text := ast.get_docstring(node)) and clause.match(text)
+    ]
+    assert found == []

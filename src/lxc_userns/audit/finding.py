@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an audit says: rules, and findings against them."""
+"""Rules of an audit, and findings against them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Severity(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a domain should keep.
+    """Rule for domains.
 
     :param code: its name, stable: words with hyphens between them.
     :param severity: how bad it is to break it.
@@ -46,7 +46,7 @@ class Rule:
     is_live: bool = False
 
     def violation(self, element: etree._Element, message: str) -> Violation:
-        """That it is broken.
+        """Return a violation of the rule.
 
         :param element: where, or the parent of what is missing.
         :param message: the reason, with the offending value.

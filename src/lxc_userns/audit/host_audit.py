@@ -194,7 +194,7 @@ def _find_held(domain: etree._Element) -> Iterator[Violation]:
 
 
 def _find_exposed(this: Domain) -> Iterator[Violation]:
-    """What users of the host can reach of its root filesystem."""
+    """Yield violations if users of the host can reach its root filesystem."""
     for seen in islice((each for each in this.filesystems if each.is_root), 1):
         if seen.source is None or not os.path.isdir(seen.source):
             continue  # An image, or nothing at all.
@@ -219,7 +219,7 @@ def _find_exposed(this: Domain) -> Iterator[Violation]:
 
 
 def _find_setuid(path: str) -> str:
-    """What a shifted tree should not have; empty if there is nothing."""
+    """Return set-ID programs of a shifted tree; empty if there are none."""
     try:
         found = setuid_scan.find(path, _MOST + 1)
     except OSError as err:

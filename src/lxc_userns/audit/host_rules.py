@@ -163,7 +163,7 @@ def _is_shared(one: FilesystemEntry, other: FilesystemEntry) -> bool:
 def find_cgroups(
     domain: etree._Element, version: int | None
 ) -> Iterator[Violation]:
-    """What the version of control groups means for a domain.
+    """Yield violations that follow from the version of control groups.
 
     :param version: which one the host has, None if none.
     """

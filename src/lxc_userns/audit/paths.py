@@ -69,7 +69,7 @@ def is_view(path: str, run_path: str) -> bool:
 
 
 def sensitivity(path: str, run_path: str) -> str | None:
-    """What a container should not have of a normalised path.
+    """Return why a normalised path of the host is not for containers.
 
     :param run_path: where our views are.
     :returns: what it is or contains; None if there is nothing to say.

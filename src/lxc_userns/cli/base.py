@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What several commands need."""
+"""Base classes and helpers of the commands."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ConfiguredCommand(Command):
     failed = False
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Have a wrong option be told in one line."""
+        """Return the parser; it tells a wrong option in one line."""
         parser = super().get_parser(prog_name)
         # cliff makes it, of a class of its own.
         parser.error = partial(  # type: ignore[method-assign]

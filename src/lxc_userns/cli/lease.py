@@ -27,7 +27,7 @@ _LOG = logging.getLogger(__name__)
 class _LeaseCommand(ConfiguredCommand):
     @property
     def allocator(self) -> LeaseAllocator:
-        """Who leases ranges on this host.
+        """The lease allocator of this host.
 
         :raises PrerequisiteError: if this is not root.
         """

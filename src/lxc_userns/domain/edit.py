@@ -169,7 +169,7 @@ class _Layout:
 
     @classmethod
     def at(cls, data: bytes, position: int) -> _Layout:
-        """As at an element just below the root; all in one line is one."""
+        """Return the place of an element just below the root."""
         lead = data[_line_end(data, position) : position].decode()
         unit = lead.lstrip("\r\n")
         newline = lead.removesuffix(unit)

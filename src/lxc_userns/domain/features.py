@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What sets a container's freedom: ``<features>``."""
+"""Capabilities and other freedoms of a container: ``<features>``."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What a container is given beside its devices.
+    """Features of a container.
 
     :param privnet: a network of its own even without interfaces. Without it
         and without an interface the container is in the host's network: it

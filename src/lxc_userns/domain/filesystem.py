@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a container sees mounted: ``<filesystem>``.
+"""Filesystems of a container: ``<filesystem>``.
 
 All types that libvirt's LXC driver can mount. Its schema has two more,
 ``template`` and ``volume``, which LXC defines and then fails to start.

@@ -42,7 +42,7 @@ _DEVICE: Final = r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,15}"
 
 
 class InterfaceOptions(TypedDict, total=False):
-    """What an :class:`Interface` of any type can have."""
+    """Options of an :class:`Interface` of any type."""
 
     mac: str | None
     host_device: str | None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this package notes in a domain about itself.
+"""Metadata of this package in a domain.
 
 A flat mapping of short texts below libvirt's ``<metadata>``, where it
 survives everything that libvirt does with a domain.

@@ -41,7 +41,7 @@ class SecLabel:
 
     @classmethod
     def dynamic(cls, model: str, base: str | None = None) -> SecLabel:
-        """Have libvirt make a label of its own for each container."""
+        """Return a label that libvirt makes anew for each container."""
         return cls("dynamic", model, base)
 
     @classmethod

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this host allows: each thing tried, not looked up by version."""
+"""Checks of this host: each thing is tried, not looked up by version."""
 
 from lxc_userns.host.check import Check, Result, Status
 from lxc_userns.host.checklist import check_host

@@ -20,7 +20,7 @@ _AS_ROOT = "run this as root, with /proc, /sys and /etc as they are usually"
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What was found.
+    """Result of a check.
 
     :param status: how good that is.
     :param message: what is so.
@@ -119,7 +119,7 @@ def combine(good: str, bad: list[Result]) -> Result:
 
 
 def split(text: str, otherwise: str) -> tuple[str, str]:
-    """What is wrong and what to do, of an error's text that has both.
+    """Split an error's text into what is wrong and what to do.
 
     :param text: ``what is wrong; what to do``.
     :param otherwise: what to do if the text does not say it.

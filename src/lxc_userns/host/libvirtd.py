@@ -58,7 +58,7 @@ def judge_version(version: str) -> Result:
 
 
 def judge_silence(error: str, has_driver: bool) -> Result:
-    """What to do if libvirt does not answer.
+    """Return the result for a libvirt that does not answer.
 
     :param error: what was said instead.
     :param has_driver: whether its LXC driver is installed.

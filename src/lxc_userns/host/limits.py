@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all containers share with the host's root."""
+"""Limits that all containers share with the host's root."""
 
 from __future__ import annotations
 

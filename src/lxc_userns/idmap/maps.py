@@ -311,7 +311,7 @@ FEW_IDS = (
 
 
 def advisories(id_map: IdMap) -> Iterable[str]:
-    """What is allowed in an ID map, but seldom wise.
+    """Yield advice about an ID map that is allowed, but seldom wise.
 
     :returns: one sentence per finding, none for a good map.
     """
@@ -322,7 +322,7 @@ def advisories(id_map: IdMap) -> Iterable[str]:
 
 
 def host_advisories(name: str, ids: range) -> Iterator[str]:
-    """What is seldom wise about host IDs that containers are given.
+    """Yield advice about host IDs that are seldom wise for containers.
 
     :param name: what they are called.
     """

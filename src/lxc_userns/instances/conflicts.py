@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What instances use on disk, and which uses go together."""
+"""Conflicts between instances over paths on disk."""
 
 from __future__ import annotations
 

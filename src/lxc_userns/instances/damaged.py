@@ -25,7 +25,7 @@ _ENTRY = re.compile(r"\d+:\d+:\d+")
 
 @dataclass(frozen=True, slots=True)
 class DamagedRecord:
-    """What is left of a record.
+    """Remains of a record that cannot be read.
 
     :param name: name of the instance.
     :param reason: why it cannot be read, and what to do.

@@ -343,7 +343,7 @@ def _check_same(
 
 
 def claims(record: InstanceRecord | DamagedRecord) -> list[PathUse]:
-    """What an instance uses on disk, or may use."""
+    """Return the uses of paths by an instance, certain or possible."""
     if isinstance(record, DamagedRecord):
         return _remaining_claims(record)
     root = PathUse(
@@ -369,7 +369,7 @@ def _volume_claims(
 
 
 def _remaining_claims(record: DamagedRecord) -> list[PathUse]:
-    """What is not known to be shared counts as if it were written to."""
+    """Return uses by a damaged record; the unknown counts as written to."""
     paths = [*record.sources]
     paths += (e.source for e in record.volumes if e.owners == "chown")
     found = [*_volume_claims(record.volumes, None)]

@@ -15,7 +15,7 @@ from lxc_userns.spec.requirements import Device, Mode
 
 @dataclass(frozen=True, slots=True)
 class PreparedInstance:
-    """What its domain has to have.
+    """Prepared instance: everything that its domain has to have.
 
     :param record: what is promised, as it is kept on disk.
     """
@@ -39,7 +39,7 @@ class PreparedInstance:
 
     @property
     def id_maps(self) -> IdMaps | None:
-        """What ``<idmap>`` has to be; None: there must be none."""
+        """ID maps for ``<idmap>``; None: there must be none."""
         return self.record.id_maps
 
     @property

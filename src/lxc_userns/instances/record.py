@@ -62,7 +62,7 @@ _TEXTS = ("uuid", "rootfs", "strategy", "view", "reason")
 
 @dataclass(frozen=True, slots=True)
 class InstanceRecord:
-    """What an instance was promised, and where its files are.
+    """Record of an instance: its promises, and where its files are.
 
     :param name: name of the instance and of its libvirt domain: a letter or
         digit, then at most 62 letters, digits, ``.``, ``_`` and ``-``.
@@ -201,7 +201,7 @@ class InstanceStore:
         return self._lock(f"instance-{name}")
 
     def lock_container(self, name: str) -> AbstractContextManager[None]:
-        """As :meth:`lock`, for work of several steps that take that lock.
+        """Lock like :meth:`lock`, for several steps that take that lock.
 
         :raises InstanceError: if it is not a name.
         """

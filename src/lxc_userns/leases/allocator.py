@@ -157,7 +157,7 @@ class LeaseAllocator:
         return True
 
     def restore_lease(self, instance: str, before: Lease | None) -> bool:
-        """Have the lease of an instance be as it was, or have none again.
+        """Restore the lease of an instance as it was, or remove it.
 
         It stays if the instance was promised it meanwhile.
 
@@ -177,7 +177,7 @@ class LeaseAllocator:
             return before is None
 
     def release_unused(self, instance: str) -> None:
-        """As :meth:`release`, for a lease that was acquired by itself.
+        """Release a lease like :meth:`release`, if it was acquired by itself.
 
         :raises LeaseError: if an instance was prepared with it, or anything
             runs with its IDs.
@@ -255,7 +255,7 @@ class LeaseAllocator:
                 leases.note_tree(ShiftedTree(path, kind, entry.host_ids))
 
     def users(self, lease: Lease) -> list[IdOwner]:
-        """What runs with any of the IDs of a lease."""
+        """Return the processes that run with any of the IDs of a lease."""
         found = [
             each
             for each in occupants.find_running()

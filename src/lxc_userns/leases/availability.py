@@ -27,7 +27,7 @@ _NOTHING = IdSet()
 
 @dataclass(frozen=True, slots=True)
 class PoolSnapshot:
-    """What there was when somebody looked, before others had to wait.
+    """Snapshot of the pool, taken before others have to wait.
 
     :param pools: the pool, with whoever holds IDs of it for good.
     :param running: what ran with IDs of the pool.
@@ -111,7 +111,7 @@ def free_ranges(
     pool: Pool,
     waiting: Iterable[ShiftedTree] | None,
 ) -> FreeRanges:
-    """What a lease can be made of.
+    """Return the free ranges that a lease can be made of.
 
     :param waiting: what keeps IDs from being leased again; None: that is not
         known, and only what nobody ever had can be leased.
@@ -126,7 +126,7 @@ def free_ranges(
 def find_waiting(
     leases: LeaseTransaction, looked_at: Mapping[ShiftedTree, bool]
 ) -> list[ShiftedTree]:
-    """What keeps IDs from being leased again.
+    """Return the shifted trees that keep IDs from being leased again.
 
     :param looked_at: whether what was shifted still is; what has come since
         counts as if it were.
@@ -171,7 +171,7 @@ def why_exhausted(
 def _released(
     leases: LeaseTransaction, kind: Kind, usable: IdSet
 ) -> Iterator[range]:
-    """What can be leased again, the longest released first."""
+    """Yield ranges to lease again, the longest released first."""
     for ids in leases.released(kind):
         yield from IdSet((ids,)) & usable
 

@@ -116,7 +116,7 @@ class LeaseStore:
                 raise self._error(err) from err
 
     def _place(self, create: bool) -> str:
-        """What SQLite is to open."""
+        """Return the path that SQLite is to open."""
         if not create and not self.exists:
             return ":memory:"
         with directory.open_private(self._path, 0o700, create=create):

@@ -94,7 +94,7 @@ class _Known:
 def _collect_one(
     manager: UserNamespaceManager, lease: Lease, grace_period: float
 ) -> list[OrphanedLease]:
-    """What comes of a lease; one that makes trouble does not stop others."""
+    """Collect one lease; an error is its outcome, and stops no others."""
     try:
         with manager.store.lock(lease.instance):
             return [*_judge(manager, lease.instance, grace_period)]

@@ -62,7 +62,7 @@ class Pool:
         return replace(self, holders=(*self.holders, *found))
 
     def describe_absent(self) -> str:
-        """What the source has and there is not; empty if there is nothing."""
+        """Return a text about IDs of the source that do not exist, or ""."""
         if not self.absent:
             return ""
         shown = ", ".join(f"{e.start}:{len(e)}" for e in self.absent)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who uses host IDs on a host now."""
+"""Running ID maps of a host."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RunningIdMap:
 
 
 def find_running() -> Iterator[RunningIdMap]:
-    """What runs in a user namespace, and with which host IDs.
+    """Yield the ID maps of processes in user namespaces.
 
     The kernel is asked, not libvirt alone, so that containers of other
     runtimes count as well.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is still on disk for IDs that were given back: shifted trees."""
+"""Shifted trees that are still on disk for IDs that were given back."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the database holds, read and changed within one transaction."""
+"""Transaction on the lease database."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class LeaseTransaction:
         return IdSet(tuple(range(*row) for row in rows))
 
     def released(self, kind: Kind) -> Iterator[range]:
-        """What was used and is not now, the longest released first."""
+        """Yield ranges that were used and are not now, the oldest first."""
         query = (
             "SELECT start, stop FROM released WHERE kind = ? "
             "ORDER BY number, start"
@@ -78,7 +78,7 @@ class LeaseTransaction:
             yield range(*row)
 
     def trees(self) -> list[ShiftedTree]:
-        """What is noted as shifted, also for IDs that nobody has now."""
+        """Return the trees noted as shifted, also for IDs without a lease."""
         query = "SELECT path, kind, start, stop FROM tree ORDER BY path"
         return [
             ShiftedTree(path, kind, range(*ids))
@@ -131,7 +131,7 @@ class LeaseTransaction:
         return renewed
 
     def restore(self, lease: Lease) -> None:
-        """Have the UUID of a lease, and the note that it is missing, be so.
+        """Restore the UUID of a lease, and since when it is unknown.
 
         :raises LeaseError: if another instance has that UUID.
         """
@@ -170,7 +170,7 @@ class LeaseTransaction:
         )
 
     def released_trees(self) -> list[ShiftedTree]:
-        """What was shifted for IDs that nobody leases now."""
+        """Return the trees shifted for IDs without a lease."""
         return [
             tree
             for tree in self.trees()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What somebody wants to have a lease of."""
+"""Request for a lease."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lxc_userns.leases.pool import Pools
 
 @dataclass(frozen=True, slots=True)
 class LeaseRequest:
-    """What somebody wants to have a lease of.
+    """Request for a lease.
 
     :param instance: name of the instance.
     :param uuid: its UUID, if that is known.
@@ -45,7 +45,7 @@ class LeaseRequest:
         leases: LeaseTransaction,
         records: Iterable[InstanceRecord | DamagedRecord],
     ) -> Lease | None:
-        """What it had before, if that can be a lease of its own.
+        """Return the previous IDs as a lease, if they can be one.
 
         :param pools: the pool; what runs does not count, for that may be it.
         :param records: what instances were promised: many may share a range.

@@ -122,7 +122,7 @@ class Guests:
         return text
 
     def capabilities(self) -> str:
-        """What libvirtd can do on this host, as XML.
+        """Return the capabilities of libvirtd on this host, as XML.
 
         :raises LibvirtError: if it cannot be reached.
         """
@@ -194,7 +194,7 @@ class Guests:
         return False
 
     def end_lost(self, name: str, uuid: str) -> None:
-        """Have libvirt notice the end of a container that it has missed.
+        """Make libvirt notice the end of a container that it has missed.
 
         :param uuid: of which it has to be; another may have got the name.
         :raises LibvirtError: if libvirt cannot be reached.

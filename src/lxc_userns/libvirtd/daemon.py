@@ -67,7 +67,7 @@ def find() -> Daemon | None:
 
 
 def _find_peers() -> Iterator[int]:
-    """Who listens; systemd, if it does that for the daemon."""
+    """Yield processes that listen; systemd, if it does for the daemon."""
     paths = [str(_RUN / name) for name in _SOCKETS]
     path = next(filter(os.path.exists, paths), paths[-1])
     with socket.socket(socket.AF_UNIX) as client, suppress(OSError):

@@ -91,7 +91,7 @@ def groups(of: dict[str, str], known: Sequence[Mount]) -> Iterator[Group]:
 
 
 def writable(group: Group, writes: Writes) -> list[str]:
-    """What of a group somebody may write to: names, ``.`` for itself.
+    """Return the files of a group that somebody may write, ``.`` for itself.
 
     :param writes: whether they may, going by the status.
     :raises BoundExceededError: if it has too many groups below it, and is

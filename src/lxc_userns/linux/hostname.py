@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def preserve() -> Iterator[None]:
-    """Have the same host name afterwards as before."""
+    """Restore the host name afterwards."""
     before = socket.gethostname()
     try:
         yield

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who opens and closes a file (:manpage:`inotify(7)`)."""
+"""Events of a file that is opened and closed (:manpage:`inotify(7)`)."""
 
 from __future__ import annotations
 

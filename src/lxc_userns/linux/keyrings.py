@@ -59,7 +59,7 @@ def _is_of_root(key: int, name: str) -> bool:
 
 
 def _call(name: str, key: int) -> bytes:
-    """Have a function of the library fill a buffer.
+    """Let a function of the library fill a buffer.
 
     :raises OSError: if it fails, or has more than fits.
     """

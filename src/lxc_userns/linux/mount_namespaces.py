@@ -13,7 +13,7 @@ from lxc_userns.linux.process import Process
 
 
 def read(process: Process, limit: int) -> list[Mount]:
-    """What is mounted in the namespace of a process, wherever its root is.
+    """Return the mounts of a process's namespace, wherever its root is.
 
     The ``mountinfo`` of a process leaves out what is not below its root
     directory, which it can change.

@@ -21,7 +21,7 @@ _setns = libc.function("setns", ctypes.c_int, ctypes.c_int)
 
 
 def unshare(kinds: int) -> None:
-    """Have new namespaces; of processes, only children are in the new one.
+    """Enter new namespaces; a new PID namespace is for children only.
 
     :param kinds: ``CLONE_NEW*``, or several.
     :raises OSError: EPERM without CAP_SYS_ADMIN, ENOSPC if a limit of the

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a process can ask for itself (:manpage:`prctl(2)`)."""
+"""Attributes of the calling process (:manpage:`prctl(2)`)."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ def set_parent_death_signal(number: int) -> None:
 
 
 def set_no_new_privileges() -> None:
-    """Have no program that is executed from now on grant anything."""
+    """Let no program that is executed from now on grant privileges."""
     _prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``/proc`` says about a process (:manpage:`proc(5)`)."""
+"""Processes, by ``/proc`` (:manpage:`proc(5)`)."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class Process:
 
     @property
     def mounts(self) -> Iterator[mounts.Mount]:
-        """What is mounted for it, with points as it sees them.
+        """Mounts of the process, with mount points as it sees them.
 
         :raises BoundExceededError: if that is unreasonably much.
         """
@@ -233,7 +233,7 @@ class Process:
 
     @property
     def name(self) -> str:
-        """What it is called, at most 15 bytes; its own doing, no proof."""
+        """Name of the process, at most 15 bytes; its own choice, no proof."""
         return self._read("comm").rstrip("\n")
 
     @contextmanager
@@ -432,7 +432,7 @@ def in_other_user_namespaces() -> Iterator[Process]:
 
 
 def _user_namespace(pid: str) -> str | None:
-    """What the kernel calls a process's user namespace.
+    """Return the kernel's name of a process's user namespace.
 
     None if it does not tell: root without all capabilities may not trace
     every process.

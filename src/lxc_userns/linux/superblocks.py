@@ -99,7 +99,7 @@ def mount_device(
 
 
 def _enter(root: int, path: str, device: int) -> None:
-    """Have a root directory with nothing in it but a block device."""
+    """Enter a root directory with nothing in it but a block device."""
     os.fchdir(root)
     os.chroot(".")
     os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -125,7 +125,7 @@ def _call(
 
 
 def _read_messages(context: int) -> str:
-    """What the filesystem has to say, errors only."""
+    """Read the error messages of the filesystem."""
     messages = []
     with suppress(OSError):  # ENODATA: nothing more.
         while True:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was written, on the disk (:manpage:`syncfs(2)`)."""
+"""Synchronisation of written data with the disk (:manpage:`syncfs(2)`)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a thread can have for itself (:manpage:`unshare(2)`)."""
+"""Attributes of one thread alone (:manpage:`unshare(2)`)."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def _started() -> subprocess.Popen[bytes]:
 
 
 def _converse(process: subprocess.Popen[bytes]) -> bytes:
-    """What it says to an echo: the same, or why it cannot go on."""
+    """Exchange an echo; return it, or why the process cannot go on."""
     if process.stdin is None or process.stdout is None:
         raise ValueError("a process without pipes")
     with suppress(BrokenPipeError):

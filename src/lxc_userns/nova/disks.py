@@ -29,7 +29,7 @@ def backs_loop_device(device: str, path: str) -> bool:
 
 
 def patch_find_disk() -> None:
-    """Have Nova find disks of domains whose root filesystem is a view.
+    """Make Nova find disks of domains whose root filesystem is a view.
 
     Its own function, which snapshots use, looks for them beside a directory
     ``rootfs``.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a flavor can ask for, within what the operator allows."""
+"""Extra specs: what a flavor asks for, if the operator allows it."""
 
 from __future__ import annotations
 

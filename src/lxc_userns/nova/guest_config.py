@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a domain of Nova's has to have, in Nova's own terms."""
+"""Guest configuration of Nova, with what a domain has to have."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ _OF_DISKS: Final[dict[str, Callable[[BlockDevice], int | None]]] = {
 def apply(
     unit: str, wanted: Iterable[Setting], limits: ResourceLimits
 ) -> None:
-    """Have systemd keep limits of a container.
+    """Set limits of a container as properties of systemd's scope.
 
     :param unit: the scope.
     :raises OSError: if systemd refuses.

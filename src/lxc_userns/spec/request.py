@@ -32,7 +32,7 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class InstanceRequest:
-    """What a compute service asks for.
+    """Request of a compute service.
 
     :param name: name of the instance and of its libvirt domain: a letter or
         digit, then at most 62 letters, digits, ``.``, ``_`` and ``-``.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an instance needs of its host beside files."""
+"""Requirements of an instance beside files."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Requirements:
-    """What an instance asks for that not every container is to have.
+    """Requirements of an instance that not every container is to have.
 
     :param mode: ``private`` or ``host``; None leaves it to the policy.
     :param host_namespaces: namespaces that it shares with the host:

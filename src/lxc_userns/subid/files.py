@@ -67,12 +67,12 @@ class MalformedLine:
 
     @property
     def owner(self) -> str:
-        """Whose it would be."""
+        """Owner that the line would give the range to."""
         return self.text.split(":")[0].strip().strip(_BYTE_ORDER_MARK)
 
     @property
     def ids(self) -> range | None:
-        """What shadow may take it for; nobody else is to have these."""
+        """IDs that shadow may read in the line; no one else may have them."""
         fields = self.text.split(":")
         numbers = [_read_as_shadow(each) for each in fields[1:3]]
         if len(numbers) < 2 or None in numbers:
@@ -174,7 +174,7 @@ def _parse_listed(number: int, line: str) -> SubordinateRange | MalformedLine:
 
 
 def _find_unseen(line: str) -> str:
-    """What is in a line that is not to be seen; empty if there is nothing."""
+    """Return the invisible characters of a line, by name; empty for none."""
     for character in line:
         if character == "\r":
             return "a carriage return (CR)"

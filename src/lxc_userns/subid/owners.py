@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who on this host holds which IDs already: users, groups, subordinates."""
+"""Owners of host IDs: users, groups, subordinate ranges."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class IdOwnership:
     present: IdSet = _ALL
 
     def canonical_owner(self, owner: str) -> str:
-        """What is the same for all names of an owner, and the number."""
+        """Return the same text for all names of an owner, and the number."""
         return self.owner_ids.get(owner, owner)
 
     def owned(self, owner: str) -> Iterator[range]:
@@ -89,7 +89,7 @@ class IdOwnership:
     def holders(
         self, ids: range | IdSet, owner: str = ""
     ) -> Iterator[IdOwner]:
-        """Who holds any of these IDs.
+        """Yield the owners of any of these IDs.
 
         :param ids: host IDs.
         :param owner: the owner whose own subordinate ranges do not count.

@@ -78,7 +78,7 @@ def find(kind: Kind, ids: range) -> list[IdOwner]:
 
 
 class Asked:
-    """What was asked about ranges that are to be leased.
+    """Answers of directory services about ranges that are to be leased.
 
     :param instance: for which instance.
 
@@ -118,7 +118,7 @@ class Asked:
 
 
 def advisories(name: str, ids: range) -> Iterator[str]:
-    """What directory services of this host may give to their users.
+    """Yield advice about ranges that directory services may give to users.
 
     :param name: what the IDs are called.
     :param ids: host IDs.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What is known of a container's last run.
+    """Trace of a container's last run.
 
     :param ended: whether it has ended, as far as that was noted.
     :param status: how its first process ended, as :manpage:`wait(2)` tells

@@ -173,7 +173,7 @@ class _Watched:
 
 
 def _only(statuses: Collection[int]) -> int | None:
-    """That of the first process, if there was no other to end."""
+    """Return the first process's end, if there was no other to end."""
     return next(iter(statuses)) if len(statuses) == 1 else None
 
 

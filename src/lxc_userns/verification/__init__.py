@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What runs, compared with what was promised.
+"""Verification: what runs, compared with what was promised.
 
 The evidence is the kernel's: nothing that the container says of itself
 counts, and nothing in it is opened.

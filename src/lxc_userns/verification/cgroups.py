@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of control groups the root of a container can write."""
+"""Control groups that the root of a container can write."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lxc_userns.linux.process import Process, Rows
 def writable(
     init: Process, host_mounts: list[Mount]
 ) -> Iterator[tuple[cgroups.Group, list[str]]]:
-    """What a container could write, and had better not.
+    """Yield the files that a container could write, and had better not.
 
     In its own group it may have what the kernel says that can be delegated.
     A hierarchy without controllers is only for who wants to keep track of

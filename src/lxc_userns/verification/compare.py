@@ -79,7 +79,7 @@ class VerifiedInstance:
 
 
 def describe(promise: Expectation, evidence: Observed) -> VerifiedInstance:
-    """What a container is that was found to be as promised."""
+    """Describe a container that was found to be as promised."""
     return VerifiedInstance(
         promise.name,
         promise.mode,
@@ -213,7 +213,7 @@ def _is_harmless(node: Node) -> bool:
 
 
 def _view(view: View, evidence: Observed) -> Iterator[str]:
-    """What of a view is wrong on the host."""
+    """Yield what of a view is wrong on the host."""
     if view.kind is None:
         return
     mount = compare_mounts.topmost(view.source, evidence.host_mounts)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of the host a container sees mounted, against its views; pure."""
+"""Mounts of a container, compared with its views; pure."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class AllowedMount(NamedTuple):
 def unexpected_mounts(
     promise: Expectation, evidence: Observed
 ) -> Iterator[str]:
-    """What of the host is mounted in a container and is not of a view.
+    """Yield mounts of the host in a container that are of no view.
 
     Its root can only mount again what it has, and that with no less forbidden
     (:manpage:`mount_namespaces(7)`); it has no other filesystem of the host.
@@ -67,7 +67,7 @@ def unexpected_mounts(
 
 
 def missing_mounts(promise: Expectation, evidence: Observed) -> Iterator[str]:
-    """What a container was promised and has not been given."""
+    """Yield views that a container was promised and does not have."""
     host = topmost("/", evidence.host_mounts)
     if evidence.root is None or (
         host is not None and _place(evidence.root) == _place(host)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a container was promised to be."""
+"""Expectation of a container: what it was promised to be."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Confinement:
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What a container was promised to be.
+    """Expectation of a container: what it was promised to be.
 
     :param name: name of its domain.
     :param id_maps: its ID maps; None: it is in the host's user namespace.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What containers were promised: by us, or by the XML that others wrote."""
+"""Expectations of containers, by our records or the XML of others."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _KINDS: dict[str, Kind] = {
 
 
 def of_record(record: InstanceRecord, domain_xml: str) -> Expectation:
-    """What an instance of ours was promised.
+    """Return the expectation of an instance of ours.
 
     :param domain_xml: its domain as it runs, which has the label that libvirt
         made for it.
@@ -77,7 +77,7 @@ def _flags(volume: Volume) -> frozenset[str]:
 
 
 def of_domain(domain_xml: str) -> Expectation:
-    """What a container of others was promised, going by its XML.
+    """Return the expectation of a container of others, by its XML.
 
     :raises DomainXmlError: if it is no LXC domain, or has ID maps or
         devices that break a rule of this package.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel says of a running container.
+"""Observed state of a running container, as the kernel has it.
 
 Nothing is looked up by a path in the container, where its root could have
 mounted a filesystem that never answers. What libvirt makes for it can be
@@ -62,7 +62,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What the kernel says of a running container.
+    """Observed state of a running container, as the kernel has it.
 
     :param pid: host's process ID of its first process.
     :param uid_map: rows of that one's ``uid_map``.
@@ -192,7 +192,7 @@ def _until_it_ends(values: Iterator[int]) -> Iterator[int]:
 
 
 def _mounts(init: Process) -> dict[int, Mount]:
-    """What is mounted, by its number.
+    """Return the mounts, by their IDs.
 
     Each way leaves out what is not below its root, which the container's root
     can change for its first process, or cover for who enters.
@@ -220,7 +220,7 @@ def _find(mounts: Sequence[Mount], fs_type: str, suffix: str) -> Mount:
 
 
 def _mounts_of_libvirt(controller: Process, name: str) -> tuple[Mount, ...]:
-    """What is mounted where libvirt looks up what a container is to see."""
+    """Return the mounts where libvirt looks up a container's filesystems."""
     found = daemon.find()
     if found is not None:
         return found.mounts

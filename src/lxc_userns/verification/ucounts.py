@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one container may use of what all containers share.
+"""Limits of user namespaces for one container.
 
 The kernel counts inotify instances and the like for a user of a user
 namespace, and once more for the user who has made the namespace: for libvirt's
@@ -20,7 +20,7 @@ CAPABILITY = "sys_resource"
 
 
 def halve(limits: Mapping[str, int]) -> dict[str, int]:
-    """What one container may have: half, so that others have some left.
+    """Return half of each limit, so that others have some left.
 
     :param limits: what the host's root may have, by name.
     """

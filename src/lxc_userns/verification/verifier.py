@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who looks at running containers, and ends those that are not as promised."""
+"""Verifier: looks at running containers, and ends those that differ."""
 
 from __future__ import annotations
 

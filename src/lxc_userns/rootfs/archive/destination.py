@@ -226,7 +226,7 @@ def _names(fd: int) -> list[str]:
 
 
 def _copy_attribute(source: int, target: int, name: str) -> None:
-    """Have an attribute be the same, there or not."""
+    """Copy an attribute, or its absence."""
     try:
         value = os.getxattr(source, name)
     except OSError as err:

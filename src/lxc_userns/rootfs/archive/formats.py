@@ -60,7 +60,7 @@ class Archive:
 
 
 def find_decompressor(head: bytes) -> tuple[str, ...] | None:
-    """What unpacks a file to a tar archive.
+    """Return the command that decompresses a tar archive.
 
     :param head: its first :data:`LENGTH` bytes, or all if it has fewer.
     :returns: a program, by name, and its arguments; none for a tar archive

@@ -11,7 +11,7 @@ LEAST_MEMORY = 64 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnpackLimits:
-    """What unpacking one archive may take at most.
+    """Limits of unpacking one archive.
 
     :param max_bytes: bytes of what is in the archive, and of the new tree on
         disk.

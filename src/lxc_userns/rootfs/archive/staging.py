@@ -75,7 +75,7 @@ class StagingDirectory:
 
     @contextmanager
     def syncing(self) -> Iterator[None]:
-        """Have all that was written so far on the disk in the end."""
+        """Synchronise what was written with the disk in the end."""
         with ThreadPoolExecutor(1) as thread:
             done = thread.submit(syncing.sync_filesystem, self.fd)
             yield

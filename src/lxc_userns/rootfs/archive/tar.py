@@ -92,7 +92,7 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class Extraction:
-    """What became of an archive.
+    """Result of an extraction.
 
     :param devices: device nodes that were left out.
     :param owners: owners that could not be given, the first of them, as

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tar says while it extracts, sorted.
+"""Diagnostics of tar while it extracts, sorted.
 
 Names of members are in it, which can be made to look like anything. GNU tar
 escapes them, colons and line breaks too, in what is passed over here. Where it
@@ -76,7 +76,7 @@ _HINTS = (
 
 
 class TarDiagnostics:
-    """What tar, and what decompresses for it, has to say."""
+    """Diagnostics of tar and of its decompressor."""
 
     def __init__(self) -> None:
         #: Device nodes that it could not make.

@@ -50,7 +50,7 @@ _ATTRIBUTES = (
 
 @dataclass(frozen=True, slots=True)
 class UnpackReport:
-    """What was unpacked.
+    """Report on an archive that was unpacked.
 
     :param inodes: inodes of the new tree, hard links counted once.
     :param skipped: device nodes of the archive, which were left out: a

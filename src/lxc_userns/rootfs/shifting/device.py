@@ -38,7 +38,7 @@ _LAST_ID = 2**32 - 2
 
 
 class Change:
-    """What a device node needs.
+    """Change of a device node.
 
     :param owner: new user and group ID.
     :param mode: new permission bits.
@@ -90,7 +90,7 @@ def read_note(path: str) -> bytes | None:
 def plan(
     st: os.stat_result, note: bytes | None, devices: PlainDevices
 ) -> Change | None:
-    """What a device node needs; no system call.
+    """Plan the change of a device node; no system call.
 
     :param note: what :func:`read_note` has found.
     :param devices: what the pass does to device nodes.

@@ -46,7 +46,7 @@ _SET_ID = stat.S_ISUID | stat.S_ISGID
 
 
 class Change:
-    """What one inode needs; all of it optional.
+    """Change of one inode; all of it optional.
 
     :param owner: new (user ID, group ID).
     :param acls: new ACL attributes, by name; None for one to be removed.
@@ -123,7 +123,7 @@ def plan(
     *,
     to_host: bool,
 ) -> Change:
-    """What an inode needs; no system call.
+    """Plan the change of an inode; no system call.
 
     :param st: its status.
     :param xattrs: those of its extended attributes that matter here.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a crew and its workers say to each other.
+"""Messages between a worker pool and its workers.
 
 Three things are shared by descriptors: a *queue* of directories to walk (a
 pipe of packets, from which whoever is idle reads), a pipe of *reports* to the

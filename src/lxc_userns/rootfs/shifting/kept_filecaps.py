@@ -30,7 +30,7 @@ SHIFTED = b"shifted"
 
 
 class Plan:
-    """What becomes of the file capabilities of an inode.
+    """Plan for the file capabilities of an inode.
 
     :param value: what they shall be, None for none.
     :param note: what to note before; None if nothing.

@@ -123,7 +123,7 @@ def _is_in(ranges: Sequence[tuple[int, int]], number: int) -> bool:
 
 
 class Owner:
-    """What becomes of the inodes of one owner.
+    """Translation of one owner.
 
     :param uid: new user ID.
     :param gid: new group ID.

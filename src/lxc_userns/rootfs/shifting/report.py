@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ShiftReport:
-    """What a shift or unshift did, or would do.
+    """Report on a shift or unshift, done or dry.
 
     :param inodes: inodes of the tree, hard links counted once.
     :param shifted: of these, the ones that changed.

@@ -188,7 +188,7 @@ def verify(
 
 
 def read_state(path: Path, *, fd: int | None = None) -> State | None:
-    """What a tree remembers of its shifts; None if it never was shifted.
+    """Read the state of a tree's shifts; None if it never was shifted.
 
     :param path: the root directory of the tree.
     :param fd: as for :func:`shift`.

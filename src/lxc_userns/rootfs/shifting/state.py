@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the root directory of a tree remembers of shifts.
+"""State of a tree's shifts, on its root directory.
 
 One extended attribute in the ``trusted`` namespace, which only the host's
 root can read or write: a container cannot forge it, but whoever made an image
@@ -43,7 +43,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a tree is shifted for.
+    """State of a tree's shifts.
 
     :param maps: the maps, None for guest IDs.
     :param work: what is under way from there.

@@ -41,7 +41,7 @@ class Segment:
 
     @property
     def targets(self) -> range:
-        """What they become."""
+        """IDs after the pass."""
         return range(self.target, self.target + self.count)
 
 
@@ -50,7 +50,7 @@ Segments = tuple[Segment, ...]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What one pass does to the IDs of one kind.
+    """Table of one pass for the IDs of one kind.
 
     :param segments: the IDs that change; all others stay.
     :param final: the ranges in which an owner belongs when all is done;
@@ -82,7 +82,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Devices:
-    """What one pass does to device nodes, which stay root's.
+    """Table of one pass for device nodes, which stay root's.
 
     :param uid: steps from a user ID found on disk to that in the image.
     :param gid: the same for group IDs.
@@ -121,7 +121,7 @@ def subtract(ids: range, holes: Iterable[range]) -> Iterator[range]:
 
 
 def translate_map(old: IdMap | None, new: IdMap | None) -> Segments:
-    """What happens to owners when a tree goes from one ID map to another.
+    """Translate one ID map to another, as segments of IDs.
 
     :param old: the map the tree is shifted for, None if for none.
     :param new: the map it shall be shifted for, None for guest IDs.
@@ -284,12 +284,12 @@ class Translation:
 
     @property
     def uid_segments(self) -> Segments:
-        """What happens to user IDs."""
+        """Segments of user IDs."""
         return translate_map(uid_of(self.old), uid_of(self.new))
 
     @property
     def gid_segments(self) -> Segments:
-        """What happens to group IDs."""
+        """Segments of group IDs."""
         return translate_map(gid_of(self.old), gid_of(self.new))
 
     @property
@@ -343,7 +343,7 @@ class Translation:
         )
 
     def remaining(self, transit: int | None, step: int) -> Pass:
-        """What is left from a pass on, as one pass to look at.
+        """Return the rest from a pass on, as one pass to look at.
 
         :param transit: first ID of the transit range, if there is one.
         :param step: the pass under way, from 0.

@@ -59,7 +59,7 @@ class Tree:
         return f"/proc/self/fd/{self.fd}"
 
     def read_state(self) -> State | None:
-        """What the tree remembers; None if it was never shifted.
+        """Read the state of the tree; None if it was never shifted.
 
         :raises RootfsError: if the attribute is malformed.
         """

@@ -166,7 +166,7 @@ class _Frame:
             os.close(self.fd)
 
     def reopen_fd(self, below: _Frame) -> None:
-        """Have a descriptor again, by the way up from a directory below.
+        """Reopen the descriptor, by the way up from a directory below.
 
         :raises ChangedError: if a directory on the way was moved.
         """

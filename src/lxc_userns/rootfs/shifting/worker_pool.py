@@ -45,7 +45,7 @@ _MOST_SHOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class WalkResult:
-    """What a crew has seen and done below the root directory.
+    """Result of a walk below the root directory.
 
     :param inodes: inodes walked, each counted once.
     :param shifted: of these, the ones that changed, or would change.
@@ -307,7 +307,7 @@ def plain(table: Table) -> PlainTable:
 
 
 def plain_devices(devices: Devices) -> PlainDevices:
-    """What a pass does to device nodes as workers take it."""
+    """Return the table of device nodes as workers take it."""
     return (
         [*map(_plain_segments, devices.uid)],
         [*map(_plain_segments, devices.gid)],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a disk image is, by the marks that formats put at fixed places.
+"""Types of disk images, by the magic numbers of formats.
 
 An image is hostile input, so no library in C reads it as root, before the
 kernel has to.
@@ -43,7 +43,7 @@ _OTHERS: Mapping[str, tuple[int, bytes]] = {
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What marks an image has.
+    """Magic numbers of an image.
 
     :param filesystems: types of filesystem, usually one; ``ext4`` stands for
         ext2 and ext3 too.

@@ -65,7 +65,7 @@ def detached(
 
 
 def reshift(state: int, id_maps: IdMaps, shift: Shift) -> None:
-    """Have an upper layer that nobody has mounted fit other ID maps.
+    """Shift an upper layer that is not mounted to other ID maps.
 
     Nothing happens if it is for these, or not there yet. To be called again
     if it was interrupted.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this host's filesystems allow: tried on each, and no trace left."""
+"""Probes of this host's filesystems, which leave no trace."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an instance has of its own on disk, and loses when it is released."""
+"""State directory of an instance, which it loses when it is released."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class PrivateFiles:
                 yield fd
 
     def reshift(self, instance: str, id_maps: IdMaps, shift: Shift) -> None:
-        """Have its overlay, if it has one, fit other ID maps.
+        """Shift its overlay, if it has one, to other ID maps.
 
         :param shift: as for :func:`overlay.reshift`.
         """

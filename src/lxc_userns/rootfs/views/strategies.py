@@ -160,7 +160,7 @@ class Idmapped:
 
 
 class Overlay:
-    """As :class:`Idmapped`, and what changes goes to a private layer."""
+    """Overlay on an idmapped mount; changes go to a private layer."""
 
     def prepare_tree(
         self, tree: RootfsSource, id_maps: IdMaps | None, options: ShiftOptions
