@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this machine can do, as ``tools/capabilities`` finds it."""
+"""Capabilities of this machine, as ``tools/capabilities`` finds them."""
 
 import functools
 import os

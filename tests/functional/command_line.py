@@ -24,14 +24,14 @@ ID_MAP = f"0:{BASE}:{COUNT}"
 
 @dataclass(frozen=True)
 class Result:
-    """What a call gave."""
+    """Result of a call."""
 
     code: int
     out: str
     err: str
 
     def json(self) -> Any:
-        """What it printed, after it went well."""
+        """Return what it printed, after it went well."""
         assert (self.code, self.err) == (0, "")
         return json.loads(self.out)
 

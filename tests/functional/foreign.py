@@ -74,7 +74,7 @@ def running(
     devices: str = "",
     last: str = "",
 ) -> Iterator[Foreign]:
-    """Have a container as this XML makes it, and destroy it.
+    """Run a container as this XML makes it, and destroy it.
 
     :param script: shell commands for its first process.
     """

@@ -50,13 +50,13 @@ class HostFiles:
             stream.writelines(f"{line}\n" for line in lines)
 
     def give(self, *lines: str) -> None:
-        """Have these be all lines of ``/etc/subuid`` and ``/etc/subgid``."""
+        """Make these all lines of ``/etc/subuid`` and ``/etc/subgid``."""
         text = "".join(f"{line}\n" for line in lines)
         for name in ("subuid", "subgid"):
             self[name].write_text(text)
 
     def give_ranges(self, number: int, size: int = SIZE) -> None:
-        """Have the pool be so many ranges from ``BASE`` on."""
+        """Make the pool so many ranges from ``BASE`` on."""
         self.give(f"{OWNER}:{BASE}:{number * size}")
 
 
@@ -157,7 +157,7 @@ def summary(result: Result) -> list[str]:
 
 
 def findings(result: Result, code: int) -> list[dict[str, str]]:
-    """What ``config check`` or ``host check`` says, as JSON.
+    """Return the findings of ``config check`` or ``host check``.
 
     Without where values are from, which is told of all options.
     """

@@ -60,12 +60,12 @@ class Worker:
         self._log = race.directory / f"log-{number}"
 
     def history(self) -> list[list[str]]:
-        """What was written down: begun and done calls, in their order."""
+        """Return begun and done calls, in their order."""
         text = self._log.read_text() if self._log.exists() else ""
         return [line.split() for line in text.splitlines()]
 
     def told(self) -> dict[str, str | None]:
-        """What it was told of each of its leases; nothing of those in doubt.
+        """Return what it was told of each of its leases that is not in doubt.
 
         A lease without a domain is in doubt, for others collect those.
         """
@@ -188,7 +188,7 @@ class Race:
             os._exit(code)
 
     def _look(self) -> dict[str, Lease]:
-        """What there is now; no two share an ID, none is outside."""
+        """Read the leases; no two share an ID, none is outside."""
         with self.manager.allocator.leases.read() as leases:
             found = leases.all()
         for kind in ("uid", "gid"):
@@ -202,7 +202,7 @@ class Race:
         return {each.instance: each for each in found}
 
     def _look_at_the_end(self) -> None:
-        """What each was told last is what there is."""
+        """Compare what each was told last with what there is."""
         found = self._look()
         for worker in self.workers:
             for name, value in worker.told().items():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What users get wrong: one clear line, exit code 1, nothing changed."""
+"""Bad input: one clear line, exit code 1, nothing changed."""
 
 import os
 import subprocess

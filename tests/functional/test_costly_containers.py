@@ -57,7 +57,7 @@ def cli(command_line: Callable[[str], CommandLine]) -> CommandLine:
 
 @contextmanager
 def excessive(cli: CommandLine, rootfs: Path, script: str) -> Iterator[None]:
-    """Have a container that does something before anybody verifies it."""
+    """Run a container that does something before it is verified."""
     (rootfs / "excess").write_text(
         f"PATH=/bin:/sbin\n({script}) >/said 2>&1\n>/done\nexec sleep 1000\n"
     )
@@ -146,7 +146,7 @@ def test_groups() -> None:
 
 
 def test_groups_of_others(cli: CommandLine, busybox_rootfs: Path) -> None:
-    """Whoever is in many groups outside is nobody's concern."""
+    """A process in many groups outside is of no concern."""
     with grouped(65536):
         shown = cli.json(
             *("container", "run", "web1", "--rootfs", busybox_rootfs),

@@ -89,7 +89,7 @@ def test_every_form(
 
 
 def test_added_id_maps(libvirt_connection: libvirt.virConnect) -> None:
-    """What libvirt gives back, edited, is taken, and nothing else changed."""
+    """XML of libvirt's, edited, is taken, and nothing else changed."""
     host_mode = SAMPLES["host-mode"]
     with defined(libvirt_connection, host_mode.to_xml()) as handle:
         before = as_libvirt_has_it(handle)

@@ -53,7 +53,7 @@ def cli(
 
 @dataclass(frozen=True)
 class Report:
-    """What it says.
+    """The checks, as the command prints them.
 
     :param rows: message and so on, by check.
     """
@@ -70,7 +70,7 @@ class Report:
 
 
 def read(result: Result) -> Report:
-    """What it says; whatever is bad, it is in order as such."""
+    """Read the report; whatever is bad, it is in order as such."""
     assert result.err == ""
     rows = json.loads(result.out)
     names = [row["check"] for row in rows]

@@ -67,7 +67,7 @@ def start(cache: Path, checkout: Path, *command: str) -> subprocess.Popen[str]:
 
 
 def traces(cache: Path) -> list[str]:
-    """What there is of runs: directories, mounts, control groups."""
+    """Return traces of runs: directories, mounts, control groups."""
     found = [str(path) for path in cache.glob("run-*")]
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     found += [line for line in mounts if str(cache) in line]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What libvirt's and other projects' users are warned of, on real containers.
+"""Known dangers of libvirt's and other containers, on real ones.
 
 Each danger is shown twice: on a container that others could have made, where
 it is real, and on ours. The documentation has a row for each, which names the
@@ -47,7 +47,7 @@ def wait_for(result: Path) -> None:
 def ours(
     cli: CommandLine, rootfs: Path, script: str, *options: str | Path
 ) -> str:
-    """What the first process of a container of ours says."""
+    """Return what the first process of a container of ours says."""
     (rootfs / "try").write_text(
         f"PATH=/bin\n({script}) >/new 2>&1\nmv /new /result\nexec sleep 1000\n"
     )
@@ -337,7 +337,7 @@ def test_host_ids_that_somebody_has(
 def test_shared_memory_of_the_host(
     cli: CommandLine, rootfs: Path, libvirt_connection: libvirt.virConnect
 ) -> None:
-    """What an IPC namespace that is shared shows, and to write to."""
+    """A shared IPC namespace shows it, and lets it be written."""
     made = subprocess.check_output(["ipcmk", "-M", "4096"], text=True)
     number = made.split()[-1]
     rows = Path("/proc/sysvipc/shm").read_text().splitlines()

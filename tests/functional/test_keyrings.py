@@ -61,7 +61,7 @@ def trees(busybox_rootfs: Path, tmp_path: Path) -> Iterator[list[Path]]:
 
 
 def run(cli: CommandLine, name: str, rootfs: Path, *steps: str) -> None:
-    """Have a container take steps, by a process for each line of them."""
+    """Let a container take steps, by a process for each line of them."""
     lines = [f"keys {line} >/said{i} 2>&1 &" for i, line in enumerate(steps)]
     script = ["PATH=/bin", *lines, "wait", "touch /done", "exec sleep 1000"]
     (rootfs / "script").write_text("\n".join(script) + "\n")
@@ -147,7 +147,7 @@ def name() -> str:
 
 @contextmanager
 def keyring(script: str, *prefix: str) -> Iterator[None]:
-    """Have a session keyring, made by a script, for a while."""
+    """Make a session keyring, by a script, for a while."""
     with subprocess.Popen(
         [*prefix, "keyctl", "session", "-", "sh", "-ec",
          f"{script}\necho\nexec sleep 1000"],

@@ -102,7 +102,7 @@ def start_of(container: dict[str, Any]) -> tuple[int, int]:
 
 
 def owners(tree: Path) -> dict[str, tuple[int, int]]:
-    """Who owns what in a tree."""
+    """Return the owners in a tree."""
     found = {}
     for path in (tree, *tree.rglob("*")):
         status = path.lstat()
@@ -423,7 +423,7 @@ def test_advice_is_followed_to_the_letter(
 
 
 def problems(check: Result) -> list[str]:
-    """What ``config check`` says is wrong."""
+    """Return the problems that ``config check`` finds."""
     return [
         each["message"]
         for each in findings(check, 1)
@@ -466,13 +466,13 @@ def test_checks_of_a_pool(cli: CommandLine, host_files: HostFiles) -> None:
 
 
 def parted(problem: str) -> tuple[str, str]:
-    """What is wrong, and what to do."""
+    """Split a text into what is wrong and what to do."""
     reason, _, remedy = problem.partition("; ")
     return reason, remedy
 
 
 def pool_check(checks: list[dict[str, str]]) -> dict[str, str]:
-    """What ``host check`` says of the pool."""
+    """Return the check of the pool by ``host check``."""
     (check,) = (each for each in checks if each["check"] == "pool")
     return check
 
@@ -962,7 +962,7 @@ def test_leases_that_cannot_be_trusted(
 
 
 def contents(file: Path) -> tuple[int, bytes | None]:
-    """What is in a file, and its mode."""
+    """Return the content of a file, and its mode."""
     content = file.read_bytes() if file.is_file() else None
     return file.stat().st_mode, content
 

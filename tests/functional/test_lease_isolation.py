@@ -101,7 +101,7 @@ def run(cli: CommandLine, name: str, image: Path, *options: str) -> int:
 
 
 def with_one_range(cli: CommandLine) -> None:
-    """Have all containers be made with the same maps."""
+    """Make all containers with the same maps."""
     text = cli.config.read_text()
     maps = "".join(
         f"{kind}_maps = 0:1900000000:{WHOLE}\n" for kind in ("uid", "gid")
@@ -128,7 +128,7 @@ def call(argv: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def inside(pid: int, script: str) -> subprocess.CompletedProcess[str]:
-    """What a shell script gives in a container."""
+    """Return the output of a shell script in a container."""
     return call([*enter(pid), "/bin/sh", "-c", script])
 
 
@@ -153,7 +153,7 @@ def exhausted(pid: int, kind: str) -> Iterator[int]:
 
 
 def one_more(pid: int, kind: str) -> str:
-    """What a container is told that wants one more."""
+    """Return what a container is told that wants one more."""
     done = call([*enter(pid), "/bin/exhaust", kind, "one"])
     assert done.returncode == 0, done
     return done.stdout.strip()

@@ -159,7 +159,7 @@ def test_one_record_that_cannot_be_read(
 def test_a_user_namespace_has_not_all_ids(
     cli: CommandLine, host_files: HostFiles
 ) -> None:
-    """What its own maps do not have is no pool, as in a container."""
+    """IDs that its own maps do not have are no pool, as in a container."""
     host_files.give_ranges(3)
     rows = ((0, 0, 65536), (BASE - 70000, BASE - 70000, 70000 + 2 * SIZE - 1))
     with user_namespaces.create(rows, rows) as fd:

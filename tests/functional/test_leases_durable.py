@@ -112,7 +112,7 @@ except sqlite3.OperationalError as err:
 def test_a_thread_does_not_take_away_the_lock_of_another(
     tmp_path: Path,
 ) -> None:
-    """As does any other close of a file, by fcntl(2)."""
+    """By fcntl(2), any other close of a file would do so."""
     store = LeaseStore(str(tmp_path))
     with store.write() as leases:
         leases.add(lease("a", 0))
@@ -253,7 +253,7 @@ def test_killed_before_each_change(tmp_path: Path) -> None:
 
 @contextmanager
 def power_cut(directory: Path, kind: str) -> Iterator[None]:
-    """What is not on the disk after the body is lost."""
+    """Lose what is not on the disk after the body."""
     yield
     fd = os.open(directory, os.O_RDONLY)
     try:

@@ -188,7 +188,7 @@ def test_without_root(cli: CommandLine, tree: Path, view: Path) -> None:
 
 
 def checked(cli: CommandLine) -> dict[str, tuple[str, str, str]]:
-    """What host check says, by what it looks at."""
+    """Return the checks of the host, by name."""
     result = cli("host", "check", "-f", "json")
     assert result.code in (0, 1)
     return {

@@ -60,7 +60,7 @@ def cli(
 
 
 def warned(result: Result) -> tuple[dict[str, object], str]:
-    """What it printed, and its one warning."""
+    """Return what it printed, and its one warning."""
     assert result.code == 0, result
     (line,) = result.err.splitlines()
     assert line.startswith("warning: ")
@@ -349,7 +349,7 @@ def test_what_cannot_be_asked_for(
 def test_the_abstract_sockets_of_the_host(
     cli: Cli, busybox_rootfs: Path
 ) -> None:
-    """What sharing the host's network gives away, and what keeps it."""
+    """Sharing the host's network gives them away; a namespace keeps them."""
     name = f"lxc-userns-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"\0{name}")
@@ -368,7 +368,7 @@ def test_the_abstract_sockets_of_the_host(
 
 
 def test_what_capabilities_count_for(tmp_path: Path) -> None:
-    """That the table of the policy is what this kernel does."""
+    """The table of the policy is what this kernel does."""
     program = tmp_path / "refusals"
     source = Path(__file__).with_name("refusals.c")
     subprocess.run(["gcc", "-Wall", "-o", program, source], check=True)

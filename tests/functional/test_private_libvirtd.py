@@ -49,7 +49,7 @@ WAIT = "readlink /proc/self/ns/pid /proc/self/ns/mnt; exec sleep 1000"
 
 @dataclass(frozen=True)
 class Traces:
-    """What a run might leave on the host."""
+    """Traces that a run might leave on the host."""
 
     mounts: frozenset[str]
     cgroups: frozenset[str]

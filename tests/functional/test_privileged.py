@@ -99,7 +99,7 @@ def test_what_is_below_the_roots(service: Service) -> None:
 
 @pytest.mark.parametrize("verb", ["find_problems", "reserve", "prepare"])
 def test_a_helper_without_the_maps(service: Service, verb: str) -> None:
-    """What nova-compute has twice, and helper_command once."""
+    """nova-compute has them twice, and helper_command once."""
     paths = f"[DEFAULT]\ninstances_path = {service.instances}\n"
     service.write("helper", paths)
     one = service.instances / "one"
@@ -150,7 +150,7 @@ def test_a_directory_of_the_host(service: Service) -> None:
 
 
 def test_a_root_that_the_service_has_swapped(service: Service) -> None:
-    """As Nova owns what is above its instances_path."""
+    """Nova owns what is above its instances_path."""
     secret = service.directory / "secret/one"
     secret.mkdir(parents=True)
     service.instances.rename(service.directory / "moved")
@@ -166,7 +166,7 @@ def test_a_root_that_the_service_has_swapped(service: Service) -> None:
 
 
 def test_directories_of_the_services_own_user(service: Service) -> None:
-    """As Nova has them: its own, above and below."""
+    """Nova has its own, above and below."""
     nova = service.directory / "nova"
     one = nova / "instances/one"
     one.mkdir(parents=True)
@@ -206,7 +206,7 @@ def test_what_only_the_configuration_chooses(
 def test_devices_of_a_directory_that_is_named(
     service: Service, tmp_path: Path
 ) -> None:
-    """As LVM and udev have them: links of root's to block devices."""
+    """LVM and udev have links of root's to block devices."""
     image = tmp_path / "image"
     with image.open("wb") as stream:
         stream.truncate(16 << 20)

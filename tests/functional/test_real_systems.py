@@ -54,7 +54,7 @@ class Running:
         )
 
     def ask(self, script: str, user: int = 0) -> str:
-        """What a script that goes well prints in the container."""
+        """Return what a script that goes well prints in the container."""
         done = self.inside(script, user)
         assert done.returncode == 0, (script, done)
         return done.stdout.strip()

@@ -91,7 +91,7 @@ def inside(pid: int, script: str) -> str:
 
 
 def change_as_root_of(pid: int, view: Path) -> None:
-    """What busybox has no programs for, by the host's, as the container."""
+    """Change what busybox has no programs for, as the container's root."""
     enter = ["nsenter", "-t", str(pid), "--user", "-S", "0", "-G", "0"]
     for argv in (
         ["setfacl", "-m", f"u:{ALICE}:r,g:{ALICE}:rw", view / "data/acl"],
@@ -130,7 +130,7 @@ def check_view(view: Path, root: int) -> None:
 def prepare(
     cli: CommandLine, image: Path, strategy: str, uuid: str
 ) -> PreparedInstance:
-    """What a compute service does before each start."""
+    """Prepare as a compute service does before each start."""
     request = InstanceRequest("web", uuid, str(image), strategy=strategy)
     return manager(cli).prepare(request)
 
@@ -305,7 +305,7 @@ def test_killed_before_each_change(tmp_path: Path, image: Path) -> None:
 
 @pytest.mark.needs("mounts")
 def test_by_hand_no_layer_is_shifted(tmp_path: Path, image: Path) -> None:
-    """Who else has it mounted is not known there."""
+    """It is not known there who else has it mounted."""
     state = tmp_path / "state"
     make_layer(image, state, tmp_path / "view")
     before = see(state)

@@ -87,7 +87,7 @@ def touch(pid: int, name: str) -> None:
 
 
 def said(pid: int, name: str = "said") -> str:
-    """What a container has written to a file, once it has."""
+    """Return what a container has written to a file, once it has."""
     path = Path(f"/proc/{pid}/root/{name}")
     wait_for(lambda: path.exists() and path.read_text().endswith("\n"))
     return path.read_text()
@@ -194,7 +194,7 @@ def test_two_containers_leave_the_host_some(
 def test_one_that_has_more_than_it_may_before_it_is_limited(
     cli: CommandLine, rootfs: Path
 ) -> None:
-    """As its first act; it is limited from then on, or ended.
+    """It has it by its first act; it is limited from then on, or ended.
 
     It has the memory for them: without, the kernel would end it.
     """

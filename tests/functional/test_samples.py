@@ -279,7 +279,7 @@ def test_guide(host: Host, page: str) -> None:
 def test_guide_of_the_library(
     host: Host, libvirt_connection: libvirt.virConnect
 ) -> None:
-    """Whoever uses it starts the domain between two of the samples."""
+    """Its user starts the domain between two of the samples."""
     first, verify, release, add = (
         each
         for each in samples(TOP / "doc/source/user/index.rst")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a container is given is what it was promised, whoever is in between."""
+"""Sources of containers: what is promised is given, whoever is in between."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def shared(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def victim(tmp_path: Path) -> Path:
-    """What no container is to have."""
+    """Make a tree that no container is to have."""
     path = tmp_path / "victim"
     path.mkdir()
     (path / "secret").write_text("the host's\n")
@@ -51,7 +51,7 @@ def run(cli: CommandLine, name: str, rootfs: Path, *arguments: str) -> Any:
 
 
 def inside(shown: Any, *argv: str) -> str:
-    """What a program prints that runs as the root of a container."""
+    """Return what a program prints that runs as a container's root."""
     pid = str(shown["init_pid"])
     return subprocess.run(
         ["nsenter", "-t", pid, "-m", "-U", "-S", "0", "-G", "0", *argv],

@@ -65,7 +65,7 @@ def loop_devices(directory: Path) -> list[str]:
 
 
 def inside(pid: int, script: str, user: int = 0) -> str:
-    """What a shell script that goes well prints in a container."""
+    """Return what a shell script that goes well prints in a container."""
     argv = ["nsenter", "-t", str(pid), "-a", "-r", "-W/"]
     argv += ["-S", str(user), "-G", str(user), "/bin/sh", "-c", script]
     done = subprocess.run(
@@ -88,7 +88,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
 
 
 def snapshot(tree: Path) -> dict[str, tuple[int, ...]]:
-    """What any change of a tree would change."""
+    """Return a snapshot that any change of a tree would change."""
     found: dict[str, tuple[int, ...]] = {}
     for path in (tree, *tree.rglob("*")):
         st = path.lstat()
@@ -268,7 +268,7 @@ def test_many_from_one_image(
 def test_an_overlay_is_not_left_behind(
     cli: CommandLine, manager: UserNamespaceManager, busybox_rootfs: Path
 ) -> None:
-    """What was changed on it would be gone from sight."""
+    """Changes on it would be gone from sight."""
     run(cli, "web", busybox_rootfs, "--strategy", "overlay")
     uuid = cli.json("container", "show", "web")["uuid"]
     stop(cli, "web")
@@ -584,7 +584,7 @@ def test_an_archive_given_as_an_image(
     tmp_path: Path,
     option: str,
 ) -> None:
-    """As a tenant may give one to a compute service."""
+    """A tenant may give one to a compute service."""
     image = tmp_path / "disk"
     argv = ["tar", "-C", str(busybox_rootfs), option, "-f", str(image), "."]
     subprocess.run(argv, check=True)

@@ -98,7 +98,7 @@ class Source:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What getsubids finds it by."""
+        """Return the environment by which getsubids finds it."""
         return {
             **os.environ,
             "LD_LIBRARY_PATH": str(self.library.parent),
@@ -111,7 +111,7 @@ class Source:
         return {**self.environment, "PATH": str(self.library.parent)}
 
     def give(self, *lines: str) -> None:
-        """Have these be all of its lines."""
+        """Make these all of its lines."""
         self.ranges.write_text("\n".join(lines))
 
 

@@ -41,7 +41,7 @@ def run(cli: CommandLine, rootfs: Path, script: str, *arguments: str) -> Any:
 
 
 def ended(cli: CommandLine) -> Any:
-    """What is shown of the container once its end was noted."""
+    """Return what is shown of the container once its end was noted."""
     deadline = time.monotonic() + 60
     while True:
         shown = cli.json("container", "show", "web1")
@@ -133,7 +133,7 @@ def test_a_reboot_is_no_end(cli: CommandLine, busybox_rootfs: Path) -> None:
 def test_one_at_a_time_is_watched(
     cli: CommandLine, busybox_rootfs: Path
 ) -> None:
-    """What waits whether one that was killed reboots has no part in others."""
+    """Waiting for one that was killed has no part in others."""
     run(cli, busybox_rootfs, "echo one; exec sleep 1000").json()
     for _ in range(3):
         assert cli("container", "stop", "web1", "--timeout", "0").code == 0

@@ -134,7 +134,7 @@ def look_at(path: bytes) -> tuple[object, ...]:
 
 
 def plain(archive: Path, target: Path) -> Path:
-    """What GNU tar makes of it as the host's root."""
+    """Unpack it by GNU tar as the host's root."""
     target.mkdir()
     argv = ["tar", "-x", "-C", str(target), "--file", str(archive)]
     argv += ["--numeric-owner", "--same-owner", "-p", "--acls", "--xattrs"]

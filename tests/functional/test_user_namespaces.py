@@ -21,7 +21,7 @@ UID, GID = (0, BASE, 65536), (0, BASE + 1, 1000)
 
 
 def maps_of(namespace: int) -> list[str]:
-    """What a process in it sees as its ID maps."""
+    """Return the ID maps that a process in it sees."""
     done = subprocess.run(
         [
             *("nsenter", f"--user=/proc/self/fd/{namespace}"),

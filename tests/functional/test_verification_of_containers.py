@@ -256,7 +256,7 @@ def test_from_another_mount_namespace_than_libvirts(
     namespace: str,
     options: tuple[str, ...],
 ) -> None:
-    """As from the host of a compute service that runs in a container."""
+    """A compute service that runs in a container has another one."""
     data = reachable_path / "data"
     data.mkdir(mode=0o755)
     run(cli, busybox_rootfs, "--volume", f"{data}:/data:ro")
@@ -389,7 +389,7 @@ def test_group_5_at_the_start_of_an_entry(
 def test_what_its_root_changes_for_itself(
     cli: CommandLine, busybox_rootfs: Path, tmp_path: Path
 ) -> None:
-    """What the container mounts or makes later is its own affair."""
+    """Mounts and files that the container makes later are its own affair."""
     data = tmp_path / "data"
     data.mkdir(mode=0o700)
     run(cli, busybox_rootfs, "--volume", f"{data}:/data")

@@ -68,7 +68,7 @@ def messages(data: bytes, excess: int) -> None:
 
 @given(_VALUES)
 def values(value: dict[str, object]) -> None:
-    """What is sent arrives."""
+    """Values that are sent arrive."""
     with _file(b"") as fd:
         ipc.send_plain(fd, value)
         os.lseek(fd, 0, os.SEEK_SET)

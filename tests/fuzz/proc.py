@@ -21,7 +21,7 @@ _number = st.integers(0, 2**31)
 
 
 def _escape(text: bytes, which: bytes) -> bytes:
-    """As the kernel's mangle() and seq_escape()."""
+    """Escape like the kernel's mangle() and seq_escape()."""
     return b"".join(
         b"\\%03o" % byte if byte in which else bytes([byte]) for byte in text
     )
@@ -44,7 +44,7 @@ def mountinfo(
     peers: int | None,
     master: int | None,
 ) -> None:
-    """What a container calls its mounts comes out as it is called."""
+    """Mounts come out as a container calls them."""
     point, root = b"/" + point, b"/" + root
     tags = b""
     if peers is not None:

@@ -118,7 +118,7 @@ class Nova:
         return answer["result"]
 
     def hang_up(self) -> None:
-        """Have the service end."""
+        """Make the service end."""
         with suppress(OSError):
             self._channel.shutdown(socket.SHUT_RDWR)
         self._answers.close()
@@ -177,7 +177,7 @@ class Nova:
         return str(self.ask("add_image", str(path), metadata))
 
     def image(self, image_id: str) -> dict[str, Any] | None:
-        """What the image service has of an image; None if it is gone."""
+        """Return the image service's record of an image; None if gone."""
         found: dict[str, Any] | None = self.ask("show_image", image_id)
         return found
 

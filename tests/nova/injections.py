@@ -20,7 +20,7 @@ def shift(_: Any, path: str, entry: list[int]) -> None:
 
 
 def shift_by_tuples(_: Any) -> None:
-    """Have Nova's shift called as it was meant to be."""
+    """Let Nova's shift be called as it was meant to be."""
 
     def shift_for(path: str, id_maps: list[Any]) -> None:
         both: dict[str, list[tuple[int, int, int]]] = {"uid": [], "gid": []}

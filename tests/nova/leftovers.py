@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What servers leave on the host, or have not left yet."""
+"""Traces of servers on the host."""
 
 import contextlib
 import os

@@ -7,7 +7,7 @@ from oslo_privsep import priv_context
 
 
 def stay_in_process() -> None:
-    """Have every context that is made from now on call its functions."""
+    """Make every new context call its functions in this process."""
     make = priv_context.PrivContext.__init__
 
     def make_without_daemon(self: Any, *args: Any, **kwargs: Any) -> None:

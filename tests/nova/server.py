@@ -29,7 +29,7 @@ class Server:
     id: str
 
     def show(self) -> dict[str, Any]:
-        """What the API shows of it."""
+        """Return what the API shows of it."""
         shown: dict[str, Any] = self.nova.api("GET", f"/servers/{self.id}")
         server: dict[str, Any] = shown["server"]
         return server
@@ -82,7 +82,7 @@ class Server:
         self.wait("ACTIVE")
 
     def reboot_inside(self) -> int:
-        """Have its init reboot; process ID of the new init.
+        """Let its init reboot; return the process ID of the new init.
 
         :raises AssertionError: if there is none after some seconds.
         """

@@ -210,7 +210,7 @@ class Nova(integrated_helpers._IntegratedTestBase):
 
 
 class Requests:
-    """What can be asked for; each method is one request."""
+    """Requests that can be made; each method is one."""
 
     def __init__(self, nova: Nova) -> None:
         self.nova = nova

@@ -44,7 +44,7 @@ def changed(section: str, **options: str) -> Settings:
 
 @pytest.fixture
 def pool(tmp_path: Path) -> Iterator[None]:
-    """Have subordinate IDs, in this mount namespace."""
+    """Give subordinate IDs, in this mount namespace."""
     made = []
     try:
         for name in ("subuid", "subgid"):
@@ -68,7 +68,7 @@ def shared_nova(start_shared_nova: NovaFactory) -> Nova:
 
 @pytest.fixture
 def nova(shared_nova: Nova) -> Iterator[Nova]:
-    """Have it without servers, and look that nothing is left."""
+    """Give it without servers, and look that nothing is left."""
     yield shared_nova
     shared_nova.clean()
     shared_nova.wait_for_no_leftovers()
@@ -170,7 +170,7 @@ def test_owners_shifted_on_disk(
 def test_debian(
     start_nova: NovaFactory, debian_image: Path, tmp_path: Path, strategy: str
 ) -> None:
-    """What Nova's own shift ruins."""
+    """Nova's own shift ruins it."""
     nova = start_nova(changed("lxc_userns", rootfs_strategy=strategy))
     server = nova.boot(nova.add_image(debian_image))
     server.run_in("setfacl", "-m", "u:1000:r", "/etc/hostname")

@@ -147,7 +147,7 @@ def test_files_for_sudo_are_well_formed(tmp_path: Path, name: str) -> None:
 
 
 def test_rootwrap_is_no_boundary(tmp_path: Path) -> None:
-    """What the documentation says of it: no filter is asked."""
+    """The documentation says of it that no filter is asked."""
     command = ["privsep-helper", *OTHER, *CONTEXT, *SOCKET]
     loaded = wrapper.load_filters([str(tmp_path)])
     assert any(each.match(command) for each in loaded)

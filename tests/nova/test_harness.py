@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the other tests rest upon."""
+"""The harness that the other tests rest upon."""
 
 import pytest
 

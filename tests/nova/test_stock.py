@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Nova's own driver does with containers; ours is to do better."""
+"""Nova's own driver with containers; ours is to do better."""
 
 import os
 import re

@@ -118,7 +118,7 @@ def made_user(directory: Path, helper: str = "sudo") -> Iterator[User]:
 
 
 def add_user(stack: ExitStack, directory: Path, sudoers: str) -> None:
-    """Have a user, and lines for sudo in place of the host's.
+    """Make a user, and lines for sudo in place of the host's.
 
     :param directory: an empty one of root's.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel says of a container that is as it should be."""
+"""Observed state of a container that is as it should be."""
 
 from dataclasses import replace
 from typing import Any

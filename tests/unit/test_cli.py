@@ -163,7 +163,7 @@ def test_help_of_each_command(
 def test_no_command_reads_what_else_is_installed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """That takes longer than most commands."""
+    """Reading it takes longer than most commands."""
     app = main.LxcUserns()
     for name in sorted(COMMANDS):
         factory, _, _ = app.command_manager.find_command(name.split())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``config check`` says of the configuration on a host."""
+"""Findings of ``config check`` on a host."""
 
 import grp
 import os
@@ -403,7 +403,7 @@ def test_ids_that_directory_services_give(
     ids: str,
     advice: list[str],
 ) -> None:
-    """As maps for all, and as a pool."""
+    """They are maps for all, and a pool."""
     owners.NSSWITCH.write_text(nsswitch)
     monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
     monkeypatch.setattr(grp, "getgrgid", {}.__getitem__)

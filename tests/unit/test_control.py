@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of control groups a container could write."""
+"""Control groups that a container could write."""
 
 import os
 from collections.abc import Iterator

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is in the archives that are built of this: a sdist and a wheel."""
+"""Archives that are built of this: a sdist and a wheel."""
 
 import os
 import shutil

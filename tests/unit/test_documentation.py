@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the documentation says of the tests, and of the policy."""
+"""The documentation, compared with the tests and the policy."""
 
 import ast
 import re
@@ -115,7 +115,7 @@ def test_commands_that_are_not_safe(line: str) -> None:
 
 
 def test_samples_are_not_in_the_range_of_directory_services() -> None:
-    """Whoever copies one does not give containers the IDs of users."""
+    """Copying one does not give containers the IDs of users."""
     files = [
         TOP / "README.rst",
         TOP / "tools/demo",
@@ -138,7 +138,8 @@ def test_docstrings_begin_with_a_noun_or_a_verb() -> None:
     clause = re.compile(r"(As|Have|That|What|Who|Whoever|Whose)\b")
     nodes = (
         node
-        for path in sorted((TOP / "src").rglob("*.py"))
+        for room in ("src", "tests", "tools")
+        for path in sorted((TOP / room).rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
     )
     found = [

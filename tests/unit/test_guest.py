@@ -162,7 +162,7 @@ def test_what_it_comes_to_counts(
     operation: str,
     looks: int,
 ) -> None:
-    """As systemd may remove a control group before libvirt kills in it."""
+    """systemd may remove a control group before libvirt kills in it."""
     connection.domains["web1"] = domain = FakeDomain()
     paused = []
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who holds which IDs of this host."""
+"""Owners of IDs of this host."""
 
 import grp
 import pwd
@@ -282,7 +282,7 @@ def test_an_owner_that_a_directory_service_does_not_list(
 def test_ids_that_there_are_not_are_others(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in a user namespace of 65536 IDs, and some more."""
+    """A user namespace has 65536 IDs, and some more."""
     files("", "")
     rows = ((0, 100000, 65536), (200000, 500000, 10))
     monkeypatch.setattr(Process, "uid_map", rows)

@@ -26,7 +26,7 @@ def installed_by_name(text: str) -> list[str]:
 
 
 def test_nothing_is_installed_that_is_nowhere() -> None:
-    """Whoever took our names at an index would be root on compute hosts."""
+    """Another owner of our names would be root on compute hosts."""
     files = [
         path
         for pattern in ("*.rst", "*.md", "*.toml", "Makefile")

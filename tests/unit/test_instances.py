@@ -431,7 +431,7 @@ def test_a_file_that_is_no_record(
 def test_a_shortage_is_no_damage(
     store: InstanceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What cannot be read now may hold IDs that are not to be given away."""
+    """A record that cannot be read now may hold IDs that are taken."""
     store.save(PRIVATE)
     opened = os.open
 

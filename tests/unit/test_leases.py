@@ -307,7 +307,7 @@ def test_a_link_is_not_followed(store: LeaseStore, tmp_path: Path) -> None:
 
 
 def test_an_empty_file_is_as_none(store: LeaseStore, tmp_path: Path) -> None:
-    """What is left if it was made and the first step never done."""
+    """It is left if it was made and the first step never done."""
     (tmp_path / "state").mkdir(mode=0o700)
     (tmp_path / "state/leases.sqlite3").touch()
     assert held(store) == []

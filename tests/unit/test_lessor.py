@@ -413,7 +413,7 @@ def test_an_old_database(host: Host) -> None:
 
 
 def test_an_instance_keeps_what_it_had(host: Host) -> None:
-    """As when the database was lost, or there was one range for all."""
+    """The database was lost, or there was one range for all."""
     host.allocator.acquire("a")
     known = record("web", maps(BASE + S))
     host.run(4000, BASE + S, S)
@@ -712,7 +712,7 @@ def test_as_it_was(host: Host) -> None:
 
 @dataclass
 class FakeManager:
-    """What the collection needs of a manager."""
+    """Manager with what the collection needs."""
 
     allocator: LeaseAllocator
     guests: FakeGuests
@@ -742,7 +742,7 @@ def manager(host: Host) -> FakeManager:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What the time is, in the first place."""
+    """Set the time, in the first place."""
     now = [1000.0]
     monkeypatch.setattr("time.time", lambda: now[0])
     return now
@@ -927,7 +927,7 @@ def test_one_that_is_asked_for_again_meanwhile(
 def test_libvirt_is_asked_after_it_was_noted(
     host: Host, manager: FakeManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who has a domain and asks for the lease before that loses nothing."""
+    """An owner of a domain who asks for the lease before loses nothing."""
     lease = host.allocator.acquire("a")
     note = LeaseAllocator.mark_missing
 

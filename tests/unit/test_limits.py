@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a container may use of what all share."""
+"""Limits of what all containers share."""
 
 from lxc_userns.verification.ucounts import halve
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``tools/in-vm`` and ``tools/in-release`` share."""
+"""Helpers of ``tools/in-vm`` and ``tools/in-release``."""
 
 import os
 import sys

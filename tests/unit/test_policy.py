@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What runs in which mode, and what is refused."""
+"""Policy: modes, and what is refused."""
 
 import itertools
 from dataclasses import replace

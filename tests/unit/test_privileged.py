@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What crosses to the process that is root, and back."""
+"""Calls that cross to the process that is root, and back."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -173,7 +173,7 @@ def test_what_a_service_cannot_choose(key: str, value: Any) -> None:
 def in_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> cfg.ConfigOpts:
-    """Have the helper in this process, with a configuration."""
+    """Run the helper in this process, with a configuration."""
     conf = cfg.ConfigOpts()
     register_opts(conf)
     conf([], default_config_files=[], default_config_dirs=[])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be imported from the package, and what importing it costs."""
+"""Public names of the package, and what importing it costs."""
 
 import importlib
 import subprocess

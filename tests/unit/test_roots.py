@@ -86,7 +86,7 @@ def test_paths_elsewhere(root: Path, path: str) -> None:
 
 @pytest.mark.parametrize("name", ["link", "link/disk", "within", "one/up"])
 def test_links_below_a_root(root: Path, name: str) -> None:
-    """Whoever can write there could swap them at any moment."""
+    """A user who can write there could swap them at any moment."""
     (root / "link").symlink_to(root.parent)
     (root.parent / "disk").touch()
     (root / "within").symlink_to("one")

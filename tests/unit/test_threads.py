@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""That nothing is done to a process that was meant for a thread of it."""
+"""Nothing is done to a process that was meant for a thread of it."""
 
 import threading
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from lxc_userns.linux.process import Process
 
 
 class GreenThread:
-    """As eventlet has them: a function call, at another time."""
+    """Green thread like eventlet's: a function call, at another time."""
 
     def __init__(self, target: Callable[[], None]) -> None:
         self.start = target

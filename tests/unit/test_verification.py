@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What runs against what was promised."""
+"""Comparison of what runs with what was promised."""
 
 from dataclasses import replace
 from typing import Any
@@ -47,7 +47,7 @@ OUTSIDE = evidence(0, options="rw,nodev")
 
 
 def find(found: Observed, promise: Expectation = PRIVATE) -> list[str]:
-    """What differs right after the start."""
+    """Return what differs right after the start."""
     return [*mismatches(promise, found, started=True)]
 
 
@@ -340,7 +340,7 @@ def test_volumes(inside: Any, said: list[str]) -> None:
 
 
 def test_a_source_that_is_no_mount_point() -> None:
-    """As in the XML of others."""
+    """The XML of others can have it."""
     promise = replace(PRIVATE, views=(View("/", "/srv/web1"),))
     inside = mount("/", device="8:0", root="/srv/web1")
     found = evidence()

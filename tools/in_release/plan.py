@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the inside of a run needs to know."""
+"""Plan of a run, for its inside."""
 
 import dataclasses
 

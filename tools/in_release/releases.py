@@ -8,7 +8,7 @@ from platforms.errors import PlatformError
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Distribution:
-    """What the releases of a distribution have in common.
+    """Distribution: what its releases have in common.
 
     :param name: its ``ID`` in os-release(5).
     :param keyring: keys that sign its archive.

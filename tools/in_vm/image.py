@@ -24,7 +24,7 @@ NEEDS = Needs("disk image", space=8 << 30)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Image:
-    """What a guest is started from: a directory that does not change."""
+    """Image that a guest is started from: a directory that does not change."""
 
     directory: Path
 
@@ -40,7 +40,7 @@ class Image:
 
     @property
     def initrd(self) -> Path:
-        """What finds the disk."""
+        """Initial RAM disk, which finds the disk."""
         return self.directory / "initrd"
 
 

@@ -32,7 +32,7 @@ KEPT = 7 * 24 * 3600
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Needs:
-    """What making a disk needs of the host.
+    """Requirements of making a disk.
 
     :param what: name of what is made, for messages.
     :param space: free bytes.

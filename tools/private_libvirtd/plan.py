@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the processes of a run tell each other."""
+"""Messages between the processes of a run."""
 
 import dataclasses
 import json

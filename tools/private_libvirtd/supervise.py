@@ -49,7 +49,7 @@ def supervise(command: int, lifeline: int, libvirtd: int | None = None) -> int:
 
 
 def signal_pipe() -> int:
-    """Have a pipe become readable when a child ends; return its end."""
+    """Make a pipe become readable when a child ends; return its end."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)

@@ -262,7 +262,7 @@ def without_notes(seen: Snapshot) -> Snapshot:
 
 
 def notes(seen: Snapshot) -> list[tuple[bytes, str]]:
-    """What a shift notes; on device nodes it is there to stay."""
+    """Return the notes of a shift, which stay on device nodes."""
     return [
         (path, name)
         for path, inode in seen.items()
@@ -272,7 +272,7 @@ def notes(seen: Snapshot) -> list[tuple[bytes, str]]:
 
 
 def expected(seen: Snapshot, uid: Ids, gid: Ids) -> Snapshot:
-    """What a tree looks like once its owners are translated.
+    """Return a snapshot with translated owners.
 
     :param uid: ``int`` for the tree as it was before.
     """

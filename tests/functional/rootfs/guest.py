@@ -35,7 +35,7 @@ def id_maps(base: int = BASE) -> IdMaps:
 
 
 def call(*argv: str | Path) -> str:
-    """What a program of the host prints that goes well."""
+    """Return the output of a program of the host that goes well."""
     done = subprocess.run(
         [*map(str, argv)],
         stdin=subprocess.DEVNULL,
@@ -66,7 +66,7 @@ def run(
 
 
 def out(maps: IdMaps, *argv: str | Path, user: int = 0) -> str:
-    """What a program prints that goes well."""
+    """Return the output of a program that goes well."""
     done = run(maps, *argv, user=user)
     assert (done.returncode, done.stderr) == (0, ""), (argv, done)
     return done.stdout.strip()

@@ -151,7 +151,7 @@ def test_killed_then_other_maps(root: Path) -> None:
 
 
 def test_every_change_is_audited(root: Path) -> None:
-    """What run_and_kill() counts is what the kernel is asked to do."""
+    """The changes that run_and_kill() counts are those of the kernel."""
     path = make_tree(root, 0, None)
     log = root / "strace.log"
     code = (

@@ -55,7 +55,7 @@ def runs_as(program: Path) -> int:
 
 
 def refused(tree: Path, action: Callable[[], object]) -> str:
-    """What is refused before anything changes."""
+    """Return the reason of a refusal before anything changes."""
     before = golden.snapshot(tree)
     with pytest.raises(ReachableError, match=REACHED) as caught:
         action()

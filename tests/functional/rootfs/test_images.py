@@ -78,7 +78,7 @@ def make_image(kind: str, path: Path) -> Path:
 
 @contextmanager
 def mounted_by_host(image: Path, point: Path, options: str) -> Iterator[None]:
-    """What an administrator mounts."""
+    """Mount it as an administrator does."""
     guest.call("mount", "-o", options, image, point)
     try:
         yield

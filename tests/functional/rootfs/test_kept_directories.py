@@ -311,7 +311,7 @@ def test_an_archive_with_the_name_that_is_needed(
 
 
 def test_a_stale_mark_is_not_kept(root: Path, archive: Path) -> None:
-    """What was shifted here once says nothing of what is here now."""
+    """A shift of before says nothing of what is here now."""
     root.chmod(0o700)
     out = root / "out"
     out.mkdir()

@@ -117,7 +117,7 @@ def test_one_that_was_put_right(tree: Path) -> None:
 def test_many_workers_count_alike(
     memory_root: Path, workers: int, resumed: bool
 ) -> None:
-    """Whoever of them meets which of the names."""
+    """It does not matter which of them meets which of the names."""
     tree, outside = memory_root / "tree", memory_root / "outside"
     for each in (tree / "a", tree / "b", tree / "c/c/c", outside):
         each.mkdir(parents=True)

@@ -89,7 +89,7 @@ def attack(image: Path) -> str:
 
 
 def crc32c(data: bytes) -> int:
-    """As btrfs has it; see RFC 3720, appendix B.4."""
+    """Return the checksum of btrfs; see RFC 3720, appendix B.4."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc ^= byte
@@ -136,7 +136,7 @@ def test_btrfs_on_several_devices(place: Path) -> None:
 def test_a_btrfs_that_hides_it(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What its superblock does not say is in its tree of chunks."""
+    """Its superblock does not say it, and its tree of chunks does."""
     image, other = two_devices(place)
     patch_btrfs(image, 0x88, struct.pack("<Q", 1))
     with disk(other) as device:

@@ -162,7 +162,7 @@ def test_a_tree_that_is_a_mount_point(
 
 
 def test_another_mount_may_show_it_too(store: Path) -> None:
-    """What is closed here is open there."""
+    """A tree that is closed here is open there."""
     tree = store / "tree"
     closed = store.parent / "closed"
     (closed / "tree").mkdir(parents=True)
@@ -279,7 +279,7 @@ def test_a_tree_on_a_mount_over_a_file(store: Path) -> None:
 
 
 def tried(path: Path) -> str:
-    """What a user of the host gets by a program, "" if it cannot be run."""
+    """Return what a user gets by a program, "" if it cannot be run."""
     argv = [*guest.HOST_USER, str(path), PROGRAMS[path.name]]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     if done.returncode:
@@ -531,7 +531,7 @@ def test_processes_are_looked_at_when_a_directory_was_opened(
 
 
 def other_root(script: str) -> str:
-    """What a user's shell executes to have another root directory.
+    """Return the command by which a user's shell has another root directory.
 
     The one that it had before is not mounted any more for it.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What cannot be shifted is refused in one line, and nothing has changed."""
+"""Trees that cannot be shifted: refused in one line, nothing has changed."""
 
 import os
 import subprocess

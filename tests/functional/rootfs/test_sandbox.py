@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tar can do where it works, and how all of it ends."""
+"""The sandbox of tar: what it can do there, and how all of it ends."""
 
 import os
 import signal

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What arrives of an archive: as tar and a shift would make it."""
+"""Archives, unpacked as tar and a shift would make them."""
 
 import os
 import stat
@@ -46,7 +46,7 @@ WIDE = f"0:{BASE}:{golden.UNMAPPED + 1}"
 
 
 def plain(seen: golden.Snapshot) -> golden.Snapshot:
-    """What of a tree is the same however it was unpacked."""
+    """Return a snapshot that is the same however it was unpacked."""
     return {
         path: replace(inode, number=(0, 0), rest=(inode.rest[:3], mtime))
         for path, inode in golden.without_notes(seen).items()
@@ -314,7 +314,7 @@ def test_whiteouts_are_made_and_counted(
 
 
 def test_one_block_of_zeros_is_an_end(tmp_path: Path, small: Path) -> None:
-    """As GNU tar takes it; none at all is a part of an archive."""
+    """GNU tar takes it as one; none at all is a part of an archive."""
     data = small.read_bytes().rstrip(b"\0")
     data += bytes(-len(data) % 512)
     for blocks, suffix in ((1, "zst"), (1, "gz"), (2, "xz")):
@@ -329,7 +329,7 @@ def test_one_block_of_zeros_is_an_end(tmp_path: Path, small: Path) -> None:
 
 @pytest.mark.parametrize("window", [28, 31])
 def test_a_long_window(tmp_path: Path, small: Path, window: int) -> None:
-    """What zstd wants an option for; the limit of memory is the archive's."""
+    """zstd wants an option for it; the limit of memory is the archive's."""
     archive = tmp_path / "a.tar.zst"
     with archive.open("wb") as stream, small.open("rb") as source:
         # From a pipe, so that it does not know the size.

@@ -322,7 +322,7 @@ def test_power_is_lost_no_sooner_than_all_is_on_the_disk(
 def test_who_waits_gets_the_place(
     tmp_path: Path, small: Path, removed: bool
 ) -> None:
-    """As soon as it is free, and also if the lock went with its directory."""
+    """It gets it as soon as it is free, also if the lock has gone."""
     place = holder_of(tmp_path / "out")
     place.mkdir(mode=0o700)
     fd = os.open(place, os.O_RDONLY)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What cannot be viewed is refused with the reason, and nothing is mounted."""
+"""Views that cannot be: refused with the reason, nothing is mounted."""
 
 import errno
 import os

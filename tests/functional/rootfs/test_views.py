@@ -50,7 +50,7 @@ def look_at(root: Path) -> Seen:
 
 
 def seen_through(seen: Seen) -> Seen:
-    """What a view has to show of what is on disk."""
+    """Return what a view has to show of what is on disk."""
     uid = mapped((0, BASE, COUNT), (UNMAPPED, NOBODY, 1))
     gid = mapped((0, BASE + GID_OFFSET, COUNT), (UNMAPPED, NOBODY, 1))
     # To an ACL, what is not mapped is no ID at all.

@@ -135,14 +135,14 @@ def inside(
 
 
 def seen(point: Path, script: str, **options: int | IdMaps) -> str:
-    """What a script prints there, and that it succeeds."""
+    """Return what a script prints there that succeeds."""
     done = inside(point, script, **options)  # type: ignore[arg-type]
     assert done.returncode == 0, done.stdout
     return done.stdout.strip()
 
 
 def refused(point: Path, script: str, **options: int | IdMaps) -> str:
-    """What a script prints there, and that it fails."""
+    """Return what a script prints there that fails."""
     done = inside(point, script, **options)  # type: ignore[arg-type]
     assert done.returncode != 0, done.stdout
     return done.stdout

@@ -406,7 +406,7 @@ def subvolume(*argv: object) -> None:
 
 
 def build_without_links(tree: Path) -> None:
-    """Whose time of access a read-only snapshot could not get back."""
+    """Build a tree without links: a read-only one keeps the time of access."""
     golden.build(tree, small=True)
     (tree / "dangling").unlink()
     (tree / "other" / "link-dangling").unlink()

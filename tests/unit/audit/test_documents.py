@@ -56,7 +56,7 @@ def test_nova() -> None:
 
 
 def test_container_run_has_no_serious_finding() -> None:
-    """What is left: nothing asks for SELinux or AppArmor.
+    """One is left: nothing asks for SELinux or AppArmor.
 
     Whether the host has either is the host's to know, and libvirt confines
     by default where it does.

@@ -646,7 +646,7 @@ def test_kept(xml: str) -> None:
     ],
 )
 def test_without_id_maps(code: str, xml: str) -> None:
-    """What only ID maps make wrong, or has nothing to do with them."""
+    """Only ID maps make it wrong, or it has nothing to do with them."""
     assert code not in codes(domain(idmap="", devices=xml))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is written for the usual containers, and for any other."""
+"""Domain XML of the usual containers, and of any other."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a domain's XML limits, whoever has written it."""
+"""Limits of a domain's XML, whoever has written it."""
 
 import pytest
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who runs this, on which kernel, with which user namespaces."""
+"""Checks of root, kernel and user namespaces."""
 
 import errno
 import os

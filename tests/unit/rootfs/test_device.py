@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of device nodes, without any."""
+"""Plans for device nodes, without any."""
 
 import os
 import stat

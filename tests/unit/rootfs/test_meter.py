@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is counted while an archive is unpacked, on filesystems of any kind."""
+"""The meter of an archive, on filesystems of any kind."""
 
 import os
 from collections.abc import Callable
@@ -107,7 +107,7 @@ def test_room_for_what_is_to_be_written(disk: Disk) -> None:
 
 
 def test_space_that_is_used_only_when_it_is_written(disk: Disk) -> None:
-    """As btrfs has it."""
+    """btrfs has it so."""
     found = disk.meter(100 * GIB)
     for _ in range(60):
         disk.unsynced += 1024

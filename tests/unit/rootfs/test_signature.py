@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an image is, by its marks, whatever else it has."""
+"""Types of images, by magic numbers, whatever else they have."""
 
 import pytest
 from hypothesis import given

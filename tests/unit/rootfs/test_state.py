@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a tree remembers, and what it must not be made to believe."""
+"""State of a tree, and what it must not be made to believe."""
 
 import json
 

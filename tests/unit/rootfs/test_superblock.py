@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What superblocks ask for, whatever else is in them."""
+"""Superblocks and what they ask for, whatever else is in them."""
 
 import struct
 

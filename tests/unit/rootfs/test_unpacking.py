@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be known of archives, and of what tar says, without running it."""
+"""Archives and diagnostics of tar, without running it."""
 
 import bz2
 import errno
@@ -121,7 +121,7 @@ def test_a_shift_needs_id_maps(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("end", [b"", b"\n"])
 def test_a_line_without_an_end(end: bytes) -> None:
-    """Who said it was killed, and what it was killed for says more."""
+    """The reason for which it was killed says more."""
     complaints = hear(b"tar: ./file: Cannot wri" + end)
     assert complaints.first == "tar: ./file: Cannot wri"
     assert complaints.is_cut is (not end)
