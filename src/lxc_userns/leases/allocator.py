@@ -25,7 +25,6 @@ from lxc_userns.leases import (
     ShiftedTree,
     shifted_trees,
 )
-from lxc_userns.leases import running as occupants
 from lxc_userns.leases.allocation import capacity, choose
 from lxc_userns.leases.availability import (
     PoolSnapshot,
@@ -35,7 +34,8 @@ from lxc_userns.leases.availability import (
     why_exhausted,
 )
 from lxc_userns.leases.pool import Pools, read_pools
-from lxc_userns.leases.wish import LeaseRequest
+from lxc_userns.leases.request import LeaseRequest
+from lxc_userns.leases.running import find_running, with_names
 from lxc_userns.subid.owners import IdOwner
 from lxc_userns.subid.unlisted import Asked
 
@@ -121,8 +121,8 @@ class LeaseAllocator:
             # Of one that has IDs the lease may have been lost.
             has, is_bound = self._find_maps(instance, known)
             size_now = size or (has and is_bound and has.size) or self.size
-            wish = LeaseRequest(instance, uuid, size_now, has, is_bound)
-            lease = self._add(wish, keep)
+            request = LeaseRequest(instance, uuid, size_now, has, is_bound)
+            lease = self._add(request, keep)
             if lease is not None:
                 return lease
 
@@ -258,10 +258,10 @@ class LeaseAllocator:
         """Return the processes that run with any of the IDs of a lease."""
         found = [
             each
-            for each in occupants.find_running()
+            for each in find_running()
             if IdSet((lease.ids(each.kind),)).overlaps(each.ids)
         ]
-        named = occupants.with_names(found, self.instances.guests)
+        named = with_names(found, self.instances.guests)
         return [each.holder for each in named]
 
     def usage(self) -> PoolUsage:
@@ -270,13 +270,13 @@ class LeaseAllocator:
         :raises ConfigError: if there is no pool.
         :raises PrerequisiteError: if it cannot be asked for.
         """
-        survey, looked_at = (
+        snapshot, looked_at = (
             self._read_snapshot(),
             shifted_trees.scan(self.leases),
         )
         records = self.instances.store.load_all()
         with self.leases.read() as leases:
-            pools = survey.with_holders(leases, records)
+            pools = snapshot.with_holders(leases, records)
             held = leases.all()
             waiting = find_waiting(leases, looked_at)
         free = []
@@ -304,12 +304,12 @@ class LeaseAllocator:
             raise ConfigError(
                 _OPTION, "", "is empty: there is no pool to lease from"
             )
-        survey = PoolSnapshot.read(
+        snapshot = PoolSnapshot.read(
             self.owner, self.instances.guests, self.leases
         )
-        if survey.is_new:
-            self._warn_if_lost(survey.pools)
-        return survey
+        if snapshot.is_new:
+            self._warn_if_lost(snapshot.pools)
+        return snapshot
 
     def _warn_if_lost(self, pools: Pools) -> None:
         """Warn if nobody ever had a lease, and yet somebody has had one."""
@@ -346,20 +346,20 @@ class LeaseAllocator:
                 _check_same(lease, uuid, size)
             return leases.confirm(instance, uuid)
 
-    def _add(self, wish: LeaseRequest, keep: bool) -> Lease | None:
+    def _add(self, request: LeaseRequest, keep: bool) -> Lease | None:
         """Give a new lease, None if the instance has got one meanwhile."""
-        survey, asked = self._read_snapshot(), Asked(wish.instance)
+        snapshot, asked = self._read_snapshot(), Asked(request.instance)
         # Nothing to look at is as good as looked at.
         looked_at: Mapping[ShiftedTree, bool] | None = None
-        if not survey.has_trees:
+        if not snapshot.has_trees:
             looked_at = {}
         while True:
             with self.leases.write(keep=keep) as leases:
-                if leases.get(wish.instance) is not None:
+                if leases.get(request.instance) is not None:
                     return None
-                lease = self._choose(leases, survey, wish, looked_at)
+                lease = self._choose(leases, snapshot, request, looked_at)
                 if lease is not None and (
-                    lease.is_for(wish.has) or asked.cover(lease)
+                    lease.is_for(request.has) or asked.cover(lease)
                 ):
                     leases.add(lease)
                     if keep:
@@ -369,31 +369,31 @@ class LeaseAllocator:
             if lease is None:
                 looked_at = shifted_trees.scan(self.leases)
             else:
-                survey = survey.without(asked.find_unlisted(lease))
+                snapshot = snapshot.without(asked.find_unlisted(lease))
 
     def _choose(
         self,
         leases: LeaseTransaction,
-        survey: PoolSnapshot,
-        wish: LeaseRequest,
+        snapshot: PoolSnapshot,
+        request: LeaseRequest,
         looked_at: Mapping[ShiftedTree, bool] | None,
     ) -> Lease | None:
         """A new lease; None if somebody has to look at what is on disk."""
-        problems = survey.pools.problems(wish.size)
+        problems = snapshot.pools.problems(request.size)
         if problems:
             raise ConfigError(_OPTION, self.owner, "; ".join(problems))
         records = self.instances.store.load_all()
-        kept = wish.reuse_previous(survey.pools, leases, records)
+        kept = request.reuse_previous(snapshot.pools, leases, records)
         if kept is not None:
             return kept
-        if wish.is_bound:
+        if request.is_bound:
             raise LeaseError(
-                wish.instance,
-                f"has the ID maps {wish.has}, which cannot be a lease: they "
-                "are no free range of the pool; it keeps them until it is "
-                "stopped and destroyed",
+                request.instance,
+                f"has the ID maps {request.has}, which cannot be a lease: "
+                "they are no free range of the pool; it keeps them until it "
+                "is stopped and destroyed",
             )
-        pools = survey.with_holders(leases, records, wish.instance)
+        pools = snapshot.with_holders(leases, records, request.instance)
         waiting = None
         if looked_at is not None:
             leases.forget_trees(
@@ -403,17 +403,17 @@ class LeaseAllocator:
             )
             waiting = find_waiting(leases, looked_at)
         supplies = [free_ranges(leases, *each, waiting) for each in pools]
-        starts = choose(supplies, wish.size, self.size)
+        starts = choose(supplies, request.size, self.size)
         if None not in starts:
-            return wish.at(*(start or 0 for start in starts))
+            return request.at(*(start or 0 for start in starts))
         if waiting is None:
             return None
         for (kind, pool), start in zip(pools, starts, strict=True):
             if start is None:
                 raise PoolExhaustedError(
-                    wish.instance,
-                    f"no range of {wish.size} {pool.kind} IDs is left in the "
-                    f"pool of {self.owner}: "
+                    request.instance,
+                    f"no range of {request.size} {pool.kind} IDs is left in "
+                    f"the pool of {self.owner}: "
                     + why_exhausted(leases, kind, pool, waiting),
                 )
         return None

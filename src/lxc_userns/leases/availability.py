@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A survey of the pool: who has what of it, and what is left to lease."""
+"""Availability: who has what of the pool, and what is left to lease."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from lxc_userns.idmap.idset import IdSet
 from lxc_userns.instances.damaged import DamagedRecord
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.leases import LeaseStore, LeaseTransaction, ShiftedTree
-from lxc_userns.leases import running as occupants
 from lxc_userns.leases.allocation import FreeRanges
 from lxc_userns.leases.pool import Pool, Pools, read_pools
-from lxc_userns.leases.running import RunningIdMap
+from lxc_userns.leases.running import (
+    RunningIdMap,
+    find_running,
+    with_names,
+)
 from lxc_userns.libvirtd.client import Guests
 from lxc_userns.subid.owners import IdOwner
 
@@ -60,7 +63,7 @@ class PoolSnapshot:
         ids = {kind: pool.ids for kind, pool in pools}
         found = [
             each
-            for each in occupants.find_running()
+            for each in find_running()
             if ids[each.kind].overlaps(each.ids)
         ]
         with store.read() as leases:
@@ -68,7 +71,7 @@ class PoolSnapshot:
             has_trees, is_new = leases.has_trees, leases.is_new
         # Those with leases have names that are known.
         rest = [each for each in found if each not in strange]
-        running = (*occupants.with_names(strange, guests), *rest)
+        running = (*with_names(strange, guests), *rest)
         return cls(pools, running, has_trees, is_new)
 
     def without(self, holders: Iterable[tuple[Kind, IdOwner]]) -> PoolSnapshot:

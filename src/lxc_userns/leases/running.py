@@ -60,13 +60,13 @@ def with_names(
     :param guests: how to reach libvirt, which need not be there; it is asked
         once, and only if there is anybody to be named.
     """
-    occupants = [*found]
-    containers = _controllers(guests) if occupants else {}
+    maps = [*found]
+    containers = _controllers(guests) if maps else {}
     return [
         RunningIdMap(
             each.pid, each.kind, each.ids, _name(each.pid, containers)
         )
-        for each in occupants
+        for each in maps
     ]
 
 
