@@ -3,6 +3,7 @@
 
 import os
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,17 @@ MAPS = IdMaps(IdMap.parse(f"0:{UID}:{COUNT}"), IdMap.parse(f"0:{GID}:{COUNT}"))
 #: Guest and host IDs are the same in part.
 OVERLAP = IdMaps(IdMap.parse("0:1000:65536"), IdMap.parse("0:1000:65536"))
 FAR = IdMaps(IdMap.parse("0:400000:65536"), IdMap.parse("0:400000:65536"))
+#: The root has another host ID than in MAPS, and most owners have the same.
+NEW_ROOT = IdMaps(
+    IdMap.parse(f"0:400000:1,1:{UID + 1}:{COUNT - 1}"),
+    IdMap.parse(f"0:400000:1,1:{GID + 1}:{COUNT - 1}"),
+)
+#: The same, by a range on the way: two parts have changed places.
+CROSSED = IdMaps(
+    IdMap.parse(f"0:400000:1,11:{UID + 1}:10,1:{UID + 11}:10,"
+                f"21:{UID + 21}:{COUNT - 21}"),
+    NEW_ROOT.gid,
+)  # fmt: skip
 
 pytestmark = pytest.mark.needs("mounts")
 
@@ -210,6 +222,50 @@ def test_a_capability_of_the_host_range_does_not_become_the_hosts(
     assert look(tree) == before
     if mode == 0o755:
         assert setuid_scan.find(str(tree), 10) == ["/honest"]
+
+
+@pytest.mark.parametrize("maps", [NEW_ROOT, CROSSED])
+@pytest.mark.parametrize("owner", [(1000, 1000), (5, 1000), (1000, 70000)])
+def test_a_capability_of_the_next_host_range_does_not_become_a_containers(
+    tree: Path, maps: IdMaps, owner: tuple[int, int]
+) -> None:
+    """Where the owner is the same before and after, and so does not tell."""
+    value = golden.caps3(maps.root[0])
+    for name in ("file", "linked"):
+        make(tree / name, golden.CAPABILITY, value, owner=owner)
+    os.link(tree / "linked", tree / "again")
+    make(tree / "honest", golden.CAPABILITY, golden.CAPS, 0o4755, owner)
+    before = look(tree)
+    rootfs.shift(tree, MAPS)
+    assert capability(tree / "file") == value
+    shifted = look(tree)
+
+    def reshift() -> None:
+        rootfs.shift(tree, maps, workers=1)
+
+    def check() -> None:
+        names = ("file", "linked", "honest")
+        seen = [capability(tree / name) for name in names]
+        assert seen == [None, None, value]
+
+    for number in count(1):
+        died = run_and_kill(reshift, number)
+        if died and number % 2:
+            # To where it was, but for what is put away already.
+            rootfs.shift(tree, MAPS)
+            assert capability(tree / "honest") == golden.caps3(UID)
+        if died:
+            reshift()
+        check()
+        rootfs.shift(tree, maps, recheck=True)
+        check()
+        rootfs.unshift(tree)
+        assert look(tree) == before
+        if not died:
+            break
+        rootfs.shift(tree, MAPS)
+        assert look(tree) == shifted
+    assert number > 5
 
 
 @pytest.mark.parametrize("owner", OWNERS)

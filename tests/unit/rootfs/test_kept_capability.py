@@ -11,6 +11,8 @@ from functools import partial
 from itertools import count, pairwise, permutations, product
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.rootfs.shifting import filecaps, inode, worker_pool
@@ -19,7 +21,7 @@ from lxc_userns.rootfs.shifting.owners import Ids, Owners
 from lxc_userns.rootfs.shifting.translation import Pass, Translation
 from lxc_userns.rootfs.shifting.way_back import WayBack
 
-A, B, OVERLAP, FEW, SAME_ROOT = (
+A, B, OVERLAP, FEW, SAME_ROOT, NEW_ROOT, CROSSED = (
     IdMaps(IdMap.parse(text), IdMap.parse(text))
     for text in (
         "0:100000:65536",
@@ -27,6 +29,8 @@ A, B, OVERLAP, FEW, SAME_ROOT = (
         "0:1000:65536",
         "0:400000:6",
         "0:100000:1,1:500000:65535",
+        "0:300000:1,1:100001:65535",
+        "0:300000:1,11:100001:10,1:100011:10,21:100021:65515",
     )
 )
 #: The blocks of all IDs that are used here, for no transit range to be there.
@@ -34,7 +38,7 @@ BLOCKS = range(9)
 #: Covered by all, by most, and by none; host IDs of A are shifted already.
 OWNERS = [(0, 0), (1000, 1000), (70000, 70000), (70000, 1000), (1000, 70000)]
 #: None; guest IDs; by no map; host IDs of A, of B, and of OVERLAP alone.
-ROOTS = [None, 0, 1000, 70000, 100000, 100005, 300005, 66000]
+ROOTS = [None, 0, 1000, 70000, 100000, 100005, 300000, 300005, 66000]
 
 
 def caps(root: int | None) -> bytes | None:
@@ -146,6 +150,9 @@ NODES = [
 #: Neighbours in it are ways, to and fro.
 ROUND = [None, A, B, SAME_ROOT, OVERLAP, FEW, None, OVERLAP, A, FEW, B]
 ROUND += [OVERLAP, None, A, None]
+#: Most owners keep their host IDs, and the container's root does not; between
+#: the last two there is a range on the way.
+ROUND += [NEW_ROOT, A, CROSSED, NEW_ROOT, CROSSED, A, NEW_ROOT, FEW, None]
 WAYS = [*pairwise(ROUND)]
 
 
@@ -201,8 +208,104 @@ def killed_at(node: Node, step: Pass) -> Iterator[Node]:
             return
 
 
+@pytest.mark.parametrize(("old", "new"), WAYS)
+def test_only_what_was_the_trees_is_the_containers(
+    old: IdMaps | None, new: IdMaps | None
+) -> None:
+    """Nor after the pass is made again, as it is after a kill."""
+    if new is None:
+        return
+    for each in NODES:
+        node = go(each.copy(), passes(None, old) if old else ())
+        if is_host_id(node.owner[0], new) and not is_host_id(
+            node.owner[0], old
+        ):
+            continue  # Counts as shifted, with all it has.
+        guest = guest_of(node, old)
+        go(node, passes(old, new))
+        for _ in range(2):
+            root = root_of(node)
+            if is_host_id(root, new):
+                assert guest is not None
+                assert root == new.shift_uid(guest)
+            go(node, passes(old, new)[-1:])
+
+
+_BLOCK = 10
+_GUESTS = range(0, 3 * _BLOCK, _BLOCK)
+_PLACES = range(100, 150, _BLOCK)
+
+
+@st.composite
+def maps_of_few_places(draw: st.DrawFn) -> IdMaps:
+    """Draw maps that often have something in common."""
+    places = draw(st.permutations(_PLACES))[: draw(st.integers(1, 3))]
+    text = ",".join(
+        f"{guest}:{host}:{_BLOCK}"
+        for guest, host in zip(_GUESTS, places, strict=False)
+    )
+    return IdMaps(IdMap.parse(text), IdMap.parse(text))
+
+
+_NUMBERS = st.sampled_from([0, 3, 13, 23, 70, *_PLACES, 103, 123, 143])
+
+
+@given(
+    maps_of_few_places(),
+    maps_of_few_places(),
+    st.tuples(_NUMBERS, _NUMBERS),
+    st.sampled_from([0o755, 0o4755]),
+    st.none() | _NUMBERS,
+)
+def test_any_reshift(
+    old: IdMaps,
+    new: IdMaps,
+    owner: tuple[int, int],
+    mode: int,
+    root: int | None,
+) -> None:
+    image = Node(owner, mode, root)
+    node = go(image.copy(), passes(None, old))
+    # Else it counts as shifted, with all it has.
+    for number in node.owner:
+        assume(is_host_id(number, old) or not is_host_id(number, new))
+    check_kills(node, passes(old, new), back(old, new), is_exact=False)
+    guest = guest_of(node, old)
+    after = go(node.copy(), passes(old, new))
+    if is_host_id(root_of(after), new):
+        assert guest is not None
+        assert root_of(after) == new.shift_uid(guest)
+    unshifted = go(node, passes(old, None)).now
+    assert go(after, passes(new, None)).now == unshifted
+
+
+def root_of(node: Node) -> int | None:
+    value = node.xattrs.get(capability.NAME)
+    return None if value is None else capability.root_id(value)
+
+
+def guest_of(node: Node, maps: IdMaps | None) -> int | None:
+    """The root ID of the capabilities as the container has it."""
+    root = root_of(node)
+    guest = maps.uid.to_guest(root) if maps and root is not None else None
+    return root if guest is None else guest
+
+
+def is_host_id(number: int | None, maps: IdMaps | None) -> bool:
+    if maps is None or number is None:
+        return False
+    return maps.uid.to_guest(number) is not None
+
+
 @pytest.mark.parametrize(
-    "way", [*permutations((A, B, OVERLAP, FEW), 3), (A, SAME_ROOT, B)]
+    "way",
+    [
+        *permutations((A, B, OVERLAP, FEW), 3),
+        (A, SAME_ROOT, B),
+        *permutations((A, NEW_ROOT, CROSSED), 3),
+        (A, NEW_ROOT, OVERLAP),
+        (NEW_ROOT, FEW, A),
+    ],
 )
 def test_unshift_is_the_inverse(way: Sequence[IdMaps]) -> None:
     for each in NODES:

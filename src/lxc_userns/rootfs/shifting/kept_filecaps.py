@@ -8,9 +8,10 @@ harm). It would count in the container, and after an unshift for all users of
 the host. So it is put away in a note on the inode, and an unshift gives it
 back as it was.
 
-The owner of an inode tells nothing if no entry covers it. There a note says
-of capabilities that they are shifted; a root ID that is a host ID without that
-note comes from elsewhere.
+The owner of an inode tells nothing if no entry covers it, or if it is the same
+host ID in the maps before and after a reshift. There a note says of
+capabilities that they are shifted; a root ID that is a host ID of the new maps
+alone comes from elsewhere without that note.
 """
 
 from __future__ import annotations
@@ -91,12 +92,13 @@ def translated(value: bytes, kept: bytes | None, uid: int, uids: Ids) -> Plan:
     """Plan for capabilities that a pass to host IDs translates."""
     new = filecaps.translate(value, uids.qualifier)
     root = _root_of(new)
-    needs_note = (
-        kept is None
-        and root is not None
-        and uids.stays_unmapped(uid)
-        and uids.is_reached(root)
-    )
+    if kept is not None or root is None:
+        return Plan(new)
+    # Of the owner that the inode is to have: it tells nothing then.
+    if uids.is_same(uids[uid]):
+        needs_note = root != _root_of(value)
+    else:
+        needs_note = uids.stays_unmapped(uid) and uids.is_reached(root)
     return Plan(new, note=SHIFTED if needs_note else None)
 
 
@@ -129,8 +131,8 @@ def _is_as_before(
     """Whether a pass that this one takes back has not come to an inode."""
     if uids.is_undone(uid):
         return True
-    tells_nothing = uids[uid] == uid and uids.stays_unmapped(uid)
-    return tells_nothing and uids.undoes_shift and kept in (None, current)
+    no_note = kept in (None, current)
+    return uids.undoes_shift and no_note and uids.tells_nothing(uid)
 
 
 def _is_foreign(
@@ -141,8 +143,11 @@ def _is_foreign(
     if not root or uids.qualifier(root) != root or not uids.is_host_id(root):
         return False
     if uids[uid] != uid:
-        return not (uids.was_shifted(uid) and uids.was_shifted(root))
-    return uids.stays_unmapped(uid) and kept in (None, current)
+        was_shifted = kept == SHIFTED or uids.was_shifted(uid)
+        return not (was_shifted and uids.was_shifted(root))
+    if not uids.tells_nothing(uid) or kept not in (None, current):
+        return False
+    return uids.stays_unmapped(uid) or not uids.is_same(root)
 
 
 def _root_of(value: bytes | None) -> int | None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         bool,
         Sequence[tuple[int, int]],
         Sequence[tuple[int, int]],
+        Sequence[tuple[int, int]],
     ]
 
 #: Distinct IDs remembered; a hostile image may have a million of them.
@@ -36,7 +37,7 @@ class Ids(dict[int, int]):
     def __init__(self, table: PlainTable) -> None:
         super().__init__()
         self._segments, self._final, self._nobody = table[:3]
-        self._undoes, self._before, self._hosts = table[3:]
+        self._undoes, self._before, self._hosts, self._same = table[3:]
         #: Blocks of 65536 IDs in which one was found.
         self.blocks: set[int] = set()
         #: The first unmapped IDs that were found.
@@ -86,6 +87,19 @@ class Ids(dict[int, int]):
     def stays_unmapped(self, number: int) -> bool:
         """Whether an owner is none of the maps' after all passes."""
         return not self.is_reached(self[number])
+
+    def is_same(self, number: int) -> bool:
+        """Whether it is the same host ID before all passes and after them."""
+        return _is_in(self._same, number)
+
+    def tells_nothing(self, number: int) -> bool:
+        """Whether an owner does not say if this pass has come to its inode.
+
+        It is the same before and after: one of no map, or the same host ID.
+        """
+        return self[number] == number and (
+            self.stays_unmapped(number) or self.is_same(number)
+        )
 
     def is_reached(self, number: int) -> bool:
         """Whether this pass, or one before, leads to an ID."""

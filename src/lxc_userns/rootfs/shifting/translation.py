@@ -61,6 +61,8 @@ class Table:
         a pass that takes back another, before it was taken back.
     :param hosts: host IDs that a capability of elsewhere can name, if these
         are not ``final``.
+    :param same: host IDs that are the same before all is done and after:
+        owners that tell nothing of this pass.
     """
 
     segments: Segments
@@ -69,6 +71,7 @@ class Table:
     undoes: bool = False
     before: tuple[range, ...] = ()
     hosts: tuple[range, ...] = ()
+    same: tuple[range, ...] = ()
 
     @property
     def is_idempotent(self) -> bool:
@@ -234,6 +237,12 @@ def hosts_of(id_map: IdMap | None) -> tuple[range, ...]:
     return tuple(entry.host_ids for entry in id_map or ())
 
 
+def same_hosts(old: IdMap | None, new: IdMap | None) -> tuple[range, ...]:
+    """Return the host IDs that have the same guest IDs in two maps."""
+    kept = _keep(old, new)
+    return tuple(each.sources for each in kept if each.source == each.target)
+
+
 def hosts_on_the_way(
     old: IdMap | None, segments: Segments, transit: int | None
 ) -> tuple[range, ...]:
@@ -360,13 +369,14 @@ class Translation:
     def _last(
         self, uid: Segments, gid: Segments, transit: int | None = None
     ) -> Pass:
-        old = uid_of(self.old)
+        old, new = uid_of(self.old), uid_of(self.new)
         before = hosts_on_the_way(old, self.uid_segments, transit)
         before += hosts_of(old)
         return Pass(
             replace(
-                self._final(uid, old, uid_of(self.new)),
+                self._final(uid, old, new),
                 before=before,
+                same=same_hosts(old, new),
             ),
             self._final(gid, gid_of(self.old), gid_of(self.new)),
             self._devices(uid, gid),

@@ -22,6 +22,7 @@ from lxc_userns.rootfs.shifting.translation import (
     gid_of,
     hosts_of,
     hosts_on_the_way,
+    same_hosts,
     steps,
     subtract,
     through,
@@ -121,7 +122,13 @@ class WayBack:
         segments_there = translate_map(old, new)
         before = hosts_on_the_way(old, segments_there, self.transit)
         before += hosts_of(new)
-        return Table(segments, final, undoes=True, before=before)
+        return Table(
+            segments,
+            final,
+            undoes=True,
+            before=before,
+            same=same_hosts(old, new),
+        )
 
     def _kinds(self) -> tuple[_Kind, _Kind]:
         """Return the maps before and after, of user IDs and of group IDs."""

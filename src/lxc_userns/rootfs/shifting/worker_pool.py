@@ -303,6 +303,7 @@ def plain(table: Table) -> PlainTable:
         table.undoes,
         _plain_ranges(table.before),
         _plain_ranges(table.hosts or table.final),
+        _plain_ranges(table.same),
     )
 
 
