@@ -3,6 +3,7 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -102,6 +103,60 @@ def test_a_database_that_is_lost_while_containers_are_there(
         record.write_bytes(kept)
     assert found == {**begin, "new": both(3, size=WHOLE)[0]}
     assert start_of(cli.json("container", "start", "two")) == begin["two"]
+
+
+def test_a_uuid_means_the_same_as_the_name(
+    container_cli: CommandLine,
+    busybox_rootfs: Path,
+    host_files: HostFiles,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    """Also of a domain without a record, whose lease was lost."""
+    cli = container_cli
+    host_files.give_ranges(5, WHOLE)
+    begin = run(cli, "web", busybox_rootfs, "--strategy", "overlay")
+    uuid = libvirt_connection.lookupByName("web").UUIDString()
+    shown = cli.json("container", "show", "web")
+    assert cli.json("container", "show", uuid) == shown
+    assert cli.json("container", "verify", uuid.upper())["name"] == "web"
+    database = cli.state / "leases.sqlite3"
+    record = cli.state / "instances/web.json"
+    kept = record.read_bytes()
+
+    def acquired(name: str) -> tuple[str, tuple[int, int]]:
+        result = cli("lease", "acquire", name, "-f", "json")
+        assert result.code == 0, result
+        lease = json.loads(result.out)
+        return lease["instance"], starts(lease)
+
+    try:
+        for has_record in (True, False):
+            if not has_record:
+                record.unlink()
+            database.unlink()
+            assert acquired(uuid) == ("web", begin)
+        assert acquired("web") == ("web", begin)
+        assert held(cli) == {"web": begin}
+        assert cli("lease", "release", uuid).code == 1  # It is in use.
+        assert cli.json("container", "verify", uuid)["name"] == "web"
+        # One that was leased for the UUID is that of the name.
+        with sqlite3.connect(database) as leases:
+            lease = leases.execute("SELECT * FROM lease").fetchone()
+            leases.execute("DELETE FROM lease")
+            marks = ", ".join("?" * len(lease))
+            leases.execute(
+                f"INSERT INTO lease VALUES ({marks})",  # noqa: S608
+                (uuid, *lease[1:]),
+            )
+        assert acquired("web") == (uuid, begin)
+    finally:
+        record.write_bytes(kept)
+        database.unlink()
+    assert acquired(uuid) == ("web", begin)
+    assert cli("container", "stop", uuid, "--timeout", "0").code == 0
+    assert start_of(cli.json("container", "start", uuid)) == begin
+    assert cli("container", "destroy", uuid).code == 0
+    assert cli("container", "show", uuid).code == 5
 
 
 @pytest.mark.parametrize("is_newer", [True, False])

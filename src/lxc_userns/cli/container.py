@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import shlex
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -35,6 +36,7 @@ _LOG = logging.getLogger(__name__)
 #: States of a container that has not ended.
 _ACTIVE = ("running", "unverified", "paused")
 _DEFAULT_TIMEOUT = 10.0
+_UUID = re.compile(r"[\da-f]{8}-(?:[\da-f]{4}-){3}[\da-f]{12}", re.IGNORECASE)
 #: State before a verification, by whether it had been verified; None: nobody
 #: keeps record of it.
 _PREVIOUS = {True: "running", False: "unverified", None: None}
@@ -54,13 +56,21 @@ class _ContainerCommand(ConfiguredCommand):
 
 
 class _OnOne(_ContainerCommand):
+    name_help = "Name of the container, or its UUID."
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Arguments of all commands on one container."""
         parser = super().get_parser(prog_name)
-        parser.add_argument(
-            "name", metavar="NAME", help="Name of the container."
-        )
+        parser.add_argument("name", metavar="NAME", help=self.name_help)
         return parser
+
+    def name(self, parsed_args: argparse.Namespace) -> str:
+        """The name of the container, which may be given by its UUID."""
+        require_root()
+        given: str = parsed_args.name
+        if _UUID.fullmatch(given):
+            return self.manager.inventory.names_of(given)[0]
+        return given
 
 
 class _ShowsOne(_OnOne, ShowOne):
@@ -113,6 +123,8 @@ class Run(_ShowsOne):
     mount, an overlay on one, or shifted on disk. What runs is compared with
     them, and destroyed if it differs.
     """
+
+    name_help = "Name of the container."
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add what a container is made of."""
@@ -328,7 +340,7 @@ class Show(_ShowsOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         """Show it."""
-        return self.show(parsed_args.name)
+        return self.show(self.name(parsed_args))
 
 
 class Verify(_OnOne, ShowOne):
@@ -356,7 +368,7 @@ class Verify(_OnOne, ShowOne):
         """Compare it."""
         require_root()
         found = self.containers.verify(
-            parsed_args.name, report_only=parsed_args.report_only
+            self.name(parsed_args), report_only=parsed_args.report_only
         )
         fields = {
             "name": found.name,
@@ -391,13 +403,12 @@ class Start(_ShowsOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         """Start it."""
+        name = self.name(parsed_args)
         with progress_bar("shift") as progress:
             self.containers.start(
-                parsed_args.name,
-                progress,
-                accept_replaced=parsed_args.accept_replaced,
+                name, progress, accept_replaced=parsed_args.accept_replaced
             )
-        return self.show_started(parsed_args.name)
+        return self.show_started(name)
 
 
 class Stop(_OnOne):
@@ -420,7 +431,7 @@ class Stop(_OnOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Stop it."""
-        self.containers.stop(parsed_args.name, parsed_args.timeout)
+        self.containers.stop(self.name(parsed_args), parsed_args.timeout)
 
 
 class Destroy(_OnOne):
@@ -434,7 +445,7 @@ class Destroy(_OnOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Destroy it."""
-        self.containers.destroy(parsed_args.name)
+        self.containers.destroy(self.name(parsed_args))
 
 
 def _split_init(text: str) -> tuple[str, ...]:

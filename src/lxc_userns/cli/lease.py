@@ -42,7 +42,7 @@ class _OnInstance(_LeaseCommand):
         parser.add_argument(
             "instance",
             metavar="INSTANCE",
-            help="Name of the instance.",
+            help="Name of the instance, or its UUID.",
         )
         return parser
 
@@ -52,15 +52,18 @@ class Acquire(_OnInstance, ShowOne):
 
     A container that is run under this name gets it. It is kept until it is
     released, or until "lease gc" finds that libvirt does not know the name.
+    The UUID of an instance that is known means the same as its name.
     """
 
     def take_action(
         self, parsed_args: argparse.Namespace
     ) -> tuple[tuple[str, ...], tuple[Any, ...]]:
         """Acquire it."""
+        from lxc_userns.leases import by_hand
+
         for name in ("subid_owner", "range_size"):
             self.option(name)
-        lease = self.allocator.acquire(parsed_args.instance)
+        lease = by_hand.acquire(self.allocator, parsed_args.instance)
         return (
             ("instance", "uid_start", "gid_start", "count"),
             (lease.instance, lease.uid_start, lease.gid_start, lease.count),
@@ -76,7 +79,9 @@ class Release(_OnInstance):
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Release it."""
-        self.allocator.release_unused(parsed_args.instance)
+        from lxc_userns.leases import by_hand
+
+        by_hand.release(self.allocator, parsed_args.instance)
 
 
 class List(_LeaseCommand, Lister):

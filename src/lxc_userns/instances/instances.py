@@ -6,7 +6,11 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 
-from lxc_userns.exceptions import LxcUsernsError, RootfsError
+from lxc_userns.exceptions import (
+    LibvirtError,
+    LxcUsernsError,
+    RootfsError,
+)
 from lxc_userns.idmap import IdMaps
 from lxc_userns.instances.conflicts import PathUse, find_conflicts
 from lxc_userns.instances.damaged import DamagedRecord
@@ -42,6 +46,28 @@ class Instances:
         if guest is None or not guest.is_active:
             return False
         return not self.guests.has_missed_end(record.name)
+
+    def names_of(self, instance: str) -> tuple[str, str | None]:
+        """The name and the UUID of an instance that is given by either.
+
+        A name comes before the UUID of another.
+
+        :returns: what is given, and None, if neither we nor libvirt know it.
+        """
+        known = [
+            (each.name, each.uuid)
+            for each in self.store.load_all()
+            if isinstance(each, InstanceRecord)
+        ]
+        with suppress(LibvirtError):
+            known += ((each.name, each.uuid) for each in self.guests.list())
+        for name, uuid in known:
+            if name == instance:
+                return name, uuid
+        for name, uuid in known:
+            if uuid == instance.lower():
+                return name, uuid
+        return instance, None
 
     def running_maps(self, name: str) -> IdMaps | None:
         """ID maps that a domain of this name runs with, ours or not.

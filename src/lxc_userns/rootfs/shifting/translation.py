@@ -239,8 +239,7 @@ def hosts_of(id_map: IdMap | None) -> tuple[range, ...]:
 
 def same_hosts(old: IdMap | None, new: IdMap | None) -> tuple[range, ...]:
     """Return the host IDs that have the same guest IDs in two maps."""
-    kept = _keep(old, new)
-    return tuple(each.sources for each in kept if each.source == each.target)
+    return tuple(s.sources for s in _keep(old, new) if s.source == s.target)
 
 
 def hosts_on_the_way(
