@@ -47,7 +47,13 @@ from lxc_userns.rollback import undo
 from lxc_userns.rootfs.views.strategies import Progress
 from lxc_userns.spec.policy import OFF
 from lxc_userns.spec.request import InstanceRequest
-from lxc_userns.spec.requirements import Device, Mode, Requirements
+from lxc_userns.spec.requirements import (
+    CAPABILITIES,
+    DROPPED,
+    Device,
+    Mode,
+    Requirements,
+)
 from lxc_userns.spec.rootfs_kind import RootfsKind
 from lxc_userns.spec.volume import Volume
 from lxc_userns.traces import memory
@@ -142,10 +148,7 @@ class ContainerSpec:
             devices=prepared.devices,
             features=Features(
                 privnet=prepared.needs_private_network,
-                capabilities=Capabilities(
-                    keep=prepared.kept_capabilities,
-                    drop=prepared.dropped_capabilities,
-                ),
+                capabilities=_capabilities(prepared),
             ),
             tuning=_tuning(self.cpus, prepared.partition),
             seclabels=_seclabels(prepared),
@@ -156,6 +159,16 @@ class ContainerSpec:
                 "strategy": prepared.record.strategy,
             },
         )
+
+
+def _capabilities(prepared: PreparedInstance) -> Capabilities:
+    kept, dropped = prepared.kept_capabilities, prepared.dropped_capabilities
+    if prepared.mode != "private":
+        return Capabilities(keep=kept, drop=dropped)
+    # libvirt has no name for those from audit_read (37) on: they go with
+    # whatever is not named, or not at all.
+    named = {*CAPABILITIES} - DROPPED - {*dropped}
+    return Capabilities("deny", keep=named | {*kept})
 
 
 def _seclabels(prepared: PreparedInstance) -> tuple[SecLabel, ...]:

@@ -225,6 +225,33 @@ def test_an_end_that_libvirt_has_missed(
     assert domain.active == (is_there or uuid == "another")
 
 
+def test_a_stop_does_not_wait_for_an_end_that_libvirt_has_missed(
+    connection: FakeConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it had, which has ended already."""
+    connection.domains["web1"] = domain = FakeDomain()
+    waited = []
+    monkeypatch.setattr(
+        guest,
+        "_wait_inactive",
+        lambda _domain, timeout: waited.append(timeout),
+    )
+    monkeypatch.setattr(guest, "_power_off", lambda _init: None)
+    monkeypatch.setattr(guest, "_kill_init", lambda _controller: None)
+
+    class Ended:
+        def wait(self, timeout: float) -> None:
+            assert timeout > 3000
+
+    @contextmanager
+    def init_process(self: Guests, name: str) -> Iterator[Ended]:
+        yield Ended()
+
+    monkeypatch.setattr(Guests, "init_process", init_process)
+    Guests().stop("web1", 3600)
+    assert (domain.active, waited) == (False, [5])
+
+
 @pytest.mark.parametrize(
     ("is_there", "error"), [(True, InstanceError), (False, NotRunningError)]
 )

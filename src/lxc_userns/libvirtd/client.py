@@ -227,8 +227,9 @@ class Guests:
             asking.start()
             asking.join(timeout)
             init.wait(max(0, deadline - time.monotonic()))
-        # libvirt notices it a moment later.
-        _wait_inactive(domain, max(0, deadline - time.monotonic()))
+        # libvirt notices it a moment later, or has missed it.
+        rest = max(0, deadline - time.monotonic())
+        _wait_inactive(domain, min(rest, _INIT_TIMEOUT))
 
     def find(self, name: str) -> Guest | None:
         """The domain of this name, None if there is none."""

@@ -16,6 +16,7 @@ from lxc_userns.exceptions import DomainXmlError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.instances.record import InstanceRecord
+from lxc_userns.spec.requirements import DROPPED_PRIVATE
 from tests.unit.audit.documents import NOVA, VIRSH, VIRT_MANAGER, domain
 from tests.unit.domain.samples import SAMPLES
 from tests.unit.domain.strategies import domains
@@ -69,6 +70,7 @@ def test_container_run_has_no_serious_finding() -> None:
         IdMaps(id_map, id_map),
         "idmapped",
         "/run/lxc-userns/web/root",
+        dropped=tuple(DROPPED_PRIVATE),
     )
     spec = ContainerSpec("web", "/srv/web")
     found = audit_domain(spec.to_domain(PreparedInstance(record)).to_xml())
