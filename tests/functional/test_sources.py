@@ -95,7 +95,8 @@ def test_a_container_swaps_a_directory_of_a_shared_volume(
     assert error.startswith(f"{shared}/data: ")
     inside(attacker, "rmdir", "/mnt/data")
     inside(attacker, "mv", "/mnt/moved", "/mnt/data")
-    assert cli("container", "start", "b").code == 0
+    started = cli("container", "start", "b")
+    assert started.code == 0, started
 
 
 def test_a_link_is_not_followed_at_first(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from oslo_config import cfg, generator
 
+import lxc_userns
 from lxc_userns.config import allowed_paths, options
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.idmap import IdMap, IdMaps
@@ -197,6 +198,26 @@ def test_ids_that_a_user_has_are_refused(
     allowing = "[lxc_userns]\nheld_ids = allow\n"
     conf = configure(tmp_path, maps(GOOD, GOOD, allowing))
     assert options.load_id_maps(conf) == options.read_id_maps(conf)
+
+
+def test_what_starts_nothing_asks_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has made maps asks by what all starts are asked by."""
+    alice = owners.IdOwnership("user", {100007: "alice"}, ())
+    monkeypatch.setattr(owners, "read_host_uids", lambda *_: alice)
+    monkeypatch.setattr(owners, "read_host_gids", lambda *_: alice)
+    id_map = IdMap.parse(GOOD)
+    id_maps = IdMaps(id_map, id_map)
+    domain = (
+        "<domain type='lxc'><name>web</name><memory>1</memory>"
+        "<os><type>exe</type><init>/sbin/init</init></os>"
+        "<devices><filesystem type='mount'><source dir='/srv/web'/>"
+        "<target dir='/'/></filesystem></devices></domain>"
+    )
+    assert "100000" in lxc_userns.add_id_maps(domain, id_maps)
+    with pytest.raises(ConfigError, match=r"user alice \(100007"):
+        options.check_held(configure(tmp_path, ""), id_maps)
 
 
 def test_the_highest_id_may_be_mapped(tmp_path: Path) -> None:

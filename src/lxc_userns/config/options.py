@@ -376,7 +376,11 @@ def check_held(
 ) -> None:
     """Refuse ID maps with host IDs that others hold, unless it is allowed.
 
+    Whatever starts a container here asks this, or gives it a lease, which
+    has no such IDs.
+
     :param conf: a configuration object with our options registered.
+    :param id_maps: maps of any origin.
     :param names: what the error calls the two maps.
     :raises ConfigError: if a user, a group, or the subordinate range of
         another owner has any of the IDs.

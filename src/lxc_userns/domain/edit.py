@@ -41,6 +41,12 @@ def add_id_maps(domain_xml: str, id_maps: IdMaps) -> str:
     network namespace a container with ID maps cannot start. All the rest is
     kept byte for byte, and doing it twice is doing it once.
 
+    This looks at nothing but its arguments. Whether users or leases of the
+    host hold some of the host IDs was asked for maps that come from
+    :func:`~lxc_userns.load_id_maps` or
+    :class:`~lxc_userns.UserNamespaceManager`; of maps that you have made
+    yourself ask :func:`lxc_userns.config.options.check_held` before you start anything.
+
     :param domain_xml: an LXC domain, from anywhere.
     :param id_maps: what it is to have.
     :returns: the domain's new text.
