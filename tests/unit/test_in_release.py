@@ -46,7 +46,7 @@ def test_unknown_release(
 ) -> None:
     assert refusal(program, monkeypatch, "potato", "true") == (
         "release 'potato': unknown; "
-        "choose one of bookworm, trixie, jammy, noble"
+        "choose one of bookworm, trixie, forky, jammy, noble"
     )
 
 

@@ -57,6 +57,8 @@ RELEASES = {
     for release in (
         Release(DEBIAN, "bookworm"),
         Release(DEBIAN, WITH_ALL_KEYS, packages=("ubuntu-keyring",)),
+        # Debian's testing, until it is released.
+        Release(DEBIAN, "forky"),
         Release(
             UBUNTU,
             "jammy",

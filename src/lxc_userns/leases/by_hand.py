@@ -35,7 +35,7 @@ def _find_name(allocator: LeaseAllocator, instance: str) -> str:
     if allocator.find(instance) is not None:
         return instance
     name, uuid = allocator.inventory.names_of(instance)
-    with allocator.leases.reading() as leases:
+    with allocator.leases.read() as leases:
         for lease in leases.all():
             if lease.instance in (name, uuid) or (
                 lease.uuid is not None and lease.uuid in (instance, uuid)

@@ -280,8 +280,8 @@ def test_any_reshift(
 
 
 def root_of(node: Node) -> int | None:
-    value = node.xattrs.get(capability.NAME)
-    return None if value is None else capability.root_id(value)
+    value = node.xattrs.get(filecaps.NAME)
+    return None if value is None else filecaps.root_id(value)
 
 
 def guest_of(node: Node, maps: IdMaps | None) -> int | None:
