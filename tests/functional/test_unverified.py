@@ -139,8 +139,8 @@ def test_what_is_not_as_promised_is_ended(
         assert cli("container", "stop", "web1", "--timeout", "0").code == 0
         domain = libvirt_connection.lookupByName("web1")
         xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
-        promised = "<sys_resource state='off'/>"
-        libvirt_connection.defineXML(xml.replace(promised, ""))
+        changed = xml.replace("<sys_nice state", "<sys_resource state")
+        libvirt_connection.defineXML(changed)
         crash(cli, AT_FIRST, "container", "start", "web1")
         assert state(cli) == "unverified"
         error = cli("container", verb, *arguments).error()

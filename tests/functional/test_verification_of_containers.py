@@ -90,12 +90,13 @@ TUN = (
     ("change", "said"),
     [
         (
-            ("<sys_resource state='off'/>", ""),
+            ("<sys_nice state='on'/>",
+             "<sys_nice state='on'/><sys_resource state='on'/>"),
             "it may have CAP_SYS_RESOURCE",
         ),
         (
-            ("<sys_resource state='off'/>",
-             "<sys_resource state='off'/><mknod state='on'/>"),
+            ("<sys_nice state='on'/>",
+             "<sys_nice state='on'/><mknod state='on'/>"),
             "it may have CAP_MKNOD",
         ),
         (
