@@ -30,8 +30,16 @@ from lxc_userns.cli.main import main
 main(sys.argv[1:])
 """
 #: Before the container was looked at; when all is done but the record of it.
-AT_FIRST = {"module": "verifier", "name": "Verifier", "function": "verify"}
-AT_LAST = {"module": "instances", "name": "InstanceStore", "function": "save"}
+AT_FIRST = {
+    "module": "verification.verifier",
+    "name": "Verifier",
+    "function": "verify",
+}
+AT_LAST = {
+    "module": "instances.record",
+    "name": "InstanceStore",
+    "function": "save",
+}
 LIMITS = "/proc/sys/user/max_inotify_instances"
 INIT = ("--init", "/bin/sleep 1000")
 

@@ -34,7 +34,7 @@ def _find_name(allocator: LeaseAllocator, instance: str) -> str:
     """Return the name that an instance has a lease by, or is to get one."""
     if allocator.find(instance) is not None:
         return instance
-    name, uuid = allocator.inventory.names_of(instance)
+    name, uuid = allocator.instances.names_of(instance)
     with allocator.leases.read() as leases:
         for lease in leases.all():
             if lease.instance in (name, uuid) or (
