@@ -203,7 +203,7 @@ def test_ids_that_a_user_has_are_refused(
 def test_what_starts_nothing_asks_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who has made maps asks by what all starts are asked by."""
+    """Maps of one's own are refused by what refuses a start."""
     alice = owners.IdOwnership("user", {100007: "alice"}, ())
     monkeypatch.setattr(owners, "read_host_uids", lambda *_: alice)
     monkeypatch.setattr(owners, "read_host_gids", lambda *_: alice)
