@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All that a container goes through, in either mode."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import pytest
+
+from lxc_userns.domain.seclabel import parse_models
+from lxc_userns.linux.process import Process
+from tests.functional.command_line import BASE, COUNT, CommandLine
+
+pytestmark = pytest.mark.needs("containers")
+
+WHOLE = (1 << 32) - 1
+#: Waits for the word to ask for a reboot, each time that it is started.
+INIT = (
+    "PATH=/bin:/sbin; echo $$ >>/boots;"
+    "while [ ! -e /go ]; do usleep 50000; done; rm -f /go; reboot -f"
+)
+
+
+@pytest.fixture
+def cli(command_line: Callable[[str], CommandLine]) -> CommandLine:
+    """The program; its containers are destroyed at the end."""
+    return command_line("userns_policy = preferred\n")
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def checked(
+    cli: CommandLine, connection: libvirt.virConnect, mode: str
+) -> int:
+    """Look at the running container, and return its first process."""
+    verified = cli.json("container", "verify", "web1")
+    assert verified["mode"] == mode
+    pid = int(verified["init_pid"])
+    base, count = (BASE, COUNT) if mode == "private" else (0, WHOLE)
+    for kind in ("uid", "gid"):
+        found = Path(f"/proc/{pid}/{kind}_map").read_text().split()
+        assert [*map(int, found)] == [0, base, count]
+    assert Path(f"/proc/{pid}").stat().st_uid == base
+    if parse_models(connection.getCapabilities()):
+        uuid = connection.lookupByName("web1").UUIDString()
+        with Process(pid) as init:
+            assert uuid in init.security_label
+    return pid
+
+
+def findings(cli: CommandLine) -> Any:
+    done = cli("domain", "audit", "web1", "-f", "json")
+    return {each["code"] for each in json.loads(done.out)}
+
+
+@pytest.mark.parametrize("mode", ["private", "host"])
+def test_from_run_to_destroy(
+    cli: CommandLine,
+    busybox_rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
+    mode: str,
+) -> None:
+    (busybox_rootfs / "script").write_text(INIT)
+    wishes = ("--mode", mode, "--init", "/bin/sh /script")
+
+    def call(*arguments: str | Path) -> None:
+        done = cli("container", *arguments)
+        assert done.code == 0, done
+        # Mode host is told of at each start.
+        assert ("warning" in done.err) == (
+            mode == "host" and arguments[0] in ("run", "start")
+        )
+
+    call("run", "web1", "--rootfs", busybox_rootfs, *wishes)
+    first = checked(cli, libvirt_connection, mode)
+    assert ("no-idmap" in findings(cli)) == (mode == "host")
+    call("stop", "web1", "--timeout", "0")
+    assert cli.json("container", "show", "web1")["state"] == "stopped"
+    assert not os.path.exists(f"/proc/{first}")
+    call("start", "web1")
+    second = checked(cli, libvirt_connection, mode)
+    (busybox_rootfs / "go").touch()
+
+    def rebooted() -> bool:
+        shown = cli("container", "show", "web1", "-f", "json")
+        pid = shown.code == 0 and json.loads(shown.out)["init_pid"]
+        return pid not in (None, False, second)
+
+    wait_for(rebooted)
+    boots = busybox_rootfs / "boots"
+    wait_for(lambda: boots.read_text().count("\n") == 3)
+    assert checked(cli, libvirt_connection, mode) != second
+    call("destroy", "web1")
+    assert cli.json("container", "list") == []
+    assert cli.mounts() == []
