@@ -13,7 +13,10 @@ help:
 	@echo 'make test-nova  those of one release; NOVA_VERSION=33 chooses'
 	@echo 'make test-release  unit and functional tests in another release'
 	@echo '                of Debian or Ubuntu; RELEASE=trixie'
+	@echo 'make test-vm    a selection of functional tests in a virtual machine'
+	@echo '                with a libvirtd, systemd, AppArmor of its own'
 	@echo 'make test-oldest  unit tests with the oldest dependencies'
+	@echo 'make test-platforms  make test, and all of these'
 	@echo 'make fuzz       inputs made up for all that reads hostile bytes;'
 	@echo '                SECONDS=60 is for each target, TARGET= chooses'
 	@echo 'make bench      speed and memory beside others, and the pages of it'
@@ -55,6 +58,7 @@ types: venv
 	$(BIN)/mypy tools/in-vm
 	$(BIN)/mypy tools/lower-bounds
 	$(BIN)/mypy tools/private-libvirtd
+	$(BIN)/mypy tools/test-vm
 
 imports: venv
 	$(BIN)/lint-imports
@@ -104,6 +108,11 @@ HARD = umask 077; PATH=$${PATH%:/sbin:/bin} \
 test-release: system-packages
 	tools/in-release $(RELEASE) sh -c '($(HARD) make unit) && make functional'
 
+# Emulated: it takes a quarter of an hour.
+.PHONY: test-vm
+test-vm: system-packages
+	tools/test-vm
+
 # The lower bounds of the dependencies hold, as far as unit tests tell. What
 # those warn of was mended in their later versions.
 .PHONY: test-oldest
@@ -114,6 +123,20 @@ test-oldest: .venv-oldest/.installed
 	@tools/make-venv "$(PYTHON)" test,docs .venv-oldest \
 	    $$($(BIN)/python tools/lower-bounds test docs)
 	@touch $@
+
+# One after the other, for each takes the whole machine. Ubuntu's packages
+# cannot be had everywhere: that is said then, and its releases are left out.
+.PHONY: test-platforms
+test-platforms:
+	$(MAKE) test
+	$(MAKE) test-release RELEASE=bookworm
+	$(MAKE) test-release RELEASE=trixie
+# Not by the variable MAKE, for which "make -n" would run the line.
+	for release in jammy noble; do \
+	    ! tools/in-release $$release true \
+	    || make test-release RELEASE=$$release || exit; done
+	$(MAKE) test-vm
+	$(MAKE) test-oldest
 
 .PHONY: docs
 docs: venv

@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """``tools/in-vm``, as far as no guest is needed for it."""
 
+import subprocess
 import sys
 import tarfile
 from importlib.machinery import SourceFileLoader
 from io import BytesIO
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
 TOOLS = Path(__file__).parents[2] / "tools"
 sys.path.insert(0, str(TOOLS))
 
-from in_vm import guest  # noqa: E402
+from in_vm import guest, image  # noqa: E402
 from platforms.errors import PlatformError  # noqa: E402
 
 
@@ -128,3 +129,23 @@ def test_a_refusal_is_one_line(
     monkeypatch.chdir(tmp_path)
     assert run(program, monkeypatch, deaths=0) == (1, [])
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (
+            image.UNAVAILABLE,
+            "Debian 13 cannot be had: E: Failed getting it; see that a mirror",
+        ),
+        (1, "the disk image could not be made"),
+    ],
+)
+def test_no_image(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: int, said: str
+) -> None:
+    (tmp_path / image.LOG).write_text("I: Retrieving\nE: Failed getting it\n")
+    done = SimpleNamespace(returncode=status)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    with pytest.raises(PlatformError, match=said):
+        image.run_make_image(tmp_path, "checkout.tar")

@@ -11,13 +11,18 @@ from platforms.checkout import write_archive
 from platforms.errors import PlatformError
 
 HERE = Path(__file__).parent
+TOP = HERE.parents[1]
 #: Files that decide, beside the project's dependencies, what is in an image.
 RECIPE = [
     HERE / "make-image",
     HERE / "guest/in-vm-job",
     HERE / "guest/in-vm.service",
     HERE / "guest/timeouts.conf",
+    TOP / "etc/systemd/keyring.conf",
+    TOP / "tests/functional/images.py",
 ]
+#: Exit status of ``make-image`` when debootstrap failed, and its log.
+UNAVAILABLE, LOG = 3, "debootstrap.log"
 #: The tree and the image of it lie beside each other for a while.
 NEEDS = Needs("disk image", space=8 << 30)
 
@@ -63,5 +68,12 @@ def ensure_image(cache: Path, checkout: Path) -> Image:
 def run_make_image(directory: Path, archive: str) -> None:
     """Run the script that does the work, in namespaces that end with it."""
     argv = [*APART, str(HERE / "make-image"), str(directory), archive]
-    if subprocess.run(argv, stdin=subprocess.DEVNULL).returncode:
+    status = subprocess.run(argv, stdin=subprocess.DEVNULL).returncode
+    if status == UNAVAILABLE:
+        reason = (directory / LOG).read_text().splitlines()[-1]
+        raise PlatformError(
+            f"Debian 13 cannot be had: {reason}; "
+            "see that a mirror of it can be reached"
+        )
+    if status:
         raise PlatformError("the disk image could not be made; see above")

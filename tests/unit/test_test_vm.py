@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``tools/test-vm``, as far as no guest is needed for it."""
+
+import ast
+import subprocess
+import sys
+from importlib.machinery import SourceFileLoader
+from io import BytesIO
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+TOP = Path(__file__).parents[2]
+sys.path.insert(0, str(TOP / "tools"))
+
+from in_vm import selection, summary  # noqa: E402
+
+
+def report(*cases: tuple[str, float, str]) -> bytes:
+    """pytest's report of tests: module, seconds and elements of each."""
+    text = "".join(
+        f'<testcase classname="tests.functional.{module}" name="test_x" '
+        f'time="{seconds}">{elements}</testcase>'
+        for module, seconds, elements in cases
+    )
+    return f"<testsuites><testsuite>{text}</testsuite></testsuites>".encode()
+
+
+GOOD = report(("test_demo", 30.0, ""), ("test_modes", 12.5, ""))
+
+
+def test_the_selected_tests_are_there() -> None:
+    for module, tests in selection.SELECTION.items():
+        path = TOP / f"tests/functional/{module}.py"
+        there = {
+            each.name
+            for each in ast.parse(path.read_text()).body
+            if isinstance(each, ast.FunctionDef)
+        }
+        assert {each.partition("[")[0] for each in tests} <= there
+
+
+def test_how_tests_are_named() -> None:
+    named = selection.list_tests()
+    assert "tests/functional/test_demo.py" in named
+    assert "tests/functional/test_host_check.py::test_this_host" in named
+
+
+def test_a_module_is_counted() -> None:
+    failure, skipped = "<failure>x</failure>", "<skipped/>"
+    text = report(
+        ("test_a", 1.0, ""),
+        ("test_a.Class", 2.0, failure),
+        ("test_b", 0.5, f"{failure}<error>in its teardown</error>"),
+        ("test_b", 0.0, skipped),
+    )
+    found = summary.read_report(BytesIO(text))
+    assert found == {
+        "test_a": summary.Counts(1, 1, 0, 3.0),
+        "test_b": summary.Counts(0, 1, 1, 0.5),
+    }
+    assert summary.sum_up(found.values()) == summary.Counts(1, 2, 1, 3.5)
+
+
+@pytest.mark.parametrize(
+    ("counts", "is_good"),
+    [
+        (summary.Counts(passed=2), True),
+        (summary.Counts(), False),
+        (summary.Counts(passed=2, failed=1), False),
+        (summary.Counts(passed=2, skipped=1), False),
+    ],
+)
+def test_what_is_good(counts: summary.Counts, is_good: bool) -> None:
+    assert counts.is_good == is_good
+
+
+def test_the_summary() -> None:
+    found = summary.read_report(BytesIO(GOOD))
+    assert summary.write_summary(found, 70.2).splitlines() == [
+        "  test_demo       1 passed    0 failed    0 skipped      30 s",
+        "  test_modes      1 passed    0 failed    0 skipped      12 s",
+        "  all             2 passed    0 failed    0 skipped      42 s",
+        "  from power-on to the end 70 s",
+    ]
+
+
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The program itself."""
+    loader = SourceFileLoader("test_vm_program", str(TOP / "tools/test-vm"))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    module = ModuleType(loader.name)
+    loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "expected"),
+    [
+        (0, GOOD, 0),
+        (1, GOOD, 1),
+        (0, report(("test_demo", 0.0, "<skipped/>")), 1),
+        # The guest, or pytest, did not come so far.
+        (1, None, 1),
+        (0, None, 1),
+        (2, b"<testsuites>", 1),
+    ],
+)
+def test_exit_status(
+    program: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    status: int,
+    text: bytes | None,
+    expected: int,
+) -> None:
+    results = tmp_path / "build/test-vm"
+
+    def run(argv: list[str], **_: object) -> SimpleNamespace:
+        assert not results.exists()
+        assert argv[2] == str(results)
+        (results / "results").mkdir(parents=True)
+        if text is not None:
+            (results / "results/tests.xml").write_bytes(text)
+        return SimpleNamespace(returncode=status)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    for _ in range(2):
+        assert program.run(tmp_path / "tools", results) == expected
+    # What is left is named, and nothing is after a run that went well.
+    assert results.exists() == (expected != 0)
+    named = f"are in {results}" in capsys.readouterr().out
+    assert named == (expected != 0)

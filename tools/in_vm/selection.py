@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Functional tests that ``tools/test-vm`` runs.
+
+All of them would take hours. These have in them what a kernel, libvirt,
+systemd and a security module have a part in: whole lives of containers in
+both modes, each strategy, verification, policy, leases, limits, audit.
+"""
+
+#: Modules, and tests of each; none: all of the module.
+SELECTION: dict[str, tuple[str, ...]] = {
+    "test_demo": (),
+    "test_modes": (),
+    "test_host_check": ("test_this_host",),
+    "test_real_systems": ("test_debian_with_systemd_boots_whole",),
+    "test_confinement": ("test_it_can_be_left_out",),
+    "test_audit_live": ("test_container_run_has_no_serious_finding",),
+    "test_lease_isolation": ("test_two_at_once",),
+    "test_lease_commands": (
+        "test_acquire_list_and_release",
+        "test_containers_get_ranges_of_their_own",
+    ),
+    "test_resource_limits": (
+        "test_processes_stop_at_the_limit[overlay-300]",
+        "test_memory_that_its_root_unlimits[at once]",
+        "test_it_cannot_write_where_the_limits_are",
+        "test_every_value_of_the_domain",
+        "test_systemd_keeps_its_groups",
+    ),
+    "test_policy_commands": (
+        "test_the_policy_is_a_ceiling",
+        "test_a_shared_namespace[net]",
+        "test_capabilities",
+        "test_devices",
+        "test_a_policy_that_changes",
+    ),
+    "test_strategies": (
+        "test_idmapped_changes_nothing_on_disk",
+        "test_after_a_reboot_of_the_host[chown]",
+        "test_an_overlay_is_not_left_behind",
+        "test_an_image[ext4]",
+        "test_an_archive[auto]",
+        "test_volumes",
+    ),
+    "test_verification_of_containers": (
+        "test_a_filesystem_that_was_added",
+        "test_the_hosts_network",
+        "test_views_that_change_on_the_host",
+        "test_what_its_root_changes_for_itself",
+    ),
+    "test_exit_events": (),
+    "test_traces": (
+        "test_one_that_ends_at_once",
+        "test_one_that_ends_later",
+        "test_one_that_is_short_of_memory",
+    ),
+}
+
+
+def list_tests() -> list[str]:
+    """Return the selected tests as pytest names them."""
+    return [
+        f"tests/functional/{module}.py{test}"
+        for module, tests in SELECTION.items()
+        for test in ([f"::{each}" for each in tests] or [""])
+    ]
