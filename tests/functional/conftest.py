@@ -2,6 +2,7 @@
 """Fixtures for tests as root, on the real kernel and a real libvirtd."""
 
 import contextlib
+import os
 import shutil
 import subprocess
 import tempfile
@@ -25,6 +26,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIRECTORY",
         help="Run a module only if no other process has claimed it here.",
     )
+
+
+def pytest_configure() -> None:
+    """Have the tests' files where set-user-ID programs are such.
+
+    In Debian 13 ``/tmp`` is in memory, and without.
+    """
+    if os.statvfs(tempfile.gettempdir()).f_flag & os.ST_NOSUID:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/var/tmp")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

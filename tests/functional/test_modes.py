@@ -20,7 +20,7 @@ pytestmark = pytest.mark.needs("containers")
 WHOLE = (1 << 32) - 1
 #: Waits for the word to ask for a reboot, each time that it is started.
 INIT = (
-    "PATH=/bin:/sbin; echo $$ >>/boots;"
+    "PATH=/bin:/sbin;"
     "while [ ! -e /go ]; do usleep 50000; done; rm -f /go; reboot -f"
 )
 
@@ -83,10 +83,14 @@ def test_from_run_to_destroy(
     call("run", "web1", "--rootfs", busybox_rootfs, *wishes)
     first = checked(cli, libvirt_connection, mode)
     assert ("no-idmap" in findings(cli)) == (mode == "host")
-    call("stop", "web1", "--timeout", "0")
-    assert cli.json("container", "show", "web1")["state"] == "stopped"
-    assert not os.path.exists(f"/proc/{first}")
-    call("start", "web1")
+    for _ in range(5):
+        call("stop", "web1", "--timeout", "0")
+        assert cli.json("container", "show", "web1")["state"] == "stopped"
+        assert not os.path.exists(f"/proc/{first}")
+        call("start", "web1")
+        # As CommandLine.run_to_reboot() has it.
+        if not cli.is_hung_up_on("web1"):
+            break
     second = checked(cli, libvirt_connection, mode)
     (busybox_rootfs / "go").touch()
 
@@ -96,8 +100,6 @@ def test_from_run_to_destroy(
         return pid not in (None, False, second)
 
     wait_for(rebooted)
-    boots = busybox_rootfs / "boots"
-    wait_for(lambda: boots.read_text().count("\n") == 3)
     assert checked(cli, libvirt_connection, mode) != second
     call("destroy", "web1")
     assert cli.json("container", "list") == []

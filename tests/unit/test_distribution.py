@@ -89,6 +89,7 @@ def test_the_wheel_of_the_sdist_has_what_is_copied(
         data = next(n for n in names if ".data/data/" in n).split("/data/")[0]
         for source, target in (
             ("etc/lxc-userns", "etc/lxc-userns"),
+            ("etc/apparmor.d", "share/lxc-userns/apparmor.d"),
             ("etc/systemd", "share/lxc-userns/systemd"),
         ):
             for file in sorted((TOP / source).iterdir()):
