@@ -31,6 +31,15 @@ _INSTALL = (
 _CONFIGURATION = "/etc/libvirt/lxc.conf"
 _LSMS = Path("/sys/kernel/security/lsm")
 _DRIVERS_BY_LSM = ("selinux", "apparmor")
+#: Where AppArmor's rules for a container come from: libvirt's own, and those
+#: that it includes.
+_RULES = Path("/etc/apparmor.d")
+_OWN_RULES = "abstractions/libvirt-lxc"
+_MORE_RULES = (
+    "abstractions/libvirt-lxc.d/*",
+    "local/abstractions/libvirt-lxc",
+    "libvirt/TEMPLATE.lxc",
+)
 
 
 def check(connect: Connect) -> Result:
@@ -75,7 +84,31 @@ def judge_silence(error: str, has_driver: bool) -> Result:
 def check_security(connect: Connect) -> Result:
     """Whether a security driver confines containers."""
     models = seclabel.parse_models(connect().capabilities())
+    if "apparmor" in models and refuses_mounts(_RULES):
+        return warned(
+            "apparmor, for containers whose XML has a <seclabel>; it keeps "
+            "systemd from booting in them",
+            "install etc/apparmor.d/libvirt-lxc as /etc/apparmor.d/"
+            "abstractions/libvirt-lxc.d/lxc-userns, unless no container has "
+            "systemd",
+        )
     return judge_security(models, _read_lsms())
+
+
+def refuses_mounts(rules: Path) -> bool:
+    """Tell whether AppArmor refuses containers what systemd mounts.
+
+    :param rules: ``/etc/apparmor.d``.
+    :returns: False also if it cannot be told.
+    """
+    if not (rules / _OWN_RULES).exists():
+        return False
+    files = (each for name in _MORE_RULES for each in rules.glob(name))
+    return not any(
+        line.strip() == "mount,"
+        for file in (rules / _OWN_RULES, *files)
+        for line in _read_lines(file)
+    )
 
 
 def judge_security(models: Collection[str], lsms: Collection[str]) -> Result:
@@ -109,6 +142,13 @@ def judge_security(models: Collection[str], lsms: Collection[str]) -> Result:
 def _find_drivers() -> Iterator[Path]:
     for pattern in _DRIVERS:
         yield from Path("/").glob(f"{pattern}/{_DRIVER}")
+
+
+def _read_lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
 
 
 def _read_lsms() -> list[str]:

@@ -15,6 +15,7 @@ from lxc_userns.libvirtd.client import Guests
 from lxc_userns.libvirtd.daemon import Daemon
 from lxc_userns.linux.mounts import Mount
 
+TOP = Path(__file__).parents[3]
 FOR_WHOM = ", for containers whose XML has a <seclabel>"
 INSTALL = (
     "install libvirt-daemon-driver-lxc (the package is so named in Debian and "
@@ -116,6 +117,26 @@ def test_security_driver(
     models: list[str], lsms: list[str], result: Result
 ) -> None:
     assert libvirtd.judge_security(models, lsms) == result
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "abstractions/libvirt-lxc.d/lxc-userns",
+        "local/abstractions/libvirt-lxc",
+        "libvirt/TEMPLATE.lxc",
+    ],
+)
+def test_mounts_under_apparmor(tmp_path: Path, place: str) -> None:
+    assert not libvirtd.refuses_mounts(tmp_path)
+    own = tmp_path / "abstractions/libvirt-lxc"
+    own.parent.mkdir()
+    own.write_text("  umount,\n  mount fstype=tmpfs,\n  # mount,\n")
+    assert libvirtd.refuses_mounts(tmp_path)
+    shipped = (TOP / "etc/apparmor.d/libvirt-lxc").read_text()
+    (tmp_path / place).parent.mkdir(exist_ok=True, parents=True)
+    (tmp_path / place).write_text(shipped)
+    assert not libvirtd.refuses_mounts(tmp_path)
 
 
 def mounted(**points: str) -> list[Mount]:
