@@ -107,18 +107,14 @@ class CommandLine:
         started it, and is not there to start it again when it reboots. Then
         another one has to do.
         """
+        log = Path(f"/var/log/libvirt/lxc/{name}.log")
         for _ in range(5):
             shown = self.json("container", "run", name, *arguments)
-            if not self.is_hung_up_on(name):
+            last = log.read_text(errors="replace").rpartition("starting up")
+            if "End of file while reading data" not in last[2]:
                 return shown
             assert self("container", "destroy", name).code == 0
         raise AssertionError("libvirt hangs up on every container")
-
-    def is_hung_up_on(self, name: str) -> bool:
-        """Tell whether libvirt would not start a container again."""
-        log = Path(f"/var/log/libvirt/lxc/{name}.log")
-        last = log.read_text(errors="replace").rpartition("starting up")
-        return "End of file while reading data" in last[2]
 
     def mounts(self) -> list[str]:
         """Where views are mounted."""
