@@ -60,7 +60,7 @@ import os, sys
 from lxc_userns.leases import Lease, LeaseStore
 
 def take(number):
-    with LeaseStore(sys.argv[1]).changing() as leases:
+    with LeaseStore(sys.argv[1]).write() as leases:
         used = leases.used("uid")
         start = used.ranges[-1].stop if used else 2000000000
         leases.add(Lease(f"i{number}", None, start, start, 65536, 0))
@@ -133,7 +133,7 @@ from lxc_userns.leases import Lease, LeaseStore
 
 def work(name):
     for number in range(20):
-        with LeaseStore(sys.argv[1]).changing() as leases:
+        with LeaseStore(sys.argv[1]).write() as leases:
             used = leases.used("uid")
             start = used.ranges[-1].stop if used else 2000000000
             leases.add(Lease(f"{name}-{number}", None, start, start, 9, 0))
@@ -170,12 +170,12 @@ import sys
 from dataclasses import replace
 from lxc_userns.leases import Lease, LeaseStore, ShiftedTree
 
-with LeaseStore(sys.argv[1]).changing() as leases:
+with LeaseStore(sys.argv[1]).write() as leases:
     old = leases.get("old")
     leases.note_tree(ShiftedTree("/srv/tree", "uid", old.ids("uid")))
     leases.remove(old)
     leases.add(Lease("new", None, 2000065536, 2000065536, 65536, 0))
-    leases.restore(replace(leases.get("other"), missing=77))
+    leases.restore(replace(leases.get("other"), unknown_since=77))
 """
 
 

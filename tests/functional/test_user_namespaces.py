@@ -120,7 +120,7 @@ def test_by_several_threads() -> None:
 PROGRAM = """
 from lxc_userns.linux import user_namespaces
 try:
-    with user_namespaces.made([(0, 0, 1)], [(0, 0, 1)]):
+    with user_namespaces.create([(0, 0, 1)], [(0, 0, 1)]):
         print("made")
 except OSError as err:
     print(err)

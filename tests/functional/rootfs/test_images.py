@@ -380,7 +380,7 @@ import sys, time
 from lxc_userns.rootfs.views import source
 from tests.functional.rootfs import guest
 from tests.functional.rootfs.test_locks import held_by
-with source.opened(sys.argv[1]) as tree:
+with source.open_source(sys.argv[1]) as tree:
     with tree.idmapped(guest.id_maps()):
         print("ready", flush=True)
         time.sleep(1000)

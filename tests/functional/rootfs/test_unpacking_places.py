@@ -268,7 +268,8 @@ def test_a_program_is_missing(
 ) -> None:
     found = tmp_path / "bin"
     found.mkdir()
-    for name in {"tar", *COMPRESSORS.values()} - {program}:
+    others = {"cat", "unshare", "tar", *COMPRESSORS.values()} - {program}
+    for name in others:
         (found / name).symlink_to(f"/usr/bin/{name}")
     suffixes = {value: key for key, value in COMPRESSORS.items()}
     if program in suffixes:
@@ -291,7 +292,8 @@ def test_a_program_fails_and_does_not_say_why(
     script = reachable_path / "gzip"
     script.write_text('#!/bin/sh\n/usr/bin/gzip "$@"\nexit 3\n')
     script.chmod(0o755)
-    environment = programs.ENVIRONMENT | {"PATH": str(reachable_path)}
+    path = f"{reachable_path}:/usr/bin"
+    environment = programs.ENVIRONMENT | {"PATH": path}
     monkeypatch.setattr(programs, "ENVIRONMENT", environment)
     reason = refused(archive, tmp_path / "out")
     assert reason == "gzip failed with exit code 3"

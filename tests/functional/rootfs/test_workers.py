@@ -71,8 +71,9 @@ def test_waits_for_whoever_has_the_inode(
     def create() -> ipc.SharedFlags:
         board = make_board()
         code = (
-            "import sys; from lxc_userns.rootfs.shifting.ipc import Board;"
-            "board = Board(int(sys.argv[1])); board.lock(int(sys.argv[2]));"
+            "import sys; from lxc_userns.rootfs.shifting import ipc;"
+            "board = ipc.SharedFlags(int(sys.argv[1]));"
+            "board.lock(int(sys.argv[2]));"
             "print('locked', flush=True); sys.stdin.read()"
         )
         inode = str(os.stat(file).st_ino)
