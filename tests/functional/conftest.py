@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """Have the tests' files where set-user-ID programs are such.
+    """Put the tests' files where set-user-ID programs are such.
 
     In Debian 13 ``/tmp`` is in memory, and without.
     """
