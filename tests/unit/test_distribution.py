@@ -20,7 +20,7 @@ _IGNORED = shutil.ignore_patterns(
 )  # fmt: skip
 #: Unit tests that read what else is in the tree; all would take minutes.
 _SOME_TESTS = (
-    "test_cli.py", "test_conf.py", "test_documentation.py",
+    "cli/test_main.py", "config/test_options.py", "test_documentation.py",
     "test_installation.py", "test_samples.py",
 )  # fmt: skip
 _LONGEST = 300.0
@@ -99,10 +99,11 @@ def test_the_wheel_of_the_sdist_has_what_is_copied(
                 assert stream.read(name) == file.read_bytes()
     packages = {n.split("/")[0] for n in names} - {data}
     assert {each.partition("-")[0] for each in packages} == {"lxc_userns"}
-    there = {n for n in names if n.endswith(".py")}
+    there = {n for n in names if n.endswith((".py", ".pyi"))}
     assert there == {
         str(each.relative_to(TOP / "src"))
-        for each in (TOP / "src/lxc_userns").rglob("*.py")
+        for suffix in ("py", "pyi")
+        for each in (TOP / "src/lxc_userns").rglob(f"*.{suffix}")
     }
     assert "lxc_userns/py.typed" in names
 

@@ -59,7 +59,7 @@ from lxc_userns.subid.owners import IdOwnership
 from lxc_userns.traces import memory
 from lxc_userns.traces.trace import Trace
 from lxc_userns.verification import VerifiedInstance, ucounts, verifier
-from tests.unit.evidence import evidence
+from tests.unit.verification.observation import evidence
 
 UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
 ID_MAP = IdMap.parse("0:100000:65536")

@@ -26,7 +26,13 @@ from lxc_userns.verification import (
     mismatches,
 )
 from lxc_userns.verification.observed import Node
-from tests.unit.evidence import BASE, HOST_MOUNTS, VIEW, evidence, mount
+from tests.unit.verification.observation import (
+    BASE,
+    HOST_MOUNTS,
+    VIEW,
+    evidence,
+    mount,
+)
 
 ID_MAP = IdMap.parse("0:100000:65536")
 PRIVATE = Expectation(

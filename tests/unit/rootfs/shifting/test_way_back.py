@@ -9,7 +9,10 @@ from lxc_userns.rootfs.shifting import worker_pool
 from lxc_userns.rootfs.shifting.owners import Ids
 from lxc_userns.rootfs.shifting.translation import BLOCK, Pass, Translation
 from lxc_userns.rootfs.shifting.way_back import WayBack
-from tests.unit.rootfs.test_translation import interesting, translations
+from tests.unit.rootfs.shifting.test_translation import (
+    interesting,
+    translations,
+)
 
 
 def move(step: Pass, uid: int) -> int:

@@ -17,7 +17,7 @@ from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.rootfs.archive.limits import UnpackLimits
 from lxc_userns.subid import owners
 
-GENERATOR = Path(__file__).parents[2] / "etc/lxc-userns"
+GENERATOR = Path(__file__).parents[3] / "etc/lxc-userns"
 
 GOOD = "0:100000:65536"
 

@@ -11,7 +11,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-TOP = Path(__file__).parents[2]
+TOP = Path(__file__).parents[3]
 sys.path.insert(0, str(TOP / "tools"))
 
 from in_vm import selection, summary  # noqa: E402
