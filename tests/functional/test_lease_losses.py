@@ -6,7 +6,7 @@ import os
 import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import libvirt
@@ -140,7 +140,7 @@ def test_a_uuid_means_the_same_as_the_name(
         assert cli("lease", "release", uuid).code == 1  # It is in use.
         assert cli.json("container", "verify", uuid)["name"] == "web"
         # One that was leased for the UUID is that of the name.
-        with sqlite3.connect(database) as leases:
+        with closing(sqlite3.connect(database)) as leases, leases:
             lease = leases.execute("SELECT * FROM lease").fetchone()
             leases.execute("DELETE FROM lease")
             marks = ", ".join("?" * len(lease))

@@ -11,7 +11,7 @@ SELECTION: dict[str, tuple[str, ...]] = {
     "test_demo": (),
     "test_modes": (),
     "test_host_check": ("test_this_host",),
-    "test_real_systems": ("test_debian_with_systemd_boots_whole",),
+    "test_real_systems": ("test_debian_with_systemd_boots_whole[systemd]",),
     "test_confinement": ("test_it_can_be_left_out",),
     "test_audit_live": ("test_container_run_has_no_serious_finding",),
     "test_lease_isolation": ("test_two_at_once",),
