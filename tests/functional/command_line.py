@@ -50,24 +50,21 @@ def call(
 ) -> Result:
     """Call the program, most often by forking what has imported it."""
     argv = [*prefix, str(PROGRAM), *map(str, arguments)]
+    done: subprocess.CompletedProcess[bytes]
     if not prefix and not options and fork_server.can_serve():
         done = fork_server.run(argv, umask=UMASK, timeout=LONGEST)
-        return _result(done.returncode, done.stdout, done.stderr)
-    done = subprocess.run(
-        argv,
-        capture_output=True,
-        timeout=LONGEST,
-        umask=UMASK,
-        **options,
-    )
-    return _result(done.returncode, done.stdout, done.stderr)
-
-
-def _result(code: int, out: bytes, err: bytes) -> Result:
+    else:
+        done = subprocess.run(
+            argv,
+            capture_output=True,
+            timeout=LONGEST,
+            umask=UMASK,
+            **options,
+        )
     return Result(
-        code,
-        out.decode(errors="surrogateescape"),
-        err.decode(errors="surrogateescape"),
+        done.returncode,
+        done.stdout.decode(errors="surrogateescape"),
+        done.stderr.decode(errors="surrogateescape"),
     )
 
 

@@ -30,7 +30,7 @@ from cliff import formatters
 import lxc_userns
 
 #: Read by the interpreter or the C library as it starts.
-_EARLY = ("LANG", "LANGUAGE", "LC_", "PYTHON", "LD_", "LIBVIRT_DEBUG")
+_EARLY = ("LANG", "LC_", "PYTHON", "LD_", "LIBVIRT_DEBUG")
 _LARGEST = 1 << 20
 _TOP = Path(__file__).parents[2]
 _MAIN = "import sys; from tests.functional.fork_server import serve; serve()"
