@@ -45,7 +45,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Planner:
-    """Drafts of what the instances of a host are promised.
+    """Planner of what the instances of a host are promised.
 
     :param conf: configuration with our options registered.
     :param files: where the instances have their filesystems.

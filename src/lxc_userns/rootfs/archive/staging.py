@@ -38,7 +38,7 @@ _RETRY = 0.02
 
 
 class StagingDirectory:
-    """A holder, opened and locked; see :func:`open_staging`.
+    """A staging directory, opened and locked; see :func:`open_staging`.
 
     :param path: where the tree is to be, for messages.
     :param fd: its descriptor; the lock lasts as long as any copy of it.
@@ -88,7 +88,7 @@ class StagingDirectory:
 
 @contextmanager
 def open_staging(path: str | os.PathLike[str]) -> Iterator[StagingDirectory]:
-    """Make a holder for a place and lock it; it is gone afterwards.
+    """Make a staging directory for a place and lock it; it is gone afterwards.
 
     :param path: a directory that is not there yet, or is empty.
     :raises RootfsError: if the place is taken, or another process works on

@@ -3,8 +3,8 @@
 
 Three things are shared by descriptors: a *queue* of directories to walk (a
 pipe of packets, from which whoever is idle reads), a pipe of *reports* to the
-crew, and a *board*, a file in memory that says whether all is called off and
-whose byte ranges are locked, one for each hard-linked inode.
+pool, and *shared flags*, a file in memory that says whether all is called off
+and whose byte ranges are locked, one for each hard-linked inode.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-#: Most workers of a crew.
+#: Most workers of a pool.
 MOST_WORKERS = 256
 #: In place of an inode number, to lock the notes on the root directory.
 JOURNAL = 0
@@ -166,7 +166,7 @@ class Queue:
     def get(self, parent: int) -> list[bytes] | None:
         """Wait for an entry; None when all is done.
 
-        :param parent: a descriptor that becomes readable if the crew dies.
+        :param parent: a descriptor that becomes readable if the pool dies.
         :raises EOFError: if it did.
         """
         while True:
@@ -232,9 +232,9 @@ class SharedFlags:
 
 
 def report(fd: int, kind: int, number: int = 0) -> None:
-    """Tell the crew something.
+    """Tell the pool something.
 
-    :raises BrokenPipeError: if the crew died.
+    :raises BrokenPipeError: if the pool died.
     """
     os.write(fd, _REPORT.pack(kind, number))
 

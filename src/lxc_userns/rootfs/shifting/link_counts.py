@@ -2,7 +2,7 @@
 """Counts of the names (hard links) that one worker has met of an inode.
 
 An inode counts once, when its last name is met. One with names that another
-worker has met, or that are outside of the tree, is left for the crew.
+worker has met, or that are outside of the tree, is left for the pool.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Link:
         self.unmapped = self.unmapped_names = False
 
     def plain(self) -> PlainLink:
-        """Return it as the crew takes it."""
+        """Return it as the pool takes it."""
         trail = b"..." if self.trail is None else self.trail
         path = b"%b/%b" % (trail, self.name) if trail else self.name
         return (
@@ -88,5 +88,5 @@ class LinkCounts:
         return True
 
     def plain(self) -> list[tuple[tuple[int, int], PlainLink]]:
-        """Return those that are left, for the crew."""
+        """Return those that are left, for the pool."""
         return [(key, link.plain()) for key, link in self._links.items()]

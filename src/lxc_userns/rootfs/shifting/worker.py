@@ -58,9 +58,9 @@ class _VisitError(Exception):
 
 
 class Worker:
-    """One process of a crew.
+    """One process of a worker pool.
 
-    :param job: what to do, in plain types; see ``Crew``.
+    :param job: what to do, in plain types; see ``_WorkerPool._job``.
     """
 
     def __init__(self, job: dict[str, Any]) -> None:
@@ -198,7 +198,7 @@ class Worker:
             walk.share(self._give)
 
     def _give(self, packed: Sequence[bytes]) -> bool:
-        # The report goes first, or the crew could believe for a moment that
+        # The report goes first, or the pool could believe for a moment that
         # nothing is left to do.
         ipc.report(self._reports, ipc.GIVEN)
         given = self._queue.put(packed)
@@ -359,7 +359,7 @@ def work(job: dict[str, Any], output: int) -> None:
     try:
         result = Worker(job).run()
     except (BrokenPipeError, EOFError):
-        return  # The crew is gone; whoever comes next will resume.
+        return  # The pool is gone; whoever comes next will resume.
     except (OSError, ValueError, _VisitError) as err:
         number = getattr(err, "errno", None)
         reason = getattr(err, "strerror", None) or str(err)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A crew of workers that walk one tree together.
+"""Worker pool: processes that walk one tree together.
 
 The first is a thread with a working directory of its own; a tree that turns
 out to be large gets processes beside it. These are executed anew rather than
@@ -65,9 +65,9 @@ class WalkResult:
     :param put_off: inodes that were left for another walk, as notes of others
         were in the way of theirs.
     :param read_only: paths, as the kernel names them, of read-only subvolumes
-        in which something would change; none when the crew acts.
+        in which something would change; none when the pool acts.
     :param findings: what is wrong, as (path as the kernel names it, reason);
-        the first of them. When the crew acts, only what it could not mend.
+        the first of them. When the pool acts, only what it could not mend.
     """
 
     inodes: int = 0
