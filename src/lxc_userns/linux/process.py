@@ -231,6 +231,14 @@ class Process:
         """Base name by which it was called; its own doing, no proof."""
         return os.path.basename(self._read("cmdline").split("\0")[0])
 
+    def option(self, name: str) -> str | None:
+        """Return the argument after an option that it was called with.
+
+        Its own doing, no proof; None if it has none of this name.
+        """
+        arguments = iter(self._read("cmdline").split("\0"))
+        return next(arguments, None) if name in arguments else None
+
     @property
     def name(self) -> str:
         """Name of the process, at most 15 bytes; its own choice, no proof."""
