@@ -22,7 +22,7 @@ from lxc_userns.linux.process import Process
 STATUS_DIRECTORY = Path("/run/libvirt/lxc")
 #: Base name of the controller's program.
 _CONTROLLER = "libvirt_lxc"
-#: Added by the kernel after an upgrade of libvirt (:manpage:`proc_pid_exe(5)`).
+#: The kernel's, after an upgrade of libvirt (:manpage:`proc_pid_exe(5)`).
 _DELETED = " (deleted)"
 # libvirt writes the file itself, escapes what others chose, and puts the UUID
 # before all that can be of several lines.
