@@ -3,8 +3,8 @@
 from lxc_userns import rootfs as rootfs
 from lxc_userns.audit import Finding as Finding
 from lxc_userns.audit import audit_domain as audit_domain
-from lxc_userns.config.options import load_id_maps as load_id_maps
 from lxc_userns.config.options import register_opts as register_opts
+from lxc_userns.config.settings import load_id_maps as load_id_maps
 from lxc_userns.domain import add_id_maps as add_id_maps
 from lxc_userns.exceptions import LxcUsernsError as LxcUsernsError
 from lxc_userns.idmap import IdMap as IdMap

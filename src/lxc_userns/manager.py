@@ -3,44 +3,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from oslo_config import cfg
 
 from lxc_userns.arguments import checked
-from lxc_userns.config.check import option
-from lxc_userns.config.options import load_unpack_limits
-from lxc_userns.domain import seclabel
-from lxc_userns.exceptions import (
-    ConfigError,
-    InstanceError,
-    NoSuchContainerError,
-)
-from lxc_userns.idmap import CONTAINER_IDS, IdMaps
-from lxc_userns.instances.conflicts import PathUse
-from lxc_userns.instances.filesystems import Filesystems
-from lxc_userns.instances.instances import Instances
+from lxc_userns.config.settings import Settings
+from lxc_userns.exceptions import NoSuchContainerError
 from lxc_userns.instances.prepared import PreparedInstance
-from lxc_userns.instances.record import (
-    InstanceRecord,
-    InstanceStore,
-    check_name,
-)
-from lxc_userns.leases import Lease, LeaseStore
-from lxc_userns.leases.allocator import LeaseAllocator
-from lxc_userns.libvirtd.client import Guest, Guests
-from lxc_userns.plan import Planner
-from lxc_userns.prepare import AssignIdMaps, Preparation
-from lxc_userns.resources import partition
-from lxc_userns.rootfs.views.source import translated
-from lxc_userns.rootfs.views.strategies import Progress, ShiftOptions
+from lxc_userns.instances.record import InstanceRecord, check_name
+from lxc_userns.libvirtd.client import Guests
+from lxc_userns.rootfs.views.strategies import Progress
+from lxc_userns.services import Services
 from lxc_userns.spec.request import InstanceRequest
-from lxc_userns.traces.store import Traces
 from lxc_userns.verification import VerifiedInstance
-from lxc_userns.verification.verifier import Verifier
 
 INSTANCE: Final = (str, PreparedInstance)
 PROGRESS: Final = (Callable, type(None))
@@ -49,7 +27,8 @@ PROGRESS: Final = (Callable, type(None))
 class UserNamespaceManager:
     """Prepares, verifies and releases the instances of a host.
 
-    :param conf: configuration with our options registered; read at each use.
+    :param conf: configuration with our options registered; read once in each
+        call.
     :param guests: how to reach libvirt.
     :param roots: directories below which root filesystems, volumes and
         devices have to be, as absolute paths; None: they may be anywhere.
@@ -70,43 +49,10 @@ class UserNamespaceManager:
         self.guests = guests or Guests()
 
     @property
-    def store(self) -> InstanceStore:
-        """The records of this host's instances."""
-        return InstanceStore(self._option("state_path"))
-
-    @property
-    def files(self) -> Filesystems:
-        """The filesystems of this host's instances."""
-        return Filesystems(
-            self._option("state_path"),
-            self._option("run_path"),
-            self._roots or (),
-        )
-
-    @property
-    def traces(self) -> Traces:
-        """Traces of this host's containers."""
-        return Traces(self._option("state_path"))
-
-    @property
-    def instances(self) -> Instances:
-        """All that is known of this host's instances."""
-        return Instances(self.store, self.files, self.guests)
-
-    @property
-    def allocator(self) -> LeaseAllocator:
-        """The lease allocator of this host."""
-        try:
-            pool = self._option("subid_owner"), self._option("range_size")
-        except ConfigError:
-            # Whoever wants a lease is told; nobody else needs to know.
-            pool = "", CONTAINER_IDS
-        leases = LeaseStore(self._option("state_path"))
-        return LeaseAllocator(self.instances, leases, *pool)
-
-    @property
-    def _planner(self) -> Planner:
-        return Planner(self._conf, self.files, self.allocator, self._roots)
+    def services(self) -> Services:
+        """Services of this host, as it is configured now."""
+        settings = Settings.from_conf(self._conf)
+        return Services(settings, self.guests, self._roots)
 
     @checked(request=InstanceRequest)
     def plan(self, request: InstanceRequest) -> PreparedInstance:
@@ -122,11 +68,11 @@ class UserNamespaceManager:
             lease for it.
         :raises RootfsError: if the root filesystem or a volume is not there.
         """
-        planner = self._planner
-        draft = planner.plan(request)
-        known = self.store.load(request.name)
+        services = self.services
+        draft = services.planner.plan(request)
+        known = services.store.load(request.name)
         return PreparedInstance(
-            planner.assign_id_maps(request, draft, known, keep=False)
+            services.planner.assign_id_maps(request, draft, known, keep=False)
         )
 
     @checked(request=InstanceRequest)
@@ -140,12 +86,12 @@ class UserNamespaceManager:
         :raises PolicyError: if the policy forbids it.
         :raises LxcUsernsError: if anything else is in the way.
         """
-        planner = self._planner
-        draft = planner.plan_ids_only(request)
-        with self.store.lock(request.name):
-            known = self.store.load(request.name)
+        services = self.services
+        draft = services.planner.plan_ids_only(request)
+        with services.store.lock(request.name):
+            known = services.store.load(request.name)
             return PreparedInstance(
-                planner.assign_id_maps(request, draft, known)
+                services.planner.assign_id_maps(request, draft, known)
             )
 
     @checked(request=InstanceRequest, progress=PROGRESS)
@@ -168,15 +114,12 @@ class UserNamespaceManager:
         :raises ReplacedError: if they are, and may not.
         :raises LxcUsernsError: if anything else is in the way.
         """
-        planner = self._planner
-        draft = planner.plan(request)
-        complete = partial(planner.assign_id_maps, request)
-        return self._prepare(
-            draft,
-            progress,
-            request.program,
-            complete,
-            accept_replaced=accept_replaced,
+        services = self.services
+        draft = services.planner.plan(request)
+        preparation = services.preparation(progress, request.program)
+        complete = partial(services.planner.assign_id_maps, request)
+        return PreparedInstance(
+            preparation.run(draft, complete, accept_replaced=accept_replaced)
         )
 
     @checked(name=str, progress=PROGRESS)
@@ -198,9 +141,15 @@ class UserNamespaceManager:
         :raises NoSuchContainerError: if it was never prepared.
         :raises LxcUsernsError: if anything is in the way.
         """
-        record = self._record(name)
-        self._planner.check_again(record)
-        return self._prepare(record, progress, accept_replaced=accept_replaced)
+        services = self.services
+        record = services.store.load(name)
+        if record is None:
+            raise NoSuchContainerError(name)
+        services.planner.check_again(record)
+        preparation = services.preparation(progress)
+        return PreparedInstance(
+            preparation.run(record, accept_replaced=accept_replaced)
+        )
 
     @checked(instance=INSTANCE)
     def verify(
@@ -231,11 +180,12 @@ class UserNamespaceManager:
         :raises NoSuchContainerError: if there is none of this name.
         :raises NotRunningError: if it is not running.
         """
-        verifier = Verifier(self.instances)
+        services = self.services
+        verifier = services.verifier
         if isinstance(instance, PreparedInstance):
             record: InstanceRecord | None = instance.record
         else:
-            record = self.store.load(instance)
+            record = services.store.load(instance)
         if record is None:
             return verifier.verify_foreign(_name(instance))
         verify = verifier.report if report_only else verifier.verify
@@ -247,9 +197,9 @@ class UserNamespaceManager:
 
         :raises InstanceError: if it is running.
         """
-        name = _name(instance)
-        with self.store.lock(name):
-            self._unmount(name)
+        name, services = _name(instance), self.services
+        with services.store.lock(name):
+            services.releaser.unmount(name)
 
     @checked(instance=INSTANCE)
     def sync(self, instance: str | PreparedInstance) -> None:
@@ -263,7 +213,7 @@ class UserNamespaceManager:
         """
         name = _name(instance)
         check_name(name)
-        self.files.sync(name)
+        self.services.files.sync(name)
 
     @checked(instance=INSTANCE)
     def release(self, instance: str | PreparedInstance) -> None:
@@ -277,118 +227,9 @@ class UserNamespaceManager:
         :raises InstanceError: if the instance is running.
         :raises RootfsError: if a view is busy.
         """
-        name = _name(instance)
-        with self.store.lock(name):
-            self.clear(name)
-
-    def withdraw(self, name: str, before: Lease | None) -> None:
-        """Release like :meth:`release`, but keep a lease of before.
-
-        :param before: what it was when nothing was prepared yet.
-        """
-        with self.store.lock(name):
-            self.clear(
-                name, partial(self.allocator.restore_lease, before=before)
-            )
-
-    def clear(
-        self, name: str, give_back: Callable[[str], bool] | None = None
-    ) -> bool:
-        """Release like :meth:`release`; the caller has locked the instance.
-
-        :param give_back: does with its lease what is to be done, and says
-            whether it has none now; None releases it.
-        """
-        record = self.store.load(name)
-        self._unmount(name)
-        self.files.remove(name)
-        self.traces.remove(name)
-        self.store.remove(name)
-        # Last of all: nobody else gets IDs of a lease.
-        if give_back is not None:
-            return give_back(name)
-        return self.allocator.release(name, record)
-
-    @contextmanager
-    def reserved(self, path: str, id_maps: IdMaps | None) -> Iterator[int]:
-        """Keep a root filesystem from being taken in use, to shift it.
-
-        :param path: the root filesystem.
-        :param id_maps: what it is about to be shifted for.
-        :returns: ``O_PATH`` descriptor of it.
-        :raises RootfsError: if an instance uses it, or a tree around or
-            within it, with other ID maps.
-        """
-        rootfs = self._planner.resolve(path)
-        claim = PathUse(rootfs, "chown", id_maps)
-        with (
-            self.files.opened_path(rootfs) as fd,
-            translated(path),
-            self.store.lock_trees([fd]),
-        ):
-            self.instances.check_unused([claim], besides=None)
-            if id_maps is not None:
-                self.allocator.note_shift(rootfs, id_maps)
-            yield fd
-
-    @property
-    def security_model(self) -> str | None:
-        """Security module that is to confine new containers, if one is.
-
-        :raises ConfigError: if ``[lxc_userns] seclabel`` is not valid.
-        :raises LibvirtError: if libvirtd cannot be reached.
-        """
-        if self._option("seclabel") == "none":
-            return None
-        models = seclabel.parse_models(self.guests.capabilities())
-        return next(iter(models), None)
-
-    def find_guest(self, record: InstanceRecord) -> Guest | None:
-        """The domain of an instance, None if there is none."""
-        return self.instances.find_guest(record)
-
-    def _prepare(
-        self,
-        record: InstanceRecord,
-        progress: Progress | None,
-        program: str | None = None,
-        complete: AssignIdMaps | None = None,
-        *,
-        accept_replaced: bool,
-    ) -> PreparedInstance:
-        def shift(recheck: bool) -> ShiftOptions:
-            return ShiftOptions(
-                self._option("unmapped_ids"),
-                recheck,
-                self._option("shift_workers") or None,
-                progress,
-            )
-
-        limits = partial(load_unpack_limits, self._conf)
-        preparation = Preparation(
-            self.instances, self.allocator, shift, limits, program
-        )
-        return PreparedInstance(
-            preparation.run(record, complete, accept_replaced=accept_replaced)
-        )
-
-    def _unmount(self, name: str) -> None:
-        record = self.store.load(name)
-        if record is not None and self.instances.is_active(record):
-            raise InstanceError(name, "is running; stop it first")
-        self.files.unmount(name)
-        partition.remove(name)
-
-    def _record(self, instance: str | PreparedInstance) -> InstanceRecord:
-        if isinstance(instance, PreparedInstance):
-            return instance.record
-        record = self.store.load(instance)
-        if record is None:
-            raise NoSuchContainerError(instance)
-        return record
-
-    def _option(self, name: str) -> Any:
-        return option(self._conf, name)
+        name, services = _name(instance), self.services
+        with services.store.lock(name):
+            services.releaser.release(name)
 
 
 def _name(instance: str | PreparedInstance) -> str:

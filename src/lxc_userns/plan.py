@@ -8,14 +8,10 @@ import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-from oslo_config import cfg
 
 from lxc_userns import own_paths
 from lxc_userns.config import allowed_paths as roots
-from lxc_userns.config import options
-from lxc_userns.config.check import option
+from lxc_userns.config.settings import Settings
 from lxc_userns.exceptions import (
     InstanceError,
     NeedsError,
@@ -47,14 +43,14 @@ _LOG = logging.getLogger(__name__)
 class Planner:
     """Planner of what the instances of a host are promised.
 
-    :param conf: configuration with our options registered.
+    :param settings: values of our options.
     :param files: where the instances have their filesystems.
     :param allocator: who leases ranges of IDs.
     :param roots: directories below which files of the host have to be; None:
         they may be anywhere.
     """
 
-    conf: cfg.ConfigOpts
+    settings: Settings
     files: Filesystems
     allocator: LeaseAllocator
     roots: tuple[str, ...] | None = None
@@ -96,7 +92,7 @@ class Planner:
         devices = tuple(map(self._find_device, request.needs.devices))
         decision = self._decide(request, devices)
         strategy = strategies.check_name(
-            request.strategy or self._option("rootfs_strategy")
+            request.strategy or self.settings.rootfs_strategy
         )
         if decision.mode == "host":
             strategy = Strategy.PLAIN
@@ -150,7 +146,7 @@ class Planner:
         else:
             policy.check_ceiling(
                 record.name,
-                self._option("userns_policy"),
+                self.settings.userns_policy,
                 record.needs,
                 record.volumes,
                 enabled=self._is_enabled,
@@ -182,10 +178,7 @@ class Planner:
 
     @property
     def _is_enabled(self) -> bool:
-        return (
-            options.has_pool(self.conf)
-            or options.read_id_maps(self.conf) is not None
-        )
+        return self.settings.has_pool or self.settings.id_maps is not None
 
     def _decide(
         self, request: InstanceRequest, devices: Sequence[Device]
@@ -193,7 +186,7 @@ class Planner:
         try:
             return policy.decide(
                 request.name,
-                self._option("userns_policy"),
+                self.settings.userns_policy,
                 request.needs,
                 request.volumes,
                 enabled=request.id_maps is not None or self._is_enabled,
@@ -209,7 +202,7 @@ class Planner:
         known: InstanceRecord | None,
         keep: bool,
     ) -> IdMaps | None:
-        if request.id_maps is None and options.has_pool(self.conf):
+        if request.id_maps is None and self.settings.has_pool:
             lease = self.allocator.acquire(
                 request.name,
                 request.uuid,
@@ -224,19 +217,18 @@ class Planner:
                 "asks for a lease of its own, and has ID maps or no pool",
             )
         if request.id_maps is None:
-            return options.load_id_maps(self.conf)
+            return self.settings.load_id_maps()
         self._check_held(request.name, request.id_maps)
         return request.id_maps
 
     def _check_held(self, name: str, id_maps: IdMaps) -> None:
         names = (f"uid_maps of {name}", f"gid_maps of {name}")
-        options.check_held(self.conf, id_maps, names)
+        self.settings.check_held(id_maps, names)
 
     def _max_processes(self, request: InstanceRequest) -> int:
         if request.max_processes is not None:
             return request.max_processes
-        found: int = self._option("max_processes")
-        return found
+        return self.settings.max_processes
 
     def _check_volume(self, volume: Volume) -> None:
         self._check_below_roots(volume.source)
@@ -252,24 +244,21 @@ class Planner:
         return _find_device(path)
 
     def _check_config(self, *, maps_given: bool = False) -> None:
-        problems = options.find_problems(self.conf, maps_given=maps_given)
+        problems = self.settings.find_problems(maps_given=maps_given)
         for problem in problems:
             raise problem
         for name, check in own_paths.CHECKS.items():
-            check(self._option(name))
+            check(getattr(self.settings, name))
 
     def _check_not_ours(self, path: str, advice: str) -> None:
-        for name in ("state_path", "run_path"):
-            ours = os.path.realpath(self._option(name))
+        for name in own_paths.CHECKS:
+            ours = os.path.realpath(getattr(self.settings, name))
             if overlap(path, ours):
                 raise RootfsError(
                     path,
                     f"contains, or is in, [lxc_userns] {name} ({ours}); "
                     f"{advice}",
                 )
-
-    def _option(self, name: str) -> Any:
-        return option(self.conf, name)
 
 
 def _check_kind(request: InstanceRequest) -> None:

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import combinations
 
+from lxc_userns.config.settings import Settings
 from lxc_userns.exceptions import InstanceError, RootfsError
 from lxc_userns.instances.filesystems import claims, identities
 from lxc_userns.instances.instances import Instances
@@ -17,16 +18,12 @@ from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.leases.allocator import LeaseAllocator
 from lxc_userns.resources import partition, systemd_hierarchy
 from lxc_userns.rollback import undo
-from lxc_userns.rootfs.archive.limits import UnpackLimits
 from lxc_userns.rootfs.views.source import check_program
-from lxc_userns.rootfs.views.strategies import ShiftOptions
+from lxc_userns.rootfs.views.strategies import Progress, ShiftOptions
 from lxc_userns.spec.strategy import Strategy
 
 _LOG = logging.getLogger(__name__)
 
-#: Makes the options of a shift, given whether a tree that says that it is
-#: shifted is to be walked all the same.
-Shift = Callable[[bool], ShiftOptions]
 #: Adds ID maps to what is promised, given that and what was before.
 AssignIdMaps = Callable[
     [InstanceRecord, InstanceRecord | None], InstanceRecord
@@ -37,17 +34,17 @@ AssignIdMaps = Callable[
 class Preparation:
     """One instance on its way from a promise to views that are mounted.
 
-    :param inventory: what there is on the host.
+    :param instances: what there is on the host.
     :param allocator: who gives no other instance its IDs.
-    :param shift: how to shift.
-    :param limits: what unpacking an archive may take.
+    :param settings: how to shift, and what unpacking an archive may take.
+    :param progress: called with the number of inodes seen so far.
     :param program: what the root filesystem of a new instance has to have.
     """
 
     instances: Instances
     allocator: LeaseAllocator
-    shift: Shift
-    limits: Callable[[], UnpackLimits]
+    settings: Settings
+    progress: Progress | None = None
     program: str | None = None
 
     def run(
@@ -112,7 +109,7 @@ class Preparation:
             # Before the first change, so that release can undo them all.
             self._promise(known or record, known)
             record = files.unpack(
-                record, self.limits, self.shift(False).progress
+                record, self.settings.unpack_limits, self.progress
             )
         root = stack.enter_context(files.opened_root(record))
         given = [root.fd, *(source.fd for source in sources)]
@@ -128,7 +125,9 @@ class Preparation:
         ready = replace(record, ready=tree.inode, verified=None)
         # An image can be written anew and be the same file.
         is_done = known is not None and _is_same(known, ready)
-        options = self.shift(tree.inode is None or not is_done)
+        options = self._shift_options(
+            recheck=tree.inode is None or not is_done
+        )
         if known is not None and known.id_maps != record.id_maps:
             files.unmount(record.name)
         # What is not ready yet must not pass for it after a crash.
@@ -144,6 +143,18 @@ class Preparation:
         undo(stack, partition.remove, record.name)
         partition.make(record.name, record.max_processes)
         return ready
+
+    def _shift_options(self, *, recheck: bool) -> ShiftOptions:
+        """Return how to shift.
+
+        :param recheck: whether to walk a tree that says that it is shifted.
+        """
+        return ShiftOptions(
+            self.settings.unmapped_ids,
+            recheck,
+            self.settings.shift_workers or None,
+            self.progress,
+        )
 
     def _promise(
         self, record: InstanceRecord, known: InstanceRecord | None

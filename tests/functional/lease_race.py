@@ -94,7 +94,7 @@ class Worker:
         if chance.random() < 0.7:
             self._race.domain(name).touch()
         try:
-            lease = self._race.manager.allocator.acquire(name)
+            lease = self._race.manager.services.allocator.acquire(name)
         except PoolExhaustedError:
             self._write("full", "acquire", name, "-")
             return
@@ -110,7 +110,7 @@ class Worker:
 
     def _gc(self, _name: str, _chance: random.Random) -> None:
         self._write("begin", "gc", "-", "-")
-        found = gc.collect_garbage(self._race.manager, 0)
+        found = gc.collect_garbage(self._race.manager.services, 0)
         self._write("done", "gc", "-", str(len(found)))
 
     def _write(self, *words: str) -> None:
@@ -189,7 +189,7 @@ class Race:
 
     def _look(self) -> dict[str, Lease]:
         """Read the leases; no two share an ID, none is outside."""
-        with self.manager.allocator.leases.read() as leases:
+        with self.manager.services.allocator.leases.read() as leases:
             found = leases.all()
         for kind in ("uid", "gid"):
             starts = sorted(each.ids(kind).start for each in found)

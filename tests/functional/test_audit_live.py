@@ -93,9 +93,10 @@ def tree(reachable_path: Path) -> Path:
 
 def audit(cli: CommandLine, name: str) -> dict[str, list[Finding]]:
     """The findings about a domain, by their code."""
-    manager = UserNamespaceManager(base.load_conf([str(cli.config)]))
+    conf = base.load_conf([str(cli.config)])
+    services = UserNamespaceManager(conf).services
     found: dict[str, list[Finding]] = {}
-    for each in Auditor(manager, str(cli.run)).audit(name):
+    for each in Auditor(services).audit(name):
         found.setdefault(each.code, []).append(each)
     return found
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 import pytest
 from oslo_config import cfg
 
-from lxc_userns import manager, resources, verification
+from lxc_userns import resources, services, shift_by_hand, verification
 from lxc_userns.config.options import register_opts
 from lxc_userns.containers import Containers, ContainerSpec
 from lxc_userns.domain import Interface
@@ -49,6 +49,7 @@ from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.resources import partition, systemd_hierarchy
 from lxc_userns.rootfs.views import mountpoints, strategies
 from lxc_userns.rootfs.views.source import RootfsSource
+from lxc_userns.services import Services
 from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.spec.requirements import Requirements
 from lxc_userns.spec.rootfs_kind import RootfsKind
@@ -242,6 +243,10 @@ class World:
         return UserNamespaceManager(self.conf, cast(Guests, self.guests))
 
     @property
+    def services(self) -> Services:
+        return self.manager.services
+
+    @property
     def containers(self) -> Containers:
         return Containers(self.manager)
 
@@ -260,7 +265,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     strategy = FakeStrategy(log)
     monkeypatch.setattr(FakeViews, "strategy", strategy, raising=False)
     monkeypatch.setattr(mountpoints, "Views", FakeViews)
-    monkeypatch.setattr(manager, "Traces", FakeTraces)
+    monkeypatch.setattr(services, "Traces", FakeTraces)
     monkeypatch.setattr(memory, "find_files", lambda _controller: [])
     monkeypatch.setattr(ucounts, "apply", lambda _init: log.append("limit"))
     monkeypatch.setattr(verification, "revoke", lambda _init: [])
@@ -315,7 +320,7 @@ def test_prepare_gives_what_the_domain_needs(
     (filesystem,) = prepared.filesystems
     assert (filesystem.source, filesystem.target) == (prepared.root, "/")
     assert prepared.needs_private_network
-    assert world.manager.store.load("web1") == prepared.record
+    assert world.services.store.load("web1") == prepared.record
 
 
 @pytest.fixture
@@ -345,7 +350,7 @@ def test_ids_of_a_user_of_the_host_stop_a_start(
     with pytest.raises(ConfigError, match=f"{subject} = .*{HELD}"):
         getattr(world.manager, verb)(request)
     assert world.log == []
-    assert world.manager.store.load("web1") is None
+    assert world.services.store.load("web1") is None
     world.set(held_ids="allow")
     assert getattr(world.manager, verb)(request).id_maps == MAPS
 
@@ -477,7 +482,7 @@ def test_the_content_never_decides(
     with pytest.raises(RootfsError, match=reason):
         world.manager.prepare(request)
     assert world.log == []
-    assert world.manager.store.load("web1") is None
+    assert world.services.store.load("web1") is None
     assert not (tmp_path / "state/private").exists()
 
 
@@ -501,7 +506,7 @@ def test_a_later_start_opens_the_same_kind(world: World) -> None:
 
 def test_a_record_of_before_kinds_were_noted(world: World) -> None:
     prepared = world.manager.prepare(world.request)
-    world.manager.store.save(replace(prepared.record, rootfs_kind=None))
+    world.services.store.save(replace(prepared.record, rootfs_kind=None))
     world.guests.add("web1")
     assert world.manager.prepare(world.request) == prepared
 
@@ -593,7 +598,7 @@ def test_a_misspelt_name_stops_every_start(
 def test_the_record_is_there_before_the_first_change(world: World) -> None:
     seen = []
     world.strategy.prepare_tree = lambda *_: seen.append(  # type: ignore[method-assign]
-        world.manager.store.load("web1")
+        world.services.store.load("web1")
     )
     prepared = world.manager.prepare(world.request)
     # Not ready, so that a crash here makes the next one look again.
@@ -643,7 +648,7 @@ def test_a_failed_prepare_is_undone(
     with pytest.raises(RootfsError, match=f"{step} failed"):
         world.manager.prepare(world.request)
     assert world.log == undone
-    assert world.manager.store.load("web1") is None
+    assert world.services.store.load("web1") is None
 
 
 def test_a_failed_second_prepare_keeps_the_record(world: World) -> None:
@@ -651,7 +656,7 @@ def test_a_failed_second_prepare_keeps_the_record(world: World) -> None:
     world.strategy.fail_at = "mount"
     with pytest.raises(RootfsError, match="mount failed"):
         world.manager.prepare(world.request)
-    assert world.manager.store.load("web1") == first.record
+    assert world.services.store.load("web1") == first.record
 
 
 def test_an_error_while_undoing_is_not_lost(
@@ -761,17 +766,17 @@ def test_a_tree_in_use_is_not_shifted_for_other_maps(
         world.manager.prepare(second)
     with (
         pytest.raises(RootfsError, match=in_use),
-        world.manager.reserved(second.rootfs, None),
+        shift_by_hand.reserved(world.services, second.rootfs, None),
     ):
         pytest.fail("must not get here")
-    assert world.manager.store.load("web2") is None
+    assert world.services.store.load("web2") is None
     # Unmounted by hand, it runs on.
     world.strategy.mounted.clear()
     world.guests.add("web1")
     with pytest.raises(RootfsError, match=in_use):
         world.manager.prepare(second)
     world.guests.add("web1", active=False)
-    with world.manager.reserved(second.rootfs, OTHER):
+    with shift_by_hand.reserved(world.services, second.rootfs, OTHER):
         pass
     assert world.manager.prepare(second).id_maps == OTHER
 
@@ -780,14 +785,14 @@ def test_a_tree_is_shared_with_the_same_maps(world: World) -> None:
     world.manager.prepare(world.request)
     second = InstanceRequest("web2", UUID, world.rootfs)
     assert world.manager.prepare(second).id_maps == MAPS
-    with world.manager.reserved(world.rootfs, MAPS):
+    with shift_by_hand.reserved(world.services, world.rootfs, MAPS):
         pass
 
 
 def test_release_can_be_repeated(world: World) -> None:
     prepared = world.manager.prepare(world.request)
     world.manager.release(prepared)
-    assert world.manager.store.load("web1") is None
+    assert world.services.store.load("web1") is None
     world.manager.release("web1")
     assert world.strategy.mounted == set()
 
@@ -797,7 +802,7 @@ def test_a_failed_release_keeps_the_record(world: World) -> None:
     world.strategy.fail_at = "unmount"
     with pytest.raises(RootfsError, match="unmount failed"):
         world.manager.release("web1")
-    assert world.manager.store.load("web1") == prepared.record
+    assert world.services.store.load("web1") == prepared.record
 
 
 def test_verify(world: World) -> None:
@@ -856,7 +861,7 @@ def test_what_cannot_be_looked_at_later_runs_on(
         world.manager.verify("web1", started=False)
     assert "destroy" not in world.log
     assert world.guests.domains["web1"].is_active
-    assert world.manager.store.load("web1").verified is None  # type: ignore[union-attr]
+    assert world.services.store.load("web1").verified is None  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("place", ["observe", "mismatches", "revoke"])
@@ -1256,10 +1261,10 @@ def test_what_was_released_meanwhile_gets_no_record(
 ) -> None:
     world.manager.prepare(world.request)
     world.guests.add("web1")
-    release = world.manager.store.remove
+    release = world.services.store.remove
     monkeypatch.setattr(ucounts, "apply", lambda _init: release("web1"))
     assert world.manager.verify("web1", started=False).was_verified is False
-    assert world.manager.store.load("web1") is None
+    assert world.services.store.load("web1") is None
 
 
 def test_incomplete_containers(world: World) -> None:
@@ -1309,7 +1314,7 @@ def another_uuid(name: str) -> str:
 
 
 def lease_of(world: World, name: str) -> Lease | None:
-    return world.manager.allocator.find(name)
+    return world.services.allocator.find(name)
 
 
 def test_each_instance_has_a_lease(pool: World) -> None:
@@ -1325,7 +1330,7 @@ def test_each_instance_has_a_lease(pool: World) -> None:
     third = another(pool, "no")
     with pytest.raises(PoolExhaustedError, match="no: no range of 65536"):
         pool.manager.prepare(third)
-    assert pool.manager.store.load("no") is None
+    assert pool.services.store.load("no") is None
     pool.manager.release("db")
     pool.manager.release("db")
     assert lease_of(pool, "db") is None
@@ -1336,7 +1341,7 @@ def test_a_plan_leases_nothing(pool: World) -> None:
     plan = pool.manager.plan(pool.request)
     assert (plan.id_maps, plan.mode) == (leased(0), "private")
     assert plan.record.strategy == "chown"
-    assert not pool.manager.allocator.leases.exists
+    assert not pool.services.allocator.leases.exists
 
 
 @pytest.mark.parametrize("step", ["shift", "mount"])
@@ -1348,7 +1353,7 @@ def test_a_failed_prepare_gives_its_lease_back(pool: World, step: str) -> None:
 
 
 def test_a_failed_prepare_keeps_a_lease_that_was_there(pool: World) -> None:
-    lease = pool.manager.allocator.acquire("web1")
+    lease = pool.services.allocator.acquire("web1")
     pool.strategy.fail_at = "shift"
     with pytest.raises(RootfsError, match="shift failed"):
         pool.manager.prepare(pool.request)
@@ -1365,7 +1370,7 @@ def test_a_bad_request_leases_nothing(pool: World) -> None:
     for name, value in wrong.items():
         with pytest.raises(LxcUsernsError):
             pool.manager.prepare(replace(pool.request, **{name: value}))
-    assert not pool.manager.allocator.leases.exists
+    assert not pool.services.allocator.leases.exists
 
 
 def test_a_lease_of_another_size(pool: World) -> None:
@@ -1392,7 +1397,7 @@ def test_maps_of_a_request_beside_leases(pool: World) -> None:
     request = another(pool, "db")
     with pytest.raises(LeaseError, match="leased to the instance web1"):
         pool.manager.prepare(replace(request, id_maps=leased(0)))
-    assert pool.manager.store.load("db") is None
+    assert pool.services.store.load("db") is None
     fixed = replace(request, id_maps=leased(1))
     assert pool.manager.prepare(fixed).id_maps == leased(1)
     assert lease_of(pool, "db") is None
@@ -1410,7 +1415,7 @@ def test_from_maps_for_all_to_leases(pool: World) -> None:
     pool.set(held_ids="allow")  # They are another owner's, without a pool.
     assert pool.manager.prepare(pool.request).id_maps == leased(0)
     pool.set(held_ids="refuse")
-    assert not pool.manager.allocator.leases.exists
+    assert not pool.services.allocator.leases.exists
     pool.set(subid_owner="lxc", uid_maps=[], gid_maps=[])
     request = another(pool, "db")
     assert pool.manager.prepare(request).id_maps == leased(1)
@@ -1437,19 +1442,19 @@ def test_containers_have_leases(pool: World) -> None:
     pool.containers.destroy("web1")
     assert lease_of(pool, "web1") is None
     # Another container of the same name is not the same instance.
-    pool.manager.allocator.acquire("web1", UUID)
+    pool.services.allocator.acquire("web1", UUID)
     with pytest.raises(LeaseError, match=f"the instance {UUID} has the lease"):
         pool.containers.run(spec)
 
 
 def test_a_failed_run_keeps_a_lease_that_was_there(pool: World) -> None:
     spec = ContainerSpec("web1", pool.rootfs)
-    lease = pool.manager.allocator.acquire("web1")
+    lease = pool.services.allocator.acquire("web1")
     pool.guests.fail_at = "start"
     with pytest.raises(LibvirtError):
         pool.containers.run(spec)
     assert lease_of(pool, "web1") == lease
-    assert pool.manager.store.load("web1") is None
+    assert pool.services.store.load("web1") is None
     pool.manager.release("web1")
     with pytest.raises(LibvirtError):
         pool.containers.run(spec)
@@ -1488,7 +1493,7 @@ def test_a_database_that_was_lost(pool: World) -> None:
     assert held is not None
     assert held.id_maps == leased(1)
     with pytest.raises(PoolExhaustedError, match="held by the instance first"):
-        pool.manager.allocator.acquire("a")
+        pool.services.allocator.acquire("a")
 
 
 def test_options_that_only_leases_need(pool: World) -> None:
@@ -1503,10 +1508,10 @@ def test_options_that_only_leases_need(pool: World) -> None:
 def test_an_orphan_is_collected_whole(pool: World) -> None:
     pool.manager.prepare(pool.request)
     pool.log.clear()
-    (orphan,) = gc.collect_garbage(pool.manager, 0)
+    (orphan,) = gc.collect_garbage(pool.services, 0)
     assert orphan.outcome == "returned"
     assert pool.log == ["unmount"]
-    assert pool.manager.store.load("web1") is None
+    assert pool.services.store.load("web1") is None
     assert lease_of(pool, "web1") is None
 
 
@@ -1549,7 +1554,7 @@ def test_what_is_reserved_is_what_is_prepared(world: World) -> None:
     assert (reserved.mode, reserved.id_maps) == ("private", MAPS)
     # Nothing is mounted or promised yet.
     assert world.log == []
-    assert world.manager.store.load("web1") is None
+    assert world.services.store.load("web1") is None
     prepared = world.manager.prepare(world.request)
     assert prepared.id_maps == reserved.id_maps
     assert prepared.root == reserved.root

@@ -14,7 +14,7 @@ from lxml import etree
 
 from lxc_userns.cli import main
 from lxc_userns.cli.base import load_conf
-from lxc_userns.config.options import find_problems
+from lxc_userns.config.settings import Settings
 from tests.samples import PAGES, TOP, Sample, all_samples
 
 SAMPLES = all_samples()
@@ -62,7 +62,8 @@ def test_every_command_is_one(page: str, line: str) -> None:
 def test_every_configuration_is_good(sample: Sample, tmp_path: Path) -> None:
     file = tmp_path / "sample.conf"
     file.write_text(sample.text)
-    assert find_problems(load_conf([str(file)])) == []
+    conf = load_conf([str(file)])
+    assert Settings.from_conf(conf).find_problems() == []
 
 
 @pytest.mark.parametrize(

@@ -31,10 +31,10 @@ from lxc_userns.idmap import KINDS
 from lxc_userns.instances.damaged import DamagedRecord
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.linux import directory, mounts
-from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.rootfs import exposure
 from lxc_userns.rootfs.shifting import setuid_scan
 from lxc_userns.rootfs.views.source import translated
+from lxc_userns.services import Services
 from lxc_userns.spec.strategy import Strategy
 from lxc_userns.subid import owners
 from lxc_userns.subid.held_ids import RESERVER
@@ -92,14 +92,13 @@ def _on_disk(
 class Auditor:
     """Audits the domains that libvirt knows.
 
-    :param manager: the manager of this host's instances.
-    :param run_path: where their views are.
+    :param services: the services of this host.
     """
 
-    def __init__(self, manager: UserNamespaceManager, run_path: str) -> None:
-        self._guests = manager.guests
-        self._store = manager.store
-        self._run_path = run_path
+    def __init__(self, services: Services) -> None:
+        self._guests = services.guests
+        self._store = services.store
+        self._run_path = services.settings.run_path
 
     def audit(self, name: str) -> list[Finding]:
         """Everything that weakens the isolation of a domain on this host.

@@ -16,7 +16,8 @@ from cliff.command import Command
 from oslo_config import cfg
 
 from lxc_userns.cli.main import PROGRAM, usage_error
-from lxc_userns.config import check, options
+from lxc_userns.config.options import register_opts
+from lxc_userns.config.settings import Settings
 from lxc_userns.exceptions import ConfigError, IdMapError, PrerequisiteError
 from lxc_userns.idmap import IdMap, IdMaps
 
@@ -25,6 +26,7 @@ BYTES = "B"
 
 if TYPE_CHECKING:
     from lxc_userns.manager import UserNamespaceManager
+    from lxc_userns.services import Services
 
 
 class ConfiguredCommand(Command):
@@ -78,6 +80,11 @@ class ConfiguredCommand(Command):
         return load_conf(self.app.options.config_file)
 
     @cached_property
+    def settings(self) -> Settings:
+        """Values of our options, read once."""
+        return Settings.from_conf(self.conf)
+
+    @cached_property
     def manager(self) -> UserNamespaceManager:
         """The manager of this configuration."""
         from lxc_userns.libvirtd import client
@@ -86,12 +93,12 @@ class ConfiguredCommand(Command):
         client.silence()
         return UserNamespaceManager(self.conf)
 
-    def option(self, name: str) -> Any:
-        """The value of an option of ours.
+    @cached_property
+    def services(self) -> Services:
+        """The services of this host, for the whole command."""
+        from lxc_userns.services import Services
 
-        :raises ConfigError: if it cannot be used.
-        """
-        return check.option(self.conf, name)
+        return Services(self.settings, self.manager.guests)
 
     def id_maps(self, parsed_args: argparse.Namespace) -> IdMaps:
         """The ID maps of the command line, or else of the configuration.
@@ -101,17 +108,17 @@ class ConfiguredCommand(Command):
         """
         given = given_id_maps(parsed_args)
         if given is not None:
-            options.check_held(self.conf, given, ("--uid-map", "--gid-map"))
+            self.settings.check_held(given, ("--uid-map", "--gid-map"))
             return given
-        shared = options.read_id_maps(self.conf)
-        if shared is None and options.has_pool(self.conf):
+        shared = self.settings.id_maps
+        if shared is None and self.settings.has_pool:
             raise ConfigError(
                 "--uid-map, --gid-map",
                 "",
                 "are needed: each instance has a lease of its own; see "
                 "lxc-userns lease list, or lease acquire",
             )
-        configured = options.load_id_maps(self.conf)
+        configured = self.settings.load_id_maps()
         if configured is None:
             raise ConfigError(
                 "--uid-map, --gid-map",
@@ -143,7 +150,7 @@ def load_conf(files: list[str] | None) -> cfg.ConfigOpts:
     :raises ConfigError: if a file is missing or malformed.
     """
     conf = cfg.ConfigOpts()
-    options.register_opts(conf)
+    register_opts(conf)
     try:
         conf([], project=PROGRAM, prog=PROGRAM, default_config_files=files)
     except (cfg.Error, OSError, UnicodeDecodeError) as err:

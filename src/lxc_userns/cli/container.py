@@ -69,7 +69,7 @@ class _OnOne(_ContainerCommand):
         require_root()
         given: str = parsed_args.name
         if _UUID.fullmatch(given):
-            return self.manager.instances.names_of(given)[0]
+            return self.services.instances.names_of(given)[0]
         return given
 
 

@@ -105,14 +105,14 @@ class Audit(ConfiguredCommand, Lister):
         ]
 
     def _audit(self, name: str) -> list[Finding]:
-        run_path = self.option("run_path")
+        run_path = self.settings.run_path
         if _is_file(name):
             from lxc_userns.audit import audit_domain
 
             return audit_domain(_read(name), run_path=run_path)
         from lxc_userns.audit.host_audit import Auditor
 
-        return Auditor(self.manager, run_path).audit(name)
+        return Auditor(self.services).audit(name)
 
     def _load_formatter_plugins(self) -> ExtensionManager[ListFormatter]:
         # An entry point would show in other programs that use cliff.

@@ -32,7 +32,7 @@ class _LeaseCommand(ConfiguredCommand):
         :raises PrerequisiteError: if this is not root.
         """
         require_root()
-        return self.manager.allocator
+        return self.services.allocator
 
 
 class _OnInstance(_LeaseCommand):
@@ -62,7 +62,7 @@ class Acquire(_OnInstance, ShowOne):
         from lxc_userns.leases import by_hand
 
         for name in ("subid_owner", "range_size"):
-            self.option(name)
+            getattr(self.settings, name)
         lease = by_hand.acquire(self.allocator, parsed_args.instance)
         return (
             ("instance", "uid_start", "gid_start", "count"),
@@ -158,7 +158,7 @@ class Gc(_LeaseCommand, Lister):
             raise ConfigError(
                 "--grace-period", str(grace_period), "expected 0 or more"
             )
-        found = gc.collect_garbage(self.manager, grace_period)
+        found = gc.collect_garbage(self.services, grace_period)
         columns = (
             "instance", "uid_start", "gid_start", "count", "outcome", "reason"
         )  # fmt: skip

@@ -17,7 +17,6 @@ from lxc_userns.cli.base import (
     progress_bar,
     unpack_bar,
 )
-from lxc_userns.config.options import load_unpack_limits, read_id_maps
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.idmap import IdMaps
 from lxc_userns.rootfs.shifting.ipc import MOST_WORKERS
@@ -45,7 +44,7 @@ class _OnDisk(ConfiguredCommand, ShowOne):
         """Most worker processes, None for one per CPU."""
         count = parsed_args.workers
         if count is None:
-            count = self.option("shift_workers")
+            count = self.settings.shift_workers
         if not 0 <= count <= MOST_WORKERS:
             raise ConfigError(
                 "--workers", str(count), f"expected 0 to {MOST_WORKERS}"
@@ -58,7 +57,9 @@ class _OnDisk(ConfiguredCommand, ShowOne):
         """Keep the tree from being taken in use while it changes."""
         if dry_run:
             return nullcontext()
-        return self.manager.reserved(path, id_maps)
+        from lxc_userns import shift_by_hand
+
+        return shift_by_hand.reserved(self.services, path, id_maps)
 
 
 def _add_dry_run(parser: argparse.ArgumentParser) -> None:
@@ -134,7 +135,7 @@ class Shift(_OnDisk):
     def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         """Shift."""
         path, id_maps = parsed_args.path, self.id_maps(parsed_args)
-        unmapped = parsed_args.unmapped or self.option("unmapped_ids")
+        unmapped = parsed_args.unmapped or self.settings.unmapped_ids
         workers, dry_run = self.workers(parsed_args), parsed_args.dry_run
         with (
             self.reserved(path, id_maps, dry_run) as fd,
@@ -204,7 +205,7 @@ class Verify(_OnDisk):
     def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         """Verify."""
         path, workers = parsed_args.path, self.workers(parsed_args)
-        id_maps = given_id_maps(parsed_args) or read_id_maps(self.conf)
+        id_maps = given_id_maps(parsed_args) or self.settings.id_maps
         with progress_bar("verify") as progress:
             report = rootfs.verify(
                 path, id_maps, workers=workers, progress=progress
@@ -255,7 +256,7 @@ class Unpack(ConfiguredCommand, ShowOne):
         """Unpack."""
         shifted = not parsed_args.unshifted
         id_maps = self.id_maps(parsed_args) if shifted else None
-        limits = load_unpack_limits(self.conf)
+        limits = self.settings.unpack_limits
         with unpack_bar(parsed_args.archive) as progress:
             report = rootfs.unpack(
                 parsed_args.archive,

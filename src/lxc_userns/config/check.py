@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from oslo_config import cfg
 
 from lxc_userns import own_paths
-from lxc_userns.config import allowed_paths, options
+from lxc_userns.config import allowed_paths
+from lxc_userns.config.id_maps import SUBID_OWNER
+from lxc_userns.config.options import GROUP, option_name
+from lxc_userns.config.settings import MAPS, Settings
 from lxc_userns.config.sources import find_places
 from lxc_userns.exceptions import ConfigError, PrerequisiteError, show
 from lxc_userns.idmap import (
@@ -49,45 +53,34 @@ class Finding:
     message: str
 
 
-def option(conf: cfg.ConfigOpts, name: str) -> Any:
-    """The value of an option of ``[lxc_userns]``.
-
-    :raises ConfigError: if it cannot be used, whatever the others are like.
-    """
-    for problem in options.find_bad_values(conf):
-        if problem.option == options.option_name(options.GROUP, name):
-            raise problem
-    return getattr(conf[options.GROUP], name)
-
-
 def check_config(conf: cfg.ConfigOpts) -> list[Finding]:
     """Everything there is to say about the configuration on this host.
 
     :param conf: configuration with our options registered.
     """
+    settings = Settings.from_conf(conf)
     found = [
         Finding("problem", each.option, show(each.value), each.reason)
-        for each in options.find_problems(conf)
+        for each in settings.find_problems()
     ]
     for name, value, place in find_places(conf):
         found.append(Finding("info", name, show(value), f"from {place}"))
-    found += _check_pool(conf)
-    found += _check_maps(conf)
-    found += _check_paths(conf)
+    found += _check_pool(settings)
+    found += _check_maps(settings)
+    found += _check_paths(settings)
     found += _check_files()
     return found
 
 
-def _check_paths(conf: cfg.ConfigOpts) -> Iterator[Finding]:
+def _check_paths(settings: Settings) -> Iterator[Finding]:
     # To others root's own directories look wrong.
     if os.geteuid() != 0:
         return
-    bad = {each.option for each in options.find_bad_values(conf)}
     for name, check in own_paths.CHECKS.items():
-        if options.option_name(options.GROUP, name) not in bad:
-            yield from _check_path(check, option(conf, name))
-    if allowed_paths.NAME not in bad:
-        for path in conf[allowed_paths.GROUP].roots:
+        with suppress(ConfigError):  # Told before.
+            yield from _check_path(check, getattr(settings, name))
+    with suppress(ConfigError):
+        for path in settings.roots:
             yield from _check_path(allowed_paths.check_root, path)
 
 
@@ -98,10 +91,10 @@ def _check_path(check: Callable[[str], None], path: str) -> Iterator[Finding]:
         yield Finding("problem", err.option, err.value, err.reason)
 
 
-def _check_pool(conf: cfg.ConfigOpts) -> Iterator[Finding]:
-    name = options.option_name(options.GROUP, "subid_owner")
+def _check_pool(settings: Settings) -> Iterator[Finding]:
+    name = SUBID_OWNER
     try:
-        owner, size = option(conf, "subid_owner"), option(conf, "range_size")
+        owner, size = settings.subid_owner, settings.range_size
         if not owner:
             return
         pools = read_pools(owner)
@@ -115,7 +108,7 @@ def _check_pool(conf: cfg.ConfigOpts) -> Iterator[Finding]:
     for _, pool in pools:
         yield from _describe_pool(name, pool, size)
     if size < CONTAINER_IDS:
-        size_name = options.option_name(options.GROUP, "range_size")
+        size_name = option_name(GROUP, "range_size")
         yield Finding("warning", size_name, str(size), FEW_IDS)
 
 
@@ -163,13 +156,13 @@ def _describe_pool(name: str, pool: Pool, size: int) -> Iterator[Finding]:
         )
 
 
-def _check_maps(conf: cfg.ConfigOpts) -> Iterator[Finding]:
+def _check_maps(settings: Settings) -> Iterator[Finding]:
     try:
-        id_maps = options.read_id_maps(conf)
+        id_maps = settings.id_maps
     except ConfigError:
         return  # Told before.
     if id_maps is None:
-        if options.has_pool(conf):
+        if settings.has_pool:
             return
         yield Finding(
             "warning",
@@ -178,9 +171,9 @@ def _check_maps(conf: cfg.ConfigOpts) -> Iterator[Finding]:
             "are empty: user namespaces are off",
         )
         return
-    severity: Severity = "problem" if options.refuses_held(conf) else "warning"
+    severity: Severity = "problem" if settings.refuses_held else "warning"
     for option, id_map, held in zip(
-        options.MAP_NAMES,
+        MAPS,
         (id_maps.uid, id_maps.gid),
         find_held(id_maps),
         strict=True,

@@ -45,7 +45,7 @@ def add_id_maps(domain_xml: str, id_maps: IdMaps) -> str:
     host hold some of the host IDs was asked for maps that come from
     :func:`~lxc_userns.load_id_maps` or
     :class:`~lxc_userns.UserNamespaceManager`; of maps that you have made
-    yourself ask :func:`lxc_userns.config.options.check_held` before you start
+    yourself ask :func:`lxc_userns.config.settings.check_held` before you start
     anything.
 
     :param domain_xml: an LXC domain, from anywhere.

@@ -7,11 +7,10 @@ import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from oslo_config import cfg
 
-from lxc_userns.config.check import option
+from lxc_userns.config.settings import Settings
 from lxc_userns.host import (
     cgroups,
     filesystems,
@@ -45,23 +44,24 @@ def check_host(conf: cfg.ConfigOpts, connect: Connect) -> list[Check]:
     :param conf: configuration with our options registered.
     :param connect: how to reach libvirt.
     """
+    settings = Settings.from_conf(conf)
     probes = (
-        *_of_kernel(conf),
-        *_of_libvirt(conf, connect),
-        *_of_ids(conf),
+        *_of_kernel(settings),
+        *_of_libvirt(settings, connect),
+        *_of_ids(settings),
         Probe(
             "overlays",
             lambda: filesystems.check_overlays(
-                _path(conf, "state_path"), _strategy(conf)
+                Path(settings.state_path), settings.rootfs_strategy
             ),
         ),
     )
     return [*(probe.check() for probe in probes), *filesystems.check_all()]
 
 
-def _of_kernel(conf: cfg.ConfigOpts) -> Iterator[Probe]:
+def _of_kernel(settings: Settings) -> Iterator[Probe]:
     yield Probe("root", root.check)
-    yield Probe("kernel", lambda: kernel.check(_strategy(conf)))
+    yield Probe("kernel", lambda: kernel.check(settings.rootfs_strategy))
     yield Probe(
         "user namespaces", user_namespaces.check_making, "FAIL", _UTIL_LINUX
     )
@@ -78,7 +78,7 @@ def _of_kernel(conf: cfg.ConfigOpts) -> Iterator[Probe]:
     yield Probe("programs", programs.check)
 
 
-def _of_libvirt(conf: cfg.ConfigOpts, connect: Connect) -> Iterator[Probe]:
+def _of_libvirt(settings: Settings, connect: Connect) -> Iterator[Probe]:
     find_daemon = cache(daemon.find)
     yield Probe("libvirt", lambda: libvirtd.check(connect), "FAIL", _LIBRARY)
     yield Probe(
@@ -96,37 +96,27 @@ def _of_libvirt(conf: cfg.ConfigOpts, connect: Connect) -> Iterator[Probe]:
     yield Probe(
         "cgroups",
         lambda: cgroups.check(
-            find_daemon(), has_pool=bool(option(conf, "subid_owner"))
+            find_daemon(), has_pool=bool(settings.subid_owner)
         ),
     )
     yield Probe(
         "state_path",
-        lambda: paths.check_state_path(_path(conf, "state_path")),
+        lambda: paths.check_state_path(Path(settings.state_path)),
     )
     yield Probe(
-        "run_path", lambda: paths.check_run_path(_path(conf, "run_path"))
+        "run_path", lambda: paths.check_run_path(Path(settings.run_path))
     )
     yield Probe(
         "mounts in run_path",
-        lambda: propagation.check(_path(conf, "run_path"), find_daemon()),
+        lambda: propagation.check(Path(settings.run_path), find_daemon()),
     )
 
 
-def _of_ids(conf: cfg.ConfigOpts) -> Iterator[Probe]:
+def _of_ids(settings: Settings) -> Iterator[Probe]:
     yield Probe("subordinate user IDs", ids.check_users)
     yield Probe("subordinate group IDs", ids.check_groups)
     yield Probe("range for new users", ids.check_login_defs, "WARN")
     yield Probe(
         "pool",
-        lambda: ids.check_pool(
-            option(conf, "subid_owner"), option(conf, "range_size")
-        ),
+        lambda: ids.check_pool(settings.subid_owner, settings.range_size),
     )
-
-
-def _path(conf: cfg.ConfigOpts, name: str) -> Path:
-    return Path(option(conf, name))
-
-
-def _strategy(conf: cfg.ConfigOpts) -> Any:
-    return option(conf, "rootfs_strategy")

@@ -7,7 +7,6 @@ import logging
 import os
 import stat
 from collections.abc import (
-    Callable,
     Collection,
     Iterable,
     Iterator,
@@ -89,7 +88,7 @@ class Filesystems:
     def unpack(
         self,
         record: InstanceRecord,
-        limits: Callable[[], UnpackLimits],
+        limits: UnpackLimits,
         progress: Progress | None,
     ) -> InstanceRecord:
         """Unpack its archive, unless that is done.
@@ -108,7 +107,7 @@ class Filesystems:
                 record.rootfs,
                 record.id_maps,
                 shifted=chosen.strategy == Strategy.CHOWN,
-                limits=limits(),
+                limits=limits,
                 progress=progress,
                 trust=self.trust,
             )

@@ -13,7 +13,7 @@ from lxc_userns.exceptions import LibvirtError, LxcUsernsError
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.leases import Lease
 from lxc_userns.libvirtd.client import Guests
-from lxc_userns.manager import UserNamespaceManager
+from lxc_userns.services import Services
 from lxc_userns.spec.strategy import Strategy
 
 #: Seconds that libvirt has not to know an instance for.
@@ -38,7 +38,7 @@ class OrphanedLease:
 
 
 def collect_garbage(
-    manager: UserNamespaceManager, grace_period: float = GRACE_PERIOD
+    services: Services, grace_period: float = GRACE_PERIOD
 ) -> list[OrphanedLease]:
     """Return leases whose instance libvirt has not known for a while.
 
@@ -50,19 +50,20 @@ def collect_garbage(
     domain may be about to be defined, or defined anew. So two calls are
     needed, at least as far apart as the period.
 
+    :param services: the services of the host.
     :param grace_period: how long, in seconds; with 0 one call is enough.
     :returns: all orphans, by their user IDs.
     :raises LibvirtError: if libvirt cannot be asked; nothing is returned
         then.
     """
-    allocator = manager.allocator
+    allocator = services.allocator
     with allocator.leases.read() as leases:
         held = leases.all()
-    known = _Known.ask(manager.guests)
+    known = _Known.ask(services.guests)
     orphans: list[OrphanedLease] = []
     for lease in held:
         if lease not in known:
-            orphans += _collect_one(manager, lease, grace_period)
+            orphans += _collect_one(services, lease, grace_period)
         elif lease.unknown_since is not None:
             allocator.confirm(lease.instance)
     return orphans
@@ -92,12 +93,12 @@ class _Known:
 
 
 def _collect_one(
-    manager: UserNamespaceManager, lease: Lease, grace_period: float
+    services: Services, lease: Lease, grace_period: float
 ) -> list[OrphanedLease]:
     """Collect one lease; an error is its outcome, and stops no others."""
     try:
-        with manager.store.lock(lease.instance):
-            return [*_judge(manager, lease.instance, grace_period)]
+        with services.store.lock(lease.instance):
+            return [*_judge(services, lease.instance, grace_period)]
     except LibvirtError:
         raise
     except (LxcUsernsError, OSError) as err:
@@ -105,21 +106,21 @@ def _collect_one(
 
 
 def _judge(
-    manager: UserNamespaceManager, instance: str, grace_period: float
+    services: Services, instance: str, grace_period: float
 ) -> Iterator[OrphanedLease]:
     """Do with the lease of an instance what is to be done."""
-    allocator = manager.allocator
+    allocator = services.allocator
     now = int(time.time())
     # Noted before libvirt is asked: who asks for the lease again takes the
     # note away, and who did so before has defined the domain before.
     lease = allocator.mark_missing(instance, now)
     if lease is None or lease.unknown_since is None:
         return
-    if lease in _Known.ask(manager.guests):
+    if lease in _Known.ask(services.guests):
         allocator.confirm(instance)
         return
     running = allocator.users(lease)
-    record = manager.store.load(instance)
+    record = services.store.load(instance)
     if running:
         yield OrphanedLease(lease, "kept", f"is in use by {running[0]}")
     elif now - lease.unknown_since < grace_period:
@@ -131,10 +132,8 @@ def _judge(
         reason = "has files of its own; destroy or release the instance"
         yield OrphanedLease(lease, "kept", reason)
     else:
-        give_back = partial(
-            manager.allocator.release, record=record, expected=lease
-        )
-        if manager.clear(lease.instance, give_back):
+        give_back = partial(allocator.release, record=record, expected=lease)
+        if services.releaser.release(lease.instance, give_back):
             yield OrphanedLease(lease, "returned", "libvirt does not know it")
 
 

@@ -22,7 +22,8 @@ from nova.virt.libvirt import utils as libvirt_utils
 from oslo_log import log as logging
 
 from lxc_userns import privileged
-from lxc_userns.config.options import find_missing, register_opts
+from lxc_userns.config.options import register_opts
+from lxc_userns.config.settings import Settings
 from lxc_userns.exceptions import ConfigError, ImageError, InstanceError
 from lxc_userns.linux import cgroups
 from lxc_userns.nova import disks, extra_specs, guest_config
@@ -49,7 +50,7 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             )
         # This compares the helper's configuration with ours, too.
         problems = [*privileged.find_problems()]
-        missing = find_missing(CONF)
+        missing = Settings.from_conf(CONF).missing
         # "required" is the default, which find_problems() alone lets pass.
         if missing and not problems and missing.value != "preferred":
             problems.append(

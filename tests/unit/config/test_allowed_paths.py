@@ -7,7 +7,8 @@ import pytest
 from oslo_config import cfg
 
 from lxc_userns.config import allowed_paths
-from lxc_userns.config.options import find_problems, register_opts
+from lxc_userns.config.options import register_opts
+from lxc_userns.config.settings import Settings
 from lxc_userns.exceptions import ConfigError, RootfsError
 from lxc_userns.linux import safe_path
 
@@ -150,12 +151,12 @@ def test_no_roots(tmp_path: Path, text: str, said: str) -> None:
 @pytest.mark.parametrize("path", ["/", "srv", "/srv/../etc"])
 def test_roots_that_are_none(tmp_path: Path, path: str) -> None:
     text = f"[lxc_userns_privileged]\nroots = /srv,{path}\n"
-    problems = find_problems(configure(tmp_path, text))
+    problems = Settings.from_conf(configure(tmp_path, text)).find_problems()
     assert {each.option for each in problems} == {allowed_paths.NAME}
 
 
 def test_roots_that_cannot_be_read(tmp_path: Path) -> None:
     text = "[lxc_userns_privileged]\nroots = $nothing/x\n"
-    (problem,) = find_problems(configure(tmp_path, text))
+    (problem,) = Settings.from_conf(configure(tmp_path, text)).find_problems()
     assert problem.option == allowed_paths.NAME
     assert "no such option nothing" in problem.reason

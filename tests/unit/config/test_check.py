@@ -11,8 +11,9 @@ from oslo_config import cfg
 
 from lxc_userns import own_paths
 from lxc_userns.config import check as config_check
-from lxc_userns.config.check import Finding, check_config, option
+from lxc_userns.config.check import Finding, check_config
 from lxc_userns.config.options import register_opts
+from lxc_userns.config.settings import Settings
 from lxc_userns.exceptions import ConfigError, PrerequisiteError
 from lxc_userns.idmap.idset import IdSet
 from lxc_userns.linux import directory
@@ -322,9 +323,9 @@ def test_malformed_lines_are_warned_of(
 
 def test_an_option_is_read_whatever_the_others_are_like() -> None:
     conf = configure("x", run_path="run")
-    assert option(conf, "range_size") == 65536
+    assert Settings.from_conf(conf).range_size == 65536
     with pytest.raises(ConfigError, match=r"run_path = run: an absolute"):
-        option(conf, "run_path")
+        _ = Settings.from_conf(conf).run_path
 
 
 def sources(conf: cfg.ConfigOpts) -> dict[str, tuple[str, str]]:

@@ -7,8 +7,9 @@ import pytest
 from oslo_config import cfg
 from oslo_privsep import priv_context
 
-from lxc_userns.config import options
-from lxc_userns.config.check import check_config, option
+from lxc_userns.config.check import check_config
+from lxc_userns.config.options import register_opts
+from lxc_userns.config.settings import Settings, load_id_maps
 from lxc_userns.exceptions import ConfigError
 
 GOOD = "0:100000:65536"
@@ -22,13 +23,13 @@ def configure(tmp_path: Path, *texts: str) -> cfg.ConfigOpts:
         files.append(tmp_path / f"{number}.conf")
         files[-1].write_text(text)
     conf = cfg.ConfigOpts()
-    options.register_opts(conf)
+    register_opts(conf)
     conf([f"--config-file={file}" for file in files], default_config_dirs=[])
     return conf
 
 
 def problems(conf: cfg.ConfigOpts) -> list[str]:
-    return [str(each) for each in options.find_problems(conf)]
+    return [str(each) for each in Settings.from_conf(conf).find_problems()]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_one_misspelt_letter(tmp_path: Path, text: str, said: str) -> None:
     assert problem == said
     # No way to ID maps passes it over.
     with pytest.raises(ConfigError, match="unknown"):
-        options.load_id_maps(conf)
+        load_id_maps(conf)
     assert [
         each.severity
         for each in check_config(conf)
@@ -120,7 +121,7 @@ def test_beside_what_is_right(tmp_path: Path) -> None:
     (problem,) = problems(conf)
     assert "write [lxc_userns] unmapped_ids" in problem
     # Options that can be read are read.
-    assert option(conf, "unmapped_ids") == "keep"
+    assert Settings.from_conf(conf).unmapped_ids == "keep"
 
 
 @pytest.mark.parametrize(
@@ -149,7 +150,7 @@ def test_variables_that_are_read(
     monkeypatch.setenv("OS_LXC_USERNS__SUBID_OWNER", "lxc")
     conf = configure(tmp_path, "")
     assert problems(conf) == []
-    assert options.has_pool(conf)
+    assert Settings.from_conf(conf).has_pool
 
 
 def test_a_configuration_that_reads_no_environment(
@@ -157,7 +158,7 @@ def test_a_configuration_that_reads_no_environment(
 ) -> None:
     monkeypatch.setenv("OS_LXC_USERNS__SUBID_OWER", "lxc")
     conf = cfg.ConfigOpts()
-    options.register_opts(conf)
+    register_opts(conf)
     conf([], default_config_files=[], default_config_dirs=[], use_env=False)
     assert problems(conf) == []
 
@@ -181,7 +182,7 @@ def test_names_that_are_right_or_of_others(tmp_path: Path, text: str) -> None:
 
 def test_before_anything_is_read() -> None:
     conf = cfg.ConfigOpts()
-    options.register_opts(conf)
+    register_opts(conf)
     assert problems(conf) == []
 
 
@@ -196,12 +197,12 @@ def test_required_with_nothing_to_make_namespaces_of(tmp_path: Path) -> None:
     conf = configure(tmp_path, REQUIRED)
     assert problems(conf) == [NOTHING]
     with pytest.raises(ConfigError, match="neither"):
-        options.load_id_maps(conf)
+        load_id_maps(conf)
     found = [each for each in check_config(conf) if "neither" in each.message]
     assert [each.severity for each in found] == ["problem"]
     # The policy itself can be read, and a request may bring maps.
-    assert option(conf, "userns_policy") == "required"
-    assert options.find_problems(conf, maps_given=True) == []
+    assert Settings.from_conf(conf).userns_policy == "required"
+    assert Settings.from_conf(conf).find_problems(maps_given=True) == []
 
 
 def test_required_by_others(

@@ -12,6 +12,7 @@ from oslo_config import cfg, generator
 
 import lxc_userns
 from lxc_userns.config import allowed_paths, options
+from lxc_userns.config.settings import Settings, check_held, load_id_maps
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.rootfs.archive.limits import UnpackLimits
@@ -77,7 +78,7 @@ def test_registration_in_every_order(
 
     conf = configure(tmp_path, maps(GOOD, GOOD), register=register)
     expected = IdMap.parse(GOOD)
-    assert options.load_id_maps(conf) == IdMaps(expected, expected)
+    assert load_id_maps(conf) == IdMaps(expected, expected)
     assert conf.lxc_userns.range_size == 65536
 
 
@@ -100,17 +101,15 @@ def test_an_option_of_another_type_is_refused(first: str) -> None:
 )
 def test_no_maps_is_none(tmp_path: Path, text: str) -> None:
     conf = configure(tmp_path, text)
-    assert options.load_id_maps(conf) is None
-    assert options.find_problems(conf) == []
+    assert load_id_maps(conf) is None
+    assert Settings.from_conf(conf).find_problems() == []
 
 
 def test_uid_and_gid_maps_are_not_mixed_up(tmp_path: Path) -> None:
     gid = "0:300000:65536,70000:400000:1"
     conf = configure(tmp_path, maps(GOOD, gid))
-    assert options.load_id_maps(conf) == IdMaps(
-        IdMap.parse(GOOD), IdMap.parse(gid)
-    )
-    assert options.find_problems(conf) == []
+    assert load_id_maps(conf) == IdMaps(IdMap.parse(GOOD), IdMap.parse(gid))
+    assert Settings.from_conf(conf).find_problems() == []
 
 
 SYNTAX = "expected guest:host:count, three decimal integers without sign"
@@ -172,10 +171,10 @@ def test_every_rule_of_the_maps(
     tmp_path: Path, uid: str, gid: str, message: str
 ) -> None:
     conf = configure(tmp_path, maps(uid, gid))
-    (problem,) = options.find_problems(conf)
+    (problem,) = Settings.from_conf(conf).find_problems()
     assert message in str(problem)
     with pytest.raises(ConfigError, match=re.escape(message)):
-        options.load_id_maps(conf)
+        load_id_maps(conf)
 
 
 def test_ids_that_a_user_has_are_refused(
@@ -189,15 +188,17 @@ def test_ids_that_a_user_has_are_refused(
     for more in ("", "[lxc_userns]\nheld_ids = alow\n"):
         conf = configure(tmp_path, maps(GOOD, GOOD, more))
         with pytest.raises(ConfigError, match=reason):
-            options.load_id_maps(conf)
-        assert options.read_id_maps(conf) is not None
-    assert [str(each) for each in options.find_problems(conf)] == [
+            load_id_maps(conf)
+        assert Settings.from_conf(conf).id_maps is not None
+    assert [
+        str(each) for each in Settings.from_conf(conf).find_problems()
+    ] == [
         "[lxc_userns] held_ids: Valid values are [refuse, allow], but found "
         "'alow'"
     ]
     allowing = "[lxc_userns]\nheld_ids = allow\n"
     conf = configure(tmp_path, maps(GOOD, GOOD, allowing))
-    assert options.load_id_maps(conf) == options.read_id_maps(conf)
+    assert load_id_maps(conf) == Settings.from_conf(conf).id_maps
 
 
 def test_what_starts_nothing_asks_nobody(
@@ -217,12 +218,12 @@ def test_what_starts_nothing_asks_nobody(
     )
     assert "100000" in lxc_userns.add_id_maps(domain, id_maps)
     with pytest.raises(ConfigError, match=r"user alice \(100007"):
-        options.check_held(configure(tmp_path, ""), id_maps)
+        check_held(configure(tmp_path, ""), id_maps)
 
 
 def test_the_highest_id_may_be_mapped(tmp_path: Path) -> None:
     conf = configure(tmp_path, maps("0:4294901759:65536", GOOD))
-    id_maps = options.load_id_maps(conf)
+    id_maps = load_id_maps(conf)
     assert id_maps is not None
     assert id_maps.shift_uid(65535) == 2**32 - 2
 
@@ -230,11 +231,12 @@ def test_the_highest_id_may_be_mapped(tmp_path: Path) -> None:
 def test_all_problems_of_the_maps_at_once(tmp_path: Path) -> None:
     conf = configure(tmp_path, maps("x,y", "0:5"))
     values = [
-        (each.option, each.value) for each in options.find_problems(conf)
+        (each.option, each.value)
+        for each in Settings.from_conf(conf).find_problems()
     ]
     assert values == [(UID, "x"), (UID, "y"), (GID, "0:5")]
     with pytest.raises(ConfigError, match=f"{re.escape(GID)} = 0:5") as raised:
-        options.load_id_maps(conf)
+        load_id_maps(conf)
     assert str(raised.value).count(SYNTAX) == 3
 
 
@@ -263,33 +265,33 @@ def test_every_rule_of_the_other_options(
     tmp_path: Path, text: str, option: str, message: str
 ) -> None:
     conf = configure(tmp_path, f"[lxc_userns]\n{text}\n")
-    (problem,) = options.find_problems(conf)
+    (problem,) = Settings.from_conf(conf).find_problems()
     assert problem.option == f"[lxc_userns] {option}"
     assert message in problem.reason
 
 
 def test_limits_of_unpacking(tmp_path: Path) -> None:
-    found = options.load_unpack_limits(configure(tmp_path, ""))
+    found = Settings.from_conf(configure(tmp_path, "")).unpack_limits
     assert found == UnpackLimits()
     text = "unpack_max_bytes = 1.5G\nunpack_max_inodes = 7\n"
     conf = configure(tmp_path, f"[lxc_userns]\n{text}")
-    found = options.load_unpack_limits(conf)
+    found = Settings.from_conf(conf).unpack_limits
     assert (found.max_bytes, found.max_inodes) == (1_500_000_000, 7)
     conf = configure(tmp_path, "[lxc_userns]\nunpack_max_memory = x\n")
     with pytest.raises(ConfigError, match="unpack_max_memory: x: expected"):
-        options.load_unpack_limits(conf)
+        _ = Settings.from_conf(conf).unpack_limits
 
 
 def test_maps_and_a_pool_exclude_each_other(tmp_path: Path) -> None:
     pool = "[lxc_userns]\nsubid_owner = lxc\n"
     conf = configure(tmp_path, maps(GOOD, GOOD, pool))
-    (problem,) = options.find_problems(conf)
+    (problem,) = Settings.from_conf(conf).find_problems()
     assert str(problem).startswith("[lxc_userns] subid_owner = lxc: is set")
     with pytest.raises(ConfigError, match="beside"):
-        options.load_id_maps(conf)
+        load_id_maps(conf)
     conf = configure(tmp_path, pool)
-    assert options.find_problems(conf) == []
-    assert options.read_id_maps(conf) is None
+    assert Settings.from_conf(conf).find_problems() == []
+    assert Settings.from_conf(conf).id_maps is None
 
 
 def test_a_pool_is_not_the_same_as_nothing(tmp_path: Path) -> None:
@@ -298,8 +300,8 @@ def test_a_pool_is_not_the_same_as_nothing(tmp_path: Path) -> None:
         ConfigError,
         match=r"subid_owner = lxc: .* UserNamespaceManager.reserve or prepare",
     ):
-        options.load_id_maps(conf)
-    assert options.load_id_maps(configure(tmp_path, "")) is None
+        load_id_maps(conf)
+    assert load_id_maps(configure(tmp_path, "")) is None
 
 
 def test_long_and_strange_values_are_shown_short(tmp_path: Path) -> None:
@@ -309,7 +311,11 @@ def test_long_and_strange_values_are_shown_short(tmp_path: Path) -> None:
         "0:1:6",
         f"[lxc_userns]\nrange_size={digits}\nrun_path = 'run\t'\n",
     )
-    said = [*map(str, options.find_problems(configure(tmp_path, text)))]
+    said = [
+        *map(
+            str, Settings.from_conf(configure(tmp_path, text)).find_problems()
+        )
+    ]
     assert max(map(len, said)) < 400
     assert any("(5000 characters)" in each for each in said)
     assert any("(5004 characters)" in each for each in said)
@@ -318,7 +324,7 @@ def test_long_and_strange_values_are_shown_short(tmp_path: Path) -> None:
 
 def test_problems_of_all_options_at_once(tmp_path: Path) -> None:
     text = maps("x", "", "[lxc_userns]\nrange_size = 0\nrun_path = run\n")
-    problems = options.find_problems(configure(tmp_path, text))
+    problems = Settings.from_conf(configure(tmp_path, text)).find_problems()
     assert [each.option for each in problems] == [
         "[lxc_userns] range_size",
         "[lxc_userns] run_path",
@@ -336,12 +342,14 @@ def test_a_reference_to_no_option_is_a_problem_of_its_option(
 ) -> None:
     text = maps("$foo", "0:0:3", "[lxc_userns]\nstate_path = $HOME/x\n")
     conf = configure(tmp_path, text)
-    assert [str(each) for each in options.find_problems(conf)][:2] == [
+    assert [str(each) for each in Settings.from_conf(conf).find_problems()][
+        :2
+    ] == [
         "[lxc_userns] state_path: no such option HOME in group [DEFAULT]",
         "[libvirt] uid_maps: no such option foo in group [DEFAULT]",
     ]
     with pytest.raises(ConfigError, match=r"no such option foo.*0:0:3"):
-        options.load_id_maps(conf)
+        load_id_maps(conf)
 
 
 def test_a_bad_entry_does_not_hide_what_is_wrong_with_others(
@@ -350,7 +358,9 @@ def test_a_bad_entry_does_not_hide_what_is_wrong_with_others(
     text = maps("x,1:5:10,9:50:5", "0:100000:5,5:200000:9,0:1", "")
     reasons = [
         (each.option, each.reason.partition(";")[0])
-        for each in options.find_problems(configure(tmp_path, text))
+        for each in Settings.from_conf(
+            configure(tmp_path, text)
+        ).find_problems()
     ]
     syntax = (
         "expected guest:host:count, three decimal integers without sign, "

@@ -36,8 +36,8 @@ from lxc_userns.leases import running as occupants
 from lxc_userns.leases.allocator import LeaseAllocator
 from lxc_userns.libvirtd.client import Guest, Guests
 from lxc_userns.linux.process import Process, Rows
-from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.rootfs.shifting.state import STATE, State, Work
+from lxc_userns.services import Services
 from lxc_userns.spec.volume import Volume
 from lxc_userns.subid import owners
 from lxc_userns.subid.files import parse
@@ -711,8 +711,8 @@ def test_as_it_was(host: Host) -> None:
 
 
 @dataclass
-class FakeManager:
-    """Manager with what the collection needs."""
+class FakeServices:
+    """Services with what the collection needs."""
 
     allocator: LeaseAllocator
     guests: FakeGuests
@@ -724,7 +724,11 @@ class FakeManager:
     def store(self) -> InstanceStore:
         return self.allocator.instances.store
 
-    def clear(self, name: str, give_back: Callable[[str], bool]) -> bool:
+    @property
+    def releaser(self) -> "FakeServices":
+        return self
+
+    def release(self, name: str, give_back: Callable[[str], bool]) -> bool:
         if self.error is not None:
             raise self.error
         self.cleared.append(name)
@@ -736,8 +740,8 @@ Collect = Callable[[float], dict[str, tuple[str, str]]]
 
 
 @pytest.fixture
-def manager(host: Host) -> FakeManager:
-    return FakeManager(host.allocator, host.guests)
+def manager(host: Host) -> FakeServices:
+    return FakeServices(host.allocator, host.guests)
 
 
 @pytest.fixture
@@ -749,16 +753,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def collect(
-    manager: FakeManager, grace_period: float = 60
+    manager: FakeServices, grace_period: float = 60
 ) -> dict[str, tuple[str, str]]:
-    found = gc.collect_garbage(
-        cast(UserNamespaceManager, manager), grace_period
-    )
+    found = gc.collect_garbage(cast(Services, manager), grace_period)
     return {e.lease.instance: (e.outcome, e.reason) for e in found}
 
 
 def test_an_orphan(
-    host: Host, manager: FakeManager, clock: list[float]
+    host: Host, manager: FakeServices, clock: list[float]
 ) -> None:
     host.allocator.acquire("by-name")
     host.allocator.acquire("by-uuid", UUID)
@@ -786,14 +788,14 @@ def test_an_orphan(
 
 
 def test_no_period_needs_no_second_look(
-    host: Host, manager: FakeManager
+    host: Host, manager: FakeServices
 ) -> None:
     host.allocator.acquire("a")
     assert collect(manager, 0)["a"][0] == "returned"
 
 
 def test_a_domain_that_comes_back(
-    host: Host, manager: FakeManager, clock: list[float]
+    host: Host, manager: FakeServices, clock: list[float]
 ) -> None:
     host.allocator.acquire("a")
     assert collect(manager)["a"][0] == "waiting"
@@ -806,7 +808,7 @@ def test_a_domain_that_comes_back(
 
 
 def test_a_domain_that_is_about_to_be(
-    host: Host, manager: FakeManager, clock: list[float]
+    host: Host, manager: FakeServices, clock: list[float]
 ) -> None:
     host.allocator.acquire("a")
     collect(manager)
@@ -820,7 +822,7 @@ def test_a_domain_that_is_about_to_be(
 
 
 def test_a_clock_that_goes_back(
-    host: Host, manager: FakeManager, clock: list[float]
+    host: Host, manager: FakeServices, clock: list[float]
 ) -> None:
     """The period begins anew, and ends."""
     host.allocator.acquire("a")
@@ -833,14 +835,14 @@ def test_a_clock_that_goes_back(
 
 
 def test_somebody_elses_domain_of_that_name(
-    host: Host, manager: FakeManager
+    host: Host, manager: FakeServices
 ) -> None:
     host.allocator.acquire("a", UUID)
     host.guests.found = [Guest("a", OTHER_UUID, "running", 77)]
     assert collect(manager, 0)["a"][0] == "returned"
 
 
-def test_orphans_that_are_kept(host: Host, manager: FakeManager) -> None:
+def test_orphans_that_are_kept(host: Host, manager: FakeServices) -> None:
     for name, values in (
         ("over", {"strategy": "overlay"}),
         ("packed", {"archive": "/srv/x.tar"}),
@@ -864,7 +866,7 @@ def test_orphans_that_are_kept(host: Host, manager: FakeManager) -> None:
     assert len(host.starts()) == 3
 
 
-def test_an_orphan_that_is_busy(host: Host, manager: FakeManager) -> None:
+def test_an_orphan_that_is_busy(host: Host, manager: FakeServices) -> None:
     lease = host.allocator.acquire("a")
     host.save("a", lease.id_maps)
     manager.error = RootfsError("/run/x", "is busy")
@@ -874,7 +876,7 @@ def test_an_orphan_that_is_busy(host: Host, manager: FakeManager) -> None:
 
 
 def test_a_damaged_record_does_not_stop_the_others(
-    host: Host, manager: FakeManager, tmp_path: Path
+    host: Host, manager: FakeServices, tmp_path: Path
 ) -> None:
     for name in "abc":
         host.allocator.acquire(name)
@@ -886,7 +888,7 @@ def test_a_damaged_record_does_not_stop_the_others(
     assert (found["a"][0], found["c"][0]) == ("returned", "returned")
 
 
-def test_nothing_without_libvirt(host: Host, manager: FakeManager) -> None:
+def test_nothing_without_libvirt(host: Host, manager: FakeServices) -> None:
     host.allocator.acquire("a")
     host.guests.is_there = False
     with pytest.raises(LibvirtError):
@@ -895,7 +897,7 @@ def test_nothing_without_libvirt(host: Host, manager: FakeManager) -> None:
 
 
 def test_one_that_was_released_meanwhile(
-    host: Host, manager: FakeManager, monkeypatch: pytest.MonkeyPatch
+    host: Host, manager: FakeServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host.allocator.acquire("a")
     host.allocator.acquire("b")
@@ -916,7 +918,7 @@ def test_one_that_was_released_meanwhile(
 
 
 def test_one_that_is_asked_for_again_meanwhile(
-    host: Host, manager: FakeManager
+    host: Host, manager: FakeServices
 ) -> None:
     lease = host.allocator.acquire("a")
     manager.meanwhile = lambda: host.allocator.acquire("a")
@@ -925,7 +927,7 @@ def test_one_that_is_asked_for_again_meanwhile(
 
 
 def test_libvirt_is_asked_after_it_was_noted(
-    host: Host, manager: FakeManager, monkeypatch: pytest.MonkeyPatch
+    host: Host, manager: FakeServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An owner of a domain who asks for the lease before loses nothing."""
     lease = host.allocator.acquire("a")

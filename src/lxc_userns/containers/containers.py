@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole containers, for those who have no compute service."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+
+from lxc_userns.containers.spec import ContainerSpec
+from lxc_userns.containers.state import (
+    UNVERIFIED,
+    Container,
+    StateReader,
+    is_just_started,
+)
+from lxc_userns.domain import read_bridges, seclabel
+from lxc_userns.exceptions import (
+    ConfigError,
+    ContainerExistsError,
+    InstanceError,
+    IsolationError,
+    NoSuchContainerError,
+    NotRunningError,
+)
+from lxc_userns.instances.damaged import DamagedRecord
+from lxc_userns.instances.prepared import PreparedInstance
+from lxc_userns.instances.record import InstanceRecord
+from lxc_userns.leases import Lease
+from lxc_userns.libvirtd import daemon
+from lxc_userns.libvirtd.client import LOG_DIRECTORY, STOP_TIMEOUT
+from lxc_userns.linux import hostname
+from lxc_userns.manager import UserNamespaceManager
+from lxc_userns.rollback import undo
+from lxc_userns.rootfs.views.strategies import Progress
+from lxc_userns.services import Services
+from lxc_userns.spec.policy import OFF
+from lxc_userns.traces.trace import Trace
+from lxc_userns.verification import VerifiedInstance
+
+_LOG = logging.getLogger(__name__)
+
+
+class Containers:
+    """The containers of a host.
+
+    Stopping, starting and destroying one that a compute service made is
+    possible too, but that service will not expect it.
+    """
+
+    def __init__(self, manager: UserNamespaceManager) -> None:
+        self._manager = manager
+        self._guests = manager.guests
+
+    def run(
+        self, spec: ContainerSpec, progress: Progress | None = None
+    ) -> VerifiedInstance:
+        """Make a container and start it.
+
+        If that fails nothing of it is left; its root filesystem may be
+        shifted, wholly or in part.
+
+        :raises ContainerExistsError: if the name is taken. A container of
+            that name that runs unverified is verified before, or destroyed.
+        :raises ConfigError: if no ID maps are configured.
+        :raises LxcUsernsError: if anything else is in the way.
+        """
+        services = self._manager.services
+        request = spec.to_request(_find_security_model(services))
+        with services.store.lock_container(spec.name):
+            known = services.store.load(spec.name)
+            if known is not None and _is_unverified(services, known):
+                self._finish(known)
+            if known is not None or self._guests.find(spec.name):
+                raise ContainerExistsError(spec.name)
+            plan = self._manager.plan(request)
+            _check_meant(plan)
+            # Before anything changes on disk: it may be refused.
+            _check_bridges(spec.name, spec.to_domain(plan).to_xml())
+            with ExitStack() as stack:
+                before = services.allocator.find(spec.name)
+                prepared = self._manager.prepare(request, progress)
+                undo(stack, _withdraw, services, spec.name, before)
+                xml = spec.to_domain(prepared).to_xml()
+                self._guests.define(spec.name, xml)
+                undo(stack, self._guests.undefine, spec.name)
+                return self._start(services, spec.name, stack)
+
+    def start(
+        self,
+        name: str,
+        progress: Progress | None = None,
+        *,
+        accept_replaced: bool = False,
+    ) -> VerifiedInstance:
+        """Start a container that was stopped.
+
+        One that runs unverified, because whoever started it was killed before
+        it was verified, or because it has rebooted itself, is verified, or
+        destroyed.
+
+        :param accept_replaced: whether root filesystem and volumes may be
+            other files than those that it was made with.
+        :raises NoSuchContainerError: if there is none of this name.
+        :raises InstanceError: if it runs verified, or was only half made.
+        """
+        services = self._manager.services
+        with self._locked(services, name) as record:
+            self._guests.end_lost(name, record.uuid)
+            guest = services.instances.find_guest(record)
+            if guest is None:
+                raise InstanceError(name, "is incomplete; destroy it")
+            if _is_unverified(services, record):
+                return self._finish(record)
+            if guest.is_active:
+                raise InstanceError(name, "is running already")
+            with ExitStack() as stack:
+                _check_bridges(name, self._guests.xml(name))
+                self._manager.prepare_again(
+                    name, progress, accept_replaced=accept_replaced
+                )
+                undo(stack, self._manager.detach, name)
+                return self._start(services, name, stack)
+
+    def stop(self, name: str, timeout: float = STOP_TIMEOUT) -> None:
+        """Stop a container and unmount its view; nothing if it is stopped.
+
+        :param timeout: seconds that it has to stop by itself.
+        :raises NoSuchContainerError: if there is none of this name.
+        """
+        services = self._manager.services
+        with self._locked(services, name) as record:
+            if services.instances.find_guest(record) is not None:
+                self._guests.stop(name, timeout)
+            self._manager.detach(name)
+
+    def destroy(self, name: str) -> None:
+        """Kill a container and forget it, whatever state it is in.
+
+        A directory or image that was given as its root filesystem is left
+        alone, and stays shifted if it was. What was unpacked for it from an
+        archive, or changed on its overlay, is removed.
+
+        :raises NoSuchContainerError: if there is none of this name.
+        """
+        services = self._manager.services
+        with self._locked(services, name) as record:
+            if services.instances.find_guest(record) is not None:
+                self._guests.destroy(name)
+                self._guests.undefine(name)
+            self._manager.release(name)
+
+    def verify(
+        self, name: str, *, report_only: bool = False
+    ) -> VerifiedInstance:
+        """Compare a running container with what was promised.
+
+        One that was never verified since it was prepared is taken for just
+        started, as by who was killed before verifying it.
+
+        :param report_only: as for :meth:`UserNamespaceManager.verify
+            <lxc_userns.manager.UserNamespaceManager.verify>`, and errors too.
+        """
+        record = self._manager.services.store.load(name)
+        return self._manager.verify(
+            name,
+            started=record is not None and is_just_started(record),
+            report_only=report_only,
+        )
+
+    def show(self, name: str) -> Container:
+        """A container as it is now.
+
+        :raises NoSuchContainerError: if there is none of this name.
+        """
+        services = self._manager.services
+        record = services.store.load(name)
+        if record is not None:
+            return StateReader(services).describe(record)
+        guest = self._guests.find(name)
+        if guest is None:
+            raise NoSuchContainerError(name)
+        return StateReader(services).describe_foreign(guest)
+
+    def list(self) -> list[Container]:
+        """All containers as they are now, by name, those of others as well.
+
+        One whose record is damaged, or of a newer version, is left out, with
+        a warning.
+        """
+        services = self._manager.services
+        states = StateReader(services)
+        found, names = [], set()
+        for record in services.store.load_all():
+            names.add(record.name)
+            if isinstance(record, DamagedRecord):
+                _LOG.warning("%s: %s", record.name, record.reason)
+            else:
+                found.append(states.describe(record))
+        found += (
+            states.describe_foreign(guest)
+            for guest in self._guests.list()
+            if guest.name not in names
+        )
+        return sorted(found, key=lambda each: each.name)
+
+    @contextmanager
+    def _locked(
+        self, services: Services, name: str
+    ) -> Iterator[InstanceRecord]:
+        self._record(services, name)  # No lock for what is not there.
+        with services.store.lock_container(name):
+            yield self._record(services, name)
+
+    def _finish(self, record: InstanceRecord) -> VerifiedInstance:
+        """Finish the start of a container that runs unverified, or end it."""
+        name = record.name
+        started = is_just_started(record)
+        with ExitStack() as stack:
+            if started:
+                undo(stack, self._manager.detach, name)
+                undo(stack, self._guests.destroy, name)
+            try:
+                return self._manager.verify(name, started=started)
+            except IsolationError:  # It was destroyed.
+                undo(stack, self._manager.detach, name)
+                raise
+
+    def _start(
+        self, services: Services, name: str, stack: ExitStack
+    ) -> VerifiedInstance:
+        # Registered first: a start that libvirt gave up on can leave it half
+        # running.
+        undo(stack, self._guests.destroy, name)
+        with services.traces.watched(name) as watch:
+            # libvirt names every container, also one that shares the host's
+            # name.
+            with hostname.preserve():
+                self._guests.start(name)
+            try:
+                return self._manager.verify(name, started=True)
+            except NotRunningError as err:
+                raise _ended_at_once(name, watch.wait()) from err
+
+    def _record(self, services: Services, name: str) -> InstanceRecord:
+        record = services.store.load(name)
+        if record is not None:
+            return record
+        if self._guests.find(name) is None:
+            raise NoSuchContainerError(name)
+        raise InstanceError(
+            name,
+            "libvirt has a domain of this name that others have made; start, "
+            "stop and undefine it by what made it",
+        )
+
+
+def _find_security_model(services: Services) -> str | None:
+    """Return the security module that is to confine a container, if any is.
+
+    :raises ConfigError: if ``[lxc_userns] seclabel`` is not valid.
+    :raises LibvirtError: if libvirtd cannot be reached.
+    """
+    if services.settings.seclabel == "none":
+        return None
+    models = seclabel.parse_models(services.guests.capabilities())
+    return next(iter(models), None)
+
+
+def _is_unverified(services: Services, record: InstanceRecord) -> bool:
+    return StateReader(services).describe(record).state == UNVERIFIED
+
+
+def _withdraw(services: Services, name: str, before: Lease | None) -> None:
+    """Release an instance, but keep the lease that it had before."""
+    with services.store.lock(name):
+        restore = partial(services.allocator.restore_lease, before=before)
+        services.releaser.release(name, restore)
+
+
+def _ended_at_once(name: str, trace: Trace) -> InstanceError:
+    how = trace.describe() or "the reason is not known"
+    said = "; ".join(trace.console)
+    printed = f"it printed: {said}" if said else "it printed nothing"
+    log = f"{LOG_DIRECTORY}/{name}.log"
+    return InstanceError(
+        name,
+        f"its first process ended at once: {how}; {printed}; what libvirt "
+        f"says is in {log}",
+    )
+
+
+def _check_bridges(name: str, xml: str) -> None:
+    # libvirt makes a pair of devices, and leaves it when it cannot attach it.
+    bridges = read_bridges(xml)
+    found = daemon.find() if bridges else None
+    if found is None:
+        return
+    with suppress(OSError):  # It is being restarted.
+        for bridge in sorted({*bridges} - found.network_devices):
+            raise InstanceError(
+                name,
+                f"there is no bridge {bridge} where libvirt looks; make it: "
+                f"ip link add {bridge} type bridge",
+            )
+
+
+def _check_meant(plan: PreparedInstance) -> None:
+    """Refuse to run in the host's user namespace because none was set up."""
+    if OFF in plan.mode_reasons and plan.record.needs.mode != "host":
+        raise ConfigError(
+            "[libvirt] uid_maps, gid_maps",
+            "",
+            "are empty, so that the container's root would be the host's; "
+            "set both, or [lxc_userns] subid_owner",
+        )

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""State of a container: what it was promised, and how it is now."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from lxc_userns.domain import read_id_maps, read_root_source
+from lxc_userns.exceptions import (
+    DomainXmlError,
+    InstanceError,
+    NoSuchContainerError,
+)
+from lxc_userns.idmap import IdMaps
+from lxc_userns.instances.record import InstanceRecord
+from lxc_userns.instances.verified import Verified
+from lxc_userns.libvirtd.client import Guest
+from lxc_userns.services import Services
+from lxc_userns.spec.requirements import Device, Mode
+from lxc_userns.spec.rootfs_kind import RootfsKind
+from lxc_userns.spec.volume import Volume
+from lxc_userns.traces import memory
+from lxc_userns.traces.trace import Trace
+
+#: State of a container that runs, and was not verified since it started.
+UNVERIFIED = "unverified"
+_RUNNING = frozenset({"running", "paused"})
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A container as it is now.
+
+    Of one that others have made, libvirt alone tells: it has no strategy, and
+    what it was promised is what its XML says.
+
+    :param name: its name.
+    :param uuid: its UUID.
+    :param state: ``running``, ``stopped`` and so on; ``incomplete`` if
+        libvirt does not know it, as after a crash while it was made;
+        ``unverified`` if it runs and was not verified since it started, as
+        after a crash of who started it, or a reboot from inside.
+    :param mode: ``private`` or ``host``; None if its XML breaks a rule.
+    :param mode_reasons: why that mode.
+    :param strategy: how its view is made.
+    :param reason: why that strategy.
+    :param rootfs: its root filesystem.
+    :param rootfs_kind: what it was given as that; None if it was made before
+        that was noted.
+    :param archive: what that was unpacked from, if it was.
+    :param volumes: what else of the host it sees.
+    :param shared: namespaces of the host that it is in.
+    :param capabilities: those that it asked for.
+    :param devices: devices of the host that it may use.
+    :param max_processes: how many processes and threads it may have; 0 sets
+        no limit. None: that of its XML.
+    :param view: where that is mounted for it.
+    :param init_pid: host's process ID of its first process while it runs.
+    :param id_maps: what it was promised.
+    :param trace: what is known of its last run.
+    """
+
+    name: str
+    uuid: str
+    state: str
+    mode: Mode | None
+    strategy: str | None
+    rootfs: str | None
+    view: str | None
+    init_pid: int | None
+    id_maps: IdMaps | None
+    reason: str
+    rootfs_kind: RootfsKind | None
+    archive: str | None
+    volumes: tuple[Volume, ...]
+    mode_reasons: tuple[str, ...]
+    shared: tuple[str, ...]
+    capabilities: tuple[str, ...]
+    devices: tuple[Device, ...]
+    max_processes: int | None
+    trace: Trace = field(default_factory=Trace)
+
+
+@dataclass(frozen=True, slots=True)
+class StateReader:
+    """Reader of the states of a host's containers.
+
+    :param services: the services of the host.
+    """
+
+    services: Services
+
+    def describe_foreign(self, guest: Guest) -> Container:
+        """Return what libvirt tells of a container that others have made."""
+        maps, root = None, None
+        mode: Mode | None = None
+        # One that is gone meanwhile, or is no good, is shown all the same.
+        with suppress(DomainXmlError, NoSuchContainerError):
+            xml = self.services.guests.xml(guest.name)
+            root = read_root_source(xml)
+            maps = read_id_maps(xml)
+            mode = "host" if maps is None else "private"
+        start = self._find_start(guest.name) if guest.is_active else None
+        return Container(
+            name=guest.name,
+            uuid=guest.uuid,
+            state=_libvirts_state(guest, start),
+            mode=mode,
+            strategy=None,
+            rootfs=root,
+            view=None,
+            init_pid=None if start is None else start.init_pid,
+            id_maps=maps,
+            reason="",
+            rootfs_kind=None,
+            archive=None,
+            volumes=(),
+            mode_reasons=(),
+            shared=(),
+            capabilities=(),
+            devices=(),
+            max_processes=None,
+        )
+
+    def describe(self, record: InstanceRecord) -> Container:
+        """Return what is known of a container of ours."""
+        guest = self.services.instances.find_guest(record)
+        start = None
+        if guest is not None and guest.is_active:
+            start = self._find_start(record.name)
+        return Container(
+            record.name,
+            record.uuid,
+            _state(guest, start, record.verified),
+            record.mode,
+            record.strategy,
+            record.rootfs,
+            record.view,
+            None if start is None else start.init_pid,
+            record.id_maps,
+            record.reason,
+            record.rootfs_kind,
+            record.archive,
+            record.volumes,
+            record.mode_reasons,
+            record.needs.host_namespaces,
+            record.needs.capabilities,
+            record.devices,
+            record.max_processes,
+            self._trace(record, guest),
+        )
+
+    def _trace(self, record: InstanceRecord, guest: Guest | None) -> Trace:
+        trace = self.services.traces.read(record.name)
+        if guest is None or guest.controller is None:
+            return trace
+        try:
+            files = memory.find_files(guest.controller)
+            trace = replace(trace, oom_kills=memory.count_kills(files))
+        except ProcessLookupError:
+            # libvirt 9.0 loses the end of a container now and then.
+            return trace
+        except OSError:
+            pass  # The kills are not told then.
+        return replace(trace, ended=False)
+
+    def _find_start(self, name: str) -> Verified | None:
+        with (
+            # One that cannot be looked at keeps nobody from seeing the rest.
+            suppress(InstanceError, OSError),
+            self.services.guests.init_process(name) as init,
+        ):
+            return Verified.now(init)
+        return None
+
+
+def is_just_started(record: InstanceRecord) -> bool:
+    """Return whether a container that runs is taken for just started."""
+    # Without a mark it is as libvirt started it, for all that is known; with
+    # one it has rebooted itself, and may have changed what it sees since.
+    return record.verified is None
+
+
+def _state(
+    guest: Guest | None, start: Verified | None, verified: Verified | None
+) -> str:
+    if guest is None:
+        return "incomplete"
+    is_verified = start is not None and start.is_same_start(verified)
+    state = _libvirts_state(guest, start)
+    return UNVERIFIED if state in _RUNNING and not is_verified else state
+
+
+def _libvirts_state(guest: Guest, start: Verified | None) -> str:
+    # It was waited for the first process of one that reboots.
+    return "stopped" if start is None and guest.is_lost else guest.state

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Release of what was prepared for an instance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lxc_userns.exceptions import InstanceError
+from lxc_userns.instances.instances import Instances
+from lxc_userns.leases.allocator import LeaseAllocator
+from lxc_userns.resources import partition
+from lxc_userns.traces.store import Traces
+
+
+@dataclass(frozen=True, slots=True)
+class Releaser:
+    """Releaser of instances; the caller has locked the instance.
+
+    :param instances: what there is on the host.
+    :param allocator: takes leases back.
+    :param traces: traces of the containers.
+    """
+
+    instances: Instances
+    allocator: LeaseAllocator
+    traces: Traces
+
+    def unmount(self, name: str) -> None:
+        """Unmount the views of a stopped instance, and keep its record.
+
+        :raises InstanceError: if it is running.
+        """
+        record = self.instances.store.load(name)
+        if record is not None and self.instances.is_active(record):
+            raise InstanceError(name, "is running; stop it first")
+        self.instances.files.unmount(name)
+        partition.remove(name)
+
+    def release(
+        self, name: str, give_back: Callable[[str], bool] | None = None
+    ) -> bool:
+        """Release an instance, whatever was prepared of it.
+
+        :param give_back: does with its lease what is to be done, and says
+            whether it has none now; None releases it.
+        :returns: whether it has no lease now.
+        :raises InstanceError: if it is running.
+        """
+        record = self.instances.store.load(name)
+        self.unmount(name)
+        self.instances.files.remove(name)
+        self.traces.remove(name)
+        self.instances.store.remove(name)
+        # Last of all: no other instance gets IDs of a lease.
+        if give_back is not None:
+            return give_back(name)
+        return self.allocator.release(name, record)

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trees that somebody shifts by hand: kept from being taken in use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lxc_userns.idmap import IdMaps
+from lxc_userns.instances.conflicts import PathUse
+from lxc_userns.rootfs.views.source import translated
+from lxc_userns.services import Services
+from lxc_userns.spec.strategy import Strategy
+
+
+@contextmanager
+def reserved(
+    services: Services, path: str, id_maps: IdMaps | None
+) -> Iterator[int]:
+    """Keep a root filesystem from being taken in use, to shift it.
+
+    :param path: the root filesystem.
+    :param id_maps: what it is about to be shifted for.
+    :returns: ``O_PATH`` descriptor of it.
+    :raises RootfsError: if an instance uses it, or a tree around or
+        within it, with other ID maps.
+    """
+    rootfs = services.planner.resolve(path)
+    claim = PathUse(rootfs, Strategy.CHOWN, id_maps)
+    with (
+        services.files.opened_path(rootfs) as fd,
+        translated(path),
+        services.store.lock_trees([fd]),
+    ):
+        services.instances.check_unused([claim], besides=None)
+        if id_maps is not None:
+            services.allocator.note_shift(rootfs, id_maps)
+        yield fd
