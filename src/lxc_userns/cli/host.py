@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cliff.lister import Lister
 
-from lxc_userns.cli.base import ConfiguredCommand
+from lxc_userns.cli.base import ConfiguredCommand, require_root
 
 if TYPE_CHECKING:
     from lxc_userns.libvirtd.client import Guests
@@ -56,6 +56,38 @@ class Check(ConfiguredCommand, Lister):
         for line in report.render(self._checks, colours=colours):
             out.write(f"{line}\n")
         return 0
+
+
+class HookInstall(ConfiguredCommand):
+    """Install libvirt's hook, for domains that virsh and the like start.
+
+    The running libvirtd is told to look for it. It reads the files of
+    --config-file if they are given here.
+    """
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        """Install it."""
+        from lxc_userns.host import hook
+
+        require_root()
+        _ = self.conf  # A hook that cannot read it lets nothing start.
+        path = hook.install(self.app.options.config_file or ())
+        self.app.stdout.write(f"{path} installed\n")
+
+
+class HookRemove(ConfiguredCommand):
+    """Remove libvirt's hook; that of others stays.
+
+    Domains that rely on it do not start then.
+    """
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        """Remove it."""
+        from lxc_userns.host import hook
+
+        require_root()
+        done = "removed" if hook.remove() else "was not installed"
+        self.app.stdout.write(f"{hook.HOOK} {done}\n")
 
 
 def _connect() -> Guests:

@@ -27,6 +27,8 @@ _BROKEN_PIPE = 128 + signal.SIGPIPE
 #: Commands and where they are; loaded when they are called.
 _COMMANDS = {
     "host check": "host:Check",
+    "host hook install": "host:HookInstall",
+    "host hook remove": "host:HookRemove",
     "config check": "config:Check",
     "rootfs shift": "rootfs:Shift",
     "rootfs unshift": "rootfs:Unshift",

@@ -14,6 +14,7 @@ from lxc_userns.config.settings import Settings
 from lxc_userns.host import (
     cgroups,
     filesystems,
+    hook,
     ids,
     kernel,
     keyring,
@@ -110,6 +111,7 @@ def _of_libvirt(settings: Settings, connect: Connect) -> Iterator[Probe]:
         "mounts in run_path",
         lambda: propagation.check(Path(settings.run_path), find_daemon()),
     )
+    yield Probe("hook", lambda: hook.check(find_daemon()))
 
 
 def _of_ids(settings: Settings) -> Iterator[Probe]:
