@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``lxc-userns-hook``: what libvirt calls at each step of a domain's life.
+
+See https://libvirt.org/hooks.html. libvirtd waits for it and answers nobody
+meanwhile, so that nothing is loaded here for a domain that is not ours.
+"""
+
+from __future__ import annotations
+
+import sys
+
+#: Namespace of our part of a domain's metadata.
+MARKER = b"urn:lxc-userns:domain:1.0"
+_USAGE = "usage: lxc-userns-hook [--config-file FILE]... NAME OPERATION ..."
+#: libvirt takes no larger document.
+_LONGEST = 16 << 20
+_OPERATIONS = ("prepare", "started", "reconnect", "release")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Do what a domain needs at one step; its XML is on standard input.
+
+    :param argv: arguments: ``--config-file`` as for the command, and those of
+        libvirt: name of the domain and of the step.
+    :returns: exit code: 1 has libvirt refuse the start, or destroy what has
+        started.
+    """
+    arguments = [*(sys.argv[1:] if argv is None else argv)]
+    files: list[str] = []
+    while arguments[:1] == ["--config-file"] and len(arguments) > 1:
+        files.append(arguments[1])
+        del arguments[:2]
+    if len(arguments) < 2 or arguments[0].startswith("--"):
+        sys.stderr.write(f"{_USAGE}\n")
+        return 2
+    name, operation = arguments[:2]
+    if operation not in _OPERATIONS:
+        return 0
+    xml = sys.stdin.buffer.read(_LONGEST)
+    if MARKER not in xml and (operation != "prepare" or b"<idmap" in xml):
+        return 0
+    from lxc_userns.hook.calls import call
+
+    return call(name, operation, xml, files or None)

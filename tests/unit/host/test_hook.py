@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""libvirt's hook: its text, and what is said of one that is there."""
+
+import os
+import shlex
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lxc_userns.host import hook
+from lxc_userns.host.check import Status
+
+MARKED = "<m xmlns='urn:lxc-userns:domain:1.0'/>"
+FORMS = {
+    "marked": MARKED,
+    "marked, with maps": f"<idmap/>{MARKED}",
+    "maps": "<idmap/>",
+    "neither": "<name>vm</name>",
+}
+CALLED = ("prepare", "started", "reconnect", "release")
+
+
+def status(mode: int = 0o755, uid: int = 0) -> os.stat_result:
+    values = [stat.S_IFREG | mode, 0, 0, 1, uid, 0, 0, 0, 0, 0]
+    return os.stat_result(values)
+
+
+def judge(text: str, known: bool | None = True, **of: int) -> Status:
+    return hook.judge(text, status(**of), known).status
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """A program that says with what it was called."""
+    path = tmp_path / hook.PROGRAM
+    path.write_text('#!/bin/sh\necho "$@"\ncat\n')
+    path.chmod(0o755)
+    return path
+
+
+def test_check(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = hook.render([str(program)], [])
+    assert judge(text) == "PASS"
+    assert judge(text, None) == "PASS"
+    assert judge(text, False) == "WARN"
+    assert judge(text, mode=0o644) == "FAIL"
+    assert judge(text, mode=0o775) == "FAIL"
+    assert judge(text, uid=1000) == "FAIL"
+    monkeypatch.setattr(hook.metadata, "version", lambda _: "99")
+    assert judge(text) == "WARN"
+
+
+def test_check_of_a_program_that_is_gone(program: Path) -> None:
+    text = hook.render([str(program)], [])
+    program.unlink()
+    assert judge(text) == "FAIL"
+    assert judge("#!/bin/sh\n" + text.split("\n")[1]) == "FAIL"
+
+
+def run(text: str, place: Path, step: str, xml: str) -> str:
+    script = place / "hook"
+    script.write_text(text)
+    done = subprocess.run(
+        ["sh", script, "vm", step, "begin", "-"],
+        input=xml,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stderr == ""
+    return done.stdout
+
+
+@pytest.mark.allow_subprocess
+@pytest.mark.parametrize("form", FORMS)
+def test_calls(form: str, program: Path, tmp_path: Path) -> None:
+    """With nothing configured, only domains of ours count."""
+    config = tmp_path / "a b.conf"
+    config.write_text("# unmarked_domains = refuse\n")
+    text = hook.render([str(program)], [str(config)])
+    for step in (*CALLED, "start", "stopped"):
+        said = run(text, tmp_path, step, FORMS[form])
+        if form.startswith("marked") and step in CALLED:
+            arguments = f"--config-file {config} vm {step} begin -"
+            assert said == f"{arguments}\n{FORMS[form]}\n"
+        else:
+            assert said == ""
+
+
+@pytest.mark.allow_subprocess
+@pytest.mark.parametrize("is_directory", [False, True])
+def test_calls_for_unmarked(
+    is_directory: bool, program: Path, tmp_path: Path
+) -> None:
+    """If they may be refused, those without maps are passed on at prepare."""
+    place = tmp_path / "conf.d"
+    place.mkdir()
+    config = place / "a.conf"
+    config.write_text("[lxc_userns]\nunmarked_domains=refuse\n")
+    text = hook.render(
+        [str(program)], [str(place if is_directory else config)]
+    )
+    for form in ("maps", "neither"):
+        for step in CALLED:
+            said = run(text, tmp_path, step, FORMS[form])
+            assert bool(said) == (form == "neither" and step == "prepare")
+
+
+@pytest.mark.allow_subprocess
+def test_exit_code(tmp_path: Path, program: Path) -> None:
+    program.write_text("#!/bin/sh\necho no >&2\nexit 1\n")
+    script = tmp_path / "hook"
+    script.write_text(hook.render([str(program)], []))
+    done = subprocess.run(
+        ["sh", script, "vm", "prepare", "begin", "-"],
+        input=MARKED,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (1, "no\n")
+
+
+def test_names_with_blanks_are_quoted() -> None:
+    text = hook.render(["/opt/a b/python", "-I"], ["/etc/c d"])
+    last = shlex.split(text.rstrip().rpartition(" | ")[2])
+    assert last == [
+        "/opt/a b/python", "-I", "--config-file", "/etc/c d", "$@"
+    ]  # fmt: skip
