@@ -15,6 +15,7 @@ from lxc_userns.exceptions import NoSuchContainerError
 from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.instances.record import InstanceRecord, check_name
 from lxc_userns.libvirtd.client import Guests
+from lxc_userns.ports import Ports
 from lxc_userns.rootfs.views.strategies import Progress
 from lxc_userns.services import Services
 from lxc_userns.spec.request import InstanceRequest
@@ -34,6 +35,7 @@ class UserNamespaceManager:
         devices have to be, as absolute paths; None: they may be anywhere.
         There, directories may be the root's own owner's, as the user of a
         service.
+    :param ports: what the machine is reached through besides libvirt.
     """
 
     @checked(conf=cfg.ConfigOpts)
@@ -43,16 +45,18 @@ class UserNamespaceManager:
         guests: Guests | None = None,
         *,
         roots: Sequence[str] | None = None,
+        ports: Ports | None = None,
     ) -> None:
         self._conf = conf
         self._roots = None if roots is None else tuple(roots)
+        self._ports = ports
         self.guests = guests or Guests()
 
     @property
     def services(self) -> Services:
         """Services of this host, as it is configured now."""
         settings = Settings.from_conf(self._conf)
-        return Services(settings, self.guests, self._roots)
+        return Services(settings, self.guests, self._roots, self._ports)
 
     @checked(request=InstanceRequest)
     def plan(self, request: InstanceRequest) -> PreparedInstance:

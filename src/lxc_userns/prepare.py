@@ -16,7 +16,7 @@ from lxc_userns.instances.filesystems import claims, identities
 from lxc_userns.instances.instances import Instances
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.leases.allocator import LeaseAllocator
-from lxc_userns.resources import partition, systemd_hierarchy
+from lxc_userns.resources.control_groups import ControlGroups
 from lxc_userns.rollback import undo
 from lxc_userns.rootfs.views.source import check_program
 from lxc_userns.rootfs.views.strategies import Progress, ShiftOptions
@@ -30,7 +30,7 @@ AssignIdMaps = Callable[
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Preparation:
     """One instance on its way from a promise to views that are mounted.
 
@@ -39,6 +39,7 @@ class Preparation:
     :param settings: how to shift, and what unpacking an archive may take.
     :param progress: called with the number of inodes seen so far.
     :param program: what the root filesystem of a new instance has to have.
+    :param groups: control groups of the containers.
     """
 
     instances: Instances
@@ -46,6 +47,7 @@ class Preparation:
     settings: Settings
     progress: Progress | None = None
     program: str | None = None
+    groups: ControlGroups
 
     def run(
         self,
@@ -78,7 +80,7 @@ class Preparation:
                 _warn_of_host_mode(known)
                 return known
             self._check_replaceable(record, known)
-            systemd_hierarchy.check_start(
+            self.groups.check_start(
                 record.name, record.id_maps, self.instances.guests
             )
             if known is None:
@@ -140,8 +142,8 @@ class Preparation:
         if empty != ready.empty:
             ready = replace(ready, empty=empty)
             store.save(ready)
-        undo(stack, partition.remove, record.name)
-        partition.make(record.name, record.max_processes)
+        undo(stack, self.groups.remove, record.name)
+        self.groups.make(record.name, record.max_processes)
         return ready
 
     def _shift_options(self, *, recheck: bool) -> ShiftOptions:

@@ -9,22 +9,24 @@ from dataclasses import dataclass
 from lxc_userns.exceptions import InstanceError
 from lxc_userns.instances.instances import Instances
 from lxc_userns.leases.allocator import LeaseAllocator
-from lxc_userns.resources import partition
+from lxc_userns.resources.control_groups import ControlGroups
 from lxc_userns.traces.store import Traces
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Releaser:
     """Releaser of instances; the caller has locked the instance.
 
     :param instances: what there is on the host.
     :param allocator: takes leases back.
     :param traces: traces of the containers.
+    :param groups: control groups of the containers.
     """
 
     instances: Instances
     allocator: LeaseAllocator
     traces: Traces
+    groups: ControlGroups
 
     def unmount(self, name: str) -> None:
         """Unmount the views of a stopped instance, and keep its record.
@@ -35,7 +37,7 @@ class Releaser:
         if record is not None and self.instances.is_active(record):
             raise InstanceError(name, "is running; stop it first")
         self.instances.files.unmount(name)
-        partition.remove(name)
+        self.groups.remove(name)
 
     def release(
         self, name: str, give_back: Callable[[str], bool] | None = None

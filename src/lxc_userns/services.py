@@ -15,6 +15,7 @@ from lxc_userns.leases import LeaseStore
 from lxc_userns.leases.allocator import LeaseAllocator
 from lxc_userns.libvirtd.client import Guests
 from lxc_userns.plan import Planner
+from lxc_userns.ports import Ports
 from lxc_userns.prepare import Preparation
 from lxc_userns.release import Releaser
 from lxc_userns.rootfs.views.strategies import Progress
@@ -31,6 +32,7 @@ class Services:
     :param settings: values of our options, for the whole operation.
     :param guests: how to reach libvirt.
     :param roots: as for :class:`~lxc_userns.UserNamespaceManager`.
+    :param ports: what the machine is reached through besides.
     """
 
     def __init__(
@@ -38,9 +40,11 @@ class Services:
         settings: Settings,
         guests: Guests,
         roots: tuple[str, ...] | None = None,
+        ports: Ports | None = None,
     ) -> None:
         self.settings = settings
         self.guests = guests
+        self.ports = ports or Ports()
         self._roots = roots
 
     @cached_property
@@ -55,12 +59,14 @@ class Services:
             self.settings.state_path,
             self.settings.run_path,
             self._roots or (),
+            views=self.ports.views,
+            by_name=self.ports.strategies,
         )
 
     @cached_property
     def traces(self) -> Traces:
         """Traces of the containers."""
-        return Traces(self.settings.state_path)
+        return self.ports.traces(self.settings.state_path)
 
     @cached_property
     def instances(self) -> Instances:
@@ -76,7 +82,14 @@ class Services:
             # Whoever wants a lease is told; nobody else needs to know.
             pool = "", CONTAINER_IDS
         leases = LeaseStore(self.settings.state_path)
-        return LeaseAllocator(self.instances, leases, *pool)
+        return LeaseAllocator(
+            self.instances,
+            leases,
+            *pool,
+            processes=self.ports.processes,
+            read_pools=self.ports.read_pools,
+            clock=self.ports.clock,
+        )
 
     @cached_property
     def planner(self) -> Planner:
@@ -92,15 +105,25 @@ class Services:
         :param program: what the root filesystem of a new one has to have.
         """
         return Preparation(
-            self.instances, self.allocator, self.settings, progress, program
+            instances=self.instances,
+            allocator=self.allocator,
+            groups=self.ports.groups,
+            settings=self.settings,
+            progress=progress,
+            program=program,
         )
 
     @cached_property
     def releaser(self) -> Releaser:
         """Releaser of what was prepared."""
-        return Releaser(self.instances, self.allocator, self.traces)
+        return Releaser(
+            instances=self.instances,
+            allocator=self.allocator,
+            traces=self.traces,
+            groups=self.ports.groups,
+        )
 
     @cached_property
     def verifier(self) -> Verifier:
         """Verifier of running containers."""
-        return Verifier(self.instances)
+        return Verifier(self.instances, self.ports.inspector)

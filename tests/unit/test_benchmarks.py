@@ -5,6 +5,7 @@ import json
 import stat
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,14 +25,15 @@ from benchmarks.debian.alternatives import (
 )
 from benchmarks.debian.sharing import Sharing
 from benchmarks.debian.starting import Start, Stopwatch
-from benchmarks.leases import holding
+from benchmarks.leases import database, holding
 from benchmarks.leases.crowd import Crowd
 from benchmarks.leases.database import SIZE, Database
 from benchmarks.leases.holding import Holding, Shelf
 from benchmarks.leases.neighbours import Neighbours
 from benchmarks.measure import Result, Spread, compare, take_turns
 from benchmarks.race import Race, Size
-from lxc_userns.leases import running
+from lxc_userns.leases.allocator import LeaseAllocator
+from lxc_userns.leases.running import ProcessTable
 
 PACKAGES = 1000
 
@@ -489,7 +491,9 @@ def test_exhausted_database_has_one_range_left(tmp_path: Path) -> None:
 @pytest.fixture
 def _nobody_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing runs in a user namespace, so that libvirt is not asked."""
-    monkeypatch.setattr(running, "in_other_user_namespaces", lambda: iter(()))
+    processes = ProcessTable(find=lambda: ())
+    allocator = partial(LeaseAllocator, processes=processes)
+    monkeypatch.setattr(database, "LeaseAllocator", allocator)
 
 
 @pytest.mark.usefixtures("_nobody_runs")

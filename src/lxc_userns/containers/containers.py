@@ -28,7 +28,6 @@ from lxc_userns.instances.damaged import DamagedRecord
 from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.leases import Lease
-from lxc_userns.libvirtd import daemon
 from lxc_userns.libvirtd.client import LOG_DIRECTORY, STOP_TIMEOUT
 from lxc_userns.linux import hostname
 from lxc_userns.manager import UserNamespaceManager
@@ -77,7 +76,7 @@ class Containers:
             plan = self._manager.plan(request)
             _check_meant(plan)
             # Before anything changes on disk: it may be refused.
-            _check_bridges(spec.name, spec.to_domain(plan).to_xml())
+            _check_bridges(services, spec.name, spec.to_domain(plan).to_xml())
             with ExitStack() as stack:
                 before = services.allocator.find(spec.name)
                 prepared = self._manager.prepare(request, progress)
@@ -116,7 +115,7 @@ class Containers:
             if guest.is_active:
                 raise InstanceError(name, "is running already")
             with ExitStack() as stack:
-                _check_bridges(name, self._guests.xml(name))
+                _check_bridges(services, name, self._guests.xml(name))
                 self._manager.prepare_again(
                     name, progress, accept_replaced=accept_replaced
                 )
@@ -291,10 +290,10 @@ def _ended_at_once(name: str, trace: Trace) -> InstanceError:
     )
 
 
-def _check_bridges(name: str, xml: str) -> None:
+def _check_bridges(services: Services, name: str, xml: str) -> None:
     # libvirt makes a pair of devices, and leaves it when it cannot attach it.
     bridges = read_bridges(xml)
-    found = daemon.find() if bridges else None
+    found = services.ports.find_daemon() if bridges else None
     if found is None:
         return
     with suppress(OSError):  # It is being restarted.

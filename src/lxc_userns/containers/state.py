@@ -20,7 +20,6 @@ from lxc_userns.services import Services
 from lxc_userns.spec.requirements import Device, Mode
 from lxc_userns.spec.rootfs_kind import RootfsKind
 from lxc_userns.spec.volume import Volume
-from lxc_userns.traces import memory
 from lxc_userns.traces.trace import Trace
 
 #: State of a container that runs, and was not verified since it started.
@@ -156,8 +155,8 @@ class StateReader:
         if guest is None or guest.controller is None:
             return trace
         try:
-            files = memory.find_files(guest.controller)
-            trace = replace(trace, oom_kills=memory.count_kills(files))
+            kills = self.services.ports.read_kills(guest.controller)
+            trace = replace(trace, oom_kills=kills)
         except ProcessLookupError:
             # libvirt 9.0 loses the end of a container now and then.
             return trace
@@ -171,7 +170,7 @@ class StateReader:
             suppress(InstanceError, OSError),
             self.services.guests.init_process(name) as init,
         ):
-            return Verified.now(init)
+            return self.services.ports.inspector.mark(init)
         return None
 
 

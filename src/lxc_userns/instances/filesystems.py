@@ -7,9 +7,11 @@ import logging
 import os
 import stat
 from collections.abc import (
+    Callable,
     Collection,
     Iterable,
     Iterator,
+    Mapping,
     Sequence,
 )
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -59,14 +61,23 @@ class Filesystems:
     :param state_path: directory of root's for what instances own.
     :param run_path: directory for their views.
     :param roots: as for :class:`safe_path.Trust`.
+    :param views: makes the mount points below a run path.
+    :param by_name: how views of root filesystems are made.
     """
 
     def __init__(
-        self, state_path: str, run_path: str, roots: Collection[str] = ()
+        self,
+        state_path: str,
+        run_path: str,
+        roots: Collection[str] = (),
+        *,
+        views: Callable[[str], mountpoints.Views] = mountpoints.Views,
+        by_name: Mapping[str, strategies.ViewStrategy] = strategies.STRATEGIES,
     ) -> None:
         self._private = PrivateFiles(state_path)
-        self._views = mountpoints.Views(run_path)
+        self._views = views(run_path)
         self._roots = roots
+        self._by_name = by_name
 
     @property
     def trust(self) -> safe_path.Trust:
@@ -217,7 +228,7 @@ class Filesystems:
 
         Of an overlay, none of its views may be mounted with other ID maps.
         """
-        strategy = strategies.STRATEGIES[record.strategy]
+        strategy = self._by_name[record.strategy]
         strategy.prepare_tree(tree, record.id_maps, options)
         if record.strategy == Strategy.OVERLAY and record.id_maps:
             layer = replace(
@@ -237,7 +248,7 @@ class Filesystems:
         :param sources: its volumes, open.
         :param options: how to shift volumes that are to be.
         """
-        strategy = strategies.STRATEGIES[record.strategy]
+        strategy = self._by_name[record.strategy]
         name, id_maps = record.name, record.id_maps
 
         def mount_root(parent: int, point: str) -> None:

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from lxc_userns.exceptions import (
     ConfigError,
@@ -35,7 +36,7 @@ from lxc_userns.leases.availability import (
 )
 from lxc_userns.leases.pool import Pools, read_pools
 from lxc_userns.leases.request import LeaseRequest
-from lxc_userns.leases.running import find_running, with_names
+from lxc_userns.leases.running import ProcessTable
 from lxc_userns.subid.owners import IdOwner
 from lxc_userns.subid.unlisted import Asked
 
@@ -65,17 +66,23 @@ class PoolUsage:
 class LeaseAllocator:
     """Leases ranges from the pool of a host.
 
-    :param inventory: what there is on the host.
+    :param instances: what there is on the host.
     :param leases: who holds what.
     :param owner: whose subordinate IDs are the pool; empty: there is none.
     :param size: number of IDs of either kind that an instance gets unless it
         asks for another.
+    :param processes: what runs.
+    :param read_pools: reads the pool of an owner.
+    :param clock: gives the seconds of Unix time.
     """
 
     instances: Instances
     leases: LeaseStore
     owner: str
     size: int
+    processes: ProcessTable = field(default_factory=ProcessTable)
+    read_pools: Callable[[str], Pools] = read_pools
+    clock: Callable[[], float] = time.time
 
     def find(self, instance: str) -> Lease | None:
         """The lease that an instance has."""
@@ -121,7 +128,14 @@ class LeaseAllocator:
             # Of one that has IDs the lease may have been lost.
             has, is_bound = self._find_maps(instance, known)
             size_now = size or (has and is_bound and has.size) or self.size
-            request = LeaseRequest(instance, uuid, size_now, has, is_bound)
+            request = LeaseRequest(
+                instance=instance,
+                uuid=uuid,
+                size=size_now,
+                now=int(self.clock()),
+                has=has,
+                is_bound=is_bound,
+            )
             lease = self._add(request, keep)
             if lease is not None:
                 return lease
@@ -258,10 +272,10 @@ class LeaseAllocator:
         """Return the processes that run with any of the IDs of a lease."""
         found = [
             each
-            for each in find_running()
+            for each in self.processes.id_maps()
             if IdSet((lease.ids(each.kind),)).overlaps(each.ids)
         ]
-        named = with_names(found, self.instances.guests)
+        named = self.processes.with_names(found, self.instances.guests)
         return [each.holder for each in named]
 
     def usage(self) -> PoolUsage:
@@ -305,7 +319,10 @@ class LeaseAllocator:
                 _OPTION, "", "is empty: there is no pool to lease from"
             )
         snapshot = PoolSnapshot.read(
-            self.owner, self.instances.guests, self.leases
+            self.read_pools(self.owner),
+            self.processes,
+            self.instances.guests,
+            self.leases,
         )
         if snapshot.is_new:
             self._warn_if_lost(snapshot.pools)
@@ -422,7 +439,7 @@ class LeaseAllocator:
         if not self.owner:
             return
         try:
-            pools = read_pools(self.owner)
+            pools = self.read_pools(self.owner)
         except PrerequisiteError as err:
             _LOG.warning("%s", err)
             return

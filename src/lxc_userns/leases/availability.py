@@ -13,12 +13,8 @@ from lxc_userns.instances.damaged import DamagedRecord
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.leases import LeaseStore, LeaseTransaction, ShiftedTree
 from lxc_userns.leases.allocation import FreeRanges
-from lxc_userns.leases.pool import Pool, Pools, read_pools
-from lxc_userns.leases.running import (
-    RunningIdMap,
-    find_running,
-    with_names,
-)
+from lxc_userns.leases.pool import Pool, Pools
+from lxc_userns.leases.running import ProcessTable, RunningIdMap
 from lxc_userns.libvirtd.client import Guests
 from lxc_userns.subid.owners import IdOwner
 
@@ -45,16 +41,18 @@ class PoolSnapshot:
 
     @classmethod
     def read(
-        cls, owner: str, guests: Guests, store: LeaseStore
+        cls,
+        pools: Pools,
+        processes: ProcessTable,
+        guests: Guests,
+        store: LeaseStore,
     ) -> PoolSnapshot:
         """Look now.
 
-        :param owner: value of ``[lxc_userns] subid_owner``.
-        :param guests: how to find out what runs.
-        :raises PrerequisiteError: if the source of subordinate IDs cannot be
-            asked.
+        :param pools: the pool, read before.
+        :param processes: what runs.
+        :param guests: how to find out the names of what runs.
         """
-        pools = read_pools(owner)
         for text in pools.malformed[:_MOST_LINES]:
             _LOG.warning("%s; it is not heeded", text)
         if len(pools.malformed) > _MOST_LINES:
@@ -63,7 +61,7 @@ class PoolSnapshot:
         ids = {kind: pool.ids for kind, pool in pools}
         found = [
             each
-            for each in find_running()
+            for each in processes.id_maps()
             if ids[each.kind].overlaps(each.ids)
         ]
         with store.read() as leases:
@@ -71,7 +69,7 @@ class PoolSnapshot:
             has_trees, is_new = leases.has_trees, leases.is_new
         # Those with leases have names that are known.
         rest = [each for each in found if each not in strange]
-        running = (*with_names(strange, guests), *rest)
+        running = (*processes.with_names(strange, guests), *rest)
         return cls(pools, running, has_trees, is_new)
 
     def without(self, holders: Iterable[tuple[Kind, IdOwner]]) -> PoolSnapshot:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -110,7 +109,7 @@ def _judge(
 ) -> Iterator[OrphanedLease]:
     """Do with the lease of an instance what is to be done."""
     allocator = services.allocator
-    now = int(time.time())
+    now = int(allocator.clock())
     # Noted before libvirt is asked: who asks for the lease again takes the
     # note away, and who did so before has defined the domain before.
     lease = allocator.mark_missing(instance, now)

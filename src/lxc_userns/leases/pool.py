@@ -182,10 +182,13 @@ def read_pools(owner: str) -> Pools:
     :raises PrerequisiteError: if the source of subordinate IDs cannot be
         asked.
     """
-    users, groups = (
-        owners.read_host_uids(owner),
-        owners.read_host_gids(owner),
+    return make_pools(
+        owner, owners.read_host_uids(owner), owners.read_host_gids(owner)
     )
+
+
+def make_pools(owner: str, users: IdOwnership, groups: IdOwnership) -> Pools:
+    """Return the pools of an owner, by who has which IDs of the host."""
     return Pools(
         owner,
         _make(users, owner),

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -15,13 +14,14 @@ from lxc_userns.leases import Lease, LeaseTransaction
 from lxc_userns.leases.pool import Pools
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRequest:
     """Request for a lease.
 
     :param instance: name of the instance.
     :param uuid: its UUID, if that is known.
     :param size: number of IDs of either kind.
+    :param now: when it is made, in seconds of Unix time.
     :param has: ID maps that the instance has already.
     :param is_bound: whether it is not to get others.
     """
@@ -29,14 +29,14 @@ class LeaseRequest:
     instance: str
     uuid: str | None
     size: int
+    now: int
     has: IdMaps | None
     is_bound: bool = False
 
     def at(self, uid_start: int, gid_start: int) -> Lease:
         """The lease that starts there."""
-        now = int(time.time())
         return Lease(
-            self.instance, self.uuid, uid_start, gid_start, self.size, now
+            self.instance, self.uuid, uid_start, gid_start, self.size, self.now
         )
 
     def reuse_previous(

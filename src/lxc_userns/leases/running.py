@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, replace
 
 from lxc_userns.exceptions import LibvirtError
 from lxc_userns.idmap import ID_LIMIT, Kind
@@ -38,36 +38,54 @@ class RunningIdMap:
         return IdOwner(f"{name} ({shown})", self.ids)
 
 
-def find_running() -> Iterator[RunningIdMap]:
-    """Yield the ID maps of processes in user namespaces.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessTable:
+    """Processes in user namespaces of a host.
 
     The kernel is asked, not libvirt alone, so that containers of other
     runtimes count as well.
+
+    :param find: finds them.
+    :param open: opens one by its process ID.
     """
-    for process in in_other_user_namespaces():
-        with suppress(ProcessLookupError):
-            pid = int(process.pid)
-            uid, gid = process.uid_map, process.gid_map
-            yield from (RunningIdMap(pid, "uid", ids) for ids in _ranges(uid))
-            yield from (RunningIdMap(pid, "gid", ids) for ids in _ranges(gid))
 
+    find: Callable[[], Iterable[Process]] = in_other_user_namespaces
+    open: Callable[[int], AbstractContextManager[Process]] = Process
 
-def with_names(
-    found: Iterable[RunningIdMap], guests: Guests
-) -> list[RunningIdMap]:
-    """The same with names, if they can still be found out.
+    def id_maps(self) -> Iterator[RunningIdMap]:
+        """Yield their ID maps."""
+        for process in self.find():
+            with suppress(ProcessLookupError):
+                pid = int(process.pid)
+                uid, gid = process.uid_map, process.gid_map
+                for ids in _ranges(uid):
+                    yield RunningIdMap(pid, "uid", ids)
+                for ids in _ranges(gid):
+                    yield RunningIdMap(pid, "gid", ids)
 
-    :param guests: how to reach libvirt, which need not be there; it is asked
-        once, and only if there is anybody to be named.
-    """
-    maps = [*found]
-    containers = _controllers(guests) if maps else {}
-    return [
-        RunningIdMap(
-            each.pid, each.kind, each.ids, _name(each.pid, containers)
-        )
-        for each in maps
-    ]
+    def with_names(
+        self, found: Iterable[RunningIdMap], guests: Guests
+    ) -> list[RunningIdMap]:
+        """Return the same with names, if they can still be found out.
+
+        :param guests: how to reach libvirt, which need not be there; it is
+            asked once, and only if there is anybody to be named.
+        """
+        maps = [*found]
+        containers = _controllers(guests) if maps else {}
+        return [
+            replace(each, name=self._name(each.pid, containers))
+            for each in maps
+        ]
+
+    def _name(self, pid: int, containers: Mapping[int, str]) -> str:
+        with suppress(ProcessLookupError), self.open(pid) as process:
+            container = containers.get(process.parent)
+            if container is not None:
+                return f"the running container {container}"
+            # A process may call itself what it likes.
+            return f"the running process {pid} ({printable(process.name)})"
+        return ""
 
 
 def _ranges(rows: Rows) -> Iterator[range]:
@@ -86,13 +104,3 @@ def _controllers(guests: Guests) -> dict[int, str]:
             if guest.controller is not None
         }
     return {}
-
-
-def _name(pid: int, containers: dict[int, str]) -> str:
-    with suppress(ProcessLookupError), Process(pid) as process:
-        container = containers.get(process.parent)
-        if container is not None:
-            return f"the running container {container}"
-        # A process may call itself what it likes.
-        return f"the running process {pid} ({printable(process.name)})"
-    return ""

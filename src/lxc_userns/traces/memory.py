@@ -45,6 +45,15 @@ def count_kills(files: list[str]) -> int:
     return max(map(_read, files), default=0)
 
 
+def read_kills(controller: int) -> int:
+    """Return how many processes of a container were killed.
+
+    :param controller: process ID of libvirt's process for it.
+    :raises ProcessLookupError: if that has ended.
+    """
+    return count_kills(find_files(controller))
+
+
 def _counts_memory(group: cgroups.Group) -> bool:
     return group.is_unified or "memory" in group.hierarchy.split(",")
 

@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
-from lxc_userns import resources, verification
 from lxc_userns.domain.limits import read_limits
 from lxc_userns.exceptions import (
     InspectionError,
@@ -26,9 +24,10 @@ from lxc_userns.linux.bounds import BoundExceededError
 from lxc_userns.verification import (
     Expectation,
     VerifiedInstance,
+    describe,
     expected,
-    ucounts,
 )
+from lxc_userns.verification.inspector import Inspector
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,10 +41,12 @@ _LEFT = "it was left as it is"
 class Verifier:
     """Looks at the running containers of a host.
 
-    :param inventory: what there is on the host.
+    :param instances: what there is on the host.
+    :param inspector: how they are looked at.
     """
 
     instances: Instances
+    inspector: Inspector = field(default_factory=Inspector)
 
     def verify(
         self, record: InstanceRecord, *, started: bool
@@ -127,7 +128,7 @@ class Verifier:
                 # It is about to end, or to start again after a reboot.
                 if attempt == _ATTEMPTS - 1:
                     raise
-                time.sleep(_PAUSE)
+                self.inspector.sleep(_PAUSE)
             else:
                 return replace(found, was_verified=self._note(record, mark))
         raise NotRunningError(record.name)
@@ -155,12 +156,12 @@ class Verifier:
             _blaming_it(record.name),
         ):
             if record.id_maps is not None:
-                for path in verification.revoke(init):
+                for path in self.inspector.revoke(init):
                     _LOG.info("%s: %s is root's", record.name, path)
-            found = verification.observe(record.name, init)
+            found = self.inspector.observe(record.name, init)
             reasons = [
-                *verification.mismatches(promise, found, started=started),
-                *resources.enforce(
+                *self.inspector.compare(promise, found, started=started),
+                *self.inspector.enforce(
                     record.name, init, wanted, record.max_processes
                 ),
             ]
@@ -169,9 +170,9 @@ class Verifier:
             # Not before: in another user namespace it would be others that
             # are limited.
             if record.id_maps is not None:
-                ucounts.apply(init)
-            mark = Verified.now(init)
-        return verification.describe(promise, found), mark
+                self.inspector.limit(init)
+            mark = self.inspector.mark(init)
+        return describe(promise, found), mark
 
     def _compare(
         self,
@@ -192,12 +193,14 @@ class Verifier:
                 self.instances.guests.init_process(name) as init,
                 _blaming_it(name),
             ):
-                found = verification.observe(name, init)
+                found = self.inspector.observe(name, init)
                 reasons = [
-                    *verification.mismatches(promise, found, started=started),
-                    *resources.differences(name, init, wanted, max_processes),
+                    *self.inspector.compare(promise, found, started=started),
+                    *self.inspector.differences(
+                        name, init, wanted, max_processes
+                    ),
                 ]
-                mark = Verified.now(init)
+                mark = self.inspector.mark(init)
         except IsolationError as err:
             raise IsolationError(name, f"{err.reason}; {left}") from err
         except NotRunningError:
@@ -206,7 +209,7 @@ class Verifier:
             raise InspectionError(name, _reason(err)) from err
         if reasons:
             raise IsolationError(name, f"{'; '.join(reasons)}; {left}")
-        return verification.describe(promise, found), mark
+        return describe(promise, found), mark
 
     def _fail_closed(
         self, record: InstanceRecord, err: Exception, started: bool

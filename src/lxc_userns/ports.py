@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ports: what the stages reach the machine through besides libvirt."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from lxc_userns.leases.pool import Pools, read_pools
+from lxc_userns.leases.running import ProcessTable
+from lxc_userns.libvirtd import daemon
+from lxc_userns.libvirtd.daemon import Daemon
+from lxc_userns.resources.control_groups import ControlGroups
+from lxc_userns.rootfs.views.mountpoints import Views
+from lxc_userns.rootfs.views.strategies import STRATEGIES, ViewStrategy
+from lxc_userns.traces import memory
+from lxc_userns.traces.store import Traces
+from lxc_userns.verification.inspector import Inspector
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """Ways by which the stages reach the machine; tests have others.
+
+    :param views: makes the mount points below a run path.
+    :param strategies: how views of root filesystems are made, by name.
+    :param traces: makes the traces below a state path.
+    :param groups: control groups.
+    :param inspector: looks at running containers.
+    :param processes: which processes run in user namespaces.
+    :param read_pools: reads the pool of an owner of subordinate IDs.
+    :param clock: gives the seconds of Unix time.
+    :param read_kills: counts the kills below libvirt's process of a container.
+    :param find_daemon: finds the running libvirtd.
+    """
+
+    views: Callable[[str], Views] = Views
+    strategies: Mapping[str, ViewStrategy] = field(
+        default_factory=lambda: STRATEGIES
+    )
+    traces: Callable[[str], Traces] = Traces
+    groups: ControlGroups = field(default_factory=ControlGroups)
+    inspector: Inspector = field(default_factory=Inspector)
+    processes: ProcessTable = field(default_factory=ProcessTable)
+    read_pools: Callable[[str], Pools] = read_pools
+    clock: Callable[[], float] = time.time
+    read_kills: Callable[[int], int] = memory.read_kills
+    find_daemon: Callable[[], Daemon | None] = daemon.find

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hosts for leases."""
+
+import errno
+import grp
+import os
+import pwd
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from lxc_userns.instances.filesystems import Filesystems
+from lxc_userns.instances.instances import Instances
+from lxc_userns.instances.record import InstanceStore
+from lxc_userns.leases import LeaseStore
+from lxc_userns.leases import allocator as allocator
+from lxc_userns.leases.allocator import LeaseAllocator
+from lxc_userns.leases.pool import make_pools
+from lxc_userns.leases.running import ProcessTable
+from lxc_userns.libvirtd.client import Guests
+from lxc_userns.linux.process import Process
+from lxc_userns.rootfs.shifting.state import STATE, State
+from lxc_userns.subid import owners
+from tests.unit.leases.lease_host import (
+    BASE,
+    Directory,
+    FakeGuests,
+    FakeProcess,
+    FakeServices,
+    Host,
+    S,
+    Shift,
+)
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    guests = FakeGuests()
+    state = str(tmp_path / "state")
+    inventory = Instances(
+        InstanceStore(state),
+        Filesystems(state, str(tmp_path / "run")),
+        cast(Guests, guests),
+    )
+    made = Host(
+        LeaseAllocator(inventory, LeaseStore(state), "lxc", S), guests, [], {}
+    )
+    made.set_pool(f"lxc:{BASE}:{3 * S}\n")
+
+    def find(pid: int) -> FakeProcess:
+        for each in made.processes:
+            if each.pid == pid:
+                return each
+        raise ProcessLookupError
+
+    made.reach(
+        processes=ProcessTable(
+            find=lambda: cast(list[Process], made.processes),
+            open=cast(Callable[[int], Process], find),
+        ),
+        read_pools=lambda owner: make_pools(
+            owner, made.ids["user"], made.ids["group"]
+        ),
+    )
+    monkeypatch.setattr(owners, "NSSWITCH", tmp_path / "absent")
+    return made
+
+
+@pytest.fixture
+def shifted(monkeypatch: pytest.MonkeyPatch) -> Shift:
+    """Say what trees say of themselves."""
+    states: dict[str, State | None] = {}
+
+    def getxattr(path: str, name: str, *, follow_symlinks: bool) -> bytes:
+        assert (name, follow_symlinks) == (STATE, False)
+        if path not in states:
+            raise PermissionError(errno.EACCES, "denied")
+        state = states[path]
+        if state is None:
+            raise OSError(errno.ENODATA, "no such attribute")
+        return state.encode()
+
+    monkeypatch.setattr(os, "getxattr", getxattr)
+    return states.__setitem__
+
+
+@pytest.fixture
+def services(host: Host) -> FakeServices:
+    return FakeServices(host)
+
+
+@pytest.fixture
+def clock(host: Host) -> list[float]:
+    """Set the time, in the first place."""
+    now = [1000.0]
+    host.reach(clock=lambda: now[0])
+    return now
+
+
+@pytest.fixture
+def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Directory:
+    service = Directory()
+    file = tmp_path / "nsswitch.conf"
+    file.write_text("# by hand\npasswd: files sss [!UNAVAIL=return]\n")
+    monkeypatch.setattr(owners, "NSSWITCH", file)
+    monkeypatch.setattr(pwd, "getpwuid", service.find)
+    monkeypatch.setattr(grp, "getgrgid", service.find)
+    return service

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A host in memory, but for records and leases."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from lxc_userns.exceptions import (
+    LibvirtError,
+)
+from lxc_userns.idmap import IdMap, IdMaps
+from lxc_userns.instances.record import InstanceRecord
+from lxc_userns.leases import allocator as allocator
+from lxc_userns.leases.allocator import LeaseAllocator
+from lxc_userns.libvirtd.client import Guest
+from lxc_userns.linux.process import Rows
+from lxc_userns.rootfs.shifting.state import State
+from lxc_userns.subid.files import parse
+from lxc_userns.subid.owners import IdOwnership
+
+S = 65536
+
+
+BASE = 2_000_000_000
+
+
+UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
+
+
+OTHER_UUID = "5dce174d-7133-416f-be8b-e0fc2fac55de"
+
+
+Shift = Callable[[str, State | None], None]
+
+
+@dataclass
+class FakeProcess:
+    """One in a user namespace of its own."""
+
+    pid: int
+    uid_map: Rows
+    gid_map: Rows
+    parent: int = 1
+    name: str = "sleep"
+
+    def __enter__(self) -> "FakeProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@dataclass
+class FakeGuests:
+    """A libvirtd in memory."""
+
+    found: list[Guest] = field(default_factory=list)
+    is_there: bool = True
+    rows: dict[str, Rows] = field(default_factory=dict)
+
+    def find(self, name: str) -> Guest | None:
+        return {guest.name: guest for guest in self.list()}.get(name)
+
+    @contextmanager
+    def init_process(self, name: str) -> Iterator[FakeProcess]:
+        yield FakeProcess(2, self.rows[name], self.rows[name])
+
+    def list(self) -> list[Guest]:
+        if not self.is_there:
+            raise LibvirtError("connect", "no such socket")
+        return self.found
+
+
+@dataclass
+class Host:
+    """A host in memory, but for records and leases."""
+
+    allocator: LeaseAllocator
+    guests: FakeGuests
+    processes: list[FakeProcess]
+    ids: dict[str, IdOwnership]
+
+    def reach(self, **ports: Any) -> None:
+        """Reach the machine in another way from now on."""
+        self.allocator = replace(self.allocator, **ports)
+
+    def set_pool(self, uid: str, gid: str | None = None) -> None:
+        for kind, text in (
+            ("user", uid),
+            ("group", uid if gid is None else gid),
+        ):
+            self.ids[kind] = IdOwnership(
+                kind, {}, *parse(text), source="/etc/x"
+            )
+
+    def run(self, pid: int, start: int, count: int, parent: int = 1) -> None:
+        rows = ((0, start, count),)
+        self.processes.append(FakeProcess(pid, rows, rows, parent))
+
+    def starts(self) -> dict[str, int]:
+        with self.allocator.leases.read() as leases:
+            return {each.instance: each.uid_start for each in leases.all()}
+
+    def save(self, name: str, maps: IdMaps | None, **values: object) -> None:
+        self.allocator.instances.store.save(record(name, maps, **values))
+
+
+def record(name: str, maps: IdMaps | None, **values: object) -> InstanceRecord:
+    made = InstanceRecord(name, UUID, "/srv/x", maps, "idmapped", "/run/x")
+    return replace(made, **values)  # type: ignore[arg-type]
+
+
+def maps(start: int, count: int = S) -> IdMaps:
+    each = IdMap.parse(f"0:{start}:{count}")
+    return IdMaps(each, each)
+
+
+def use(host: Host, name: str, path: Path, how: str = "chown") -> None:
+    """Lease a range, and be about to use something on disk with it."""
+    lease = host.allocator.acquire(name)
+    made = record(name, lease.id_maps, strategy=how, rootfs=str(path))
+    with host.allocator.commit_record(made):
+        pass
+
+
+@dataclass
+class FakeServices:
+    """Services with what the collection needs."""
+
+    host: Host
+    cleared: list[str] = field(default_factory=list)
+    error: Exception | None = None
+    meanwhile: Callable[[], object] = int
+
+    #: Called when an instance is about to be locked.
+    before: Callable[[str], object] = str
+
+    @property
+    def allocator(self) -> LeaseAllocator:
+        return self.host.allocator
+
+    @property
+    def guests(self) -> FakeGuests:
+        return self.host.guests
+
+    @property
+    def store(self) -> "FakeServices":
+        return self
+
+    def load(self, name: str) -> InstanceRecord | None:
+        return self.allocator.instances.store.load(name)
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        with self.allocator.instances.store.lock(name):
+            self.before(name)
+            yield
+
+    @property
+    def releaser(self) -> "FakeServices":
+        return self
+
+    def release(self, name: str, give_back: Callable[[str], bool]) -> bool:
+        if self.error is not None:
+            raise self.error
+        self.cleared.append(name)
+        self.meanwhile()
+        return give_back(name)
+
+
+@dataclass
+class Directory:
+    """A directory service that lists nobody."""
+
+    names: dict[int, str] = field(default_factory=dict)
+    asked: list[int] = field(default_factory=list)
+
+    def find(self, number: int) -> object:
+        self.asked.append(number)
+        name = self.names[number]
+        return SimpleNamespace(pw_name=name, gr_name=name)

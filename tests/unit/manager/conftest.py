@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Worlds for the pipeline of an instance."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from oslo_config import cfg
+
+from lxc_userns.config.options import register_opts
+from lxc_userns.spec.request import InstanceRequest
+from lxc_userns.subid import owners
+from lxc_userns.subid.files import parse
+from lxc_userns.subid.owners import IdOwnership
+from tests.unit.manager.world import (
+    ID_MAP,
+    POOL,
+    UUID,
+    FakeGuests,
+    FakeStrategy,
+    FakeTraces,
+    FakeViews,
+    World,
+    make_ports,
+)
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A directory that users can pass through, as run_path has to be."""
+    with TemporaryDirectory() as path:
+        os.chmod(path, 0o711)
+        yield Path(path)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    conf = cfg.ConfigOpts()
+    register_opts(conf)
+    conf([], default_config_files=[], default_config_dirs=[])
+    log: list[str] = []
+    strategy, traces = FakeStrategy(log), FakeTraces()
+    views = FakeViews(f"{tmp_path}/run", strategy)
+    rootfs = tmp_path / "rootfs"
+    (rootfs / "sbin").mkdir(parents=True)
+    (rootfs / "sbin/init").touch(0o755)
+    made = World(
+        conf=conf,
+        guests=FakeGuests(log),
+        strategy=strategy,
+        views=views,
+        traces=traces,
+        ports=make_ports(strategy, views, traces, tmp_path / "run"),
+        log=log,
+        rootfs=str(rootfs),
+        request=InstanceRequest("web1", UUID, str(rootfs)),
+    )
+    made.set(
+        uid_maps=[str(ID_MAP)],
+        gid_maps=[str(ID_MAP)],
+        rootfs_strategy="chown",
+        state_path=str(tmp_path / "state"),
+        run_path=str(tmp_path / "run"),
+    )
+    return made
+
+
+@pytest.fixture
+def alice(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Makes a user who has an ID of the containers."""
+
+    def make() -> None:
+        user = IdOwnership("user", {100500: "alice"}, ())
+        monkeypatch.setattr(owners, "read_host_uids", lambda *_: user)
+        group = IdOwnership("group", {}, ())
+        monkeypatch.setattr(owners, "read_host_gids", lambda *_: group)
+
+    return make
+
+
+@pytest.fixture
+def pool(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A world in which each instance has a lease, and two can."""
+    hosts = {
+        kind: IdOwnership(kind, {}, *parse(POOL), source="/etc/x")
+        for kind in ("user", "group")
+    }
+    # Maps of a request are compared with the host's owners of IDs.
+    for kind, found in hosts.items():
+        name = f"read_host_{kind[0]}ids"
+        monkeypatch.setattr(owners, name, lambda _owner, found=found: found)
+    world.set(uid_maps=[], gid_maps=[], subid_owner="lxc")
+    return world
