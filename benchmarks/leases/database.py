@@ -13,9 +13,10 @@ from benchmarks.measure import clock
 from lxc_userns.idmap.idset import IdSet
 from lxc_userns.instances.filesystems import Filesystems
 from lxc_userns.instances.instances import Instances
-from lxc_userns.instances.record import InstanceStore
+from lxc_userns.instances.store import InstanceStore
 from lxc_userns.leases import Lease, LeaseStore
 from lxc_userns.leases.allocator import LeaseAllocator
+from lxc_userns.leases.host_pool import HostPool
 from lxc_userns.libvirtd.client import Guests
 from lxc_userns.subid import owners
 
@@ -38,7 +39,10 @@ class Database:
         files = Filesystems(state, str(path / "run"))
         inventory = Instances(InstanceStore(state), files, Guests())
         self.store = LeaseStore(state)
-        self.allocator = LeaseAllocator(inventory, self.store, _OWNER, SIZE)
+        pool = HostPool(
+            instances=inventory, leases=self.store, owner=_OWNER, size=SIZE
+        )
+        self.allocator = LeaseAllocator(pool)
 
     @classmethod
     def made(cls, path: Path, held: int, room: int) -> Database:

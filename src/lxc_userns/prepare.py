@@ -12,7 +12,8 @@ from itertools import combinations
 
 from lxc_userns.config.settings import Settings
 from lxc_userns.exceptions import InstanceError, RootfsError
-from lxc_userns.instances.filesystems import claims, identities
+from lxc_userns.instances.conflicts import claims
+from lxc_userns.instances.filesystems import identities
 from lxc_userns.instances.instances import Instances
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.leases.allocator import LeaseAllocator

@@ -10,9 +10,10 @@ from lxc_userns.exceptions import ConfigError
 from lxc_userns.idmap import CONTAINER_IDS
 from lxc_userns.instances.filesystems import Filesystems
 from lxc_userns.instances.instances import Instances
-from lxc_userns.instances.record import InstanceStore
+from lxc_userns.instances.store import InstanceStore
 from lxc_userns.leases import LeaseStore
 from lxc_userns.leases.allocator import LeaseAllocator
+from lxc_userns.leases.host_pool import HostPool
 from lxc_userns.libvirtd.client import Guests
 from lxc_userns.plan import Planner
 from lxc_userns.ports import Ports
@@ -77,19 +78,19 @@ class Services:
     def allocator(self) -> LeaseAllocator:
         """Lease allocator."""
         try:
-            pool = self.settings.subid_owner, self.settings.range_size
+            owner, size = self.settings.subid_owner, self.settings.range_size
         except ConfigError:
             # Whoever wants a lease is told; nobody else needs to know.
-            pool = "", CONTAINER_IDS
-        leases = LeaseStore(self.settings.state_path)
-        return LeaseAllocator(
-            self.instances,
-            leases,
-            *pool,
+            owner, size = "", CONTAINER_IDS
+        pool = HostPool(
+            instances=self.instances,
+            leases=LeaseStore(self.settings.state_path),
+            owner=owner,
+            size=size,
             processes=self.ports.processes,
-            read_pools=self.ports.read_pools,
-            clock=self.ports.clock,
+            read=self.ports.read_pools,
         )
+        return LeaseAllocator(pool, self.ports.clock)
 
     @cached_property
     def planner(self) -> Planner:

@@ -18,7 +18,8 @@ from lxc_userns import register_opts
 from lxc_userns.domain import read_metadata
 from lxc_userns.exceptions import InstanceError
 from lxc_userns.idmap import IdMap, IdMaps
-from lxc_userns.instances.record import InstanceRecord, InstanceStore
+from lxc_userns.instances.record import InstanceRecord
+from lxc_userns.instances.store import InstanceStore
 from lxc_userns.libvirtd.client import Guests
 from lxc_userns.linux.process import children
 from lxc_userns.manager import UserNamespaceManager

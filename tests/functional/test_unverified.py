@@ -36,7 +36,7 @@ AT_FIRST = {
     "function": "verify",
 }
 AT_LAST = {
-    "module": "instances.record",
+    "module": "instances.store",
     "name": "InstanceStore",
     "function": "save",
 }

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lxc_userns.exceptions import LxcUsernsError
 from lxc_userns.idmap import IdMap, IdMaps
-from lxc_userns.instances import record as instances
+from lxc_userns.instances import codec
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.rootfs.shifting.state import State, Work
 from lxc_userns.spec.requirements import Device, Requirements
@@ -46,7 +46,7 @@ _state_texts = st.sampled_from(_STATES).flatmap(
     lambda state: changed(json.loads(state.encode())).map(_text)
 )
 _record_values = st.sampled_from(_RECORDS).flatmap(
-    lambda record: changed(instances._encode(record))
+    lambda record: changed(codec.encode(record))
 )
 
 
@@ -64,6 +64,6 @@ def records(value: object) -> None:
     # As read from a file.
     data = json.loads(json.dumps(value))
     with suppress(*_DAMAGED):
-        record = instances._decode("web1", data)
-        again = json.loads(json.dumps(instances._encode(record)))
-        assert instances._decode("web1", again) == record
+        record = codec.decode("web1", data)
+        again = json.loads(json.dumps(codec.encode(record)))
+        assert codec.decode("web1", again) == record

@@ -32,7 +32,7 @@ from benchmarks.leases.holding import Holding, Shelf
 from benchmarks.leases.neighbours import Neighbours
 from benchmarks.measure import Result, Spread, compare, take_turns
 from benchmarks.race import Race, Size
-from lxc_userns.leases.allocator import LeaseAllocator
+from lxc_userns.leases.host_pool import HostPool
 from lxc_userns.leases.running import ProcessTable
 
 PACKAGES = 1000
@@ -492,8 +492,8 @@ def test_exhausted_database_has_one_range_left(tmp_path: Path) -> None:
 def _nobody_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing runs in a user namespace, so that libvirt is not asked."""
     processes = ProcessTable(find=lambda: ())
-    allocator = partial(LeaseAllocator, processes=processes)
-    monkeypatch.setattr(database, "LeaseAllocator", allocator)
+    pool = partial(HostPool, processes=processes)
+    monkeypatch.setattr(database, "HostPool", pool)
 
 
 @pytest.mark.usefixtures("_nobody_runs")

@@ -17,7 +17,8 @@ from lxc_userns.exceptions import ConfigError, PrerequisiteError
 
 if TYPE_CHECKING:
     from lxc_userns.leases import Lease
-    from lxc_userns.leases.allocator import LeaseAllocator, PoolUsage
+    from lxc_userns.leases.allocator import LeaseAllocator
+    from lxc_userns.leases.host_pool import PoolUsage
 
 Table = tuple[tuple[str, ...], list[tuple[Any, ...]]]
 
@@ -177,10 +178,10 @@ class Gc(_LeaseCommand, Lister):
 
 def _find_room(allocator: LeaseAllocator) -> PoolUsage | None:
     """How much is left, None if there is no pool to be seen."""
-    if not allocator.owner:
+    if not allocator.pool.owner:
         return None
     try:
-        return allocator.usage()
+        return allocator.pool.usage()
     except PrerequisiteError as err:
         _LOG.warning("%s", err)
         return None

@@ -42,7 +42,7 @@ _COMMANDS = {
     "lease gc": "lease:Gc",
     "domain idmap": "domain:IdMap",
     "domain audit": "domain:Audit",
-    "container run": "container:Run",
+    "container run": "container_run:Run",
     "container list": "container:List",
     "container show": "container:Show",
     "container verify": "container:Verify",

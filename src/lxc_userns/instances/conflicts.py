@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 
 from lxc_userns.idmap import IdMaps
+from lxc_userns.instances.damaged import DamagedRecord
+from lxc_userns.instances.record import InstanceRecord
+from lxc_userns.spec.strategy import Strategy
+from lxc_userns.spec.volume import Volume
 
 #: Strategies and modes of volumes, by what they do to the files.
 _SHIFTED = "chown"
@@ -85,3 +90,42 @@ def overlap(one: str, other: str) -> bool:
     return paths[0].is_relative_to(paths[1]) or paths[1].is_relative_to(
         paths[0]
     )
+
+
+def claims(record: InstanceRecord | DamagedRecord) -> list[PathUse]:
+    """Return the uses of paths by an instance, certain or possible."""
+    if isinstance(record, DamagedRecord):
+        return _remaining_claims(record)
+    root = PathUse(
+        record.rootfs,
+        record.strategy,
+        record.id_maps,
+        is_image=os.path.isfile(record.rootfs),
+    )
+    return [root, *_volume_claims(record.volumes, record.id_maps)]
+
+
+def _volume_claims(
+    volumes: Iterable[Volume], id_maps: IdMaps | None
+) -> Iterator[PathUse]:
+    for volume in volumes:
+        yield PathUse(
+            volume.source,
+            volume.owners,
+            id_maps,
+            is_root=False,
+            readonly=volume.readonly,
+        )
+
+
+def _remaining_claims(record: DamagedRecord) -> list[PathUse]:
+    """Return uses by a damaged record; the unknown counts as written to."""
+    paths = [*record.sources]
+    paths += (e.source for e in record.volumes if e.owners == "chown")
+    found = [*_volume_claims(record.volumes, None)]
+    if record.rootfs is not None and record.strategy == Strategy.OVERLAY:
+        found.append(PathUse(record.rootfs, record.strategy, None))
+    elif record.rootfs is not None:
+        paths.append(record.rootfs)
+    alone = (PathUse(e, Strategy.CHOWN, None, is_image=True) for e in paths)
+    return [*found, *alone]

@@ -9,7 +9,6 @@ import stat
 from collections.abc import (
     Callable,
     Collection,
-    Iterable,
     Iterator,
     Mapping,
     Sequence,
@@ -19,9 +18,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from lxc_userns.exceptions import ReplacedError
-from lxc_userns.idmap import IdMaps
-from lxc_userns.instances.conflicts import PathUse
-from lxc_userns.instances.damaged import DamagedRecord
 from lxc_userns.instances.record import InstanceRecord, volume_name
 from lxc_userns.linux import file_identity, safe_path, syncing
 from lxc_userns.linux.file_identity import FileIdentity
@@ -350,45 +346,6 @@ def _check_same(
             "given first; put that one back, or, if this one is meant, accept "
             "it: lxc-userns container start NAME --accept-replaced",
         )
-
-
-def claims(record: InstanceRecord | DamagedRecord) -> list[PathUse]:
-    """Return the uses of paths by an instance, certain or possible."""
-    if isinstance(record, DamagedRecord):
-        return _remaining_claims(record)
-    root = PathUse(
-        record.rootfs,
-        record.strategy,
-        record.id_maps,
-        is_image=os.path.isfile(record.rootfs),
-    )
-    return [root, *_volume_claims(record.volumes, record.id_maps)]
-
-
-def _volume_claims(
-    volumes: Iterable[Volume], id_maps: IdMaps | None
-) -> Iterator[PathUse]:
-    for volume in volumes:
-        yield PathUse(
-            volume.source,
-            volume.owners,
-            id_maps,
-            is_root=False,
-            readonly=volume.readonly,
-        )
-
-
-def _remaining_claims(record: DamagedRecord) -> list[PathUse]:
-    """Return uses by a damaged record; the unknown counts as written to."""
-    paths = [*record.sources]
-    paths += (e.source for e in record.volumes if e.owners == "chown")
-    found = [*_volume_claims(record.volumes, None)]
-    if record.rootfs is not None and record.strategy == Strategy.OVERLAY:
-        found.append(PathUse(record.rootfs, record.strategy, None))
-    elif record.rootfs is not None:
-        paths.append(record.rootfs)
-    alone = (PathUse(e, Strategy.CHOWN, None, is_image=True) for e in paths)
-    return [*found, *alone]
 
 
 def _way_back(record: InstanceRecord, chosen: strategies.Choice) -> str:

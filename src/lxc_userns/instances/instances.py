@@ -12,10 +12,11 @@ from lxc_userns.exceptions import (
     RootfsError,
 )
 from lxc_userns.idmap import IdMaps
-from lxc_userns.instances.conflicts import PathUse, find_conflicts
+from lxc_userns.instances.conflicts import PathUse, claims, find_conflicts
 from lxc_userns.instances.damaged import DamagedRecord
-from lxc_userns.instances.filesystems import Filesystems, claims
-from lxc_userns.instances.record import InstanceRecord, InstanceStore
+from lxc_userns.instances.filesystems import Filesystems
+from lxc_userns.instances.record import InstanceRecord
+from lxc_userns.instances.store import InstanceStore
 from lxc_userns.libvirtd.client import Guest, Guests
 
 

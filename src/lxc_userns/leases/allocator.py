@@ -7,16 +7,14 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from lxc_userns.exceptions import (
     ConfigError,
     LeaseError,
     PoolExhaustedError,
-    PrerequisiteError,
 )
 from lxc_userns.idmap import ID_LIMIT, TTY_GID, IdMaps
-from lxc_userns.idmap.idset import IdSet
 from lxc_userns.instances.instances import Instances
 from lxc_userns.instances.record import InstanceRecord, check_name
 from lxc_userns.leases import (
@@ -26,63 +24,40 @@ from lxc_userns.leases import (
     ShiftedTree,
     shifted_trees,
 )
-from lxc_userns.leases.allocation import capacity, choose
+from lxc_userns.leases.allocation import choose
 from lxc_userns.leases.availability import (
     PoolSnapshot,
     find_waiting,
     free_ranges,
-    is_promised,
     why_exhausted,
 )
-from lxc_userns.leases.pool import Pools, read_pools
+from lxc_userns.leases.host_pool import OPTION, HostPool
 from lxc_userns.leases.request import LeaseRequest
-from lxc_userns.leases.running import ProcessTable
-from lxc_userns.subid.owners import IdOwner
 from lxc_userns.subid.unlisted import Asked
 
 _LOG = logging.getLogger(__name__)
-_OPTION = "[lxc_userns] subid_owner"
-_MOST = 5
-
-
-@dataclass(frozen=True, slots=True)
-class PoolUsage:
-    """How much of the pool is in use.
-
-    :param pools: the pool, with all who hold IDs of it besides leases.
-    :param size: the usual number of IDs of a lease.
-    :param free: how many more of that size can be given.
-    :param waiting: what is still shifted for ranges that were released, and
-        keeps them from being leased again.
-    """
-
-    pools: Pools
-    size: int
-    free: int
-    waiting: tuple[ShiftedTree, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseAllocator:
     """Leases ranges from the pool of a host.
 
-    :param instances: what there is on the host.
-    :param leases: who holds what.
-    :param owner: whose subordinate IDs are the pool; empty: there is none.
-    :param size: number of IDs of either kind that an instance gets unless it
-        asks for another.
-    :param processes: what runs.
-    :param read_pools: reads the pool of an owner.
+    :param pool: the pool, and who has what of it.
     :param clock: gives the seconds of Unix time.
     """
 
-    instances: Instances
-    leases: LeaseStore
-    owner: str
-    size: int
-    processes: ProcessTable = field(default_factory=ProcessTable)
-    read_pools: Callable[[str], Pools] = read_pools
+    pool: HostPool
     clock: Callable[[], float] = time.time
+
+    @property
+    def instances(self) -> Instances:
+        """What there is on the host."""
+        return self.pool.instances
+
+    @property
+    def leases(self) -> LeaseStore:
+        """The leases of the host."""
+        return self.pool.leases
 
     def find(self, instance: str) -> Lease | None:
         """The lease that an instance has."""
@@ -123,15 +98,15 @@ class LeaseAllocator:
         while True:
             lease = self._confirm(instance, uuid, size, keep)
             if lease is not None:
-                self._warn_if_outside(lease)
+                self.pool.warn_if_outside(lease)
                 return lease
             # Of one that has IDs the lease may have been lost.
             has, is_bound = self._find_maps(instance, known)
-            size_now = size or (has and is_bound and has.size) or self.size
+            had = has.size if has and is_bound else None
             request = LeaseRequest(
                 instance=instance,
                 uuid=uuid,
-                size=size_now,
+                size=size or had or self.pool.size,
                 now=int(self.clock()),
                 has=has,
                 is_bound=is_bound,
@@ -205,7 +180,7 @@ class LeaseAllocator:
                 raise LeaseError(
                     instance, "has its lease until it is destroyed or released"
                 )
-            for user in self.users(lease):
+            for user in self.pool.users(lease):
                 raise LeaseError(
                     instance, f"its lease is in use by {user}; stop that first"
                 )
@@ -268,41 +243,6 @@ class LeaseAllocator:
             for kind, entry in id_maps.entries:
                 leases.note_tree(ShiftedTree(path, kind, entry.host_ids))
 
-    def users(self, lease: Lease) -> list[IdOwner]:
-        """Return the processes that run with any of the IDs of a lease."""
-        found = [
-            each
-            for each in self.processes.id_maps()
-            if IdSet((lease.ids(each.kind),)).overlaps(each.ids)
-        ]
-        named = self.processes.with_names(found, self.instances.guests)
-        return [each.holder for each in named]
-
-    def usage(self) -> PoolUsage:
-        """How much of the pool is in use.
-
-        :raises ConfigError: if there is no pool.
-        :raises PrerequisiteError: if it cannot be asked for.
-        """
-        snapshot, looked_at = (
-            self._read_snapshot(),
-            shifted_trees.scan(self.leases),
-        )
-        records = self.instances.store.load_all()
-        with self.leases.read() as leases:
-            pools = snapshot.with_holders(leases, records)
-            held = leases.all()
-            waiting = find_waiting(leases, looked_at)
-        free = []
-        for kind, pool in pools:
-            taken = [lease.ids(kind) for lease in held]
-            taken += [tree.ids for tree in waiting if tree.kind == kind]
-            left = pool.free - IdSet.of(taken)
-            free.append(capacity(pool.ids, left, self.size))
-        # What an instance has without a lease is not given back yet.
-        waiting = [tree for tree in waiting if not is_promised(pools, tree)]
-        return PoolUsage(pools, self.size, min(free), tuple(waiting))
-
     def _find_maps(
         self, instance: str, known: InstanceRecord | None
     ) -> tuple[IdMaps | None, bool]:
@@ -312,44 +252,6 @@ class LeaseAllocator:
             return record.id_maps, known is None and record.mode == "private"
         running = self.instances.running_maps(instance)
         return running, running is not None
-
-    def _read_snapshot(self) -> PoolSnapshot:
-        if not self.owner:
-            raise ConfigError(
-                _OPTION, "", "is empty: there is no pool to lease from"
-            )
-        snapshot = PoolSnapshot.read(
-            self.read_pools(self.owner),
-            self.processes,
-            self.instances.guests,
-            self.leases,
-        )
-        if snapshot.is_new:
-            self._warn_if_lost(snapshot.pools)
-        return snapshot
-
-    def _warn_if_lost(self, pools: Pools) -> None:
-        """Warn if nobody ever had a lease, and yet somebody has had one."""
-        names = [
-            record.name
-            for record in self.instances.store.load_all()
-            if any(
-                dict(pools)[of].ids.overlaps(ids)
-                for of, ids in record.held_ids
-            )
-        ]
-        if names:
-            shown = ", ".join(names[:_MOST])
-            more = f" and {len(names) - _MOST} more" if names[_MOST:] else ""
-            _LOG.warning(
-                "%s has no leases, and instances have IDs of the pool of %s: "
-                "%s; if it was lost, restore a backup of it before more is "
-                "leased: what was returned, and is still on disk for that, "
-                "is not known without",
-                self.leases.file,
-                self.owner,
-                shown + more,
-            )
 
     def _confirm(
         self, instance: str, uuid: str | None, size: int | None, keep: bool
@@ -365,7 +267,7 @@ class LeaseAllocator:
 
     def _add(self, request: LeaseRequest, keep: bool) -> Lease | None:
         """Give a new lease, None if the instance has got one meanwhile."""
-        snapshot, asked = self._read_snapshot(), Asked(request.instance)
+        snapshot, asked = self.pool.read_snapshot(), Asked(request.instance)
         # Nothing to look at is as good as looked at.
         looked_at: Mapping[ShiftedTree, bool] | None = None
         if not snapshot.has_trees:
@@ -398,7 +300,7 @@ class LeaseAllocator:
         """A new lease; None if somebody has to look at what is on disk."""
         problems = snapshot.pools.problems(request.size)
         if problems:
-            raise ConfigError(_OPTION, self.owner, "; ".join(problems))
+            raise ConfigError(OPTION, self.pool.owner, "; ".join(problems))
         records = self.instances.store.load_all()
         kept = request.reuse_previous(snapshot.pools, leases, records)
         if kept is not None:
@@ -420,7 +322,7 @@ class LeaseAllocator:
             )
             waiting = find_waiting(leases, looked_at)
         supplies = [free_ranges(leases, *each, waiting) for each in pools]
-        starts = choose(supplies, request.size, self.size)
+        starts = choose(supplies, request.size, self.pool.size)
         if None not in starts:
             return request.at(*(start or 0 for start in starts))
         if waiting is None:
@@ -430,27 +332,10 @@ class LeaseAllocator:
                 raise PoolExhaustedError(
                     request.instance,
                     f"no range of {request.size} {pool.kind} IDs is left in "
-                    f"the pool of {self.owner}: "
+                    f"the pool of {self.pool.owner}: "
                     + why_exhausted(leases, kind, pool, waiting),
                 )
         return None
-
-    def _warn_if_outside(self, lease: Lease) -> None:
-        if not self.owner:
-            return
-        try:
-            pools = self.read_pools(self.owner)
-        except PrerequisiteError as err:
-            _LOG.warning("%s", err)
-            return
-        if not pools.contains(lease):
-            _LOG.warning(
-                "%s: its lease (%s) is not, or no longer, in the pool of %s; "
-                "it keeps it",
-                lease.instance,
-                lease,
-                self.owner,
-            )
 
 
 def _check_same(lease: Lease, uuid: str | None, size: int | None) -> None:

@@ -118,7 +118,7 @@ def _judge(
     if lease in _Known.ask(services.guests):
         allocator.confirm(instance)
         return
-    running = allocator.users(lease)
+    running = allocator.pool.users(lease)
     record = services.store.load(instance)
     if running:
         yield OrphanedLease(lease, "kept", f"is in use by {running[0]}")

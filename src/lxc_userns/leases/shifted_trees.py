@@ -9,7 +9,7 @@ import stat
 
 from lxc_userns.exceptions import LxcUsernsError
 from lxc_userns.idmap.idset import IdSet
-from lxc_userns.instances.filesystems import claims
+from lxc_userns.instances.conflicts import claims
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.leases import LeaseStore, LeaseTransaction, ShiftedTree
 from lxc_userns.rootfs.shifting.state import STATE, State

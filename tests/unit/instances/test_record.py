@@ -14,7 +14,8 @@ import pytest
 from lxc_userns.exceptions import ConfigError, InstanceError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.instances.damaged import DamagedRecord
-from lxc_userns.instances.record import InstanceRecord, InstanceStore
+from lxc_userns.instances.record import InstanceRecord
+from lxc_userns.instances.store import InstanceStore
 from lxc_userns.instances.verified import Verified
 from lxc_userns.spec.requirements import Device, Requirements
 from lxc_userns.spec.volume import Volume

@@ -13,10 +13,11 @@ import pytest
 
 from lxc_userns.instances.filesystems import Filesystems
 from lxc_userns.instances.instances import Instances
-from lxc_userns.instances.record import InstanceStore
+from lxc_userns.instances.store import InstanceStore
 from lxc_userns.leases import LeaseStore
 from lxc_userns.leases import allocator as allocator
 from lxc_userns.leases.allocator import LeaseAllocator
+from lxc_userns.leases.host_pool import HostPool
 from lxc_userns.leases.pool import make_pools
 from lxc_userns.leases.running import ProcessTable
 from lxc_userns.libvirtd.client import Guests
@@ -44,9 +45,10 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
         Filesystems(state, str(tmp_path / "run")),
         cast(Guests, guests),
     )
-    made = Host(
-        LeaseAllocator(inventory, LeaseStore(state), "lxc", S), guests, [], {}
+    pool = HostPool(
+        instances=inventory, leases=LeaseStore(state), owner="lxc", size=S
     )
+    made = Host(LeaseAllocator(pool), guests, [], {})
     made.set_pool(f"lxc:{BASE}:{3 * S}\n")
 
     def find(pid: int) -> FakeProcess:
@@ -60,7 +62,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
             find=lambda: cast(list[Process], made.processes),
             open=cast(Callable[[int], Process], find),
         ),
-        read_pools=lambda owner: make_pools(
+        read=lambda owner: make_pools(
             owner, made.ids["user"], made.ids["group"]
         ),
     )

@@ -85,7 +85,9 @@ class Host:
 
     def reach(self, **ports: Any) -> None:
         """Reach the machine in another way from now on."""
-        self.allocator = replace(self.allocator, **ports)
+        clock = ports.pop("clock", self.allocator.clock)
+        pool = replace(self.allocator.pool, **ports)
+        self.allocator = LeaseAllocator(pool, clock)
 
     def set_pool(self, uid: str, gid: str | None = None) -> None:
         for kind, text in (

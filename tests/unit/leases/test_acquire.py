@@ -87,7 +87,9 @@ def test_sizes(host: Host) -> None:
     assert host.allocator.acquire("large", size=2 * S).uid_start == BASE + S
     assert host.allocator.acquire("large", size=2 * S).count == 2 * S
     # What the configuration says now does not matter to them.
-    assert replace(host.allocator, size=5).acquire("small").count == 10
+    host.reach(size=5)
+    assert host.allocator.acquire("small").count == 10
+    host.reach(size=S)
     with pytest.raises(LeaseError, match="has a lease of 10 IDs, not of 11"):
         host.allocator.acquire("small", size=11)
     with pytest.raises(PoolExhaustedError):
@@ -109,7 +111,8 @@ def test_names_that_are_none(host: Host, name: str) -> None:
 
 def test_without_a_pool(host: Host) -> None:
     lease = host.allocator.acquire("a")
-    without = replace(host.allocator, owner="")
+    host.reach(owner="")
+    without = host.allocator
     with pytest.raises(ConfigError, match="subid_owner: is empty: there is"):
         without.acquire("b")
     assert without.acquire("a") == lease
@@ -134,7 +137,7 @@ def test_a_pool_that_cannot_be_asked_for(
     def fail(_owner: str) -> Pools:
         raise PrerequisiteError("getsubids is not installed")
 
-    host.reach(read_pools=fail)
+    host.reach(read=fail)
     # Who has a lease does not depend on it.
     assert host.allocator.acquire("a") == lease
     assert caplog.messages == ["getsubids is not installed"]
@@ -193,25 +196,25 @@ def test_what_runs_is_not_leased(host: Host) -> None:
         host.allocator.acquire("c")
     # Who runs with a lease is not told as somebody else.
     host.run(6000, BASE + 2 * S, S)
-    assert len(host.allocator.usage().pools.uid.holders) == 2
+    assert len(host.allocator.pool.usage().pools.uid.holders) == 2
 
 
 def test_what_has_more_than_a_lease_is_told(host: Host) -> None:
     """It may have IDs of the next range, too."""
     host.allocator.acquire("a")
     host.run(4000, BASE, 2 * S)
-    assert host.allocator.usage().free == 1
+    assert host.allocator.pool.usage().free == 1
     assert host.allocator.acquire("b").uid_start == BASE + 2 * S
 
 
 def test_what_calls_itself_something_odd(host: Host) -> None:
     host.run(4000, BASE, S)
     host.processes[0].name = "a\x1b[2Jb\n"
-    (holder,) = host.allocator.usage().pools.uid.holders
+    (holder,) = host.allocator.pool.usage().pools.uid.holders
     shown = r"a\x1b[2Jb\n"
     assert holder.name == f"the running process 4000 ({shown}) ({BASE}:{S})"
     gone = [RunningIdMap(4999, "uid", range(BASE, BASE + S))]
-    (named,) = host.allocator.processes.with_names(
+    (named,) = host.allocator.pool.processes.with_names(
         gone, cast(Guests, host.guests)
     )
     assert named.holder.name == f"the running process 4999 ({BASE}:{S})"
@@ -236,7 +239,8 @@ def test_without_libvirt_what_runs_has_no_name(host: Host) -> None:
     host.run(5000, BASE, S, parent=4999)
     assert host.allocator.acquire("a").uid_start == BASE + S
     assert (
-        "process 5000" in host.allocator.usage().pools.uid.describe_holders()
+        "process 5000"
+        in host.allocator.pool.usage().pools.uid.describe_holders()
     )
 
 
@@ -328,10 +332,10 @@ def test_a_tree_of_an_instance_without_a_lease(
     with host.allocator.commit_record(fixed):
         host.allocator.instances.store.save(fixed)
     shifted(str(tmp_path), State(maps(BASE + S)))
-    assert host.allocator.usage().waiting == ()
+    assert host.allocator.pool.usage().waiting == ()
     host.allocator.instances.store.remove("fixed")
     host.allocator.release("fixed", fixed)
-    assert {tree.path for tree in host.allocator.usage().waiting} == {
+    assert {tree.path for tree in host.allocator.pool.usage().waiting} == {
         str(tmp_path)
     }
     assert host.allocator.acquire("b").uid_start == BASE + 2 * S
@@ -360,7 +364,7 @@ def test_sizes_that_are_none(host: Host, size: int) -> None:
 def test_who_sees_all_ids_has_no_range(host: Host) -> None:
     whole = ((0, 0, 1), (1, 1, 2**32 - 2))
     host.processes.append(FakeProcess(4000, whole, whole))
-    assert host.allocator.usage().pools.uid.holders == ()
+    assert host.allocator.pool.usage().pools.uid.holders == ()
     assert host.allocator.acquire("a").uid_start == BASE
 
 
@@ -415,14 +419,17 @@ def test_hosts_without_leases_get_no_database(host: Host) -> None:
 
 def test_room(host: Host) -> None:
     host.set_pool(f"lxc:{BASE}:{5 * S}\n", f"lxc:{BASE}:{4 * S}\n")
-    assert host.allocator.usage().free == 4
+    assert host.allocator.pool.usage().free == 4
     host.allocator.acquire("a")
     host.allocator.acquire("b", size=10)
-    assert (host.allocator.usage().free, host.allocator.usage().size) == (2, S)
+    assert (
+        host.allocator.pool.usage().free,
+        host.allocator.pool.usage().size,
+    ) == (2, S)
     host.allocator.release("a")
-    assert host.allocator.usage().free == 3
+    assert host.allocator.pool.usage().free == 3
     host.run(4000, BASE + 3 * S, 1)
-    assert host.allocator.usage().free == 2
+    assert host.allocator.pool.usage().free == 2
 
 
 def test_what_is_logged(host: Host, caplog: pytest.LogCaptureFixture) -> None:

@@ -96,7 +96,7 @@ def test_a_lost_database_is_no_new_beginning(
     file.unlink()
     if is_empty:
         file.touch()
-    host.allocator.usage()
+    host.allocator.pool.usage()
     (warning,) = caplog.messages
     assert warning.startswith(
         f"{file} has no leases, and instances have IDs of the pool of lxc: "
@@ -105,7 +105,7 @@ def test_a_lost_database_is_no_new_beginning(
     host.allocator.acquire("a")
     assert len(caplog.messages) == 2
     host.allocator.acquire("b")
-    host.allocator.usage()
+    host.allocator.pool.usage()
     assert len(caplog.messages) == 2
 
 
@@ -129,7 +129,7 @@ def test_ids_of_a_damaged_record_stay_taken(
     assert host.allocator.acquire("c").uid_start == BASE + 2 * S
     with pytest.raises(PoolExhaustedError, match="the instance static"):
         host.allocator.acquire("d")
-    assert host.allocator.usage().free == 0
+    assert host.allocator.pool.usage().free == 0
     with pytest.raises(InstanceError, match="newer version"):
         host.allocator.acquire("static")
     with pytest.raises(InstanceError, match="is damaged"):

@@ -42,16 +42,16 @@ def test_what_is_shifted_is_not_leased_again(
         use(host, "a", tree)
         shifted(str(tree), state)
         # While it has the lease there is nothing to wait for.
-        assert host.allocator.usage().waiting == ()
+        assert host.allocator.pool.usage().waiting == ()
         host.allocator.release("a")
         if not is_free:
             with pytest.raises(PoolExhaustedError, match=f"unshift {tree}$"):
                 host.allocator.acquire("a")
-            assert {e.path for e in host.allocator.usage().waiting} == {
+            assert {e.path for e in host.allocator.pool.usage().waiting} == {
                 str(tree)
             }
             shifted(str(tree), None)
-        assert host.allocator.usage().free == 1
+        assert host.allocator.pool.usage().free == 1
         assert host.allocator.acquire("a").uid_start == BASE
         with host.allocator.leases.read() as leases:
             assert leases.trees() == []
@@ -88,7 +88,7 @@ def test_what_is_not_shifted_on_disk_is_nothing_to_wait_for(
     use(host, "a", tmp_path, how)
     use(host, "a", tmp_path / "file", how)
     host.allocator.release("a")
-    assert host.allocator.usage().waiting == ()
+    assert host.allocator.pool.usage().waiting == ()
     assert host.allocator.acquire("b").uid_start == BASE
 
 
@@ -108,7 +108,9 @@ def test_a_volume_that_is_shifted(
     ):
         pass
     host.allocator.release("a")
-    assert {e.path for e in host.allocator.usage().waiting} == {str(tmp_path)}
+    assert {e.path for e in host.allocator.pool.usage().waiting} == {
+        str(tmp_path)
+    }
 
 
 def test_a_tree_that_is_shifted_by_hand(

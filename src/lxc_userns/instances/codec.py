@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Format of the records of instances."""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from lxc_userns.idmap import IdMap, IdMaps
+from lxc_userns.instances.record import InstanceRecord
+from lxc_userns.instances.verified import Verified
+from lxc_userns.linux.file_identity import FileIdentity
+from lxc_userns.linux.fuser import Closed
+from lxc_userns.spec.requirements import (
+    DEFAULT_PROCESSES,
+    Device,
+    Requirements,
+)
+from lxc_userns.spec.rootfs_kind import parse_kind
+from lxc_userns.spec.volume import Volume
+
+#: Version of the format.
+FORMAT = 4
+#: What each format did not have yet.
+_ADDED: Mapping[int, Mapping[str, Any]] = {
+    1: {"reason": "", "archive": None, "volumes": []},
+    2: {"needs": Requirements().to_dict(), "devices": [], "mode_reasons": []},
+    3: {
+        "identities": {},
+        "empty": {},
+        "verified": None,
+        "rootfs_kind": None,
+        "max_processes": DEFAULT_PROCESSES,
+        "dropped": ["sys_resource"],
+        "security_model": None,
+    },
+}
+_TEXTS = ("uuid", "rootfs", "strategy", "view", "reason")
+
+
+class NewerError(ValueError):
+    """A record has a format that a later version has brought."""
+
+
+def encode(record: InstanceRecord) -> dict[str, Any]:
+    """Return a record as plain values, for JSON."""
+    maps = record.id_maps
+    return {
+        "format": FORMAT,
+        "name": record.name,
+        "uuid": record.uuid,
+        "rootfs": record.rootfs,
+        "uid_maps": None if maps is None else str(maps.uid),
+        "gid_maps": None if maps is None else str(maps.gid),
+        "strategy": record.strategy,
+        "view": record.view,
+        "ready": record.ready,
+        "reason": record.reason,
+        "archive": record.archive,
+        "volumes": [each.to_dict() for each in record.volumes],
+        "needs": record.needs.to_dict(),
+        "devices": [asdict(each) for each in record.devices],
+        "mode_reasons": [*record.mode_reasons],
+        "identities": {
+            path: asdict(each) for path, each in record.identities.items()
+        },
+        "empty": {path: [*each] for path, each in record.empty.items()},
+        "verified": record.verified and record.verified.to_dict(),
+        "rootfs_kind": record.rootfs_kind,
+        "max_processes": record.max_processes,
+        "dropped": [*record.dropped],
+        "security_model": record.security_model,
+    }
+
+
+def _upgrade(name: str, data: object) -> dict[str, Any]:
+    """Add what the format of a record did not have yet."""
+    if not isinstance(data, dict):
+        raise ValueError("it is no JSON object")
+    for older, added in _ADDED.items():
+        if data["format"] == older:
+            data = {**data, **added, "format": older + 1}
+    if type(data["format"]) is int and data["format"] > FORMAT:
+        raise NewerError(data["format"])
+    if data["format"] != FORMAT or data["name"] != name:
+        raise ValueError(f"format {data['format']!r}, name {data['name']!r}")
+    return data
+
+
+def decode(name: str, data: object) -> InstanceRecord:
+    """Read what :func:`encode` gave, in any version until now.
+
+    :param name: the name that it has to have.
+    :raises NewerError: if a later version has written it.
+    :raises Exception: of whatever kind, if it is damaged.
+    """
+    data = _upgrade(name, data)
+    texts = [data[key] for key in _TEXTS]
+    reasons, dropped = data["mode_reasons"], data["dropped"]
+    if not all(isinstance(text, str) for text in (*texts, *reasons, *dropped)):
+        raise ValueError("a value is no text")
+    security_model = data["security_model"]
+    if not isinstance(security_model, str | None):
+        raise ValueError("security_model is no text")
+    ready, archive = data["ready"], data["archive"]
+    if not isinstance(ready, int | None):
+        raise ValueError("ready is no inode number")
+    if not isinstance(archive, str | None):
+        raise ValueError("archive is no text")
+    kind = data["rootfs_kind"]
+    max_processes = data["max_processes"]
+    if type(max_processes) is not int:
+        raise ValueError("max_processes is no number")
+    identifier, rootfs, strategy, view, reason = texts
+    verified = data["verified"]
+    return InstanceRecord(
+        name,
+        identifier,
+        rootfs,
+        _decode_maps(data["uid_maps"], data["gid_maps"]),
+        strategy,
+        view,
+        ready,
+        reason,
+        archive,
+        tuple(map(Volume.from_dict, data["volumes"])),
+        Requirements.from_dict(data["needs"]),
+        tuple(Device(**each) for each in data["devices"]),
+        tuple(reasons),
+        {
+            path: FileIdentity.from_dict(each)
+            for path, each in _by_path(data["identities"])
+        },
+        {path: _decode_closed(each) for path, each in _by_path(data["empty"])},
+        verified=None if verified is None else Verified.from_dict(verified),
+        rootfs_kind=None if kind is None else parse_kind(kind),
+        max_processes=max_processes,
+        dropped=tuple(dropped),
+        security_model=security_model,
+    )
+
+
+def _by_path(data: Any) -> ItemsView[str, Any]:
+    if not isinstance(data, dict):
+        raise ValueError(f"{data!r} is no JSON object")
+    return data.items()
+
+
+def _decode_closed(data: list[list[int]]) -> Closed:
+    closed = tuple((device, inode, time) for device, inode, time in data)
+    if not all(isinstance(each, int) for row in closed for each in row):
+        raise ValueError("a directory is described by no numbers")
+    return closed
+
+
+def _decode_maps(uid: Any, gid: Any) -> IdMaps | None:
+    # A record with half its maps must not pass for one without.
+    if uid is None and gid is None:
+        return None
+    return IdMaps(IdMap.parse(uid), IdMap.parse(gid))

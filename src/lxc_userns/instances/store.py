@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Store of the records of instances, kept across reboots.
+
+One JSON file for each instance below ``state_path``, replaced as a whole, so
+that a crash leaves the old record or the new one.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+
+from lxc_userns import own_paths
+from lxc_userns.exceptions import InstanceError
+from lxc_userns.instances.codec import FORMAT, NewerError, decode, encode
+from lxc_userns.instances.damaged import DamagedRecord, salvage
+from lxc_userns.instances.record import InstanceRecord, check_name
+from lxc_userns.linux import directory, locks
+
+_SUFFIX = ".json"
+#: What keeps one file from being read, and no others.
+_UNREADABLE = (errno.EIO, errno.EISDIR, errno.ELOOP, errno.ENXIO)
+
+
+class InstanceStore:
+    """The records of a host.
+
+    :param state_path: directory that has to be ours and closed to others;
+        it is made when first used, and checked at every use.
+    """
+
+    def __init__(self, state_path: str) -> None:
+        self._path = Path(state_path)
+
+    def lock(self, name: str) -> AbstractContextManager[None]:
+        """Keep other threads and processes from the instance ``name``.
+
+        Waits for as long as it takes. Not reentrant.
+
+        :raises InstanceError: if it is not a name.
+        """
+        check_name(name)
+        return self._lock(f"instance-{name}")
+
+    def lock_container(self, name: str) -> AbstractContextManager[None]:
+        """Lock like :meth:`lock`, for several steps that take that lock.
+
+        :raises InstanceError: if it is not a name.
+        """
+        check_name(name)
+        return self._lock(f"container-{name}")
+
+    @contextmanager
+    def lock_trees(self, fds: Iterable[int]) -> Iterator[None]:
+        """Keep others from shifting trees, or taking them in use.
+
+        :param fds: descriptors of directories and images.
+        """
+        # Always in the same order, and each once, or two could wait for
+        # each other.
+        inodes = {
+            (status.st_dev, status.st_ino) for status in map(os.fstat, fds)
+        }
+        with ExitStack() as stack:
+            for device, inode in sorted(inodes):
+                lock = self._lock(f"rootfs-{device}-{inode}")
+                stack.enter_context(lock)
+            yield
+
+    @contextmanager
+    def _lock(self, name: str) -> Iterator[None]:
+        with ExitStack() as stack:
+            with self._translated():
+                made = directory.make_subdir(
+                    str(self._path), 0o700, "locks", 0o700
+                )
+                lock = locks.held(stack.enter_context(made), name)
+                stack.enter_context(lock)
+            yield
+
+    def load(self, name: str) -> InstanceRecord | None:
+        """The record of an instance, None if there is none.
+
+        :raises InstanceError: if it is not a name, or the record is damaged
+            or of a newer version.
+        :raises ConfigError: if the state path cannot be used.
+        """
+        check_name(name)
+        with self._present() as fd:
+            found = None if fd is None else self._read(fd, name)
+        if isinstance(found, DamagedRecord):
+            raise InstanceError(name, found.reason)
+        return found
+
+    def load_all(self) -> list[InstanceRecord | DamagedRecord]:
+        """All records, by name, and what is left of those that are damaged.
+
+        :raises ConfigError: if the state path cannot be used.
+        """
+        with self._present() as fd:
+            if fd is None:
+                return []
+            names = sorted(
+                name.removesuffix(_SUFFIX)
+                for name in os.listdir(fd)
+                if name.endswith(_SUFFIX) and not name.startswith(".")
+            )
+            found = [self._read(fd, name) for name in names]
+        return [record for record in found if record is not None]
+
+    def save(self, record: InstanceRecord) -> None:
+        """Write a record to disk, for good.
+
+        :raises ConfigError: if the state path cannot be used.
+        """
+        with self._made("instances") as fd:
+            final = record.name + _SUFFIX
+            temporary = f".{final}"
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+            with open(
+                os.open(temporary, flags, 0o600, dir_fd=fd),
+                "w",
+                encoding="ascii",
+            ) as stream:
+                json.dump(encode(record), stream, indent=1)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.rename(temporary, final, src_dir_fd=fd, dst_dir_fd=fd)
+            os.fsync(fd)
+
+    def remove(self, name: str) -> None:
+        """Forget an instance; nothing happens if it is not known.
+
+        :raises InstanceError: if it is not a name.
+        :raises ConfigError: if the state path cannot be used.
+        """
+        check_name(name)
+        with self._present() as fd:
+            if fd is None:
+                return
+            try:
+                os.unlink(name + _SUFFIX, dir_fd=fd)
+            except FileNotFoundError:
+                return
+            os.fsync(fd)
+
+    def _read(
+        self, fd: int, name: str
+    ) -> InstanceRecord | DamagedRecord | None:
+        file = f"{self._path}/instances/{name}{_SUFFIX}"
+        try:
+            text = _read_text(fd, name + _SUFFIX)
+        except FileNotFoundError:
+            return None
+        except OSError as err:
+            if err.errno not in _UNREADABLE:
+                raise
+            reason = _damaged(file, err.strerror)
+            return DamagedRecord(name, reason)
+        try:
+            # As it is written; to others a lost bit would be another path.
+            text.encode("ascii")
+            return decode(name, json.loads(text))
+        except MemoryError:
+            raise
+        except Exception as err:
+            reason = _newer(file, err) or _damaged(file, err)
+            return salvage(name, reason, text)
+
+    @contextmanager
+    def _present(self) -> Iterator[int | None]:
+        """The directory of the records, None if it is not there yet."""
+        with (
+            self._translated(),
+            directory.open_subdir(str(self._path), 0o700, "instances") as fd,
+        ):
+            yield fd
+
+    @contextmanager
+    def _made(self, name: str) -> Iterator[int]:
+        with (
+            self._translated(),
+            directory.make_subdir(str(self._path), 0o700, name, 0o700) as fd,
+        ):
+            yield fd
+
+    def _translated(self) -> AbstractContextManager[None]:
+        return own_paths.translated("state_path", str(self._path))
+
+
+def _read_text(fd: int, name: str) -> str:
+    # Whatever is there: a FIFO is not waited for.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with open(os.open(name, flags, dir_fd=fd), "rb") as stream:
+        return stream.read().decode("utf-8", "surrogateescape")
+
+
+def _newer(file: str, err: Exception) -> str:
+    if not isinstance(err, NewerError):
+        return ""
+    return (
+        f"its record {file} is of a newer version of lxc-userns (format "
+        f"{err}, this version reads up to {FORMAT}); use that version"
+    )
+
+
+def _damaged(file: str, err: object) -> str:
+    what = f"it lacks {err}" if isinstance(err, KeyError) else err
+    return (
+        f"its record {file} is damaged: {what}; repair it, or restore a "
+        "backup of it: until then its host IDs and files stay taken"
+    )

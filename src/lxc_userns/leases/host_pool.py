@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pool of a host, as it is configured, and who has what of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from lxc_userns.exceptions import ConfigError, PrerequisiteError
+from lxc_userns.idmap.idset import IdSet
+from lxc_userns.instances.instances import Instances
+from lxc_userns.leases import Lease, LeaseStore, ShiftedTree, shifted_trees
+from lxc_userns.leases.allocation import capacity
+from lxc_userns.leases.availability import (
+    PoolSnapshot,
+    find_waiting,
+    is_promised,
+)
+from lxc_userns.leases.pool import Pools, read_pools
+from lxc_userns.leases.running import ProcessTable
+from lxc_userns.subid.owners import IdOwner
+
+_LOG = logging.getLogger(__name__)
+#: The option that names the pool.
+OPTION = "[lxc_userns] subid_owner"
+_MOST = 5
+
+
+@dataclass(frozen=True, slots=True)
+class PoolUsage:
+    """How much of the pool is in use.
+
+    :param pools: the pool, with all who hold IDs of it besides leases.
+    :param size: the usual number of IDs of a lease.
+    :param free: how many more of that size can be given.
+    :param waiting: what is still shifted for ranges that were released, and
+        keeps them from being leased again.
+    """
+
+    pools: Pools
+    size: int
+    free: int
+    waiting: tuple[ShiftedTree, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostPool:
+    """Pool of a host.
+
+    :param instances: what there is on the host.
+    :param leases: who holds what.
+    :param owner: whose subordinate IDs are the pool; empty: there is none.
+    :param size: number of IDs of either kind that an instance gets unless it
+        asks for another.
+    :param processes: what runs.
+    :param read: reads the pools of an owner.
+    """
+
+    instances: Instances
+    leases: LeaseStore
+    owner: str
+    size: int
+    processes: ProcessTable = field(default_factory=ProcessTable)
+    read: Callable[[str], Pools] = read_pools
+
+    def read_snapshot(self) -> PoolSnapshot:
+        """Read who has what of it now.
+
+        :raises ConfigError: if there is no pool.
+        :raises PrerequisiteError: if it cannot be asked for.
+        """
+        if not self.owner:
+            raise ConfigError(
+                OPTION, "", "is empty: there is no pool to lease from"
+            )
+        snapshot = PoolSnapshot.read(
+            self.read(self.owner),
+            self.processes,
+            self.instances.guests,
+            self.leases,
+        )
+        if snapshot.is_new:
+            self._warn_if_lost(snapshot.pools)
+        return snapshot
+
+    def users(self, lease: Lease) -> list[IdOwner]:
+        """Return the processes that run with any of the IDs of a lease."""
+        found = [
+            each
+            for each in self.processes.id_maps()
+            if IdSet((lease.ids(each.kind),)).overlaps(each.ids)
+        ]
+        named = self.processes.with_names(found, self.instances.guests)
+        return [each.holder for each in named]
+
+    def usage(self) -> PoolUsage:
+        """How much of the pool is in use.
+
+        :raises ConfigError: if there is no pool.
+        :raises PrerequisiteError: if it cannot be asked for.
+        """
+        snapshot, looked_at = (
+            self.read_snapshot(),
+            shifted_trees.scan(self.leases),
+        )
+        records = self.instances.store.load_all()
+        with self.leases.read() as leases:
+            pools = snapshot.with_holders(leases, records)
+            held = leases.all()
+            waiting = find_waiting(leases, looked_at)
+        free = []
+        for kind, pool in pools:
+            taken = [lease.ids(kind) for lease in held]
+            taken += [tree.ids for tree in waiting if tree.kind == kind]
+            left = pool.free - IdSet.of(taken)
+            free.append(capacity(pool.ids, left, self.size))
+        # What an instance has without a lease is not given back yet.
+        waiting = [tree for tree in waiting if not is_promised(pools, tree)]
+        return PoolUsage(pools, self.size, min(free), tuple(waiting))
+
+    def warn_if_outside(self, lease: Lease) -> None:
+        """Warn if a lease is not, or no longer, of the pool."""
+        if not self.owner:
+            return
+        try:
+            pools = self.read(self.owner)
+        except PrerequisiteError as err:
+            _LOG.warning("%s", err)
+            return
+        if not pools.contains(lease):
+            _LOG.warning(
+                "%s: its lease (%s) is not, or no longer, in the pool of %s; "
+                "it keeps it",
+                lease.instance,
+                lease,
+                self.owner,
+            )
+
+    def _warn_if_lost(self, pools: Pools) -> None:
+        """Warn if nobody ever had a lease, and yet somebody has had one."""
+        names = [
+            record.name
+            for record in self.instances.store.load_all()
+            if any(
+                dict(pools)[of].ids.overlaps(ids)
+                for of, ids in record.held_ids
+            )
+        ]
+        if names:
+            shown = ", ".join(names[:_MOST])
+            more = f" and {len(names) - _MOST} more" if names[_MOST:] else ""
+            _LOG.warning(
+                "%s has no leases, and instances have IDs of the pool of %s: "
+                "%s; if it was lost, restore a backup of it before more is "
+                "leased: what was returned, and is still on disk for that, "
+                "is not known without",
+                self.leases.file,
+                self.owner,
+                shown + more,
+            )
