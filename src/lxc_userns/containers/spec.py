@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 from lxc_userns.domain import (
     Capabilities,
@@ -58,6 +58,7 @@ class ContainerSpec:
     name: str
     rootfs: str
     init: tuple[str, ...] = ("/sbin/init",)
+    _: KW_ONLY
     memory_mib: int = 512
     cpus: float | None = None
     env: Mapping[str, str] = field(default_factory=dict)

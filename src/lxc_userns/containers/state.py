@@ -27,7 +27,7 @@ UNVERIFIED = "unverified"
 _RUNNING = frozenset({"running", "paused"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
     """A container as it is now.
 
@@ -129,25 +129,25 @@ class StateReader:
         if guest is not None and guest.is_active:
             start = self._find_start(record.name)
         return Container(
-            record.name,
-            record.uuid,
-            _state(guest, start, record.verified),
-            record.mode,
-            record.strategy,
-            record.rootfs,
-            record.view,
-            None if start is None else start.init_pid,
-            record.id_maps,
-            record.reason,
-            record.rootfs_kind,
-            record.archive,
-            record.volumes,
-            record.mode_reasons,
-            record.needs.host_namespaces,
-            record.needs.capabilities,
-            record.devices,
-            record.max_processes,
-            self._trace(record, guest),
+            name=record.name,
+            uuid=record.uuid,
+            state=_state(guest, start, record.verified),
+            mode=record.mode,
+            strategy=record.strategy,
+            rootfs=record.rootfs,
+            view=record.view,
+            init_pid=None if start is None else start.init_pid,
+            id_maps=record.id_maps,
+            reason=record.reason,
+            rootfs_kind=record.rootfs_kind,
+            archive=record.archive,
+            volumes=record.volumes,
+            mode_reasons=record.mode_reasons,
+            shared=record.needs.host_namespaces,
+            capabilities=record.needs.capabilities,
+            devices=record.devices,
+            max_processes=record.max_processes,
+            trace=self._trace(record, guest),
         )
 
     def _trace(self, record: InstanceRecord, guest: Guest | None) -> Trace:

@@ -27,7 +27,7 @@ OPTION = "[lxc_userns] subid_owner"
 _MOST = 5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolUsage:
     """How much of the pool is in use.
 
@@ -117,7 +117,12 @@ class HostPool:
             free.append(capacity(pool.ids, left, self.size))
         # What an instance has without a lease is not given back yet.
         waiting = [tree for tree in waiting if not is_promised(pools, tree)]
-        return PoolUsage(pools, self.size, min(free), tuple(waiting))
+        return PoolUsage(
+            pools=pools,
+            size=self.size,
+            free=min(free),
+            waiting=tuple(waiting),
+        )
 
     def warn_if_outside(self, lease: Lease) -> None:
         """Warn if a lease is not, or no longer, of the pool."""
