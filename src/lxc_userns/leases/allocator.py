@@ -51,12 +51,12 @@ class LeaseAllocator:
 
     @property
     def instances(self) -> Instances:
-        """What there is on the host."""
+        """Return the instances of the host."""
         return self.pool.instances
 
     @property
     def leases(self) -> LeaseStore:
-        """The leases of the host."""
+        """Return the leases of the host."""
         return self.pool.leases
 
     def find(self, instance: str) -> Lease | None:
