@@ -91,11 +91,11 @@ class Planner:
         self._check_config(maps_given=request.id_maps is not None)
         devices = tuple(map(self._find_device, request.needs.devices))
         decision = self._decide(request, devices)
-        strategy = strategies.check_name(
+        strategy = strategies.find_choice(
             request.strategy or self.settings.rootfs_strategy
         )
         if decision.mode == "host":
-            strategy = Strategy.PLAIN
+            strategy = Strategy.BIND
         return InstanceRecord(
             request.name,
             request.uuid,
@@ -126,7 +126,7 @@ class Planner:
         :param known: what it was promised before.
         :param keep: whether it is to keep a lease that it gets for that.
         """
-        if draft.strategy == Strategy.PLAIN:
+        if not draft.strategy.traits.needs_id_maps:
             return draft
         return replace(draft, id_maps=self._id_maps(request, known, keep))
 

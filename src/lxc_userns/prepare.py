@@ -310,4 +310,4 @@ def _keep_findings(
 
 def _own_files(record: InstanceRecord) -> tuple[str | None, bool]:
     """Return what an instance has below the state path beside its record."""
-    return record.archive, record.strategy == Strategy.OVERLAY
+    return record.archive, record.strategy.traits.private_upper

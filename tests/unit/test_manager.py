@@ -292,7 +292,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(
         strategies,
         "STRATEGIES",
-        {Strategy.CHOWN: strategy, Strategy.PLAIN: strategy},
+        {Strategy.CHOWN: strategy, Strategy.BIND: strategy},
     )
     rootfs = tmp_path / "rootfs"
     (rootfs / "sbin").mkdir(parents=True)

@@ -35,7 +35,6 @@ from lxc_userns.rootfs import exposure
 from lxc_userns.rootfs.shifting import setuid_scan
 from lxc_userns.rootfs.views.source import translated
 from lxc_userns.services import Services
-from lxc_userns.spec.strategy import Strategy
 from lxc_userns.subid import owners
 from lxc_userns.subid.held_ids import RESERVER
 
@@ -79,7 +78,7 @@ def _on_disk(
         volume = volumes.get(seen.target)
         if seen.source == view:
             # Below an overlay nothing is written.
-            readonly = record.strategy == Strategy.OVERLAY
+            readonly = record.strategy.traits.shares_source
             yield replace(
                 seen, source=record.rootfs, readonly=readonly or seen.readonly
             )
@@ -234,7 +233,7 @@ def _find_setuid(path: str) -> str:
 def _is_shifted(this: Domain, fd: int) -> bool:
     """Whether the owners of its root filesystem on disk are host IDs."""
     if this.record is not None:
-        return this.record.strategy == Strategy.CHOWN
+        return this.record.strategy.traits.shifts_on_disk
     mount = mounts.find_mount(fd)
     is_idmapped = mount is not None and "idmapped" in mount.options
     return has_id_maps(this.domain) and not is_idmapped

@@ -134,7 +134,7 @@ class StateReader:
             record.uuid,
             _state(guest, start, record.verified),
             record.mode,
-            record.strategy,
+            record.strategy.value,
             record.rootfs,
             record.view,
             None if start is None else start.init_pid,

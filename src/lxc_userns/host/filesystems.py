@@ -69,9 +69,9 @@ def judge_overlays(
             "well",
             "have images with ACLs on another filesystem",
         )
-    if strategy == Strategy.OVERLAY:
+    if Strategy(strategy).traits.private_upper:
         return failed(
-            f"{message}; [lxc_userns] rootfs_strategy is overlay", remedy
+            f"{message}; [lxc_userns] rootfs_strategy is {strategy}", remedy
         )
     return warned(message, remedy)
 

@@ -68,7 +68,7 @@ def parse_release(release: str) -> Version | None:
 
 def _without_idmapped_mounts(strategy: str) -> Result:
     message = "it has no idmapped mounts (Linux 5.12 has)"
-    if strategy in (Strategy.IDMAPPED, Strategy.OVERLAY):
+    if Strategy(strategy).traits.needs_idmapped_mounts:
         return failed(
             f"{message}, and [lxc_userns] rootfs_strategy is {strategy}",
             "set rootfs_strategy to auto or chown, or boot Linux 5.12 or "

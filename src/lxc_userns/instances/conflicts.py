@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from lxc_userns.idmap import IdMaps
+from lxc_userns.spec.strategy import Strategy
 
-#: Strategies and modes of volumes, by what they do to the files.
-_SHIFTED = "chown"
-_BELOW_OVERLAY = "overlay"
+#: Those that change owners on disk; so does a volume with owners "chown".
+_SHIFTED = {each for each in Strategy if each.traits.shifts_on_disk}
+_SHARED = {each for each in Strategy if each.traits.shares_source}
 #: Either of those that change the tree itself, looked at again once chosen.
-_UNDECIDED = "auto"
+_UNDECIDED = Strategy.AUTO
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +39,18 @@ class PathUse:
     @property
     def is_below_overlay(self) -> bool:
         """Whether changes elsewhere depend on it, mounted or not."""
-        return self.is_root and self.strategy == _BELOW_OVERLAY
+        return self.is_root and self.strategy in _SHARED
 
     @property
     def may_be_shifted(self) -> bool:
         """Whether its owners on disk are, or may become, host IDs."""
-        return self.strategy in (_SHIFTED, _UNDECIDED)
+        return self.strategy in {*_SHIFTED, _UNDECIDED}
 
     def conflicts_with(self, other: PathUse) -> bool:
         """Whether the two uses would harm each other at the same time."""
         if not overlap(self.path, other.path):
             return False
-        if _SHIFTED in (self.strategy, other.strategy):
+        if _SHIFTED & {self.strategy, other.strategy}:
             return not self._is_same_use(other)
         if self.is_below_overlay or other.is_below_overlay:
             return self._writes() or other._writes()

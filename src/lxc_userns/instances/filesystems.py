@@ -106,7 +106,7 @@ class Filesystems:
                 record.archive,
                 record.rootfs,
                 record.id_maps,
-                shifted=chosen.strategy == Strategy.CHOWN,
+                shifted=chosen.strategy.traits.shifts_on_disk,
                 limits=limits,
                 progress=progress,
                 trust=self.trust,
@@ -180,7 +180,7 @@ class Filesystems:
         :param fd: what :meth:`opened_root` gave.
         :param empty: as for :func:`reach.check_unreachable`.
         """
-        readonly = record.strategy == Strategy.OVERLAY
+        readonly = record.strategy.traits.shares_source
         kind = record.rootfs_kind
         if record.archive is not None:
             kind = "directory"  # What was unpacked from it.
@@ -219,7 +219,7 @@ class Filesystems:
         """
         strategy = strategies.STRATEGIES[record.strategy]
         strategy.prepare_tree(tree, record.id_maps, options)
-        if record.strategy == Strategy.OVERLAY and record.id_maps:
+        if record.strategy.traits.private_upper and record.id_maps:
             layer = replace(
                 options, unmapped="keep", recheck=False, is_layer=True
             )
@@ -245,7 +245,7 @@ class Filesystems:
             place = strategies.MountTarget(parent, point, state)
             strategy.mount(tree, id_maps, place)
 
-        if record.strategy == Strategy.OVERLAY:
+        if record.strategy.traits.private_upper:
             with self._private.opened(name):
                 pass
         self._views.mount(name, _ROOT, id_maps, mount_root)
@@ -257,12 +257,8 @@ class Filesystems:
 
         :raises ReachableError: if one can.
         """
-        is_idmapped = record.strategy in (
-            Strategy.IDMAPPED,
-            Strategy.OVERLAY,
-        )
         empty = dict(record.empty)
-        if is_idmapped:
+        if record.strategy.traits.needs_idmapped_mounts:
             with self.opened_root(record) as root:
                 # An image is mounted nowhere else.
                 if stat.S_ISDIR(os.fstat(root.fd).st_mode):
@@ -372,17 +368,19 @@ def _remaining_claims(record: DamagedRecord) -> list[PathUse]:
     paths = [*record.sources]
     paths += (e.source for e in record.volumes if e.owners == "chown")
     found = [*_volume_claims(record.volumes, None)]
-    if record.rootfs is not None and record.strategy == Strategy.OVERLAY:
-        found.append(PathUse(record.rootfs, record.strategy, None))
-    elif record.rootfs is not None:
-        paths.append(record.rootfs)
+    if record.rootfs is not None:
+        root = PathUse(record.rootfs, record.strategy, None)
+        if root.is_below_overlay:
+            found.append(root)
+        else:
+            paths.append(record.rootfs)
     alone = (PathUse(e, Strategy.CHOWN, None, is_image=True) for e in paths)
     return [*found, *alone]
 
 
 def _way_back(record: InstanceRecord, chosen: strategies.Choice) -> str:
     """How a tree that ``auto`` has shifted comes to be idmapped after all."""
-    if chosen.strategy != Strategy.CHOWN:
+    if not chosen.strategy.traits.shifts_on_disk:
         return ""
     see_to = "see to that, " if chosen.changes_owners else ""
     return (

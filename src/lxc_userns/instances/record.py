@@ -36,6 +36,7 @@ from lxc_userns.spec.requirements import (
     Requirements,
 )
 from lxc_userns.spec.rootfs_kind import RootfsKind, parse_kind
+from lxc_userns.spec.strategy import Strategy
 from lxc_userns.spec.volume import Volume
 
 _FORMAT = 4
@@ -103,7 +104,7 @@ class InstanceRecord:
     uuid: str
     rootfs: str
     id_maps: IdMaps | None
-    strategy: str
+    strategy: Strategy
     view: str
     ready: int | None = None
     reason: str = ""
@@ -443,7 +444,7 @@ def _decode(name: str, data: object) -> InstanceRecord:
         identifier,
         rootfs,
         _decode_maps(data["uid_maps"], data["gid_maps"]),
-        strategy,
+        Strategy(strategy),
         view,
         ready,
         reason,

@@ -38,6 +38,7 @@ from lxc_userns.libvirtd.client import Guest, Guests
 from lxc_userns.linux.process import Process, Rows
 from lxc_userns.rootfs.shifting.state import STATE, State, Work
 from lxc_userns.services import Services
+from lxc_userns.spec.strategy import Strategy
 from lxc_userns.spec.volume import Volume
 from lxc_userns.subid import owners
 from lxc_userns.subid.files import parse
@@ -123,7 +124,9 @@ class Host:
 
 
 def record(name: str, maps: IdMaps | None, **values: object) -> InstanceRecord:
-    made = InstanceRecord(name, UUID, "/srv/x", maps, "idmapped", "/run/x")
+    made = InstanceRecord(
+        name, UUID, "/srv/x", maps, Strategy.IDMAPPED, "/run/x"
+    )
     return replace(made, **values)  # type: ignore[arg-type]
 
 
@@ -454,7 +457,7 @@ def test_a_tree_of_an_instance_without_a_lease(
     """Its IDs are not new when it is gone."""
     host.allocator.acquire("a")
     fixed = record(
-        "fixed", maps(BASE + S), strategy="chown", rootfs=str(tmp_path)
+        "fixed", maps(BASE + S), strategy=Strategy.CHOWN, rootfs=str(tmp_path)
     )
     with host.allocator.commit_record(fixed):
         host.allocator.instances.store.save(fixed)
@@ -565,7 +568,9 @@ def shifted(monkeypatch: pytest.MonkeyPatch) -> Shift:
 def use(host: Host, name: str, path: Path, how: str = "chown") -> None:
     """Lease a range, and be about to use something on disk with it."""
     lease = host.allocator.acquire(name)
-    made = record(name, lease.id_maps, strategy=how, rootfs=str(path))
+    made = record(
+        name, lease.id_maps, strategy=Strategy(how), rootfs=str(path)
+    )
     with host.allocator.commit_record(made):
         pass
 
@@ -844,7 +849,7 @@ def test_somebody_elses_domain_of_that_name(
 
 def test_orphans_that_are_kept(host: Host, manager: FakeServices) -> None:
     for name, values in (
-        ("over", {"strategy": "overlay"}),
+        ("over", {"strategy": Strategy.OVERLAY}),
         ("packed", {"archive": "/srv/x.tar"}),
     ):
         lease = host.allocator.acquire(name)

@@ -27,7 +27,7 @@ from lxc_userns.rootfs.views.source import (
     check_layout,
     translated,
 )
-from lxc_userns.spec.strategy import NAMES, Strategy
+from lxc_userns.spec.strategy import CHOICES, Strategy
 
 Progress = Callable[[int], None]
 
@@ -190,7 +190,7 @@ STRATEGIES: Mapping[str, ViewStrategy] = {
     Strategy.IDMAPPED: Idmapped(),
     Strategy.OVERLAY: Overlay(),
     Strategy.CHOWN: Chown(),
-    Strategy.PLAIN: Bind(),
+    Strategy.BIND: Bind(),
 }
 
 
@@ -198,43 +198,45 @@ STRATEGIES: Mapping[str, ViewStrategy] = {
 class Choice:
     """The strategy for a root filesystem.
 
-    :param strategy: its name in :data:`STRATEGIES`.
+    :param strategy: one of :data:`STRATEGIES`.
     :param reason: why that one.
     :param changes_owners: whether ``auto`` has come to change owners on disk.
     """
 
-    strategy: str
+    strategy: Strategy
     reason: str
     changes_owners: bool = False
 
 
-def check_name(name: str) -> str:
-    """The same name, if a strategy of it can be asked for.
+def find_choice(name: str) -> Strategy:
+    """Return the strategy of a name, if it can be asked for.
 
     :raises ConfigError: if there is none.
     """
-    if name not in NAMES:
+    if name not in CHOICES:
         raise ConfigError(
             "[lxc_userns] rootfs_strategy",
             name,
-            f"expected {', '.join(NAMES)}",
+            f"expected {', '.join(CHOICES)}",
         )
-    return name
+    return Strategy(name)
 
 
-def choose(name: str, tree: RootfsSource, id_maps: IdMaps | None) -> Choice:
+def choose(
+    strategy: Strategy, tree: RootfsSource, id_maps: IdMaps | None
+) -> Choice:
     """Choose a strategy by trying it on the root filesystem itself.
 
     ``auto`` is ``idmapped`` where the kernel and the filesystem can and no
     user of the host can reach the tree, else ``chown``. It is never
     ``overlay``, which is for images that are to be shared.
 
-    :param name: value of ``[lxc_userns] rootfs_strategy``.
+    :param strategy: what was asked for.
     """
     if id_maps is None:
-        return Choice(Strategy.PLAIN, "it is in the host's user namespace")
-    if name != Strategy.AUTO:
-        return Choice(name, "it was asked for")
+        return Choice(Strategy.BIND, "it is in the host's user namespace")
+    if strategy != Strategy.AUTO:
+        return Choice(strategy, "it was asked for")
     is_shifted = _is_shifted(tree)
     try:
         with tree.idmapped(id_maps):
