@@ -36,7 +36,8 @@ it across its boundary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 _LONGEST = 80
 
@@ -335,3 +336,22 @@ class PrerequisiteError(LxcUsernsError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+def reason_of(err: OSError) -> str:
+    """Return what a system call's error says, without number and path."""
+    return err.strerror or str(err)
+
+
+@contextmanager
+def translated(kind: type[LxcUsernsError], *about: str) -> Iterator[None]:
+    """Raise a system call's error as one of this package.
+
+    :param kind: the class, whose last argument is the reason.
+    :param about: its other arguments.
+    :raises LxcUsernsError: in place of any OSError.
+    """
+    try:
+        yield
+    except OSError as err:
+        raise kind(*about, reason_of(err)) from err

@@ -17,6 +17,7 @@ from lxc_userns.exceptions import (
     NeedsError,
     PolicyError,
     RootfsError,
+    translated,
 )
 from lxc_userns.idmap import IdMaps
 from lxc_userns.instances.conflicts import overlap
@@ -26,7 +27,6 @@ from lxc_userns.leases.allocator import LeaseAllocator
 from lxc_userns.linux import block_devices
 from lxc_userns.rootfs.archive import unpack
 from lxc_userns.rootfs.views import strategies
-from lxc_userns.rootfs.views.source import translated
 from lxc_userns.spec import policy
 from lxc_userns.spec.policy import Decision
 from lxc_userns.spec.request import InstanceRequest
@@ -162,7 +162,7 @@ class Planner:
             our own files; or others could replace it.
         """
         self._check_below_roots(path)
-        with translated(path):
+        with translated(RootfsError, path):
             os.stat(path)  # To abspath(), "" is the working directory.
             rootfs = block_devices.resolve(os.path.abspath(path))
         with self.files.opened_path(rootfs):
@@ -283,10 +283,8 @@ def _in_use(device: Device) -> bool:
 
 
 def _find_device(path: str) -> Device:
-    try:
+    with translated(NeedsError, "device", path):
         mode = os.stat(path, follow_symlinks=False).st_mode
-    except OSError as err:
-        raise NeedsError("device", path, err.strerror or str(err)) from err
     if stat.S_ISCHR(mode):
         return Device(path, "char")
     if stat.S_ISBLK(mode):

@@ -26,6 +26,8 @@ from lxc_userns.exceptions import (
     InstanceError,
     NoSuchContainerError,
     ReachableError,
+    RootfsError,
+    translated,
 )
 from lxc_userns.idmap import KINDS
 from lxc_userns.instances.damaged import DamagedRecord
@@ -33,7 +35,6 @@ from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.linux import directory, mounts
 from lxc_userns.rootfs import exposure
 from lxc_userns.rootfs.shifting import setuid_scan
-from lxc_userns.rootfs.views.source import translated
 from lxc_userns.services import Services
 from lxc_userns.subid import owners
 from lxc_userns.subid.held_ids import RESERVER
@@ -197,7 +198,7 @@ def _find_exposed(this: Domain) -> Iterator[Violation]:
         if seen.source is None or not os.path.isdir(seen.source):
             continue  # An image, or nothing at all.
         path = os.path.realpath(seen.source)
-        with translated(path), directory.opened(path) as fd:
+        with translated(RootfsError, path), directory.opened(path) as fd:
             is_shifted = _is_shifted(this, fd)
             try:
                 exposure.check_only_root_can_reach(fd, path)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lxc_userns import own_paths
-from lxc_userns.exceptions import ConfigError
+from lxc_userns.exceptions import ConfigError, reason_of
 from lxc_userns.host.check import Result, failed, passed, split
 
 _ATTRIBUTE = "trusted.lxc_userns.probe"
@@ -30,7 +30,7 @@ def check_state_path(path: Path) -> Result:
         with tempfile.TemporaryFile(dir=place) as stream:
             os.setxattr(stream.fileno(), _ATTRIBUTE, b"1")
     except OSError as err:
-        return judge_state_path(place, err.strerror or str(err))
+        return judge_state_path(place, reason_of(err))
     return judge_state_path(place, None)
 
 

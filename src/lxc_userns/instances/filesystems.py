@@ -16,12 +16,13 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
-from lxc_userns.exceptions import ReplacedError
+from lxc_userns.exceptions import ReplacedError, RootfsError, translated
 from lxc_userns.idmap import IdMaps
 from lxc_userns.instances.conflicts import PathUse
 from lxc_userns.instances.damaged import DamagedRecord
 from lxc_userns.instances.record import InstanceRecord, volume_name
 from lxc_userns.linux import file_identity, safe_path, syncing
+from lxc_userns.linux.fd import owned
 from lxc_userns.linux.file_identity import FileIdentity
 from lxc_userns.rootfs import exposure
 from lxc_userns.rootfs.archive import unpack as unpacking
@@ -119,12 +120,10 @@ class Filesystems:
 
         :raises RootfsError: if others could replace it.
         """
-        with backing.translated(path):
+        with translated(RootfsError, path):
             fd = safe_path.open_fd(path, self.trust)
-        try:
+        with owned(fd):
             yield fd
-        finally:
-            os.close(fd)
 
     def opened_volume(
         self, volume: Volume, empty: exposure.Empty | None = None
@@ -140,7 +139,7 @@ class Filesystems:
             what the record says.
         """
         path = record.rootfs
-        with self.opened_path(path) as fd, backing.translated(path):
+        with self.opened_path(path) as fd, translated(RootfsError, path):
             # What was unpacked is in a directory of ours alone.
             found = None if record.archive else file_identity.read(fd)
             _check_same(path, record.identities.get(path), found)
@@ -274,7 +273,7 @@ class Filesystems:
         if self.is_mounted(instance):
             with (
                 self._views.opened(instance, _ROOT) as fd,
-                backing.translated(self.view(instance)),
+                translated(RootfsError, self.view(instance)),
             ):
                 syncing.sync_filesystem(fd)
 

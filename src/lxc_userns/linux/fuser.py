@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from lxc_userns.linux import directory, file_identity, mounts
+from lxc_userns.linux.fd import open_file, owned
 from lxc_userns.linux.mounts import Mount
 
 #: Passes over ``/proc`` until one meets no new process.
@@ -245,23 +246,17 @@ def _namespace(task: str) -> str:
 
 def _read_status(base: str) -> tuple[str, int]:
     """Name and a user ID that is not root's, 0 if all are root's."""
-    fd = os.open(f"{base}/status", os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with open_file(f"{base}/status", os.O_RDONLY) as fd:
         # The first line is the name, in which the kernel escapes a new line.
         name, _, rest = os.read(fd, _STATUS_HEAD).partition(b"\n")
-    finally:
-        os.close(fd)
     uids = rest.partition(b"\nUid:")[2].partition(b"\n")[0]
     uid = max(map(int, uids.split()))
     return ascii(os.fsdecode(name.partition(b"\t")[2])), uid
 
 
 def _mount_id(link: str) -> int:
-    fd = os.open(link, os.O_PATH | os.O_CLOEXEC)
-    try:
+    with open_file(link, os.O_PATH) as fd:
         return mounts.mount_id(fd)
-    finally:
-        os.close(fd)
 
 
 def _place_on(mount: Mount, top: int, link: str) -> Place | None:
@@ -271,15 +266,10 @@ def _place_on(mount: Mount, top: int, link: str) -> Place | None:
     """
     if mounts.mount_id(top) != mount.number:
         return None  # Another one covers it.
-    fd = os.open(link, os.O_PATH | os.O_CLOEXEC)
-    try:
+    with open_file(link, os.O_PATH) as fd:
         found = file_identity.reopen(fd, top)
-    finally:
-        os.close(fd)
-    try:
+    with owned(found):
         return place_of(os.readlink(f"/proc/self/fd/{found}"), mount)
-    finally:
-        os.close(found)
 
 
 def _mapped(base: str, device: str) -> Iterator[str]:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from lxc_userns.linux import directory
+from lxc_userns.linux.fd import closed_on_error, owned
 
 #: Where locks of files are that have no place of their own for them. No
 #: option: whoever works on one tree by two configurations, or by none, is to
@@ -48,14 +49,11 @@ def held(
     :raises TimeoutError: if others hold it for longer.
     :raises OSError: if the file cannot be made.
     """
-    fd = _acquire(place, name, shared, limit)
-    try:
-        yield fd
-    finally:
+    with owned(_acquire(place, name, shared, limit)) as fd:
         try:
-            _remove(place, name, fd)
+            yield fd
         finally:
-            os.close(fd)
+            _remove(place, name, fd)
 
 
 @contextmanager
@@ -85,14 +83,11 @@ def _acquire(place: int, name: str, shared: bool, limit: float | None) -> int:
     operation = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     while True:
         fd = os.open(name, _FLAGS, 0o600, dir_fd=place)
-        try:
+        with closed_on_error(fd):
             # The last who held it has removed the file: then the lock on it
-            # keeps nobody out who comes later.
+            # keeps no other out who comes later.
             if _lock(fd, operation) and _is_named(place, name, fd):
                 return fd
-        except BaseException:
-            os.close(fd)
-            raise
         os.close(fd)
         if deadline is not None and time.monotonic() > deadline:
             raise TimeoutError(f"another holds the lock {name}")

@@ -14,6 +14,7 @@ from typing import Self
 
 from lxc_userns.linux import mounts, namespaces
 from lxc_userns.linux.bounds import BoundExceededError
+from lxc_userns.linux.fd import owned
 
 #: Rows of ``uid_map``: first ID inside, first ID outside, number of IDs.
 Rows = tuple[tuple[int, int, int], ...]
@@ -280,13 +281,10 @@ class Process:
 
     @contextmanager
     def _opened_pidfd(self) -> Iterator[int]:
-        pidfd = os.pidfd_open(int(self.pid))
-        try:
+        with owned(os.pidfd_open(int(self.pid))) as pidfd:
             # While this one is there, the number is its own.
             self._statistics()
             yield pidfd
-        finally:
-            os.close(pidfd)
 
     @contextmanager
     def _opened(self, name: str, flags: int) -> Iterator[int]:
@@ -296,10 +294,8 @@ class Process:
             if err.errno not in (errno.ENOENT, errno.EINVAL, errno.ESRCH):
                 raise
             raise ProcessLookupError(*err.args) from None
-        try:
+        with owned(fd):
             yield fd
-        finally:
-            os.close(fd)
 
     def _identity(self, name: str) -> tuple[int, int]:
         try:

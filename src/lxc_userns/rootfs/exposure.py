@@ -28,6 +28,7 @@ from pathlib import PurePath, PurePosixPath
 
 from lxc_userns.exceptions import ReachableError
 from lxc_userns.linux import fuser, mounts
+from lxc_userns.linux.fd import closed_on_error, owned
 from lxc_userns.linux.fuser import Closed, Place
 
 #: Trees, by path, in which nobody was found since the directories above them
@@ -110,11 +111,9 @@ def _check_place(
         fd = os.open(place, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return []  # Another mount hides it.
-    try:
+    with owned(fd):
         if mounts.mount_id(fd) == mount.number:
             return [_check_way(fd, path, known, place)]
-    finally:
-        os.close(fd)
     return []
 
 
@@ -255,14 +254,14 @@ def _open_parent(fd: int, path: str) -> int:
     # it was opened.
     directory, name = os.path.split(_link(fd))
     parent = os.open(directory, flags)
-    try:
-        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        if os.path.samestat(found, os.fstat(fd)):
-            return parent
-    except FileNotFoundError:
-        pass
-    os.close(parent)
-    raise ReachableError(path, "was renamed or removed just now; try again")
+    with closed_on_error(parent):
+        with suppress(FileNotFoundError):
+            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if os.path.samestat(found, os.fstat(fd)):
+                return parent
+        raise ReachableError(
+            path, "was renamed or removed just now; try again"
+        )
 
 
 def _is_same(one: int, other: int) -> bool:

@@ -16,6 +16,7 @@ from contextlib import suppress
 
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.linux import directory, inode_flags
+from lxc_userns.linux.fd import open_file, owned
 from lxc_userns.rootfs.refusals import INTERRUPTED
 from lxc_userns.rootfs.shifting.state import STATE
 
@@ -81,8 +82,8 @@ class New:
         kept = open_kept(self._parent, self._name, self._path)
         if kept is None:
             return
-        is_empty = not _names(kept)
-        os.close(kept)
+        with owned(kept):
+            is_empty = not _names(kept)
         raise RootfsError(
             self._path,
             "was made meanwhile; try again" if is_empty else "is not empty",
@@ -192,9 +193,8 @@ class Kept:
 
     def _note(self, holder: int) -> None:
         """Note what it is, unless an interrupted one has."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(_BEFORE, flags, 0o600, dir_fd=holder)
-        try:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        with open_file(_BEFORE, flags, 0o600, dir_fd=holder) as fd:
             if os.fstat(fd).st_size == 0:
                 status = os.fstat(self._fd)
                 mode = stat.S_IMODE(status.st_mode)
@@ -202,17 +202,12 @@ class Kept:
                     fd, b"%d %d %o" % (status.st_uid, status.st_gid, mode)
                 )
                 os.fsync(fd)
-        finally:
-            os.close(fd)
 
     def _read_note(self, holder: int) -> tuple[int, int, int]:
-        fd = os.open(
-            _BEFORE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=holder
-        )
-        try:
+        with open_file(
+            _BEFORE, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=holder
+        ) as fd:
             uid, gid, mode = os.read(fd, 100).split()
-        finally:
-            os.close(fd)
         return int(uid), int(gid), int(mode, 8)
 
 

@@ -20,15 +20,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 
-from lxc_userns.exceptions import RootfsError
+from lxc_userns.exceptions import RootfsError, translated
 from lxc_userns.linux import directory, removal, safe_path, syncing
+from lxc_userns.linux.fd import closed_on_error, owned
 from lxc_userns.rollback import undo
 from lxc_userns.rootfs import refusals
 from lxc_userns.rootfs.archive import destination
 from lxc_userns.rootfs.archive.destination import TREE, Kept, New
 from lxc_userns.rootfs.shifting import acl
 from lxc_userns.rootfs.shifting.tree import printable
-from lxc_userns.rootfs.views.source import translated
 
 _MODE = 0o700
 #: Seconds to wait for another process: long enough for those that a killed
@@ -99,7 +99,7 @@ def open_staging(path: str | os.PathLike[str]) -> Iterator[StagingDirectory]:
     above, name = os.path.split(given.rstrip("/"))
     if name in ("", ".", ".."):
         raise RootfsError(shown, "is not the name of a directory to make")
-    with translated(shown), ExitStack() as stack:
+    with translated(RootfsError, shown), ExitStack() as stack:
         above_fd, _ = stack.enter_context(
             safe_path.opened_parent(os.path.join(os.path.abspath(above), name))
         )
@@ -111,13 +111,13 @@ def open_staging(path: str | os.PathLike[str]) -> Iterator[StagingDirectory]:
             place, room = New(shown, parent, name), parent
             destination.check_writable(room, printable(above or "."))
         else:
-            stack.callback(os.close, kept)
+            stack.enter_context(owned(kept))
             place, room = Kept(shown, kept), kept
             destination.check_writable(room, shown)
         refusals.check_no_view(room, shown)
         place.check_free(holder_name)
         fd = _make_locked(room, holder_name, shown)
-        stack.callback(os.close, fd)
+        stack.enter_context(owned(fd))
         stack.callback(_remove, room, holder_name)
         stack.callback(place.put_back, fd)
         place.prepare(fd, holder_name)
@@ -151,16 +151,13 @@ def _make(parent: int, name: str) -> int:
     directory.make_in(parent, name, _MODE)
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(name, flags, dir_fd=parent)
-    try:
+    with closed_on_error(fd):
         # A parent can hand its group down, and an ACL for all that is made
         # in it, which are not the archive's.
         os.fchmod(fd, _MODE)
         with suppress(OSError):
             os.removexattr(fd, acl.DEFAULT)
         directory.check(fd, name, _MODE)
-    except BaseException:
-        os.close(fd)
-        raise
     return fd
 
 

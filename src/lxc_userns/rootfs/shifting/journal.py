@@ -17,6 +17,7 @@ import os
 import stat
 
 from lxc_userns.linux import inode_flags
+from lxc_userns.linux.fd import open_file
 from lxc_userns.rootfs.shifting import inode, ipc
 
 TYPE_CHECKING = False
@@ -229,18 +230,13 @@ def _can_have_flags(st: os.stat_result) -> bool:
 def _get_flags(path: str, st: os.stat_result) -> int:
     if not _can_have_flags(st):
         return 0
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        return inode_flags.get(fd)
-    except OSError:
-        return 0  # A filesystem without flags; they are not the reason.
-    finally:
-        os.close(fd)
+    with open_file(path, os.O_RDONLY | os.O_NONBLOCK) as fd:
+        try:
+            return inode_flags.get(fd)
+        except OSError:
+            return 0  # A filesystem without flags; they are not the reason.
 
 
 def _set_flags(path: str, flags: int) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
+    with open_file(path, os.O_RDONLY | os.O_NONBLOCK) as fd:
         inode_flags.set(fd, flags)
-    finally:
-        os.close(fd)

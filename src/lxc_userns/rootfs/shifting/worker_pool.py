@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.linux import descriptors, programs, threads
+from lxc_userns.linux.fd import owned
 from lxc_userns.rootfs.shifting import ipc, worker
 from lxc_userns.rootfs.shifting.translation import (
     Devices,
@@ -159,7 +160,7 @@ class _WorkerPool:
         self._board = ipc.SharedFlags.create()
         self._reports, self._reporting = os.pipe2(os.O_CLOEXEC)
         for fd in (*self._queue.fds, self._reports, self._reporting):
-            stack.callback(os.close, fd)
+            stack.enter_context(owned(fd))
         stack.callback(self._board.close)
         #: Where the workers write their results.
         self._outputs: list[int] = []
@@ -188,14 +189,14 @@ class _WorkerPool:
         output, end = os.pipe2(os.O_CLOEXEC)
         life, holder = os.pipe2(os.O_CLOEXEC)
         for fd in (output, life):
-            self._stack.callback(os.close, fd)
+            self._stack.enter_context(owned(fd))
         thread = threading.Thread(
             target=_work_in_thread, args=(self._job(life), end)
         )
         self._stack.callback(thread.join)
         # Whether it walks or waits, this ends it. (To close the pipe would
         # not, if another thread has forked in between.)
-        self._stack.callback(os.close, holder)
+        self._stack.enter_context(owned(holder))
         self._stack.callback(os.write, holder, b"!")
         self._stack.callback(self._board.cancel)
         self._outputs.append(output)
@@ -270,11 +271,9 @@ class _WorkerPool:
 
 
 def _work_in_thread(job: dict[str, Any], output: int) -> None:
-    try:
+    with owned(output):
         threads.unshare_working_directory()
         worker.work(job, output)
-    finally:
-        os.close(output)
 
 
 class WorkerError(OSError):

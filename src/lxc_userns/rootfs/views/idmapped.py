@@ -9,13 +9,13 @@ depend on the number of files.
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from lxc_userns.exceptions import NotIdmappableError, RootfsError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.linux import mount_api, mounts, user_namespaces
+from lxc_userns.linux.fd import owned
 
 #: What to do instead, by type of filesystem; None if the kernel is too old.
 WayOut = Callable[[str | None], str]
@@ -94,12 +94,10 @@ def cloned_mount(
             raise NotIdmappableError(path, reason) from err
         why = _UNCLONED.get(err.errno or 0, err.strerror)
         raise RootfsError(path, f"its mount cannot be copied: {why}") from err
-    try:
+    with owned(mount):
         with _explained(path, fd, way_out):
             mount_api.set_attributes(mount, attributes)
         yield mount
-    finally:
-        os.close(mount)
 
 
 def set_idmap(

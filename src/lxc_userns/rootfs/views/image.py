@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from lxc_userns.exceptions import ImageError, RootfsError
 from lxc_userns.linux import block_devices, btrfs, loop, mount_api, superblocks
+from lxc_userns.linux.fd import reopen
 from lxc_userns.rootfs import exposure
 from lxc_userns.rootfs.views import fstype, superblock
 
@@ -107,7 +108,8 @@ def opened(fd: int, path: str, readonly: bool) -> Iterator[Image]:
             exposure.check_device_unreachable(fd, path)
             device, name = fd, path
         else:
-            file = stack.enter_context(_reopened(fd, readonly))
+            mode = os.O_RDONLY if readonly else os.O_RDWR
+            file = stack.enter_context(reopen(fd, mode))
             attached = _attached(file, path, readonly)
             device, name = stack.enter_context(attached)
         _check_alone(device, path, fs_type)
@@ -121,17 +123,6 @@ def _check_device(path: str) -> None:
         raise RootfsError(
             path, "is a block device; give it by its path below /dev"
         )
-
-
-@contextmanager
-def _reopened(fd: int, readonly: bool) -> Iterator[int]:
-    """The same file, whatever has become of the path."""
-    mode = os.O_RDONLY if readonly else os.O_RDWR
-    file = os.open(f"/proc/self/fd/{fd}", mode | os.O_CLOEXEC)
-    try:
-        yield file
-    finally:
-        os.close(file)
 
 
 @contextmanager

@@ -15,9 +15,10 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from lxc_userns.exceptions import NotIdmappableError, RootfsError
+from lxc_userns.exceptions import NotIdmappableError, RootfsError, reason_of
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.linux import directory, mount_api, mounts, superblocks
+from lxc_userns.linux.fd import owned
 from lxc_userns.rootfs import refusals
 from lxc_userns.rootfs.shifting import acl
 from lxc_userns.rootfs.shifting.state import State
@@ -58,10 +59,8 @@ def detached(
         _prepare_state(state, lower, path, id_maps)
         with _attached(state, lower):
             view = _mount(state, path)
-    try:
+    with owned(view):
         yield view
-    finally:
-        os.close(view)
 
 
 def reshift(state: int, id_maps: IdMaps, shift: Shift) -> None:
@@ -241,7 +240,7 @@ def _mount(state: int, path: str) -> int:
 
 def _explain(state: int, err: OSError) -> str:
     shown = _shown(state)
-    said = (err.strerror or str(err)).replace(_link(state), shown)
+    said = reason_of(err).replace(_link(state), shown)
     if err.errno in _UNSUPPORTED:
         return (
             "no overlay with an idmapped layer below, which Linux 5.19 can, "

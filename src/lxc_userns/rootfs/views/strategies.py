@@ -14,6 +14,7 @@ from lxc_userns.exceptions import (
     ReachableError,
     RootfsError,
     UnmappedIdsError,
+    translated,
 )
 from lxc_userns.idmap import IdMaps
 from lxc_userns.linux import directory, mount_api
@@ -25,7 +26,6 @@ from lxc_userns.rootfs.views.source import (
     RootfsSource,
     add_oldroot,
     check_layout,
-    translated,
 )
 from lxc_userns.spec.strategy import CHOICES, Strategy
 
@@ -174,7 +174,7 @@ class Overlay:
         """Mount an overlay on it."""
         maps = _needed(id_maps)
         with (
-            translated(place.state),
+            translated(RootfsError, place.state),
             directory.open_private(place.state, 0o700) as state,
             tree.idmapped(maps) as lower,
             overlay.detached(lower, tree.path, state, maps) as view,
@@ -279,7 +279,7 @@ def _needed(id_maps: IdMaps | None) -> IdMaps:
 
 def _attach(view: int, place: MountTarget) -> None:
     with (
-        translated(f"/proc/self/fd/{place.parent}/{place.name}"),
+        translated(RootfsError, f"/proc/self/fd/{place.parent}/{place.name}"),
         directory.opened_in(place.parent, place.name) as target,
     ):
         mount_api.attach(view, target)

@@ -13,15 +13,15 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
-from lxc_userns.exceptions import ReachableError, RootfsError
+from lxc_userns.exceptions import ReachableError, RootfsError, translated
 from lxc_userns.idmap import IdMaps
 from lxc_userns.linux import file_identity, mount_api, mounts, safe_path
+from lxc_userns.linux.fd import open_file, owned
 from lxc_userns.linux.file_identity import FileIdentity
 from lxc_userns.rootfs import exposure, refusals
 from lxc_userns.rootfs.shifting import shift
 from lxc_userns.rootfs.shifting.tree import printable
 from lxc_userns.rootfs.views import idmapped, volume_targets
-from lxc_userns.rootfs.views.source import translated
 from lxc_userns.rootfs.views.strategies import ShiftOptions
 from lxc_userns.spec.volume import Volume
 
@@ -91,11 +91,12 @@ class Source:
         :raises RootfsError: if anything else is in the way; nothing is
             mounted then.
         """
-        with translated(self._shown), ExitStack() as stack:
-            view = stack.enter_context(self._view(id_maps, options))
-            flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-            target = os.open(name, flags, dir_fd=parent)
-            stack.callback(os.close, target)
+        flags = os.O_PATH | os.O_NOFOLLOW
+        with (
+            translated(RootfsError, self._shown),
+            self._view(id_maps, options) as view,
+            open_file(name, flags, dir_fd=parent) as target,
+        ):
             mount_api.attach(view, target)
 
     def _view(
@@ -207,13 +208,13 @@ def opened(
     """
     trust = safe_path.Trust(roots, any_owner=volume.owned)
     with ExitStack() as stack:
-        with translated(volume.source):
+        with translated(RootfsError, volume.source):
             try:
                 fd = safe_path.open_fd(volume.source, trust)
             except safe_path.ReplaceableError as err:
                 reason = f"{err}, or give the volume the option owned"
                 raise RootfsError(volume.source, reason) from err
-            stack.callback(os.close, fd)
+            stack.enter_context(owned(fd))
             origin = _check(volume, fd)
         yield Source(volume, fd, origin, empty)
 
@@ -230,7 +231,7 @@ def check_targets(root: int, sources: Sequence[Source]) -> None:
     covers: dict[volume_targets.Names, int] = {}
     for source in sorted(sources, key=_depth):
         target = source.volume.target
-        with translated(target):
+        with translated(RootfsError, target):
             place = volume_targets.follow(root, target, covers)
         _check_place(source, place)
         for names in covers:
