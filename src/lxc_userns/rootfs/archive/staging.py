@@ -12,16 +12,14 @@ once or not at all.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 
 from lxc_userns.exceptions import RootfsError, translated
-from lxc_userns.linux import directory, removal, safe_path, syncing
+from lxc_userns.linux import directory, locks, removal, safe_path, syncing
 from lxc_userns.linux.fd import closed_on_error, owned
 from lxc_userns.rollback import undo
 from lxc_userns.rootfs import refusals
@@ -34,7 +32,7 @@ _MODE = 0o700
 #: Seconds to wait for another process: long enough for those that a killed
 #: one has started to notice that they are alone.
 _PATIENCE = 5.0
-_RETRY = 0.02
+_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class StagingDirectory:
@@ -134,23 +132,18 @@ def _holder_name(name: str) -> str:
 
 
 def _make_locked(parent: int, name: str, path: str) -> int:
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        # Who had the lock before may remove it meanwhile.
-        with suppress(FileNotFoundError):
-            fd = _make(parent, name)
-            if _lock(fd) and _is_there(parent, name, fd):
-                return fd
-            os.close(fd)
-        if time.monotonic() > deadline:
-            raise RootfsError(path, "another process is unpacking to it")
-        time.sleep(_RETRY)
+    try:
+        return locks.acquire(parent, name, limit=_PATIENCE, make=_make)
+    except TimeoutError:
+        raise RootfsError(path, "another process is unpacking to it") from None
 
 
-def _make(parent: int, name: str) -> int:
-    directory.make_in(parent, name, _MODE)
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(name, flags, dir_fd=parent)
+def _make(parent: int, name: str) -> int | None:
+    try:
+        directory.make_in(parent, name, _MODE)
+        fd = os.open(name, _FLAGS, dir_fd=parent)
+    except FileNotFoundError:
+        return None  # Who had the lock before may remove it meanwhile.
     with closed_on_error(fd):
         # A parent can hand its group down, and an ACL for all that is made
         # in it, which are not the archive's.
@@ -159,19 +152,6 @@ def _make(parent: int, name: str) -> int:
             os.removexattr(fd, acl.DEFAULT)
         directory.check(fd, name, _MODE)
     return fd
-
-
-def _lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_there(parent: int, name: str, fd: int) -> bool:
-    status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-    return os.path.samestat(status, os.fstat(fd))
 
 
 def _remove(parent: int, name: str) -> None:

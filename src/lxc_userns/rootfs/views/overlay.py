@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 
 from lxc_userns.exceptions import NotIdmappableError, RootfsError, reason_of
 from lxc_userns.idmap import IdMap, IdMaps
-from lxc_userns.linux import directory, mount_api, mounts, superblocks
+from lxc_userns.linux import directory, locks, mount_api, mounts, superblocks
 from lxc_userns.linux.fd import owned
 from lxc_userns.rootfs import refusals
 from lxc_userns.rootfs.shifting import acl
@@ -107,11 +107,9 @@ def unmount_leftovers(state: int) -> None:
 @contextmanager
 def _locked(state: int) -> Iterator[None]:
     # Two at a time would take away each other's lower layer.
-    try:
-        fcntl.flock(state, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as err:
+    if not locks.try_lock(state):
         reason = "an overlay is being mounted with it just now; try again"
-        raise RootfsError(_shown(state), reason) from err
+        raise RootfsError(_shown(state), reason)
     try:
         yield
     finally:
