@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lxc_userns.host.check import Result, failed, passed, warned
 from lxc_userns.idmap import SYSTEMD_CONTAINERS
+from lxc_userns.idmap.ranges import overlap
 from lxc_userns.leases.allocation import capacity
 from lxc_userns.leases.pool import Pools, read_pools
 from lxc_userns.subid import files, owners, unlisted
@@ -84,9 +85,7 @@ def judge_login_defs(text: str) -> Result:
     message = f"{LOGIN_DEFS} gives new users subordinate {shown}"
     theirs = SYSTEMD_CONTAINERS
     names = [
-        name
-        for kind, name in _NAMES.items()
-        if given[kind].start < theirs.stop and theirs.start < given[kind].stop
+        name for kind, name in _NAMES.items() if overlap(given[kind], theirs)
     ]
     if not names:
         return passed(message)

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 
+from lxc_userns.idmap.ranges import subtract
+
 _START = attrgetter("start")
 
 
@@ -57,14 +59,13 @@ class IdSet:
         return self - (self - other)
 
     def __sub__(self, other: IdSet) -> IdSet:
-        left = []
-        for each in self.ranges:
-            start = each.start
-            for hole in other.overlapping(each):
-                left.append(range(start, hole.start))
-                start = hole.stop
-            left.append(range(start, each.stop))
-        return IdSet(tuple(filter(len, left)))
+        return IdSet(
+            tuple(
+                part
+                for each in self.ranges
+                for part in subtract(each, other.overlapping(each))
+            )
+        )
 
     @property
     def bounds(self) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from typing import Literal
 
 from lxc_userns.arguments import check_items, check_type
 from lxc_userns.exceptions import IdMapError
+from lxc_userns.idmap.ranges import overlap
 
 #: The two kinds of IDs: of users and of groups.
 Kind = Literal["uid", "gid"]
@@ -98,10 +99,6 @@ class IdMapEntry:
         return range(self.host, self.host + self.count)
 
 
-def _overlap(one: range, other: range) -> bool:
-    return one.start < other.stop and other.start < one.stop
-
-
 @dataclass(frozen=True, slots=True)
 class IdMap:
     """The ID map of one kind, for user or for group IDs.
@@ -167,10 +164,10 @@ def broken_rules(entries: Sequence[IdMapEntry]) -> Iterator[IdMapError]:
             f"{len(entries)} entries, 1 to {MAX_ENTRIES} are allowed",
         )
     for one, other in combinations(entries, 2):
-        if _overlap(one.guest_ids, other.guest_ids):
+        if overlap(one.guest_ids, other.guest_ids):
             reason = f"guest IDs of {one} and {other} overlap"
             yield IdMapError("guest-overlap", text, reason)
-        if _overlap(one.host_ids, other.host_ids):
+        if overlap(one.host_ids, other.host_ids):
             reason = f"host IDs of {one} and {other} overlap"
             yield IdMapError("host-overlap", text, reason)
     # A container whose root is the host's root is what this package exists
@@ -331,7 +328,7 @@ def host_advisories(name: str, ids: range) -> Iterator[str]:
             f"{name} uses host IDs below 65536, where the host's own users "
             "and services live"
         )
-    if _overlap(ids, SYSTEMD_CONTAINERS):
+    if overlap(ids, SYSTEMD_CONTAINERS):
         yield (
             f"{name} lies in 524288-1879048191, which systemd hands out to "
             "its own containers"

@@ -16,6 +16,7 @@ from lxc_userns.exceptions import (
 )
 from lxc_userns.idmap import ID_LIMIT, TTY_GID, IdMaps
 from lxc_userns.idmap.idset import IdSet
+from lxc_userns.idmap.ranges import overlap
 from lxc_userns.instances.instances import Instances
 from lxc_userns.instances.record import InstanceRecord, check_name
 from lxc_userns.leases import (
@@ -259,7 +260,7 @@ class LeaseAllocator:
         found = [
             each
             for each in find_running()
-            if IdSet((lease.ids(each.kind),)).overlaps(each.ids)
+            if overlap(lease.ids(each.kind), each.ids)
         ]
         named = with_names(found, self.instances.guests)
         return [each.holder for each in named]

@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from lxc_userns.exceptions import PoolExhaustedError
 from lxc_userns.idmap import KINDS, Kind
-from lxc_userns.idmap.idset import IdSet
+from lxc_userns.idmap.ranges import overlap
 from lxc_userns.subid import owners
 from lxc_userns.subid.owners import HasIds, IdOwner
 
@@ -132,7 +132,7 @@ def advisories(name: str, ids: range) -> Iterator[str]:
         (DIRECTORY_IDS, "SSSD and FreeIPA give to users"),
         (FREEIPA_SUBIDS, "FreeIPA gives to users as subordinate IDs"),
     ):
-        if IdSet((ids,)).overlaps(theirs):
+        if overlap(ids, theirs):
             yield (
                 f"{name} meets {theirs.start}-{theirs.stop - 1}, which "
                 f"{whose} by default, and {owners.NSSWITCH} names "

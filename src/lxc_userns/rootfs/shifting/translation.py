@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from lxc_userns.idmap import ID_LIMIT, NOBODY_ID, IdMap, IdMaps
+from lxc_userns.idmap.ranges import intersect, subtract
 
 #: Granularity in which the IDs found on disk are remembered, and in which
 #: a transit range is looked for.
@@ -106,23 +107,6 @@ class Pass:
     devices: Devices = Devices()
 
 
-def _intersect(one: range, other: range) -> range:
-    return range(max(one.start, other.start), min(one.stop, other.stop))
-
-
-def subtract(ids: range, holes: Iterable[range]) -> Iterator[range]:
-    """The parts of ``ids`` that no hole covers, ascending."""
-    start = ids.start
-    for hole in sorted(holes, key=lambda each: each.start):
-        cut = _intersect(ids, hole)
-        if cut:
-            if start < cut.start:
-                yield range(start, cut.start)
-            start = max(start, cut.stop)
-    if start < ids.stop:
-        yield range(start, ids.stop)
-
-
 def translate_map(old: IdMap | None, new: IdMap | None) -> Segments:
     """Translate one ID map to another, as segments of IDs.
 
@@ -157,7 +141,7 @@ def _keep(old: IdMap | None, new: IdMap | None) -> Iterator[Segment]:
     """From host IDs of the old map to those of the new one."""
     for entry in old or ():
         for other in new or ():
-            guest = _intersect(entry.guest_ids, other.guest_ids)
+            guest = intersect(entry.guest_ids, other.guest_ids)
             if guest:
                 yield Segment(
                     entry.host + guest.start - entry.guest,
@@ -193,7 +177,7 @@ def _enter(old: IdMap | None, new: IdMap | None) -> Iterator[Segment]:
 def is_idempotent(segments: Segments) -> bool:
     """Whether doing it twice is the same as once: no target is a source."""
     return not any(
-        _intersect(one.targets, other.sources)
+        intersect(one.targets, other.sources)
         for one in segments
         for other in segments
     )
