@@ -14,7 +14,7 @@
     │   ├── UnmappedIdsError   owners that no ID map entry covers
     │   ├── NotIdmappableError no idmapped mount can be made of it
     │   ├── ImageError         no disk image that may be mounted
-    │   ├── ReachableError     users of the host could get at an idmapped tree
+    │   ├── ExposedTreeError   users of the host could get at an idmapped tree
     │   └── ReplacedError      it is not the one that an instance was given
     ├── LibvirtError           libvirt refused an operation
     │   └── LibvirtUnreachableError
@@ -36,6 +36,7 @@ it across its boundary.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -210,7 +211,7 @@ class NotIdmappableError(RootfsError):
     """The kernel or the filesystem allows no idmapped mount of it."""
 
 
-class ReachableError(RootfsError):
+class ExposedTreeError(RootfsError):
     """Users of the host could reach a tree that is to be idmapped."""
 
 
@@ -355,3 +356,15 @@ def translated(kind: type[LxcUsernsError], *about: str) -> Iterator[None]:
         yield
     except OSError as err:
         raise kind(*about, reason_of(err)) from err
+
+
+def __getattr__(name: str) -> object:
+    # The name of before, for one release.
+    if name != "ReachableError":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(
+        f"{__name__}.ReachableError is deprecated; use ExposedTreeError",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return ExposedTreeError

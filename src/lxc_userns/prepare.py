@@ -185,7 +185,7 @@ class Preparation:
                 f"is running, but its view {record.view} is not mounted; "
                 "stop it first",
             )
-        self.instances.files.check_unreachable(record)
+        self.instances.files.check_only_root_can_reach(record)
 
     def _check_replaceable(
         self, record: InstanceRecord, known: InstanceRecord | None

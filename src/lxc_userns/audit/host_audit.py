@@ -23,9 +23,9 @@ from lxc_userns.domain.document import parse_domain
 from lxc_userns.domain.limits import from_domain
 from lxc_userns.exceptions import (
     DomainXmlError,
+    ExposedTreeError,
     InstanceError,
     NoSuchContainerError,
-    ReachableError,
     RootfsError,
     translated,
 )
@@ -203,7 +203,7 @@ def _find_exposed(this: Domain) -> Iterator[Violation]:
             try:
                 exposure.check_only_root_can_reach(fd, path)
                 continue
-            except ReachableError as err:
+            except ExposedTreeError as err:
                 reason = err.reason
         if not is_shifted:
             yield host_rules.REACHABLE_TREE.violation(

@@ -25,11 +25,14 @@ from lxc_userns.linux import file_identity, safe_path, syncing
 from lxc_userns.linux.fd import owned
 from lxc_userns.linux.file_identity import FileIdentity
 from lxc_userns.rootfs import exposure
-from lxc_userns.rootfs.archive import unpack as unpacking
+from lxc_userns.rootfs.archive import unpack
 from lxc_userns.rootfs.archive.limits import UnpackLimits
 from lxc_userns.rootfs.views import mountpoints, strategies, volumes
-from lxc_userns.rootfs.views import source as backing
-from lxc_userns.rootfs.views.source import RootfsSource
+from lxc_userns.rootfs.views.source import (
+    RootfsSource,
+    check_layout,
+    open_source,
+)
 from lxc_userns.rootfs.views.state_dir import PrivateFiles
 from lxc_userns.rootfs.views.strategies import Progress, ShiftOptions
 from lxc_userns.rootfs.views.volumes import Source
@@ -103,7 +106,7 @@ class Filesystems:
             # The tree will be reached as its parent is, and no better.
             place = RootfsSource(os.path.dirname(record.rootfs), parent)
             chosen = strategies.choose(record.strategy, place, record.id_maps)
-            unpacking.unpack(
+            unpack.unpack(
                 record.archive,
                 record.rootfs,
                 record.id_maps,
@@ -151,7 +154,7 @@ class Filesystems:
     ) -> Iterator[list[Source]]:
         """Open the sources of its volumes.
 
-        :param empty: as for :func:`reach.check_unreachable`.
+        :param empty: as for :func:`exposure.check_only_root_can_reach`.
         :raises RootfsError: as :meth:`opened_root`, or if one cannot be the
             source of a volume.
         """
@@ -177,16 +180,16 @@ class Filesystems:
         """Open a root filesystem, and check what libvirt will mount on.
 
         :param fd: what :meth:`opened_root` gave.
-        :param empty: as for :func:`reach.check_unreachable`.
+        :param empty: as for :func:`exposure.check_only_root_can_reach`.
         """
         readonly = record.strategy.traits.shares_source
         kind = record.rootfs_kind
         if record.archive is not None:
             kind = "directory"  # What was unpacked from it.
-        with backing.open_source(
+        with open_source(
             record.rootfs, readonly=readonly, fd=fd, empty=empty, kind=kind
         ) as tree:
-            backing.check_layout(tree)
+            check_layout(tree)
             yield tree
 
     def choose(
@@ -251,10 +254,10 @@ class Filesystems:
         if sources:
             self._mount_volumes(record, sources, options)
 
-    def check_unreachable(self, record: InstanceRecord) -> None:
+    def check_only_root_can_reach(self, record: InstanceRecord) -> None:
         """Check that no user of the host can reach what is idmapped.
 
-        :raises ReachableError: if one can.
+        :raises ExposedTreeError: if one can.
         """
         empty = dict(record.empty)
         if record.strategy.traits.needs_idmapped_mounts:

@@ -91,9 +91,9 @@ class Verifier:
         if not self.instances.is_active(record):
             raise NotRunningError(record.name)
         xml = self.instances.guests.xml(record.name)
-        promise = expected.of_record(record, xml)
+        expectation = expected.of_record(record, xml)
         found, mark = self._compare(
-            promise, xml, _LEFT, record.max_processes, started=started
+            expectation, xml, _LEFT, record.max_processes, started=started
         )
         is_known = mark.is_same_start(record.verified)
         return replace(found, was_verified=is_known)
@@ -111,8 +111,8 @@ class Verifier:
         """
         xml = self.instances.guests.xml(name)
         left = "it is not ours, and was left"
-        promise = expected.of_domain(xml)
-        return self._compare(promise, xml, left, started=True)[0]
+        expectation = expected.of_domain(xml)
+        return self._compare(expectation, xml, left, started=True)[0]
 
     def _verify_soon(
         self, record: InstanceRecord, started: bool
@@ -148,7 +148,7 @@ class Verifier:
         self, record: InstanceRecord, started: bool
     ) -> tuple[VerifiedInstance, Verified]:
         xml = self.instances.guests.xml(record.name)
-        promise = expected.of_record(record, xml)
+        expectation = expected.of_record(record, xml)
         wanted = read_limits(xml)
         with (
             self.instances.guests.init_process(record.name) as init,
@@ -159,7 +159,7 @@ class Verifier:
                     _LOG.info("%s: %s is root's", record.name, path)
             found = verification.observe(record.name, init)
             reasons = [
-                *verification.mismatches(promise, found, started=started),
+                *verification.mismatches(expectation, found, started=started),
                 *resources.enforce(
                     record.name, init, wanted, record.max_processes
                 ),
@@ -171,11 +171,11 @@ class Verifier:
             if record.id_maps is not None:
                 ucounts.apply(init)
             mark = Verified.now(init)
-        return verification.describe(promise, found), mark
+        return verification.describe(expectation, found), mark
 
     def _compare(
         self,
-        promise: Expectation,
+        expectation: Expectation,
         xml: str,
         left: str,
         max_processes: int = 0,
@@ -186,7 +186,7 @@ class Verifier:
 
         :param left: what is said to have been done to one that differs.
         """
-        name, wanted = promise.name, read_limits(xml)
+        name, wanted = expectation.name, read_limits(xml)
         try:
             with (
                 self.instances.guests.init_process(name) as init,
@@ -194,7 +194,9 @@ class Verifier:
             ):
                 found = verification.observe(name, init)
                 reasons = [
-                    *verification.mismatches(promise, found, started=started),
+                    *verification.mismatches(
+                        expectation, found, started=started
+                    ),
                     *resources.differences(name, init, wanted, max_processes),
                 ]
                 mark = Verified.now(init)
@@ -206,7 +208,7 @@ class Verifier:
             raise InspectionError(name, _reason(err)) from err
         if reasons:
             raise IsolationError(name, f"{'; '.join(reasons)}; {left}")
-        return verification.describe(promise, found), mark
+        return verification.describe(expectation, found), mark
 
     def _fail_closed(
         self, record: InstanceRecord, err: Exception, started: bool

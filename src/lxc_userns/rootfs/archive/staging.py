@@ -102,7 +102,7 @@ def open_staging(path: str | os.PathLike[str]) -> Iterator[StagingDirectory]:
             safe_path.opened_parent(os.path.join(os.path.abspath(above), name))
         )
         parent = stack.enter_context(directory.opened_in(above_fd, "."))
-        holder_name = _holder_name(name)
+        staging_name = _staging_name(name)
         kept = destination.open_kept(parent, name, shown)
         place: New | Kept
         if kept is None:
@@ -113,19 +113,19 @@ def open_staging(path: str | os.PathLike[str]) -> Iterator[StagingDirectory]:
             place, room = Kept(shown, kept), kept
             destination.check_writable(room, shown)
         refusals.check_no_view(room, shown)
-        place.check_free(holder_name)
-        fd = _make_locked(room, holder_name, shown)
+        place.check_free(staging_name)
+        fd = _make_locked(room, staging_name, shown)
         stack.enter_context(owned(fd))
-        stack.callback(_remove, room, holder_name)
+        stack.callback(_remove, room, staging_name)
         stack.callback(place.put_back, fd)
-        place.prepare(fd, holder_name)
+        place.prepare(fd, staging_name)
         way = fd if kept is None else kept
-        holder = StagingDirectory(shown, fd, holder_name, place, way)
-        undo(stack, holder.clear)
-        yield holder
+        staging = StagingDirectory(shown, fd, staging_name, place, way)
+        undo(stack, staging.clear)
+        yield staging
 
 
-def _holder_name(name: str) -> str:
+def _staging_name(name: str) -> str:
     # With the name in it, it could be longer than a name can be.
     digest = hashlib.sha256(os.fsencode(name)).hexdigest()
     return f".unpacking-{digest[:16]}"

@@ -22,8 +22,7 @@ from lxc_userns.idmap import IdMap, IdMapEntry, IdMaps
 from lxc_userns.linux import mount_api
 from lxc_userns.linux.safe_path import ROOT_ONLY, Trust
 from lxc_userns.rootfs import exposure
-from lxc_userns.rootfs.archive import formats as archives
-from lxc_userns.rootfs.archive import meter, staging, tar
+from lxc_userns.rootfs.archive import formats, meter, staging, tar
 from lxc_userns.rootfs.archive.formats import Archive
 from lxc_userns.rootfs.archive.limits import UnpackLimits
 from lxc_userns.rootfs.archive.staging import StagingDirectory
@@ -90,7 +89,7 @@ def check_archive(path: Path, trust: Trust = ROOT_ONLY) -> None:
     :param trust: rules for the directories above it.
     :raises RootfsError: if it is none, or others could replace it.
     """
-    with archives.opened(path, trust):
+    with formats.opened(path, trust):
         pass
 
 
@@ -136,7 +135,7 @@ def unpack(
     :raises UnmappedIdsError: if the maps do not cover an owner.
     :raises NotIdmappableError: if it is not to be shifted, and the filesystem
         cannot be idmapped.
-    :raises ReachableError: if it is not to be shifted, and users of the host
+    :raises ExposedTreeError: if it is not to be shifted, and users of the host
         could reach it.
     :raises PrerequisiteError: if tar or what decompresses is missing.
     :raises RootfsError: if a limit is exceeded, or anything else is in the
@@ -146,7 +145,7 @@ def unpack(
         refuse("unpack", "id_maps", None, "is needed to shift; give IdMaps")
     maps = id_maps if shifted else None
     with (
-        archives.opened(archive, trust) as source,
+        formats.opened(archive, trust) as source,
         staging.open_staging(path) as place,
     ):
         if maps is None:

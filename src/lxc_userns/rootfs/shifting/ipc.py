@@ -203,8 +203,8 @@ class SharedFlags:
 
     @classmethod
     def create(cls) -> SharedFlags:
-        """A board on which nothing is called off."""
-        fd = os.memfd_create("board", os.MFD_CLOEXEC)
+        """Return flags of which none is set."""
+        fd = os.memfd_create("shared_flags", os.MFD_CLOEXEC)
         os.ftruncate(fd, 1)
         return cls(fd)
 

@@ -51,12 +51,14 @@ class Journal:
 
     :param root: a descriptor of the root directory, which keeps them.
     :param left: those that an interrupted run has left.
-    :param board: keeps one worker from what another one is at.
+    :param shared_flags: keeps one worker from what another one is at.
     """
 
-    def __init__(self, root: int, left: Left, board: ipc.SharedFlags) -> None:
+    def __init__(
+        self, root: int, left: Left, shared_flags: ipc.SharedFlags
+    ) -> None:
         self._root = root
-        self._board = board
+        self._shared_flags = shared_flags
         self.left = left
         self._kept = {name for notes in left.values() for name, _ in notes}
 
@@ -89,14 +91,14 @@ class Journal:
         except OSError as err:
             if err.errno not in _FULL:
                 raise
-        self._board.lock(ipc.JOURNAL)
+        self._shared_flags.lock(ipc.JOURNAL)
         try:
             name = self._write(name, _encode(st, flags, change))
             _apply_without(flags, path, st, change)
             # If that failed, the note is there for who comes next.
             _remove(self._root, name)
         finally:
-            self._board.unlock(ipc.JOURNAL)
+            self._shared_flags.unlock(ipc.JOURNAL)
 
     def _write(self, name: str | None, value: bytes) -> str:
         """Write a note, over that of the name if it has one."""

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-from lxc_userns.exceptions import ReachableError, RootfsError, reason_of
+from lxc_userns.exceptions import ExposedTreeError, RootfsError, reason_of
 from lxc_userns.linux import inode_flags, locks, mount_api, mounts, safe_path
 from lxc_userns.linux.fd import owned
 from lxc_userns.rootfs.shifting import journal
@@ -140,18 +140,18 @@ class Tree:
         for path in sorted(read_only):
             raise RootfsError(self.show(path), READ_ONLY)
 
-    def check_unreachable(self) -> None:
+    def check_only_root_can_reach(self) -> None:
         """Check that only root can reach it.
 
-        :raises ReachableError: if others can.
+        :raises ExposedTreeError: if others can.
         """
         # Loaded late: most shifts do without.
         from lxc_userns.rootfs import exposure
 
         try:
             exposure.check_only_root_can_reach(self.given, self.path)
-        except ReachableError as err:
-            raise ReachableError(
+        except ExposedTreeError as err:
+            raise ExposedTreeError(
                 self.path,
                 "its files would get IDs that are not its container's, as of "
                 "users of the host, which needs a tree that only root can "

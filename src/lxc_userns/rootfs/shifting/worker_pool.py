@@ -157,11 +157,11 @@ class _WorkerPool:
         self._path = path
         self._stack = stack
         self._queue = ipc.Queue.create()
-        self._board = ipc.SharedFlags.create()
+        self._shared_flags = ipc.SharedFlags.create()
         self._reports, self._reporting = os.pipe2(os.O_CLOEXEC)
         for fd in (*self._queue.fds, self._reports, self._reporting):
             stack.enter_context(owned(fd))
-        stack.callback(self._board.close)
+        stack.callback(self._shared_flags.close)
         #: Where the workers write their results.
         self._outputs: list[int] = []
         self._walked = 0
@@ -187,7 +187,7 @@ class _WorkerPool:
     def _start_thread(self) -> None:
         """Begin in this process: most trees are done before another starts."""
         output, end = os.pipe2(os.O_CLOEXEC)
-        life, holder = os.pipe2(os.O_CLOEXEC)
+        life, life_end = os.pipe2(os.O_CLOEXEC)
         for fd in (output, life):
             self._stack.enter_context(owned(fd))
         thread = threading.Thread(
@@ -196,9 +196,9 @@ class _WorkerPool:
         self._stack.callback(thread.join)
         # Whether it walks or waits, this ends it. (To close the pipe would
         # not, if another thread has forked in between.)
-        self._stack.enter_context(owned(holder))
-        self._stack.callback(os.write, holder, b"!")
-        self._stack.callback(self._board.cancel)
+        self._stack.enter_context(owned(life_end))
+        self._stack.callback(os.write, life_end, b"!")
+        self._stack.callback(self._shared_flags.cancel)
         self._outputs.append(output)
         thread.start()
 
@@ -215,7 +215,7 @@ class _WorkerPool:
             pass_fds=(
                 self._task.root,
                 self._task.lock,
-                self._board.fd,
+                self._shared_flags.fd,
                 self._reporting,
                 *self._queue.fds,
             ),
@@ -240,7 +240,7 @@ class _WorkerPool:
             "devices": plain_devices(self._task.step.devices),
             "life": life,
             "shares": self._task.workers > 1,
-            "board": self._board.fd,
+            "shared_flags": self._shared_flags.fd,
             "queue": self._queue.fds,
             "reports": self._reporting,
         }

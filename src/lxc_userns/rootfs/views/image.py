@@ -94,7 +94,7 @@ def opened(fd: int, path: str, readonly: bool) -> Iterator[Image]:
     :param path: the same as the caller knows it.
     :param readonly: whether nothing is to be written to it. An image that is
         written to is for one user alone.
-    :raises ReachableError: if it is a block device that is mounted where
+    :raises ExposedTreeError: if it is a block device that is mounted where
         users of the host can reach it.
     :raises ImageError: if it is not an image of one filesystem, or that asks
         for other devices.
@@ -105,7 +105,7 @@ def opened(fd: int, path: str, readonly: bool) -> Iterator[Image]:
     with ExitStack() as stack:
         if stat.S_ISBLK(os.fstat(fd).st_mode):
             _check_device(path)
-            exposure.check_device_unreachable(fd, path)
+            exposure.check_device_not_exposed(fd, path)
             device, name = fd, path
         else:
             mode = os.O_RDONLY if readonly else os.O_RDWR

@@ -36,7 +36,7 @@ class RootfsSource:
     :param image: the image, None for a directory.
     :param inode: inode number of a directory. None for an image: that can be
         written anew and keep its number.
-    :param empty: as for :func:`reach.check_unreachable`.
+    :param empty: as for :func:`exposure.check_only_root_can_reach`.
     """
 
     path: str
@@ -51,7 +51,7 @@ class RootfsSource:
 
         :returns: its descriptor; it is gone afterwards unless attached.
         :raises NotIdmappableError: if the kernel or the filesystem cannot.
-        :raises ReachableError: if users of the host could reach it.
+        :raises ExposedTreeError: if users of the host could reach it.
         """
         if self.image is None:
             with idmapped.idmapped_mount(
@@ -95,7 +95,7 @@ def open_source(
         may do so at the same time.
     :param fd: ``O_PATH`` descriptor of it, if it is open; the path is then
         only for messages.
-    :param empty: as for :func:`reach.check_unreachable`.
+    :param empty: as for :func:`exposure.check_only_root_can_reach`.
     :param kind: ``directory`` or ``image`` if it has to be that.
     :raises RootfsError: if it is neither, not the one that it has to be, or
         others could replace it.

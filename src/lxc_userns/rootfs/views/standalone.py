@@ -35,7 +35,7 @@ def mount_idmapped(source: Path, target: Path, id_maps: IdMaps) -> None:
     :param target: the directory to mount on, no link and no mount point yet.
     :param id_maps: the ID maps of those who will use the view.
     :raises NotIdmappableError: if the kernel or the filesystem cannot.
-    :raises ReachableError: if users of the host could reach the tree.
+    :raises ExposedTreeError: if users of the host could reach the tree.
     :raises RootfsError: if anything else is in the way; nothing is mounted
         then.
     """
@@ -62,7 +62,7 @@ def mount_overlay(
     :param target: the directory to mount on, no link and no mount point yet.
     :param id_maps: the ID maps of those who will use the view.
     :raises NotIdmappableError: if the kernel or a filesystem cannot.
-    :raises ReachableError: if users of the host could reach the image.
+    :raises ExposedTreeError: if users of the host could reach the image.
     :raises RootfsError: if anything else is in the way; nothing is mounted
         then.
     """

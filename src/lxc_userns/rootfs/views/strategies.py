@@ -10,8 +10,8 @@ from typing import Protocol
 
 from lxc_userns.exceptions import (
     ConfigError,
+    ExposedTreeError,
     NotIdmappableError,
-    ReachableError,
     RootfsError,
     UnmappedIdsError,
     translated,
@@ -245,7 +245,7 @@ def choose(
                     Strategy.IDMAPPED, "an idmapped mount of it can be made"
                 )
             why = "its files are shifted on disk already"
-    except (NotIdmappableError, ReachableError) as err:
+    except (NotIdmappableError, ExposedTreeError) as err:
         why = err.reason
     return Choice(Strategy.CHOWN, why, changes_owners=not is_shifted)
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
-from lxc_userns.exceptions import ReachableError, RootfsError, translated
+from lxc_userns.exceptions import ExposedTreeError, RootfsError, translated
 from lxc_userns.idmap import IdMaps
 from lxc_userns.linux import file_identity, mount_api, mounts, safe_path
 from lxc_userns.linux.fd import open_file, owned
@@ -35,7 +35,7 @@ class Source:
     :param volume: the volume.
     :param fd: ``O_PATH`` descriptor of the source.
     :param origin: the mount that it is on.
-    :param empty: as for :func:`reach.check_unreachable`.
+    :param empty: as for :func:`exposure.check_only_root_can_reach`.
     """
 
     volume: Volume
@@ -86,7 +86,7 @@ class Source:
         :param options: how to shift it, if that is to be done.
         :raises NotIdmappableError: if the kernel or its filesystem cannot do
             what is asked for.
-        :raises ReachableError: if users of the host could get at what the
+        :raises ExposedTreeError: if users of the host could get at what the
             container makes in it.
         :raises RootfsError: if anything else is in the way; nothing is
             mounted then.
@@ -166,7 +166,7 @@ class Source:
         program that is made there is set-user-ID root to the host
         (CVE-2025-64507).
 
-        :raises ReachableError: if users of the host could get at it.
+        :raises ExposedTreeError: if users of the host could get at it.
         """
         if self.volume.owners != "idmap":
             return
@@ -179,8 +179,8 @@ class Source:
             exposure.check_only_root_can_reach(
                 self.fd, self._shown, self.empty
             )
-        except ReachableError as err:
-            raise ReachableError(
+        except ExposedTreeError as err:
+            raise ExposedTreeError(
                 self._shown,
                 f"{err.reason}, or mount it nosuid on the host, or give the "
                 "volume the option ro or none",
@@ -202,7 +202,7 @@ def opened(
     """Open the source of a volume, and check that it can be one.
 
     :param roots: as for :class:`safe_path.Trust`.
-    :param empty: as for :func:`reach.check_unreachable`.
+    :param empty: as for :func:`exposure.check_only_root_can_reach`.
     :raises RootfsError: if it is not there, others could replace it, or it
         is nothing to be mounted.
     """
