@@ -65,7 +65,7 @@ class Tree:
     way: frozenset[Place]
 
     def is_entered_from(self, place: Place) -> bool:
-        """Whether who has a place open can go on to the tree, or is in it."""
+        """Return whether an open place leads to the tree, or is in it."""
         return place in self.way or (
             place.device == self.place.device
             and place.path.is_relative_to(self.place.path)
@@ -160,7 +160,7 @@ class _Search:
     def _is_way_of_its_own(
         self, mount: Mount, table: Mapping[int, Mount]
     ) -> bool:
-        """Whether a mount of another namespace is a way to the tree.
+        """Return whether a mount of another namespace is a way to the tree.
 
         Most are copies of the host's, which are looked at as such.
         """
@@ -202,7 +202,7 @@ class _Search:
         return place is None or self._tree.is_entered_from(place)
 
     def _find_elsewhere(self, link: str) -> Place | None:
-        """The place of a file by a mount of this process of all there is."""
+        """Return the place of a file by a mount of all there is."""
         for mount in self._own.values():
             if (mount.device, mount.root) == (self._tree.place.device, "/"):
                 with suppress(OSError), directory.opened(mount.point) as top:
@@ -232,7 +232,7 @@ class _Search:
 def _route(
     mount: Mount | None, table: Mapping[int, Mount]
 ) -> list[tuple[str, str, str]]:
-    """A mount and all that it is mounted on, whatever their numbers."""
+    """Return a mount and all that it is mounted on, whatever their numbers."""
     route: list[tuple[str, str, str]] = []
     while mount is not None and len(route) <= len(table):
         route.append((mount.device, mount.root, mount.point))
@@ -260,7 +260,7 @@ def _mount_id(link: str) -> int:
 
 
 def _place_on(mount: Mount, top: int, link: str) -> Place | None:
-    """The place of a file as another mount of its filesystem shows it.
+    """Return the place of a file as another mount of its filesystem shows it.
 
     :param top: descriptor of the root of that mount.
     """

@@ -19,7 +19,7 @@ _EVENT = struct.Struct("iIII")
 
 
 class Openings:
-    """How often a file is open, beyond what it was when this began.
+    """Count of the openings of a file, beyond those when this began.
 
     :param path: the file.
     :raises OSError: if it cannot be watched.

@@ -137,7 +137,7 @@ def try_lock(fd: int, operation: int = fcntl.LOCK_EX) -> bool:
 
 
 def _is_named(place: int, name: str, fd: int) -> bool:
-    """Whether a file has this name now."""
+    """Return whether a file has this name now."""
     try:
         found = os.stat(name, dir_fd=place, follow_symlinks=False)
     except FileNotFoundError:

@@ -85,7 +85,7 @@ class Mount:
 
     @property
     def ignores_set_id(self) -> bool:
-        """Whether no program on it runs as the root of the host.
+        """Return whether no program on it runs as the root of the host.
 
         So it is with ``nosuid``, and on an idmapped mount, on which root on
         disk is another user.
@@ -153,7 +153,7 @@ def unmount(parent: int, name: str, *, lazy: bool = False) -> None:
 
 
 def mount_id(fd: int) -> int:
-    """The ID of the mount that a descriptor was opened on."""
+    """Return the ID of the mount that a descriptor was opened on."""
     return read_mount_id(f"/proc/self/fdinfo/{fd}")
 
 
@@ -172,14 +172,14 @@ def read_mount_id(fdinfo: str) -> int:
 
 
 def is_mount_point(parent: int, name: str) -> bool:
-    """Whether something is mounted on ``parent/name``, which is no link."""
+    """Return whether a mount is on ``parent/name``, which is no link."""
     flags = os.O_PATH | os.O_NOFOLLOW
     with open_file(name, flags, dir_fd=parent) as fd:
         return mount_id(fd) != mount_id(parent)
 
 
 def read_mounts(pid: int | str = "self") -> Iterator[Mount]:
-    """All mounts of a process, in the order they were made.
+    """Yield all mounts of a process, in the order they were made.
 
     :param pid: its process ID, by default this one's.
     """
@@ -225,7 +225,7 @@ def parse(line: bytes) -> Mount:
 
 
 def points_below(path: str) -> list[str]:
-    """Where something is mounted below a directory.
+    """Return where something is mounted below a directory.
 
     :param path: absolute path without links.
     """
@@ -235,14 +235,14 @@ def points_below(path: str) -> list[str]:
 
 
 def find_mount(fd: int) -> Mount | None:
-    """The mount that a descriptor was opened on, None if it is detached."""
+    """Return the mount that a descriptor is on, None if it is detached."""
     number = mount_id(fd)
     found = (mount for mount in read_mounts() if mount.number == number)
     return next(found, None)
 
 
 def splits_links(mount: Mount) -> bool:
-    """Whether a change of a file takes it from its other names.
+    """Return whether a change of a file takes it from its other names.
 
     So it is on an overlay without an index, for files of a lower layer
     (the kernel's Documentation/filesystems/overlayfs.rst, "Non-standard

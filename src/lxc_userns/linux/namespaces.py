@@ -43,7 +43,7 @@ def setns(fd: int, kind: int) -> None:
 
 
 def owner(fd: int) -> tuple[int, int]:
-    """The user namespace that owns a namespace (:manpage:`ioctl_ns(2)`).
+    """Return the owner of a namespace (:manpage:`ioctl_ns(2)`).
 
     :param fd: descriptor of the namespace.
     :returns: identity of the owner: device and inode.

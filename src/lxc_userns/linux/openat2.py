@@ -15,7 +15,7 @@ RESOLVE_IN_ROOT = 0x10
 
 
 class open_how(ctypes.Structure):
-    """How :manpage:`openat2(2)` is to open."""
+    """Arguments of :manpage:`openat2(2)`."""
 
     _fields_ = (
         ("flags", ctypes.c_uint64),

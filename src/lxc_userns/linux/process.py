@@ -71,18 +71,18 @@ class Process:
 
     @property
     def is_first(self) -> bool:
-        """Whether it is process 1 of a PID namespace below the caller's."""
+        """Return whether it is process 1 of a namespace below the caller's."""
         (numbers,) = self._status("status", "NSpid")
         return len(numbers) > 1 and numbers[-1] == "1"
 
     @property
     def uid_map(self) -> Rows:
-        """The rows of ``uid_map``, as the caller's user namespace sees it."""
+        """Return the rows of ``uid_map`` as the caller's namespace sees it."""
         return self._rows("uid_map")
 
     @property
     def gid_map(self) -> Rows:
-        """The rows of ``gid_map``, as the caller's user namespace sees it."""
+        """Return the rows of ``gid_map`` as the caller's namespace sees it."""
         return self._rows("gid_map")
 
     @property
@@ -116,7 +116,7 @@ class Process:
 
     @property
     def capabilities(self) -> Iterator[int]:
-        """Those of each of its threads, which have them by themselves.
+        """Yield those of each of its threads, which have them by themselves.
 
         All that are in any set, with those that can be regained, as bits; see
         :manpage:`capabilities(7)`.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether users of the host can reach a tree.
+"""Exposure of a tree to users of the host.
 
 The owners of an idmapped tree are not shifted on disk: what the container's
 root makes set-user-ID there is set-user-ID root for whoever can execute it on
@@ -273,7 +273,7 @@ def _is_same(one: int, other: int) -> bool:
 def _other_places(
     fd: int, known: _Known
 ) -> Iterator[tuple[mounts.Mount, str]]:
-    """Where other mounts show a file or directory, or something in it."""
+    """Yield where other mounts show a file or directory, or a part."""
     number = mounts.mount_id(fd)
     own = known.get(number)
     if own is None:
@@ -305,5 +305,5 @@ def _is_of_device(mount: mounts.Mount, device: int) -> bool:
 
 
 def _link(fd: int) -> str:
-    """The path of an open file, as the kernel knows it now."""
+    """Return the path of an open file, as the kernel knows it now."""
     return os.readlink(f"/proc/self/fd/{fd}")

@@ -44,7 +44,7 @@ _ACTION = re.compile(r"\[[^]]*\]")
 
 
 def sources() -> set[str]:
-    """Where users and groups come from (:manpage:`nsswitch.conf(5)`).
+    """Return where users and groups come from (:manpage:`nsswitch.conf(5)`).
 
     :raises PrerequisiteError: if that cannot be read.
     """
@@ -54,7 +54,7 @@ def sources() -> set[str]:
 
 
 def can_be() -> bool:
-    """Whether there can be users or groups that are not listed."""
+    """Return whether there can be users or groups that are not listed."""
     return not sources() <= _LISTED
 
 
@@ -92,7 +92,7 @@ class Asked:
         self._found = 0
 
     def cover(self, lease: HasIds) -> bool:
-        """Whether there is nothing to ask about a lease any more."""
+        """Return whether there is nothing to ask about a lease any more."""
         return not self._is_needed or self._free.issuperset(_ids(lease))
 
     def find_unlisted(self, lease: HasIds) -> list[tuple[Kind, IdOwner]]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was observed of a container beside the expectation; pure."""
+"""Comparison of a container with the expectation; pure."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def describe(expectation: Expectation, observed: Observed) -> VerifiedInstance:
 def mismatches(
     expectation: Expectation, observed: Observed, *, started: bool = False
 ) -> Iterator[str]:
-    """How a container differs from what was promised.
+    """Yield how a container differs from what was promised.
 
     :param started: whether it has just been started. Later, what its root has
         unmounted or covered is its own affair.

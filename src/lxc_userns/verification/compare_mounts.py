@@ -29,7 +29,7 @@ class AllowedMount(NamedTuple):
     path: PurePosixPath
 
     def has(self, other: AllowedMount) -> bool:
-        """Whether another is the same, or in it."""
+        """Return whether another is the same, or in it."""
         return self.device == other.device and other.path.is_relative_to(
             self.path
         )
@@ -84,13 +84,13 @@ def missing_mounts(
 
 
 def topmost(point: str, mounts: Sequence[Mount]) -> Mount | None:
-    """The topmost mount at a place."""
+    """Return the topmost mount at a place."""
     found = (mount for mount in reversed(mounts) if mount.point == point)
     return next(found, None)
 
 
 def shown(text: str) -> str:
-    """A name that somebody hostile may have given, for a message."""
+    """Return a name that somebody hostile may have given, for a message."""
     return "".join(
         char if char.isprintable() else ascii(char)[1:-1] for char in text
     )

@@ -73,7 +73,7 @@ class New:
         self._name = name
 
     def check_free(self, staging_name: str) -> None:
-        """Whether it can be had shows when it is locked."""
+        """Leave it to the lock to show whether it can be had."""
 
     def prepare(self, staging: int, staging_name: str) -> None:
         """Check that it can be had.

@@ -52,7 +52,7 @@ class Archive:
 
     @property
     def position(self) -> int:
-        """How many bytes were read by whoever has the descriptor too."""
+        """Return the bytes read by all that have the descriptor."""
         return os.lseek(self.fd, 0, os.SEEK_CUR)
 
     def rewind(self) -> None:

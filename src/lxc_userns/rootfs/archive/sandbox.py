@@ -88,7 +88,7 @@ def pass_file(source: int, sink: int, watch: Watch) -> Iterator[int]:
 
 
 def pass_pipe(source: int, sink: int, watch: Watch) -> Iterator[int]:
-    """The same for what comes through another pipe, until that ends."""
+    """Yield the same for what comes through another pipe, until that ends."""
     while size := pipes.tee(source, sink):
         watch.look(os.readv(source, [watch.room[:size]]))
         yield size

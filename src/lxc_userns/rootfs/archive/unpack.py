@@ -70,7 +70,7 @@ class UnpackReport:
 
 
 def is_archive(path: Path, trust: Trust = ROOT_ONLY) -> bool:
-    """Whether a file is a tar archive in a form that can be unpacked.
+    """Return whether a file is a tar archive in a form that can be unpacked.
 
     Of a compressed one only that is known: not what is in it.
 
@@ -239,7 +239,7 @@ def _extract(
 
 @contextmanager
 def _view(fd: int, path: str, maps: IdMaps | None) -> Iterator[int]:
-    """The new tree, on a mount that hangs nowhere."""
+    """Open the new tree, on a mount that hangs nowhere."""
     if maps is None:
         with idmapped.idmapped_mount(
             fd, path, _THROWAWAY, _ATTRIBUTES, _another_way
@@ -299,7 +299,7 @@ def _finish(fd: int, path: str, maps: IdMaps | None) -> int:
 
 
 def _look(tree: Tree, maps: IdMaps | None) -> worker_pool.WalkTask:
-    """A walk that finds what is not as it is in a finished tree."""
+    """Return a walk that finds what is not as it is in a finished tree."""
     return worker_pool.WalkTask(
         root=tree.fd,
         step=Translation(maps, maps).direct(),

@@ -212,7 +212,7 @@ def _plan_capability(
 def _are_mapped(
     xattrs: Mapping[str, bytes], owners: Owners, foreign: int | None
 ) -> bool:
-    """Whether the maps cover IDs in ACLs and capabilities; notes others.
+    """Return whether maps cover the IDs in attributes; notes others.
 
     :param foreign: root ID of capabilities that are put away.
     """
@@ -283,7 +283,7 @@ def _remove(path: str, name: str) -> None:
 
 
 def read_xattrs(path: str) -> dict[str, bytes]:
-    """The extended attributes that :func:`plan` wants.
+    """Return the extended attributes that :func:`plan` wants.
 
     :param path: ``/proc/self/fd/N``.
     """

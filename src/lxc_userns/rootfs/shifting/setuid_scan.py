@@ -50,7 +50,7 @@ def _find(path: str, most: int) -> list[str]:
 
 @contextmanager
 def _opened(path: str) -> Iterator[tuple[int, str]]:
-    """The tree alone, without what is mounted in it, and what it is called."""
+    """Open a tree without what is mounted in it; also return its path."""
     with (
         directory.opened(path) as given,
         owned(mount_api.clone_mount(given)) as copy,

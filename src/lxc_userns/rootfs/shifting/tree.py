@@ -56,7 +56,7 @@ class Tree:
 
     @property
     def proc_path(self) -> str:
-        """A path that leads to the open directory and nowhere else."""
+        """Return a path that leads to the open directory and nowhere else."""
         return f"/proc/self/fd/{self.fd}"
 
     def read_state(self) -> State | None:
@@ -159,7 +159,7 @@ class Tree:
             ) from err
 
     def show(self, kernel_path: str) -> str:
-        """A path below the root as the caller knows it, fit for a message.
+        """Return a path below the root as the caller knows it, for messages.
 
         :param kernel_path: as ``/proc/PID/cwd`` gives it.
         """
@@ -169,7 +169,7 @@ class Tree:
 
 
 def printable(path: str) -> str:
-    """A path with bytes that are no text, and control characters, escaped."""
+    """Return a path with bytes that are no text, and controls, escaped."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(
         char if char.isprintable() else ascii(char)[1:-1] for char in text

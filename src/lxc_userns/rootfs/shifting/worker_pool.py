@@ -203,7 +203,7 @@ class _WorkerPool:
         thread.start()
 
     def _wanted(self) -> int:
-        """How many workers a tree has earned by its size so far."""
+        """Return how many workers a tree has earned by its size so far."""
         return min(self._task.workers, 1 + self._walked // _SMALL)
 
     def _start_worker(self) -> None:
@@ -294,7 +294,7 @@ def _fd(pipe: IO[bytes] | None) -> int:
 
 
 def plain(table: Table) -> PlainTable:
-    """A table as workers take it."""
+    """Return a table as workers take it."""
     return (
         _plain_segments(table.segments),
         _plain_ranges(table.final),

@@ -35,7 +35,7 @@ _UNCLONED = {
 
 
 def user_namespace(id_maps: IdMaps) -> AbstractContextManager[int]:
-    """A user namespace that maps as the ID maps do, for mounts."""
+    """Return a user namespace that maps as the ID maps do, for mounts."""
     return user_namespaces.create(_rows(id_maps.uid), _rows(id_maps.gid))
 
 
@@ -54,7 +54,7 @@ def idmapped_mount(
     attributes: int,
     remedy: Remedy = _another_strategy,
 ) -> Iterator[int]:
-    """An idmapped view of a file or directory, mounted nowhere yet.
+    """Make an idmapped view of a file or directory, mounted nowhere yet.
 
     :param fd: descriptor of it. What is mounted below it is left out.
     :param path: the same as the caller knows it.
@@ -76,7 +76,7 @@ def cloned_mount(
     attributes: int,
     remedy: Remedy = _another_strategy,
 ) -> Iterator[int]:
-    """A second mount of a file or directory, mounted nowhere yet.
+    """Make a second mount of a file or directory, mounted nowhere yet.
 
     :param fd: descriptor of it. What is mounted below it is left out, now
         and later.

@@ -175,7 +175,7 @@ def _check_unknown(device: int, path: str, fsid: str) -> None:
 
 
 def _find_type(fd: int, path: str) -> str:
-    """The type of the filesystem in an image."""
+    """Return the type of the filesystem in an image."""
     found = fstype.read(os.pread(fd, fstype.LENGTH, 0))
     if len(found.filesystems) > 1:
         kinds = " and ".join(found.filesystems)

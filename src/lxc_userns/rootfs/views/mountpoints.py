@@ -40,7 +40,7 @@ class Views:
         self._path = run_path
 
     def path(self, instance: str, name: str) -> str:
-        """Where a view of an instance is, or would be."""
+        """Return where a view of an instance is, or would be."""
         return f"{self._path}/{instance}/{name}"
 
     def mount(
@@ -81,7 +81,7 @@ class Views:
                 yield fd
 
     def is_mounted(self, instance: str) -> bool:
-        """Whether an instance has any view mounted."""
+        """Return whether an instance has any view mounted."""
         with self._instance(instance) as parent:
             return parent is not None and any(
                 mounts.is_mount_point(parent, name)
@@ -117,7 +117,7 @@ class Views:
 
     @contextmanager
     def _instance(self, instance: str) -> Iterator[int | None]:
-        """The directory of an instance, None if it is not there."""
+        """Open the directory of an instance, None if it is not there."""
         with (
             self._translated(),
             directory.open_subdir(self._path, _MODE, instance) as fd,

@@ -42,7 +42,7 @@ _UNSUPPORTED = (errno.EINVAL, errno.ENODEV, errno.ENOSYS, errno.EOPNOTSUPP)
 def detached(
     lower: int, path: str, state: int, id_maps: IdMaps
 ) -> Iterator[int]:
-    """An overlay on an image, mounted nowhere yet.
+    """Make an overlay on an image, mounted nowhere yet.
 
     Device nodes in it cannot be opened (``nodev``).
 
@@ -189,7 +189,7 @@ def _copy_acls(lower: int, upper: int, path: str) -> None:
 
 
 def _read_maps(state: int) -> str | None:
-    """The ID maps that a state directory is for, None if it is new."""
+    """Return the ID maps that a state directory is for, None if it is new."""
     try:
         return os.getxattr(state, _MAPS).decode("ascii", "replace")
     except OSError as err:

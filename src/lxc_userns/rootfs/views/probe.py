@@ -40,7 +40,7 @@ _ACL = struct.pack(
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Whether a filesystem can be idmapped.
+    """Finding about idmapped mounts of a filesystem.
 
     :param point: where it is mounted.
     :param fs_type: its type.
@@ -157,7 +157,7 @@ def _find(mount: mounts.Mount, reason: str | None) -> Finding:
 
 
 def _filesystems(found: Iterable[mounts.Mount]) -> list[list[mounts.Mount]]:
-    """The mounts of each filesystem that counts."""
+    """Return the mounts of each filesystem that counts."""
     grouped: dict[tuple[str, str], list[mounts.Mount]] = {}
     for mount in found:
         is_place = mount.fs_type not in _NO_PLACE and not (

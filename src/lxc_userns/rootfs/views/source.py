@@ -47,7 +47,7 @@ class RootfsSource:
 
     @contextmanager
     def idmapped(self, id_maps: IdMaps) -> Iterator[int]:
-        """An idmapped view, ``nodev``, mounted nowhere yet.
+        """Make an idmapped view, ``nodev``, mounted nowhere yet.
 
         :returns: its descriptor; it is gone afterwards unless attached.
         :raises NotIdmappableError: if the kernel or the filesystem cannot.

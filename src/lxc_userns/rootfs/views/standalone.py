@@ -137,7 +137,7 @@ def _attach(view: int, target: Path) -> None:
 
 
 def _place(target: Path) -> str:
-    """The absolute path of a mount point, which is no link itself."""
+    """Return the absolute path of a mount point, which is no link itself."""
     name = os.fspath(target)
     with translated(RootfsError, name):
         if os.path.islink(name.rstrip("/")):

@@ -27,16 +27,16 @@ class PrivateFiles:
         self._state_path = state_path
 
     def overlay(self, instance: str) -> str:
-        """Where the state of its overlay is, or would be."""
+        """Return where the state of its overlay is, or would be."""
         return f"{self._path(instance)}/{_OVERLAY}"
 
     def rootfs(self, instance: str) -> str:
-        """Where its archive is unpacked, or would be."""
+        """Return where its archive is unpacked, or would be."""
         return f"{self._path(instance)}/{_ROOTFS}"
 
     @contextmanager
     def opened(self, instance: str) -> Iterator[int]:
-        """The directory of an instance, made if missing."""
+        """Open the directory of an instance, made if missing."""
         with (
             translated(RootfsError, self._path(instance)),
             directory.make_subdir(

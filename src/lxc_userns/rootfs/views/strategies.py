@@ -34,7 +34,7 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class ShiftOptions:
-    """How to do what has to be done on disk; see :func:`rootfs.shift`."""
+    """Options of a shift on disk; see :func:`rootfs.shift`."""
 
     unmapped: str = "keep"
     recheck: bool = False
@@ -86,7 +86,7 @@ class MountTarget:
 
 
 class ViewStrategy(Protocol):
-    """How files of a root filesystem come to belong to the mapped IDs.
+    """Strategy that makes files of a root filesystem the mapped IDs'.
 
     ID maps are None for a container in the host's user namespace.
     """

@@ -45,7 +45,7 @@ class Source:
 
     @property
     def identity(self) -> FileIdentity | None:
-        """Which file it is; None if that may change.
+        """Return which file it is; None if that may change.
 
         Services make a socket anew each time they start.
         """
@@ -55,7 +55,7 @@ class Source:
 
     @property
     def is_directory(self) -> bool:
-        """Whether it has to be mounted on a directory, else on a file."""
+        """Return whether it is mounted on a directory, else on a file."""
         return self._kind == stat.S_IFDIR
 
     @property
