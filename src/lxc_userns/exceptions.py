@@ -14,7 +14,7 @@
     │   ├── UnmappedIdsError   owners that no ID map entry covers
     │   ├── NotIdmappableError no idmapped mount can be made of it
     │   ├── ImageError         no disk image that may be mounted
-    │   ├── ReachableError     users of the host could get at an idmapped tree
+    │   ├── ExposedTreeError   users of the host could get at an idmapped tree
     │   └── ReplacedError      it is not the one that an instance was given
     ├── LibvirtError           libvirt refused an operation
     │   └── LibvirtUnreachableError
@@ -36,7 +36,9 @@ it across its boundary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 _LONGEST = 80
 
@@ -209,7 +211,7 @@ class NotIdmappableError(RootfsError):
     """The kernel or the filesystem allows no idmapped mount of it."""
 
 
-class ReachableError(RootfsError):
+class ExposedTreeError(RootfsError):
     """Users of the host could reach a tree that is to be idmapped."""
 
 
@@ -335,3 +337,34 @@ class PrerequisiteError(LxcUsernsError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+def reason_of(err: OSError) -> str:
+    """Return what a system call's error says, without number and path."""
+    return err.strerror or str(err)
+
+
+@contextmanager
+def translated(kind: type[LxcUsernsError], *about: str) -> Iterator[None]:
+    """Raise a system call's error as one of this package.
+
+    :param kind: the class, whose last argument is the reason.
+    :param about: its other arguments.
+    :raises LxcUsernsError: in place of any OSError.
+    """
+    try:
+        yield
+    except OSError as err:
+        raise kind(*about, reason_of(err)) from err
+
+
+def __getattr__(name: str) -> object:
+    # The name of before, for one release.
+    if name != "ReachableError":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(
+        f"{__name__}.ReachableError is deprecated; use ExposedTreeError",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return ExposedTreeError

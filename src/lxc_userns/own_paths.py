@@ -7,10 +7,11 @@ Looked at before the first change of a start, by ``config check`` and by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Final
 
+from lxc_userns import exceptions
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.linux import directory
 
@@ -47,15 +48,10 @@ CHECKS: Final[dict[str, Callable[[str], None]]] = {
 }
 
 
-@contextmanager
-def translated(name: str, path: str) -> Iterator[None]:
+def translated(name: str, path: str) -> AbstractContextManager[None]:
     """Raise a system call's error as one of the option that names a path.
 
     :param name: ``state_path`` or ``run_path``.
     :raises ConfigError: in place of any OSError.
     """
-    try:
-        yield
-    except OSError as err:
-        reason = err.strerror or str(err)
-        raise ConfigError(f"[lxc_userns] {name}", path, reason) from err
+    return exceptions.translated(ConfigError, f"[lxc_userns] {name}", path)

@@ -17,6 +17,7 @@ from lxc_userns.exceptions import (
     NeedsError,
     PolicyError,
     RootfsError,
+    translated,
 )
 from lxc_userns.idmap import IdMaps
 from lxc_userns.instances.conflicts import overlap
@@ -26,7 +27,6 @@ from lxc_userns.leases.allocator import LeaseAllocator
 from lxc_userns.linux import block_devices
 from lxc_userns.rootfs.archive import unpack
 from lxc_userns.rootfs.views import strategies
-from lxc_userns.rootfs.views.source import translated
 from lxc_userns.spec import policy
 from lxc_userns.spec.policy import Decision
 from lxc_userns.spec.request import InstanceRequest
@@ -91,11 +91,11 @@ class Planner:
         self._check_config(maps_given=request.id_maps is not None)
         devices = tuple(map(self._find_device, request.needs.devices))
         decision = self._decide(request, devices)
-        strategy = strategies.check_name(
+        strategy = strategies.find_choice(
             request.strategy or self.settings.rootfs_strategy
         )
         if decision.mode == "host":
-            strategy = Strategy.PLAIN
+            strategy = Strategy.BIND
         return InstanceRecord(
             request.name,
             request.uuid,
@@ -126,7 +126,7 @@ class Planner:
         :param known: what it was promised before.
         :param keep: whether it is to keep a lease that it gets for that.
         """
-        if draft.strategy == Strategy.PLAIN:
+        if not draft.strategy.traits.needs_id_maps:
             return draft
         return replace(draft, id_maps=self._id_maps(request, known, keep))
 
@@ -162,7 +162,7 @@ class Planner:
             our own files; or others could replace it.
         """
         self._check_below_roots(path)
-        with translated(path):
+        with translated(RootfsError, path):
             os.stat(path)  # To abspath(), "" is the working directory.
             rootfs = block_devices.resolve(os.path.abspath(path))
         with self.files.opened_path(rootfs):
@@ -283,10 +283,8 @@ def _in_use(device: Device) -> bool:
 
 
 def _find_device(path: str) -> Device:
-    try:
+    with translated(NeedsError, "device", path):
         mode = os.stat(path, follow_symlinks=False).st_mode
-    except OSError as err:
-        raise NeedsError("device", path, err.strerror or str(err)) from err
     if stat.S_ISCHR(mode):
         return Device(path, "char")
     if stat.S_ISBLK(mode):

@@ -188,7 +188,7 @@ class Preparation:
                 f"is running, but its view {record.view} is not mounted; "
                 "stop it first",
             )
-        self.instances.files.check_unreachable(record)
+        self.instances.files.check_only_root_can_reach(record)
 
     def _check_replaceable(
         self, record: InstanceRecord, known: InstanceRecord | None
@@ -313,4 +313,4 @@ def _keep_findings(
 
 def _own_files(record: InstanceRecord) -> tuple[str | None, bool]:
     """Return what an instance has below the state path beside its record."""
-    return record.archive, record.strategy == Strategy.OVERLAY
+    return record.archive, record.strategy.traits.private_upper

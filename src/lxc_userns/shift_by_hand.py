@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lxc_userns.exceptions import RootfsError, translated
 from lxc_userns.idmap import IdMaps
 from lxc_userns.instances.conflicts import PathUse
-from lxc_userns.rootfs.views.source import translated
 from lxc_userns.services import Services
 from lxc_userns.spec.strategy import Strategy
 
@@ -29,7 +29,7 @@ def reserved(
     claim = PathUse(rootfs, Strategy.CHOWN, id_maps)
     with (
         services.files.opened_path(rootfs) as fd,
-        translated(path),
+        translated(RootfsError, path),
         services.store.lock_trees([fd]),
     ):
         services.instances.check_unused([claim], besides=None)

@@ -16,7 +16,7 @@ import pytest
 from oslo_config import cfg
 
 from lxc_userns import register_opts
-from lxc_userns.exceptions import ImageError, InstanceError, ReachableError
+from lxc_userns.exceptions import ExposedTreeError, ImageError, InstanceError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.spec.request import InstanceRequest
@@ -429,7 +429,7 @@ def test_users_of_the_host_cannot_use_what_the_containers_root_makes(
     # And so it is looked at each time, also while the container runs.
     uuid = str(shown["uuid"])
     request = InstanceRequest("web", uuid, str(rootfs))
-    with pytest.raises(ReachableError, match=f"chmod 0700 {store}"):
+    with pytest.raises(ExposedTreeError, match=f"chmod 0700 {store}"):
         manager.prepare(request)
     stop(cli, "web")
     message = cli("container", "start", "web").error()
@@ -449,7 +449,7 @@ def test_a_reachable_tree_is_refused_or_shifted(
     subprocess.run(["cp", "-a", busybox_rootfs, rootfs], check=True)
     for strategy in ("idmapped", "overlay"):
         request = InstanceRequest("web", UUID, str(rootfs), strategy=strategy)
-        with pytest.raises(ReachableError, match="chmod 0700"):
+        with pytest.raises(ExposedTreeError, match="chmod 0700"):
             manager.prepare(request)
     assert rootfs.stat().st_uid == 0
     options = ("--rootfs", rootfs, "--init", SLEEP, "-f", "json")

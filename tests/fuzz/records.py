@@ -13,6 +13,7 @@ from lxc_userns.instances import codec
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.rootfs.shifting.state import State, Work
 from lxc_userns.spec.requirements import Device, Requirements
+from lxc_userns.spec.strategy import Strategy
 from lxc_userns.spec.volume import Volume
 from tests.fuzz.mutation import changed, mutated
 
@@ -24,10 +25,12 @@ _STATES = [
 ]
 _UUID = "3e3fce45-4f53-4fa7-bb32-11f34168b82b"
 _RECORDS = [
-    InstanceRecord("web1", _UUID, "/srv/a", _MAPS, "idmapped", "/run/a"),
     InstanceRecord(
-        "web1", _UUID, "/srv/a", None, "plain", "/run/a", 12, "asked for",
-        "/srv/a.tar", (Volume("/srv/v", "/v"),),
+        "web1", _UUID, "/srv/a", _MAPS, Strategy.IDMAPPED, "/run/a"
+    ),
+    InstanceRecord(
+        "web1", _UUID, "/srv/a", None, Strategy.BIND, "/run/a", 12,
+        "asked for", "/srv/a.tar", (Volume("/srv/v", "/v"),),
         Requirements("host", ("network",), ("sys_time",), ("/dev/kvm",)),
         (Device("/dev/kvm", "char"),), ("asked",),
     ),

@@ -91,3 +91,11 @@ def test_id_map_error_is_a_value_error() -> None:
 def test_no_empty_value_is_shown() -> None:
     error = exceptions.ConfigError("[libvirt] gid_maps", "", "is missing")
     assert str(error) == "[libvirt] gid_maps: is missing"
+
+
+def test_the_name_of_before_warns() -> None:
+    with pytest.warns(DeprecationWarning, match="use ExposedTreeError"):
+        found = exceptions.ReachableError
+    assert found is exceptions.ExposedTreeError
+    with pytest.raises(AttributeError, match="Other"):
+        exceptions.Other  # noqa: B018

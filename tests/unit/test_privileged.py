@@ -27,6 +27,7 @@ from lxc_userns.nova import extra_specs
 from lxc_userns.resources import partition
 from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.spec.requirements import Requirements
+from lxc_userns.spec.strategy import Strategy
 from lxc_userns.spec.volume import Volume
 from lxc_userns.subid import owners
 
@@ -39,7 +40,7 @@ RECORD = InstanceRecord(
     UUID,
     "/srv/web1",
     MAPS,
-    "idmapped",
+    Strategy.IDMAPPED,
     "/run/x/web1/root",
     dropped=("sys_rawio", "sys_resource"),
 )
@@ -68,7 +69,7 @@ def test_what_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_a_user_namespace() -> None:
     record = replace(
-        RECORD, id_maps=None, strategy="plain", mode_reasons=("so",)
+        RECORD, id_maps=None, strategy=Strategy.BIND, mode_reasons=("so",)
     )
     found = privileged._plain(PreparedInstance(record))
     assert (found["mode"], found["mode_reasons"]) == ("host", ["so"])

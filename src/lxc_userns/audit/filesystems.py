@@ -16,6 +16,7 @@ from lxc_userns.domain.checks import shown
 from lxc_userns.domain.document import child
 from lxc_userns.domain.filesystem import (
     ROOT_TYPES,
+    is_reserved,
     target_of,
     type_of,
     userns_problems,
@@ -98,8 +99,6 @@ RULES: Final = (
 _TYPES: Final = frozenset({"mount", "bind", "file", "block", "ram"})
 #: Those that show a directory as it is.
 _SHOWN: Final = frozenset({"mount", "bind"})
-_RESERVED: Final = ("/.oldroot", "/dev/pts", "/proc/sys")
-_RESERVED_ALONE: Final = ("/dev", "/proc", "/sys")
 _SOURCES: Final = ("dir", "file", "dev")
 #: Where libvirt keeps the host's tree while it mounts.
 _OLDROOT: Final = "/.oldroot"
@@ -167,10 +166,7 @@ def find(domain: etree._Element, run_path: str) -> Iterator[Violation]:
     for seen in filesystems:
         yield from _refused(seen, mapped)
         yield from _source_rules(seen, run_path)
-        target = normalised(seen.target)
-        if target in _RESERVED_ALONE or any(
-            is_within(target, place) for place in _RESERVED
-        ):
+        if is_reserved(normalised(seen.target)):
             yield RESERVED_TARGET.violation(
                 seen.element,
                 f"filesystem {shown(seen.target)}: libvirt has a mount of its "

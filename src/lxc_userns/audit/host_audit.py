@@ -23,9 +23,11 @@ from lxc_userns.domain.document import parse_domain
 from lxc_userns.domain.limits import from_domain
 from lxc_userns.exceptions import (
     DomainXmlError,
+    ExposedTreeError,
     InstanceError,
     NoSuchContainerError,
-    ReachableError,
+    RootfsError,
+    translated,
 )
 from lxc_userns.idmap import KINDS
 from lxc_userns.instances.damaged import DamagedRecord
@@ -33,9 +35,7 @@ from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.linux import directory, mounts
 from lxc_userns.rootfs import exposure
 from lxc_userns.rootfs.shifting import setuid_scan
-from lxc_userns.rootfs.views.source import translated
 from lxc_userns.services import Services
-from lxc_userns.spec.strategy import Strategy
 from lxc_userns.subid import owners
 from lxc_userns.subid.held_ids import RESERVER
 
@@ -79,7 +79,7 @@ def _on_disk(
         volume = volumes.get(seen.target)
         if seen.source == view:
             # Below an overlay nothing is written.
-            readonly = record.strategy == Strategy.OVERLAY
+            readonly = record.strategy.traits.shares_source
             yield replace(
                 seen, source=record.rootfs, readonly=readonly or seen.readonly
             )
@@ -198,12 +198,12 @@ def _find_exposed(this: Domain) -> Iterator[Violation]:
         if seen.source is None or not os.path.isdir(seen.source):
             continue  # An image, or nothing at all.
         path = os.path.realpath(seen.source)
-        with translated(path), directory.opened(path) as fd:
+        with translated(RootfsError, path), directory.opened(path) as fd:
             is_shifted = _is_shifted(this, fd)
             try:
                 exposure.check_only_root_can_reach(fd, path)
                 continue
-            except ReachableError as err:
+            except ExposedTreeError as err:
                 reason = err.reason
         if not is_shifted:
             yield host_rules.REACHABLE_TREE.violation(
@@ -234,7 +234,7 @@ def _find_setuid(path: str) -> str:
 def _is_shifted(this: Domain, fd: int) -> bool:
     """Whether the owners of its root filesystem on disk are host IDs."""
     if this.record is not None:
-        return this.record.strategy == Strategy.CHOWN
+        return this.record.strategy.traits.shifts_on_disk
     mount = mounts.find_mount(fd)
     is_idmapped = mount is not None and "idmapped" in mount.options
     return has_id_maps(this.domain) and not is_idmapped

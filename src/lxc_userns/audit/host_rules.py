@@ -11,10 +11,11 @@ from lxml import etree
 
 from lxc_userns.audit.filesystems import FilesystemEntry
 from lxc_userns.audit.finding import Rule, Severity, Violation
-from lxc_userns.audit.id_maps import has_id_maps, meet, read_entries
+from lxc_userns.audit.id_maps import has_id_maps, read_entries
 from lxc_userns.audit.paths import is_within
 from lxc_userns.domain.checks import shown
 from lxc_userns.idmap import KINDS, MAX_ENTRIES
+from lxc_userns.idmap.ranges import overlap
 
 IDS_OF_CONTAINER: Final = Rule(
     "ids-of-another-container",
@@ -123,7 +124,9 @@ def find_overlaps(
         for kind in KINDS:
             theirs = read_entries(other, kind)
             for entry in read_entries(domain, kind):
-                if any(meet(entry.host_ids, each.host_ids) for each in theirs):
+                if any(
+                    overlap(entry.host_ids, each.host_ids) for each in theirs
+                ):
                     yield IDS_OF_CONTAINER.violation(
                         entry.element,
                         f"host IDs of the {kind} entry {entry} are those of "

@@ -22,6 +22,7 @@ from lxc_userns.idmap import (
     TTY_GID,
     Kind,
 )
+from lxc_userns.idmap.ranges import overlap
 
 NO_IDMAP: Final = Rule(
     "no-idmap",
@@ -307,20 +308,20 @@ def _unwise_entry(entry: Entry) -> Iterator[Violation]:
         yield HOST_ROOT.violation(
             element, f"{what} makes guest {entry.kind} {entry.guest} host ID 0"
         )
-    elif meet(entry.host_ids, _LOW):
+    elif overlap(entry.host_ids, _LOW):
         yield LOW_HOST_IDS.violation(
             element,
             f"{what} uses host IDs from {entry.host} on, where the host's "
             "users and services live",
         )
-    if meet(entry.host_ids, SYSTEMD_CONTAINERS):
+    if overlap(entry.host_ids, SYSTEMD_CONTAINERS):
         yield SYSTEMD_RANGE.violation(
             element,
             f"{what} uses host IDs of {SYSTEMD_CONTAINERS.start}-"
             f"{SYSTEMD_CONTAINERS.stop - 1}, which systemd gives to "
             "containers of its own",
         )
-    if meet(entry.host_ids, _HIGH):
+    if overlap(entry.host_ids, _HIGH):
         yield HIGH_HOST_IDS.violation(
             element, f"{what} uses host IDs above {_HIGH.start - 1}"
         )
@@ -347,8 +348,3 @@ def _init(domain: etree._Element) -> Iterator[Violation]:
 
 def _maps(entries: Iterable[Entry], guest_id: int) -> bool:
     return any(guest_id in entry.guest_ids for entry in entries)
-
-
-def meet(one: range, other: range) -> bool:
-    """Whether two ranges have an ID in common."""
-    return bool(one) and one.start < other.stop and other.start < one.stop

@@ -14,6 +14,7 @@ from lxc_userns.cli.container import Shown, ShowsOne
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.spec.requirements import Requirements
 from lxc_userns.spec.size import parse_memory
+from lxc_userns.spec.strategy import CHOICES
 from lxc_userns.spec.volume import Volume
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _bar(
 def _add_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strategy",
-        choices=("auto", "idmapped", "overlay", "chown"),
+        choices=[each.value for each in CHOICES],
         help="How its files come to belong to the mapped IDs (default: "
         "[lxc_userns] rootfs_strategy).",
     )

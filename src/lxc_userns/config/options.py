@@ -19,6 +19,7 @@ from lxc_userns.config.shared_opts import SharedListOpt
 from lxc_userns.idmap import MAX_ENTRIES
 from lxc_userns.rootfs.archive.limits import LEAST_MEMORY
 from lxc_userns.spec.requirements import DEFAULT_PROCESSES, MOST_PROCESSES
+from lxc_userns.spec.strategy import CHOICES, Strategy
 
 LIBVIRT_GROUP = "libvirt"
 GROUP = "lxc_userns"
@@ -75,13 +76,8 @@ for group 5 (tty) has to be mapped. The leases that are there keep their size.
     ),
     cfg.StrOpt(
         "rootfs_strategy",
-        default="auto",
-        choices=[
-            ("auto", "idmapped where it works for the path, else chown."),
-            ("idmapped", "The kernel shifts owners as it shows them."),
-            ("overlay", "Idmapped shared image below, private layer above."),
-            ("chown", "Owners are shifted on disk, once, recursively."),
-        ],
+        default=Strategy.AUTO.value,
+        choices=[(each.value, each.traits.summary) for each in CHOICES],
         help="""
 How the files of a root filesystem come to belong to the mapped IDs.
 

@@ -118,7 +118,7 @@ class ContainerSpec:
             metadata={
                 "mode": prepared.mode,
                 "mode-reasons": "; ".join(prepared.mode_reasons),
-                "strategy": prepared.record.strategy,
+                "strategy": prepared.record.strategy.value,
             },
         )
 

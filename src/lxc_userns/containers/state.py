@@ -133,7 +133,7 @@ class StateReader:
             uuid=record.uuid,
             state=_state(guest, start, record.verified),
             mode=record.mode,
-            strategy=record.strategy,
+            strategy=record.strategy.value,
             rootfs=record.rootfs,
             view=record.view,
             init_pid=None if start is None else start.init_pid,

@@ -47,8 +47,8 @@ _FORMATS: Final = frozenset(
 # would take away the container's own /proc, /dev and so on. /.oldroot is
 # where it keeps the host's tree until the end, /proc/sys is read-only for
 # the host's protection.
-_RESERVED: Final = frozenset({"/dev", "/proc", "/sys", "/dev/pts"})
-_RESERVED_TREES: Final = ("/.oldroot", "/proc/sys")
+_RESERVED: Final = frozenset({"/dev", "/proc", "/sys"})
+_RESERVED_TREES: Final = ("/.oldroot", "/dev/pts", "/proc/sys")
 _MAX_KIB: Final = 2**53
 
 
@@ -227,9 +227,7 @@ def _check_target(target: str) -> None:
     names = target.split("/")[1:]
     if target != "/" and {"", ".", ".."} & set(names):
         refuse(what, target, "has an empty, '.' or '..' part")
-    if target in _RESERVED or any(
-        f"{target}/".startswith(f"{tree}/") for tree in _RESERVED_TREES
-    ):
+    if is_reserved(target):
         refuse(what, target, "libvirt has a mount of its own there")
 
 
@@ -304,4 +302,14 @@ def read_filesystems(domain: etree._Element) -> tuple[Filesystem, ...]:
     return tuple(
         Filesystem.from_element(element)
         for element in domain.iterfind("devices/filesystem")
+    )
+
+
+def is_reserved(target: str) -> bool:
+    """Return whether libvirt has a mount of its own at a target.
+
+    :param target: absolute path without ``.``, ``..`` and empty parts.
+    """
+    return target in _RESERVED or any(
+        f"{target}/".startswith(f"{tree}/") for tree in _RESERVED_TREES
     )

@@ -33,7 +33,7 @@ _SHARED = (
 
 
 def check(daemon: Daemon | None, *, has_pool: bool = False) -> Result:
-    """Whether libvirt can start containers under this layout.
+    """Return whether libvirt can start containers under this layout.
 
     :param daemon: libvirt's, None if it is not found.
     :param has_pool: whether each container is to have ID maps of its own.
@@ -56,7 +56,7 @@ def judge(
     has_machined: bool = True,
     has_pool: bool = False,
 ) -> Result:
-    """Whether libvirt can start containers under a layout, and what of it.
+    """Return whether libvirt can start containers under a layout.
 
     :param mounts: all that libvirtd has mounted.
     :param version: of the kernel, None if it is not known.

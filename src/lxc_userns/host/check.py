@@ -53,13 +53,13 @@ class Check:
 
     @classmethod
     def of(cls, name: str, result: Result) -> Check:
-        """A check with this result."""
+        """Return a check with this result."""
         return cls(name, result.status, result.message, result.remedy)
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """How to look at one thing.
+    """Look at one thing.
 
     :param name: what.
     :param look: looks, and judges.
@@ -89,22 +89,22 @@ class Probe:
 
 
 def passed(message: str) -> Result:
-    """A result that is good."""
+    """Return a result that is good."""
     return Result("PASS", message)
 
 
 def warned(message: str, remedy: str) -> Result:
-    """A result that is not so good."""
+    """Return a result that is not so good."""
     return Result("WARN", message, remedy)
 
 
 def failed(message: str, remedy: str) -> Result:
-    """A result with which nothing works."""
+    """Return a result with which nothing works."""
     return Result("FAIL", message, remedy)
 
 
 def combine(good: str, bad: list[Result]) -> Result:
-    """The worst of several results, with what all of the bad ones say.
+    """Return the worst of several results, with what all of the bad ones say.
 
     :param good: what is so in any case.
     :param bad: results that are not ``PASS``.
@@ -129,7 +129,7 @@ def split(text: str, otherwise: str) -> tuple[str, str]:
 
 
 def describe(err: Exception) -> str:
-    """An error in one line, with the file that it is about."""
+    """Return an error in one line, with the file that it is about."""
     text = str(err) or type(err).__name__
     if isinstance(err, OSError) and err.strerror:
         text = err.strerror

@@ -32,7 +32,7 @@ _PLACE = (
 
 
 def check_overlays(state_path: Path, strategy: str) -> Result:
-    """Whether an overlay can be made, by making one.
+    """Return whether an overlay can be made, by making one.
 
     :param state_path: below which the upper layers are.
     :param strategy: value of ``[lxc_userns] rootfs_strategy``.
@@ -48,7 +48,7 @@ def check_overlays(state_path: Path, strategy: str) -> Result:
 def judge_overlays(
     place: Path, outcome: bool | Exception, strategy: str
 ) -> Result:
-    """Whether an overlay can be made.
+    """Return whether an overlay can be made.
 
     :param place: the directory that was tried.
     :param outcome: whether ACLs are kept, or why there is no overlay.
@@ -69,15 +69,15 @@ def judge_overlays(
             "well",
             "have images with ACLs on another filesystem",
         )
-    if strategy == Strategy.OVERLAY:
+    if Strategy(strategy).traits.private_upper:
         return failed(
-            f"{message}; [lxc_userns] rootfs_strategy is overlay", remedy
+            f"{message}; [lxc_userns] rootfs_strategy is {strategy}", remedy
         )
     return warned(message, remedy)
 
 
 def check_all() -> list[Check]:
-    """Whether root filesystems can be idmapped, by where they are."""
+    """Return whether root filesystems can be idmapped, by where they are."""
     try:
         found = probe.find_idmappable()
     except Exception as err:
@@ -94,7 +94,7 @@ def check_all() -> list[Check]:
 
 
 def judge(finding: probe.Finding) -> Result:
-    """Whether root filesystems on a filesystem can be idmapped.
+    """Return whether root filesystems on a filesystem can be idmapped.
 
     One that cannot is a warning: there are other strategies, and places.
     """

@@ -100,7 +100,7 @@ def remove() -> bool:
 
 
 def reload(found: Daemon | None) -> None:
-    """Have the daemon look for hooks; it does so when it starts as well."""
+    """Make the daemon look for hooks; it does so when it starts as well."""
     if found is None:
         return
     with suppress(ProcessLookupError), Process(found.pid) as process:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lxc_userns.host.check import Result, failed, passed, warned
 from lxc_userns.idmap import SYSTEMD_CONTAINERS
+from lxc_userns.idmap.ranges import overlap
 from lxc_userns.leases.allocation import capacity
 from lxc_userns.leases.pool import Pools, read_pools
 from lxc_userns.subid import files, owners, unlisted
@@ -20,19 +21,19 @@ _NAMES = {"user": "UID", "group": "GID"}
 
 
 def check_users() -> Result:
-    """Whether the subordinate user ID ranges are in order."""
+    """Return whether the subordinate user ID ranges are in order."""
     path = owners.SUBUID
     return judge(owners.read_host_uids(), path, path.exists())
 
 
 def check_groups() -> Result:
-    """Whether the subordinate group ID ranges are in order."""
+    """Return whether the subordinate group ID ranges are in order."""
     path = owners.SUBGID
     return judge(owners.read_host_gids(), path, path.exists())
 
 
 def judge(ids: owners.IdOwnership, path: Path, present: bool) -> Result:
-    """Whether subordinate ID ranges are in order.
+    """Return whether subordinate ID ranges are in order.
 
     :param ids: these.
     :param path: the file that they are from.
@@ -63,7 +64,7 @@ def judge(ids: owners.IdOwnership, path: Path, present: bool) -> Result:
 
 
 def check_login_defs() -> Result:
-    """Whether shadow gives new users subordinate IDs that systemd uses."""
+    """Return whether shadow gives new users IDs that systemd uses."""
     try:
         text = LOGIN_DEFS.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
@@ -72,7 +73,7 @@ def check_login_defs() -> Result:
 
 
 def judge_login_defs(text: str) -> Result:
-    """Whether shadow gives new users subordinate IDs that systemd uses.
+    """Return whether shadow gives new users subordinate IDs that systemd uses.
 
     :param text: text of :manpage:`login.defs(5)`.
     """
@@ -84,9 +85,7 @@ def judge_login_defs(text: str) -> Result:
     message = f"{LOGIN_DEFS} gives new users subordinate {shown}"
     theirs = SYSTEMD_CONTAINERS
     names = [
-        name
-        for kind, name in _NAMES.items()
-        if given[kind].start < theirs.stop and theirs.start < given[kind].stop
+        name for kind, name in _NAMES.items() if overlap(given[kind], theirs)
     ]
     if not names:
         return passed(message)
@@ -114,7 +113,7 @@ def _setting(text: str, name: str) -> re.Match[str] | None:
 
 
 def check_pool(owner: str, size: int) -> Result:
-    """Whether the pool has room.
+    """Return whether the pool has room.
 
     :param owner: value of ``[lxc_userns] subid_owner``.
     :param size: value of ``range_size``.
@@ -137,7 +136,7 @@ def _find_advisories(pools: Pools) -> Iterator[str]:
 def judge_pool(
     pools: Pools | None, size: int, advisories: Sequence[str] = ()
 ) -> Result:
-    """Whether a pool has room, and is nobody else's.
+    """Return whether a pool has room, and is nobody else's.
 
     :param pools: None if none is configured.
     :param size: number of IDs of a lease.

@@ -21,7 +21,7 @@ _RELEASE = re.compile(r"(\d+)\.(\d+)")
 
 
 def check(strategy: str) -> Result:
-    """Whether this kernel has what is needed.
+    """Return whether this kernel has what is needed.
 
     :param strategy: value of ``[lxc_userns] rootfs_strategy``.
     """
@@ -29,7 +29,7 @@ def check(strategy: str) -> Result:
 
 
 def evaluate(release: str, missing: Collection[str], strategy: str) -> Result:
-    """Whether a kernel has what is needed.
+    """Return whether a kernel has what is needed.
 
     :param release: as ``uname -r`` has it.
     :param missing: system calls that it does not have.
@@ -61,14 +61,14 @@ def evaluate(release: str, missing: Collection[str], strategy: str) -> Result:
 
 
 def parse_release(release: str) -> Version | None:
-    """The first two numbers of a release, None if there are none."""
+    """Return the first two numbers of a release, None if there are none."""
     found = _RELEASE.match(release)
     return (int(found[1]), int(found[2])) if found else None
 
 
 def _without_idmapped_mounts(strategy: str) -> Result:
     message = "it has no idmapped mounts (Linux 5.12 has)"
-    if strategy in (Strategy.IDMAPPED, Strategy.OVERLAY):
+    if Strategy(strategy).traits.needs_idmapped_mounts:
         return failed(
             f"{message}, and [lxc_userns] rootfs_strategy is {strategy}",
             "set rootfs_strategy to auto or chown, or boot Linux 5.12 or "

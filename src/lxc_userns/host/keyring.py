@@ -30,7 +30,7 @@ _SYSTEMD = ("", "name=systemd")
 
 
 def check(daemon: Daemon | None) -> Result:
-    """Whether containers share the session keyring of the daemon."""
+    """Return whether containers share the session keyring of the daemon."""
     if daemon is None:
         return warned(
             "libvirtd or virtlxcd is not found", "see the check of libvirt"
@@ -69,7 +69,7 @@ def judge(
     *,
     is_marked: bool,
 ) -> Result:
-    """Whether a daemon has a session keyring of systemd's.
+    """Return whether a daemon has a session keyring of systemd's.
 
     :param daemon: the daemon, for messages.
     :param unit: its service.

@@ -43,7 +43,7 @@ _MORE_RULES = (
 
 
 def check(connect: Connect) -> Result:
-    """Whether libvirt answers at ``lxc:///``."""
+    """Return whether libvirt answers at ``lxc:///``."""
     try:
         return judge_version(connect().version())
     except LibvirtError as err:
@@ -51,7 +51,7 @@ def check(connect: Connect) -> Result:
 
 
 def judge_version(version: str) -> Result:
-    """Whether a version of libvirt is one that was tried, or later.
+    """Return whether a version of libvirt is one that was tried, or later.
 
     :param version: as ``9.0.0``.
     """
@@ -82,7 +82,7 @@ def judge_silence(error: str, has_driver: bool) -> Result:
 
 
 def check_security(connect: Connect) -> Result:
-    """Whether a security driver confines containers."""
+    """Return whether a security driver confines containers."""
     models = seclabel.parse_models(connect().capabilities())
     if "apparmor" in models and refuses_mounts(_RULES):
         return warned(
@@ -112,7 +112,7 @@ def refuses_mounts(rules: Path) -> bool:
 
 
 def judge_security(models: Collection[str], lsms: Collection[str]) -> Result:
-    """Whether a security driver confines containers.
+    """Return whether a security driver confines containers.
 
     :param models: the security models that libvirt uses.
     :param lsms: security modules that the kernel has active.

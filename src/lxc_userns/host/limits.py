@@ -14,12 +14,12 @@ _SYSCTL = "fs.inotify.max_user_instances"
 
 
 def check() -> Result:
-    """Whether what all containers share is enough for many."""
+    """Return whether what all containers share is enough for many."""
     return judge(ucounts.read())
 
 
 def judge(found: Mapping[str, int]) -> Result:
-    """Whether what all containers share is enough for many.
+    """Return whether what all containers share is enough for many.
 
     :param found: limits of the host's root, by name.
     """

@@ -9,19 +9,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lxc_userns import own_paths
-from lxc_userns.exceptions import ConfigError
+from lxc_userns.exceptions import ConfigError, reason_of
 from lxc_userns.host.check import Result, failed, passed, split
 
 _ATTRIBUTE = "trusted.lxc_userns.probe"
 
 
 def nearest(path: Path) -> Path:
-    """The path, or of its parents the first that is there."""
+    """Return the path, or of its parents the first that is there."""
     return next(each for each in (path, *path.parents) if each.exists())
 
 
 def check_state_path(path: Path) -> Result:
-    """Whether what is noted about containers can be kept there."""
+    """Return whether what is noted about containers can be kept there."""
     refused = _refused(own_paths.check_state_path, path)
     if refused is not None:
         return refused
@@ -30,12 +30,12 @@ def check_state_path(path: Path) -> Result:
         with tempfile.TemporaryFile(dir=place) as stream:
             os.setxattr(stream.fileno(), _ATTRIBUTE, b"1")
     except OSError as err:
-        return judge_state_path(place, err.strerror or str(err))
+        return judge_state_path(place, reason_of(err))
     return judge_state_path(place, None)
 
 
 def judge_state_path(place: Path, error: str | None) -> Result:
-    """Whether what is noted about containers can be kept there.
+    """Return whether what is noted about containers can be kept there.
 
     :param place: the directory that was tried.
     :param error: why no file of ours can be made in it, None if it can.
@@ -51,7 +51,7 @@ def judge_state_path(place: Path, error: str | None) -> Result:
 
 
 def check_run_path(path: Path) -> Result:
-    """Whether containers can reach their views, and nobody else."""
+    """Return whether containers can reach their views, and nobody else."""
     refused = _refused(own_paths.check_run_path, path)
     if refused is not None:
         return refused
@@ -60,7 +60,7 @@ def check_run_path(path: Path) -> Result:
 
 
 def _refused(check: Callable[[str], None], path: Path) -> Result | None:
-    """The result if a start would be refused for this path."""
+    """Return the result if a start would be refused for this path."""
     try:
         check(str(path))
     except ConfigError as err:

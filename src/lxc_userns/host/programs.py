@@ -28,7 +28,7 @@ UNPACKING = {
 
 
 def check() -> Result:
-    """Whether the programs are installed where they are looked for."""
+    """Return whether the programs are installed where they are looked for."""
     return judge(
         {
             name
@@ -39,7 +39,7 @@ def check() -> Result:
 
 
 def judge(found: Collection[str]) -> Result:
-    """Whether all programs are there.
+    """Return whether all programs are there.
 
     :param found: those that are.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether libvirt sees what is mounted for its containers."""
+"""Propagation of what is mounted for containers to libvirt."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lxc_userns.linux.mounts import Mount
 
 
 def check(run_path: Path, daemon: Daemon | None) -> Result:
-    """Whether libvirt sees what we mount.
+    """Return whether libvirt sees what we mount.
 
     :param run_path: where views are mounted.
     :param daemon: libvirt's, None if it is not found.
@@ -23,7 +23,7 @@ def check(run_path: Path, daemon: Daemon | None) -> Result:
 
 
 def judge(place: Path, own: Iterable[Mount], daemon: Daemon | None) -> Result:
-    """Whether libvirt sees what we mount.
+    """Return whether libvirt sees what we mount.
 
     :param place: where views are mounted, a path without links.
     :param own: all that this process has mounted.
@@ -57,7 +57,7 @@ def judge(place: Path, own: Iterable[Mount], daemon: Daemon | None) -> Result:
 
 
 def _lies_on(path: Path, found: Iterable[Mount]) -> Mount | None:
-    """The mount that a path is on; of several at one point the last."""
+    """Return the mount that a path is on; of several at one point the last."""
     above = [each for each in found if path.is_relative_to(each.point)]
     # Sorting keeps the order of those at one point.
     above.sort(key=lambda mount: len(mount.point))

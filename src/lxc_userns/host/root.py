@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether this is root, and of the host."""
+"""Rights of root, and on the host."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ALL = ["0", "0", "4294967295"]
 
 
 def check() -> Result:
-    """Whether this is root, and of the host."""
+    """Return whether this is root, and of the host."""
     try:
         uid_map = _UID_MAP.read_text(encoding="ascii").split()
     except FileNotFoundError:  # A kernel without user namespaces.
@@ -24,7 +24,7 @@ def check() -> Result:
 
 
 def judge(user: int, all_ids: bool) -> Result:
-    """Whether this is root, and of the host.
+    """Return whether this is root, and of the host.
 
     :param user: its user ID.
     :param all_ids: whether it has all IDs of the host as they are.

@@ -41,7 +41,7 @@ class Switch:
         return Path("/proc/sys") / self.name.replace(".", "/")
 
     def check(self) -> Result:
-        """Whether user namespaces can be made inside containers."""
+        """Return whether user namespaces can be made inside containers."""
         return judge_switch(self, int(self.path.read_text(encoding="ascii")))
 
 
@@ -53,7 +53,7 @@ SWITCHES = (
 
 
 def check_making() -> Result:
-    """Whether the kernel makes user namespaces; one is made."""
+    """Return whether the kernel makes user namespaces; one is made."""
     made = subprocess.run(
         ["unshare", "--user", "true"],
         stdin=subprocess.DEVNULL,
@@ -74,7 +74,7 @@ def check_making() -> Result:
 
 
 def judge_making(known: bool, refused: str | None) -> Result:
-    """Whether a kernel makes user namespaces.
+    """Return whether a kernel makes user namespaces.
 
     :param known: whether it knows what they are.
     :param refused: what was said when one was to be made, None if it was.
@@ -97,12 +97,12 @@ def judge_making(known: bool, refused: str | None) -> Result:
 
 
 def check_number() -> Result:
-    """Whether there may be enough of them."""
+    """Return whether there may be enough of them."""
     return judge_number(int(LIMIT.read_text(encoding="ascii")))
 
 
 def judge_number(limit: int) -> Result:
-    """Whether there may be enough of them.
+    """Return whether there may be enough of them.
 
     :param limit: how many the host's root may make.
     """
@@ -119,7 +119,7 @@ def judge_number(limit: int) -> Result:
 
 
 def judge_switch(switch: Switch, value: int) -> Result:
-    """Whether user namespaces can be made inside containers.
+    """Return whether user namespaces can be made inside containers.
 
     :param switch: one of :data:`SWITCHES`.
     :param value: what it is set to.

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 
+from lxc_userns.idmap.ranges import subtract
+
 _START = attrgetter("start")
 
 
@@ -23,7 +25,7 @@ class IdSet:
 
     @classmethod
     def of(cls, ranges: Iterable[range]) -> IdSet:
-        """The IDs that are in any of these ranges, of step 1.
+        """Return the IDs that are in any of these ranges, of step 1.
 
         :param ranges: in any order; they may be empty and overlap.
         """
@@ -45,7 +47,7 @@ class IdSet:
         return sum(map(len, self.ranges))
 
     def __contains__(self, ids: int | range) -> bool:
-        """Whether an ID, or all of a range that is not empty, is in it."""
+        """Return whether an ID, or all of a range with any, is in it."""
         wanted = range(ids, ids + 1) if isinstance(ids, int) else ids
         around = self.range_of(wanted.start)
         return around is not None and wanted.stop <= around.stop
@@ -57,14 +59,13 @@ class IdSet:
         return self - (self - other)
 
     def __sub__(self, other: IdSet) -> IdSet:
-        left = []
-        for each in self.ranges:
-            start = each.start
-            for hole in other.overlapping(each):
-                left.append(range(start, hole.start))
-                start = hole.stop
-            left.append(range(start, each.stop))
-        return IdSet(tuple(filter(len, left)))
+        return IdSet(
+            tuple(
+                part
+                for each in self.ranges
+                for part in subtract(each, other.overlapping(each))
+            )
+        )
 
     @property
     def bounds(self) -> tuple[int, int]:
@@ -74,18 +75,18 @@ class IdSet:
         return self.ranges[0].start, self.ranges[-1].stop
 
     def overlaps(self, ids: range) -> bool:
-        """Whether any of these IDs is in it."""
+        """Return whether any of these IDs is in it."""
         return any(self.overlapping(ids))
 
     def range_of(self, number: int) -> range | None:
-        """The range that an ID is in, None if it is in none."""
+        """Return the range that an ID is in, None if it is in none."""
         index = bisect_right(self.ranges, number, key=_START) - 1
         if index >= 0 and number in self.ranges[index]:
             return self.ranges[index]
         return None
 
     def overlapping(self, ids: range) -> Iterator[range]:
-        """The ranges, whole, that have any of these IDs."""
+        """Yield the ranges, whole, that have any of these IDs."""
         index = max(0, bisect_right(self.ranges, ids.start, key=_START) - 1)
         while index < len(self.ranges):
             each = self.ranges[index]

@@ -17,6 +17,7 @@ from typing import Literal
 
 from lxc_userns.arguments import check_items, check_type
 from lxc_userns.exceptions import IdMapError
+from lxc_userns.idmap.ranges import overlap
 
 #: The two kinds of IDs: of users and of groups.
 Kind = Literal["uid", "gid"]
@@ -89,17 +90,13 @@ class IdMapEntry:
 
     @property
     def guest_ids(self) -> range:
-        """The guest IDs of this entry."""
+        """Return the guest IDs of this entry."""
         return range(self.guest, self.guest + self.count)
 
     @property
     def host_ids(self) -> range:
-        """The host IDs of this entry."""
+        """Return the host IDs of this entry."""
         return range(self.host, self.host + self.count)
-
-
-def _overlap(one: range, other: range) -> bool:
-    return one.start < other.stop and other.start < one.stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +137,14 @@ class IdMap:
         return len(self.entries)
 
     def to_host(self, guest_id: int) -> int | None:
-        """The host ID behind a guest ID, None if unmapped."""
+        """Return the host ID behind a guest ID, None if unmapped."""
         for entry in self.entries:
             if guest_id in entry.guest_ids:
                 return entry.host + guest_id - entry.guest
         return None
 
     def to_guest(self, host_id: int) -> int | None:
-        """The guest ID that a host ID stands behind, None if unmapped."""
+        """Return the guest ID before a host ID, None if unmapped."""
         for entry in self.entries:
             if host_id in entry.host_ids:
                 return entry.guest + host_id - entry.host
@@ -167,10 +164,10 @@ def broken_rules(entries: Sequence[IdMapEntry]) -> Iterator[IdMapError]:
             f"{len(entries)} entries, 1 to {MAX_ENTRIES} are allowed",
         )
     for one, other in combinations(entries, 2):
-        if _overlap(one.guest_ids, other.guest_ids):
+        if overlap(one.guest_ids, other.guest_ids):
             reason = f"guest IDs of {one} and {other} overlap"
             yield IdMapError("guest-overlap", text, reason)
-        if _overlap(one.host_ids, other.host_ids):
+        if overlap(one.host_ids, other.host_ids):
             reason = f"host IDs of {one} and {other} overlap"
             yield IdMapError("host-overlap", text, reason)
     # A container whose root is the host's root is what this package exists
@@ -266,7 +263,7 @@ class IdMaps:
 
     @property
     def root(self) -> tuple[int, int]:
-        """The host's user and group ID of the container's root."""
+        """Return the host's user and group ID of the container's root."""
         uid, gid = self.uid.to_host(0), self.gid.to_host(0)
         if uid is None or gid is None:
             raise ValueError("guest ID 0 is not mapped")
@@ -274,26 +271,26 @@ class IdMaps:
 
     @property
     def entries(self) -> Iterator[tuple[Kind, IdMapEntry]]:
-        """All entries, each with its kind."""
+        """Return all entries, each with its kind."""
         for entry in self.uid:
             yield "uid", entry
         for entry in self.gid:
             yield "gid", entry
 
     def shift_uid(self, uid: int) -> int | None:
-        """The host user ID of a guest user ID, None if unmapped."""
+        """Return the host user ID of a guest user ID, None if unmapped."""
         return self.uid.to_host(uid)
 
     def shift_gid(self, gid: int) -> int | None:
-        """The host group ID of a guest group ID, None if unmapped."""
+        """Return the host group ID of a guest group ID, None if unmapped."""
         return self.gid.to_host(gid)
 
     def unshift_uid(self, uid: int) -> int | None:
-        """The guest user ID of a host user ID, None if unmapped."""
+        """Return the guest user ID of a host user ID, None if unmapped."""
         return self.uid.to_guest(uid)
 
     def unshift_gid(self, gid: int) -> int | None:
-        """The guest group ID of a host group ID, None if unmapped."""
+        """Return the guest group ID of a host group ID, None if unmapped."""
         return self.gid.to_guest(gid)
 
 
@@ -331,7 +328,7 @@ def host_advisories(name: str, ids: range) -> Iterator[str]:
             f"{name} uses host IDs below 65536, where the host's own users "
             "and services live"
         )
-    if _overlap(ids, SYSTEMD_CONTAINERS):
+    if overlap(ids, SYSTEMD_CONTAINERS):
         yield (
             f"{name} lies in 524288-1879048191, which systemd hands out to "
             "its own containers"

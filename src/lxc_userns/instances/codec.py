@@ -18,6 +18,7 @@ from lxc_userns.spec.requirements import (
     Requirements,
 )
 from lxc_userns.spec.rootfs_kind import parse_kind
+from lxc_userns.spec.strategy import Strategy
 from lxc_userns.spec.volume import Volume
 
 #: Version of the format.
@@ -119,7 +120,7 @@ def decode(name: str, data: object) -> InstanceRecord:
         identifier,
         rootfs,
         _decode_maps(data["uid_maps"], data["gid_maps"]),
-        strategy,
+        Strategy(strategy),
         view,
         ready,
         reason,

@@ -14,11 +14,11 @@ from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.spec.strategy import Strategy
 from lxc_userns.spec.volume import Volume
 
-#: Strategies and modes of volumes, by what they do to the files.
-_SHIFTED = "chown"
-_BELOW_OVERLAY = "overlay"
+#: Those that change owners on disk; so does a volume with owners "chown".
+_SHIFTED = {each for each in Strategy if each.traits.shifts_on_disk}
+_SHARED = {each for each in Strategy if each.traits.shares_source}
 #: Either of those that change the tree itself, looked at again once chosen.
-_UNDECIDED = "auto"
+_UNDECIDED = Strategy.AUTO
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +43,18 @@ class PathUse:
     @property
     def is_below_overlay(self) -> bool:
         """Whether changes elsewhere depend on it, mounted or not."""
-        return self.is_root and self.strategy == _BELOW_OVERLAY
+        return self.is_root and self.strategy in _SHARED
 
     @property
     def may_be_shifted(self) -> bool:
         """Whether its owners on disk are, or may become, host IDs."""
-        return self.strategy in (_SHIFTED, _UNDECIDED)
+        return self.strategy in {*_SHIFTED, _UNDECIDED}
 
     def conflicts_with(self, other: PathUse) -> bool:
         """Whether the two uses would harm each other at the same time."""
         if not overlap(self.path, other.path):
             return False
-        if _SHIFTED in (self.strategy, other.strategy):
+        if _SHIFTED & {self.strategy, other.strategy}:
             return not self._is_same_use(other)
         if self.is_below_overlay or other.is_below_overlay:
             return self._writes() or other._writes()
@@ -123,9 +123,11 @@ def _remaining_claims(record: DamagedRecord) -> list[PathUse]:
     paths = [*record.sources]
     paths += (e.source for e in record.volumes if e.owners == "chown")
     found = [*_volume_claims(record.volumes, None)]
-    if record.rootfs is not None and record.strategy == Strategy.OVERLAY:
-        found.append(PathUse(record.rootfs, record.strategy, None))
-    elif record.rootfs is not None:
-        paths.append(record.rootfs)
+    if record.rootfs is not None:
+        root = PathUse(record.rootfs, record.strategy, None)
+        if root.is_below_overlay:
+            found.append(root)
+        else:
+            paths.append(record.rootfs)
     alone = (PathUse(e, Strategy.CHOWN, None, is_image=True) for e in paths)
     return [*found, *alone]

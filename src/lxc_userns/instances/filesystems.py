@@ -17,16 +17,20 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
-from lxc_userns.exceptions import ReplacedError
+from lxc_userns.exceptions import ReplacedError, RootfsError, translated
 from lxc_userns.instances.record import InstanceRecord, volume_name
 from lxc_userns.linux import file_identity, safe_path, syncing
+from lxc_userns.linux.fd import owned
 from lxc_userns.linux.file_identity import FileIdentity
 from lxc_userns.rootfs import exposure
-from lxc_userns.rootfs.archive import unpack as unpacking
+from lxc_userns.rootfs.archive import unpack
 from lxc_userns.rootfs.archive.limits import UnpackLimits
 from lxc_userns.rootfs.views import mountpoints, strategies, volumes
-from lxc_userns.rootfs.views import source as backing
-from lxc_userns.rootfs.views.source import RootfsSource
+from lxc_userns.rootfs.views.source import (
+    RootfsSource,
+    check_layout,
+    open_source,
+)
 from lxc_userns.rootfs.views.state_dir import PrivateFiles
 from lxc_userns.rootfs.views.strategies import Progress, ShiftOptions
 from lxc_userns.rootfs.views.volumes import Source
@@ -109,11 +113,11 @@ class Filesystems:
             # The tree will be reached as its parent is, and no better.
             place = RootfsSource(os.path.dirname(record.rootfs), parent)
             chosen = strategies.choose(record.strategy, place, record.id_maps)
-            unpacking.unpack(
+            unpack.unpack(
                 record.archive,
                 record.rootfs,
                 record.id_maps,
-                shifted=chosen.strategy == Strategy.CHOWN,
+                shifted=chosen.strategy.traits.shifts_on_disk,
                 limits=limits,
                 progress=progress,
                 trust=self.trust,
@@ -126,12 +130,10 @@ class Filesystems:
 
         :raises RootfsError: if others could replace it.
         """
-        with backing.translated(path):
+        with translated(RootfsError, path):
             fd = safe_path.open_fd(path, self.trust)
-        try:
+        with owned(fd):
             yield fd
-        finally:
-            os.close(fd)
 
     def opened_volume(
         self, volume: Volume, empty: exposure.Empty | None = None
@@ -147,7 +149,7 @@ class Filesystems:
             what the record says.
         """
         path = record.rootfs
-        with self.opened_path(path) as fd, backing.translated(path):
+        with self.opened_path(path) as fd, translated(RootfsError, path):
             # What was unpacked is in a directory of ours alone.
             found = None if record.archive else file_identity.read(fd)
             _check_same(path, record.identities.get(path), found)
@@ -159,7 +161,7 @@ class Filesystems:
     ) -> Iterator[list[Source]]:
         """Open the sources of its volumes.
 
-        :param empty: as for :func:`reach.check_unreachable`.
+        :param empty: as for :func:`exposure.check_only_root_can_reach`.
         :raises RootfsError: as :meth:`opened_root`, or if one cannot be the
             source of a volume.
         """
@@ -185,16 +187,16 @@ class Filesystems:
         """Open a root filesystem, and check what libvirt will mount on.
 
         :param fd: what :meth:`opened_root` gave.
-        :param empty: as for :func:`reach.check_unreachable`.
+        :param empty: as for :func:`exposure.check_only_root_can_reach`.
         """
-        readonly = record.strategy == Strategy.OVERLAY
+        readonly = record.strategy.traits.shares_source
         kind = record.rootfs_kind
         if record.archive is not None:
             kind = "directory"  # What was unpacked from it.
-        with backing.open_source(
+        with open_source(
             record.rootfs, readonly=readonly, fd=fd, empty=empty, kind=kind
         ) as tree:
-            backing.check_layout(tree)
+            check_layout(tree)
             yield tree
 
     def choose(
@@ -226,7 +228,7 @@ class Filesystems:
         """
         strategy = self._by_name[record.strategy]
         strategy.prepare_tree(tree, record.id_maps, options)
-        if record.strategy == Strategy.OVERLAY and record.id_maps:
+        if record.strategy.traits.private_upper and record.id_maps:
             layer = replace(
                 options, unmapped="keep", recheck=False, is_layer=True
             )
@@ -252,24 +254,20 @@ class Filesystems:
             place = strategies.MountTarget(parent, point, state)
             strategy.mount(tree, id_maps, place)
 
-        if record.strategy == Strategy.OVERLAY:
+        if record.strategy.traits.private_upper:
             with self._private.opened(name):
                 pass
         self._views.mount(name, _ROOT, id_maps, mount_root)
         if sources:
             self._mount_volumes(record, sources, options)
 
-    def check_unreachable(self, record: InstanceRecord) -> None:
+    def check_only_root_can_reach(self, record: InstanceRecord) -> None:
         """Check that no user of the host can reach what is idmapped.
 
-        :raises ReachableError: if one can.
+        :raises ExposedTreeError: if one can.
         """
-        is_idmapped = record.strategy in (
-            Strategy.IDMAPPED,
-            Strategy.OVERLAY,
-        )
         empty = dict(record.empty)
-        if is_idmapped:
+        if record.strategy.traits.needs_idmapped_mounts:
             with self.opened_root(record) as root:
                 # An image is mounted nowhere else.
                 if stat.S_ISDIR(os.fstat(root.fd).st_mode):
@@ -285,7 +283,7 @@ class Filesystems:
         if self.is_mounted(instance):
             with (
                 self._views.opened(instance, _ROOT) as fd,
-                backing.translated(self.view(instance)),
+                translated(RootfsError, self.view(instance)),
             ):
                 syncing.sync_filesystem(fd)
 
@@ -350,7 +348,7 @@ def _check_same(
 
 def _way_back(record: InstanceRecord, chosen: strategies.Choice) -> str:
     """How a tree that ``auto`` has shifted comes to be idmapped after all."""
-    if chosen.strategy != Strategy.CHOWN:
+    if not chosen.strategy.traits.shifts_on_disk:
         return ""
     see_to = "see to that, " if chosen.changes_owners else ""
     return (

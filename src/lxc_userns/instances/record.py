@@ -23,6 +23,7 @@ from lxc_userns.spec.requirements import (
     Requirements,
 )
 from lxc_userns.spec.rootfs_kind import RootfsKind
+from lxc_userns.spec.strategy import Strategy
 from lxc_userns.spec.volume import Volume
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -71,7 +72,7 @@ class InstanceRecord:
     uuid: str
     rootfs: str
     id_maps: IdMaps | None
-    strategy: str
+    strategy: Strategy
     view: str
     ready: int | None = None
     reason: str = ""

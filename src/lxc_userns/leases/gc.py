@@ -13,7 +13,6 @@ from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.leases import Lease
 from lxc_userns.libvirtd.client import Guests
 from lxc_userns.services import Services
-from lxc_userns.spec.strategy import Strategy
 
 #: Seconds that libvirt has not to know an instance for.
 GRACE_PERIOD = 3600.0
@@ -137,4 +136,4 @@ def _judge(
 
 
 def _has_own_files(record: InstanceRecord) -> bool:
-    return record.archive is not None or record.strategy == Strategy.OVERLAY
+    return record.archive is not None or record.strategy.traits.private_upper

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from lxc_userns.exceptions import ConfigError, PrerequisiteError
 from lxc_userns.idmap.idset import IdSet
+from lxc_userns.idmap.ranges import overlap
 from lxc_userns.instances.instances import Instances
 from lxc_userns.leases import Lease, LeaseStore, ShiftedTree, shifted_trees
 from lxc_userns.leases.allocation import capacity
@@ -89,7 +90,7 @@ class HostPool:
         found = [
             each
             for each in self.processes.id_maps()
-            if IdSet((lease.ids(each.kind),)).overlaps(each.ids)
+            if overlap(lease.ids(each.kind), each.ids)
         ]
         named = self.processes.with_names(found, self.instances.guests)
         return [each.holder for each in named]

@@ -8,7 +8,7 @@ import os
 import stat
 
 from lxc_userns.exceptions import LxcUsernsError
-from lxc_userns.idmap.idset import IdSet
+from lxc_userns.idmap.ranges import overlap
 from lxc_userns.instances.conflicts import claims
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.leases import LeaseStore, LeaseTransaction, ShiftedTree
@@ -50,7 +50,7 @@ def _is_shifted(tree: ShiftedTree) -> bool:
     if state.work is not None:
         return True
     return state.maps is not None and any(
-        kind == tree.kind and IdSet((tree.ids,)).overlaps(entry.host_ids)
+        kind == tree.kind and overlap(tree.ids, entry.host_ids)
         for kind, entry in state.maps.entries
     )
 

@@ -26,7 +26,7 @@ _LASTING_NAMES = (
 
 
 def in_use(device: int) -> bool:
-    """Whether the host has something mounted from a block device.
+    """Return whether the host has something mounted from a block device.
 
     From it or a partition of it, or swaps on it, or has made another device
     of it, as of a volume group.

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from lxc_userns.linux.fd import open_file
+
 _PROCESSES = "cgroup.procs"
 #: A file of a group; values are short, lists of processes are not.
 _LONGEST = 16 << 20
@@ -37,13 +39,11 @@ def write(group: str, name: str, value: str) -> None:
     :raises OSError: with the path, if the kernel refuses the value.
     """
     path = f"{group}/{name}"
-    fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
-    try:
-        os.write(fd, value.encode("ascii"))
-    except OSError as err:
-        raise OSError(err.errno, err.strerror, path) from None
-    finally:
-        os.close(fd)
+    with open_file(path, os.O_WRONLY | os.O_TRUNC) as fd:
+        try:
+            os.write(fd, value.encode("ascii"))
+        except OSError as err:
+            raise OSError(err.errno, err.strerror, path) from None
 
 
 def make(group: str) -> None:

@@ -53,12 +53,12 @@ class Group:
 
     @property
     def is_unified(self) -> bool:
-        """Whether it is of version 2."""
+        """Return whether it is of version 2."""
         return self.hierarchy == "version 2"
 
 
 def can_freeze() -> bool:
-    """Whether there is the freezer of version 1.
+    """Return whether there is the freezer of version 1.
 
     libvirt's LXC driver pauses containers by that, up to libvirt 11 at least.
     That of version 2 is a file of each group.
@@ -71,7 +71,7 @@ def can_freeze() -> bool:
 
 
 def groups(of: dict[str, str], known: Sequence[Mount]) -> Iterator[Group]:
-    """The groups of a process and all above, as far as the host has them.
+    """Yield the groups of a process and all above that the host has.
 
     :param of: as :attr:`Process.cgroups`.
     :param known: the mounts of the host.

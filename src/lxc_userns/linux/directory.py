@@ -6,39 +6,35 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+    suppress,
+)
 from pathlib import Path
 
 from lxc_userns.linux import safe_path
+from lxc_userns.linux.fd import open_file
 
-_FLAGS = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FLAGS = os.O_DIRECTORY | os.O_NOFOLLOW
 
 
-@contextmanager
-def opened(path: str | os.PathLike[str]) -> Iterator[int]:
+def opened(path: str | os.PathLike[str]) -> AbstractContextManager[int]:
     """Open a directory; the path's last component is no link.
 
     :raises OSError: if it is not there, or not a directory.
     """
-    fd = os.open(path, os.O_RDONLY | _FLAGS)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
+    return open_file(path, os.O_RDONLY | _FLAGS)
 
 
-@contextmanager
-def opened_in(parent: int, name: str) -> Iterator[int]:
+def opened_in(parent: int, name: str) -> AbstractContextManager[int]:
     """Open ``parent/name``, a directory and no link.
 
     :param parent: descriptor of a directory.
     :raises OSError: if it is not there, or not a directory.
     """
-    fd = os.open(name, os.O_RDONLY | _FLAGS, dir_fd=parent)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
+    return open_file(name, os.O_RDONLY | _FLAGS, dir_fd=parent)
 
 
 @contextmanager

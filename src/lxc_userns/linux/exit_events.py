@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the children of a process end, as the kernel tells at once.
+"""Ends of the children of a process, as the kernel tells at once.
 
 Through the connector of the kernel for events of processes (connector.rst,
 linux/cn_proc.h), to whoever has CAP_NET_ADMIN in the first PID, user and

@@ -77,7 +77,7 @@ class FileIdentity:
     lasting: bool
 
     def is_same(self, other: FileIdentity) -> bool | None:
-        """Whether both are one file; None if a reboot has hidden that."""
+        """Return whether both are one file; None if a reboot hid that."""
         here = (self.inode, self.handle)
         there = (other.inode, other.handle)
         if self.boot == other.boot:

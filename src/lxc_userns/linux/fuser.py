@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from lxc_userns.linux import directory, file_identity, mounts
+from lxc_userns.linux.fd import open_file, owned
 from lxc_userns.linux.mounts import Mount
 
 #: Passes over ``/proc`` until one meets no new process.
@@ -64,7 +65,7 @@ class Tree:
     way: frozenset[Place]
 
     def is_entered_from(self, place: Place) -> bool:
-        """Whether who has a place open can go on to the tree, or is in it."""
+        """Return whether an open place leads to the tree, or is in it."""
         return place in self.way or (
             place.device == self.place.device
             and place.path.is_relative_to(self.place.path)
@@ -159,7 +160,7 @@ class _Search:
     def _is_way_of_its_own(
         self, mount: Mount, table: Mapping[int, Mount]
     ) -> bool:
-        """Whether a mount of another namespace is a way to the tree.
+        """Return whether a mount of another namespace is a way to the tree.
 
         Most are copies of the host's, which are looked at as such.
         """
@@ -201,7 +202,7 @@ class _Search:
         return place is None or self._tree.is_entered_from(place)
 
     def _find_elsewhere(self, link: str) -> Place | None:
-        """The place of a file by a mount of this process of all there is."""
+        """Return the place of a file by a mount of all there is."""
         for mount in self._own.values():
             if (mount.device, mount.root) == (self._tree.place.device, "/"):
                 with suppress(OSError), directory.opened(mount.point) as top:
@@ -231,7 +232,7 @@ class _Search:
 def _route(
     mount: Mount | None, table: Mapping[int, Mount]
 ) -> list[tuple[str, str, str]]:
-    """A mount and all that it is mounted on, whatever their numbers."""
+    """Return a mount and all that it is mounted on, whatever their numbers."""
     route: list[tuple[str, str, str]] = []
     while mount is not None and len(route) <= len(table):
         route.append((mount.device, mount.root, mount.point))
@@ -245,41 +246,30 @@ def _namespace(task: str) -> str:
 
 def _read_status(base: str) -> tuple[str, int]:
     """Name and a user ID that is not root's, 0 if all are root's."""
-    fd = os.open(f"{base}/status", os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with open_file(f"{base}/status", os.O_RDONLY) as fd:
         # The first line is the name, in which the kernel escapes a new line.
         name, _, rest = os.read(fd, _STATUS_HEAD).partition(b"\n")
-    finally:
-        os.close(fd)
     uids = rest.partition(b"\nUid:")[2].partition(b"\n")[0]
     uid = max(map(int, uids.split()))
     return ascii(os.fsdecode(name.partition(b"\t")[2])), uid
 
 
 def _mount_id(link: str) -> int:
-    fd = os.open(link, os.O_PATH | os.O_CLOEXEC)
-    try:
+    with open_file(link, os.O_PATH) as fd:
         return mounts.mount_id(fd)
-    finally:
-        os.close(fd)
 
 
 def _place_on(mount: Mount, top: int, link: str) -> Place | None:
-    """The place of a file as another mount of its filesystem shows it.
+    """Return the place of a file as another mount of its filesystem shows it.
 
     :param top: descriptor of the root of that mount.
     """
     if mounts.mount_id(top) != mount.number:
         return None  # Another one covers it.
-    fd = os.open(link, os.O_PATH | os.O_CLOEXEC)
-    try:
+    with open_file(link, os.O_PATH) as fd:
         found = file_identity.reopen(fd, top)
-    finally:
-        os.close(fd)
-    try:
+    with owned(found):
         return place_of(os.readlink(f"/proc/self/fd/{found}"), mount)
-    finally:
-        os.close(found)
 
 
 def _mapped(base: str, device: str) -> Iterator[str]:

@@ -13,6 +13,7 @@ import os
 import stat
 import struct
 
+from lxc_userns.linux.fd import reopen
 from lxc_userns.linux.process import Process
 
 # initreq.h of sysvinit; the descriptor is PIPE_FD of its init.c.
@@ -36,11 +37,9 @@ def ask(init: Process) -> bool:
         is_pipe = stat.S_ISFIFO(os.fstat(fd).st_mode)
         if not is_pipe or os.path.basename(name) != "initctl":
             return False
-        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-        pipe = os.open(f"/proc/self/fd/{fd}", flags)
-        try:
-            return os.write(pipe, request) == _SIZE
-        except BlockingIOError:
-            return False
-        finally:
-            os.close(pipe)
+        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
+        with reopen(fd, flags) as pipe:
+            try:
+                return os.write(pipe, request) == _SIZE
+            except BlockingIOError:
+                return False

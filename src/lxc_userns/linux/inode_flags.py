@@ -17,7 +17,7 @@ _LONG = struct.Struct("=q")
 
 
 def get(fd: int) -> int:
-    """The flags of an open file or directory.
+    """Return the flags of an open file or directory.
 
     :raises OSError: ENOTTY if the filesystem has none.
     """

@@ -8,6 +8,7 @@ import os
 import struct
 
 from lxc_userns.linux import libc
+from lxc_userns.linux.fd import closed_on_error
 
 _init = libc.function("inotify_init1", ctypes.c_int)
 _add_watch = libc.function(
@@ -18,7 +19,7 @@ _EVENT = struct.Struct("iIII")
 
 
 class Openings:
-    """How often a file is open, beyond what it was when this began.
+    """Count of the openings of a file, beyond those when this began.
 
     :param path: the file.
     :raises OSError: if it cannot be watched.
@@ -27,11 +28,8 @@ class Openings:
     def __init__(self, path: str) -> None:
         self.count = 0
         self.fd = _init(os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
+        with closed_on_error(self.fd):
             _add_watch(self.fd, os.fsencode(path), _OPEN | _CLOSE)
-        except OSError:
-            os.close(self.fd)
-            raise
 
     def update(self) -> None:
         """Count what has been opened and closed since."""

@@ -22,7 +22,7 @@ def function(
     restype: Any = ctypes.c_int,
     library: str | None = None,
 ) -> Callable[..., int]:
-    """A function that returns a number, or -1 and an errno.
+    """Return a function that returns a number, or -1 and an errno.
 
     :param name: its name in the C library.
     :param argtypes: the ctypes of its arguments.

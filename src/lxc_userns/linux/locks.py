@@ -12,10 +12,11 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from lxc_userns.linux import directory
+from lxc_userns.linux.fd import closed_on_error, owned
 
 #: Where locks of files are that have no place of their own for them. No
 #: option: whoever works on one tree by two configurations, or by none, is to
@@ -26,6 +27,10 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 #: Seconds between two tries. A blocking flock() would stop all green threads
 #: of a process that has eventlet, the one that holds the lock among them.
 _RETRY = 0.01
+
+
+def _make(place: int, name: str) -> int:
+    return os.open(name, _FLAGS, 0o600, dir_fd=place)
 
 
 @contextmanager
@@ -48,14 +53,11 @@ def held(
     :raises TimeoutError: if others hold it for longer.
     :raises OSError: if the file cannot be made.
     """
-    fd = _acquire(place, name, shared, limit)
-    try:
-        yield fd
-    finally:
+    with owned(acquire(place, name, shared=shared, limit=limit)) as fd:
         try:
-            _remove(place, name, fd)
+            yield fd
         finally:
-            os.close(fd)
+            _remove(place, name, fd)
 
 
 @contextmanager
@@ -80,20 +82,32 @@ def held_for(
         yield lock
 
 
-def _acquire(place: int, name: str, shared: bool, limit: float | None) -> int:
+def acquire(
+    place: int,
+    name: str,
+    *,
+    shared: bool = False,
+    limit: float | None = None,
+    make: Callable[[int, str], int | None] = _make,
+) -> int:
+    """Make a file or directory, and hold its lock.
+
+    :param place: as for :func:`held`; so are the rest.
+    :param make: makes it, unless it is there, and opens it; returns None if
+        it was removed in between.
+    :returns: descriptor of it.
+    :raises TimeoutError: if others hold the lock for longer.
+    """
     deadline = None if limit is None else time.monotonic() + limit
     operation = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     while True:
-        fd = os.open(name, _FLAGS, 0o600, dir_fd=place)
-        try:
-            # The last who held it has removed the file: then the lock on it
-            # keeps nobody out who comes later.
-            if _lock(fd, operation) and _is_named(place, name, fd):
-                return fd
-        except BaseException:
+        if (fd := make(place, name)) is not None:
+            with closed_on_error(fd):
+                # The last who held it has removed the file: then the lock on
+                # it keeps no other out who comes later.
+                if try_lock(fd, operation) and _is_named(place, name, fd):
+                    return fd
             os.close(fd)
-            raise
-        os.close(fd)
         if deadline is not None and time.monotonic() > deadline:
             raise TimeoutError(f"another holds the lock {name}")
         time.sleep(_RETRY)
@@ -103,12 +117,18 @@ def _remove(place: int, name: str, fd: int) -> None:
     """Remove the file, unless others hold the lock too."""
     # To change a shared lock is to give it up and ask again: another may be
     # faster, and may have removed the file.
-    if _lock(fd, fcntl.LOCK_EX) and _is_named(place, name, fd):
+    if try_lock(fd) and _is_named(place, name, fd):
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=place)
 
 
-def _lock(fd: int, operation: int) -> bool:
+def try_lock(fd: int, operation: int = fcntl.LOCK_EX) -> bool:
+    """Lock a file or directory, unless others hold its lock.
+
+    :param fd: descriptor of it; the lock ends with its last copy.
+    :param operation: ``LOCK_EX``, or ``LOCK_SH``.
+    :returns: whether it is locked.
+    """
     try:
         fcntl.flock(fd, operation | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -117,7 +137,7 @@ def _lock(fd: int, operation: int) -> bool:
 
 
 def _is_named(place: int, name: str, fd: int) -> bool:
-    """Whether a file has this name now."""
+    """Return whether a file has this name now."""
     try:
         found = os.stat(name, dir_fd=place, follow_symlinks=False)
     except FileNotFoundError:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lxc_userns.linux import locks
+from lxc_userns.linux.fd import open_file, owned
 
 LO_FLAGS_READ_ONLY = 1
 LO_FLAGS_AUTOCLEAR = 4
@@ -77,10 +78,8 @@ def attached(
     with locks.held_for("image", image):
         _check_free(image, readonly)
         device, path = _configure(image, name, readonly)
-    try:
+    with owned(device):
         yield device, path
-    finally:
-        os.close(device)
 
 
 def _check_free(image: int, readonly: bool) -> None:
@@ -110,11 +109,8 @@ def _identify(name: str) -> tuple[int, int]:
 
     Its path, in sysfs, would be one of another mount namespace.
     """
-    fd = os.open(f"/dev/{name}", os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with open_file(f"/dev/{name}", os.O_RDONLY) as fd:
         found = fcntl.ioctl(fd, LOOP_GET_STATUS64, bytes(loop_info64()))
-    finally:
-        os.close(fd)
     info = loop_info64.from_buffer_copy(found)
     return info.lo_device, info.lo_inode
 
@@ -141,8 +137,5 @@ def _configure(image: int, name: str, readonly: bool) -> tuple[int, str]:
 
 
 def _find_free() -> int:
-    control = os.open(_CONTROL, os.O_RDWR | os.O_CLOEXEC)
-    try:
+    with open_file(_CONTROL, os.O_RDWR) as control:
         return fcntl.ioctl(control, LOOP_CTL_GET_FREE)
-    finally:
-        os.close(control)

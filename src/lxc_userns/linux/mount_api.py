@@ -62,7 +62,7 @@ _move_mount = libc.system_call(
 
 
 def clone_mount(fd: int) -> int:
-    """A detached copy of the mount below a file, without its submounts.
+    """Return a detached copy of the mount below a file, without its submounts.
 
     :param fd: descriptor of the file or directory, which becomes the copy's
         root.

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from lxc_userns.linux import namespaces, threads
 from lxc_userns.linux.bounds import at_most
+from lxc_userns.linux.fd import open_file
 from lxc_userns.linux.mounts import Mount, parse_all
 from lxc_userns.linux.process import Process
 
@@ -37,13 +38,10 @@ def read(process: Process, limit: int) -> list[Mount]:
 def _read_inside(fd: int, limit: int) -> list[Mount]:
     # Only for this thread, which ends with that. What it reads is by a
     # descriptor of the host's /proc, and nothing of the container is opened.
-    proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with open_file("/proc", os.O_PATH | os.O_DIRECTORY) as proc:
         threads.unshare_working_directory()
         namespaces.setns(fd, namespaces.CLONE_NEWNS)
         flags = os.O_RDONLY | os.O_CLOEXEC
         own = os.open("thread-self/mountinfo", flags, dir_fd=proc)
-    finally:
-        os.close(proc)
     with open(own, "rb") as stream:
         return [*at_most(limit, parse_all(stream), "mounts")]

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from lxc_userns.linux import libc, mount_api
 from lxc_userns.linux.bounds import BoundExceededError
+from lxc_userns.linux.fd import open_file, owned
 
 MS_NODEV = 0x4
 MS_REMOUNT = 0x20
@@ -84,7 +85,7 @@ class Mount:
 
     @property
     def ignores_set_id(self) -> bool:
-        """Whether no program on it runs as the root of the host.
+        """Return whether no program on it runs as the root of the host.
 
         So it is with ``nosuid``, and on an idmapped mount, on which root on
         disk is another user.
@@ -103,24 +104,19 @@ def bind(source: int, parent: int, name: str) -> None:
     :param name: name of the mount point, a directory and no link.
     :raises OSError: if the kernel refuses; nothing is mounted then.
     """
-    target = _open(parent, name)
-    try:
-        _attach_copy(source, target)
-    except OSError as err:
-        if err.errno != errno.ENOSYS:
-            raise
-        _bind_by_path(source, target, parent, name)
-    finally:
-        os.close(target)
+    with owned(_open(parent, name)) as target:
+        try:
+            _attach_copy(source, target)
+        except OSError as err:
+            if err.errno != errno.ENOSYS:
+                raise
+            _bind_by_path(source, target, parent, name)
 
 
 def _attach_copy(source: int, target: int) -> None:
-    copy = mount_api.clone_mount(source)
-    try:
+    with owned(mount_api.clone_mount(source)) as copy:
         mount_api.set_attributes(copy, mount_api.MOUNT_ATTR_NODEV)
         mount_api.attach(copy, target)
-    finally:
-        os.close(copy)
 
 
 def _bind_by_path(source: int, target: int, parent: int, name: str) -> None:
@@ -129,16 +125,13 @@ def _bind_by_path(source: int, target: int, parent: int, name: str) -> None:
     try:
         # The descriptor from before is below the new mount. Flags of a bind
         # mount can only be set once it is there.
-        target = _open(parent, name)
-        try:
+        with owned(_open(parent, name)) as target:
             # A remount drops what it does not repeat: nosuid of the
             # source's mount, say. The low flag bits of statvfs are mount's.
             kept = os.fstatvfs(target).f_flag & _KEPT
             flags = MS_BIND | MS_REMOUNT | MS_NODEV | kept
             _call_mount(target, target, flags)
             _call_mount(target, target, MS_PRIVATE)
-        finally:
-            os.close(target)
     except BaseException:
         unmount(parent, name)
         raise
@@ -160,7 +153,7 @@ def unmount(parent: int, name: str, *, lazy: bool = False) -> None:
 
 
 def mount_id(fd: int) -> int:
-    """The ID of the mount that a descriptor was opened on."""
+    """Return the ID of the mount that a descriptor was opened on."""
     return read_mount_id(f"/proc/self/fdinfo/{fd}")
 
 
@@ -179,17 +172,14 @@ def read_mount_id(fdinfo: str) -> int:
 
 
 def is_mount_point(parent: int, name: str) -> bool:
-    """Whether something is mounted on ``parent/name``, which is no link."""
-    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(name, flags, dir_fd=parent)
-    try:
+    """Return whether a mount is on ``parent/name``, which is no link."""
+    flags = os.O_PATH | os.O_NOFOLLOW
+    with open_file(name, flags, dir_fd=parent) as fd:
         return mount_id(fd) != mount_id(parent)
-    finally:
-        os.close(fd)
 
 
 def read_mounts(pid: int | str = "self") -> Iterator[Mount]:
-    """All mounts of a process, in the order they were made.
+    """Yield all mounts of a process, in the order they were made.
 
     :param pid: its process ID, by default this one's.
     """
@@ -235,7 +225,7 @@ def parse(line: bytes) -> Mount:
 
 
 def points_below(path: str) -> list[str]:
-    """Where something is mounted below a directory.
+    """Return where something is mounted below a directory.
 
     :param path: absolute path without links.
     """
@@ -245,14 +235,14 @@ def points_below(path: str) -> list[str]:
 
 
 def find_mount(fd: int) -> Mount | None:
-    """The mount that a descriptor was opened on, None if it is detached."""
+    """Return the mount that a descriptor is on, None if it is detached."""
     number = mount_id(fd)
     found = (mount for mount in read_mounts() if mount.number == number)
     return next(found, None)
 
 
 def splits_links(mount: Mount) -> bool:
-    """Whether a change of a file takes it from its other names.
+    """Return whether a change of a file takes it from its other names.
 
     So it is on an overlay without an index, for files of a lower layer
     (the kernel's Documentation/filesystems/overlayfs.rst, "Non-standard

@@ -8,6 +8,7 @@ import fcntl
 import os
 
 from lxc_userns.linux import libc
+from lxc_userns.linux.fd import owned
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
@@ -42,15 +43,12 @@ def setns(fd: int, kind: int) -> None:
 
 
 def owner(fd: int) -> tuple[int, int]:
-    """The user namespace that owns a namespace (:manpage:`ioctl_ns(2)`).
+    """Return the owner of a namespace (:manpage:`ioctl_ns(2)`).
 
     :param fd: descriptor of the namespace.
     :returns: identity of the owner: device and inode.
     :raises PermissionError: if the owner is no descendant of the caller's.
     """
-    found = fcntl.ioctl(fd, _NS_GET_USERNS)
-    try:
+    with owned(fcntl.ioctl(fd, _NS_GET_USERNS)) as found:
         status = os.fstat(found)
-    finally:
-        os.close(found)
     return status.st_dev, status.st_ino

@@ -7,6 +7,7 @@ import ctypes
 import os
 
 from lxc_userns.linux import libc
+from lxc_userns.linux.fd import owned
 
 _SYS_OPENAT2 = 437  # On every architecture but Alpha.
 RESOLVE_NO_MAGICLINKS = 0x02
@@ -14,7 +15,7 @@ RESOLVE_IN_ROOT = 0x10
 
 
 class open_how(ctypes.Structure):
-    """How :manpage:`openat2(2)` is to open."""
+    """Arguments of :manpage:`openat2(2)`."""
 
     _fields_ = (
         ("flags", ctypes.c_uint64),
@@ -44,8 +45,7 @@ def lookup(root: int, path: str) -> os.stat_result:
     flags = os.O_PATH | os.O_CLOEXEC
     how = open_how(flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
     size = ctypes.sizeof(how)
-    fd = _openat2(_SYS_OPENAT2, root, os.fsencode(path), how, size)
-    try:
+    with owned(
+        _openat2(_SYS_OPENAT2, root, os.fsencode(path), how, size)
+    ) as fd:
         return os.fstat(fd)
-    finally:
-        os.close(fd)

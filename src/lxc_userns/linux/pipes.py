@@ -24,7 +24,7 @@ _tee = libc.function(
 
 
 def make_wide() -> tuple[int, int]:
-    """A pipe that holds :data:`SIZE` bytes, if the host allows.
+    """Return a pipe that holds :data:`SIZE` bytes, if the host allows.
 
     :returns: descriptors of its reading and its writing end.
     """

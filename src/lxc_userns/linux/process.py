@@ -8,12 +8,13 @@ import os
 import select
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
 from lxc_userns.linux import mounts, namespaces
 from lxc_userns.linux.bounds import BoundExceededError
+from lxc_userns.linux.fd import owned
 
 #: Rows of ``uid_map``: first ID inside, first ID outside, number of IDs.
 Rows = tuple[tuple[int, int, int], ...]
@@ -42,10 +43,8 @@ class Process:
     def __init__(self, pid: int | str) -> None:
         self.pid = pid
         flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-        try:
+        with _or_ended():
             self._fd = os.open(f"/proc/{pid}", flags)
-        except FileNotFoundError as err:
-            raise ProcessLookupError(*err.args) from None
 
     def __enter__(self) -> Self:
         return self
@@ -70,18 +69,18 @@ class Process:
 
     @property
     def is_first(self) -> bool:
-        """Whether it is process 1 of a PID namespace below the caller's."""
+        """Return whether it is process 1 of a namespace below the caller's."""
         (numbers,) = self._status("status", "NSpid")
         return len(numbers) > 1 and numbers[-1] == "1"
 
     @property
     def uid_map(self) -> Rows:
-        """The rows of ``uid_map``, as the caller's user namespace sees it."""
+        """Return the rows of ``uid_map`` as the caller's namespace sees it."""
         return self._rows("uid_map")
 
     @property
     def gid_map(self) -> Rows:
-        """The rows of ``gid_map``, as the caller's user namespace sees it."""
+        """Return the rows of ``gid_map`` as the caller's namespace sees it."""
         return self._rows("gid_map")
 
     @property
@@ -89,20 +88,16 @@ class Process:
         """Identity of the user namespace: device and inode."""
         return self.namespace("user")
 
-    @contextmanager
-    def opened_namespace(self, kind: str) -> Iterator[int]:
+    def opened_namespace(self, kind: str) -> AbstractContextManager[int]:
         """Open a namespace of it.
 
         :param kind: the kernel's name, as ``user`` or ``net``.
         """
-        with self._opened(f"ns/{kind}", os.O_RDONLY) as fd:
-            yield fd
+        return self._opened(f"ns/{kind}", os.O_RDONLY)
 
-    @contextmanager
-    def open_root(self) -> Iterator[int]:
+    def open_root(self) -> AbstractContextManager[int]:
         """Open its root directory with ``O_PATH``; nothing in it is asked."""
-        with self._opened("root", os.O_PATH) as fd:
-            yield fd
+        return self._opened("root", os.O_PATH)
 
     def namespace(self, kind: str) -> tuple[int, int]:
         """Identity of a namespace of it: device and inode."""
@@ -115,7 +110,7 @@ class Process:
 
     @property
     def capabilities(self) -> Iterator[int]:
-        """Those of each of its threads, which have them by themselves.
+        """Yield those of each of its threads, which have them by themselves.
 
         All that are in any set, with those that can be regained, as bits; see
         :manpage:`capabilities(7)`.
@@ -177,19 +172,16 @@ class Process:
     def peers(self) -> Iterator[Process]:
         """Processes in its PID and user namespace, itself included, held."""
         own = self.namespace("pid"), self.namespace("user")
-        with os.scandir("/proc") as entries:
-            for entry in entries:
-                if not entry.name.isdecimal():
-                    continue
-                with (
-                    suppress(ProcessLookupError, PermissionError),
-                    Process(int(entry.name)) as process,
+        for number in _running():
+            with (
+                suppress(ProcessLookupError, PermissionError),
+                Process(number) as process,
+            ):
+                if own == (
+                    process.namespace("pid"),
+                    process.namespace("user"),
                 ):
-                    if own == (
-                        process.namespace("pid"),
-                        process.namespace("user"),
-                    ):
-                        yield process
+                    yield process
 
     @property
     def cgroups(self) -> dict[str, str]:
@@ -221,10 +213,8 @@ class Process:
     @property
     def program(self) -> str:
         """Base name of the program that it runs; its own doing, no proof."""
-        try:
+        with _or_ended():
             return os.path.basename(os.readlink("exe", dir_fd=self._fd))
-        except FileNotFoundError as err:
-            raise ProcessLookupError(*err.args) from None
 
     @property
     def command(self) -> str:
@@ -280,32 +270,21 @@ class Process:
 
     @contextmanager
     def _opened_pidfd(self) -> Iterator[int]:
-        pidfd = os.pidfd_open(int(self.pid))
-        try:
+        with owned(os.pidfd_open(int(self.pid))) as pidfd:
             # While this one is there, the number is its own.
             self._statistics()
             yield pidfd
-        finally:
-            os.close(pidfd)
 
     @contextmanager
     def _opened(self, name: str, flags: int) -> Iterator[int]:
-        try:
+        with _or_ended():
             fd = os.open(name, flags | os.O_CLOEXEC, dir_fd=self._fd)
-        except OSError as err:
-            if err.errno not in (errno.ENOENT, errno.EINVAL, errno.ESRCH):
-                raise
-            raise ProcessLookupError(*err.args) from None
-        try:
+        with owned(fd):
             yield fd
-        finally:
-            os.close(fd)
 
     def _identity(self, name: str) -> tuple[int, int]:
-        try:
+        with _or_ended():
             status = os.stat(name, dir_fd=self._fd)
-        except FileNotFoundError as err:
-            raise ProcessLookupError(*err.args) from None
         return status.st_dev, status.st_ino
 
     def _rows(self, name: str) -> Rows:
@@ -355,24 +334,29 @@ class Process:
         return self._read(name).rstrip("\n").split("\n")
 
     def _read(self, name: str, limit: int = _LONGEST) -> str:
-        try:
-            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._fd)
-        except OSError as err:
-            # EINVAL is for maps of one that has just ended.
-            if err.errno in (errno.ENOENT, errno.EINVAL, errno.ESRCH):
-                raise ProcessLookupError(*err.args) from None
-            raise
-        with open(
-            fd, encoding="utf-8", errors="replace", newline="\n"
-        ) as stream:
-            try:
-                # What it calls its arguments can be as large as it likes.
-                return stream.read(limit)
-            except OSError as err:
-                # Of maps when it has just ended.
-                if err.errno in (errno.EINVAL, errno.ESRCH):
-                    raise ProcessLookupError(*err.args) from None
-                raise
+        with (
+            _or_ended(),
+            open(
+                os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._fd),
+                encoding="utf-8",
+                errors="replace",
+                newline="\n",
+            ) as stream,
+        ):
+            # What it calls its arguments can be as large as it likes.
+            return stream.read(limit)
+
+
+@contextmanager
+def _or_ended() -> Iterator[None]:
+    """Raise ProcessLookupError for what tells that a process has ended."""
+    try:
+        yield
+    except OSError as err:
+        # EINVAL is for maps of one that has just ended, opened or read.
+        if err.errno in (errno.ENOENT, errno.EINVAL, errno.ESRCH):
+            raise ProcessLookupError(*err.args) from None
+        raise
 
 
 def _has_ended(pidfd: int, timeout: float) -> bool:
@@ -392,17 +376,20 @@ def children(pid: int) -> Iterator[int]:
     """
     first = _first_children(pid)
     yield from first
-    with os.scandir("/proc") as entries:
-        for entry in entries:
-            if not entry.name.isdecimal() or int(entry.name) in first:
-                continue
-            try:
-                with Process(int(entry.name)) as process:
-                    parent = process.parent
-            except ProcessLookupError:
-                continue
-            if parent == pid:
-                yield int(entry.name)
+    for number in _running():
+        if number in first:
+            continue
+        try:
+            with Process(number) as process:
+                parent = process.parent
+        except ProcessLookupError:
+            continue
+        if parent == pid:
+            yield number
+
+
+def _running() -> Iterator[int]:
+    return map(int, filter(str.isdecimal, os.listdir("/proc")))
 
 
 def _first_children(pid: int) -> list[int]:
@@ -425,21 +412,21 @@ def in_other_user_namespaces() -> Iterator[Process]:
     with Process("self") as this:
         maps = this.uid_map, this.gid_map
     seen = {_user_namespace("self")}
-    for name in filter(str.isdecimal, os.listdir("/proc")):
+    for number in _running():
         with suppress(ProcessLookupError):
-            namespace = _user_namespace(name)
+            namespace = _user_namespace(number)
             if namespace is not None and namespace in seen:
                 continue
-            with Process(int(name)) as process:
+            with Process(number) as process:
                 found = process.uid_map, process.gid_map
                 # Not before: it may have ended, and others be there.
-                if namespace == _user_namespace(name):
+                if namespace == _user_namespace(number):
                     seen.add(namespace)
                 if found != maps:
                     yield process
 
 
-def _user_namespace(pid: str) -> str | None:
+def _user_namespace(pid: int | str) -> str | None:
     """Return the kernel's name of a process's user namespace.
 
     None if it does not tell: root without all capabilities may not trace

@@ -16,6 +16,8 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from lxc_userns.linux.fd import owned
+
 Check = Callable[[str, str, os.stat_result, Collection[int]], None]
 
 _FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -67,11 +69,8 @@ def opened(path: str, trust: Trust = ROOT_ONLY) -> Iterator[int]:
     :raises PermissionError: if a part is a symbolic link.
     :raises OSError: if it is not there.
     """
-    fd = open_fd(path, trust)
-    try:
+    with owned(open_fd(path, trust)) as fd:
         yield fd
-    finally:
-        os.close(fd)
 
 
 def open_fd(path: str, trust: Trust = ROOT_ONLY) -> int:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from lxc_userns.linux import libc, threads
+from lxc_userns.linux.fd import owned
 
 FSOPEN_CLOEXEC = 1
 FSMOUNT_CLOEXEC = 1
@@ -51,14 +52,13 @@ def mount(
         filesystem; its text is what the filesystem says is wrong, if it says
         anything.
     """
-    context = _fsopen(_SYS_FSOPEN, fs_type.encode(), FSOPEN_CLOEXEC)
-    try:
+    with owned(
+        _fsopen(_SYS_FSOPEN, fs_type.encode(), FSOPEN_CLOEXEC)
+    ) as context:
         for key, value in options.items():
             _configure(context, key, value)
         _call(context, FSCONFIG_CMD_CREATE, None, None)
         return _fsmount(_SYS_FSMOUNT, context, FSMOUNT_CLOEXEC, attributes)
-    finally:
-        os.close(context)
 
 
 def mount_device(
@@ -87,12 +87,9 @@ def mount_device(
 
     def mount_alone() -> int:
         threads.unshare_working_directory()
-        root = mount("tmpfs", {"mode": "700"}, 0)
-        try:
+        with owned(mount("tmpfs", {"mode": "700"}, 0)) as root:
             _enter(root, path, device)
             return mount(fs_type, source, attributes)
-        finally:
-            os.close(root)
 
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(mount_alone).result()

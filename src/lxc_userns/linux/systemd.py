@@ -19,7 +19,7 @@ _LONGEST = 30.0
 
 
 def has_machined() -> bool:
-    """Whether systemd-machined can be asked for on this host's bus."""
+    """Return whether systemd-machined can be asked for on this host's bus."""
     return all(map(os.path.exists, (_BOOTED, _BUS, _MACHINED)))
 
 

@@ -22,7 +22,7 @@ def unshare_working_directory() -> None:
 
 
 def has_native_threads() -> bool:
-    """Whether threads of this process are threads to the kernel.
+    """Return whether threads of this process are threads to the kernel.
 
     They are not where eventlet has replaced them: all that one of them does to
     itself it does to the process.

@@ -20,7 +20,7 @@ _SCRIPT = (
 
 
 def read() -> dict[str, int]:
-    """The limits of the caller's user namespace, by name.
+    """Return the limits of the caller's user namespace, by name.
 
     Each is for every user by itself, as ``max_inotify_instances``.
     """

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from lxc_userns.linux import programs
+from lxc_userns.linux.fd import closed_on_error, open_file, owned
 
 #: A row of ``uid_map``: first ID inside, first ID outside, number of IDs.
 Row = tuple[int, int, int]
@@ -42,16 +43,11 @@ def create(uid_map: Iterable[Row], gid_map: Iterable[Row]) -> Iterator[int]:
             )
         # Until it is reaped, its number is its own.
         fd = os.open(f"/proc/{process.pid}/ns/user", os.O_RDONLY)
-        try:
+        with closed_on_error(fd):
             _write_map(process.pid, "uid_map", uid_map)
             _write_map(process.pid, "gid_map", gid_map)
-        except BaseException:
-            os.close(fd)
-            raise
-    try:
+    with owned(fd):
         yield fd
-    finally:
-        os.close(fd)
 
 
 def _started() -> subprocess.Popen[bytes]:
@@ -87,10 +83,8 @@ def _converse(process: subprocess.Popen[bytes]) -> bytes:
 def _write_map(pid: int, name: str, rows: Iterable[Row]) -> None:
     text = "".join(f"{inside} {outside} {n}\n" for inside, outside, n in rows)
     # The kernel takes it by one write or not at all.
-    fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY)
-    try:
-        os.write(fd, text.encode("ascii"))
-    except OSError as err:
-        raise OSError(err.errno, f"{name}: {err.strerror}") from err
-    finally:
-        os.close(fd)
+    with open_file(f"/proc/{pid}/{name}", os.O_WRONLY) as fd:
+        try:
+            os.write(fd, text.encode("ascii"))
+        except OSError as err:
+            raise OSError(err.errno, f"{name}: {err.strerror}") from err

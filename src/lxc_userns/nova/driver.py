@@ -57,9 +57,10 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
                 f"{missing}, or userns_policy = preferred to run instances "
                 "in the host's user namespace"
             )
-        if CONF.lxc_userns.rootfs_strategy == Strategy.OVERLAY:
+        strategy = Strategy(CONF.lxc_userns.rootfs_strategy)
+        if strategy.traits.private_upper:
             problems.append(
-                "[lxc_userns] rootfs_strategy = overlay: what an instance "
+                f"[lxc_userns] rootfs_strategy = {strategy}: what an instance "
                 "changes would not be on its disk, nor in a snapshot of it"
             )
         if problems:

@@ -70,7 +70,7 @@ class ContainerGroups:
 
     @property
     def is_unified(self) -> bool:
-        """Whether version 2 has the controllers that libvirt uses."""
+        """Return whether version 2 has the controllers that libvirt uses."""
         return self.directory("memory") is None and "" in self.own
 
     def directory(self, controller: str) -> str | None:

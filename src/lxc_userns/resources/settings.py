@@ -41,7 +41,7 @@ class Setting:
     instead: Setting | None = None
 
     def holds(self, found: str) -> bool:
-        """Whether what was read from the file is the value."""
+        """Return whether what was read from the file is the value."""
         return self.is_same(self.value, found)
 
 
@@ -69,7 +69,7 @@ def _same_weight(value: str, found: str) -> bool:
 
 
 def _same_device(value: str, found: str) -> bool:
-    """Whether a line for one disk is among those that were found."""
+    """Return whether a line for one disk is among those that were found."""
     number, *wanted = value.split()
     for line in found.splitlines():
         if line.split()[:1] == [number]:

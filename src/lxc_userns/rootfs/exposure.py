@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether users of the host can reach a tree.
+"""Exposure of a tree to users of the host.
 
 The owners of an idmapped tree are not shifted on disk: what the container's
 root makes set-user-ID there is set-user-ID root for whoever can execute it on
@@ -26,8 +26,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePath, PurePosixPath
 
-from lxc_userns.exceptions import ReachableError
+from lxc_userns.exceptions import ExposedTreeError
 from lxc_userns.linux import fuser, mounts
+from lxc_userns.linux.fd import closed_on_error, owned
 from lxc_userns.linux.fuser import Closed, Place
 
 #: Trees, by path, in which nobody was found since the directories above them
@@ -67,11 +68,11 @@ def check_only_root_can_reach(
     :param path: the same as the caller knows it.
     :param empty: what was found before, and is kept there: processes are not
         looked at again while the closed directories have not changed.
-    :raises ReachableError: if others can, with what to do.
+    :raises ExposedTreeError: if others can, with what to do.
     """
     status = os.fstat(fd)
     if not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1:
-        raise ReachableError(
+        raise ExposedTreeError(
             path,
             f"the file has {status.st_nlink} names (hard links), and users "
             "of the host may reach it by another; make a copy of its own",
@@ -87,12 +88,12 @@ def check_only_root_can_reach(
         _check_empty(_place(fd, known), fd, path, ways, empty)
 
 
-def check_device_unreachable(fd: int, path: str) -> None:
+def check_device_not_exposed(fd: int, path: str) -> None:
     """Check that only root can reach what is on a block device.
 
     :param fd: descriptor of the device.
     :param path: the same as the caller knows it.
-    :raises ReachableError: if it is mounted where others can.
+    :raises ExposedTreeError: if it is mounted where others can.
     """
     device = os.fstat(fd).st_rdev
     known = {each.number: each for each in mounts.read_mounts()}
@@ -110,11 +111,9 @@ def _check_place(
         fd = os.open(place, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return []  # Another mount hides it.
-    try:
+    with owned(fd):
         if mounts.mount_id(fd) == mount.number:
             return [_check_way(fd, path, known, place)]
-    finally:
-        os.close(fd)
     return []
 
 
@@ -137,7 +136,7 @@ def _check_way(
         if closed is not None:
             _check_kept(path, parent, status)
     if closed is None:
-        raise ReachableError(path, _describe(place, *parents[0][:2]))
+        raise ExposedTreeError(path, _describe(place, *parents[0][:2]))
     return _Way(closed, tuple(each for each in below if each is not None))
 
 
@@ -156,7 +155,7 @@ def _check_empty(
     if empty is not None and empty.get(path) == closed:
         return
     if place is None:
-        raise ReachableError(
+        raise ExposedTreeError(
             path, "was renamed or removed just now; try again"
         )
     now = time.time_ns()
@@ -166,9 +165,9 @@ def _check_empty(
         user = fuser.find_user(tree)
     except OSError as err:
         reason = f"cannot tell who has it open: {err.strerror or err}"
-        raise ReachableError(path, reason) from err
+        raise ExposedTreeError(path, reason) from err
     if user is not None:
-        raise ReachableError(
+        raise ExposedTreeError(
             path,
             f"process {user.pid} ({user.name}) of user {user.uid} has it, or "
             f"a directory on the way to it, open: {user.how}; end that "
@@ -189,14 +188,14 @@ def _is_closed(status: os.stat_result) -> bool:
 
 def _check_kept(path: str, parent: str, status: os.stat_result) -> None:
     if status.st_uid != 0:
-        raise ReachableError(
+        raise ExposedTreeError(
             path,
             f"its parent {parent} belongs to user {status.st_uid}, who could "
             f"replace it; chown root {parent}, or move it elsewhere",
         )
     # In a sticky directory nobody moves what is root's.
     if status.st_mode & _OTHERS_WRITE and not status.st_mode & stat.S_ISVTX:
-        raise ReachableError(
+        raise ExposedTreeError(
             path,
             f"other users may write to its parent {parent}, and could "
             f"replace it; chmod go-w {parent}, or move it elsewhere",
@@ -255,14 +254,14 @@ def _open_parent(fd: int, path: str) -> int:
     # it was opened.
     directory, name = os.path.split(_link(fd))
     parent = os.open(directory, flags)
-    try:
-        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        if os.path.samestat(found, os.fstat(fd)):
-            return parent
-    except FileNotFoundError:
-        pass
-    os.close(parent)
-    raise ReachableError(path, "was renamed or removed just now; try again")
+    with closed_on_error(parent):
+        with suppress(FileNotFoundError):
+            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if os.path.samestat(found, os.fstat(fd)):
+                return parent
+        raise ExposedTreeError(
+            path, "was renamed or removed just now; try again"
+        )
 
 
 def _is_same(one: int, other: int) -> bool:
@@ -274,7 +273,7 @@ def _is_same(one: int, other: int) -> bool:
 def _other_places(
     fd: int, known: _Known
 ) -> Iterator[tuple[mounts.Mount, str]]:
-    """Where other mounts show a file or directory, or something in it."""
+    """Yield where other mounts show a file or directory, or a part."""
     number = mounts.mount_id(fd)
     own = known.get(number)
     if own is None:
@@ -306,5 +305,5 @@ def _is_of_device(mount: mounts.Mount, device: int) -> bool:
 
 
 def _link(fd: int) -> str:
-    """The path of an open file, as the kernel knows it now."""
+    """Return the path of an open file, as the kernel knows it now."""
     return os.readlink(f"/proc/self/fd/{fd}")

@@ -23,7 +23,7 @@ INTERRUPTED = "trusted.lxc_userns.unpacking"
 
 
 def is_view(mount: Mount) -> bool:
-    """Whether a mount shows other owners than are on disk, or is ours."""
+    """Return whether a mount shows other owners, or is an overlay of ours."""
     return "idmapped" in mount.options or (
         mount.fs_type == "overlay" and mount.source == OVERLAY_SOURCE
     )

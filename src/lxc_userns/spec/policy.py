@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether an instance runs in a user namespace of its own, or the host's.
+"""Policy: a user namespace of an instance's own, or the host's.
 
 Pure: what is asked for and what is allowed in, a decision with its reasons
 out. The operator's policy is a ceiling. A request may ask for less than it

@@ -10,7 +10,7 @@ from lxc_userns.arguments import check_items, check_type, refuse
 from lxc_userns.idmap import IdMaps
 from lxc_userns.spec.requirements import SECURITY_MODELS, Requirements
 from lxc_userns.spec.rootfs_kind import RootfsKind
-from lxc_userns.spec.strategy import NAMES
+from lxc_userns.spec.strategy import CHOICES
 from lxc_userns.spec.volume import Volume
 
 _NONE: Final = type(None)
@@ -81,8 +81,8 @@ class InstanceRequest:
             check_type(_REQUEST, name, getattr(self, name), *types)
         check_items(_REQUEST, "volumes", self.volumes, Volume)
         object.__setattr__(self, "volumes", tuple(self.volumes))
-        if self.strategy not in (None, *NAMES):
-            expected = f"expected {', '.join(NAMES)}, or None"
+        if self.strategy not in (None, *CHOICES):
+            expected = f"expected {', '.join(CHOICES)}, or None"
             refuse(_REQUEST, "strategy", self.strategy, expected)
         if self.security_model not in (None, *SECURITY_MODELS):
             expected = f"expected {', '.join(SECURITY_MODELS)}, or None"

@@ -123,7 +123,7 @@ class Requirements:
             check_device_path(each)
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain values, by their names in a record."""
+        """Return the same as plain values, by their names in a record."""
         return {
             _RECORDED.get(name, name): (
                 [*value] if isinstance(value, tuple) else value

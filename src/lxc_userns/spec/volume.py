@@ -122,7 +122,7 @@ class Volume:
         return ":".join((*paths, ",".join(options)))
 
     def to_dict(self) -> dict[str, str | bool]:
-        """The same as plain values, by field."""
+        """Return the same as plain values, by field."""
         return asdict(self)
 
     @classmethod

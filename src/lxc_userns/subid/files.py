@@ -48,7 +48,7 @@ class SubordinateRange:
 
     @property
     def ids(self) -> range:
-        """The IDs of this range."""
+        """Return the IDs of this range."""
         return range(self.start, self.start + self.count)
 
 
@@ -126,7 +126,7 @@ def parse_listed(
 
 
 def parse_source(text: str) -> str:
-    """Where subordinate IDs come from.
+    """Return where subordinate IDs come from.
 
     :param text: text of :manpage:`nsswitch.conf(5)`. Of several sources
         shadow heeds the first, and so do we.
@@ -186,7 +186,7 @@ def _find_unseen(line: str) -> str:
 
 
 def _read_as_shadow(text: str) -> int | None:
-    """A number as :manpage:`strtoul(3)` takes it, of any base."""
+    """Return a number as :manpage:`strtoul(3)` takes it, of any base."""
     match = _NUMBER_OF_SHADOW.fullmatch(text.strip())
     if match is None:
         return None
@@ -205,7 +205,7 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _is_silent(line: str) -> bool:
-    """Whether a line is blank, or a comment."""
+    """Return whether a line is blank, or a comment."""
     return not line.strip() or line.lstrip().startswith("#")
 
 

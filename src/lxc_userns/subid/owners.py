@@ -80,7 +80,7 @@ class IdOwnership:
         return self.owner_ids.get(owner, owner)
 
     def owned(self, owner: str) -> Iterator[range]:
-        """The subordinate ranges of an owner, by name or number."""
+        """Yield the subordinate ranges of an owner, by name or number."""
         identity = self.canonical_owner(owner)
         for held in self.subordinates:
             if self.canonical_owner(held.owner) == identity:
@@ -151,14 +151,14 @@ def read_host_uids(owner: str = "") -> IdOwnership:
 
 
 def read_host_gids(owner: str = "") -> IdOwnership:
-    """The same for groups and subordinate group IDs."""
+    """Return the same for groups and subordinate group IDs."""
     names = {each.gr_gid: each.gr_name for each in grp.getgrall()}
     present = _present(Process("self").gid_map)
     return _read("group", names, present, SUBGID, ("-g",), owner)
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, empty if there is none.
+    """Return the text of a file, empty if there is none.
 
     :raises PrerequisiteError: if it cannot be read.
     """
@@ -172,7 +172,7 @@ def read_text(path: Path) -> str:
 
 
 def _present(rows: Rows) -> IdSet:
-    """The IDs that there are in a user namespace, as those in it see them."""
+    """Return the IDs that there are in a user namespace, as seen in it."""
     return IdSet.of(range(inside, inside + n) for inside, _, n in rows)
 
 
@@ -227,7 +227,7 @@ def _owner_ids(owner: str) -> dict[str, str]:
 def _ask(
     argv: tuple[str, ...], owner: str, service: str
 ) -> Iterator[SubordinateRange]:
-    """The ranges that a source other than the files has for an owner."""
+    """Yield the ranges that a source other than the files has for an owner."""
     why = f"{NSSWITCH} has the subordinate IDs come from {service!r}"
     try:
         done = subprocess.run(

@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from lxc_userns.exceptions import PoolExhaustedError
 from lxc_userns.idmap import KINDS, Kind
-from lxc_userns.idmap.idset import IdSet
+from lxc_userns.idmap.ranges import overlap
 from lxc_userns.subid import owners
 from lxc_userns.subid.owners import HasIds, IdOwner
 
@@ -44,7 +44,7 @@ _ACTION = re.compile(r"\[[^]]*\]")
 
 
 def sources() -> set[str]:
-    """Where users and groups come from (:manpage:`nsswitch.conf(5)`).
+    """Return where users and groups come from (:manpage:`nsswitch.conf(5)`).
 
     :raises PrerequisiteError: if that cannot be read.
     """
@@ -54,7 +54,7 @@ def sources() -> set[str]:
 
 
 def can_be() -> bool:
-    """Whether there can be users or groups that are not listed."""
+    """Return whether there can be users or groups that are not listed."""
     return not sources() <= _LISTED
 
 
@@ -92,7 +92,7 @@ class Asked:
         self._found = 0
 
     def cover(self, lease: HasIds) -> bool:
-        """Whether there is nothing to ask about a lease any more."""
+        """Return whether there is nothing to ask about a lease any more."""
         return not self._is_needed or self._free.issuperset(_ids(lease))
 
     def find_unlisted(self, lease: HasIds) -> list[tuple[Kind, IdOwner]]:
@@ -132,7 +132,7 @@ def advisories(name: str, ids: range) -> Iterator[str]:
         (DIRECTORY_IDS, "SSSD and FreeIPA give to users"),
         (FREEIPA_SUBIDS, "FreeIPA gives to users as subordinate IDs"),
     ):
-        if IdSet((ids,)).overlaps(theirs):
+        if overlap(ids, theirs):
             yield (
                 f"{name} meets {theirs.start}-{theirs.stop - 1}, which "
                 f"{whose} by default, and {owners.NSSWITCH} names "

@@ -69,7 +69,7 @@ class Console:
 
     @property
     def is_shared(self) -> bool:
-        """Whether somebody else has it open, as "virsh console" does."""
+        """Return whether another has it open, as "virsh console" does."""
         if self._others is None:
             return False
         self._others.update()

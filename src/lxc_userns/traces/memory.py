@@ -59,7 +59,7 @@ def _counts_memory(group: cgroups.Group) -> bool:
 
 
 def _is_alone(path: str) -> bool:
-    """Whether a group is one that libvirt, or systemd for it, has made."""
+    """Return whether a group was made by libvirt, or systemd for it."""
     return any(
         name.startswith(_SCOPE) or name.endswith(_GROUP)
         for name in path.split("/")[-2:]

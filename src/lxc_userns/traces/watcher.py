@@ -116,7 +116,7 @@ class _Watched:
 
     @property
     def _is_settling(self) -> bool:
-        """Whether something is still to be found that comes with a start.
+        """Return whether something that comes with a start is awaited.
 
         Some hosts have no group in which kills are counted.
         """
@@ -165,7 +165,7 @@ class _Watched:
             self._events.close()
 
     def _told_status(self, pid: int, pidfd: int) -> int | None:
-        """How the first process ended, once it was waited for."""
+        """Return how the first process ended, once it was waited for."""
         status = pidfds.exit_status(pidfd)
         if status is None and self._events is not None:
             status = self._events.read().get(pid)
@@ -246,7 +246,7 @@ def _has_ended(pidfd: int) -> bool:
 
 
 def _zombie_status(pid: int) -> int | None:
-    """The wait status of a process that was not waited for yet."""
+    """Return the wait status of a process that was not waited for yet."""
     with suppress(OSError, ValueError, IndexError):
         with open(f"/proc/{pid}/stat", encoding="utf-8") as stream:
             # The name, in parentheses, can have any character.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The evidence against the promise; pure."""
+"""Comparison of a container with the expectation; pure."""
 
 from __future__ import annotations
 
@@ -78,79 +78,79 @@ class VerifiedInstance:
     was_verified: bool | None = None
 
 
-def describe(promise: Expectation, evidence: Observed) -> VerifiedInstance:
+def describe(expectation: Expectation, observed: Observed) -> VerifiedInstance:
     """Describe a container that was found to be as promised."""
     return VerifiedInstance(
-        promise.name,
-        promise.mode,
-        evidence.pid,
-        _show(evidence.uid_map),
-        _show(evidence.gid_map),
+        expectation.name,
+        expectation.mode,
+        observed.pid,
+        _show(observed.uid_map),
+        _show(observed.gid_map),
     )
 
 
 def mismatches(
-    promise: Expectation, evidence: Observed, *, started: bool = False
+    expectation: Expectation, observed: Observed, *, started: bool = False
 ) -> Iterator[str]:
-    """How a container differs from what was promised.
+    """Yield how a container differs from what was promised.
 
     :param started: whether it has just been started. Later, what its root has
         unmounted or covered is its own affair.
     :returns: a clause for each of the first differences.
     """
-    every = _all_mismatches(promise, evidence, started)
+    every = _all_mismatches(expectation, observed, started)
     yield from islice(every, _MOST_TOLD)
     if next(every, None) is not None:
         yield "and more"
 
 
 def _all_mismatches(
-    promise: Expectation, evidence: Observed, started: bool
+    expectation: Expectation, observed: Observed, started: bool
 ) -> Iterator[str]:
-    if promise.id_maps is not None:
-        yield from _maps(promise.id_maps, evidence)
-        yield from _terminals(promise.id_maps, evidence)
-        for path, names in evidence.writable:
+    if expectation.id_maps is not None:
+        yield from _maps(expectation.id_maps, observed)
+        yield from _terminals(expectation.id_maps, observed)
+        for path, names in observed.writable:
             yield (
                 f"its root can write in {path} on the host: {names}; chown "
                 "them to root, after each start of it"
             )
-    yield from _namespaces(promise, evidence)
-    yield from _capabilities(promise, evidence)
-    yield from _label(promise, evidence)
-    yield from _devices(promise, evidence)
-    for view in promise.views:
-        yield from _view(view, evidence)
+    yield from _namespaces(expectation, observed)
+    yield from _capabilities(expectation, observed)
+    yield from _label(expectation, observed)
+    yield from _devices(expectation, observed)
+    for view in expectation.views:
+        yield from _view(view, observed)
     # In the host's user namespace it can mount anything itself, later.
-    if started or promise.id_maps is not None:
-        yield from compare_mounts.unexpected_mounts(promise, evidence)
-        yield from _kernel_files(promise, evidence)
+    if started or expectation.id_maps is not None:
+        yield from compare_mounts.unexpected_mounts(expectation, observed)
+        yield from _kernel_files(expectation, observed)
     if started:
-        yield from compare_mounts.missing_mounts(promise, evidence)
-        if promise.id_maps is None:
-            yield from _writable_settings(evidence)
+        yield from compare_mounts.missing_mounts(expectation, observed)
+        if expectation.id_maps is None:
+            yield from _writable_settings(observed)
 
 
-def _maps(id_maps: IdMaps, evidence: Observed) -> Iterator[str]:
-    if "user" in evidence.shared:
+def _maps(id_maps: IdMaps, observed: Observed) -> Iterator[str]:
+    if "user" in observed.shared:
         yield "it runs in the host's user namespace"
     for name, found, promised in (
-        ("uid_map", evidence.uid_map, id_maps.uid),
-        ("gid_map", evidence.gid_map, id_maps.gid),
+        ("uid_map", observed.uid_map, id_maps.uid),
+        ("gid_map", observed.gid_map, id_maps.gid),
     ):
         # libvirt sorts the entries.
         if sorted(found) != sorted(_rows(promised)):
             yield f"its {name} is {_show(found)}, promised was {promised}"
 
 
-def _terminals(id_maps: IdMaps, evidence: Observed) -> Iterator[str]:
+def _terminals(id_maps: IdMaps, observed: Observed) -> Iterator[str]:
     expected = id_maps.shift_gid(TTY_GID)
-    if evidence.terminal_group != expected:
+    if observed.terminal_group != expected:
         yield (
             f"its terminals are given to the host's group "
-            f"{evidence.terminal_group}, not to {expected}"
+            f"{observed.terminal_group}, not to {expected}"
         )
-    for node in (*evidence.terminals, *evidence.nodes):
+    for node in (*observed.terminals, *observed.nodes):
         for what, owner, id_map in (
             ("user", node.uid, id_maps.uid),
             ("group", node.gid, id_maps.gid),
@@ -161,29 +161,33 @@ def _terminals(id_maps: IdMaps, evidence: Observed) -> Iterator[str]:
                 )
 
 
-def _namespaces(promise: Expectation, evidence: Observed) -> Iterator[str]:
+def _namespaces(expectation: Expectation, observed: Observed) -> Iterator[str]:
     allowed = {
-        kind for kind, name in _NAMES.items() if name.lower() in promise.shared
+        kind
+        for kind, name in _NAMES.items()
+        if name.lower() in expectation.shared
     }
-    for kind in sorted(evidence.shared - allowed - {"user"}):
+    for kind in sorted(observed.shared - allowed - {"user"}):
         yield f"it is in the host's {_NAMES[kind]} namespace"
-    if promise.id_maps is not None:
-        for kind in sorted(evidence.foreign):
+    if expectation.id_maps is not None:
+        for kind in sorted(observed.foreign):
             yield (
                 f"its {_NAMES[kind]} namespace belongs to another user "
                 "namespace"
             )
 
 
-def _capabilities(promise: Expectation, evidence: Observed) -> Iterator[str]:
+def _capabilities(
+    expectation: Expectation, observed: Observed
+) -> Iterator[str]:
     for number, name in enumerate(CAPABILITIES):
-        has = evidence.capabilities >> number & 1
-        if has and name not in promise.capabilities:
+        has = observed.capabilities >> number & 1
+        if has and name not in expectation.capabilities:
             yield f"it may have CAP_{name.upper()}"
 
 
-def _label(promise: Expectation, evidence: Observed) -> Iterator[str]:
-    confinement = promise.confinement
+def _label(expectation: Expectation, observed: Observed) -> Iterator[str]:
+    confinement = expectation.confinement
     if confinement is None:
         return
     if confinement.label is None:
@@ -193,16 +197,16 @@ def _label(promise: Expectation, evidence: Observed) -> Iterator[str]:
     if confinement.model == "apparmor":
         # In the mode complain the kernel logs what it would refuse.
         expected = f"{expected} (enforce)"
-    if evidence.label != expected:
+    if observed.label != expected:
         yield (
-            f"{confinement.model} has it as {shown(evidence.label)!r}, "
+            f"{confinement.model} has it as {shown(observed.label)!r}, "
             f"promised was {expected!r}"
         )
 
 
-def _devices(promise: Expectation, evidence: Observed) -> Iterator[str]:
-    expected = {(each.path, each.kind) for each in promise.devices}
-    for node in evidence.nodes:
+def _devices(expectation: Expectation, observed: Observed) -> Iterator[str]:
+    expected = {(each.path, each.kind) for each in expectation.devices}
+    for node in observed.nodes:
         if not (_is_harmless(node) or (node.path, node.kind) in expected):
             number = "{}:{}".format(*node.number)
             yield f"it has the {node.kind} device {shown(node.path)}, {number}"
@@ -212,11 +216,11 @@ def _is_harmless(node: Node) -> bool:
     return node.kind == "char" and node.number in _HARMLESS
 
 
-def _view(view: View, evidence: Observed) -> Iterator[str]:
+def _view(view: View, observed: Observed) -> Iterator[str]:
     """Yield what of a view is wrong on the host."""
     if view.kind is None:
         return
-    mount = compare_mounts.topmost(view.source, evidence.host_mounts)
+    mount = compare_mounts.topmost(view.source, observed.host_mounts)
     if mount is None:
         yield f"{view.source}, its {view.target}, is not mounted on the host"
         return
@@ -228,15 +232,17 @@ def _view(view: View, evidence: Observed) -> Iterator[str]:
         yield f"{view.source} is not {flag}"
 
 
-def _kernel_files(promise: Expectation, evidence: Observed) -> Iterator[str]:
-    hosts = evidence.host_filesystems
-    for mount in evidence.mounts:
+def _kernel_files(
+    expectation: Expectation, observed: Observed
+) -> Iterator[str]:
+    hosts = observed.host_filesystems
+    for mount in observed.mounts:
         what = _SHOWN.get(mount.fs_type)
         if what is None or mount.root in OF_NETWORKS:
             continue
-        if what == "network" and what in promise.shared:
+        if what == "network" and what in expectation.shared:
             continue
-        if promise.id_maps is None and _is_of_libvirt(mount):
+        if expectation.id_maps is None and _is_of_libvirt(mount):
             continue
         # Of most there is one for all containers and the host.
         alone = mount.fs_type in ("proc", "sysfs")
@@ -244,10 +250,10 @@ def _kernel_files(promise: Expectation, evidence: Observed) -> Iterator[str]:
             yield f"at {shown(mount.point)} it has the {what} of the host"
 
 
-def _writable_settings(evidence: Observed) -> Iterator[str]:
+def _writable_settings(observed: Observed) -> Iterator[str]:
     """Give what of the kernel's settings is not as libvirt mounts it."""
     for point in ("/proc/sys", "/sys"):
-        mount = compare_mounts.topmost(point, evidence.mounts)
+        mount = compare_mounts.topmost(point, observed.mounts)
         if mount is None or "ro" not in mount.options:
             yield f"its {point} is not read-only"
 

@@ -29,23 +29,23 @@ class AllowedMount(NamedTuple):
     path: PurePosixPath
 
     def has(self, other: AllowedMount) -> bool:
-        """Whether another is the same, or in it."""
+        """Return whether another is the same, or in it."""
         return self.device == other.device and other.path.is_relative_to(
             self.path
         )
 
 
 def unexpected_mounts(
-    promise: Expectation, evidence: Observed
+    expectation: Expectation, observed: Observed
 ) -> Iterator[str]:
     """Yield mounts of the host in a container that are of no view.
 
     Its root can only mount again what it has, and that with no less forbidden
     (:manpage:`mount_namespaces(7)`); it has no other filesystem of the host.
     """
-    hosts = {device for _, device in evidence.host_filesystems}
-    views = _places(promise, evidence)
-    for mount in evidence.mounts:
+    hosts = {device for _, device in observed.host_filesystems}
+    views = _places(expectation, observed)
+    for mount in observed.mounts:
         if mount.device not in hosts or _is_judged_elsewhere(mount):
             continue
         place = _place(mount)
@@ -66,41 +66,43 @@ def unexpected_mounts(
             yield f"at {shown(mount.point)} it sees {faults[0]}"
 
 
-def missing_mounts(promise: Expectation, evidence: Observed) -> Iterator[str]:
+def missing_mounts(
+    expectation: Expectation, observed: Observed
+) -> Iterator[str]:
     """Yield views that a container was promised and does not have."""
-    host = topmost("/", evidence.host_mounts)
-    if evidence.root is None or (
-        host is not None and _place(evidence.root) == _place(host)
+    host = topmost("/", observed.host_mounts)
+    if observed.root is None or (
+        host is not None and _place(observed.root) == _place(host)
     ):
         yield "its root filesystem is the host's"
-    for root, view in _places(promise, evidence):
-        there = topmost(view.target, evidence.mounts)
+    for root, view in _places(expectation, observed):
+        there = topmost(view.target, observed.mounts)
         if view.target == "/":
-            there = evidence.root
+            there = observed.root
         if there is None or _place(there) != root:
             yield f"its {view.target} is not {view.source}"
 
 
 def topmost(point: str, mounts: Sequence[Mount]) -> Mount | None:
-    """The topmost mount at a place."""
+    """Return the topmost mount at a place."""
     found = (mount for mount in reversed(mounts) if mount.point == point)
     return next(found, None)
 
 
 def shown(text: str) -> str:
-    """A name that somebody hostile may have given, for a message."""
+    """Return a name that somebody hostile may have given, for a message."""
     return "".join(
         char if char.isprintable() else ascii(char)[1:-1] for char in text
     )
 
 
 def _places(
-    promise: Expectation, evidence: Observed
+    expectation: Expectation, observed: Observed
 ) -> list[tuple[AllowedMount, View]]:
     """Views, each with what it shows; without those that are not there."""
     found = []
-    for view in promise.views:
-        place = _shown_at(view.source, evidence.host_mounts)
+    for view in expectation.views:
+        place = _shown_at(view.source, observed.host_mounts)
         if place is not None:
             found.append((place, view))
     return found

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from lxc_userns.idmap import IdMaps
 from lxc_userns.spec.requirements import Device, Mode
+from lxc_userns.spec.strategy import MountKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class View:
 
     target: str
     source: str
-    kind: Literal["idmapped", "overlay", "plain"] | None = None
+    kind: MountKind | None = None
     flags: frozenset[str] = frozenset()
 
 

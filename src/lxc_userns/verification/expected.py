@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Literal
 
 from lxml import etree
 
@@ -27,16 +26,9 @@ from lxc_userns.spec.requirements import (
     SECURITY_MODELS,
     Device,
 )
-from lxc_userns.spec.strategy import Strategy
+from lxc_userns.spec.strategy import MountKind
 from lxc_userns.spec.volume import Volume
 from lxc_userns.verification import Confinement, Expectation, View
-
-Kind = Literal["idmapped", "overlay", "plain"]
-
-_KINDS: dict[str, Kind] = {
-    Strategy.IDMAPPED: "idmapped",
-    Strategy.OVERLAY: "overlay",
-}
 
 
 def of_record(record: InstanceRecord, domain_xml: str) -> Expectation:
@@ -46,11 +38,11 @@ def of_record(record: InstanceRecord, domain_xml: str) -> Expectation:
         made for it.
     """
     parent = os.path.dirname(record.view)
-    root = _KINDS.get(record.strategy, "plain")
+    root = record.strategy.traits.mount
     views = [View("/", record.view, root, frozenset({"nodev"}))]
     for number, volume in enumerate(record.volumes):
         is_idmapped = volume.owners == "idmap" and record.id_maps is not None
-        kind: Kind = "idmapped" if is_idmapped else "plain"
+        kind: MountKind = "idmapped" if is_idmapped else "plain"
         source = f"{parent}/{volume_name(number)}"
         views.append(View(volume.target, source, kind, _flags(volume)))
     return Expectation(

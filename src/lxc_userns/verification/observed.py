@@ -256,7 +256,7 @@ def _nodes(root: int, point: str, shown: str) -> Iterator[Node]:
 def _walk(
     fd: int, place: str, depth: int
 ) -> Iterator[tuple[str, os.stat_result]]:
-    """All that is in a directory, with its status."""
+    """Yield all that is in a directory, with its status."""
     with os.scandir(fd) as entries:
         for entry in entries:
             path = f"{place}/{entry.name}"

@@ -92,9 +92,9 @@ class Verifier:
         if not self.instances.is_active(record):
             raise NotRunningError(record.name)
         xml = self.instances.guests.xml(record.name)
-        promise = expected.of_record(record, xml)
+        expectation = expected.of_record(record, xml)
         found, mark = self._compare(
-            promise, xml, _LEFT, record.max_processes, started=started
+            expectation, xml, _LEFT, record.max_processes, started=started
         )
         is_known = mark.is_same_start(record.verified)
         return replace(found, was_verified=is_known)
@@ -112,8 +112,8 @@ class Verifier:
         """
         xml = self.instances.guests.xml(name)
         left = "it is not ours, and was left"
-        promise = expected.of_domain(xml)
-        return self._compare(promise, xml, left, started=True)[0]
+        expectation = expected.of_domain(xml)
+        return self._compare(expectation, xml, left, started=True)[0]
 
     def _verify_soon(
         self, record: InstanceRecord, started: bool
@@ -149,7 +149,7 @@ class Verifier:
         self, record: InstanceRecord, started: bool
     ) -> tuple[VerifiedInstance, Verified]:
         xml = self.instances.guests.xml(record.name)
-        promise = expected.of_record(record, xml)
+        expectation = expected.of_record(record, xml)
         wanted = read_limits(xml)
         with (
             self.instances.guests.init_process(record.name) as init,
@@ -160,7 +160,7 @@ class Verifier:
                     _LOG.info("%s: %s is root's", record.name, path)
             found = self.inspector.observe(record.name, init)
             reasons = [
-                *self.inspector.compare(promise, found, started=started),
+                *self.inspector.compare(expectation, found, started=started),
                 *self.inspector.enforce(
                     record.name, init, wanted, record.max_processes
                 ),
@@ -172,11 +172,11 @@ class Verifier:
             if record.id_maps is not None:
                 self.inspector.limit(init)
             mark = self.inspector.mark(init)
-        return describe(promise, found), mark
+        return describe(expectation, found), mark
 
     def _compare(
         self,
-        promise: Expectation,
+        expectation: Expectation,
         xml: str,
         left: str,
         max_processes: int = 0,
@@ -187,7 +187,7 @@ class Verifier:
 
         :param left: what is said to have been done to one that differs.
         """
-        name, wanted = promise.name, read_limits(xml)
+        name, wanted = expectation.name, read_limits(xml)
         try:
             with (
                 self.instances.guests.init_process(name) as init,
@@ -195,7 +195,9 @@ class Verifier:
             ):
                 found = self.inspector.observe(name, init)
                 reasons = [
-                    *self.inspector.compare(promise, found, started=started),
+                    *self.inspector.compare(
+                        expectation, found, started=started
+                    ),
                     *self.inspector.differences(
                         name, init, wanted, max_processes
                     ),
@@ -209,7 +211,7 @@ class Verifier:
             raise InspectionError(name, _reason(err)) from err
         if reasons:
             raise IsolationError(name, f"{'; '.join(reasons)}; {left}")
-        return describe(promise, found), mark
+        return describe(expectation, found), mark
 
     def _fail_closed(
         self, record: InstanceRecord, err: Exception, started: bool

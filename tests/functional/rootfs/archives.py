@@ -98,4 +98,4 @@ def refused(archive: Path, path: Path, **options: Any) -> str:
 
 
 def holder_of(path: Path) -> Path:
-    return path.with_name(staging._holder_name(path.name))
+    return path.with_name(staging._staging_name(path.name))

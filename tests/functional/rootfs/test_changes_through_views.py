@@ -47,7 +47,7 @@ def chown(view: Path) -> None:
 
 def prepare_tree(name: str) -> Callable[[Path], None]:
     def act(view: Path) -> None:
-        maps = None if name == Strategy.PLAIN else MAPS
+        maps = None if name == Strategy.BIND else MAPS
         with backing.open_source(str(view)) as found:
             strategies.STRATEGIES[name].prepare_tree(
                 found, maps, ShiftOptions()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lxc_userns import IdMap, IdMaps, rootfs
-from lxc_userns.exceptions import ReachableError
+from lxc_userns.exceptions import ExposedTreeError
 from lxc_userns.linux import directory
 from lxc_userns.rootfs.views import overlay
 from tests.functional.rootfs import golden, guest
@@ -57,7 +57,7 @@ def runs_as(program: Path) -> int:
 def refused(tree: Path, action: Callable[[], object]) -> str:
     """Return the reason of a refusal before anything changes."""
     before = golden.snapshot(tree)
-    with pytest.raises(ReachableError, match=REACHED) as caught:
+    with pytest.raises(ExposedTreeError, match=REACHED) as caught:
         action()
     assert caught.value.path == str(tree)
     assert golden.snapshot(tree) == before
@@ -146,11 +146,11 @@ def test_the_way_is_found_by_descriptor(tree: Path) -> None:
     point = closed / "point"
     point.mkdir()
     guest.call("mount", "--bind", tree, point)
-    with pytest.raises(ReachableError, match=f"reach it at {tree}"):
+    with pytest.raises(ExposedTreeError, match=f"reach it at {tree}"):
         rootfs.unshift(point)
     with (
         directory.opened(tree) as fd,
-        pytest.raises(ReachableError, match=REACHED),
+        pytest.raises(ExposedTreeError, match=REACHED),
     ):
         rootfs.shift(point, SMALLER, fd=fd)
     assert os.stat(tree / "1000").st_uid == BASE + 1000

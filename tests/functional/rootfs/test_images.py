@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from lxc_userns import IdMap, IdMaps, rootfs
-from lxc_userns.exceptions import ReachableError, RootfsError
+from lxc_userns.exceptions import ExposedTreeError, RootfsError
 from lxc_userns.linux import mount_api
 from lxc_userns.rootfs.views import source, strategies
 from lxc_userns.rootfs.views.source import RootfsSource
@@ -485,7 +485,9 @@ def test_a_block_device(place: Path) -> None:
         # Where it is mounted, others can get at what is made in a view.
         with (
             mounted_by_host(device, place / "host", "defaults"),
-            pytest.raises(ReachableError, match=f"at {place}/host, .* unmou"),
+            pytest.raises(
+                ExposedTreeError, match=f"at {place}/host, .* unmou"
+            ),
         ):
             rootfs.mount_idmapped(device, place / "view", MAPS)
         node = place / "node"

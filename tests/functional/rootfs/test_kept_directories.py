@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lxc_userns import rootfs
-from lxc_userns.exceptions import ReachableError, RootfsError
+from lxc_userns.exceptions import ExposedTreeError, RootfsError
 from lxc_userns.linux import inode_flags
 from lxc_userns.rootfs.archive import destination
 from lxc_userns.rootfs.refusals import INTERRUPTED
@@ -227,7 +227,7 @@ def test_its_own_mode_hides_no_unshifted_tree(
     reachable_path.chmod(0o755)
     out = reachable_path / "out"
     out.mkdir(mode=0o700)
-    with pytest.raises(ReachableError):
+    with pytest.raises(ExposedTreeError):
         unpack(archive, out, shifted=False)
     assert os.listdir(out) == []
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lxc_userns import rootfs
-from lxc_userns.exceptions import ReachableError
+from lxc_userns.exceptions import ExposedTreeError
 from lxc_userns.linux import fuser
 from lxc_userns.rootfs import exposure
 from tests.functional.conftest import FilesystemFactory
@@ -44,7 +44,7 @@ def check(path: Path) -> None:
 
 def refused(path: Path, reason: str) -> None:
     before = os.listdir("/proc/self/fd")
-    with pytest.raises(ReachableError, match=reason) as caught:
+    with pytest.raises(ExposedTreeError, match=reason) as caught:
         check(path)
     assert caught.value.path == str(path)
     assert os.listdir("/proc/self/fd") == before
@@ -54,7 +54,7 @@ def test_open_and_closed(store: Path) -> None:
     tree = store / "tree"
     fix = f"chmod 0700 {store}, or move it into a directory of mode 0700"
     refused(tree, f"users of the host can reach it, .*; {fix}$")
-    with pytest.raises(ReachableError):
+    with pytest.raises(ExposedTreeError):
         rootfs.mount_idmapped(tree, store.parent, MAPS)
     assert guest.mountinfo(store.parent) == []
     # What the error says helps.
@@ -236,7 +236,7 @@ def test_other_mounts_of_a_disk(
         guest.call("mount", *options, device, store / "tree")
         there = store / "tree" if options else store / "tree/tree"
         refused(tree, f"at {there}, ")
-        with pytest.raises(ReachableError):
+        with pytest.raises(ExposedTreeError):
             rootfs.mount_idmapped(device, store, MAPS)
         guest.call("umount", store / "tree")
         check(tree)
@@ -257,12 +257,12 @@ def test_single_files(store: Path) -> None:
     check(store / "tree/socket")
     fd = os.open(file, os.O_PATH)
     file.rename(store / "moved")
-    with pytest.raises(ReachableError, match="chmod 0700"):
+    with pytest.raises(ExposedTreeError, match="chmod 0700"):
         exposure.check_only_root_can_reach(fd, str(file))
     (store / "moved").unlink()
     # What the kernel says of its name then can be the name of another.
     for _ in range(2):
-        with pytest.raises(ReachableError, match="renamed or removed"):
+        with pytest.raises(ExposedTreeError, match="renamed or removed"):
             exposure.check_only_root_can_reach(fd, str(file))
         (store / "moved (deleted)").touch()
     os.close(fd)
@@ -317,7 +317,7 @@ def test_what_the_container_makes_is_of_no_use_on_the_host(
 ) -> None:
     tree, view = store / "tree", store.parent / "view"
     view.mkdir()
-    with pytest.raises(ReachableError):
+    with pytest.raises(ExposedTreeError):
         rootfs.mount_idmapped(tree, view, MAPS)
     store.chmod(0o700)
     with guest.mounted(tree, view, MAPS):
@@ -405,7 +405,7 @@ def test_who_is_inside_already(store: Path, script: str) -> None:
             rf"process {pid} \(.*\) of user 1000 has it, or a directory on "
             "the way to it, open: its .*; end that process",
         )
-        with pytest.raises(ReachableError, match=f"process {pid} "):
+        with pytest.raises(ExposedTreeError, match=f"process {pid} "):
             rootfs.mount_idmapped(tree, store.parent, MAPS)
         assert guest.mountinfo(store.parent) == []
     check(tree)
@@ -523,7 +523,7 @@ def test_processes_are_looked_at_when_a_directory_was_opened(
     store.chmod(0o755)
     with user_process('cd "$1"', tree) as pid:
         store.chmod(0o700)
-        with pytest.raises(ReachableError, match=f"process {pid} "):
+        with pytest.raises(ExposedTreeError, match=f"process {pid} "):
             look()
         assert empty == known
     look()

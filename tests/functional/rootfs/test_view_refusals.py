@@ -15,8 +15,8 @@ import pytest
 
 from lxc_userns import rootfs
 from lxc_userns.exceptions import (
+    ExposedTreeError,
     NotIdmappableError,
-    ReachableError,
     RootfsError,
 )
 from lxc_userns.linux import mount_api
@@ -159,9 +159,9 @@ def test_what_is_shifted_already(tree: Path, view: Path) -> None:
 def test_what_others_can_reach(tree: Path, view: Path) -> None:
     open_tree = view.parent / "tree"
     open_tree.mkdir()
-    refused(open_tree, view, "chmod 0700 ", ReachableError)
+    refused(open_tree, view, "chmod 0700 ", ExposedTreeError)
     assert choose(open_tree) == Strategy.CHOWN
-    with pytest.raises(ReachableError):
+    with pytest.raises(ExposedTreeError):
         rootfs.mount_overlay(open_tree, tree.parent / "state", view, MAPS)
 
 

@@ -18,8 +18,8 @@ import pytest
 
 from lxc_userns import domain, rootfs
 from lxc_userns.exceptions import (
+    ExposedTreeError,
     NotIdmappableError,
-    ReachableError,
     RootfsError,
 )
 from lxc_userns.idmap import IdMap, IdMaps
@@ -215,7 +215,9 @@ def test_chown_to_maps_that_cover_less(host: Host, open_tree: Path) -> None:
     host.views.unmount("one")
     smaller = IdMap.parse(f"0:{OTHER_BASE}:1000")
     maps = IdMaps(smaller, smaller)
-    with pytest.raises(ReachableError, match=f"chmod 0700 {open_tree.parent}"):
+    with pytest.raises(
+        ExposedTreeError, match=f"chmod 0700 {open_tree.parent}"
+    ):
         host.mount(f"{open_tree}:/data:chown", maps, "other")
     assert owner(open_tree / "alice") == (BASE + ALICE, BASE + ALICE)
     open_tree.parent.chmod(0o700)
@@ -474,7 +476,7 @@ def test_without_protection_a_volume_makes_users_of_the_host_root(
 def test_a_volume_that_users_of_the_host_reach_is_refused(
     host: Host, open_tree: Path
 ) -> None:
-    with pytest.raises(ReachableError) as raised:
+    with pytest.raises(ExposedTreeError) as raised:
         host.mount(f"{open_tree}:/data")
     told = str(raised.value)
     assert told.startswith(f"{open_tree}: users of the host can reach it")
@@ -483,7 +485,7 @@ def test_a_volume_that_users_of_the_host_reach_is_refused(
     assert "give the volume the option ro or none" in told
     # Its own mode is the container's to change.
     open_tree.chmod(0o700)
-    with pytest.raises(ReachableError):
+    with pytest.raises(ExposedTreeError):
         host.mount(f"{open_tree}:/data")
 
 
@@ -523,7 +525,7 @@ def test_nosuid_at_one_place_does_not_do_for_another(
     elsewhere = open_tree.parent / "elsewhere"
     elsewhere.mkdir()
     bind(open_tree, elsewhere, "nosuid")
-    with pytest.raises(ReachableError, match=f"can reach it at {open_tree}"):
+    with pytest.raises(ExposedTreeError, match=f"can reach it at {open_tree}"):
         host.mount(f"{elsewhere}:/data")
     open_tree.parent.chmod(0o700)
     host.mount(f"{elsewhere}:/data")
@@ -532,14 +534,14 @@ def test_nosuid_at_one_place_does_not_do_for_another(
 def test_a_file_that_users_of_the_host_reach_is_refused(
     host: Host, open_tree: Path, hidden: Path
 ) -> None:
-    with pytest.raises(ReachableError, match="can reach it"):
+    with pytest.raises(ExposedTreeError, match="can reach it"):
         host.mount(f"{open_tree / 'root'}:/data")
     host.mount(f"{open_tree / 'root'}:/data:ro")
     host.mount(f"{open_tree / 'root'}:/data:none")
     host.mount(f"{hidden / 'root'}:/data")
     # It has a name where they can go.
     (hidden / "second").hardlink_to(hidden / "root")
-    with pytest.raises(ReachableError, match="has 2 names"):
+    with pytest.raises(ExposedTreeError, match="has 2 names"):
         host.mount(f"{hidden / 'root'}:/data")
 
 

@@ -17,6 +17,7 @@ from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.spec.requirements import DROPPED_PRIVATE
+from lxc_userns.spec.strategy import Strategy
 from tests.unit.audit.documents import NOVA, VIRSH, VIRT_MANAGER, domain
 from tests.unit.domain.samples import SAMPLES
 from tests.unit.domain.strategies import domains
@@ -68,7 +69,7 @@ def test_container_run_has_no_serious_finding() -> None:
         "3e3fce45-4f53-4fa7-bb32-11f34168b82b",
         "/srv/web",
         IdMaps(id_map, id_map),
-        "idmapped",
+        Strategy.IDMAPPED,
         "/run/lxc-userns/web/root",
         dropped=tuple(DROPPED_PRIVATE),
     )

@@ -106,6 +106,7 @@ def test_bad_filesystem(make: Callable[[], Filesystem], reason: str) -> None:
         ("/proc/sys/kernel", "libvirt has a mount of its own there"),
         ("/.oldroot", "libvirt has a mount of its own there"),
         ("/dev/pts", "libvirt has a mount of its own there"),
+        ("/dev/pts/x", "libvirt has a mount of its own there"),
     ],
 )
 def test_bad_target(target: str, reason: str) -> None:

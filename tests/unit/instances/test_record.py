@@ -18,6 +18,7 @@ from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.instances.store import InstanceStore
 from lxc_userns.instances.verified import Verified
 from lxc_userns.spec.requirements import Device, Requirements
+from lxc_userns.spec.strategy import Strategy
 from lxc_userns.spec.volume import Volume
 
 UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
@@ -27,7 +28,7 @@ PRIVATE = InstanceRecord(
     UUID,
     "/srv/web1",
     IdMaps(UID, GID),
-    "chown",
+    Strategy.CHOWN,
     "/run/x/web1/root",
     dropped=("sys_resource",),
 )
@@ -37,7 +38,7 @@ HOST = replace(
     PRIVATE,
     name="web2",
     id_maps=None,
-    strategy="plain",
+    strategy=Strategy.BIND,
     needs=Requirements(
         "host", ("network", "ipc"), ("sys_time",), ("/dev/net/tun",)
     ),
@@ -46,7 +47,7 @@ HOST = replace(
 )
 UNPACKED = replace(
     PRIVATE,
-    strategy="overlay",
+    strategy=Strategy.OVERLAY,
     reason="it was asked for",
     archive="/srv/web1.tar",
     ready=7,
@@ -222,6 +223,7 @@ def test_uuids_that_are_none(uuid: str) -> None:
         ({"volumes": [{"source": "/", "target": 1}]}, "damaged"),
         ({"uuid": 5}, "damaged"),
         ({"rootfs": None}, "damaged"),
+        ({"strategy": "later"}, "damaged: 'later'"),
     ],
 )
 def test_a_damaged_record_is_never_a_weaker_promise(

@@ -18,6 +18,7 @@ from lxc_userns.leases.allocator import LeaseAllocator
 from lxc_userns.libvirtd.client import Guest
 from lxc_userns.linux.process import Rows
 from lxc_userns.rootfs.shifting.state import State
+from lxc_userns.spec.strategy import Strategy
 from lxc_userns.subid.files import parse
 from lxc_userns.subid.owners import IdOwnership
 
@@ -111,7 +112,9 @@ class Host:
 
 
 def record(name: str, maps: IdMaps | None, **values: object) -> InstanceRecord:
-    made = InstanceRecord(name, UUID, "/srv/x", maps, "idmapped", "/run/x")
+    made = InstanceRecord(
+        name, UUID, "/srv/x", maps, Strategy.IDMAPPED, "/run/x"
+    )
     return replace(made, **values)  # type: ignore[arg-type]
 
 
@@ -123,7 +126,9 @@ def maps(start: int, count: int = S) -> IdMaps:
 def use(host: Host, name: str, path: Path, how: str = "chown") -> None:
     """Lease a range, and be about to use something on disk with it."""
     lease = host.allocator.acquire(name)
-    made = record(name, lease.id_maps, strategy=how, rootfs=str(path))
+    made = record(
+        name, lease.id_maps, strategy=Strategy(how), rootfs=str(path)
+    )
     with host.allocator.commit_record(made):
         pass
 

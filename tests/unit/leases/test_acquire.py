@@ -23,6 +23,7 @@ from lxc_userns.leases.pool import Pools
 from lxc_userns.leases.running import RunningIdMap
 from lxc_userns.libvirtd.client import Guest, Guests
 from lxc_userns.rootfs.shifting.state import State
+from lxc_userns.spec.strategy import Strategy
 from tests.unit.leases.lease_host import (
     BASE,
     OTHER_UUID,
@@ -327,7 +328,7 @@ def test_a_tree_of_an_instance_without_a_lease(
     """Its IDs are not new when it is gone."""
     host.allocator.acquire("a")
     fixed = record(
-        "fixed", maps(BASE + S), strategy="chown", rootfs=str(tmp_path)
+        "fixed", maps(BASE + S), strategy=Strategy.CHOWN, rootfs=str(tmp_path)
     )
     with host.allocator.commit_record(fixed):
         host.allocator.instances.store.save(fixed)

@@ -15,6 +15,7 @@ from lxc_userns.leases import allocator as allocator
 from lxc_userns.leases import gc
 from lxc_userns.libvirtd.client import Guest
 from lxc_userns.services import Services
+from lxc_userns.spec.strategy import Strategy
 from tests.unit.leases.lease_host import (
     BASE,
     OTHER_UUID,
@@ -121,7 +122,7 @@ def test_somebody_elses_domain_of_that_name(
 
 def test_orphans_that_are_kept(host: Host, services: FakeServices) -> None:
     for name, values in (
-        ("over", {"strategy": "overlay"}),
+        ("over", {"strategy": Strategy.OVERLAY}),
         ("packed", {"archive": "/srv/x.tar"}),
     ):
         lease = host.allocator.acquire(name)

@@ -280,7 +280,7 @@ def make_ports(
 
     return Ports(
         views=lambda _path: views,
-        strategies={Strategy.CHOWN: strategy, Strategy.PLAIN: strategy},
+        strategies={Strategy.CHOWN: strategy, Strategy.BIND: strategy},
         traces=lambda _path: cast(Traces, traces),
         groups=ControlGroups(
             check_start=lambda *_: None,

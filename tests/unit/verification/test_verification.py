@@ -16,6 +16,7 @@ from lxc_userns.spec.requirements import (
     Device,
     Requirements,
 )
+from lxc_userns.spec.strategy import Strategy
 from lxc_userns.spec.volume import Volume
 from lxc_userns.verification import (
     Expectation,
@@ -477,7 +478,7 @@ RECORD = InstanceRecord(
     "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c",
     "/srv/web1",
     IdMaps(ID_MAP, ID_MAP),
-    "idmapped",
+    Strategy.IDMAPPED,
     VIEW,
     dropped=("sys_resource", *DROPPED_PRIVATE),
 )
@@ -488,7 +489,7 @@ def test_what_a_record_promises() -> None:
     outside = replace(
         RECORD,
         id_maps=None,
-        strategy="plain",
+        strategy=Strategy.BIND,
         needs=Requirements("host", ("ipc",), ("mknod",), ("/dev/fuse",)),
         devices=(Device("/dev/fuse", "char"),),
     )
@@ -557,7 +558,7 @@ def test_a_model_that_was_not_promised() -> None:
 def test_views_of_a_record(strategy: str, kind: str) -> None:
     record = replace(
         RECORD,
-        strategy=strategy,
+        strategy=Strategy(strategy),
         volumes=(
             Volume("/srv/a", "/a"),
             Volume("/srv/b", "/b", "none", readonly=True),

@@ -16,10 +16,12 @@ from contextlib import suppress
 
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.linux import directory, inode_flags
+from lxc_userns.linux.fd import open_file, owned
 from lxc_userns.rootfs.refusals import INTERRUPTED
 from lxc_userns.rootfs.shifting.state import STATE
 
-#: Names in the holder: of the tree while it is made, and once it is whole.
+#: Names in the staging directory: of the tree while it is made, and once it
+#: is whole.
 TREE, _WHOLE = "tree", "whole"
 #: What the directory was before: user ID, group ID, and mode in octal.
 _BEFORE = "before"
@@ -70,10 +72,10 @@ class New:
         self._parent = parent
         self._name = name
 
-    def check_free(self, holder_name: str) -> None:
-        """Whether it can be had shows when it is locked."""
+    def check_free(self, staging_name: str) -> None:
+        """Leave it to the lock to show whether it can be had."""
 
-    def prepare(self, holder: int, holder_name: str) -> None:
+    def prepare(self, staging: int, staging_name: str) -> None:
         """Check that it can be had.
 
         :raises RootfsError: if another process has made it.
@@ -81,17 +83,17 @@ class New:
         kept = open_kept(self._parent, self._name, self._path)
         if kept is None:
             return
-        is_empty = not _names(kept)
-        os.close(kept)
+        with owned(kept):
+            is_empty = not _names(kept)
         raise RootfsError(
             self._path,
             "was made meanwhile; try again" if is_empty else "is not empty",
         )
 
-    def put_back(self, holder: int) -> None:
+    def put_back(self, staging: int) -> None:
         """Leave all as it was before."""
 
-    def release(self, holder: int, holder_name: str) -> None:
+    def release(self, staging: int, staging_name: str) -> None:
         """Give the tree its name.
 
         :raises RootfsError: if that is taken by now.
@@ -101,7 +103,7 @@ class New:
             os.rename(
                 TREE,
                 self._name,
-                src_dir_fd=holder,
+                src_dir_fd=staging,
                 dst_dir_fd=self._parent,
             )
         except OSError as err:
@@ -120,81 +122,80 @@ class Kept:
         self._path = path
         self._fd = fd
 
-    def check_free(self, holder_name: str) -> None:
+    def check_free(self, staging_name: str) -> None:
         """Leave alone what is full, unless an unpacking is or was at work.
 
         :raises RootfsError: if it is that.
         """
         names = _names(self._fd)
-        if names and holder_name not in names:
+        if names and staging_name not in names:
             raise RootfsError(self._path, "is not empty")
 
-    def prepare(self, holder: int, holder_name: str) -> None:
+    def prepare(self, staging: int, staging_name: str) -> None:
         """Close it to others for the time, and check that it is empty.
 
-        :param holder: descriptor of the holder, which is in it.
-        :param holder_name: name of that.
+        :param staging: descriptor of the staging directory, which is in it.
+        :param staging_name: name of that.
         :raises RootfsError: if anything else is in it. What was interrupted
             when it was whole is put in place before.
         """
-        if _WHOLE in _names(holder):
-            self._put_in_place(holder)
-        self._check_empty(holder_name)
-        self._note(holder)
+        if _WHOLE in _names(staging):
+            self._put_in_place(staging)
+        self._check_empty(staging_name)
+        self._note(staging)
         status = os.fstat(self._fd)
         if status.st_uid != 0 or status.st_mode & _OTHERS_WRITE:
             # In this order, or its owner could open it again in between.
             os.fchown(self._fd, 0, 0)
             os.fchmod(self._fd, stat.S_IRWXU)
-            self._check_empty(holder_name)
+            self._check_empty(staging_name)
 
-    def _check_empty(self, holder_name: str) -> None:
-        if set(_names(self._fd)) - {holder_name}:
+    def _check_empty(self, staging_name: str) -> None:
+        if set(_names(self._fd)) - {staging_name}:
             raise RootfsError(self._path, "is not empty")
 
-    def put_back(self, holder: int) -> None:
+    def put_back(self, staging: int) -> None:
         """Give it back as it was; not when it has its content."""
-        names = _names(holder)
+        names = _names(staging)
         if _BEFORE in names and _WHOLE not in names:
-            uid, gid, mode = self._read_note(holder)
+            uid, gid, mode = self._read_note(staging)
             os.fchown(self._fd, uid, gid)
             os.fchmod(self._fd, mode)
             _remove_attribute(self._fd, INTERRUPTED)
-            os.unlink(_BEFORE, dir_fd=holder)
+            os.unlink(_BEFORE, dir_fd=staging)
 
-    def release(self, holder: int, holder_name: str) -> None:
+    def release(self, staging: int, staging_name: str) -> None:
         """Move all of the tree into it.
 
         :raises RootfsError: if the tree has a name that is needed for that.
         """
-        with directory.opened_in(holder, TREE) as tree:
-            if holder_name in os.listdir(tree):
-                reason = f"the archive has a file {holder_name}; rename that"
+        with directory.opened_in(staging, TREE) as tree:
+            if staging_name in os.listdir(tree):
+                reason = f"the archive has a file {staging_name}; rename that"
                 raise RootfsError(self._path, reason)
         with suppress(OSError):  # A filesystem without attributes.
             os.setxattr(self._fd, INTERRUPTED, b"")
-        os.rename(TREE, _WHOLE, src_dir_fd=holder, dst_dir_fd=holder)
-        self._put_in_place(holder)
+        os.rename(TREE, _WHOLE, src_dir_fd=staging, dst_dir_fd=staging)
+        self._put_in_place(staging)
 
-    def _put_in_place(self, holder: int) -> None:
+    def _put_in_place(self, staging: int) -> None:
         """Do what is left of that, from whatever moment on."""
-        with directory.opened_in(holder, _WHOLE) as whole:
+        with directory.opened_in(staging, _WHOLE) as whole:
             for name in os.listdir(whole):
                 os.rename(name, name, src_dir_fd=whole, dst_dir_fd=self._fd)
             status = os.fstat(whole)
-            *_, mode = self._read_note(holder)
+            *_, mode = self._read_note(staging)
             os.fchown(self._fd, status.st_uid, status.st_gid)
             os.fchmod(self._fd, mode)
             _copy_attribute(whole, self._fd, STATE)
             _remove_attribute(self._fd, INTERRUPTED)
-        os.rmdir(_WHOLE, dir_fd=holder)
-        os.unlink(_BEFORE, dir_fd=holder)
+        os.rmdir(_WHOLE, dir_fd=staging)
+        os.unlink(_BEFORE, dir_fd=staging)
 
-    def _note(self, holder: int) -> None:
+    def _note(self, staging: int) -> None:
         """Note what it is, unless an interrupted one has."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(_BEFORE, flags, 0o600, dir_fd=holder)
-        try:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        with open_file(_BEFORE, flags, 0o600, dir_fd=staging) as fd:
             if os.fstat(fd).st_size == 0:
                 status = os.fstat(self._fd)
                 mode = stat.S_IMODE(status.st_mode)
@@ -202,17 +203,12 @@ class Kept:
                     fd, b"%d %d %o" % (status.st_uid, status.st_gid, mode)
                 )
                 os.fsync(fd)
-        finally:
-            os.close(fd)
 
-    def _read_note(self, holder: int) -> tuple[int, int, int]:
-        fd = os.open(
-            _BEFORE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=holder
-        )
-        try:
+    def _read_note(self, staging: int) -> tuple[int, int, int]:
+        with open_file(
+            _BEFORE, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=staging
+        ) as fd:
             uid, gid, mode = os.read(fd, 100).split()
-        finally:
-            os.close(fd)
         return int(uid), int(gid), int(mode, 8)
 
 

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from lxc_userns.exceptions import RootfsError
+from lxc_userns.exceptions import RootfsError, translated
 from lxc_userns.linux import safe_path
+from lxc_userns.linux.fd import owned
 from lxc_userns.linux.safe_path import ROOT_ONLY, Trust
 from lxc_userns.rootfs.shifting.tree import printable
 
@@ -51,7 +52,7 @@ class Archive:
 
     @property
     def position(self) -> int:
-        """How many bytes were read by whoever has the descriptor too."""
+        """Return the bytes read by all that have the descriptor."""
         return os.lseek(self.fd, 0, os.SEEK_CUR)
 
     def rewind(self) -> None:
@@ -85,16 +86,12 @@ def opened(
         replace it.
     """
     shown = printable(os.fspath(path))
-    try:
+    with translated(RootfsError, shown):
         fd = _open(os.fspath(path), trust)
-    except OSError as err:
-        raise RootfsError(shown, err.strerror or str(err)) from err
     if fd is None:
         raise RootfsError(shown, _NO_ARCHIVE)
-    try:
+    with owned(fd):
         yield Archive(shown, fd, _find_decompressor(fd, shown))
-    finally:
-        os.close(fd)
 
 
 def _open(path: str, trust: Trust) -> int | None:

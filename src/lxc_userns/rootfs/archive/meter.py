@@ -14,6 +14,7 @@ import stat
 import threading
 
 from lxc_userns.linux import syncing
+from lxc_userns.linux.fd import open_file
 
 TYPE_CHECKING = False  # It loads little, to start quickly.
 if TYPE_CHECKING:
@@ -129,11 +130,8 @@ class Meter:
 
 def _sync(view: int) -> None:
     # By a descriptor that is not O_PATH.
-    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=view)
-    try:
+    with open_file(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=view) as fd:
         syncing.sync_filesystem(fd)
-    finally:
-        os.close(fd)
 
 
 def _usage(status: os.stat_result) -> float:

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The processes around tar; :mod:`~lxc_userns.rootfs.archive.tar` starts them.
 
-A *keeper*, which is the host's root, makes new mount and PID namespaces and
-every mount read-only. Its child, the first process in them, joins the user
+A *supervisor*, which is the host's root, makes new mount and PID namespaces
+and every mount read-only. Its child, the first process in them, joins the user
 namespace of the ID maps and becomes its root; it runs tar, and what
 decompresses for it. One directory can be written to: tar's working directory,
 on a mount that hangs nowhere, so that not even ``..`` leads out of it.
 
 When the first process ends the kernel kills the others, and so does the
-keeper when its parent has died. It loads little, to start quickly.
+supervisor when its parent has died. It loads little, to start quickly.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _RESTRICTED = (
 )
 #: Python ignores these, and what it executes would inherit that.
 _SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
-#: The descriptors by which a parent speaks with the keeper.
+#: The descriptors by which a parent speaks with the supervisor.
 _LIFE, _RESULT = 0, 1
 #: Bytes looked at once; more than any pipe has.
 _CHUNK = pipes.SIZE
@@ -88,7 +88,7 @@ def pass_file(source: int, sink: int, watch: Watch) -> Iterator[int]:
 
 
 def pass_pipe(source: int, sink: int, watch: Watch) -> Iterator[int]:
-    """The same for what comes through another pipe, until that ends."""
+    """Yield the same for what comes through another pipe, until that ends."""
     while size := pipes.tee(source, sink):
         watch.look(os.readv(source, [watch.room[:size]]))
         yield size

@@ -12,29 +12,27 @@ once or not at all.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 
-from lxc_userns.exceptions import RootfsError
-from lxc_userns.linux import directory, removal, safe_path, syncing
+from lxc_userns.exceptions import RootfsError, translated
+from lxc_userns.linux import directory, locks, removal, safe_path, syncing
+from lxc_userns.linux.fd import closed_on_error, owned
 from lxc_userns.rollback import undo
 from lxc_userns.rootfs import refusals
 from lxc_userns.rootfs.archive import destination
 from lxc_userns.rootfs.archive.destination import TREE, Kept, New
 from lxc_userns.rootfs.shifting import acl
 from lxc_userns.rootfs.shifting.tree import printable
-from lxc_userns.rootfs.views.source import translated
 
 _MODE = 0o700
 #: Seconds to wait for another process: long enough for those that a killed
 #: one has started to notice that they are alone.
 _PATIENCE = 5.0
-_RETRY = 0.02
+_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class StagingDirectory:
@@ -99,82 +97,61 @@ def open_staging(path: str | os.PathLike[str]) -> Iterator[StagingDirectory]:
     above, name = os.path.split(given.rstrip("/"))
     if name in ("", ".", ".."):
         raise RootfsError(shown, "is not the name of a directory to make")
-    with translated(shown), ExitStack() as stack:
+    with translated(RootfsError, shown), ExitStack() as stack:
         above_fd, _ = stack.enter_context(
             safe_path.opened_parent(os.path.join(os.path.abspath(above), name))
         )
         parent = stack.enter_context(directory.opened_in(above_fd, "."))
-        holder_name = _holder_name(name)
+        staging_name = _staging_name(name)
         kept = destination.open_kept(parent, name, shown)
         place: New | Kept
         if kept is None:
             place, room = New(shown, parent, name), parent
             destination.check_writable(room, printable(above or "."))
         else:
-            stack.callback(os.close, kept)
+            stack.enter_context(owned(kept))
             place, room = Kept(shown, kept), kept
             destination.check_writable(room, shown)
         refusals.check_no_view(room, shown)
-        place.check_free(holder_name)
-        fd = _make_locked(room, holder_name, shown)
-        stack.callback(os.close, fd)
-        stack.callback(_remove, room, holder_name)
+        place.check_free(staging_name)
+        fd = _make_locked(room, staging_name, shown)
+        stack.enter_context(owned(fd))
+        stack.callback(_remove, room, staging_name)
         stack.callback(place.put_back, fd)
-        place.prepare(fd, holder_name)
+        place.prepare(fd, staging_name)
         way = fd if kept is None else kept
-        holder = StagingDirectory(shown, fd, holder_name, place, way)
-        undo(stack, holder.clear)
-        yield holder
+        staging = StagingDirectory(shown, fd, staging_name, place, way)
+        undo(stack, staging.clear)
+        yield staging
 
 
-def _holder_name(name: str) -> str:
+def _staging_name(name: str) -> str:
     # With the name in it, it could be longer than a name can be.
     digest = hashlib.sha256(os.fsencode(name)).hexdigest()
     return f".unpacking-{digest[:16]}"
 
 
 def _make_locked(parent: int, name: str, path: str) -> int:
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        # Who had the lock before may remove it meanwhile.
-        with suppress(FileNotFoundError):
-            fd = _make(parent, name)
-            if _lock(fd) and _is_there(parent, name, fd):
-                return fd
-            os.close(fd)
-        if time.monotonic() > deadline:
-            raise RootfsError(path, "another process is unpacking to it")
-        time.sleep(_RETRY)
-
-
-def _make(parent: int, name: str) -> int:
-    directory.make_in(parent, name, _MODE)
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(name, flags, dir_fd=parent)
     try:
+        return locks.acquire(parent, name, limit=_PATIENCE, make=_make)
+    except TimeoutError:
+        raise RootfsError(path, "another process is unpacking to it") from None
+
+
+def _make(parent: int, name: str) -> int | None:
+    try:
+        directory.make_in(parent, name, _MODE)
+        fd = os.open(name, _FLAGS, dir_fd=parent)
+    except FileNotFoundError:
+        return None  # Who had the lock before may remove it meanwhile.
+    with closed_on_error(fd):
         # A parent can hand its group down, and an ACL for all that is made
         # in it, which are not the archive's.
         os.fchmod(fd, _MODE)
         with suppress(OSError):
             os.removexattr(fd, acl.DEFAULT)
         directory.check(fd, name, _MODE)
-    except BaseException:
-        os.close(fd)
-        raise
     return fd
-
-
-def _lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_there(parent: int, name: str, fd: int) -> bool:
-    status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-    return os.path.samestat(status, os.fstat(fd))
 
 
 def _remove(parent: int, name: str) -> None:

@@ -127,26 +127,26 @@ def extract(
     :raises PrerequisiteError: if one of them is missing.
     """
     archive.rewind()
-    complaints = TarDiagnostics()
+    diagnostics = TarDiagnostics()
     acls = _TEXT_ACLS if text_acls else _RAW_ACLS
     job = _job(archive, place, limits, acls)
     with _running(job) as process:
-        _listen(_fd(process.stderr), complaints, archive, progress)
-        if complaints.lacks_memory:
+        _listen(_fd(process.stderr), diagnostics, archive, progress)
+        if diagnostics.lacks_memory:
             raise RootfsError(archive.path, _explain("memory", limits))
-        if complaints.first is not None and not complaints.is_cut:
-            raise RootfsError(archive.path, complaints.first)
+        if diagnostics.first is not None and not diagnostics.is_cut:
+            raise RootfsError(archive.path, diagnostics.first)
         result = _receive(_fd(process.stdout), archive.path)
     if result.exceeded is not None:
         reason = _explain(result.exceeded, limits)
         raise RootfsError(archive.path, reason)
-    if complaints.first is not None:
-        raise RootfsError(archive.path, complaints.first)
-    _check(result, archive, complaints)
+    if diagnostics.first is not None:
+        raise RootfsError(archive.path, diagnostics.first)
+    _check(result, archive, diagnostics)
     lost = _TEXT in result.found and _RAW not in result.found
     return Extraction(
-        complaints.devices,
-        frozenset(complaints.owners),
+        diagnostics.devices,
+        frozenset(diagnostics.owners),
         lost and not text_acls,
         result.whiteouts,
         result.whiteout_files,
@@ -214,7 +214,7 @@ def _command(*argv: str) -> tuple[str, tuple[str, ...]] | None:
 
 @contextmanager
 def _running(job: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a keeper; whatever it has started is gone afterwards."""
+    """Start a supervisor; whatever it has started is gone afterwards."""
     process = subprocess.Popen(
         programs.python_argv(sandbox.__name__),
         stdin=subprocess.PIPE,
@@ -226,7 +226,7 @@ def _running(job: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
         process_group=0,
     )
     try:
-        # A keeper that died at once is noticed by its silence.
+        # A supervisor that died at once is noticed by its silence.
         with suppress(BrokenPipeError):
             ipc.send(_fd(process.stdin), job)
         yield process
@@ -243,16 +243,16 @@ def _running(job: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
 
 def _listen(
     said: int,
-    complaints: TarDiagnostics,
+    diagnostics: TarDiagnostics,
     archive: Archive,
     progress: Progress | None,
 ) -> None:
-    """Hear complaints, to the end or to one that is enough."""
+    """Hear diagnostics, to the end or to one that is enough."""
     data = None
-    while data != b"" and complaints.first is None:
+    while data != b"" and diagnostics.first is None:
         if ipc.wait(said, timeout=_TICK):
             data = os.read(said, _MOST_AT_ONCE)
-            complaints.feed(data)
+            diagnostics.feed(data)
         if progress is not None:
             progress(archive.position)
 
@@ -275,11 +275,11 @@ def _receive(fd: int, path: str) -> Outcome:
 
 
 def _check(
-    result: Outcome, archive: Archive, complaints: TarDiagnostics
+    result: Outcome, archive: Archive, diagnostics: TarDiagnostics
 ) -> None:
     """Check that all went well, also where nobody has said otherwise."""
     # 2 also says no more than that something was not extracted.
-    passed = (0, 2) if complaints.devices or complaints.owners else (0,)
+    passed = (0, 2) if diagnostics.devices or diagnostics.owners else (0,)
     if result.tar not in passed:
         raise RootfsError(archive.path, f"tar {_describe(result.tar)}")
     if result.decompressor:
@@ -287,7 +287,7 @@ def _check(
         name = archive.decompressor[0] if archive.decompressor else "nothing"
         reason = f"{name} {_describe(result.decompressor)}"
         raise RootfsError(archive.path, reason)
-    if result.read > complaints.lone_end:
+    if result.read > diagnostics.lone_end:
         raise RootfsError(
             archive.path,
             "goes on after a lone block of zeros, where tar stops; it is "

@@ -130,7 +130,7 @@ class TarDiagnostics:
 
 
 def _name(escaped: bytes) -> bytes:
-    """A name as it is in the archive, without the leading ``./``."""
+    """Return a name as it is in the archive, without the leading ``./``."""
     return _ESCAPED.sub(_unescape, escaped).removeprefix(b"./")
 
 

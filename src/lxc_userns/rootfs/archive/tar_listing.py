@@ -32,7 +32,7 @@ class Listing:
 
     @property
     def end(self) -> bytes:
-        """The last that was printed, a line break before it."""
+        """Return the last that was printed, a line break before it."""
         return (self._end + self._rest)[-_TAIL:]
 
     def feed(self, said: bytes) -> int:

@@ -22,8 +22,7 @@ from lxc_userns.idmap import IdMap, IdMapEntry, IdMaps
 from lxc_userns.linux import mount_api
 from lxc_userns.linux.safe_path import ROOT_ONLY, Trust
 from lxc_userns.rootfs import exposure
-from lxc_userns.rootfs.archive import formats as archives
-from lxc_userns.rootfs.archive import meter, staging, tar
+from lxc_userns.rootfs.archive import formats, meter, staging, tar
 from lxc_userns.rootfs.archive.formats import Archive
 from lxc_userns.rootfs.archive.limits import UnpackLimits
 from lxc_userns.rootfs.archive.staging import StagingDirectory
@@ -71,7 +70,7 @@ class UnpackReport:
 
 
 def is_archive(path: Path, trust: Trust = ROOT_ONLY) -> bool:
-    """Whether a file is a tar archive in a form that can be unpacked.
+    """Return whether a file is a tar archive in a form that can be unpacked.
 
     Of a compressed one only that is known: not what is in it.
 
@@ -90,7 +89,7 @@ def check_archive(path: Path, trust: Trust = ROOT_ONLY) -> None:
     :param trust: rules for the directories above it.
     :raises RootfsError: if it is none, or others could replace it.
     """
-    with archives.opened(path, trust):
+    with formats.opened(path, trust):
         pass
 
 
@@ -136,7 +135,7 @@ def unpack(
     :raises UnmappedIdsError: if the maps do not cover an owner.
     :raises NotIdmappableError: if it is not to be shifted, and the filesystem
         cannot be idmapped.
-    :raises ReachableError: if it is not to be shifted, and users of the host
+    :raises ExposedTreeError: if it is not to be shifted, and users of the host
         could reach it.
     :raises PrerequisiteError: if tar or what decompresses is missing.
     :raises RootfsError: if a limit is exceeded, or anything else is in the
@@ -146,7 +145,7 @@ def unpack(
         refuse("unpack", "id_maps", None, "is needed to shift; give IdMaps")
     maps = id_maps if shifted else None
     with (
-        archives.opened(archive, trust) as source,
+        formats.opened(archive, trust) as source,
         staging.open_staging(path) as place,
     ):
         if maps is None:
@@ -240,7 +239,7 @@ def _extract(
 
 @contextmanager
 def _view(fd: int, path: str, maps: IdMaps | None) -> Iterator[int]:
-    """The new tree, on a mount that hangs nowhere."""
+    """Open the new tree, on a mount that hangs nowhere."""
     if maps is None:
         with idmapped.idmapped_mount(
             fd, path, _THROWAWAY, _ATTRIBUTES, _another_way
@@ -300,7 +299,7 @@ def _finish(fd: int, path: str, maps: IdMaps | None) -> int:
 
 
 def _look(tree: Tree, maps: IdMaps | None) -> worker_pool.WalkTask:
-    """A walk that finds what is not as it is in a finished tree."""
+    """Return a walk that finds what is not as it is in a finished tree."""
     return worker_pool.WalkTask(
         root=tree.fd,
         step=Translation(maps, maps).direct(),

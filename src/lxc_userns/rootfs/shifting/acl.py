@@ -36,7 +36,7 @@ def _entries(value: bytes) -> list[tuple[int, int, int]]:
 
 
 def qualifiers(value: bytes) -> tuple[set[int], set[int]]:
-    """The user IDs and the group IDs that an ACL names.
+    """Return the user IDs and the group IDs that an ACL names.
 
     :param value: the extended attribute's value.
     """
@@ -52,7 +52,7 @@ def translate(
     uid: Callable[[int], int],
     gid: Callable[[int], int],
 ) -> bytes:
-    """An ACL with its qualifiers translated.
+    """Return an ACL with its qualifiers translated.
 
     :param value: the extended attribute's value.
     :param uid: gives the new user ID of a user ID.

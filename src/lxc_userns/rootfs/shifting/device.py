@@ -65,7 +65,7 @@ class Change:
 
 
 def is_device(st: os.stat_result) -> bool:
-    """Whether an inode is a device node that could be opened.
+    """Return whether an inode is a device node that could be opened.
 
     The number 0:0 is no device's; a node of it is what overlayfs leaves where
     a file was removed.
@@ -75,7 +75,7 @@ def is_device(st: os.stat_result) -> bool:
 
 
 def read_note(path: str) -> bytes | None:
-    """The note on a device node, None if there is none.
+    """Return the note on a device node, None if there is none.
 
     :param path: ``/proc/self/fd/N``.
     """

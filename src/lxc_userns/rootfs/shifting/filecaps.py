@@ -66,7 +66,7 @@ def translate(value: bytes, uid: Callable[[int], int]) -> bytes | None:
 
 
 def root_id(value: bytes) -> int | None:
-    """The root ID of file capabilities, None if they are malformed.
+    """Return the root ID of file capabilities, None if they are malformed.
 
     :param value: the extended attribute's value; a version without root ID
         counts as root ID 0.
@@ -76,7 +76,7 @@ def root_id(value: bytes) -> int | None:
 
 
 def is_of_host(value: bytes) -> bool:
-    """Whether file capabilities count for users of the host.
+    """Return whether file capabilities count for users of the host.
 
     :param value: the extended attribute's value, as the host sees it.
     """

@@ -46,7 +46,7 @@ def is_done(tree: Tree, state: State, goal: Goal) -> bool:
 
 
 def _keeps_too_much(state: State, goal: Goal) -> bool:
-    """Whether an earlier shift has left what this one must not."""
+    """Return whether an earlier shift has left what this one must not."""
     if goal.unmapped == "nobody" and state.nobody:
         return False
     return bool(state.unmapped) and goal.unmapped != "keep"

@@ -19,8 +19,7 @@ import errno
 import os
 import stat
 
-from lxc_userns.rootfs.shifting import acl, kept_filecaps
-from lxc_userns.rootfs.shifting import filecaps as capability
+from lxc_userns.rootfs.shifting import acl, filecaps, kept_filecaps
 from lxc_userns.rootfs.shifting.kept_filecaps import KEPT
 
 TYPE_CHECKING = False
@@ -41,7 +40,7 @@ LOST = (
 #: Stands for an ACL, or capabilities, that the kernel hands out to nobody.
 UNREADABLE = b""
 
-_READ = (acl.ACCESS, acl.DEFAULT, capability.NAME, JOURNAL, KEPT)
+_READ = (acl.ACCESS, acl.DEFAULT, filecaps.NAME, JOURNAL, KEPT)
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 
 
@@ -140,7 +139,7 @@ def plan(
     caps = planned.value
     if not owner.moves and not pending:
         mode = None
-        caps = caps if caps != xattrs.get(capability.NAME) else None
+        caps = caps if caps != xattrs.get(filecaps.NAME) else None
     # An unshift meets all notes; until then this one is in nothing's way.
     is_spoilt = not to_host and (
         KEPT in xattrs and kept_filecaps.read(xattrs[KEPT]) is None
@@ -157,7 +156,7 @@ def plan(
         lost=is_spoilt
         or (pending and noted is None)
         or None in acls.values()
-        or xattrs.get(capability.NAME) == UNREADABLE,
+        or xattrs.get(filecaps.NAME) == UNREADABLE,
         kept=planned.note,
         drops=planned.drops,
         forgets=planned.forgets or is_spoilt,
@@ -190,7 +189,7 @@ def _plan_capability(
     uids: Ids,
     to_host: bool,
 ) -> kept_filecaps.Plan:
-    current = xattrs.get(capability.NAME)
+    current = xattrs.get(filecaps.NAME)
     kept = kept_filecaps.read(xattrs.get(KEPT))
     if noted is None and current == UNREADABLE:
         # execve(2) may take its sets all the same, for users of the host.
@@ -206,14 +205,14 @@ def _plan_capability(
     # It was translated when it was noted, by this pass or its reverse.
     if to_host:
         return kept_filecaps.translated(noted, kept, uid, uids)
-    new = capability.translate(noted, uids.qualifier)
+    new = filecaps.translate(noted, uids.qualifier)
     return kept_filecaps.Plan(new, forgets=kept is not None)
 
 
 def _are_mapped(
     xattrs: Mapping[str, bytes], owners: Owners, foreign: int | None
 ) -> bool:
-    """Whether the maps cover IDs in ACLs and capabilities; notes others.
+    """Return whether maps cover the IDs in attributes; notes others.
 
     :param foreign: root ID of capabilities that are put away.
     """
@@ -225,7 +224,7 @@ def _are_mapped(
             found &= uids.is_mapped(number)
         for number in groups:
             found &= gids.is_mapped(number)
-    root = capability.root_id(xattrs.get(capability.NAME, b""))
+    root = filecaps.root_id(xattrs.get(filecaps.NAME, b""))
     if root is not None:
         found &= uids.is_mapped(root)
     if foreign is not None:
@@ -255,9 +254,9 @@ def apply(path: str, change: Change, *, noted: bool = False) -> None:
     if change.mode is not None:
         os.chmod(path, change.mode)
     if change.capability is not None:
-        os.setxattr(path, capability.NAME, change.capability)
+        os.setxattr(path, filecaps.NAME, change.capability)
     elif change.drops:
-        _remove(path, capability.NAME)  # A change of owner has, mostly.
+        _remove(path, filecaps.NAME)  # A change of owner has, mostly.
     if not noted and (change.journal or change.pending):
         _remove(path, JOURNAL)
     if change.forgets:
@@ -284,7 +283,7 @@ def _remove(path: str, name: str) -> None:
 
 
 def read_xattrs(path: str) -> dict[str, bytes]:
-    """The extended attributes that :func:`plan` wants.
+    """Return the extended attributes that :func:`plan` wants.
 
     :param path: ``/proc/self/fd/N``.
     """

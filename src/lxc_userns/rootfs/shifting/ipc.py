@@ -146,7 +146,7 @@ class Queue:
 
     @classmethod
     def create(cls) -> Queue:
-        """A new, empty queue."""
+        """Return a new, empty queue."""
         # O_DIRECT makes each write a packet that one read takes whole.
         flags = os.O_DIRECT | os.O_NONBLOCK | os.O_CLOEXEC
         return cls(*os.pipe2(flags))
@@ -156,7 +156,7 @@ class Queue:
         return self._put(_DIRECTORY + b"\0".join(packed))
 
     def is_empty(self) -> bool:
-        """Whether no entry waits."""
+        """Return whether no entry waits."""
         return not wait(self._read, timeout=0)
 
     def put_quit(self) -> None:
@@ -192,7 +192,7 @@ class Queue:
 
 
 class SharedFlags:
-    """Whether all is called off, and which inodes are being worked on.
+    """Flags of all workers: is all called off, which inodes are locked.
 
     :param fd: descriptor of the file in memory.
     """
@@ -203,8 +203,8 @@ class SharedFlags:
 
     @classmethod
     def create(cls) -> SharedFlags:
-        """A board on which nothing is called off."""
-        fd = os.memfd_create("board", os.MFD_CLOEXEC)
+        """Return flags of which none is set."""
+        fd = os.memfd_create("shared_flags", os.MFD_CLOEXEC)
         os.ftruncate(fd, 1)
         return cls(fd)
 
@@ -219,7 +219,7 @@ class SharedFlags:
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether they were asked to."""
+        """Return whether they were asked to."""
         return self._cancelled[0] != 0
 
     def lock(self, inode: int) -> None:
@@ -240,5 +240,5 @@ def report(fd: int, kind: int, number: int = 0) -> None:
 
 
 def read_reports(fd: int) -> list[tuple[int, int]]:
-    """All reports that wait, oldest first."""
+    """Return all reports that wait, oldest first."""
     return list(_REPORT.iter_unpack(os.read(fd, 400 * _REPORT.size)))

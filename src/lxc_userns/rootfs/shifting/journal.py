@@ -17,6 +17,7 @@ import os
 import stat
 
 from lxc_userns.linux import inode_flags
+from lxc_userns.linux.fd import open_file
 from lxc_userns.rootfs.shifting import inode, ipc
 
 TYPE_CHECKING = False
@@ -50,12 +51,14 @@ class Journal:
 
     :param root: a descriptor of the root directory, which keeps them.
     :param left: those that an interrupted run has left.
-    :param board: keeps one worker from what another one is at.
+    :param shared_flags: keeps one worker from what another one is at.
     """
 
-    def __init__(self, root: int, left: Left, board: ipc.SharedFlags) -> None:
+    def __init__(
+        self, root: int, left: Left, shared_flags: ipc.SharedFlags
+    ) -> None:
         self._root = root
-        self._board = board
+        self._shared_flags = shared_flags
         self.left = left
         self._kept = {name for notes in left.values() for name, _ in notes}
 
@@ -88,14 +91,14 @@ class Journal:
         except OSError as err:
             if err.errno not in _FULL:
                 raise
-        self._board.lock(ipc.JOURNAL)
+        self._shared_flags.lock(ipc.JOURNAL)
         try:
             name = self._write(name, _encode(st, flags, change))
             _apply_without(flags, path, st, change)
             # If that failed, the note is there for who comes next.
             _remove(self._root, name)
         finally:
-            self._board.unlock(ipc.JOURNAL)
+            self._shared_flags.unlock(ipc.JOURNAL)
 
     def _write(self, name: str | None, value: bytes) -> str:
         """Write a note, over that of the name if it has one."""
@@ -229,18 +232,13 @@ def _can_have_flags(st: os.stat_result) -> bool:
 def _get_flags(path: str, st: os.stat_result) -> int:
     if not _can_have_flags(st):
         return 0
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        return inode_flags.get(fd)
-    except OSError:
-        return 0  # A filesystem without flags; they are not the reason.
-    finally:
-        os.close(fd)
+    with open_file(path, os.O_RDONLY | os.O_NONBLOCK) as fd:
+        try:
+            return inode_flags.get(fd)
+        except OSError:
+            return 0  # A filesystem without flags; they are not the reason.
 
 
 def _set_flags(path: str, flags: int) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
+    with open_file(path, os.O_RDONLY | os.O_NONBLOCK) as fd:
         inode_flags.set(fd, flags)
-    finally:
-        os.close(fd)

@@ -128,7 +128,7 @@ def unshift(
 def _is_as_before(
     current: bytes, kept: bytes | None, uid: int, uids: Ids
 ) -> bool:
-    """Whether a pass that this one takes back has not come to an inode."""
+    """Return whether a pass that is taken back has not come here."""
     if uids.is_undone(uid):
         return True
     no_note = kept in (None, current)
@@ -138,7 +138,7 @@ def _is_as_before(
 def _is_foreign(
     current: bytes, kept: bytes | None, uid: int, uids: Ids
 ) -> bool:
-    """Whether the root ID is a host ID though the inode is not shifted."""
+    """Return whether the root ID is shifted and the inode is not."""
     root = _root_of(current)
     if not root or uids.qualifier(root) != root or not uids.is_host_id(root):
         return False

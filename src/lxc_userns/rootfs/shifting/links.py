@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 
 def are_split(tree: Tree) -> bool:
-    """Whether a shift of a file takes it from its other names."""
+    """Return whether a shift of a file takes it from its other names."""
     found = mounts.find_mount(tree.given)
     return found is not None and mounts.splits_links(found)
 

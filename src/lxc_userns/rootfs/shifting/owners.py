@@ -51,7 +51,7 @@ class Ids(dict[int, int]):
         return new
 
     def qualifier(self, number: int) -> int:
-        """The new ID where the policy for unmapped owners does not count."""
+        """Return the new ID, the policy for unmapped ones aside."""
         self.blocks.add(number // _BLOCK)
         for source, target, count in self._segments:
             if source <= number < source + count:
@@ -60,40 +60,40 @@ class Ids(dict[int, int]):
 
     @property
     def is_last(self) -> bool:
-        """Whether all is done after this pass, as far as can be told."""
+        """Return whether all is done after this pass, if that shows."""
         return bool(self._final)
 
     def is_final(self, number: int) -> bool:
-        """Whether an owner belongs where it is when all passes are done."""
+        """Return whether an owner stays when all passes are done."""
         return not self._final or _is_in(self._final, number)
 
     def is_undone(self, number: int) -> bool:
-        """Whether this pass takes back another, which has not come here."""
+        """Return whether a pass taken back by this has not come here."""
         return self._undoes and self._is_target(number)
 
     @property
     def undoes_shift(self) -> bool:
-        """Whether this pass takes back one that leads to host IDs."""
+        """Return whether this pass takes back one that leads to host IDs."""
         return self._undoes and bool(self._before)
 
     def was_shifted(self, number: int) -> bool:
-        """Whether an owner tells of an inode that was shifted before."""
+        """Return whether an owner tells that its inode is shifted."""
         return _is_in(self._before, number)
 
     def is_host_id(self, number: int) -> bool:
-        """Whether a capability with this root ID is for a container."""
+        """Return whether a capability with this root ID is for a container."""
         return _is_in(self._hosts, number)
 
     def stays_unmapped(self, number: int) -> bool:
-        """Whether an owner is none of the maps' after all passes."""
+        """Return whether an owner is none of the maps' after all passes."""
         return not self.is_reached(self[number])
 
     def is_same(self, number: int) -> bool:
-        """Whether it is the same host ID before all passes and after them."""
+        """Return whether it is one host ID before and after all passes."""
         return _is_in(self._same, number)
 
     def tells_nothing(self, number: int) -> bool:
-        """Whether an owner does not say if this pass has come to its inode.
+        """Return whether an owner leaves open if this pass came here.
 
         It is the same before and after: one of no map, or the same host ID.
         """
@@ -102,7 +102,7 @@ class Ids(dict[int, int]):
         )
 
     def is_reached(self, number: int) -> bool:
-        """Whether this pass, or one before, leads to an ID."""
+        """Return whether this pass, or one before, leads to an ID."""
         if self.is_last:
             return self.is_final(number)
         return self._is_target(number)
@@ -114,7 +114,7 @@ class Ids(dict[int, int]):
         )
 
     def is_mapped(self, number: int) -> bool:
-        """Whether the maps cover an owner found before this pass."""
+        """Return whether the maps cover an owner found before this pass."""
         mapped = self.is_final(self.qualifier(number))
         if not mapped:
             self.note_unmapped(number)

@@ -44,7 +44,7 @@ class ShiftReport:
 
     @property
     def linked(self) -> str:
-        """How many have names outside of the tree, in words."""
+        """Return how many have names outside of the tree, in words."""
         number = self.linked_outside
         return (
             f"{number} {'file has' if number == 1 else 'files have'} other "
@@ -66,7 +66,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """Whether a tree is as the maps say.
+    """Comparison of a tree with the maps.
 
     :param inodes: inodes of the tree, hard links counted once.
     :param wrong: of these, the ones that a shift would change.
@@ -81,5 +81,5 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether a shift would change nothing."""
+        """Return whether a shift would change nothing."""
         return not (self.wrong or self.findings)

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from itertools import islice
 
 from lxc_userns.linux import directory, mount_api, threads
+from lxc_userns.linux.fd import owned
 from lxc_userns.rootfs.shifting import filecaps
 from lxc_userns.rootfs.shifting.tree import printable
 from lxc_userns.rootfs.shifting.walk import Walk, open_directory
@@ -49,15 +50,14 @@ def _find(path: str, most: int) -> list[str]:
 
 @contextmanager
 def _opened(path: str) -> Iterator[tuple[int, str]]:
-    """The tree alone, without what is mounted in it, and what it is called."""
-    with directory.opened(path) as given:
-        copy = mount_api.clone_mount(given)
-        try:
-            root = open_directory(".", dir_fd=copy)
-            # The walk closes it.
-            yield root, os.readlink(f"/proc/self/fd/{root}").rstrip("/")
-        finally:
-            os.close(copy)
+    """Open a tree without what is mounted in it; also return its path."""
+    with (
+        directory.opened(path) as given,
+        owned(mount_api.clone_mount(given)) as copy,
+    ):
+        root = open_directory(".", dir_fd=copy)
+        # The walk closes it.
+        yield root, os.readlink(f"/proc/self/fd/{root}").rstrip("/")
 
 
 def _walk(root: int, top: str) -> Iterator[str]:

@@ -97,7 +97,7 @@ def shift(
     :param is_layer: whether it is the upper layer of an overlay, whose index
         has names of its files: those are not worth a warning.
     :raises UnmappedIdsError: under ``error``, before anything has changed.
-    :raises ReachableError: before anything has changed, if users of the host
+    :raises ExposedTreeError: before anything has changed, if users of the host
         can reach the tree and files in it would get other IDs than host IDs
         of the maps: guest IDs that it was shifted for and these do not
         cover, or a range on the way.
@@ -145,7 +145,7 @@ def unshift(
     :param workers: most worker processes, 1..256; None or 0: one per CPU.
     :param dry_run: only count.
     :param progress: as for :func:`shift`.
-    :raises ReachableError: if users of the host can reach the tree, before
+    :raises ExposedTreeError: if users of the host can reach the tree, before
         anything has changed: what its container has made set-user-ID would be
         theirs to run as root.
     :raises RootfsError: if the tree does not say what it is shifted for, or
@@ -292,7 +292,7 @@ class _Job:
             Translation(old, new).leaves_host_ids for old, new in pairwise(way)
         )
         if exposes and not goal.is_hidden:
-            self.tree.check_unreachable()
+            self.tree.check_only_root_can_reach()
         if goal.strict:
             self._look_ahead(state, goal)
 

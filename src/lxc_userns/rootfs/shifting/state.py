@@ -81,7 +81,7 @@ class State:
             raise ValueError(f"there is no pass {work.step}")
 
     def encode(self) -> bytes:
-        """The value of the attribute."""
+        """Return the value of the attribute."""
         work = self.work and {
             "maps": _encode_maps(self.work.maps),
             "unmapped": self.work.unmapped,

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from lxc_userns.idmap import ID_LIMIT, NOBODY_ID, IdMap, IdMaps
+from lxc_userns.idmap.ranges import intersect, subtract
 
 #: Granularity in which the IDs found on disk are remembered, and in which
 #: a transit range is looked for.
@@ -36,7 +37,7 @@ class Segment:
 
     @property
     def sources(self) -> range:
-        """The IDs that change."""
+        """Return the IDs that change."""
         return range(self.source, self.source + self.count)
 
     @property
@@ -75,7 +76,7 @@ class Table:
 
     @property
     def is_idempotent(self) -> bool:
-        """Whether doing it twice is the same as once."""
+        """Return whether doing it twice is the same as once."""
         nobody = self.nobody
         return is_idempotent(self.segments) and (
             nobody is None
@@ -104,23 +105,6 @@ class Pass:
     uid: Table
     gid: Table
     devices: Devices = Devices()
-
-
-def _intersect(one: range, other: range) -> range:
-    return range(max(one.start, other.start), min(one.stop, other.stop))
-
-
-def subtract(ids: range, holes: Iterable[range]) -> Iterator[range]:
-    """The parts of ``ids`` that no hole covers, ascending."""
-    start = ids.start
-    for hole in sorted(holes, key=lambda each: each.start):
-        cut = _intersect(ids, hole)
-        if cut:
-            if start < cut.start:
-                yield range(start, cut.start)
-            start = max(start, cut.stop)
-    if start < ids.stop:
-        yield range(start, ids.stop)
 
 
 def translate_map(old: IdMap | None, new: IdMap | None) -> Segments:
@@ -157,7 +141,7 @@ def _keep(old: IdMap | None, new: IdMap | None) -> Iterator[Segment]:
     """From host IDs of the old map to those of the new one."""
     for entry in old or ():
         for other in new or ():
-            guest = _intersect(entry.guest_ids, other.guest_ids)
+            guest = intersect(entry.guest_ids, other.guest_ids)
             if guest:
                 yield Segment(
                     entry.host + guest.start - entry.guest,
@@ -191,9 +175,9 @@ def _enter(old: IdMap | None, new: IdMap | None) -> Iterator[Segment]:
 
 
 def is_idempotent(segments: Segments) -> bool:
-    """Whether doing it twice is the same as once: no target is a source."""
+    """Return whether twice is the same as once: no target is a source."""
     return not any(
-        _intersect(one.targets, other.sources)
+        intersect(one.targets, other.sources)
         for one in segments
         for other in segments
     )
@@ -204,7 +188,7 @@ def find_transit(
     used_blocks: Iterable[int],
     reserved: Iterable[range] = (),
 ) -> int | None:
-    """Where a transit range can lie.
+    """Return where a transit range can lie.
 
     :param kinds: the segments for user IDs, and those for group IDs.
     :param used_blocks: the blocks of 65536 IDs in which an ID was found on
@@ -302,13 +286,13 @@ class Translation:
 
     @property
     def needs_transit(self) -> bool:
-        """Whether an owner alone cannot tell if it was translated."""
+        """Return whether an owner alone cannot tell if it was translated."""
         direct = self.direct()
         return not (direct.uid.is_idempotent and direct.gid.is_idempotent)
 
     @property
     def leaves_host_ids(self) -> bool:
-        """Whether an owner becomes another ID than a new map's host ID.
+        """Return whether an owner becomes another ID than a new map's host ID.
 
         A range on the way, which may be another container's, counts too.
         """
@@ -320,11 +304,11 @@ class Translation:
         )
 
     def direct(self) -> Pass:
-        """All in one pass."""
+        """Return all in one pass."""
         return self._last(self.uid_segments, self.gid_segments)
 
     def passes(self, transit: int | None) -> Sequence[Pass]:
-        """The passes to make.
+        """Return the passes to make.
 
         :param transit: first ID of the transit range, if one is needed.
         """
@@ -342,7 +326,7 @@ class Translation:
         )
 
     def find_transit(self, used_blocks: Iterable[int]) -> int | None:
-        """Where a transit range for this can lie; see :func:`find_transit`."""
+        """Return where a transit range can lie; see :func:`find_transit`."""
         direct = self.direct()
         return find_transit(
             (self.uid_segments, self.gid_segments),

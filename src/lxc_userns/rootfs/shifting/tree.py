@@ -9,8 +9,9 @@ import stat
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-from lxc_userns.exceptions import ReachableError, RootfsError
+from lxc_userns.exceptions import ExposedTreeError, RootfsError, reason_of
 from lxc_userns.linux import inode_flags, locks, mount_api, mounts, safe_path
+from lxc_userns.linux.fd import owned
 from lxc_userns.rootfs.shifting import journal
 from lxc_userns.rootfs.shifting.state import STATE, State, Work
 from lxc_userns.rootfs.shifting.walk import open_directory
@@ -55,7 +56,7 @@ class Tree:
 
     @property
     def proc_path(self) -> str:
-        """A path that leads to the open directory and nowhere else."""
+        """Return a path that leads to the open directory and nowhere else."""
         return f"/proc/self/fd/{self.fd}"
 
     def read_state(self) -> State | None:
@@ -139,18 +140,18 @@ class Tree:
         for path in sorted(read_only):
             raise RootfsError(self.show(path), READ_ONLY)
 
-    def check_unreachable(self) -> None:
+    def check_only_root_can_reach(self) -> None:
         """Check that only root can reach it.
 
-        :raises ReachableError: if others can.
+        :raises ExposedTreeError: if others can.
         """
         # Loaded late: most shifts do without.
         from lxc_userns.rootfs import exposure
 
         try:
             exposure.check_only_root_can_reach(self.given, self.path)
-        except ReachableError as err:
-            raise ReachableError(
+        except ExposedTreeError as err:
+            raise ExposedTreeError(
                 self.path,
                 "its files would get IDs that are not its container's, as of "
                 "users of the host, which needs a tree that only root can "
@@ -158,7 +159,7 @@ class Tree:
             ) from err
 
     def show(self, kernel_path: str) -> str:
-        """A path below the root as the caller knows it, fit for a message.
+        """Return a path below the root as the caller knows it, for messages.
 
         :param kernel_path: as ``/proc/PID/cwd`` gives it.
         """
@@ -168,7 +169,7 @@ class Tree:
 
 
 def printable(path: str) -> str:
-    """A path with bytes that are no text, and control characters, escaped."""
+    """Return a path with bytes that are no text, and controls, escaped."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(
         char if char.isprintable() else ascii(char)[1:-1] for char in text
@@ -198,17 +199,16 @@ def open_tree(
     tree = Tree(printable(name))
     with ExitStack() as stack, translated(tree):
         given = _open(name, shared) if fd is None else os.dup(fd)
-        stack.callback(os.close, given)
-        tree.given = given
+        tree.given = stack.enter_context(owned(given))
         if not stat.S_ISDIR(os.fstat(given).st_mode):
             raise RootfsError(tree.path, "not a directory")
         if os.path.samestat(os.fstat(given), os.stat("/")):
             raise RootfsError(tree.path, "is the root directory of this host")
         mount = _without_submounts(tree.path, given)
         if mount != given:
-            stack.callback(os.close, mount)
-        tree.fd = open_directory(".", dir_fd=mount)
-        stack.callback(os.close, tree.fd)
+            stack.enter_context(owned(mount))
+        root = owned(open_directory(".", dir_fd=mount))
+        tree.fd = stack.enter_context(root)
         tree.lock = _lock(tree, shared, stack)
         yield tree
 
@@ -229,9 +229,7 @@ def _without_submounts(path: str, fd: int) -> int:
             mount_api.set_attributes(mount, mount_api.MOUNT_ATTR_NOATIME)
         return mount
     except OSError:
-        prefix = os.readlink(f"/proc/self/fd/{fd}") + "/"
-        points = [mount.point for mount in mounts.read_mounts()]
-        below = [point for point in points if point.startswith(prefix)]
+        below = mounts.points_below(os.readlink(f"/proc/self/fd/{fd}"))
     if below:
         raise RootfsError(
             path,
@@ -262,7 +260,7 @@ def translated(tree: Tree) -> Iterator[None]:
         path = tree.path
         if isinstance(err, WorkerError):
             path = tree.show(str(err.filename))
-        reason = _REASONS.get(err.errno or 0, err.strerror or str(err))
+        reason = _REASONS.get(err.errno or 0, reason_of(err))
         raise RootfsError(path, reason) from err
 
 

@@ -93,7 +93,7 @@ class _Frame:
         self._batches: Iterator[list[bytes]] | None = None
 
     def read(self, noatime: bool) -> list[bytes]:
-        """The first names; the directory is the working directory.
+        """Return the first names; the directory is the working directory.
 
         :param noatime: whether its mount spares access times; otherwise only
             the frame's own descriptor does.
@@ -113,7 +113,7 @@ class _Frame:
         return names
 
     def was_changed(self, since: int) -> bool:
-        """Whether names came or went from a time on, in ns.
+        """Return whether names came or went from a time on, in ns.
 
         A later time than now is somebody's invention.
         """
@@ -121,16 +121,16 @@ class _Frame:
 
     @property
     def is_read(self) -> bool:
-        """Whether all names were read."""
+        """Return whether all names were read."""
         return self._batches is None
 
     @property
     def is_spent(self) -> bool:
-        """Whether nothing is left to read or to descend into."""
+        """Return whether nothing is left to read or to descend into."""
         return self._batches is None and not self.subdirs
 
     def relpath_to(self, name: bytes) -> bytes | None:
-        """The path of a subdirectory below the root, None if too long."""
+        """Return the path of a subdirectory, None if too long."""
         trail = self.trail
         if trail is None or len(trail) + len(name) > _TRAIL:
             return None

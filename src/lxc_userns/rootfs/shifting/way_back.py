@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lxc_userns.idmap import IdMap, IdMaps
+from lxc_userns.idmap.ranges import subtract
 from lxc_userns.rootfs.shifting.translation import (
     Devices,
     Pass,
@@ -24,7 +25,6 @@ from lxc_userns.rootfs.shifting.translation import (
     hosts_on_the_way,
     same_hosts,
     steps,
-    subtract,
     through,
     translate_map,
     uid_of,

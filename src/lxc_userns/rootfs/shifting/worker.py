@@ -70,10 +70,10 @@ class Worker:
         self._shares: bool = job["shares"]
         self._reports: int = job["reports"]
         self._queue = ipc.Queue(*job["queue"])
-        self._board = ipc.SharedFlags(job["board"])
+        self._shared_flags = ipc.SharedFlags(job["shared_flags"])
         self._owners = Owners(Ids(job["uid"]), Ids(job["gid"]))
         self._devices: device.PlainDevices = job["devices"]
-        self._journal = Journal(self._root, job["left"], self._board)
+        self._journal = Journal(self._root, job["left"], self._shared_flags)
         self._since: int | None = job["since"]
         self._read_only = ReadOnlySubvolumes(self._root)
         self._seeks_read_only: bool = job["seeks_read_only"]
@@ -190,7 +190,7 @@ class Worker:
 
     def _look_up(self, walk: Walk, walked: int) -> None:
         """Report, and leave work for others."""
-        if self._board.is_cancelled:
+        if self._shared_flags.is_cancelled:
             raise EOFError
         ipc.report(self._reports, ipc.WALKED, walked)
         # So that whoever runs out of work finds some at once.
@@ -229,11 +229,11 @@ class Worker:
             self._visit_inode(name, fd, st)
             return
         # Two workers on one inode could undo each other's work.
-        self._board.lock(st.st_ino)
+        self._shared_flags.lock(st.st_ino)
         try:
             self._visit_inode(name, fd, os.fstat(fd))
         finally:
-            self._board.unlock(st.st_ino)
+            self._shared_flags.unlock(st.st_ino)
 
     def _visit_inode(self, name: bytes, fd: int, st: os.stat_result) -> None:
         path = f"/proc/self/fd/{fd}"

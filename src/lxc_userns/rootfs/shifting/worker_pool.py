@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.linux import descriptors, programs, threads
+from lxc_userns.linux.fd import owned
 from lxc_userns.rootfs.shifting import ipc, worker
 from lxc_userns.rootfs.shifting.translation import (
     Devices,
@@ -156,11 +157,11 @@ class _WorkerPool:
         self._path = path
         self._stack = stack
         self._queue = ipc.Queue.create()
-        self._board = ipc.SharedFlags.create()
+        self._shared_flags = ipc.SharedFlags.create()
         self._reports, self._reporting = os.pipe2(os.O_CLOEXEC)
         for fd in (*self._queue.fds, self._reports, self._reporting):
-            stack.callback(os.close, fd)
-        stack.callback(self._board.close)
+            stack.enter_context(owned(fd))
+        stack.callback(self._shared_flags.close)
         #: Where the workers write their results.
         self._outputs: list[int] = []
         self._walked = 0
@@ -186,23 +187,23 @@ class _WorkerPool:
     def _start_thread(self) -> None:
         """Begin in this process: most trees are done before another starts."""
         output, end = os.pipe2(os.O_CLOEXEC)
-        life, holder = os.pipe2(os.O_CLOEXEC)
+        life, life_end = os.pipe2(os.O_CLOEXEC)
         for fd in (output, life):
-            self._stack.callback(os.close, fd)
+            self._stack.enter_context(owned(fd))
         thread = threading.Thread(
             target=_work_in_thread, args=(self._job(life), end)
         )
         self._stack.callback(thread.join)
         # Whether it walks or waits, this ends it. (To close the pipe would
         # not, if another thread has forked in between.)
-        self._stack.callback(os.close, holder)
-        self._stack.callback(os.write, holder, b"!")
-        self._stack.callback(self._board.cancel)
+        self._stack.enter_context(owned(life_end))
+        self._stack.callback(os.write, life_end, b"!")
+        self._stack.callback(self._shared_flags.cancel)
         self._outputs.append(output)
         thread.start()
 
     def _wanted(self) -> int:
-        """How many workers a tree has earned by its size so far."""
+        """Return how many workers a tree has earned by its size so far."""
         return min(self._task.workers, 1 + self._walked // _SMALL)
 
     def _start_worker(self) -> None:
@@ -214,7 +215,7 @@ class _WorkerPool:
             pass_fds=(
                 self._task.root,
                 self._task.lock,
-                self._board.fd,
+                self._shared_flags.fd,
                 self._reporting,
                 *self._queue.fds,
             ),
@@ -239,7 +240,7 @@ class _WorkerPool:
             "devices": plain_devices(self._task.step.devices),
             "life": life,
             "shares": self._task.workers > 1,
-            "board": self._board.fd,
+            "shared_flags": self._shared_flags.fd,
             "queue": self._queue.fds,
             "reports": self._reporting,
         }
@@ -270,11 +271,9 @@ class _WorkerPool:
 
 
 def _work_in_thread(job: dict[str, Any], output: int) -> None:
-    try:
+    with owned(output):
         threads.unshare_working_directory()
         worker.work(job, output)
-    finally:
-        os.close(output)
 
 
 class WorkerError(OSError):
@@ -295,7 +294,7 @@ def _fd(pipe: IO[bytes] | None) -> int:
 
 
 def plain(table: Table) -> PlainTable:
-    """A table as workers take it."""
+    """Return a table as workers take it."""
     return (
         _plain_segments(table.segments),
         _plain_ranges(table.final),

@@ -9,16 +9,16 @@ depend on the number of files.
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from lxc_userns.exceptions import NotIdmappableError, RootfsError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.linux import mount_api, mounts, user_namespaces
+from lxc_userns.linux.fd import owned
 
 #: What to do instead, by type of filesystem; None if the kernel is too old.
-WayOut = Callable[[str | None], str]
+Remedy = Callable[[str | None], str]
 
 _AS_EXT4 = "mount it with type ext4, whose driver reads it as well"
 #: Filesystems that can be idmapped under another type.
@@ -35,7 +35,7 @@ _UNCLONED = {
 
 
 def user_namespace(id_maps: IdMaps) -> AbstractContextManager[int]:
-    """A user namespace that maps as the ID maps do, for mounts."""
+    """Return a user namespace that maps as the ID maps do, for mounts."""
     return user_namespaces.create(_rows(id_maps.uid), _rows(id_maps.gid))
 
 
@@ -52,20 +52,20 @@ def idmapped_mount(
     path: str,
     id_maps: IdMaps,
     attributes: int,
-    way_out: WayOut = _another_strategy,
+    remedy: Remedy = _another_strategy,
 ) -> Iterator[int]:
-    """An idmapped view of a file or directory, mounted nowhere yet.
+    """Make an idmapped view of a file or directory, mounted nowhere yet.
 
     :param fd: descriptor of it. What is mounted below it is left out.
     :param path: the same as the caller knows it.
     :param attributes: ``MOUNT_ATTR_*`` of the view.
-    :param way_out: what to do if it cannot be had, for the error.
+    :param remedy: what to do if it cannot be had, for the error.
     :returns: descriptor of the view; it is gone afterwards unless attached.
     :raises NotIdmappableError: if the kernel or its filesystem cannot.
     :raises RootfsError: if it cannot be mounted at all.
     """
-    with cloned_mount(fd, path, attributes, way_out) as mount:
-        set_idmap(mount, path, id_maps, fd, way_out)
+    with cloned_mount(fd, path, attributes, remedy) as mount:
+        set_idmap(mount, path, id_maps, fd, remedy)
         yield mount
 
 
@@ -74,15 +74,15 @@ def cloned_mount(
     fd: int,
     path: str,
     attributes: int,
-    way_out: WayOut = _another_strategy,
+    remedy: Remedy = _another_strategy,
 ) -> Iterator[int]:
-    """A second mount of a file or directory, mounted nowhere yet.
+    """Make a second mount of a file or directory, mounted nowhere yet.
 
     :param fd: descriptor of it. What is mounted below it is left out, now
         and later.
     :param path: the same as the caller knows it.
     :param attributes: ``MOUNT_ATTR_*`` to add to those of its own mount.
-    :param way_out: what to do if it cannot be had, for the error.
+    :param remedy: what to do if it cannot be had, for the error.
     :raises NotIdmappableError: if the kernel has no such mounts.
     :raises RootfsError: if it cannot be mounted.
     """
@@ -90,16 +90,14 @@ def cloned_mount(
         mount = mount_api.clone_mount(fd)
     except OSError as err:
         if err.errno == errno.ENOSYS:
-            reason = _explain(err, fd, way_out)
+            reason = _explain(err, fd, remedy)
             raise NotIdmappableError(path, reason) from err
         why = _UNCLONED.get(err.errno or 0, err.strerror)
         raise RootfsError(path, f"its mount cannot be copied: {why}") from err
-    try:
-        with _explained(path, fd, way_out):
+    with owned(mount):
+        with _explained(path, fd, remedy):
             mount_api.set_attributes(mount, attributes)
         yield mount
-    finally:
-        os.close(mount)
 
 
 def set_idmap(
@@ -107,7 +105,7 @@ def set_idmap(
     path: str,
     id_maps: IdMaps,
     origin: int | str,
-    way_out: WayOut = _another_strategy,
+    remedy: Remedy = _another_strategy,
 ) -> None:
     """Give a detached mount ID maps.
 
@@ -115,14 +113,14 @@ def set_idmap(
     :param path: what it shows, as the caller knows it.
     :param origin: for the error, a descriptor on the mount that it was
         cloned from, or the type of its filesystem.
-    :param way_out: what to do if it cannot be had, for the error.
+    :param remedy: what to do if it cannot be had, for the error.
     :raises NotIdmappableError: if the kernel or its filesystem cannot.
     :raises RootfsError: if no user namespace with the ID maps can be made.
     """
     try:
         with (
             user_namespace(id_maps) as namespace,
-            _explained(path, origin, way_out),
+            _explained(path, origin, remedy),
         ):
             mount_api.set_id_maps(mount, namespace)
     except OSError as err:
@@ -145,20 +143,20 @@ def check_possible(fd: int, path: str, namespace: int) -> None:
 
 @contextmanager
 def _explained(
-    path: str, origin: int | str, way_out: WayOut = _another_strategy
+    path: str, origin: int | str, remedy: Remedy = _another_strategy
 ) -> Iterator[None]:
     try:
         yield
     except OSError as err:
-        reason = _explain(err, origin, way_out)
+        reason = _explain(err, origin, remedy)
         raise NotIdmappableError(path, reason) from err
 
 
-def _explain(err: OSError, origin: int | str, way_out: WayOut) -> str:
+def _explain(err: OSError, origin: int | str, remedy: Remedy) -> str:
     if err.errno == errno.ENOSYS:
         return (
             "this kernel has no idmapped mounts, Linux 5.12 has; "
-            f"{way_out(None)}"
+            f"{remedy(None)}"
         )
     found = mounts.find_mount(origin) if isinstance(origin, int) else None
     fs_type = found.fs_type if found else str(origin)
@@ -169,7 +167,7 @@ def _explain(err: OSError, origin: int | str, way_out: WayOut) -> str:
         )
     reasons = {
         errno.EINVAL: f"{fs_type} cannot be idmapped by this kernel; "
-        + way_out(fs_type),
+        + remedy(fs_type),
         errno.EPERM: f"no permission to idmap {fs_type}: CAP_SYS_ADMIN is "
         "needed in the user namespace that mounted it",
         errno.EBUSY: f"{fs_type} is busy: files are open for writing on the "

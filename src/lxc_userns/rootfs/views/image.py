@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from lxc_userns.exceptions import ImageError, RootfsError
 from lxc_userns.linux import block_devices, btrfs, loop, mount_api, superblocks
+from lxc_userns.linux.fd import reopen
 from lxc_userns.rootfs import exposure
 from lxc_userns.rootfs.views import fstype, superblock
 
@@ -93,7 +94,7 @@ def opened(fd: int, path: str, readonly: bool) -> Iterator[Image]:
     :param path: the same as the caller knows it.
     :param readonly: whether nothing is to be written to it. An image that is
         written to is for one user alone.
-    :raises ReachableError: if it is a block device that is mounted where
+    :raises ExposedTreeError: if it is a block device that is mounted where
         users of the host can reach it.
     :raises ImageError: if it is not an image of one filesystem, or that asks
         for other devices.
@@ -104,10 +105,11 @@ def opened(fd: int, path: str, readonly: bool) -> Iterator[Image]:
     with ExitStack() as stack:
         if stat.S_ISBLK(os.fstat(fd).st_mode):
             _check_device(path)
-            exposure.check_device_unreachable(fd, path)
+            exposure.check_device_not_exposed(fd, path)
             device, name = fd, path
         else:
-            file = stack.enter_context(_reopened(fd, readonly))
+            mode = os.O_RDONLY if readonly else os.O_RDWR
+            file = stack.enter_context(reopen(fd, mode))
             attached = _attached(file, path, readonly)
             device, name = stack.enter_context(attached)
         _check_alone(device, path, fs_type)
@@ -121,17 +123,6 @@ def _check_device(path: str) -> None:
         raise RootfsError(
             path, "is a block device; give it by its path below /dev"
         )
-
-
-@contextmanager
-def _reopened(fd: int, readonly: bool) -> Iterator[int]:
-    """The same file, whatever has become of the path."""
-    mode = os.O_RDONLY if readonly else os.O_RDWR
-    file = os.open(f"/proc/self/fd/{fd}", mode | os.O_CLOEXEC)
-    try:
-        yield file
-    finally:
-        os.close(file)
 
 
 @contextmanager
@@ -184,7 +175,7 @@ def _check_unknown(device: int, path: str, fsid: str) -> None:
 
 
 def _find_type(fd: int, path: str) -> str:
-    """The type of the filesystem in an image."""
+    """Return the type of the filesystem in an image."""
     found = fstype.read(os.pread(fd, fstype.LENGTH, 0))
     if len(found.filesystems) > 1:
         kinds = " and ".join(found.filesystems)

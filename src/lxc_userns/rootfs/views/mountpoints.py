@@ -14,12 +14,12 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from pathlib import Path
 
 from lxc_userns import own_paths
-from lxc_userns.exceptions import RootfsError
+from lxc_userns.exceptions import RootfsError, reason_of
 from lxc_userns.idmap import IdMaps
 from lxc_userns.linux import directory, mounts
+from lxc_userns.linux.fd import open_file
 
 #: Mode of ``run_path`` and all in it: passed through, never listed.
 _MODE = 0o711
@@ -40,7 +40,7 @@ class Views:
         self._path = run_path
 
     def path(self, instance: str, name: str) -> str:
-        """Where a view of an instance is, or would be."""
+        """Return where a view of an instance is, or would be."""
         return f"{self._path}/{instance}/{name}"
 
     def mount(
@@ -81,7 +81,7 @@ class Views:
                 yield fd
 
     def is_mounted(self, instance: str) -> bool:
-        """Whether an instance has any view mounted."""
+        """Return whether an instance has any view mounted."""
         with self._instance(instance) as parent:
             return parent is not None and any(
                 mounts.is_mount_point(parent, name)
@@ -113,11 +113,11 @@ class Views:
             pass
         except OSError as err:
             path = self.path(instance, name)
-            raise RootfsError(path, _why_busy(path, err)) from err
+            raise RootfsError(path, why_busy(path, err)) from err
 
     @contextmanager
     def _instance(self, instance: str) -> Iterator[int | None]:
-        """The directory of an instance, None if it is not there."""
+        """Open the directory of an instance, None if it is not there."""
         with (
             self._translated(),
             directory.open_subdir(self._path, _MODE, instance) as fd,
@@ -160,19 +160,16 @@ def _make_point(parent: int, name: str, is_directory: bool) -> None:
     if is_directory:
         directory.make_in(parent, name, _MODE)
         return
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    os.close(os.open(name, flags, 0o600, dir_fd=parent))
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    with open_file(name, flags, dir_fd=parent):
+        pass
 
 
-def _why_busy(path: str, err: OSError) -> str:
+def why_busy(path: str, err: OSError) -> str:
+    """Return what keeps a view from being unmounted."""
     if err.errno != errno.EBUSY:
-        return err.strerror or str(err)
-    prefix = f"{Path(path).resolve()}/"
-    below = [
-        mount.point
-        for mount in mounts.read_mounts()
-        if mount.point.startswith(prefix)
-    ]
+        return reason_of(err)
+    below = mounts.points_below(os.path.realpath(path))
     if below:
         return f"is busy: unmount {', '.join(below)} first"
     return "is busy: a process works in it"

@@ -15,9 +15,10 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from lxc_userns.exceptions import NotIdmappableError, RootfsError
+from lxc_userns.exceptions import NotIdmappableError, RootfsError, reason_of
 from lxc_userns.idmap import IdMap, IdMaps
-from lxc_userns.linux import directory, mount_api, mounts, superblocks
+from lxc_userns.linux import directory, locks, mount_api, mounts, superblocks
+from lxc_userns.linux.fd import owned
 from lxc_userns.rootfs import refusals
 from lxc_userns.rootfs.shifting import acl
 from lxc_userns.rootfs.shifting.state import State
@@ -41,7 +42,7 @@ _UNSUPPORTED = (errno.EINVAL, errno.ENODEV, errno.ENOSYS, errno.EOPNOTSUPP)
 def detached(
     lower: int, path: str, state: int, id_maps: IdMaps
 ) -> Iterator[int]:
-    """An overlay on an image, mounted nowhere yet.
+    """Make an overlay on an image, mounted nowhere yet.
 
     Device nodes in it cannot be opened (``nodev``).
 
@@ -58,10 +59,8 @@ def detached(
         _prepare_state(state, lower, path, id_maps)
         with _attached(state, lower):
             view = _mount(state, path)
-    try:
+    with owned(view):
         yield view
-    finally:
-        os.close(view)
 
 
 def reshift(state: int, id_maps: IdMaps, shift: Shift) -> None:
@@ -108,11 +107,9 @@ def unmount_leftovers(state: int) -> None:
 @contextmanager
 def _locked(state: int) -> Iterator[None]:
     # Two at a time would take away each other's lower layer.
-    try:
-        fcntl.flock(state, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as err:
+    if not locks.try_lock(state):
         reason = "an overlay is being mounted with it just now; try again"
-        raise RootfsError(_shown(state), reason) from err
+        raise RootfsError(_shown(state), reason)
     try:
         yield
     finally:
@@ -192,7 +189,7 @@ def _copy_acls(lower: int, upper: int, path: str) -> None:
 
 
 def _read_maps(state: int) -> str | None:
-    """The ID maps that a state directory is for, None if it is new."""
+    """Return the ID maps that a state directory is for, None if it is new."""
     try:
         return os.getxattr(state, _MAPS).decode("ascii", "replace")
     except OSError as err:
@@ -241,7 +238,7 @@ def _mount(state: int, path: str) -> int:
 
 def _explain(state: int, err: OSError) -> str:
     shown = _shown(state)
-    said = (err.strerror or str(err)).replace(_link(state), shown)
+    said = reason_of(err).replace(_link(state), shown)
     if err.errno in _UNSUPPORTED:
         return (
             "no overlay with an idmapped layer below, which Linux 5.19 can, "

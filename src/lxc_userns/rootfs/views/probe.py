@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.linux import directory, mount_api, mounts
+from lxc_userns.linux.fd import open_file, owned
 from lxc_userns.rootfs import refusals
 from lxc_userns.rootfs.shifting.acl import ACCESS
 from lxc_userns.rootfs.shifting.tree import printable
@@ -39,7 +40,7 @@ _ACL = struct.pack(
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Whether a filesystem can be idmapped.
+    """Finding about idmapped mounts of a filesystem.
 
     :param point: where it is mounted.
     :param fs_type: its type.
@@ -98,7 +99,8 @@ def check_overlay(path: str) -> bool:
 
 
 def _make_file_with_acl(path: str) -> None:
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    with open_file(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY):
+        pass
     with suppress(OSError):  # A filesystem without ACLs has none to lose.
         os.setxattr(path, ACCESS, _ACL)
 
@@ -128,10 +130,8 @@ class _Trial(threading.Thread):
 
     def run(self) -> None:
         """Try it on the first mount that nothing hides."""
-        try:
+        with owned(self._namespace):
             self.finding = next(self._try_all(), None)
-        finally:
-            os.close(self._namespace)
 
     def _try_all(self) -> Iterator[Finding]:
         for mount in self._candidates:
@@ -144,15 +144,12 @@ class _Trial(threading.Thread):
                 pass  # Hidden by another mount.
 
     def _is_possible(self, mount: mounts.Mount) -> bool:
-        flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(mount.point, flags)
-        try:
+        flags = os.O_PATH | os.O_NOFOLLOW
+        with open_file(mount.point, flags) as fd:
             if mounts.mount_id(fd) != mount.number:
                 return False
             idmapped.check_possible(fd, mount.point, self._namespace)
             return True
-        finally:
-            os.close(fd)
 
 
 def _find(mount: mounts.Mount, reason: str | None) -> Finding:
@@ -160,7 +157,7 @@ def _find(mount: mounts.Mount, reason: str | None) -> Finding:
 
 
 def _filesystems(found: Iterable[mounts.Mount]) -> list[list[mounts.Mount]]:
-    """The mounts of each filesystem that counts."""
+    """Return the mounts of each filesystem that counts."""
     grouped: dict[tuple[str, str], list[mounts.Mount]] = {}
     for mount in found:
         is_place = mount.fs_type not in _NO_PLACE and not (

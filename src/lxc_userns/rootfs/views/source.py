@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from lxc_userns.exceptions import RootfsError
+from lxc_userns.exceptions import RootfsError, translated
 from lxc_userns.idmap import IdMaps
 from lxc_userns.linux import directory, mount_api, mounts, openat2, safe_path
+from lxc_userns.linux.fd import owned, reopen
 from lxc_userns.rootfs import exposure
 from lxc_userns.rootfs.views import idmapped, image
 from lxc_userns.rootfs.views.image import Image
@@ -35,7 +36,7 @@ class RootfsSource:
     :param image: the image, None for a directory.
     :param inode: inode number of a directory. None for an image: that can be
         written anew and keep its number.
-    :param empty: as for :func:`reach.check_unreachable`.
+    :param empty: as for :func:`exposure.check_only_root_can_reach`.
     """
 
     path: str
@@ -46,11 +47,11 @@ class RootfsSource:
 
     @contextmanager
     def idmapped(self, id_maps: IdMaps) -> Iterator[int]:
-        """An idmapped view, ``nodev``, mounted nowhere yet.
+        """Make an idmapped view, ``nodev``, mounted nowhere yet.
 
         :returns: its descriptor; it is gone afterwards unless attached.
         :raises NotIdmappableError: if the kernel or the filesystem cannot.
-        :raises ReachableError: if users of the host could reach it.
+        :raises ExposedTreeError: if users of the host could reach it.
         """
         if self.image is None:
             with idmapped.idmapped_mount(
@@ -62,7 +63,7 @@ class RootfsSource:
                 yield view
             return
         # Mounted nowhere else, it cannot be reached but through the view.
-        with _mounted(self.image) as view:
+        with owned(self.image.mount()) as view:
             idmapped.set_idmap(view, self.path, id_maps, self.image.fs_type)
             yield view
 
@@ -72,7 +73,7 @@ class RootfsSource:
             mounts.bind(self.fd, parent, name)
             return
         with (
-            _mounted(self.image) as view,
+            owned(self.image.mount()) as view,
             directory.opened_in(parent, name) as target,
         ):
             mount_api.attach(view, target)
@@ -94,16 +95,16 @@ def open_source(
         may do so at the same time.
     :param fd: ``O_PATH`` descriptor of it, if it is open; the path is then
         only for messages.
-    :param empty: as for :func:`reach.check_unreachable`.
+    :param empty: as for :func:`exposure.check_only_root_can_reach`.
     :param kind: ``directory`` or ``image`` if it has to be that.
     :raises RootfsError: if it is neither, not the one that it has to be, or
         others could replace it.
     """
-    with translated(path), ExitStack() as stack:
+    with translated(RootfsError, path), ExitStack() as stack:
         if fd is None:
             fd = stack.enter_context(safe_path.opened(path))
-        file = stack.enter_context(_reopened(fd, path))
-        _check_kind(file, path, kind)
+        _check_kind(fd, path, kind)
+        file = stack.enter_context(reopen(fd, os.O_RDONLY))
         if stat.S_ISDIR(os.fstat(file).st_mode):
             yield RootfsSource(
                 path, file, inode=os.fstat(file).st_ino, empty=empty
@@ -111,39 +112,22 @@ def open_source(
             return
         with (
             image.opened(file, path, readonly) as found,
-            _mounted(found) as mount,
+            owned(found.mount()) as mount,
             directory.opened_in(mount, ".") as root,
         ):
             yield RootfsSource(path, root, found)
 
 
 def _check_kind(fd: int, path: str, kind: RootfsKind | None) -> None:
-    is_directory = stat.S_ISDIR(os.fstat(fd).st_mode)
+    mode = os.fstat(fd).st_mode
+    # To open a device can be to start what it drives.
+    if stat.S_IFMT(mode) not in _KINDS:
+        raise RootfsError(path, "is neither a directory nor a disk image")
+    is_directory = stat.S_ISDIR(mode)
     if kind == "image" and is_directory:
         raise RootfsError(path, "is a directory; give a disk image")
     if kind == "directory" and not is_directory:
         raise RootfsError(path, "is no directory; give one")
-
-
-@contextmanager
-def _reopened(fd: int, path: str) -> Iterator[int]:
-    # To open a device can be to start what it drives.
-    if stat.S_IFMT(os.fstat(fd).st_mode) not in _KINDS:
-        raise RootfsError(path, "is neither a directory nor a disk image")
-    file = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        yield file
-    finally:
-        os.close(file)
-
-
-@contextmanager
-def _mounted(found: Image) -> Iterator[int]:
-    mount = found.mount()
-    try:
-        yield mount
-    finally:
-        os.close(mount)
 
 
 def check_layout(tree: RootfsSource) -> None:
@@ -152,7 +136,7 @@ def check_layout(tree: RootfsSource) -> None:
     :raises RootfsError: if it has a link or a file where libvirt needs a
         directory.
     """
-    with translated(tree.path):
+    with translated(RootfsError, tree.path):
         for name in MOUNTED_BY_LIBVIRT:
             try:
                 mode = os.stat(
@@ -191,18 +175,9 @@ def add_oldroot(tree: RootfsSource, owner: tuple[int, int]) -> None:
     :param owner: the root of the container as it is on disk.
     """
     name = MOUNTED_BY_LIBVIRT[0]
-    with translated(f"{tree.path}/{name}"):
+    with translated(RootfsError, f"{tree.path}/{name}"):
         directory.make_in(tree.fd, name, 0o755)
         with directory.opened_in(tree.fd, name) as made:
             status = os.fstat(made)
             if (status.st_uid, status.st_gid) != owner:
                 os.fchown(made, *owner)
-
-
-@contextmanager
-def translated(path: str) -> Iterator[None]:
-    """Raise an ``OSError`` as :class:`RootfsError` of this path."""
-    try:
-        yield
-    except OSError as err:
-        raise RootfsError(path, err.strerror or str(err)) from err

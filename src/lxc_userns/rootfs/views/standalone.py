@@ -3,21 +3,19 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from lxc_userns.arguments import checked
-from lxc_userns.exceptions import RootfsError
+from lxc_userns.exceptions import RootfsError, translated
 from lxc_userns.idmap import IdMaps
 from lxc_userns.linux import directory, mount_api, mounts, safe_path
 from lxc_userns.rootfs import refusals
 from lxc_userns.rootfs.shifting.shift import read_state
-from lxc_userns.rootfs.views import overlay
-from lxc_userns.rootfs.views import source as backing
-from lxc_userns.rootfs.views.source import RootfsSource
+from lxc_userns.rootfs.views import mountpoints, overlay
+from lxc_userns.rootfs.views.source import RootfsSource, open_source
 
 Path = str | os.PathLike[str]
 
@@ -37,7 +35,7 @@ def mount_idmapped(source: Path, target: Path, id_maps: IdMaps) -> None:
     :param target: the directory to mount on, no link and no mount point yet.
     :param id_maps: the ID maps of those who will use the view.
     :raises NotIdmappableError: if the kernel or the filesystem cannot.
-    :raises ReachableError: if users of the host could reach the tree.
+    :raises ExposedTreeError: if users of the host could reach the tree.
     :raises RootfsError: if anything else is in the way; nothing is mounted
         then.
     """
@@ -64,7 +62,7 @@ def mount_overlay(
     :param target: the directory to mount on, no link and no mount point yet.
     :param id_maps: the ID maps of those who will use the view.
     :raises NotIdmappableError: if the kernel or a filesystem cannot.
-    :raises ReachableError: if users of the host could reach the image.
+    :raises ExposedTreeError: if users of the host could reach the image.
     :raises RootfsError: if anything else is in the way; nothing is mounted
         then.
     """
@@ -72,7 +70,7 @@ def mount_overlay(
     with (
         _opened(lower, id_maps, readonly=True) as tree,
         tree.idmapped(id_maps) as below,
-        backing.translated(state_path),
+        translated(RootfsError, state_path),
         directory.open_private(state_path, 0o700) as state,
         overlay.detached(below, tree.path, state, id_maps) as view,
     ):
@@ -89,7 +87,7 @@ def unmount(target: Path) -> None:
     path = _place(target)
     parent, name = os.path.split(path)
     with (
-        backing.translated(path),
+        translated(RootfsError, path),
         safe_path.opened(parent) as place,
         directory.opened_in(place, ".") as fd,
     ):
@@ -100,7 +98,7 @@ def unmount(target: Path) -> None:
         try:
             mounts.unmount(fd, name)
         except OSError as err:
-            raise RootfsError(path, _why_busy(path, err)) from err
+            raise RootfsError(path, mountpoints.why_busy(path, err)) from err
 
 
 @contextmanager
@@ -108,10 +106,10 @@ def _opened(
     path: Path, id_maps: IdMaps, *, readonly: bool
 ) -> Iterator[RootfsSource]:
     name = os.fspath(path)
-    with backing.translated(name):
+    with translated(RootfsError, name):
         os.stat(name)  # To abspath(), "" is the working directory.
         found = safe_path.resolve(os.path.abspath(name))
-    with backing.open_source(found, readonly=readonly) as tree:
+    with open_source(found, readonly=readonly) as tree:
         refusals.check_usable(tree.fd, found)
         if read_state(found, fd=tree.fd) is not None:
             raise RootfsError(
@@ -126,7 +124,7 @@ def _opened(
 def _attach(view: int, target: Path) -> None:
     path = _place(target)
     with (
-        backing.translated(path),
+        translated(RootfsError, path),
         safe_path.opened(path) as place,
         directory.opened_in(place, ".") as point,
     ):
@@ -139,9 +137,9 @@ def _attach(view: int, target: Path) -> None:
 
 
 def _place(target: Path) -> str:
-    """The absolute path of a mount point, which is no link itself."""
+    """Return the absolute path of a mount point, which is no link itself."""
     name = os.fspath(target)
-    with backing.translated(name):
+    with translated(RootfsError, name):
         if os.path.islink(name.rstrip("/")):
             raise RootfsError(
                 name, "is a symbolic link; give the directory it leads to"
@@ -157,12 +155,3 @@ def _check_view(point: int, path: str) -> None:
         raise RootfsError(
             path, "what is mounted there is no view; see umount(8)"
         )
-
-
-def _why_busy(path: str, err: OSError) -> str:
-    if err.errno != errno.EBUSY:
-        return err.strerror or str(err)
-    below = mounts.points_below(path)
-    if below:
-        return f"is busy: unmount {', '.join(below)} first"
-    return "is busy: a process works in it"

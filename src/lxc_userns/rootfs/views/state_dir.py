@@ -7,12 +7,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lxc_userns.exceptions import RootfsError
+from lxc_userns.exceptions import RootfsError, translated
 from lxc_userns.idmap import IdMaps
 from lxc_userns.linux import directory, mounts, removal
 from lxc_userns.rootfs.views import overlay
 from lxc_userns.rootfs.views.overlay import Shift
-from lxc_userns.rootfs.views.source import translated
 
 _NAME, _MODE = "private", 0o700
 _OVERLAY, _ROOTFS = "overlay", "rootfs"
@@ -28,18 +27,18 @@ class PrivateFiles:
         self._state_path = state_path
 
     def overlay(self, instance: str) -> str:
-        """Where the state of its overlay is, or would be."""
+        """Return where the state of its overlay is, or would be."""
         return f"{self._path(instance)}/{_OVERLAY}"
 
     def rootfs(self, instance: str) -> str:
-        """Where its archive is unpacked, or would be."""
+        """Return where its archive is unpacked, or would be."""
         return f"{self._path(instance)}/{_ROOTFS}"
 
     @contextmanager
     def opened(self, instance: str) -> Iterator[int]:
-        """The directory of an instance, made if missing."""
+        """Open the directory of an instance, made if missing."""
         with (
-            translated(self._path(instance)),
+            translated(RootfsError, self._path(instance)),
             directory.make_subdir(
                 self._state_path, _MODE, _NAME, _MODE
             ) as private,
@@ -65,7 +64,7 @@ class PrivateFiles:
         """
         path = self._path(instance)
         with (
-            translated(path),
+            translated(RootfsError, path),
             directory.open_subdir(self._state_path, _MODE, _NAME) as private,
         ):
             if private is None or instance not in os.listdir(private):

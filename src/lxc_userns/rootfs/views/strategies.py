@@ -10,10 +10,11 @@ from typing import Protocol
 
 from lxc_userns.exceptions import (
     ConfigError,
+    ExposedTreeError,
     NotIdmappableError,
-    ReachableError,
     RootfsError,
     UnmappedIdsError,
+    translated,
 )
 from lxc_userns.idmap import IdMaps
 from lxc_userns.linux import directory, mount_api
@@ -25,16 +26,15 @@ from lxc_userns.rootfs.views.source import (
     RootfsSource,
     add_oldroot,
     check_layout,
-    translated,
 )
-from lxc_userns.spec.strategy import NAMES, Strategy
+from lxc_userns.spec.strategy import CHOICES, Strategy
 
 Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class ShiftOptions:
-    """How to do what has to be done on disk; see :func:`rootfs.shift`."""
+    """Options of a shift on disk; see :func:`rootfs.shift`."""
 
     unmapped: str = "keep"
     recheck: bool = False
@@ -86,7 +86,7 @@ class MountTarget:
 
 
 class ViewStrategy(Protocol):
-    """How files of a root filesystem come to belong to the mapped IDs.
+    """Strategy that makes files of a root filesystem the mapped IDs'.
 
     ID maps are None for a container in the host's user namespace.
     """
@@ -174,7 +174,7 @@ class Overlay:
         """Mount an overlay on it."""
         maps = _needed(id_maps)
         with (
-            translated(place.state),
+            translated(RootfsError, place.state),
             directory.open_private(place.state, 0o700) as state,
             tree.idmapped(maps) as lower,
             overlay.detached(lower, tree.path, state, maps) as view,
@@ -190,7 +190,7 @@ STRATEGIES: Mapping[str, ViewStrategy] = {
     Strategy.IDMAPPED: Idmapped(),
     Strategy.OVERLAY: Overlay(),
     Strategy.CHOWN: Chown(),
-    Strategy.PLAIN: Bind(),
+    Strategy.BIND: Bind(),
 }
 
 
@@ -198,43 +198,45 @@ STRATEGIES: Mapping[str, ViewStrategy] = {
 class Choice:
     """The strategy for a root filesystem.
 
-    :param strategy: its name in :data:`STRATEGIES`.
+    :param strategy: one of :data:`STRATEGIES`.
     :param reason: why that one.
     :param changes_owners: whether ``auto`` has come to change owners on disk.
     """
 
-    strategy: str
+    strategy: Strategy
     reason: str
     changes_owners: bool = False
 
 
-def check_name(name: str) -> str:
-    """The same name, if a strategy of it can be asked for.
+def find_choice(name: str) -> Strategy:
+    """Return the strategy of a name, if it can be asked for.
 
     :raises ConfigError: if there is none.
     """
-    if name not in NAMES:
+    if name not in CHOICES:
         raise ConfigError(
             "[lxc_userns] rootfs_strategy",
             name,
-            f"expected {', '.join(NAMES)}",
+            f"expected {', '.join(CHOICES)}",
         )
-    return name
+    return Strategy(name)
 
 
-def choose(name: str, tree: RootfsSource, id_maps: IdMaps | None) -> Choice:
+def choose(
+    strategy: Strategy, tree: RootfsSource, id_maps: IdMaps | None
+) -> Choice:
     """Choose a strategy by trying it on the root filesystem itself.
 
     ``auto`` is ``idmapped`` where the kernel and the filesystem can and no
     user of the host can reach the tree, else ``chown``. It is never
     ``overlay``, which is for images that are to be shared.
 
-    :param name: value of ``[lxc_userns] rootfs_strategy``.
+    :param strategy: what was asked for.
     """
     if id_maps is None:
-        return Choice(Strategy.PLAIN, "it is in the host's user namespace")
-    if name != Strategy.AUTO:
-        return Choice(name, "it was asked for")
+        return Choice(Strategy.BIND, "it is in the host's user namespace")
+    if strategy != Strategy.AUTO:
+        return Choice(strategy, "it was asked for")
     is_shifted = _is_shifted(tree)
     try:
         with tree.idmapped(id_maps):
@@ -243,7 +245,7 @@ def choose(name: str, tree: RootfsSource, id_maps: IdMaps | None) -> Choice:
                     Strategy.IDMAPPED, "an idmapped mount of it can be made"
                 )
             why = "its files are shifted on disk already"
-    except (NotIdmappableError, ReachableError) as err:
+    except (NotIdmappableError, ExposedTreeError) as err:
         why = err.reason
     return Choice(Strategy.CHOWN, why, changes_owners=not is_shifted)
 
@@ -277,7 +279,7 @@ def _needed(id_maps: IdMaps | None) -> IdMaps:
 
 def _attach(view: int, place: MountTarget) -> None:
     with (
-        translated(f"/proc/self/fd/{place.parent}/{place.name}"),
+        translated(RootfsError, f"/proc/self/fd/{place.parent}/{place.name}"),
         directory.opened_in(place.parent, place.name) as target,
     ):
         mount_api.attach(view, target)

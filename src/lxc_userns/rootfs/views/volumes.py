@@ -13,15 +13,15 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
-from lxc_userns.exceptions import ReachableError, RootfsError
+from lxc_userns.exceptions import ExposedTreeError, RootfsError, translated
 from lxc_userns.idmap import IdMaps
 from lxc_userns.linux import file_identity, mount_api, mounts, safe_path
+from lxc_userns.linux.fd import open_file, owned
 from lxc_userns.linux.file_identity import FileIdentity
 from lxc_userns.rootfs import exposure, refusals
 from lxc_userns.rootfs.shifting import shift
 from lxc_userns.rootfs.shifting.tree import printable
 from lxc_userns.rootfs.views import idmapped, volume_targets
-from lxc_userns.rootfs.views.source import translated
 from lxc_userns.rootfs.views.strategies import ShiftOptions
 from lxc_userns.spec.volume import Volume
 
@@ -35,7 +35,7 @@ class Source:
     :param volume: the volume.
     :param fd: ``O_PATH`` descriptor of the source.
     :param origin: the mount that it is on.
-    :param empty: as for :func:`reach.check_unreachable`.
+    :param empty: as for :func:`exposure.check_only_root_can_reach`.
     """
 
     volume: Volume
@@ -45,7 +45,7 @@ class Source:
 
     @property
     def identity(self) -> FileIdentity | None:
-        """Which file it is; None if that may change.
+        """Return which file it is; None if that may change.
 
         Services make a socket anew each time they start.
         """
@@ -55,7 +55,7 @@ class Source:
 
     @property
     def is_directory(self) -> bool:
-        """Whether it has to be mounted on a directory, else on a file."""
+        """Return whether it is mounted on a directory, else on a file."""
         return self._kind == stat.S_IFDIR
 
     @property
@@ -86,16 +86,17 @@ class Source:
         :param options: how to shift it, if that is to be done.
         :raises NotIdmappableError: if the kernel or its filesystem cannot do
             what is asked for.
-        :raises ReachableError: if users of the host could get at what the
+        :raises ExposedTreeError: if users of the host could get at what the
             container makes in it.
         :raises RootfsError: if anything else is in the way; nothing is
             mounted then.
         """
-        with translated(self._shown), ExitStack() as stack:
-            view = stack.enter_context(self._view(id_maps, options))
-            flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-            target = os.open(name, flags, dir_fd=parent)
-            stack.callback(os.close, target)
+        flags = os.O_PATH | os.O_NOFOLLOW
+        with (
+            translated(RootfsError, self._shown),
+            self._view(id_maps, options) as view,
+            open_file(name, flags, dir_fd=parent) as target,
+        ):
             mount_api.attach(view, target)
 
     def _view(
@@ -165,7 +166,7 @@ class Source:
         program that is made there is set-user-ID root to the host
         (CVE-2025-64507).
 
-        :raises ReachableError: if users of the host could get at it.
+        :raises ExposedTreeError: if users of the host could get at it.
         """
         if self.volume.owners != "idmap":
             return
@@ -178,8 +179,8 @@ class Source:
             exposure.check_only_root_can_reach(
                 self.fd, self._shown, self.empty
             )
-        except ReachableError as err:
-            raise ReachableError(
+        except ExposedTreeError as err:
+            raise ExposedTreeError(
                 self._shown,
                 f"{err.reason}, or mount it nosuid on the host, or give the "
                 "volume the option ro or none",
@@ -201,19 +202,19 @@ def opened(
     """Open the source of a volume, and check that it can be one.
 
     :param roots: as for :class:`safe_path.Trust`.
-    :param empty: as for :func:`reach.check_unreachable`.
+    :param empty: as for :func:`exposure.check_only_root_can_reach`.
     :raises RootfsError: if it is not there, others could replace it, or it
         is nothing to be mounted.
     """
     trust = safe_path.Trust(roots, any_owner=volume.owned)
     with ExitStack() as stack:
-        with translated(volume.source):
+        with translated(RootfsError, volume.source):
             try:
                 fd = safe_path.open_fd(volume.source, trust)
             except safe_path.ReplaceableError as err:
                 reason = f"{err}, or give the volume the option owned"
                 raise RootfsError(volume.source, reason) from err
-            stack.callback(os.close, fd)
+            stack.enter_context(owned(fd))
             origin = _check(volume, fd)
         yield Source(volume, fd, origin, empty)
 
@@ -230,7 +231,7 @@ def check_targets(root: int, sources: Sequence[Source]) -> None:
     covers: dict[volume_targets.Names, int] = {}
     for source in sorted(sources, key=_depth):
         target = source.volume.target
-        with translated(target):
+        with translated(RootfsError, target):
             place = volume_targets.follow(root, target, covers)
         _check_place(source, place)
         for names in covers:

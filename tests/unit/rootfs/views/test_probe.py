@@ -28,7 +28,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> list[Mount]:
     found: list[Mount] = []
     opened: dict[int, str] = {}
 
-    def open_(path: str, flags: int) -> int:
+    def open_(path: str, flags: int, *_: object, **__: object) -> int:
         assert flags & os.O_PATH
         if path == "/gone":
             raise FileNotFoundError
