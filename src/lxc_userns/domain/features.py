@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -11,6 +11,7 @@ from lxml import etree
 
 from lxc_userns.domain.checks import check_choice, refuse
 from lxc_userns.domain.document import attribute
+from lxc_userns.domain.splice import Editor
 from lxc_userns.spec.requirements import CAPABILITIES
 
 _POLICIES: Final = frozenset({"default", "allow", "deny"})
@@ -99,3 +100,21 @@ class Features:
             if capabilities is None
             else Capabilities.from_element(capabilities),
         )
+
+
+def put(
+    domain: etree._Element, elements: Iterable[etree._Element], editor: Editor
+) -> None:
+    """Give a ``<domain>`` more in its ``<features>``."""
+    present = domain.find("features")
+    if present is not None:
+        for element in elements:
+            editor.prepend(present, element)
+        return
+    features = etree.Element("features")
+    features.extend(elements)
+    # After ID maps, which come after <os> where there are none yet.
+    after = domain.find("idmap")
+    editor.insert_after(
+        domain.find("os") if after is None else after, features
+    )

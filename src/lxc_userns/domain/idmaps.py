@@ -13,6 +13,7 @@ from lxml import etree
 
 from lxc_userns.domain.checks import shown
 from lxc_userns.domain.document import attribute, parse_domain
+from lxc_userns.domain.splice import Editor
 from lxc_userns.exceptions import DomainXmlError, IdMapError
 from lxc_userns.idmap import IdMap, IdMapEntry, IdMaps
 
@@ -53,6 +54,19 @@ def is_element_of(domain: etree._Element, id_maps: IdMaps) -> bool:
         list(has) == sorted(wanted)
         for has, wanted in ((found.uid, id_maps.uid), (found.gid, id_maps.gid))
     )
+
+
+def put(domain: etree._Element, id_maps: IdMaps, editor: Editor) -> None:
+    """Give a ``<domain>`` these ID maps, in place of all that it has."""
+    if is_element_of(domain, id_maps):
+        return
+    present = domain.findall("idmap")
+    if present:
+        editor.replace(present[0], to_element(id_maps))
+    else:
+        editor.insert_after(domain.find("os"), to_element(id_maps))
+    for other in present[1:]:
+        editor.remove(other)
 
 
 def from_domain(domain: etree._Element) -> IdMaps | None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -49,6 +49,15 @@ def check_variable(name: str, value: str) -> None:
             "has '<', '&' or ']]>', which libvirt writes into its XML "
             "unescaped; set it in the container instead",
         )
+
+
+def environment_problems(domain: etree._Element) -> Iterator[str]:
+    """Yield what is wrong with the environment variables of a ``<domain>``."""
+    for variable in domain.iterfind("os/initenv"):
+        try:
+            check_variable(attribute(variable, "name"), variable.text or "")
+        except DomainXmlError as err:
+            yield str(err)
 
 
 @dataclass(frozen=True, slots=True)
