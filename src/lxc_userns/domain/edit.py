@@ -55,7 +55,7 @@ def add_id_maps(domain_xml: str, id_maps: IdMaps) -> str:
     edited = _edit(domain_xml, domain, id_maps)
     # The text was cut by the findings of one parser; libvirt has another.
     found = idmaps.read_id_maps(edited)
-    if found is None or _rows(found) != _rows(id_maps):
+    if found is None or not idmaps.have_same_entries(found, id_maps):
         raise DomainXmlError(MISREAD)
     return edited
 
@@ -64,12 +64,8 @@ def _edit(domain_xml: str, domain: etree._Element, id_maps: IdMaps) -> str:
     editor = Editor(domain_xml, domain)
     idmaps.put(domain, id_maps, editor)
     if not has_own_network(domain):
-        features.put(domain, [etree.Element("privnet")], editor)
+        features.put([etree.Element("privnet")], editor)
     return editor.to_text()
-
-
-def _rows(id_maps: IdMaps) -> tuple[object, object]:
-    return sorted(id_maps.uid), sorted(id_maps.gid)
 
 
 def _problems(domain: etree._Element) -> Iterator[str]:

@@ -64,9 +64,17 @@ def put(domain: etree._Element, id_maps: IdMaps, editor: Editor) -> None:
     if present:
         editor.replace(present[0], to_element(id_maps))
     else:
-        editor.insert_after(domain.find("os"), to_element(id_maps))
+        editor.add(to_element(id_maps), "os")
     for other in present[1:]:
         editor.remove(other)
+
+
+def have_same_entries(one: IdMaps, other: IdMaps | None) -> bool:
+    """Return whether ID maps are equal but for the order of entries."""
+    return other is not None and all(
+        sorted(mine) == sorted(theirs)
+        for mine, theirs in ((one.uid, other.uid), (one.gid, other.gid))
+    )
 
 
 def from_domain(domain: etree._Element) -> IdMaps | None:

@@ -8,6 +8,7 @@ for byte, so that a difference shows what was done.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 from xml.parsers import expat
@@ -22,6 +23,8 @@ MISREAD: Final = "domain XML: cannot be edited; format it anew"
 
 #: First byte and first byte after it of what is replaced, and by what.
 _Change = tuple[int, int, bytes]
+#: Where an element is added, at which depth.
+_Addition = tuple[int, int, etree._Element]
 #: A start tag, or an empty element's only one; of well-formed XML.
 _TAG = re.compile(rb"""<([^\s/>]++)(?:[^<>"']++|"[^"]*+"|'[^']*+')*+>""")
 
@@ -59,8 +62,11 @@ class Editor:
         self._spans = dict(zip(elements, spans, strict=True))
         first = next(iter(root.iterchildren(etree.Element)), root)
         self._layout = _Layout.at(self._data, self._spans[first].start)
+        self._root = root
         self._changes: list[_Change] = []
+        self._added: list[_Addition] = []
         self._prepended: dict[etree._Element, list[etree._Element]] = {}
+        self._made: dict[str, etree._Element] = {}
 
     def insert_after(
         self, sibling: etree._Element, element: etree._Element
@@ -76,9 +82,38 @@ class Editor:
         start = _line_end(self._data, self._spans[sibling].start)
         self._insert(start, sibling, element)
 
-    def prepend(self, parent: etree._Element, element: etree._Element) -> None:
-        """Add an element as the first of another's, after those added."""
-        self._prepended.setdefault(parent, []).append(element)
+    def add(self, element: etree._Element, *after: str) -> None:
+        """Add an element below the root.
+
+        :param after: names of elements; it comes after the first that is
+            there, or before all others.
+        """
+        found = (self._root.find(each) for each in after)
+        sibling = next((each for each in found if each is not None), None)
+        if sibling is None:
+            self._prepended.setdefault(self._root, []).append(element)
+        else:
+            self.insert_after(sibling, element)
+
+    def add_in(
+        self,
+        parent: etree._Element,
+        elements: Iterable[etree._Element],
+        *after: str,
+    ) -> None:
+        """Add elements as the first in one below the root.
+
+        :param parent: an empty one of its name, for where there is none.
+        :param after: as of :meth:`add`, for that.
+        """
+        present = self._root.find(parent.tag)
+        if present is not None:
+            self._prepended.setdefault(present, []).extend(elements)
+            return
+        if parent.tag not in self._made:
+            self._made[parent.tag] = parent
+            self.add(parent, *after)
+        self._made[parent.tag].extend(elements)
 
     def replace(self, old: etree._Element, new: etree._Element) -> None:
         """Put an element in the place of another."""
@@ -94,7 +129,14 @@ class Editor:
 
     def to_text(self) -> str:
         """Return the text with all edits."""
-        changes = [*self._changes, *map(self._fill, self._prepended)]
+        changes = [
+            *(
+                (place, place, self._layout.lines(depth, element))
+                for place, depth, element in self._added
+            ),
+            *self._changes,
+            *map(self._fill, self._prepended),
+        ]
         parts, done = [], 0
         # At one place, what is added comes before what is taken away, and of
         # two that are added the first stays the first.
@@ -106,8 +148,7 @@ class Editor:
     def _insert(
         self, place: int, sibling: etree._Element, element: etree._Element
     ) -> None:
-        text = self._layout.lines(_depth(sibling), element)
-        self._changes.append((place, place, text))
+        self._added.append((place, _depth(sibling), element))
 
     def _fill(self, parent: etree._Element) -> _Change:
         span, depth = self._spans[parent], _depth(parent)
