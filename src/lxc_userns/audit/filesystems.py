@@ -11,11 +11,14 @@ from lxml import etree
 
 from lxc_userns.audit.finding import Rule, Severity, Violation
 from lxc_userns.audit.id_maps import has_id_maps
-from lxc_userns.audit.paths import is_view, is_within, normalised, sensitivity
+from lxc_userns.audit.paths import is_view, normalised, sensitivity
 from lxc_userns.domain.checks import shown
 from lxc_userns.domain.document import child
 from lxc_userns.domain.filesystem import (
+    OLDROOT,
     ROOT_TYPES,
+    is_reserved,
+    is_within,
     target_of,
     type_of,
     userns_problems,
@@ -98,11 +101,7 @@ RULES: Final = (
 _TYPES: Final = frozenset({"mount", "bind", "file", "block", "ram"})
 #: Those that show a directory as it is.
 _SHOWN: Final = frozenset({"mount", "bind"})
-_RESERVED: Final = ("/.oldroot", "/dev/pts", "/proc/sys")
-_RESERVED_ALONE: Final = ("/dev", "/proc", "/sys")
 _SOURCES: Final = ("dir", "file", "dev")
-#: Where libvirt keeps the host's tree while it mounts.
-_OLDROOT: Final = "/.oldroot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +150,8 @@ def _source(element: etree._Element) -> str | None:
     if type_of(element) != "bind":
         return path
     # A place in the container, unless it is in what is left of the host.
-    if is_within(path, _OLDROOT):
-        return normalised(path.removeprefix(_OLDROOT))
+    if is_within(path, OLDROOT):
+        return normalised(path.removeprefix(OLDROOT))
     return None
 
 
@@ -168,9 +167,7 @@ def find(domain: etree._Element, run_path: str) -> Iterator[Violation]:
         yield from _refused(seen, mapped)
         yield from _source_rules(seen, run_path)
         target = normalised(seen.target)
-        if target in _RESERVED_ALONE or any(
-            is_within(target, place) for place in _RESERVED
-        ):
+        if is_reserved(target):
             yield RESERVED_TARGET.violation(
                 seen.element,
                 f"filesystem {shown(seen.target)}: libvirt has a mount of its "

@@ -24,12 +24,13 @@ _SOURCES: Final = {
 #: Types that can be the root; libvirt refuses others when it starts.
 ROOT_TYPES: Final = frozenset({"mount", "file", "block"})
 
+#: Where libvirt keeps the host's tree while it mounts.
+OLDROOT: Final = "/.oldroot"
 # libvirt unmounts all that is at or below a target first, so on these it
-# would take away the container's own /proc, /dev and so on. /.oldroot is
-# where it keeps the host's tree until the end, /proc/sys is read-only for
-# the host's protection.
+# would take away the container's own /proc, /dev and so on; /proc/sys is
+# read-only for the host's protection.
 _RESERVED: Final = frozenset({"/dev", "/proc", "/sys"})
-_RESERVED_TREES: Final = ("/.oldroot", "/dev/pts", "/proc/sys")
+_RESERVED_TREES: Final = (OLDROOT, "/dev/pts", "/proc/sys")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from lxml import etree
 
 from lxc_userns.domain.checks import shown
 from lxc_userns.domain.filesystem import (
+    OLDROOT,
     Filesystem,
     is_reserved,
     is_within,
@@ -20,9 +21,6 @@ from lxc_userns.domain.filesystem import (
     userns_problems,
 )
 from lxc_userns.domain.splice import Editor
-
-#: Where libvirt keeps the host's tree while it mounts.
-_OLDROOT = "/.oldroot"
 
 
 def conflicts(
@@ -94,7 +92,7 @@ def _foreign_conflicts(
     elif is_reserved(normalised(target)):
         yield f"{what}: libvirt has a mount of its own there; move it"
     elif kind == "bind" and is_within(
-        normalised(source_of(element) or ""), _OLDROOT
+        normalised(source_of(element) or ""), OLDROOT
     ):
         yield (
             f"{what} of source {shown(source_of(element))}: is of the host; "
