@@ -9,7 +9,7 @@ from typing import Final
 
 from lxml import etree
 
-from lxc_userns.audit.finding import Rule, Severity, Violation
+from lxc_userns.audit.finding import Rule, Violation
 from lxc_userns.audit.id_maps import has_id_maps
 from lxc_userns.audit.paths import is_view, normalised, sensitivity
 from lxc_userns.domain.checks import shown
@@ -23,6 +23,7 @@ from lxc_userns.domain.filesystem import (
     type_of,
     userns_problems,
 )
+from lxc_userns.findings import Severity
 
 HOST_ROOT: Final = Rule(
     "host-root-filesystem",

@@ -9,11 +9,12 @@ from typing import Final
 
 from lxml import etree
 
-from lxc_userns.audit.finding import Rule, Severity, Violation
+from lxc_userns.audit.finding import Rule, Violation
 from lxc_userns.audit.paths import normalised
 from lxc_userns.domain.checks import shown
 from lxc_userns.domain.document import LXC_NAMESPACE, child, children
 from lxc_userns.domain.filesystem import is_within
+from lxc_userns.findings import Severity
 from lxc_userns.spec.requirements import DROPPED
 
 CAPABILITIES_ALLOWED: Final = Rule(

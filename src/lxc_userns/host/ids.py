@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lxc_userns.host.check import Result, failed, passed, warned
+from lxc_userns.findings import Finding
+from lxc_userns.host.check import failed, passed, warned
 from lxc_userns.idmap import SYSTEMD_CONTAINERS
 from lxc_userns.leases.allocation import capacity
 from lxc_userns.leases.pool import Pools, read_pools
@@ -19,19 +20,19 @@ _SHADOW_RANGE = (100000, 600100000)
 _NAMES = {"user": "UID", "group": "GID"}
 
 
-def check_users() -> Result:
+def check_users() -> Finding:
     """Whether the subordinate user ID ranges are in order."""
     path = owners.SUBUID
     return judge(owners.read_host_uids(), path, path.exists())
 
 
-def check_groups() -> Result:
+def check_groups() -> Finding:
     """Whether the subordinate group ID ranges are in order."""
     path = owners.SUBGID
     return judge(owners.read_host_gids(), path, path.exists())
 
 
-def judge(ids: owners.IdOwnership, path: Path, present: bool) -> Result:
+def judge(ids: owners.IdOwnership, path: Path, present: bool) -> Finding:
     """Whether subordinate ID ranges are in order.
 
     :param ids: these.
@@ -62,7 +63,7 @@ def judge(ids: owners.IdOwnership, path: Path, present: bool) -> Result:
     return passed(f"{number} ranges in {path}, none overlaps another")
 
 
-def check_login_defs() -> Result:
+def check_login_defs() -> Finding:
     """Whether shadow gives new users subordinate IDs that systemd uses."""
     try:
         text = LOGIN_DEFS.read_text(encoding="utf-8", errors="replace")
@@ -71,7 +72,7 @@ def check_login_defs() -> Result:
     return judge_login_defs(text)
 
 
-def judge_login_defs(text: str) -> Result:
+def judge_login_defs(text: str) -> Finding:
     """Whether shadow gives new users subordinate IDs that systemd uses.
 
     :param text: text of :manpage:`login.defs(5)`.
@@ -113,7 +114,7 @@ def _setting(text: str, name: str) -> re.Match[str] | None:
     return re.search(rf"^\s*{name}\s+(\d+)\s*$", text, re.MULTILINE)
 
 
-def check_pool(owner: str, size: int) -> Result:
+def check_pool(owner: str, size: int) -> Finding:
     """Whether the pool has room.
 
     :param owner: value of ``[lxc_userns] subid_owner``.
@@ -136,7 +137,7 @@ def _find_advisories(pools: Pools) -> Iterator[str]:
 
 def judge_pool(
     pools: Pools | None, size: int, advisories: Sequence[str] = ()
-) -> Result:
+) -> Finding:
     """Whether a pool has room, and is nobody else's.
 
     :param pools: None if none is configured.
