@@ -26,6 +26,7 @@
     │   ├── PolicyError        it may not run in the mode in which it could
     │   ├── LeaseError         its range of IDs: none to be had, or another's
     │   │   └── PoolExhaustedError
+    │   ├── DomainConflictError its domain XML is not what was promised
     │   └── IsolationError     what runs is not what was promised
     └── PrerequisiteError      this host lacks what is needed
 
@@ -317,6 +318,22 @@ class PolicyError(InstanceError):
         self.args = (name, demand, tuple(reasons))
         self.demand = demand
         self.reasons = tuple(reasons)
+
+
+class DomainConflictError(InstanceError):
+    """Domain XML contradicts what an instance was promised.
+
+    :param name: the instance's name.
+    :param conflicts: each with the element, the reason and the remedy.
+    """
+
+    def __init__(self, name: str, conflicts: Sequence[str]) -> None:
+        super().__init__(
+            name,
+            f"domain XML contradicts the promise: {'; '.join(conflicts)}",
+        )
+        self.args = (name, tuple(conflicts))
+        self.conflicts = tuple(conflicts)
 
 
 class LeaseError(InstanceError):

@@ -26,6 +26,7 @@ from lxc_userns.config.allowed_paths import check_root, read_roots
 from lxc_userns.config.check import check_config
 from lxc_userns.config.values import check_same, read_values
 from lxc_userns.exceptions import ConfigError, InstanceError
+from lxc_userns.findings import Severity
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.instances.record import check_name
@@ -159,9 +160,9 @@ def perform(
 
 def _find_problems() -> list[str]:
     problems = [
-        ConfigError(each.option, each.value, each.message)
+        ConfigError(each.code, each.subject, each.message)
         for each in check_config(cfg.CONF)
-        if each.severity == "problem"
+        if each.severity >= Severity.ERROR
     ]
     try:
         for root in read_roots(cfg.CONF):

@@ -70,7 +70,7 @@ def owners(tree: Path) -> dict[str, tuple[int, int, int]]:
         (["--cpus", "-1"], "CPUs -1.0: expected 0.01 to 65536"),
         (["--cpus", "nan"], "CPUs nan: expected 0.01 to 65536"),
         (["--cpus", "inf"], "CPUs inf: expected 0.01 to 65536"),
-        (["--cpus", "0.001"], "cpu_quota_us 100: expected a number from 1000"),
+        (["--cpus", "0.001"], "CPUs 0.001: expected 0.01 to 65536"),
         (["--env", "NAME"], "--env = NAME: expected NAME=VALUE"),
         (["--env", "=x"], "--env = =x: expected NAME=VALUE"),
         (["--env", "A B=x"], "environment variable 'A B': expected letters"),

@@ -15,7 +15,7 @@ import pytest
 from oslo_config import cfg
 
 from lxc_userns import register_opts
-from lxc_userns.domain import read_metadata
+from lxc_userns.domain import Marker, read_marker
 from lxc_userns.exceptions import InstanceError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.instances.record import InstanceRecord
@@ -121,11 +121,13 @@ def test_from_run_to_destroy(
     domain = libvirt_connection.lookupByName("web1")
     assert domain.UUIDString() == uuid
     # Whoever reads the domain alone can tell what made it.
-    assert read_metadata(domain.XMLDesc()) == {
-        "mode": "private",
-        "mode-reasons": "nothing that it asks for is in the way",
-        "strategy": "chown",
-    }
+    assert read_marker(domain.XMLDesc()) == Marker(
+        rootfs=str(busybox_rootfs),
+        rootfs_kind="directory",
+        strategy="chown",
+        mode="private",
+        mode_reasons=("nothing that it asks for is in the way",),
+    )
 
     (listed,) = cli.json("container", "list")
     assert (listed["name"], listed["init_pid"]) == ("web1", pid)

@@ -1,22 +1,55 @@
 # SPDX-License-Identifier: Apache-2.0
-"""libvirt takes every form of domain that we write, and all that is in it."""
+"""libvirt takes every domain that we edit, and all that is put into it."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from pathlib import Path
 
 import libvirt
 import pytest
 from hypothesis import HealthCheck, given, settings
+from oslo_config import cfg
 
-from lxc_userns import domain
-from lxc_userns.idmap import IdMap, IdMaps
+from lxc_userns import InstanceRequest, UserNamespaceManager, Volume, domain
+from lxc_userns import register_opts as register
+from lxc_userns.exceptions import DomainConflictError, DomainXmlError
+from tests.functional.command_line import BASE, COUNT, CommandLine
+from tests.functional.foreign import enter
 from tests.unit.domain import strategies
-from tests.unit.domain.samples import PUNCHED_MAPS, SAMPLES
+from tests.unit.domain.samples import DOCUMENTS, PUNCHED_MAPS, promise
+from tests.unit.domain.test_apply import CASES
 
 pytestmark = pytest.mark.needs("private-libvirtd")
+
+UUID = "0c4d7c3e-6f0c-4a51-9c1e-0de2d2a6b0f3"
+#: What an operator writes by hand, for a root filesystem and a directory.
+FOREIGN = """<?xml version='1.0'?>
+<!-- made by hand -->
+<domain type='lxc' xmlns:o="urn:other">
+  <name>foreign</name>
+  <metadata><o:note owner='a &amp; b'/></metadata>
+  <memory unit='MiB'>64</memory>
+  <os>
+    <type>exe</type>
+    <init>/bin/sleep</init>
+    <initarg>1000</initarg>
+  </os>
+  <devices>
+    <filesystem type='mount' accessmode='passthrough'>
+      <source dir='{rootfs}'/>
+      <target dir='/'/>
+    </filesystem>
+    <filesystem type='ram'>
+      <source usage='64' units='KiB'/>
+      <target dir='/data/scratch'/>
+    </filesystem>
+    <console type='pty'/>
+  </devices>
+</domain>
+"""
 
 
 @contextmanager
@@ -33,76 +66,146 @@ def defined(
         handle.undefine()
 
 
-def as_libvirt_has_it(handle: libvirt.virDomain) -> domain.Domain:
-    return domain.Domain.from_xml(
-        handle.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
-    )
+def check_defined(
+    connection: libvirt.virConnect, edited: str, wanted: domain.DomainParts
+) -> None:
+    """What libvirt makes of it has everything, and needs no other edit."""
+    with defined(connection, edited) as handle:
+        theirs = handle.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    assert domain.apply(theirs, wanted) == theirs
+    assert domain.read_id_maps(theirs) == domain.read_id_maps(edited)
+    assert domain.read_marker(theirs) == wanted.marker
 
 
-def complete(ours: domain.Domain, theirs: domain.Domain) -> domain.Domain:
-    """Our domain with what libvirt makes up where we leave it open."""
-    interfaces = [
-        replace(our, mac=their.mac)
-        if isinstance(our, domain.Interface)
-        and isinstance(their, domain.Interface)
-        and our.mac is None
-        else our
-        for our, their in zip(ours.interfaces, theirs.interfaces, strict=True)
-    ]
-    return replace(
-        ours,
-        uuid=ours.uuid or theirs.uuid,
-        emulator=ours.emulator or theirs.emulator,
-        interfaces=interfaces,
-        id_maps=by_guest_id(ours.id_maps),
-    )
-
-
-def by_guest_id(id_maps: IdMaps | None) -> IdMaps | None:
-    if id_maps is None:
-        return None
-    return IdMaps(
-        uid=IdMap(tuple(sorted(id_maps.uid))),
-        gid=IdMap(tuple(sorted(id_maps.gid))),
-    )
-
-
-@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize(
+    "name", [name for name, (_, conflicts) in CASES.items() if not conflicts]
+)
 def test_sample(libvirt_connection: libvirt.virConnect, name: str) -> None:
-    ours = SAMPLES[name]
-    with defined(libvirt_connection, ours.to_xml()) as handle:
-        theirs = as_libvirt_has_it(handle)
-    assert theirs == complete(ours, theirs)
+    wanted = promise(name, **CASES[name][0])
+    edited = domain.apply(DOCUMENTS[name], wanted)
+    check_defined(libvirt_connection, edited, wanted)
 
 
 @settings(
     max_examples=100,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(ours=strategies.domains)
+@given(made=strategies.documents)
 def test_every_form(
-    libvirt_connection: libvirt.virConnect, ours: domain.Domain
+    libvirt_connection: libvirt.virConnect, made: strategies.Document
 ) -> None:
-    with defined(libvirt_connection, ours.to_xml()) as handle:
-        theirs = as_libvirt_has_it(handle)
-    assert theirs == complete(ours, theirs)
+    wanted = strategies.PRIVATE
+    try:
+        edited = domain.apply(made.text, wanted)
+    except DomainConflictError:
+        return
+    check_defined(libvirt_connection, edited, wanted)
 
 
 def test_added_id_maps(libvirt_connection: libvirt.virConnect) -> None:
     """XML of libvirt's, edited, is taken, and nothing else changed."""
-    host_mode = SAMPLES["host-mode"]
-    with defined(libvirt_connection, host_mode.to_xml()) as handle:
-        before = as_libvirt_has_it(handle)
+    with defined(libvirt_connection, DOCUMENTS["host-mode"]) as handle:
         text = handle.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
-    with defined(
-        libvirt_connection, domain.add_id_maps(text, PUNCHED_MAPS)
-    ) as handle:
-        after = as_libvirt_has_it(handle)
-        theirs = handle.XMLDesc()
+    edited = domain.add_id_maps(text, PUNCHED_MAPS)
+    with defined(libvirt_connection, edited) as handle:
+        theirs = handle.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
     # With libvirt's own quotes: a fixed point.
     assert domain.add_id_maps(theirs, PUNCHED_MAPS) == theirs
-    assert after == replace(
-        before,
-        id_maps=by_guest_id(PUNCHED_MAPS),
-        features=domain.Features(privnet=True),
+    found = domain.read_id_maps(theirs)
+    assert found is not None
+    assert sorted(found.uid) == sorted(PUNCHED_MAPS.uid)
+    assert sorted(found.gid) == sorted(PUNCHED_MAPS.gid)
+    added = {"idmap>", "uid ", "gid ", "features>", "privnet/>"}
+    assert [
+        line
+        for line in theirs.splitlines()
+        if not line.strip(" </").startswith(tuple(added))
+    ] == text.splitlines()
+
+
+@pytest.mark.needs("containers")
+@pytest.mark.parametrize("strategy", ["idmapped", "overlay", "chown"])
+def test_foreign_domain_runs(
+    libvirt_connection: libvirt.virConnect,
+    busybox_rootfs: Path,
+    tmp_path: Path,
+    reachable_path: Path,
+    strategy: str,
+) -> None:
+    """A compute service's own domain runs as was promised, and reboots."""
+    cli = CommandLine.make(tmp_path, reachable_path / "run")
+    conf = cfg.ConfigOpts()
+    register(conf)
+    conf([], default_config_files=[str(cli.config)])
+    manager = UserNamespaceManager(conf)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/file").write_text("data")
+    os.chmod(tmp_path, 0o700)
+    request = InstanceRequest(
+        "foreign",
+        UUID,
+        str(busybox_rootfs),
+        strategy=strategy,
+        volumes=(Volume(str(tmp_path / "data"), "/data", owned=True),),
     )
+    text = FOREIGN.format(rootfs=busybox_rootfs)
+    prepared = manager.prepare(request)
+    edited = prepared.apply_to(text)
+    assert prepared.apply_to(edited) == edited
+    assert "<metadata>\n    <lxc-userns:container" in edited
+    assert "<o:note owner='a &amp; b'/></metadata>" in edited
+    handle = libvirt_connection.defineXMLFlags(
+        edited, libvirt.VIR_DOMAIN_DEFINE_VALIDATE
+    )
+    try:
+        handle.create()
+        found = manager.verify(prepared, started=True)
+        assert found.uid_map == f"0:{BASE}:{COUNT}"
+        script = "cat /data/file; stat -c ' %u' /data/file /bin; df -a"
+        said = enter(found.pid, "/bin/sh", "-c", script).stdout
+        assert said.split()[:3] == ["data", "0", "0"]
+        assert "/data/scratch" in said
+        # What libvirt has of it now, it takes back.
+        theirs = handle.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        assert prepared.apply_to(theirs) == theirs
+    finally:
+        if handle.isActive():
+            handle.destroy()
+        handle.undefine()
+        manager.release(prepared)
+    assert cli.mounts() == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error", "reason"),
+    [
+        ("type='lxc'", "type='kvm'", DomainXmlError, "only 'lxc' has ID maps"),
+        ("foreign<", "other<", DomainConflictError, "<name> 'other'"),
+        ("/data/scratch", "/proc/sys", DomainConflictError, "'/proc/sys'"),
+    ],
+)
+def test_contradiction_leaves_all_as_it_is(
+    busybox_rootfs: Path,
+    tmp_path: Path,
+    reachable_path: Path,
+    old: str,
+    new: str,
+    error: type[Exception],
+    reason: str,
+) -> None:
+    cli = CommandLine.make(tmp_path, reachable_path / "run")
+    conf = cfg.ConfigOpts()
+    register(conf)
+    conf([], default_config_files=[str(cli.config)])
+    manager = UserNamespaceManager(conf)
+    prepared = manager.prepare(
+        InstanceRequest("foreign", UUID, str(busybox_rootfs))
+    )
+    before = cli.mounts()
+    try:
+        with pytest.raises(error, match=reason):
+            prepared.apply_to(FOREIGN.replace(old, new))
+        assert cli.mounts() == before
+        assert manager.services.store.load("foreign") == prepared.record
+    finally:
+        manager.release(prepared)

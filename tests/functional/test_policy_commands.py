@@ -13,7 +13,7 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from lxc_userns.domain import read_metadata
+from lxc_userns.domain import Marker, read_marker
 from lxc_userns.spec.policy import HOST_CAPABILITIES
 from tests.functional.command_line import BASE, ID_MAP, CommandLine, Result
 from tests.functional.foreign import enter
@@ -156,11 +156,13 @@ def test_a_shared_namespace(
     assert shown["uid_map"] is None
     assert cli.json("container", "show", "open") == shown
     domain = libvirt_connection.lookupByName("open")
-    assert read_metadata(domain.XMLDesc()) == {
-        "mode": "host",
-        "mode-reasons": reason,
-        "strategy": "plain",
-    }
+    assert read_marker(domain.XMLDesc()) == Marker(
+        rootfs=str(busybox_rootfs),
+        rootfs_kind="directory",
+        strategy="plain",
+        mode="host",
+        mode_reasons=(reason,),
+    )
     verified = cli.json("container", "verify", "open")
     assert (verified["mode"], verified["init_pid"]) == ("host", pid)
 

@@ -18,7 +18,6 @@ from oslo_config import cfg
 
 import lxc_userns
 from lxc_userns import PreparedInstance
-from lxc_userns.domain import Capabilities, Domain, Features, Init, Tuning
 from tests.functional import images
 from tests.functional.command_line import LONGEST, PROGRAM
 from tests.samples import TOP, Sample, samples
@@ -280,28 +279,20 @@ def test_guide_of_the_library(
     host: Host, libvirt_connection: libvirt.virConnect
 ) -> None:
     """Its user starts the domain between two of the samples."""
-    first, verify, release, add = (
+    first, apply, verify, release, add = (
         each
         for each in samples(TOP / "doc/source/user/index.rst")
         if each.kind == "python"
     )
     host.run(first)
     prepared: PreparedInstance = host.python["prepared"]
-    libvirt_connection.createXML(
-        Domain(
-            name=prepared.name,
-            uuid=prepared.uuid,
-            memory_mib=128,
-            init=Init("/bin/sleep", ("1000",)),
-            filesystems=prepared.filesystems,
-            id_maps=prepared.id_maps,
-            features=Features(
-                privnet=prepared.needs_private_network,
-                capabilities=Capabilities(drop=prepared.dropped_capabilities),
-            ),
-            tuning=Tuning(partition=prepared.partition),
-        ).to_xml()
+    host.python["domain_xml"] = (
+        f"<domain type='lxc'><name>{prepared.name}</name>"
+        "<memory unit='MiB'>128</memory><os><type>exe</type>"
+        "<init>/bin/sleep</init><initarg>1000</initarg></os></domain>"
     )
+    host.run(apply)
+    libvirt_connection.createXML(host.python["domain_xml"])
     host.run(verify)
     libvirt_connection.lookupByName(prepared.name).destroy()
     host.run(release)

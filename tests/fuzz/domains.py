@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from lxc_userns import domain
 from lxc_userns.audit import audit_domain
-from lxc_userns.exceptions import DomainXmlError
+from lxc_userns.exceptions import DomainConflictError, DomainXmlError
 from lxc_userns.idmap import IdMaps
 from lxc_userns.verification import expected
 from tests.fuzz.mutation import mutated
-from tests.unit.domain.samples import SAMPLES
+from tests.unit.domain.samples import DOCUMENTS, promise
 from tests.unit.domain.strategies import id_maps
 
-_SEEDS = [each.to_xml().encode() for each in SAMPLES.values()]
+_SEEDS = [each.encode() for each in DOCUMENTS.values()]
 _SEEDS += [
     b"<domain type='lxc'><name>a</name><memory>65536</memory><os><type>exe"
     b"</type><init>/init</init></os><devices><filesystem><source dir='/a'/>"
@@ -41,7 +41,7 @@ _READERS: list[Callable[[str], object]] = [
     expected.of_domain,
     audit_domain,
     domain.read_id_maps,
-    domain.read_metadata,
+    domain.read_marker,
 ]
 
 
@@ -49,9 +49,6 @@ def _read(text: str) -> None:
     for read in _READERS:
         with suppress(DomainXmlError):
             read(text)
-    with suppress(DomainXmlError):
-        made = domain.Domain.from_xml(text)
-        assert domain.Domain.from_xml(made.to_xml()) == made
 
 
 @given(_texts)
@@ -70,6 +67,18 @@ def editing(text: str, maps: IdMaps) -> None:
         assert sorted(found.uid) == sorted(maps.uid)
         assert sorted(found.gid) == sorted(maps.gid)
         assert domain.add_id_maps(edited, maps) == edited
+        audit_domain(edited)
+
+
+@given(_texts, st.sampled_from(sorted(DOCUMENTS)))
+def applying(text: str, name: str) -> None:
+    """The domain has what was promised, once and for all, or is refused."""
+    wanted = promise(name)
+    with suppress(DomainXmlError, DomainConflictError):
+        edited = domain.apply(text, wanted)
+        assert domain.read_id_maps(edited) == wanted.id_maps
+        assert domain.read_marker(edited) == wanted.marker
+        assert domain.apply(edited, wanted) == edited
         audit_domain(edited)
 
 

@@ -22,6 +22,7 @@ VALUES: dict[str, object] = {
     "path": "/srv/rootfs",
     "reason": "it is broken",
     "reasons": ("one thing", "another"),
+    "conflicts": ("<name> is another's",),
     "rule": "count",
     "uids": (70000, 70001),
     "gids": (80000,),
@@ -65,7 +66,7 @@ def test_text_is_one_line_that_names_what(kind: type[LxcUsernsError]) -> None:
     text = str(make(kind))
     assert "\n" not in text
     for name in inspect.signature(kind).parameters:
-        if name not in ("rule", "reasons", "uids", "gids"):
+        if name not in ("rule", "reasons", "conflicts", "uids", "gids"):
             assert str(VALUES[name]) in text
 
 

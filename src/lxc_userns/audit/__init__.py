@@ -9,9 +9,10 @@ them; :data:`RULES` has all of them. ::
             print(finding.code, finding.message, finding.xpath)
 """
 
-from lxc_userns.audit.finding import Finding, Rule, Severity
+from lxc_userns.audit.finding import Finding, Rule
 from lxc_userns.audit.rules import RULES
 from lxc_userns.audit.static import RUN_PATH, audit_domain
+from lxc_userns.findings import Severity
 
 __all__ = [
     "RULES",

@@ -9,18 +9,21 @@ from typing import Final
 
 from lxml import etree
 
-from lxc_userns.audit.finding import Rule, Severity, Violation
+from lxc_userns.audit.finding import Rule, Violation
 from lxc_userns.audit.id_maps import has_id_maps
-from lxc_userns.audit.paths import is_view, is_within, normalised, sensitivity
+from lxc_userns.audit.paths import is_view, normalised, sensitivity
 from lxc_userns.domain.checks import shown
 from lxc_userns.domain.document import child
 from lxc_userns.domain.filesystem import (
+    OLDROOT,
     ROOT_TYPES,
     is_reserved,
+    is_within,
     target_of,
     type_of,
     userns_problems,
 )
+from lxc_userns.findings import Severity
 
 HOST_ROOT: Final = Rule(
     "host-root-filesystem",
@@ -100,8 +103,6 @@ _TYPES: Final = frozenset({"mount", "bind", "file", "block", "ram"})
 #: Those that show a directory as it is.
 _SHOWN: Final = frozenset({"mount", "bind"})
 _SOURCES: Final = ("dir", "file", "dev")
-#: Where libvirt keeps the host's tree while it mounts.
-_OLDROOT: Final = "/.oldroot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +151,8 @@ def _source(element: etree._Element) -> str | None:
     if type_of(element) != "bind":
         return path
     # A place in the container, unless it is in what is left of the host.
-    if is_within(path, _OLDROOT):
-        return normalised(path.removeprefix(_OLDROOT))
+    if is_within(path, OLDROOT):
+        return normalised(path.removeprefix(OLDROOT))
     return None
 
 
@@ -166,7 +167,8 @@ def find(domain: etree._Element, run_path: str) -> Iterator[Violation]:
     for seen in filesystems:
         yield from _refused(seen, mapped)
         yield from _source_rules(seen, run_path)
-        if is_reserved(normalised(seen.target)):
+        target = normalised(seen.target)
+        if is_reserved(target):
             yield RESERVED_TARGET.violation(
                 seen.element,
                 f"filesystem {shown(seen.target)}: libvirt has a mount of its "

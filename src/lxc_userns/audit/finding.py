@@ -4,26 +4,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import NamedTuple
 
 from lxml import etree
 
-
-class Severity(IntEnum):
-    """How bad a finding is; they can be compared.
-
-    ``ERROR``: the container does not start, or not always.
-    """
-
-    INFO = 1
-    WARN = 2
-    HIGH = 3
-    ERROR = 4
-    CRITICAL = 5
-
-    def __str__(self) -> str:
-        return self.name
+from lxc_userns import findings
+from lxc_userns.findings import Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +49,21 @@ class Violation(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(findings.Finding):
     """Something wrong with a domain.
 
-    :param code: which rule is broken.
     :param severity: how bad that is.
+    :param code: the rule that is broken.
+    :param subject: XPath of the offending element, or of the parent of what
+        is missing.
     :param message: the reason, with the offending value.
     :param remedy: what to do.
-    :param xpath: the offending element, or the parent of what is missing.
     :param line: its line in the XML, from 1; None if that is not known.
     """
 
-    code: str
-    severity: Severity
-    message: str
-    remedy: str
-    xpath: str
-    line: int | None
+    line: int | None = None
+
+    @property
+    def xpath(self) -> str:
+        """The subject."""
+        return self.subject

@@ -10,10 +10,11 @@ from typing import Final
 from lxml import etree
 
 from lxc_userns.audit.filesystems import FilesystemEntry
-from lxc_userns.audit.finding import Rule, Severity, Violation
+from lxc_userns.audit.finding import Rule, Violation
 from lxc_userns.audit.id_maps import has_id_maps, read_entries
-from lxc_userns.audit.paths import is_within
 from lxc_userns.domain.checks import shown
+from lxc_userns.domain.filesystem import is_within
+from lxc_userns.findings import Severity
 from lxc_userns.idmap import KINDS, MAX_ENTRIES
 from lxc_userns.idmap.ranges import overlap
 

@@ -11,8 +11,9 @@ from typing import Final
 
 from lxml import etree
 
-from lxc_userns.audit.finding import Rule, Severity, Violation
+from lxc_userns.audit.finding import Rule, Violation
 from lxc_userns.domain.checks import shown
+from lxc_userns.findings import Severity
 from lxc_userns.idmap import (
     CONTAINER_IDS,
     ID_LIMIT,

@@ -27,11 +27,11 @@ def to_findings(
     )
     return [
         Finding(
-            rule.code,
             rule.severity,
+            rule.code,
+            places.path(element),
             message,
             rule.remedy,
-            places.path(element),
             # The stubs do not know its type.
             cast("int | None", element.sourceline),
         )

@@ -8,11 +8,12 @@ from typing import Final
 
 from lxml import etree
 
-from lxc_userns.audit.finding import Rule, Severity, Violation
+from lxc_userns.audit.finding import Rule, Violation
 from lxc_userns.audit.id_maps import has_id_maps
 from lxc_userns.domain.checks import shown
 from lxc_userns.domain.document import LXC_NAMESPACE
 from lxc_userns.domain.interface import has_own_network
+from lxc_userns.findings import Severity
 
 HOST_NETWORK: Final = Rule(
     "host-network",

@@ -6,6 +6,9 @@ from __future__ import annotations
 import posixpath
 from typing import Final
 
+from lxc_userns.domain import filesystem
+from lxc_userns.domain.filesystem import is_within
+
 #: Places with what the host's services, users or kernel listen to or trust.
 _PLACES: Final = {
     "/run": "sockets of the host's services",
@@ -45,25 +48,19 @@ _SOCKETS: Final = frozenset(
 
 
 def normalised(path: str) -> str:
-    """An absolute path without ``.``, ``..`` and needless slashes.
+    """Return an absolute path without ``.``, ``..`` and needless slashes.
 
     Links are not followed, but for those that each host has.
     """
-    # Two slashes at the beginning would stay two.
-    path = posixpath.normpath(f"/{path.lstrip('/')}")
+    path = filesystem.normalised(path)
     for link, target in (("/var/run", "/run"), ("/var/lock", "/run/lock")):
         if is_within(path, link):
             return target + path.removeprefix(link)
     return path
 
 
-def is_within(path: str, tree: str) -> bool:
-    """Whether a normalised path is a tree's root, or below it."""
-    return path == tree or path.startswith(f"{tree.rstrip('/')}/")
-
-
 def is_view(path: str, run_path: str) -> bool:
-    """Whether a normalised path is where our views are."""
+    """Return whether a normalised path is where our views are."""
     place = normalised(run_path)
     return path != place and is_within(path, place)
 

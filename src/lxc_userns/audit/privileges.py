@@ -9,10 +9,13 @@ from typing import Final
 
 from lxml import etree
 
-from lxc_userns.audit.finding import Rule, Severity, Violation
-from lxc_userns.audit.paths import is_within, normalised
+from lxc_userns.audit.finding import Rule, Violation
+from lxc_userns.audit.paths import normalised
 from lxc_userns.domain.checks import shown
 from lxc_userns.domain.document import LXC_NAMESPACE, child, children
+from lxc_userns.domain.filesystem import is_within
+from lxc_userns.findings import Severity
+from lxc_userns.spec.requirements import DROPPED
 
 CAPABILITIES_ALLOWED: Final = Rule(
     "capabilities-allowed",
@@ -75,15 +78,7 @@ RULES: Final = (
     EMULATOR,
 )
 
-#: What the policy "default" drops, but for sys_boot.
-_DROPPED: Final = (
-    "audit_control",
-    "mac_admin",
-    "mknod",
-    "sys_module",
-    "sys_time",
-)
-_DANGEROUS: Final = frozenset({*_DROPPED, "mac_override", "sys_rawio"})
+_DANGEROUS: Final = DROPPED | {"mac_override", "sys_rawio"}
 _UNCONFINED: Final = ("unconfined", ":unconfined_t:")
 _EMULATOR: Final = "libvirt_lxc"
 _EMULATORS: Final = (
@@ -123,7 +118,7 @@ def _capabilities(element: etree._Element) -> Iterator[Violation]:
     if element.get("policy") == "allow":
         kept = [
             name
-            for name in _DROPPED
+            for name in sorted(DROPPED)
             if name not in states or states[name].get("state") != "off"
         ]
         yield CAPABILITIES_ALLOWED.violation(

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from typing import Any, Final
 from urllib.parse import quote
 
-from lxc_userns.audit.finding import Finding, Rule, Severity
+from lxc_userns.audit.finding import Finding, Rule
 from lxc_userns.audit.rules import RULES
+from lxc_userns.findings import Severity
 
 _SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
 _TOOL: Final = "lxc-userns"

@@ -4,11 +4,17 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import astuple
 
 from cliff.lister import Lister
 
 from lxc_userns.cli.base import ConfiguredCommand
+from lxc_userns.findings import Severity
+
+_LABELS = {
+    Severity.ERROR: "problem",
+    Severity.WARN: "warning",
+    Severity.INFO: "info",
+}
 
 
 class Check(ConfiguredCommand, Lister):
@@ -26,6 +32,14 @@ class Check(ConfiguredCommand, Lister):
         from lxc_userns.config.check import check_config
 
         findings = check_config(self.conf)
-        self.failed = any(each.severity == "problem" for each in findings)
+        self.failed = any(each.severity >= Severity.ERROR for each in findings)
         columns = ("severity", "option", "value", "message")
-        return columns, [*map(astuple, findings)]
+        return columns, [
+            (
+                _LABELS[each.severity],
+                each.code,
+                each.subject,
+                each.message,
+            )
+            for each in findings
+        ]

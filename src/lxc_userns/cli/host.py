@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 from cliff.lister import Lister
 
 from lxc_userns.cli.base import ConfiguredCommand, require_root
+from lxc_userns.findings import Severity
 
 if TYPE_CHECKING:
     from lxc_userns.libvirtd.client import Guests
@@ -32,12 +32,20 @@ class Check(ConfiguredCommand, Lister):
         from lxc_userns.cli import report
 
         checks = host.check_host(self.conf, _connect)
-        self.failed = any(check.status == "FAIL" for check in checks)
+        self.failed = any(check.severity >= Severity.ERROR for check in checks)
         if parsed_args.formatter == "table":
             checks = report.merge_mounts(checks)
         self._checks = checks
         columns = ("check", "status", "message", "remedy")
-        return columns, [*map(astuple, checks)]
+        return columns, [
+            (
+                each.code,
+                report.LABELS[each.severity],
+                each.message,
+                each.remedy,
+            )
+            for each in checks
+        ]
 
     def produce_output(
         self,

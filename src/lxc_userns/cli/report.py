@@ -9,13 +9,19 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from lxc_userns.host.check import Check, Status
+from lxc_userns.findings import Finding, Severity
 from lxc_userns.host.filesystems import NAME
 
-_COLOURS: Final[Mapping[Status, str]] = {
-    "PASS": "\x1b[32m",
-    "WARN": "\x1b[33m",
-    "FAIL": "\x1b[31m",
+#: What a severity is called.
+LABELS: Final[Mapping[Severity, str]] = {
+    Severity.INFO: "PASS",
+    Severity.WARN: "WARN",
+    Severity.ERROR: "FAIL",
+}
+_COLOURS: Final[Mapping[Severity, str]] = {
+    Severity.INFO: "\x1b[32m",
+    Severity.WARN: "\x1b[33m",
+    Severity.ERROR: "\x1b[31m",
 }
 _PLAIN: Final = "\x1b[0m"
 _INDENT: Final = " " * 6
@@ -23,23 +29,23 @@ _NARROWEST: Final = 40
 _MOST_POINTS: Final = 3
 
 
-def merge_mounts(checks: Sequence[Check]) -> list[Check]:
+def merge_mounts(checks: Sequence[Finding]) -> list[Finding]:
     """Return the checks with one for each kind of filesystem.
 
     :param checks: of these, one for each mount.
     """
-    merged: dict[tuple[Status, str, str], list[str]] = {}
+    merged: dict[tuple[Severity, str, str], list[str]] = {}
     others = []
     for check in checks:
-        _, is_mount, point = check.name.partition(f"{NAME} on ")
+        _, is_mount, point = check.code.partition(f"{NAME} on ")
         if is_mount:
-            kind = (check.status, check.message, check.remedy)
+            kind = (check.severity, check.message, check.remedy)
             merged.setdefault(kind, []).append(point)
         else:
             others.append(check)
     return others + [
-        Check(NAME, status, f"{message} ({_shown(points)})", remedy)
-        for (status, message, remedy), points in merged.items()
+        Finding(severity, NAME, "", f"{message} ({_shown(points)})", remedy)
+        for (severity, message, remedy), points in merged.items()
     ]
 
 
@@ -49,7 +55,7 @@ def _shown(points: Sequence[str]) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-def render(checks: Sequence[Check], *, colours: bool) -> Iterator[str]:
+def render(checks: Sequence[Finding], *, colours: bool) -> Iterator[str]:
     """Return the lines of a report: one check each, and a verdict.
 
     What is not PASS has its remedy below.
@@ -58,9 +64,9 @@ def render(checks: Sequence[Check], *, colours: bool) -> Iterator[str]:
     """
     width = max(shutil.get_terminal_size().columns, _NARROWEST)
     for check in checks:
-        text = f"{check.name}: {check.message}"
+        text = f"{check.code}: {check.message}"
         lines = textwrap.wrap(text, width - len(_INDENT)) or [text]
-        yield f"{_status(check.status, colours)}  {lines[0]}"
+        yield f"{_label(check.severity, colours)}  {lines[0]}"
         yield from (f"{_INDENT}{line}" for line in lines[1:])
         if check.remedy:
             yield from textwrap.wrap(
@@ -83,26 +89,28 @@ def wants_colours(environment: Mapping[str, str] = os.environ) -> bool:
     )
 
 
-def _status(status: Status, colours: bool) -> str:
-    return f"{_COLOURS[status]}{status}{_PLAIN}" if colours else status
+def _label(severity: Severity, colours: bool) -> str:
+    label = LABELS[severity]
+    return f"{_COLOURS[severity]}{label}{_PLAIN}" if colours else label
 
 
-def _verdict(checks: Sequence[Check], colours: bool) -> str:
+def _verdict(checks: Sequence[Finding], colours: bool) -> str:
     counts = {
-        status: sum(each.status == status for each in checks)
-        for status in _COLOURS
+        severity: sum(each.severity == severity for each in checks)
+        for severity in _COLOURS
     }
-    if counts["FAIL"]:
+    if counts[Severity.ERROR]:
         text = (
             f"no container runs in a user namespace here before what is FAIL "
-            f"is mended ({counts['FAIL']} of {len(checks)} checks)"
+            f"is mended ({counts[Severity.ERROR]} of {len(checks)} checks)"
         )
-        return f"{_status('FAIL', colours)}  {text}"
-    if counts["WARN"]:
+        return f"{_label(Severity.ERROR, colours)}  {text}"
+    if counts[Severity.WARN]:
         text = (
             "containers run in user namespaces here, not all of them or not "
-            f"as well as they could ({counts['WARN']} of {len(checks)} checks)"
+            f"as well as they could ({counts[Severity.WARN]} of "
+            f"{len(checks)} checks)"
         )
-        return f"{_status('WARN', colours)}  {text}"
+        return f"{_label(Severity.WARN, colours)}  {text}"
     text = f"this host is ready ({len(checks)} checks)"
-    return f"{_status('PASS', colours)}  {text}"
+    return f"{_label(Severity.INFO, colours)}  {text}"

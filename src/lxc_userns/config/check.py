@@ -6,8 +6,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Literal
 
 from oslo_config import cfg
 
@@ -18,6 +16,7 @@ from lxc_userns.config.options import GROUP, option_name
 from lxc_userns.config.settings import MAPS, Settings
 from lxc_userns.config.sources import find_places
 from lxc_userns.exceptions import ConfigError, PrerequisiteError, show
+from lxc_userns.findings import Finding, Severity
 from lxc_userns.idmap import (
     CONTAINER_IDS,
     FEW_IDS,
@@ -31,26 +30,7 @@ from lxc_userns.leases.pool import Pool, read_pools
 from lxc_userns.subid import owners, unlisted
 from lxc_userns.subid.held_ids import find_held
 
-Severity = Literal["problem", "warning", "info"]
-
 _MOST_LINES = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something to say about the configuration.
-
-    :param severity: ``problem``: it cannot be used; ``warning``: it can, but
-        better not; ``info``: what it gives.
-    :param option: the option, as ``[libvirt] uid_maps``, or a file.
-    :param value: the value that this is about.
-    :param message: what there is to say.
-    """
-
-    severity: Severity
-    option: str
-    value: str
-    message: str
 
 
 def check_config(conf: cfg.ConfigOpts) -> list[Finding]:
@@ -60,11 +40,13 @@ def check_config(conf: cfg.ConfigOpts) -> list[Finding]:
     """
     settings = Settings.from_conf(conf)
     found = [
-        Finding("problem", each.option, show(each.value), each.reason)
+        Finding(Severity.ERROR, each.option, show(each.value), each.reason)
         for each in settings.find_problems()
     ]
     for name, value, place in find_places(conf):
-        found.append(Finding("info", name, show(value), f"from {place}"))
+        found.append(
+            Finding(Severity.INFO, name, show(value), f"from {place}")
+        )
     found += _check_pool(settings)
     found += _check_maps(settings)
     found += _check_paths(settings)
@@ -88,7 +70,7 @@ def _check_path(check: Callable[[str], None], path: str) -> Iterator[Finding]:
     try:
         check(path)
     except ConfigError as err:
-        yield Finding("problem", err.option, err.value, err.reason)
+        yield Finding(Severity.ERROR, err.option, err.value, err.reason)
 
 
 def _check_pool(settings: Settings) -> Iterator[Finding]:
@@ -101,22 +83,22 @@ def _check_pool(settings: Settings) -> Iterator[Finding]:
     except ConfigError:
         return  # Told before.
     except PrerequisiteError as err:
-        yield Finding("problem", name, owner, str(err))
+        yield Finding(Severity.ERROR, name, owner, str(err))
         return
     for problem in pools.problems(size):
-        yield Finding("problem", name, owner, problem)
+        yield Finding(Severity.ERROR, name, owner, problem)
     for _, pool in pools:
         yield from _describe_pool(name, pool, size)
     if size < CONTAINER_IDS:
         size_name = option_name(GROUP, "range_size")
-        yield Finding("warning", size_name, str(size), FEW_IDS)
+        yield Finding(Severity.WARN, size_name, str(size), FEW_IDS)
 
 
 def _describe_pool(name: str, pool: Pool, size: int) -> Iterator[Finding]:
     for ids in pool.ids:
         shown = f"{ids.start}:{len(ids)}"
         yield Finding(
-            "info",
+            Severity.INFO,
             name,
             shown,
             f"{pool.kind} IDs {_show(ids)} are in the pool",
@@ -125,11 +107,11 @@ def _describe_pool(name: str, pool: Pool, size: int) -> Iterator[Finding]:
             *host_advisories(shown, ids),
             *unlisted.advisories(shown, ids),
         ):
-            yield Finding("warning", name, shown, advisory)
+            yield Finding(Severity.WARN, name, shown, advisory)
     room = capacity(pool.ids, pool.free, size)
     if room:
         yield Finding(
-            "info",
+            Severity.INFO,
             name,
             str(room),
             f"the pool has {pool.kind} IDs for {room} leases of {size}",
@@ -138,17 +120,17 @@ def _describe_pool(name: str, pool: Pool, size: int) -> Iterator[Finding]:
     for ids in pool.ids if unlisted.can_be() else ():
         for holder in unlisted.find(kind, ids):
             yield Finding(
-                "warning",
+                Severity.WARN,
                 name,
                 f"{ids.start}:{len(ids)}",
                 f"has IDs of a directory service, as {holder}; lease from "
                 "others",
             )
     if pool.absent:
-        yield Finding("warning", name, pool.source, pool.describe_absent())
+        yield Finding(Severity.WARN, name, pool.source, pool.describe_absent())
     if pool.holders:
         yield Finding(
-            "warning",
+            Severity.WARN,
             name,
             pool.source,
             f"of the pool's {pool.kind} IDs, some are not leased, for they "
@@ -165,13 +147,13 @@ def _check_maps(settings: Settings) -> Iterator[Finding]:
         if settings.has_pool:
             return
         yield Finding(
-            "warning",
+            Severity.WARN,
             "[libvirt] uid_maps, gid_maps",
             "",
             "are empty: user namespaces are off",
         )
         return
-    severity: Severity = "problem" if settings.refuses_held else "warning"
+    severity = Severity.ERROR if settings.refuses_held else Severity.WARN
     for option, id_map, held in zip(
         MAPS,
         (id_maps.uid, id_maps.gid),
@@ -182,7 +164,7 @@ def _check_maps(settings: Settings) -> Iterator[Finding]:
         for each in held:
             yield Finding(severity, option, str(each.entry), str(each))
         for advisory in _advisories(id_map):
-            yield Finding("warning", option, str(id_map), advisory)
+            yield Finding(Severity.WARN, option, str(id_map), advisory)
 
 
 def _advisories(id_map: IdMap) -> Iterator[str]:
@@ -194,7 +176,7 @@ def _advisories(id_map: IdMap) -> Iterator[str]:
 def _describe(option: str, id_map: IdMap) -> Iterator[Finding]:
     for entry in id_map:
         yield Finding(
-            "info",
+            Severity.INFO,
             option,
             str(entry),
             f"guest IDs {_show(entry.guest_ids)} are host IDs "
@@ -210,14 +192,14 @@ def _check_files() -> Iterator[Finding]:
         malformed = read().malformed
         for line in malformed[:_MOST_LINES]:
             yield Finding(
-                "warning",
+                Severity.WARN,
                 str(path),
                 show(line.text),
                 f"line {line.line}: {line.reason}; it is not heeded",
             )
         if len(malformed) > _MOST_LINES:
             more = f"{len(malformed) - _MOST_LINES} more lines like these"
-            yield Finding("warning", str(path), "", more)
+            yield Finding(Severity.WARN, str(path), "", more)
 
 
 def _show(ids: range) -> str:

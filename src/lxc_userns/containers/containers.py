@@ -76,12 +76,12 @@ class Containers:
             plan = self._manager.plan(request)
             _check_meant(plan)
             # Before anything changes on disk: it may be refused.
-            _check_bridges(services, spec.name, spec.to_domain(plan).to_xml())
+            _check_bridges(services, spec.name, spec.to_xml(plan))
             with ExitStack() as stack:
                 before = services.allocator.find(spec.name)
                 prepared = self._manager.prepare(request, progress)
                 undo(stack, _withdraw, services, spec.name, before)
-                xml = spec.to_domain(prepared).to_xml()
+                xml = spec.to_xml(prepared)
                 self._guests.define(spec.name, xml)
                 undo(stack, self._guests.undefine, spec.name)
                 return self._start(services, spec.name, stack)

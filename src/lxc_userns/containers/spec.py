@@ -7,28 +7,13 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 
-from lxc_userns.domain import (
-    Capabilities,
-    Domain,
-    Features,
-    Init,
-    Interface,
-    SecLabel,
-    SharedNamespace,
-    SharedNamespaces,
-    Tuning,
-)
-from lxc_userns.domain.limits import DEFAULT_PERIOD
-from lxc_userns.exceptions import DomainXmlError, NeedsError
+from lxc_userns.domain import Domain, Init, Interface
+from lxc_userns.exceptions import NeedsError
 from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.spec.request import InstanceRequest
-from lxc_userns.spec.requirements import CAPABILITIES, DROPPED, Requirements
+from lxc_userns.spec.requirements import Requirements
 from lxc_userns.spec.rootfs_kind import RootfsKind
 from lxc_userns.spec.volume import Volume
-
-#: A process in all of the host's namespaces, for as long as it is up.
-_HOST_PID = "1"
-_MOST_CPUS = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,69 +79,17 @@ class ContainerSpec:
             security_model=security_model,
         )
 
-    def to_domain(self, prepared: PreparedInstance) -> Domain:
-        """The domain for it.
+    def to_xml(self, prepared: PreparedInstance) -> str:
+        """Return the domain for it.
 
         :raises DomainXmlError: for a value that it cannot have.
         """
-        return Domain(
+        base = Domain(
             name=prepared.name,
             uuid=prepared.uuid,
             memory_mib=self.memory_mib,
             init=Init(self.init[0], self.init[1:], self.env),
-            filesystems=prepared.filesystems,
-            id_maps=prepared.id_maps,
             interfaces=self.interfaces,
-            devices=prepared.devices,
-            features=Features(
-                privnet=prepared.needs_private_network,
-                capabilities=_capabilities(prepared),
-            ),
-            tuning=_tuning(self.cpus, prepared.partition),
-            seclabels=_seclabels(prepared),
-            namespaces=_shared_namespaces(prepared),
-            metadata={
-                "mode": prepared.mode,
-                "mode-reasons": "; ".join(prepared.mode_reasons),
-                "strategy": prepared.record.strategy.value,
-            },
+            cpus=self.cpus,
         )
-
-
-def _capabilities(prepared: PreparedInstance) -> Capabilities:
-    kept, dropped = prepared.kept_capabilities, prepared.dropped_capabilities
-    if prepared.mode != "private":
-        return Capabilities(keep=kept, drop=dropped)
-    # libvirt has no name for those from audit_read (37) on: they go with
-    # whatever is not named, or not at all.
-    named = {*CAPABILITIES} - DROPPED - {*dropped}
-    return Capabilities("deny", keep=named | {*kept})
-
-
-def _seclabels(prepared: PreparedInstance) -> tuple[SecLabel, ...]:
-    model = prepared.security_model
-    return () if model is None else (SecLabel.dynamic(model),)
-
-
-def _tuning(cpus: float | None, partition: str | None) -> Tuning:
-    # LXC takes a number of virtual CPUs and does nothing with it.
-    if cpus is None:
-        return Tuning(partition=partition)
-    if not 0 <= cpus < _MOST_CPUS:  # Neither what is no number.
-        raise DomainXmlError(f"CPUs {cpus}: expected 0.01 to {_MOST_CPUS}")
-    return Tuning(
-        cpu_period_us=DEFAULT_PERIOD,
-        cpu_quota_us=round(cpus * DEFAULT_PERIOD),
-        partition=partition,
-    )
-
-
-def _shared_namespaces(prepared: PreparedInstance) -> SharedNamespaces:
-    # Without an interface and privnet it is in the host's network already.
-    return SharedNamespaces(
-        **{
-            kind: SharedNamespace("pid", _HOST_PID)
-            for kind in prepared.shared_namespaces
-            if kind != "network"
-        }
-    )
+        return prepared.apply_to(base.to_xml())

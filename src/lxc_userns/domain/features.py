@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from lxml import etree
 
-from lxc_userns.domain.checks import check_choice, refuse
-from lxc_userns.domain.document import attribute
-from lxc_userns.spec.requirements import CAPABILITIES
+from lxc_userns.domain.checks import check_choice, refuse, shown
+from lxc_userns.domain.document import attribute, children
+from lxc_userns.domain.splice import Editor
+from lxc_userns.exceptions import DomainXmlError
+from lxc_userns.spec.requirements import CAPABILITIES, DROPPED
 
 _POLICIES: Final = frozenset({"default", "allow", "deny"})
 
@@ -48,12 +50,28 @@ class Capabilities:
             refuse("capabilities", both, "cannot be both kept and dropped")
 
     def to_element(self) -> etree._Element:
-        """``<capabilities>``."""
+        """Return ``<capabilities>``."""
         element = etree.Element("capabilities", policy=self.policy)
         for name in sorted([*self.keep, *self.drop]):
             state = "on" if name in self.keep else "off"
             etree.SubElement(element, name, state=state)
         return element
+
+    @property
+    def allowed(self) -> frozenset[str]:
+        """Names of those that init may have."""
+        allowed = {
+            "default": {*CAPABILITIES} - DROPPED,
+            "allow": {*CAPABILITIES},
+            "deny": set[str](),
+        }[self.policy]
+        return frozenset((allowed | {*self.keep}) - {*self.drop})
+
+    @classmethod
+    def from_domain(cls, domain: etree._Element) -> Capabilities:
+        """Read those of a ``<domain>``."""
+        element = domain.find("features/capabilities")
+        return cls() if element is None else cls.from_element(element)
 
     @classmethod
     def from_element(cls, element: etree._Element) -> Capabilities:
@@ -66,36 +84,63 @@ class Capabilities:
         return cls(attribute(element, "policy"), states["on"], states["off"])
 
 
-@dataclass(frozen=True, slots=True)
-class Features:
-    """Features of a container.
+def conflicts(
+    domain: etree._Element,
+    promised: Capabilities,
+    required: Collection[str],
+    editor: Editor,
+    *,
+    has_privnet: bool,
+) -> Iterator[str]:
+    """Give a ``<domain>`` capabilities and, if wanted, ``<privnet/>``.
 
-    :param privnet: a network of its own even without interfaces. Without it
-        and without an interface the container is in the host's network: it
-        sees its devices, binds its ports and reaches its abstract sockets
-        (drvlxc, "Network isolation").
-    :param capabilities: what its root may do.
+    Capabilities that it has are left if they are a part of those promised.
+
+    :param promised: what its root may have at most.
+    :param required: names that its root has to have.
     """
+    missing = [etree.Element("privnet")] if has_privnet else []
+    present = [*children(domain, "features", "capabilities")]
+    if len(present) > 1:
+        yield "<capabilities>: is there twice; leave one"
+    elif not present:
+        if promised != Capabilities():
+            missing.append(promised.to_element())
+    elif _says_nothing(present[0]) and promised != Capabilities():
+        editor.replace(present[0], promised.to_element())
+    else:
+        yield from _excess(present[0], promised, required)
+    if missing:
+        put(missing, editor)
 
-    privnet: bool = True
-    capabilities: Capabilities = field(default_factory=Capabilities)
 
-    def to_element(self) -> etree._Element | None:
-        """``<features>``, None if there is nothing to say."""
-        element = etree.Element("features")
-        if self.privnet:
-            etree.SubElement(element, "privnet")
-        if self.capabilities != Capabilities():
-            element.append(self.capabilities.to_element())
-        return element if len(element) else None
+def _says_nothing(element: etree._Element) -> bool:
+    return element.get("policy") == "default" and not len(element)
 
-    @classmethod
-    def from_domain(cls, domain: etree._Element) -> Features:
-        """Read ``<features>`` of a ``<domain>``."""
-        capabilities = domain.find("features/capabilities")
-        return cls(
-            privnet=domain.find("features/privnet") is not None,
-            capabilities=Capabilities()
-            if capabilities is None
-            else Capabilities.from_element(capabilities),
+
+def _excess(
+    element: etree._Element, promised: Capabilities, required: Collection[str]
+) -> Iterator[str]:
+    try:
+        found = Capabilities.from_element(element)
+    except DomainXmlError as err:
+        yield f"<capabilities>: {err}"
+        return
+    what = f"<capabilities> of policy {shown(found.policy)}"
+    more = sorted(found.allowed - promised.allowed)
+    less = sorted({*required} - found.allowed)
+    if more:
+        yield f"{what}: keeps {', '.join(more)}, not promised; remove it"
+    elif promised.policy == "deny" != found.policy:
+        yield (
+            f"{what}: keeps those that libvirt has no name for; remove it, or "
+            "take the policy 'deny'"
         )
+    if less:
+        yield f"{what}: drops {', '.join(less)}, promised; remove it"
+
+
+def put(elements: Iterable[etree._Element], editor: Editor) -> None:
+    """Put elements into ``<features>``."""
+    # After ID maps, which come after <os> where there are none yet.
+    editor.add_in(etree.Element("features"), elements, "idmap", "os")

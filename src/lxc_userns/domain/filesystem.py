@@ -1,32 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Filesystems of a container: ``<filesystem>``.
-
-All types that libvirt's LXC driver can mount. Its schema has two more,
-``template`` and ``volume``, which LXC defines and then fails to start.
-"""
+"""Filesystems of a container: ``<filesystem>``."""
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from lxml import etree
 
-from lxc_userns.domain.checks import (
-    check_choice,
-    check_number,
-    check_path,
-    refuse,
-    shown,
-)
-from lxc_userns.domain.document import (
-    attribute,
-    child,
-    parse_domain,
-    scaled_kib,
-)
-from lxc_userns.exceptions import DomainXmlError
+from lxc_userns.domain.checks import check_path, refuse, shown
+from lxc_userns.domain.document import child, parse_domain
 
 #: Attribute of ``<source>`` that says where from, by type.
 _SOURCES: Final = {
@@ -39,215 +24,80 @@ _SOURCES: Final = {
 #: Types that can be the root; libvirt refuses others when it starts.
 ROOT_TYPES: Final = frozenset({"mount", "file", "block"})
 
-_DRIVERS: Final = frozenset({"loop", "nbd"})
-_FORMATS: Final = frozenset(
-    {"raw", "qcow", "qcow2", "qed", "vdi", "vmdk", "vpc"}
-)
+#: Where libvirt keeps the host's tree while it mounts.
+OLDROOT: Final = "/.oldroot"
 # libvirt unmounts all that is at or below a target first, so on these it
-# would take away the container's own /proc, /dev and so on. /.oldroot is
-# where it keeps the host's tree until the end, /proc/sys is read-only for
-# the host's protection.
+# would take away the container's own /proc, /dev and so on; /proc/sys is
+# read-only for the host's protection.
 _RESERVED: Final = frozenset({"/dev", "/proc", "/sys"})
-_RESERVED_TREES: Final = ("/.oldroot", "/dev/pts", "/proc/sys")
-_MAX_KIB: Final = 2**53
+_RESERVED_TREES: Final = (OLDROOT, "/dev/pts", "/proc/sys")
 
 
 @dataclass(frozen=True, slots=True)
 class Filesystem:
-    """One filesystem of a container; made by a method named like its type.
+    """Directory or file of the host in a container, of type ``mount``.
 
-    :param type: ``mount``, ``bind``, ``file``, ``block`` or ``ram``.
-    :param target: where it is in the container: an absolute path without
-        ``.``, ``..`` or double slashes, as libvirt knows its root only by
-        the exact name ``/``.
-    :param source: absolute path, on the host except for ``bind``; None for
-        ``ram``.
-    :param readonly: with ID maps only for the root and for ``ram``, see
-        :func:`userns_problems`.
-    :param size_kib: KiB that a ``ram`` filesystem may hold.
-    :param driver: ``loop`` or ``nbd`` for ``file``.
-    :param format: format of the image for ``file``.
-    :raises DomainXmlError: for a value or combination that libvirt refuses,
-        ignores or would fail on when the container starts.
+    :param source: absolute path on the host.
+    :param target: place in the container: an absolute path without ``.``,
+        ``..`` or double slashes, as libvirt knows its root only by the exact
+        name ``/``.
+    :param origins: what the source is a view of: other paths on the host.
+    :param readonly: whether the source is a read-only mount. That alone
+        counts: of ``<readonly/>`` libvirt makes a remount that can fail in
+        silence.
+    :raises DomainXmlError: for a value that libvirt refuses, or would fail
+        on when the container starts.
     """
 
-    type: str
+    source: str
     target: str
-    source: str | None = None
+    origins: tuple[str, ...] = ()
     readonly: bool = False
-    size_kib: int | None = None
-    driver: str | None = None
-    format: str | None = None
-
-    @classmethod
-    def mount(
-        cls, source: str, target: str, *, readonly: bool = False
-    ) -> Filesystem:
-        """Show a directory (or file) of the host.
-
-        With ID maps a source that is a read-only mount on the host stays
-        read-only in the container, ``readonly`` or not.
-        """
-        return cls("mount", target, source, readonly)
-
-    @classmethod
-    def bind(
-        cls, source: str, target: str, *, readonly: bool = False
-    ) -> Filesystem:
-        """Show a directory of the container at a second place in it.
-
-        :param source: a path in the container. libvirt follows symbolic
-            links in it on the host, so it should have none.
-        """
-        return cls("bind", target, source, readonly)
-
-    @classmethod
-    def block(
-        cls, source: str, target: str, *, readonly: bool = False
-    ) -> Filesystem:
-        """Mount a block device of the host; not with ID maps."""
-        return cls("block", target, source, readonly)
-
-    @classmethod
-    def file(
-        cls,
-        source: str,
-        target: str,
-        *,
-        readonly: bool = False,
-        driver: str = "loop",
-        format: str = "raw",
-    ) -> Filesystem:
-        """Mount an image file of the host; not with ID maps.
-
-        :param driver: ``loop`` for raw images, ``nbd`` (qemu-nbd) for all.
-        :param format: ``raw``, ``qcow2``, ``vmdk``, ``vdi``, ``vpc``, ...
-        """
-        return cls(
-            "file", target, source, readonly, driver=driver, format=format
-        )
-
-    @classmethod
-    def ram(
-        cls, target: str, *, size_kib: int, readonly: bool = False
-    ) -> Filesystem:
-        """An empty filesystem in memory (tmpfs)."""
-        return cls("ram", target, readonly=readonly, size_kib=size_kib)
 
     def __post_init__(self) -> None:
-        check_choice("filesystem type", self.type, _SOURCES)
         _check_target(self.target)
-        if self.target == "/" and self.type not in ROOT_TYPES:
-            refuse("root filesystem of type", self.type, "libvirt has none")
-        self._check_source()
-        self._check_image()
-
-    def _check_source(self) -> None:
-        what = f"source of filesystem {self.target}"
-        if self.type == "ram":
-            if self.source is not None:
-                refuse(what, self.source, "memory has no source")
-            check_number(
-                f"size of filesystem {self.target}",
-                self.size_kib or 0,
-                1,
-                _MAX_KIB,
-            )
-            return
-        if self.size_kib is not None:
-            refuse(
-                f"size of filesystem {self.target}",
-                self.size_kib,
-                "only a filesystem in memory has one",
-            )
-        check_path(what, self.source or "")
-
-    def _check_image(self) -> None:
-        if self.type != "file":
-            if self.driver is not None or self.format is not None:
-                refuse("filesystem type", self.type, "has no driver, format")
-            return
-        check_choice("filesystem driver", self.driver or "", _DRIVERS)
-        check_choice("image format", self.format or "", _FORMATS)
-        if self.driver == "loop" and self.format != "raw":
-            refuse(
-                "image format",
-                self.format,
-                "driver loop reads only raw; take driver nbd",
-            )
+        check_path(f"source of filesystem {self.target}", self.source)
 
     def to_element(self) -> etree._Element:
-        """``<filesystem>``."""
-        element = etree.Element("filesystem", type=self.type)
-        if self.driver and self.format:
-            etree.SubElement(
-                element, "driver", type=self.driver, format=self.format
-            )
-        source = etree.SubElement(element, "source")
-        if self.source is None:
-            source.set("usage", str(self.size_kib))
-            source.set("units", "KiB")
-        else:
-            source.set(_SOURCES[self.type], self.source)
+        """Return ``<filesystem>``."""
+        element = etree.Element("filesystem", type="mount")
+        etree.SubElement(element, "source", dir=self.source)
         etree.SubElement(element, "target", dir=self.target)
-        if self.readonly:
-            etree.SubElement(element, "readonly")
         return element
 
-    @classmethod
-    def from_element(cls, element: etree._Element) -> Filesystem:
-        """Read ``<filesystem>``.
 
-        :raises DomainXmlError: if LXC could not mount it.
-        """
-        kind = type_of(element)
-        check_choice("filesystem type", kind, _SOURCES)
-        source = element.find("source")
-        if source is None:
-            raise DomainXmlError("<filesystem> has no <source>")
-        amount = attribute(source, _SOURCES[kind])
-        in_memory = kind == "ram"
-        driver, image_format = _image_of(element, kind)
-        return cls(
-            kind,
-            target_of(element) or "",
-            None if in_memory else amount,
-            readonly=element.find("readonly") is not None,
-            size_kib=scaled_kib(source, amount, source.get("units"))
-            if in_memory
-            else None,
-            driver=driver,
-            format=image_format,
-        )
+def is_reserved(target: str) -> bool:
+    """Return whether libvirt has a mount of its own at a normalised target."""
+    return target in _RESERVED or any(
+        is_within(target, tree) for tree in _RESERVED_TREES
+    )
+
+
+def is_within(path: str, tree: str) -> bool:
+    """Return whether a normalised path is a tree's root, or below it."""
+    return path == tree or path.startswith(f"{tree.rstrip('/')}/")
+
+
+def normalised(path: str) -> str:
+    """Return an absolute path without ``.``, ``..`` and needless slashes."""
+    # Two slashes at the beginning would stay two.
+    return posixpath.normpath(f"/{path.lstrip('/')}")
 
 
 def _check_target(target: str) -> None:
     what = "filesystem target"
     check_path(what, target)
-    names = target.split("/")[1:]
-    if target != "/" and {"", ".", ".."} & set(names):
+    if target != normalised(target):
         refuse(what, target, "has an empty, '.' or '..' part")
     if is_reserved(target):
         refuse(what, target, "libvirt has a mount of its own there")
 
 
-def _image_of(
-    element: etree._Element, kind: str
-) -> tuple[str | None, str | None]:
-    # libvirt shows a driver for every type; only files have one that LXC
-    # heeds, loop for raw images by default and nbd for the others.
-    if kind != "file":
-        return None, None
-    image_format = child(element, "driver", "format") or "raw"
-    default = "loop" if image_format == "raw" else "nbd"
-    return child(element, "driver", "type") or default, image_format
-
-
 def userns_problems(kind: str, target: str, readonly: bool) -> Iterator[str]:
-    """Why a filesystem does not go with ID maps.
+    """Yield why a filesystem does not go with ID maps.
 
     Files and block devices are mounted by the container itself, in its user
-    namespace, where the kernel lets nobody mount a disk (EACCES or EPERM).
+    namespace, where the kernel refuses to mount a disk (EACCES or EPERM).
 
     Of ``<readonly/>`` libvirt 9.0.0 makes a remount in that namespace. Where
     the source's mount has ``nodev``, ``nosuid`` or ``noexec``, as many have,
@@ -270,12 +120,12 @@ def userns_problems(kind: str, target: str, readonly: bool) -> Iterator[str]:
 
 
 def type_of(element: etree._Element) -> str:
-    """The type of a ``<filesystem>``, which libvirt takes to be mount."""
+    """Return the type of a ``<filesystem>``, by default mount."""
     return str(element.get("type", "mount"))
 
 
 def target_of(element: etree._Element) -> str | None:
-    """Where a ``<filesystem>`` is in the container."""
+    """Return where a ``<filesystem>`` is in the container."""
     return child(element, "target", "dir")
 
 
@@ -295,21 +145,3 @@ def read_root_source(domain_xml: str) -> str | None:
         if target_of(element) == "/":
             return source_of(element)
     return None
-
-
-def read_filesystems(domain: etree._Element) -> tuple[Filesystem, ...]:
-    """All filesystems of a ``<domain>``, in its order."""
-    return tuple(
-        Filesystem.from_element(element)
-        for element in domain.iterfind("devices/filesystem")
-    )
-
-
-def is_reserved(target: str) -> bool:
-    """Return whether libvirt has a mount of its own at a target.
-
-    :param target: absolute path without ``.``, ``..`` and empty parts.
-    """
-    return target in _RESERVED or any(
-        f"{target}/".startswith(f"{tree}/") for tree in _RESERVED_TREES
-    )

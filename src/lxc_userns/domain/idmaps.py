@@ -13,6 +13,7 @@ from lxml import etree
 
 from lxc_userns.domain.checks import shown
 from lxc_userns.domain.document import attribute, parse_domain
+from lxc_userns.domain.splice import Editor
 from lxc_userns.exceptions import DomainXmlError, IdMapError
 from lxc_userns.idmap import IdMap, IdMapEntry, IdMaps
 
@@ -52,6 +53,27 @@ def is_element_of(domain: etree._Element, id_maps: IdMaps) -> bool:
     return found is not None and all(
         list(has) == sorted(wanted)
         for has, wanted in ((found.uid, id_maps.uid), (found.gid, id_maps.gid))
+    )
+
+
+def put(domain: etree._Element, id_maps: IdMaps, editor: Editor) -> None:
+    """Give a ``<domain>`` these ID maps, in place of all that it has."""
+    if is_element_of(domain, id_maps):
+        return
+    present = domain.findall("idmap")
+    if present:
+        editor.replace(present[0], to_element(id_maps))
+    else:
+        editor.add(to_element(id_maps), "os")
+    for other in present[1:]:
+        editor.remove(other)
+
+
+def have_same_entries(one: IdMaps, other: IdMaps | None) -> bool:
+    """Return whether ID maps are equal but for the order of entries."""
+    return other is not None and all(
+        sorted(mine) == sorted(theirs)
+        for mine, theirs in ((one.uid, other.uid), (one.gid, other.gid))
     )
 
 

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Resource limits of a domain, as libvirt's LXC driver applies them.
 
-Other than :class:`~lxc_userns.domain.Tuning` this reads any domain, also one
-that this package would not write: what is compared with the kernel must not
-depend on who has written the XML.
+Of libvirt's many settings only those that its LXC driver puts into cgroups;
+the others it accepts and forgets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 from lxml import etree
@@ -22,7 +21,6 @@ from lxc_userns.domain.document import (
     text_at,
     text_of,
 )
-from lxc_userns.domain.tuning import BlockDevice
 
 #: libvirt's word for no limit, in KiB (VIR_DOMAIN_MEMORY_PARAM_UNLIMITED).
 _UNLIMITED_KIB: Final = 9007199254740991
@@ -30,6 +28,23 @@ _UNLIMITED_KIB: Final = 9007199254740991
 _UNLIMITED_QUOTA: Final = 2**44 - 1
 #: The period of a quota for which none is given (sched-bwc.rst).
 DEFAULT_PERIOD: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class BlockDevice:
+    """Limits on one disk of the host; None is no limit.
+
+    :param path: device node on the host.
+    :param weight: share of the disk's time.
+    :param read_bytes_sec: likewise the other three: what it may do a second.
+    """
+
+    path: str
+    weight: int | None = None
+    read_bytes_sec: int | None = None
+    write_bytes_sec: int | None = None
+    read_iops_sec: int | None = None
+    write_iops_sec: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +87,7 @@ def read_limits(domain_xml: str) -> ResourceLimits:
 
 
 def from_domain(domain: etree._Element) -> ResourceLimits:
-    """Read the limits of a ``<domain>``; errors are as of the other."""
+    """Read the limits of a ``<domain>``; errors as of :func:`read_limits`."""
     return ResourceLimits(
         memory=_bytes(domain, "memtune/hard_limit", "memory"),
         balloon=_bytes(domain, "currentMemory"),
@@ -133,4 +148,8 @@ def _nodes(domain: etree._Element) -> str | None:
 
 def _disks(domain: etree._Element) -> Iterator[BlockDevice]:
     for element in domain.iterfind("blkiotune/device"):
-        yield BlockDevice.from_element(element)
+        path, *numbers = (each.name for each in fields(BlockDevice))
+        yield BlockDevice(
+            text_at(element, path) or "",
+            *(_number(element, name) for name in numbers),
+        )

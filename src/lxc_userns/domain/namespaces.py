@@ -3,103 +3,98 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from lxml import etree
 
-from lxc_userns.domain.checks import check_choice, check_match
-from lxc_userns.domain.document import LXC_NAMESPACE, attribute
+from lxc_userns.domain.checks import shown
+from lxc_userns.domain.document import LXC_NAMESPACE
+from lxc_userns.domain.splice import Editor
 
 _ELEMENT: Final = f"{{{LXC_NAMESPACE}}}namespace"
-_KINDS: Final = {"net": "sharenet", "ipc": "shareipc", "uts": "shareuts"}
-# libvirt writes the value into its XML without escaping it (9.0.0), so there
-# are no quotes or markup in it.
-_VALUES: Final = {
-    "name": (r"[\w.:@+ -]+", "the name of a domain"),
-    "pid": ("[1-9][0-9]*", "the ID of a process"),
-    "netns": (r"(?!\.{1,2}$)[\w.:@+-]+", "a name below /run/netns"),
+#: Namespace, by the local name of its element.
+KINDS: Final[Mapping[str, str]] = {
+    "sharenet": "network",
+    "shareipc": "ipc",
+    "shareuts": "uts",
 }
+#: A process in all of the host's namespaces, for as long as it is up.
+_HOST: Final = ("pid", "1")
 
 
 @dataclass(frozen=True, slots=True)
 class SharedNamespace:
-    """A namespace that is there already.
+    """Namespace of others that a container is to be in.
 
-    :param by: ``name`` of a running LXC domain, ``pid`` of a process, or
-        ``netns``, a name that :command:`ip netns` gave, for networks only.
+    :param element: its element.
+    :param kind: ``network``, ``ipc`` or ``uts``; the element's name if
+        libvirt has none of that name.
+    :param by: ``name`` of a domain, ``pid`` of a process, or ``netns``.
     :param value: the name or number.
-    :raises DomainXmlError: if the value is not of that form.
     """
 
-    by: str
-    value: str
+    element: etree._Element
+    kind: str
+    by: str | None
+    value: str | None
 
-    def __post_init__(self) -> None:
-        check_choice("kind of shared namespace", self.by, _VALUES)
-        check_match("shared namespace", self.value, *_VALUES[self.by])
+    @property
+    def is_hosts(self) -> bool:
+        """Whether it is the host's."""
+        return (self.by, self.value) == _HOST
+
+    def __str__(self) -> str:
+        name = etree.QName(self.element).localname
+        return f"<lxc:{name}> {self.by} {shown(self.value)}"
 
 
-@dataclass(frozen=True, slots=True)
-class SharedNamespaces:
-    """Namespaces that a container shares; never together with ID maps.
-
-    With ID maps libvirt would enter them from within the new user namespace,
-    which may not: the container does not start.
-
-    :param net: network namespace; excludes interfaces and ``privnet``.
-    :param ipc: System V IPC and message queues.
-    :param uts: host name. libvirt sets it to the domain's name even so.
-    :raises DomainXmlError: for ``netns`` where it is not a network.
-    """
-
-    net: SharedNamespace | None = None
-    ipc: SharedNamespace | None = None
-    uts: SharedNamespace | None = None
-
-    def __post_init__(self) -> None:
-        for shared in (self.ipc, self.uts):
-            if shared is not None:
-                check_choice(
-                    "kind of shared namespace", shared.by, ("name", "pid")
-                )
-
-    def __bool__(self) -> bool:
-        return any((self.net, self.ipc, self.uts))
-
-    def to_element(self) -> etree._Element:
-        """``<lxc:namespace>``."""
-        element = etree.Element(_ELEMENT, nsmap={"lxc": LXC_NAMESPACE})
-        for kind, tag in _KINDS.items():
-            shared = getattr(self, kind)
-            if shared is not None:
-                etree.SubElement(
-                    element,
-                    f"{{{LXC_NAMESPACE}}}{tag}",
-                    type=shared.by,
-                    value=shared.value,
-                )
-        return element
-
-    @classmethod
-    def from_domain(cls, domain: etree._Element) -> SharedNamespaces:
-        """Read ``<lxc:namespace>`` of a ``<domain>``."""
-        return cls(
-            **{
-                kind: SharedNamespace(
-                    attribute(element, "type"), attribute(element, "value")
-                )
-                for kind, tag in _KINDS.items()
-                if (
-                    element := domain.find(
-                        f"{_ELEMENT}/{{{LXC_NAMESPACE}}}{tag}"
-                    )
-                )
-                is not None
-            }
+def read_shared(domain: etree._Element) -> Iterator[SharedNamespace]:
+    """Yield the namespaces that a ``<domain>`` shares, in libvirt's eyes."""
+    for element in domain.iterfind(f"{_ELEMENT}/*"):
+        name = etree.QName(element).localname
+        yield SharedNamespace(
+            element,
+            KINDS.get(name, name),
+            element.get("type"),
+            element.get("value"),
         )
 
 
 def shares_namespaces(domain: etree._Element) -> bool:
-    """Whether a ``<domain>`` shares any namespace, in libvirt's eyes."""
+    """Return whether a ``<domain>`` shares any namespace."""
     return any(len(element) for element in domain.iterfind(_ELEMENT))
+
+
+def conflicts(
+    domain: etree._Element, promised: tuple[str, ...], editor: Editor
+) -> Iterator[str]:
+    """Give a ``<domain>`` the host's namespaces; yield others that it has.
+
+    :param promised: ``network``, ``ipc``, ``uts``. In the host's network it
+        is without an element.
+    """
+    found = set()
+    for shared in read_shared(domain):
+        found.add(shared.kind)
+        if shared.kind not in promised or not shared.is_hosts:
+            yield f"{shared}: was not promised; remove it"
+    missing = [
+        _to_element(tag)
+        for tag, kind in KINDS.items()
+        if kind != "network" and kind in {*promised} - found
+    ]
+    if missing:
+        parent = etree.Element(_ELEMENT, nsmap={"lxc": LXC_NAMESPACE})
+        editor.add_in(parent, missing, "devices", "os")
+
+
+def _to_element(tag: str) -> etree._Element:
+    by, value = _HOST
+    return etree.Element(
+        f"{{{LXC_NAMESPACE}}}{tag}",
+        nsmap={"lxc": LXC_NAMESPACE},
+        type=by,
+        value=value,
+    )

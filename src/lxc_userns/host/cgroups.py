@@ -6,7 +6,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from lxc_userns.host.check import Result, failed, passed, warned
+from lxc_userns.findings import Finding
+from lxc_userns.host.check import failed, passed, warned
 from lxc_userns.host.kernel import Version, parse_release
 from lxc_userns.libvirtd.daemon import Daemon
 from lxc_userns.linux import systemd
@@ -32,7 +33,7 @@ _SHARED = (
 )
 
 
-def check(daemon: Daemon | None, *, has_pool: bool = False) -> Result:
+def check(daemon: Daemon | None, *, has_pool: bool = False) -> Finding:
     """Return whether libvirt can start containers under this layout.
 
     :param daemon: libvirt's, None if it is not found.
@@ -55,7 +56,7 @@ def judge(
     *,
     has_machined: bool = True,
     has_pool: bool = False,
-) -> Result:
+) -> Finding:
     """Return whether libvirt can start containers under a layout.
 
     :param mounts: all that libvirtd has mounted.
@@ -89,7 +90,7 @@ def judge(
 
 def _judge_systemd(
     version: Version | None, has_machined: bool, has_pool: bool
-) -> Result:
+) -> Finding:
     if has_machined:
         return passed("version 1, with a group for each container")
     message = (

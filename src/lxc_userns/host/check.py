@@ -1,86 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One thing that was looked at, and what came of it."""
+"""Checks of one thing each, and their findings."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 from lxc_userns.exceptions import ConfigError
+from lxc_userns.findings import Finding, Severity
 
-#: ``FAIL``: containers in user namespaces cannot work. ``WARN``: they can,
-#: not all of them or not as well.
-Status = Literal["PASS", "WARN", "FAIL"]
-
-_GRAVITY: tuple[Status, ...] = ("PASS", "WARN", "FAIL")
 _CONFIGURE = "correct that option; lxc-userns config check has all of them"
 _AS_ROOT = "run this as root, with /proc, /sys and /etc as they are usually"
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """Result of a check.
-
-    :param status: how good that is.
-    :param message: what is so.
-    :param remedy: what to do; empty for ``PASS``, and only then.
-    """
-
-    status: Status
-    message: str
-    remedy: str = ""
-
-    def __post_init__(self) -> None:
-        if (self.status == "PASS") == bool(self.remedy):
-            raise ValueError(f"{self.status} with remedy {self.remedy!r}")
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was looked at.
-
-    :param name: what.
-    :param status: as in :class:`Result`.
-    :param message: as there.
-    :param remedy: as there.
-    """
-
-    name: str
-    status: Status
-    message: str
-    remedy: str = ""
-
-    @classmethod
-    def of(cls, name: str, result: Result) -> Check:
-        """Return a check with this result."""
-        return cls(name, result.status, result.message, result.remedy)
-
-
-@dataclass(frozen=True, slots=True)
 class Probe:
-    """Look at one thing.
+    """Check of one thing.
 
-    :param name: what.
-    :param look: looks, and judges.
-    :param otherwise: status if that raises.
+    :param name: name of the thing.
+    :param run: looks at it; its finding has no code yet.
+    :param severity_on_error: severity if that raises.
     :param remedy: what to do then; empty if it depends on the error.
     """
 
     name: str
-    run: Callable[[], Result]
-    status_on_error: Status = "FAIL"
+    run: Callable[[], Finding]
+    severity_on_error: Severity = Severity.ERROR
     remedy: str = ""
 
-    def check(self) -> Check:
+    def check(self) -> Finding:
         """Look; whatever that raises is the result of this one alone."""
         try:
             result = self.run()
         except Exception as err:
-            result = Result(
-                self.status_on_error, describe(err), self._advise(err)
+            result = Finding(
+                self.severity_on_error,
+                "",
+                "",
+                describe(err),
+                self._advise(err),
             )
-        return Check.of(self.name, result)
+        return named(self.name, result)
 
     def _advise(self, err: Exception) -> str:
         if isinstance(err, ConfigError):
@@ -88,31 +48,44 @@ class Probe:
         return self.remedy or _AS_ROOT
 
 
-def passed(message: str) -> Result:
-    """Return a result that is good."""
-    return Result("PASS", message)
+def named(name: str, result: Finding) -> Finding:
+    """Return a finding with the name of its check."""
+    return replace(result, code=name)
 
 
-def warned(message: str, remedy: str) -> Result:
-    """Return a result that is not so good."""
-    return Result("WARN", message, remedy)
+def passed(message: str) -> Finding:
+    """Return a finding that all is well."""
+    return Finding(Severity.INFO, "", "", message)
 
 
-def failed(message: str, remedy: str) -> Result:
-    """Return a result with which nothing works."""
-    return Result("FAIL", message, remedy)
+def warned(message: str, remedy: str) -> Finding:
+    """Return a finding that not all containers work, or not as well."""
+    return _bad(Severity.WARN, message, remedy)
 
 
-def combine(good: str, bad: list[Result]) -> Result:
-    """Return the worst of several results, with what all of the bad ones say.
+def failed(message: str, remedy: str) -> Finding:
+    """Return a finding that no container in a user namespace works."""
+    return _bad(Severity.ERROR, message, remedy)
+
+
+def _bad(severity: Severity, message: str, remedy: str) -> Finding:
+    if not remedy:
+        raise ValueError(f"{message}: has no remedy")
+    return Finding(severity, "", "", message, remedy)
+
+
+def combine(good: str, bad: list[Finding]) -> Finding:
+    """Return the worst of several findings, with what all bad ones say.
 
     :param good: what is so in any case.
-    :param bad: results that are not ``PASS``.
+    :param bad: those that are not good.
     """
     if not bad:
         return passed(good)
-    return Result(
-        max((each.status for each in bad), key=_GRAVITY.index),
+    return Finding(
+        max(each.severity for each in bad),
+        "",
+        "",
         "; ".join([good, *(each.message for each in bad)]),
         "; ".join(dict.fromkeys(each.remedy for each in bad)),
     )

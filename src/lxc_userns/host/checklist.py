@@ -11,6 +11,7 @@ from pathlib import Path
 from oslo_config import cfg
 
 from lxc_userns.config.settings import Settings
+from lxc_userns.findings import Finding, Severity
 from lxc_userns.host import (
     cgroups,
     filesystems,
@@ -26,7 +27,7 @@ from lxc_userns.host import (
     root,
     user_namespaces,
 )
-from lxc_userns.host.check import Check, Probe
+from lxc_userns.host.check import Probe
 from lxc_userns.host.libvirtd import Connect
 from lxc_userns.libvirtd import daemon
 
@@ -39,7 +40,7 @@ _KEYUTILS = (
 _SEE_LIBVIRT = "see the check of libvirt"
 
 
-def check_host(conf: cfg.ConfigOpts, connect: Connect) -> list[Check]:
+def check_host(conf: cfg.ConfigOpts, connect: Connect) -> list[Finding]:
     """Look at everything that containers in user namespaces need.
 
     :param conf: configuration with our options registered.
@@ -64,34 +65,39 @@ def _of_kernel(settings: Settings) -> Iterator[Probe]:
     yield Probe("root", root.check)
     yield Probe("kernel", lambda: kernel.check(settings.rootfs_strategy))
     yield Probe(
-        "user namespaces", user_namespaces.check_making, "FAIL", _UTIL_LINUX
+        "user namespaces",
+        user_namespaces.check_making,
+        Severity.ERROR,
+        _UTIL_LINUX,
     )
     yield Probe(
         "number of user namespaces",
         user_namespaces.check_number,
-        "WARN",
+        Severity.WARN,
         _PROC,
     )
     for switch in user_namespaces.SWITCHES:
         if os.path.exists(switch.path):
-            yield Probe(switch.name, switch.check, "WARN")
-    yield Probe("shared limits", limits.check, "WARN", _PROC)
+            yield Probe(switch.name, switch.check, Severity.WARN)
+    yield Probe("shared limits", limits.check, Severity.WARN, _PROC)
     yield Probe("programs", programs.check)
 
 
 def _of_libvirt(settings: Settings, connect: Connect) -> Iterator[Probe]:
     find_daemon = cache(daemon.find)
-    yield Probe("libvirt", lambda: libvirtd.check(connect), "FAIL", _LIBRARY)
+    yield Probe(
+        "libvirt", lambda: libvirtd.check(connect), Severity.ERROR, _LIBRARY
+    )
     yield Probe(
         "security driver",
         lambda: libvirtd.check_security(connect),
-        "WARN",
+        Severity.WARN,
         _SEE_LIBVIRT,
     )
     yield Probe(
         "session keyring",
         lambda: keyring.check(find_daemon()),
-        "WARN",
+        Severity.WARN,
         _KEYUTILS,
     )
     yield Probe(
@@ -117,7 +123,7 @@ def _of_libvirt(settings: Settings, connect: Connect) -> Iterator[Probe]:
 def _of_ids(settings: Settings) -> Iterator[Probe]:
     yield Probe("subordinate user IDs", ids.check_users)
     yield Probe("subordinate group IDs", ids.check_groups)
-    yield Probe("range for new users", ids.check_login_defs, "WARN")
+    yield Probe("range for new users", ids.check_login_defs, Severity.WARN)
     yield Probe(
         "pool",
         lambda: ids.check_pool(settings.subid_owner, settings.range_size),

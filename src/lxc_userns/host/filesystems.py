@@ -6,11 +6,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from lxc_userns.exceptions import RootfsError
+from lxc_userns.findings import Finding
 from lxc_userns.host.check import (
-    Check,
-    Result,
     describe,
     failed,
+    named,
     passed,
     split,
     warned,
@@ -31,7 +31,7 @@ _PLACE = (
 )
 
 
-def check_overlays(state_path: Path, strategy: str) -> Result:
+def check_overlays(state_path: Path, strategy: str) -> Finding:
     """Return whether an overlay can be made, by making one.
 
     :param state_path: below which the upper layers are.
@@ -47,7 +47,7 @@ def check_overlays(state_path: Path, strategy: str) -> Result:
 
 def judge_overlays(
     place: Path, outcome: bool | Exception, strategy: str
-) -> Result:
+) -> Finding:
     """Return whether an overlay can be made.
 
     :param place: the directory that was tried.
@@ -76,13 +76,13 @@ def judge_overlays(
     return warned(message, remedy)
 
 
-def check_all() -> list[Check]:
+def check_all() -> list[Finding]:
     """Return whether root filesystems can be idmapped, by where they are."""
     try:
         found = probe.find_idmappable()
     except Exception as err:
         return [
-            Check.of(
+            named(
                 NAME,
                 warned(
                     f"not tried without user namespaces: {describe(err)}",
@@ -90,10 +90,10 @@ def check_all() -> list[Check]:
                 ),
             )
         ]
-    return [Check.of(f"{NAME} on {each.point}", judge(each)) for each in found]
+    return [named(f"{NAME} on {each.point}", judge(each)) for each in found]
 
 
-def judge(finding: probe.Finding) -> Result:
+def judge(finding: probe.Finding) -> Finding:
     """Return whether root filesystems on a filesystem can be idmapped.
 
     One that cannot is a warning: there are other strategies, and places.

@@ -21,7 +21,8 @@ from pathlib import Path
 
 from lxc_userns.domain.metadata import NAMESPACE
 from lxc_userns.exceptions import PrerequisiteError
-from lxc_userns.host.check import Result, failed, passed, warned
+from lxc_userns.findings import Finding
+from lxc_userns.host.check import failed, passed, warned
 from lxc_userns.libvirtd import daemon
 from lxc_userns.libvirtd.daemon import Daemon
 from lxc_userns.linux import safe_path
@@ -125,7 +126,7 @@ def render(command: Sequence[str], config_files: Sequence[str]) -> str:
     )
 
 
-def check(found: Daemon | None) -> Result:
+def check(found: Daemon | None) -> Finding:
     """Check whether the hook is installed, and libvirtd will call it.
 
     :param found: libvirt's daemon, None if it is not found.
@@ -141,7 +142,7 @@ def check(found: Daemon | None) -> Result:
     return judge(text, status, _is_known(found, status))
 
 
-def judge(text: str, status: os.stat_result, known: bool | None) -> Result:
+def judge(text: str, status: os.stat_result, known: bool | None) -> Finding:
     """Return the result for a hook that is there.
 
     :param text: text of the file.

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lxc_userns.host.check import Result, failed, passed, warned
+from lxc_userns.findings import Finding
+from lxc_userns.host.check import failed, passed, warned
 from lxc_userns.idmap import SYSTEMD_CONTAINERS
 from lxc_userns.idmap.ranges import overlap
 from lxc_userns.leases.allocation import capacity
@@ -20,19 +21,19 @@ _SHADOW_RANGE = (100000, 600100000)
 _NAMES = {"user": "UID", "group": "GID"}
 
 
-def check_users() -> Result:
+def check_users() -> Finding:
     """Return whether the subordinate user ID ranges are in order."""
     path = owners.SUBUID
     return judge(owners.read_host_uids(), path, path.exists())
 
 
-def check_groups() -> Result:
+def check_groups() -> Finding:
     """Return whether the subordinate group ID ranges are in order."""
     path = owners.SUBGID
     return judge(owners.read_host_gids(), path, path.exists())
 
 
-def judge(ids: owners.IdOwnership, path: Path, present: bool) -> Result:
+def judge(ids: owners.IdOwnership, path: Path, present: bool) -> Finding:
     """Return whether subordinate ID ranges are in order.
 
     :param ids: these.
@@ -63,7 +64,7 @@ def judge(ids: owners.IdOwnership, path: Path, present: bool) -> Result:
     return passed(f"{number} ranges in {path}, none overlaps another")
 
 
-def check_login_defs() -> Result:
+def check_login_defs() -> Finding:
     """Return whether shadow gives new users IDs that systemd uses."""
     try:
         text = LOGIN_DEFS.read_text(encoding="utf-8", errors="replace")
@@ -72,8 +73,8 @@ def check_login_defs() -> Result:
     return judge_login_defs(text)
 
 
-def judge_login_defs(text: str) -> Result:
-    """Return whether shadow gives new users subordinate IDs that systemd uses.
+def judge_login_defs(text: str) -> Finding:
+    """Return whether shadow gives new users IDs that systemd uses.
 
     :param text: text of :manpage:`login.defs(5)`.
     """
@@ -112,7 +113,7 @@ def _setting(text: str, name: str) -> re.Match[str] | None:
     return re.search(rf"^\s*{name}\s+(\d+)\s*$", text, re.MULTILINE)
 
 
-def check_pool(owner: str, size: int) -> Result:
+def check_pool(owner: str, size: int) -> Finding:
     """Return whether the pool has room.
 
     :param owner: value of ``[lxc_userns] subid_owner``.
@@ -135,7 +136,7 @@ def _find_advisories(pools: Pools) -> Iterator[str]:
 
 def judge_pool(
     pools: Pools | None, size: int, advisories: Sequence[str] = ()
-) -> Result:
+) -> Finding:
     """Return whether a pool has room, and is nobody else's.
 
     :param pools: None if none is configured.

@@ -7,7 +7,8 @@ import os
 import re
 from collections.abc import Collection
 
-from lxc_userns.host.check import Result, combine, failed, warned
+from lxc_userns.findings import Finding
+from lxc_userns.host.check import combine, failed, warned
 from lxc_userns.linux import syscalls
 from lxc_userns.spec.strategy import Strategy
 
@@ -20,7 +21,7 @@ _MANY_ENTRIES = ((4, 15), (4, 19))
 _RELEASE = re.compile(r"(\d+)\.(\d+)")
 
 
-def check(strategy: str) -> Result:
+def check(strategy: str) -> Finding:
     """Return whether this kernel has what is needed.
 
     :param strategy: value of ``[lxc_userns] rootfs_strategy``.
@@ -28,7 +29,7 @@ def check(strategy: str) -> Result:
     return evaluate(os.uname().release, syscalls.missing_syscalls(), strategy)
 
 
-def evaluate(release: str, missing: Collection[str], strategy: str) -> Result:
+def evaluate(release: str, missing: Collection[str], strategy: str) -> Finding:
     """Return whether a kernel has what is needed.
 
     :param release: as ``uname -r`` has it.
@@ -66,7 +67,7 @@ def parse_release(release: str) -> Version | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
-def _without_idmapped_mounts(strategy: str) -> Result:
+def _without_idmapped_mounts(strategy: str) -> Finding:
     message = "it has no idmapped mounts (Linux 5.12 has)"
     if Strategy(strategy).traits.needs_idmapped_mounts:
         return failed(

@@ -9,6 +9,7 @@ the ID of this run of it as a key, unless ``KeyringMode=inherit`` is set
 
 That key proves that there is a keyring. Nothing is proved by its absence, for
 any container can take it out; so there is a mark in the environment besides,
+from lxc_userns.findings import Finding
 from the drop-in that sets the mode.
 """
 
@@ -18,7 +19,8 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import PurePosixPath
 
-from lxc_userns.host.check import Result, failed, passed, warned
+from lxc_userns.findings import Finding
+from lxc_userns.host.check import failed, passed, warned
 from lxc_userns.libvirtd.daemon import Daemon
 from lxc_userns.linux import keyrings
 from lxc_userns.linux.process import Process
@@ -29,7 +31,7 @@ _MARK = ("LXC_USERNS_KEYRING", "inherit")
 _SYSTEMD = ("", "name=systemd")
 
 
-def check(daemon: Daemon | None) -> Result:
+def check(daemon: Daemon | None) -> Finding:
     """Return whether containers share the session keyring of the daemon."""
     if daemon is None:
         return warned(
@@ -68,7 +70,7 @@ def judge(
     known: Collection[bytes],
     *,
     is_marked: bool,
-) -> Result:
+) -> Finding:
     """Return whether a daemon has a session keyring of systemd's.
 
     :param daemon: the daemon, for messages.

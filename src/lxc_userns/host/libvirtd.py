@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from lxc_userns.domain import seclabel
 from lxc_userns.exceptions import LibvirtError
-from lxc_userns.host.check import Result, describe, failed, passed, warned
+from lxc_userns.findings import Finding
+from lxc_userns.host.check import describe, failed, passed, warned
 
 if TYPE_CHECKING:
     from lxc_userns.libvirtd.client import Guests
@@ -42,7 +43,7 @@ _MORE_RULES = (
 )
 
 
-def check(connect: Connect) -> Result:
+def check(connect: Connect) -> Finding:
     """Return whether libvirt answers at ``lxc:///``."""
     try:
         return judge_version(connect().version())
@@ -50,7 +51,7 @@ def check(connect: Connect) -> Result:
         return judge_silence(describe(err), any(_find_drivers()))
 
 
-def judge_version(version: str) -> Result:
+def judge_version(version: str) -> Finding:
     """Return whether a version of libvirt is one that was tried, or later.
 
     :param version: as ``9.0.0``.
@@ -66,7 +67,7 @@ def judge_version(version: str) -> Result:
     return passed(message)
 
 
-def judge_silence(error: str, has_driver: bool) -> Result:
+def judge_silence(error: str, has_driver: bool) -> Finding:
     """Return the result for a libvirt that does not answer.
 
     :param error: what was said instead.
@@ -81,7 +82,7 @@ def judge_silence(error: str, has_driver: bool) -> Result:
     )
 
 
-def check_security(connect: Connect) -> Result:
+def check_security(connect: Connect) -> Finding:
     """Return whether a security driver confines containers."""
     models = seclabel.parse_models(connect().capabilities())
     if "apparmor" in models and refuses_mounts(_RULES):
@@ -111,7 +112,7 @@ def refuses_mounts(rules: Path) -> bool:
     )
 
 
-def judge_security(models: Collection[str], lsms: Collection[str]) -> Result:
+def judge_security(models: Collection[str], lsms: Collection[str]) -> Finding:
     """Return whether a security driver confines containers.
 
     :param models: the security models that libvirt uses.

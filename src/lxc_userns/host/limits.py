@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lxc_userns.host.check import Result, passed, warned
+from lxc_userns.findings import Finding
+from lxc_userns.host.check import passed, warned
 from lxc_userns.linux import ucounts
 
 #: Inotify instances: some dozens for each of hundreds of containers.
@@ -13,12 +14,12 @@ _ENOUGH = 8192
 _SYSCTL = "fs.inotify.max_user_instances"
 
 
-def check() -> Result:
+def check() -> Finding:
     """Return whether what all containers share is enough for many."""
     return judge(ucounts.read())
 
 
-def judge(found: Mapping[str, int]) -> Result:
+def judge(found: Mapping[str, int]) -> Finding:
     """Return whether what all containers share is enough for many.
 
     :param found: limits of the host's root, by name.

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from lxc_userns import own_paths
 from lxc_userns.exceptions import ConfigError, reason_of
-from lxc_userns.host.check import Result, failed, passed, split
+from lxc_userns.findings import Finding
+from lxc_userns.host.check import failed, passed, split
 
 _ATTRIBUTE = "trusted.lxc_userns.probe"
 
@@ -20,7 +21,7 @@ def nearest(path: Path) -> Path:
     return next(each for each in (path, *path.parents) if each.exists())
 
 
-def check_state_path(path: Path) -> Result:
+def check_state_path(path: Path) -> Finding:
     """Return whether what is noted about containers can be kept there."""
     refused = _refused(own_paths.check_state_path, path)
     if refused is not None:
@@ -34,7 +35,7 @@ def check_state_path(path: Path) -> Result:
     return judge_state_path(place, None)
 
 
-def judge_state_path(place: Path, error: str | None) -> Result:
+def judge_state_path(place: Path, error: str | None) -> Finding:
     """Return whether what is noted about containers can be kept there.
 
     :param place: the directory that was tried.
@@ -50,7 +51,7 @@ def judge_state_path(place: Path, error: str | None) -> Result:
     )
 
 
-def check_run_path(path: Path) -> Result:
+def check_run_path(path: Path) -> Finding:
     """Return whether containers can reach their views, and nobody else."""
     refused = _refused(own_paths.check_run_path, path)
     if refused is not None:
@@ -59,8 +60,8 @@ def check_run_path(path: Path) -> Result:
     return passed(f"users of containers can pass through {place}")
 
 
-def _refused(check: Callable[[str], None], path: Path) -> Result | None:
-    """Return the result if a start would be refused for this path."""
+def _refused(check: Callable[[str], None], path: Path) -> Finding | None:
+    """The result if a start would be refused for this path."""
     try:
         check(str(path))
     except ConfigError as err:

@@ -6,7 +6,8 @@ from __future__ import annotations
 import shutil
 from collections.abc import Collection
 
-from lxc_userns.host.check import Result, failed, passed, warned
+from lxc_userns.findings import Finding
+from lxc_userns.host.check import failed, passed, warned
 from lxc_userns.linux import programs
 
 #: Without one of these no container starts, or none goes; with the Debian
@@ -27,7 +28,7 @@ UNPACKING = {
 }
 
 
-def check() -> Result:
+def check() -> Finding:
     """Return whether the programs are installed where they are looked for."""
     return judge(
         {
@@ -38,7 +39,7 @@ def check() -> Result:
     )
 
 
-def judge(found: Collection[str]) -> Result:
+def judge(found: Collection[str]) -> Finding:
     """Return whether all programs are there.
 
     :param found: those that are.

@@ -6,14 +6,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from lxc_userns.host.check import Result, failed, passed, warned
+from lxc_userns.findings import Finding
+from lxc_userns.host.check import failed, passed, warned
 from lxc_userns.host.paths import nearest
 from lxc_userns.libvirtd.daemon import Daemon
 from lxc_userns.linux import mounts
 from lxc_userns.linux.mounts import Mount
 
 
-def check(run_path: Path, daemon: Daemon | None) -> Result:
+def check(run_path: Path, daemon: Daemon | None) -> Finding:
     """Return whether libvirt sees what we mount.
 
     :param run_path: where views are mounted.
@@ -22,7 +23,7 @@ def check(run_path: Path, daemon: Daemon | None) -> Result:
     return judge(nearest(run_path).resolve(), mounts.read_mounts(), daemon)
 
 
-def judge(place: Path, own: Iterable[Mount], daemon: Daemon | None) -> Result:
+def judge(place: Path, own: Iterable[Mount], daemon: Daemon | None) -> Finding:
     """Return whether libvirt sees what we mount.
 
     :param place: where views are mounted, a path without links.

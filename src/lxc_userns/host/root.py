@@ -6,7 +6,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from lxc_userns.host.check import Result, failed, passed, warned
+from lxc_userns.findings import Finding
+from lxc_userns.host.check import failed, passed, warned
 
 _UID_MAP = Path("/proc/self/uid_map")
 _REMEDY = "run this as root of the host"
@@ -14,7 +15,7 @@ _REMEDY = "run this as root of the host"
 _ALL = ["0", "0", "4294967295"]
 
 
-def check() -> Result:
+def check() -> Finding:
     """Return whether this is root, and of the host."""
     try:
         uid_map = _UID_MAP.read_text(encoding="ascii").split()
@@ -23,7 +24,7 @@ def check() -> Result:
     return judge(os.geteuid(), uid_map == _ALL)
 
 
-def judge(user: int, all_ids: bool) -> Result:
+def judge(user: int, all_ids: bool) -> Finding:
     """Return whether this is root, and of the host.
 
     :param user: its user ID.

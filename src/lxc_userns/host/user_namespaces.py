@@ -8,7 +8,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from lxc_userns.host.check import Result, failed, passed, warned
+from lxc_userns.findings import Finding
+from lxc_userns.host.check import failed, passed, warned
 from lxc_userns.linux import programs
 
 #: Where the kernel says what its user namespaces may.
@@ -40,7 +41,7 @@ class Switch:
         """Its file."""
         return Path("/proc/sys") / self.name.replace(".", "/")
 
-    def check(self) -> Result:
+    def check(self) -> Finding:
         """Return whether user namespaces can be made inside containers."""
         return judge_switch(self, int(self.path.read_text(encoding="ascii")))
 
@@ -52,7 +53,7 @@ SWITCHES = (
 )
 
 
-def check_making() -> Result:
+def check_making() -> Finding:
     """Return whether the kernel makes user namespaces; one is made."""
     made = subprocess.run(
         ["unshare", "--user", "true"],
@@ -73,7 +74,7 @@ def check_making() -> Result:
     return judge_making(known, said if made.returncode else None)
 
 
-def judge_making(known: bool, refused: str | None) -> Result:
+def judge_making(known: bool, refused: str | None) -> Finding:
     """Return whether a kernel makes user namespaces.
 
     :param known: whether it knows what they are.
@@ -96,12 +97,12 @@ def judge_making(known: bool, refused: str | None) -> Result:
     )
 
 
-def check_number() -> Result:
+def check_number() -> Finding:
     """Return whether there may be enough of them."""
     return judge_number(int(LIMIT.read_text(encoding="ascii")))
 
 
-def judge_number(limit: int) -> Result:
+def judge_number(limit: int) -> Finding:
     """Return whether there may be enough of them.
 
     :param limit: how many the host's root may make.
@@ -118,7 +119,7 @@ def judge_number(limit: int) -> Result:
     return passed(message)
 
 
-def judge_switch(switch: Switch, value: int) -> Result:
+def judge_switch(switch: Switch, value: int) -> Finding:
     """Return whether user namespaces can be made inside containers.
 
     :param switch: one of :data:`SWITCHES`.

@@ -6,7 +6,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from lxc_userns.domain import Filesystem
+from lxc_userns import domain
+from lxc_userns.arguments import check_type
+from lxc_userns.domain import DomainParts, Filesystem, Marker
 from lxc_userns.idmap import IdMaps
 from lxc_userns.instances.record import InstanceRecord, volume_name
 from lxc_userns.resources import partition
@@ -51,29 +53,96 @@ class PreparedInstance:
     def filesystems(self) -> tuple[Filesystem, ...]:
         """The ``<filesystem>`` elements, the root's first."""
         parent = os.path.dirname(self.root)
-        # Read-only is the mount itself: of <readonly/> libvirt makes a
-        # remount that can fail in silence.
         mounted = [
-            Filesystem.mount(f"{parent}/{volume_name(number)}", each.target)
+            Filesystem(
+                f"{parent}/{volume_name(number)}",
+                each.target,
+                (each.source,),
+                each.readonly,
+            )
             for number, each in enumerate(self.record.volumes)
         ]
         # libvirt unmounts what is below a target before it mounts there.
         mounted.sort(key=lambda each: each.target.count("/"))
-        return (Filesystem.mount(self.root, "/"), *mounted)
+        origins = (self.record.rootfs, self.record.archive)
+        root = Filesystem(self.root, "/", tuple(filter(None, origins)))
+        return (root, *mounted)
+
+    @property
+    def parts(self) -> DomainParts:
+        """All that its domain has to have, and may have."""
+        record = self.record
+        return DomainParts(
+            name=record.name,
+            uuid=record.uuid,
+            marker=Marker(
+                rootfs=record.archive or record.rootfs,
+                rootfs_kind=record.rootfs_kind,
+                strategy=record.strategy,
+                volumes=record.volumes,
+                mode=record.mode,
+                mode_reasons=record.mode_reasons,
+            ),
+            filesystems=self.filesystems,
+            id_maps=record.id_maps,
+            kept_capabilities=record.needs.capabilities,
+            dropped_capabilities=record.dropped_capabilities,
+            devices=record.devices,
+            host_namespaces=record.needs.host_namespaces,
+            security_model=record.security_model,
+            partition=self.partition,
+        )
+
+    def apply_to(self, domain_xml: str) -> str:
+        """Return a domain's XML with everything that the instance needs.
+
+        Call it after ``allocate`` or ``prepare``, before libvirt defines or
+        starts the domain; it changes nothing but the text, on every state of
+        the instance, from any thread or process. Put in are, where they are
+        missing:
+
+        - ``<uuid>``;
+        - ``<idmap>`` in mode ``private``;
+        - a ``<filesystem>`` of type ``mount`` for the root and each volume.
+          One whose source is what was requested, of whatever type, is made
+          one of the view;
+        - ``<privnet/>`` without an interface, unless the host's network was
+          promised;
+        - ``<capabilities>``: what the instance may have, and no others;
+        - a ``<hostdev>`` for each device;
+        - ``<seclabel>`` of type ``dynamic`` where the request named a
+          security model;
+        - ``<lxc:namespace>`` for namespaces of the host, in mode ``host``;
+        - ``<partition>`` where limits need a group of their own;
+        - the marker ``<lxc-userns:container>`` in ``<metadata>``, XML
+          namespace ``urn:lxc-userns:domain:1.0``.
+
+        Doing it twice is doing it once. All else stays byte for byte, memory
+        and other limits among it.
+
+        :param domain_xml: an LXC domain, of at most 4 MiB.
+        :returns: its new text.
+        :raises DomainXmlError: if this is not an LXC domain (type ``lxc``,
+            type of operating system ``exe``), not well-formed, or has a
+            document type.
+        :raises DomainConflictError: if it contradicts the promise: another
+            name, UUID, ``<idmap>``, source of a filesystem, capability,
+            device, shared namespace, a directory or disk of the host that
+            was not requested, or an environment variable that libvirt would
+            write as markup. The error names every element and reason.
+        """
+        check_type("apply_to", "domain_xml", domain_xml, str)
+        return domain.apply(domain_xml, self.parts)
 
     @property
     def mode_reasons(self) -> tuple[str, ...]:
-        """Why it has this mode."""
+        """Reasons for its mode."""
         return self.record.mode_reasons
 
     @property
     def needs_private_network(self) -> bool:
-        """Whether ``<privnet/>`` is a must if there is no ``<interface>``.
-
-        Without either, the container would share the host's network, and
-        with ID maps it could not mount ``/sys`` and not start.
-        """
-        return "network" not in self.record.needs.host_namespaces
+        """Whether ``<privnet/>`` is a must if there is no ``<interface>``."""
+        return self.parts.needs_private_network
 
     @property
     def shared_namespaces(self) -> tuple[str, ...]:

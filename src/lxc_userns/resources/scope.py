@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from lxc_userns.domain.limits import DEFAULT_PERIOD, ResourceLimits
-from lxc_userns.domain.tuning import BlockDevice
+from lxc_userns.domain.limits import (
+    DEFAULT_PERIOD,
+    BlockDevice,
+    ResourceLimits,
+)
 from lxc_userns.linux import systemd
 from lxc_userns.resources.settings import Setting
 

@@ -8,16 +8,11 @@ from collections.abc import Iterator
 
 from lxml import etree
 
-from lxc_userns.domain import (
-    Capabilities,
-    Features,
-    SharedNamespaces,
-    device,
-    idmaps,
-)
+from lxc_userns.domain import Capabilities, device, idmaps
 from lxc_userns.domain.document import child, parse_domain, text_at
 from lxc_userns.domain.filesystem import target_of, type_of
 from lxc_userns.domain.interface import has_own_network
+from lxc_userns.domain.namespaces import read_shared
 from lxc_userns.exceptions import DomainXmlError, NeedsError
 from lxc_userns.instances.record import InstanceRecord, volume_name
 from lxc_userns.spec.requirements import (
@@ -75,12 +70,11 @@ def of_domain(domain_xml: str) -> Expectation:
         devices that break a rule of this package.
     """
     domain = parse_domain(domain_xml)
-    features = Features.from_domain(domain)
     return Expectation(
         text_at(domain, "name") or "",
         idmaps.from_domain(domain),
         frozenset(_shared(domain)),
-        _allowed(features.capabilities),
+        Capabilities.from_domain(domain).allowed,
         (*device.from_domain(domain), *_disks(domain)),
         tuple(_views(domain)),
         next(_confinements(domain), None),
@@ -108,13 +102,10 @@ def _confinements(domain: etree._Element) -> Iterator[Confinement]:
 
 
 def _shared(domain: etree._Element) -> Iterator[str]:
-    spaces = SharedNamespaces.from_domain(domain)
-    if spaces.net or not has_own_network(domain):
+    if not has_own_network(domain):
         yield "network"
-    if spaces.ipc:
-        yield "ipc"
-    if spaces.uts:
-        yield "uts"
+    for shared in read_shared(domain):
+        yield shared.kind
 
 
 def _disks(domain: etree._Element) -> Iterator[Device]:
@@ -133,12 +124,3 @@ def _views(domain: etree._Element) -> Iterator[View]:
         target = target_of(element)
         if type_of(element) == "mount" and source and target:
             yield View(target, os.path.realpath(source))
-
-
-def _allowed(capabilities: Capabilities) -> frozenset[str]:
-    allowed = {
-        "default": {*CAPABILITIES} - DROPPED,
-        "allow": {*CAPABILITIES},
-        "deny": set[str](),
-    }[capabilities.policy]
-    return frozenset((allowed | {*capabilities.keep}) - {*capabilities.drop})

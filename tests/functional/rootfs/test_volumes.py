@@ -824,17 +824,28 @@ def test_libvirt_mounts_where_the_check_says(
     check(busybox_rootfs, *requests, hidden=hidden)
     with directory.opened(busybox_rootfs) as root:
         host.views.mount("one", "root", ONE, partial(mounts.bind, root))
+    filesystems = [
+        domain.Filesystem(host.views.path("one", "root"), "/"),
+        *mount_all(host, requests, hidden),
+    ]
+    filesystems.sort(key=lambda each: each.target.rstrip("/").count("/"))
+    uuid = "3e3fce45-4f53-4fa7-bb32-11f34168b82b"
     made = domain.Domain(
         name="volumes",
+        uuid=uuid,
         memory_mib=64,
         init=domain.Init("/bin/sleep", ["1000"]),
-        id_maps=ONE,
-        filesystems=[
-            domain.Filesystem.mount(host.views.path("one", "root"), "/"),
-            *mount_all(host, requests, hidden),
-        ],
     )
-    container = libvirt_connection.createXML(made.to_xml())
+    parts = domain.DomainParts(
+        name="volumes",
+        uuid=uuid,
+        marker=domain.Marker(rootfs=str(busybox_rootfs), strategy="chown"),
+        filesystems=tuple(filesystems),
+        id_maps=ONE,
+    )
+    container = libvirt_connection.createXML(
+        domain.apply(made.to_xml(), parts)
+    )
     try:
         with Guests().init_process("volumes") as init:
             pid = init.pid
@@ -868,4 +879,4 @@ def mount_all(
                 partial(opened.mount, ONE),
                 is_directory=opened.is_directory,
             )
-        yield domain.Filesystem.mount(host.views.path("one", name), target)
+        yield domain.Filesystem(host.views.path("one", name), target)

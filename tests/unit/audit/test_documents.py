@@ -11,7 +11,7 @@ from lxml import etree
 
 from lxc_userns.audit import Finding, Severity, audit_domain
 from lxc_userns.containers import ContainerSpec
-from lxc_userns.domain import Domain
+from lxc_userns.domain import add_id_maps
 from lxc_userns.exceptions import DomainXmlError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.instances.prepared import PreparedInstance
@@ -19,8 +19,8 @@ from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.spec.requirements import DROPPED_PRIVATE
 from lxc_userns.spec.strategy import Strategy
 from tests.unit.audit.documents import NOVA, VIRSH, VIRT_MANAGER, domain
-from tests.unit.domain.samples import SAMPLES
-from tests.unit.domain.strategies import domains
+from tests.unit.domain.samples import DOCUMENTS, MAPS
+from tests.unit.domain.strategies import Document, documents
 
 
 def brief(findings: list[Finding]) -> list[tuple[str, str, str, int | None]]:
@@ -74,7 +74,7 @@ def test_container_run_has_no_serious_finding() -> None:
         dropped=tuple(DROPPED_PRIVATE),
     )
     spec = ContainerSpec("web", "/srv/web")
-    found = audit_domain(spec.to_domain(PreparedInstance(record)).to_xml())
+    found = audit_domain(spec.to_xml(PreparedInstance(record)))
     assert brief(found) == [("WARN", "no-seclabel", "/domain", 1)]
 
 
@@ -125,27 +125,35 @@ def test_a_document_type_is_never_expanded() -> None:
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", SAMPLES)
-def test_golden_domains(name: str) -> None:
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_samples(name: str) -> None:
     # Whether a finding names an element that is there.
-    xml = SAMPLES[name].to_xml()
+    xml = DOCUMENTS[name].encode()
     root = etree.fromstring(xml)
-    for finding in audit_domain(xml):
+    for finding in audit_domain(DOCUMENTS[name]):
         check_place(root, finding)
 
 
-@given(domains)
-def test_domains_of_ours(one: Domain) -> None:
-    xml = one.to_xml()
-    root = etree.fromstring(xml)
-    found = audit_domain(xml)
+@given(documents)
+def test_domains_of_others(one: Document) -> None:
+    root = etree.fromstring(one.text.encode())
+    found = audit_domain(one.text)
     for finding in found:
         check_place(root, finding)
-    # What Domain refuses with ID maps is not found either.
     codes = {each.code for each in found}
+    assert ("no-idmap" in codes) == (not root.findall("idmap/*"))
+
+
+@given(documents)
+def test_what_takes_id_maps_has_them(one: Document) -> None:
+    try:
+        edited = add_id_maps(one.text, MAPS)
+    except DomainXmlError:
+        return
+    codes = {each.code for each in audit_domain(edited)}
     never = {"idmap-host-root", "filesystem-refused", "sharing-refused"}
     assert codes.isdisjoint({*never, "host-network", "init-unmapped"})
-    assert ("no-idmap" in codes) == (one.id_maps is None)
+    assert "no-idmap" not in codes
 
 
 def check_place(root: etree._Element, finding: Finding) -> None:

@@ -9,22 +9,34 @@ import pytest
 
 from lxc_userns import host
 from lxc_userns.cli import main, report
-from lxc_userns.host.check import Check
+from lxc_userns.findings import Finding, Severity
 
-GOOD = Check("root", "PASS", "this is root")
-WEAK = Check(
+GOOD = Finding(Severity.INFO, "root", "", "this is root")
+WEAK = Finding(
+    Severity.WARN,
     "shared limits",
-    "WARN",
+    "",
     "sysctl fs.inotify.max_user_instances is 128, of which each may use half",
     "raise sysctl fs.inotify.max_user_instances to 8192, in /etc/sysctl.d",
 )
-BAD = Check("libvirt", "FAIL", "does not answer", "start it")
+BAD = Finding(Severity.ERROR, "libvirt", "", "does not answer", "start it")
 MOUNTS = [
     *(
-        Check(f"idmapped mounts on {point}", "PASS", "ext4 can be idmapped")
+        Finding(
+            Severity.INFO,
+            f"idmapped mounts on {point}",
+            "",
+            "ext4 can be idmapped",
+        )
         for point in ("/", "/a", "/b", "/c", "/d")
     ),
-    Check("idmapped mounts on /nfs", "WARN", "nfs cannot", "take chown"),
+    Finding(
+        Severity.WARN,
+        "idmapped mounts on /nfs",
+        "",
+        "nfs cannot",
+        "take chown",
+    ),
 ]
 
 
@@ -39,12 +51,19 @@ def test_one_line_for_each_kind_of_filesystem() -> None:
     merged = report.merge_mounts([GOOD, *MOUNTS])
     assert merged == [
         GOOD,
-        Check(
+        Finding(
+            Severity.INFO,
             "idmapped mounts",
-            "PASS",
+            "",
             "ext4 can be idmapped (/, /a, /b and 2 more)",
         ),
-        Check("idmapped mounts", "WARN", "nfs cannot (/nfs)", "take chown"),
+        Finding(
+            Severity.WARN,
+            "idmapped mounts",
+            "",
+            "nfs cannot (/nfs)",
+            "take chown",
+        ),
     ]
 
 
@@ -69,7 +88,7 @@ def test_remedies_are_below() -> None:
         ([GOOD, WEAK, BAD], "FAIL  no container runs in a user namespace"),
     ],
 )
-def test_a_verdict_ends_it(checks: list[Check], verdict: str) -> None:
+def test_a_verdict_ends_it(checks: list[Finding], verdict: str) -> None:
     assert [*report.render(checks, colours=False)][-1].startswith(verdict)
 
 

@@ -11,10 +11,11 @@ from oslo_config import cfg
 
 from lxc_userns import own_paths
 from lxc_userns.config import check as config_check
-from lxc_userns.config.check import Finding, check_config
+from lxc_userns.config.check import check_config
 from lxc_userns.config.options import register_opts
 from lxc_userns.config.settings import Settings
 from lxc_userns.exceptions import ConfigError, PrerequisiteError
+from lxc_userns.findings import Finding, Severity
 from lxc_userns.idmap.idset import IdSet
 from lxc_userns.linux import directory
 from lxc_userns.subid import owners
@@ -64,9 +65,9 @@ def check(conf: cfg.ConfigOpts) -> list[Finding]:
     ]
 
 
-def find(conf: cfg.ConfigOpts, severity: str) -> list[tuple[str, str]]:
+def find(conf: cfg.ConfigOpts, severity: Severity) -> list[tuple[str, str]]:
     return [
-        (each.option, each.message)
+        (each.code, each.message)
         for each in check(conf)
         if each.severity == severity
     ]
@@ -76,16 +77,16 @@ def find(conf: cfg.ConfigOpts, severity: str) -> list[tuple[str, str]]:
 def test_a_good_configuration() -> None:
     gives = "guest IDs 0-65535 are host IDs 1900000000-1900065535"
     assert check(configure()) == [
-        Finding("info", UID, HIGH, gives),
-        Finding("info", GID, HIGH, gives),
+        Finding(Severity.INFO, UID, HIGH, gives),
+        Finding(Severity.INFO, GID, HIGH, gives),
     ]
 
 
 @pytest.mark.usefixtures("host")
 def test_no_maps_at_all() -> None:
     (finding,) = check(configure("", ""))
-    assert (finding.severity, finding.option) == (
-        "warning",
+    assert (finding.severity, finding.code) == (
+        Severity.WARN,
         "[libvirt] uid_maps, gid_maps",
     )
     assert finding.message == "are empty: user namespaces are off"
@@ -94,7 +95,7 @@ def test_no_maps_at_all() -> None:
 @pytest.mark.usefixtures("host")
 def test_every_problem_at_once() -> None:
     conf = configure("x,0:0:1", "", run_path="run", subid_owner="lxc")
-    assert [name for name, _ in find(conf, "problem")] == [
+    assert [name for name, _ in find(conf, Severity.ERROR)] == [
         "[lxc_userns] run_path",
         UID,  # x is no entry
         UID,  # 0:0:1 maps to host ID 0
@@ -128,7 +129,7 @@ def test_ids_that_others_hold(
         (UID, f"host IDs 1900000000-1900065535 are held by {holder}")
         for holder in holders
     ]
-    assert find(configure(), "problem") == expected
+    assert find(configure(), Severity.ERROR) == expected
 
 
 POOL = "[lxc_userns] subid_owner"
@@ -145,7 +146,7 @@ def set_pool(host: dict[str, owners.IdOwnership], uid: str, gid: str) -> None:
 def test_a_good_pool(host: dict[str, owners.IdOwnership]) -> None:
     set_pool(host, LINE, LINE + "lxc:2000200000:65536\n")
     assert check(configure("", "", subid_owner="lxc")) == [
-        Finding("info", POOL, value, message)
+        Finding(Severity.INFO, POOL, value, message)
         for value, message in (
             ("2000000000:131072", "user IDs 2000000000-2000131071 are in the "
              "pool"),
@@ -163,7 +164,7 @@ def test_pools_that_are_none(host: dict[str, owners.IdOwnership]) -> None:
     set_pool(host, "", LINE.replace("131072", "65535"))
     conf = configure("", "", subid_owner="lxc")
     advice = "add the line lxc:2013265920:65536000 to /etc/sub"
-    assert find(conf, "problem") == [
+    assert find(conf, Severity.ERROR) == [
         (POOL, f"lxc has no subordinate user IDs in /etc/subuid; {advice}uid"),
         (
             POOL,
@@ -179,7 +180,7 @@ def test_what_is_unwise_about_a_pool(
     set_pool(host, "lxc:60000:600000\nbob:100000:5\n", LINE)
     conf = configure("", "", subid_owner="lxc", range_size="1000")
     held = "held by the subordinate user IDs of bob (100000:5)"
-    found = find(conf, "warning")
+    found = find(conf, Severity.WARN)
     for (name, message), (option_name, part) in zip(
         found,
         [
@@ -192,7 +193,7 @@ def test_what_is_unwise_about_a_pool(
     ):
         assert name == option_name
         assert part in message
-    assert find(conf, "problem") == []
+    assert find(conf, Severity.ERROR) == []
 
 
 @pytest.mark.usefixtures("host")
@@ -205,14 +206,14 @@ def test_a_pool_that_cannot_be_asked_for(
     monkeypatch.setattr(owners, "read_host_gids", read)
     monkeypatch.setattr(config_check, "_check_files", tuple)
     conf = configure("", "", subid_owner="lxc")
-    assert find(conf, "problem") == [(POOL, "getsubids is not installed")]
+    assert find(conf, Severity.ERROR) == [(POOL, "getsubids is not installed")]
 
 
 @pytest.mark.parametrize("owner", ["-g", "a:b", "a b", "#x", "a\nb"])
 @pytest.mark.usefixtures("host")
 def test_owners_that_are_none(owner: str) -> None:
     conf = configure("", "", subid_owner=owner)
-    assert find(conf, "problem") == [
+    assert find(conf, Severity.ERROR) == [
         (POOL, "the name or the number of a user is needed")
     ]
 
@@ -220,14 +221,14 @@ def test_owners_that_are_none(owner: str) -> None:
 @pytest.mark.usefixtures("host")
 def test_leases_too_small_for_a_terminal() -> None:
     conf = configure("", "", subid_owner="lxc", range_size="5")
-    assert find(conf, "problem") == [
+    assert find(conf, Severity.ERROR) == [
         (
             "[lxc_userns] range_size",
             "is too small: guest group 5 (tty) has to be mapped",
         )
     ]
     # It says nothing while there is no pool.
-    assert find(configure(range_size="5"), "problem") == []
+    assert find(configure(range_size="5"), Severity.ERROR) == []
 
 
 @pytest.mark.usefixtures("host")
@@ -242,7 +243,7 @@ def test_directories_that_a_start_refuses(
         monkeypatch.setitem(own_paths.CHECKS, name, check)
     monkeypatch.setattr(directory, "check_passable", lambda _path: None)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert find(conf, "problem") == [
+    assert find(conf, Severity.ERROR) == [
         (
             "[lxc_userns] run_path",
             f"{run} has mode 0755, it may have 0711 at most; chmod 0711 {run}",
@@ -252,28 +253,28 @@ def test_directories_that_a_start_refuses(
     link = tmp_path / "link"
     link.symlink_to(run)
     conf.set_override("roots", [str(run), str(link)], "lxc_userns_privileged")
-    ((name, message),) = find(conf, "problem")
+    ((name, message),) = find(conf, Severity.ERROR)
     assert name == "[lxc_userns_privileged] roots"
     assert "is a symbolic link" in message
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert find(conf, "problem") == []
+    assert find(conf, Severity.ERROR) == []
 
 
 def test_ids_that_others_hold_may_be_allowed(
     host: dict[str, owners.IdOwnership],
 ) -> None:
     host["user"] = owners.IdOwnership("user", {1900000001: "alice"}, ())
-    (refused,) = find(configure(), "problem")
+    (refused,) = find(configure(), Severity.ERROR)
     conf = configure(held_ids="allow")
-    assert find(conf, "warning") == [refused]
-    assert find(conf, "problem") == []
+    assert find(conf, Severity.WARN) == [refused]
+    assert find(conf, Severity.ERROR) == []
 
 
 def test_groups_are_compared_with_groups(
     host: dict[str, owners.IdOwnership],
 ) -> None:
     host["group"] = owners.IdOwnership("group", {1900000005: "staff"}, ())
-    ((name, message),) = find(configure(), "problem")
+    ((name, message),) = find(configure(), Severity.ERROR)
     assert name == GID
     assert message.endswith("are held by group staff (1900000005)")
 
@@ -283,7 +284,7 @@ def test_many_holders_are_not_all_listed(
 ) -> None:
     names = {1900000000 + i: f"user{i}" for i in range(100)}
     host["user"] = owners.IdOwnership("user", names, ())
-    found = find(configure(), "problem")
+    found = find(configure(), Severity.ERROR)
     assert len(found) == 6
     assert found[-1][1].endswith("are held by 95 more")
 
@@ -300,10 +301,10 @@ def test_many_holders_are_not_all_listed(
 )
 def test_warnings(uid: str, message: str) -> None:
     conf = configure(uid)
-    ((name, text),) = find(conf, "warning")
+    ((name, text),) = find(conf, Severity.WARN)
     assert name == UID
     assert message in text
-    assert find(conf, "problem") == []
+    assert find(conf, Severity.ERROR) == []
 
 
 def test_malformed_lines_are_warned_of(
@@ -313,9 +314,9 @@ def test_malformed_lines_are_warned_of(
     (warning,) = [
         each
         for each in check_config(configure())
-        if each.severity == "warning"
+        if each.severity == Severity.WARN
     ]
-    assert (warning.option, warning.value) == ("/etc/subgid", "x:y")
+    assert (warning.code, warning.subject) == ("/etc/subgid", "x:y")
     assert warning.message == (
         "line 2: expected owner:start:count; it is not heeded"
     )
@@ -330,7 +331,7 @@ def test_an_option_is_read_whatever_the_others_are_like() -> None:
 
 def sources(conf: cfg.ConfigOpts) -> dict[str, tuple[str, str]]:
     return {
-        each.option: (each.value, each.message)
+        each.code: (each.subject, each.message)
         for each in check_config(conf)
         if each.message.startswith("from ")
     }
@@ -419,7 +420,7 @@ def test_ids_that_directory_services_give(
             set_pool(host, "", "")
         said = [
             (name, message)
-            for name, message in find(conf, "warning")
+            for name, message in find(conf, Severity.WARN)
             if "/nsswitch.conf names" in message
         ]
         assert [name for name, _ in said] == [
@@ -438,13 +439,13 @@ def test_users_whom_a_directory_service_does_not_list(
     users = {1900065535: entry, 2013265920: entry}
     monkeypatch.setattr(pwd, "getpwuid", users.__getitem__)
     monkeypatch.setattr(grp, "getgrgid", {}.__getitem__)
-    assert find(configure(), "problem") == [
+    assert find(configure(), Severity.ERROR) == [
         (UID, "host IDs 1900000000-1900065535 are held by user carol "
          "(1900065535)"),
     ]  # fmt: skip
     line = "lxc:2013265920:131072\n"
     set_pool(host, line, line)
-    assert find(configure("", "", subid_owner="lxc"), "warning") == [
+    assert find(configure("", "", subid_owner="lxc"), Severity.WARN) == [
         (POOL, "has IDs of a directory service, as user carol (2013265920); "
          "lease from others"),
     ]  # fmt: skip
@@ -461,7 +462,7 @@ def test_in_a_user_namespace_of_few_ids(
         )
     conf = configure("", "", subid_owner="lxc")
     gives = [value for value, message in (
-        (each.value, each.message) for each in check(conf)
+        (each.subject, each.message) for each in check(conf)
     ) if message.endswith("are in the pool")]  # fmt: skip
     assert gives == ["65536:4464", "100000:96608", "299999:1"] * 2
     assert (
@@ -469,10 +470,10 @@ def test_in_a_user_namespace_of_few_ids(
         "of the user IDs in /etc/x, 70000:30000, 300000:65535 are not in the "
         "user namespace that this runs in (/proc/self/uid_map, gid_map), and "
         "so not in the pool",
-    ) in find(conf, "warning")
+    ) in find(conf, Severity.WARN)
     host["user"] = owners.IdOwnership("user", {}, (), present=here)
     conf = configure("0:69999:2", "0:69000:9")
-    message = find(conf, "problem")[0][1]
+    message = find(conf, Severity.ERROR)[0][1]
     assert message.startswith("host IDs 69999-70000 are held by others, for")
 
 
@@ -481,8 +482,8 @@ def test_values_are_shown_with_all_that_is_in_them(
 ) -> None:
     many = "".join(f"x{n}\n" for n in range(100))
     set_pool(host, "lxc:1:2\r\nlxc: 1:2\n\ufefflxc:1:2\n" + many, "")
-    found = [each for each in check(configure()) if "/sub" in each.option]
-    assert [(each.value, each.message) for each in found[:3]] == [
+    found = [each for each in check(configure()) if "/sub" in each.code]
+    assert [(each.subject, each.message) for each in found[:3]] == [
         (r"'lxc:1:2\r'", "line 1: it has a carriage return (CR); remove that; "
          "it is not heeded"),
         ("lxc: 1:2", "line 2: start and count have to be decimal integers; "

@@ -11,6 +11,7 @@ from lxc_userns.config.check import check_config
 from lxc_userns.config.options import register_opts
 from lxc_userns.config.settings import Settings, load_id_maps
 from lxc_userns.exceptions import ConfigError
+from lxc_userns.findings import Severity
 
 GOOD = "0:100000:65536"
 POOL = "[lxc_userns]\nsubid_owner = lxc\n"
@@ -111,7 +112,7 @@ def test_one_misspelt_letter(tmp_path: Path, text: str, said: str) -> None:
         each.severity
         for each in check_config(conf)
         if "unknown" in each.message
-    ] == ["problem"]
+    ] == [Severity.ERROR]
 
 
 def test_beside_what_is_right(tmp_path: Path) -> None:
@@ -199,7 +200,7 @@ def test_required_with_nothing_to_make_namespaces_of(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="neither"):
         load_id_maps(conf)
     found = [each for each in check_config(conf) if "neither" in each.message]
-    assert [each.severity for each in found] == ["problem"]
+    assert [each.severity for each in found] == [Severity.ERROR]
     # The policy itself can be read, and a request may bring maps.
     assert Settings.from_conf(conf).userns_policy == "required"
     assert Settings.from_conf(conf).find_problems(maps_given=True) == []

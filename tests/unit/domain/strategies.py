@@ -1,34 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ID maps and domains of every valid form."""
+"""ID maps of every valid form, and domains of others."""
 
-import string
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from hypothesis import strategies as st
 
-from lxc_userns import domain
+from lxc_userns.domain import Filesystem, Marker
 from lxc_userns.idmap import IdMap, IdMapEntry, IdMaps
-
-#: What XML and libvirt can carry: no controls, no surrogates.
-_CHARACTERS = st.characters(
-    exclude_categories=["Cc", "Cs"], exclude_characters="\ufffe\uffff"
-)
-_WORD = string.ascii_letters + string.digits + "_"
-
-lines = st.text(_CHARACTERS, min_size=1, max_size=20)
-texts = st.lists(lines, min_size=1, max_size=3).map("\n\t".join)
-words = st.text(_WORD, max_size=8).map("n".__add__)
-paths = st.lists(
-    lines.map(lambda line: f"n{line.replace('/', '')}"),
-    min_size=1,
-    max_size=4,
-).map(lambda names: f"/{'/'.join(names)}")
-names = lines.map(
-    lambda line: f"n{line.replace('/', '')}".strip().encode()[:64]
-).map(lambda name: name.decode(errors="ignore").strip())
-env_values = st.text(
-    st.characters(codec="ascii", categories=["L", "N", "P", "S", "Zs"]),
-    min_size=1,
-).map(lambda text: text.translate(str.maketrans("<&>", "_;'")))
+from lxc_userns.spec.requirements import Device
+from tests.unit.domain.samples import UUID, VIEWS, promise
 
 
 @st.composite
@@ -45,113 +26,264 @@ def _id_map(draw: st.DrawFn) -> IdMap:
 
 id_maps = st.builds(IdMaps, uid=_id_map(), gid=_id_map())
 
-
-@st.composite
-def _init(draw: st.DrawFn) -> domain.Init:
-    # Guest IDs below 6 are in all maps of id_maps.
-    owner = words | st.integers(0, 5)
-    owners = draw(st.none() | st.tuples(owner, owner))
-    user, group = owners or (None, None)
-    return domain.Init(
-        draw(paths),
-        args=draw(st.lists(texts, max_size=3)),
-        env=draw(st.dictionaries(words, env_values, max_size=3)),
-        cwd=draw(st.none() | paths),
-        user=user,
-        group=group,
-    )
-
-
-_volumes = st.one_of(
-    st.builds(domain.Filesystem.mount, paths, paths),
-    st.builds(domain.Filesystem.bind, paths, paths),
-    st.builds(
-        domain.Filesystem.ram,
-        paths,
-        size_kib=st.integers(1, 2**40),
-        readonly=st.booleans(),
+#: The instance whose domains these are.
+PRIVATE = promise(
+    "web",
+    filesystems=(
+        Filesystem(f"{VIEWS}/root", "/", ("/srv/web",)),
+        Filesystem(f"{VIEWS}/volume0", "/data", ("/srv/data",)),
+        Filesystem(f"{VIEWS}/volume1", "/data/deep", ("/srv/deep",), True),
     ),
+    marker=Marker(rootfs="/srv/web", strategy="idmapped", mode="private"),
+    devices=(Device("/dev/fuse", "char"),),
+    security_model="apparmor",
+    partition="/machine/lxc-userns-web",
 )
-_roots = st.builds(
-    domain.Filesystem.mount, paths, st.just("/"), readonly=st.booleans()
-)
-
-
-@st.composite
-def _filesystems(draw: st.DrawFn) -> list[domain.Filesystem]:
-    volumes = draw(
-        st.lists(_volumes, max_size=3, unique_by=lambda one: one.target)
-    )
-    return [draw(_roots), *volumes]
-
-
-_macs = st.binary(min_size=5, max_size=5).map(lambda b: f"52:{b.hex(':')}")
-_addresses = st.ip_addresses().map(
-    lambda address: f"{address}/{8 * address.version}"
-)
-_gateways = st.tuples(
-    st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map(str)
+HOST = promise(
+    "web",
+    id_maps=None,
+    host_namespaces=("ipc", "network"),
+    kept_capabilities=("mknod",),
+    dropped_capabilities=(),
+    marker=Marker(rootfs="/srv/web", strategy="plain", mode="host"),
 )
 
 
-@st.composite
-def _interfaces(draw: st.DrawFn) -> list[domain.Interface]:
-    interfaces = []
-    for number in range(draw(st.integers(0, 3))):
-        options: domain.InterfaceOptions = {
-            "mac": draw(_macs),
-            "host_device": draw(st.none() | st.just(f"veth{number}")),
-            "guest_device": draw(st.none() | st.just(f"n{number}")),
-            "addresses": draw(st.lists(_addresses, max_size=2)),
-            "gateways": draw(st.just(()) | _gateways),
-            "up": draw(st.booleans()),
-        }
-        kind = draw(st.sampled_from(["network", "bridge", "direct"]))
-        make = getattr(domain.Interface, kind)
-        interfaces.append(make(draw(words), **options))
-    return interfaces
+class _Piece(NamedTuple):
+    """Alternatives for one part of a document.
+
+    :param fits: those that agree with :data:`PRIVATE`.
+    :param contradicts: those that do not.
+    """
+
+    fits: Sequence[str]
+    contradicts: Sequence[str] = ()
 
 
-_cpus = st.sampled_from(["0", "0-1", "0-1,3", "1"])
-_tuning = st.builds(
-    domain.Tuning,
-    hard_limit_mib=st.none() | st.integers(1, 2**40),
-    soft_limit_mib=st.none() | st.integers(1, 2**40),
-    cpu_shares=st.none() | st.integers(2, 262144),
-    cpu_period_us=st.none() | st.integers(1000, 1000000),
-    cpu_quota_us=st.sampled_from([None, -1]) | st.integers(1000, 2**44 - 1),
-    cpus=st.none() | _cpus,
-    disk_weight=st.none() | st.integers(100, 1000),
-    disks=st.just(())
-    | st.tuples(st.builds(domain.BlockDevice, paths, st.integers(100, 1000))),
-    partition=st.none() | paths,
-)
-
-
-@st.composite
-def _capabilities(draw: st.DrawFn) -> domain.Capabilities:
-    names = draw(st.permutations(["chown", "mknod", "net_raw", "sys_time"]))
-    kept = draw(st.integers(0, 2))
-    dropped = draw(st.integers(0, 2))
-    return domain.Capabilities(
-        draw(st.sampled_from(["default", "allow", "deny"])),
-        keep=names[:kept],
-        drop=names[2 : 2 + dropped],
+def _filesystem(source: str, target: str, rest: str = "") -> str:
+    return (
+        f"<filesystem type='mount'{rest}><source dir='{source}'/>"
+        f"<target dir='{target}'/></filesystem>"
     )
 
 
-domains = st.builds(
-    domain.Domain,
-    name=names,
-    uuid=st.uuids().map(str),
-    memory_mib=st.integers(1, 2**40),
-    vcpus=st.integers(1, 2**16 - 1),
-    init=_init(),
-    filesystems=_filesystems(),
-    id_maps=st.none() | id_maps,
-    interfaces=_interfaces(),
-    features=st.builds(domain.Features, capabilities=_capabilities()),
-    consoles=st.integers(1, 3),
-    tuning=_tuning,
-    metadata=st.dictionaries(words, st.just("") | lines, max_size=3),
+def _idmap(host: int) -> str:
+    entries = "".join(
+        f"<{kind} start='0' target='{host}' count='65536'/>"
+        for kind in ("uid", "gid")
+    )
+    return f"<idmap>{entries}</idmap>"
+
+
+_LXC = "xmlns:lxc='http://libvirt.org/schemas/domain/lxc/1.0'"
+_BEFORE = [
+    _Piece(["<name>web</name>"], ["<name>web2</name>", "<name>Web</name>"]),
+    _Piece(
+        ["", f"<uuid>{UUID}</uuid>", f"<uuid>{UUID.upper()}</uuid>"],
+        [f"<uuid>{UUID[:-1]}0</uuid>"],
+    ),
+    _Piece(["", "<title>a &amp; b</title>", "<title>&#233;é</title>"]),
+    _Piece(["", "<description><![CDATA[<os/>]]></description>"]),
+    _Piece(
+        [
+            "",
+            "<metadata/>",
+            "<metadata><x:a xmlns:x='urn:x' b='>'><idmap/></x:a></metadata>",
+            "<metadata><c xmlns='urn:lxc-userns:domain:1.0'/></metadata>",
+        ]
+    ),
+    _Piece(["<memory>65536</memory>", "<memory unit='GiB'>1</memory>"]),
+    _Piece(["", "<vcpu>1</vcpu>", "<vcpu cpuset='0'>2</vcpu>"]),
+    _Piece(["", "<memtune><hard_limit>65536</hard_limit></memtune>"]),
+    _Piece(["", "<cputune><quota>5000</quota></cputune>"]),
+    _Piece(["", "<blkiotune><weight>500</weight></blkiotune>"]),
+    _Piece(["", "<numatune><memory mode='strict' nodeset='0'/></numatune>"]),
+    _Piece(
+        ["", "<resource><partition>/machine</partition></resource>"],
+        ["<resource><partition>/tenants</partition></resource>"],
+    ),
+]
+_OS = _Piece(
+    [
+        f"<os><type{arch}>exe</type><init>/i</init>{rest}</os>"
+        for arch in ("", " arch='x86_64'")
+        for rest in (
+            "",
+            "<initarg>-c</initarg><initarg>a &lt; b</initarg>",
+            "<initenv name='A'>b</initenv><initdir>/root</initdir>",
+            "<inituser>root</inituser><initgroup>+0</initgroup>",
+        )
+    ],
+    ["<os><type>exe</type><initenv name='A'>a&amp;b</initenv></os>"],
 )
+_AFTER = [
+    _Piece(
+        ["", _idmap(100000)],
+        [_idmap(100001), "<idmap/>"],
+    ),
+    _Piece(
+        [
+            "",
+            "<features/>",
+            "<features><privnet/></features>",
+            "<features><capabilities policy='default'/></features>",
+            "<features><capabilities policy='deny'><kill state='on'/>"
+            "</capabilities></features>",
+        ],
+        [
+            "<features><capabilities policy='allow'/></features>",
+            "<features><capabilities policy='default'><mknod state='on'/>"
+            "</capabilities></features>",
+            "<features><capabilities policy='deny'><syslog state='on'/>"
+            "</capabilities></features>",
+        ],
+    ),
+    _Piece(["", "<clock offset='utc'/>"]),
+    _Piece(["", "<on_reboot>restart</on_reboot>"]),
+]
+_DEVICES = [
+    _Piece(["", "<emulator>/usr/lib/libvirt/libvirt_lxc</emulator>"]),
+    _Piece(
+        [
+            "",
+            _filesystem("/srv/web", "/", " accessmode='passthrough'"),
+            _filesystem(f"{VIEWS}/root", "/"),
+            "<filesystem type='file'><driver type='loop' format='raw'/>"
+            "<source file='/srv/web'/><target dir='/'/></filesystem>",
+        ],
+        [
+            _filesystem("/", "/"),
+            _filesystem("/srv/other", "/"),
+            _filesystem(f"{VIEWS}/root/", "/"),
+            "<filesystem type='block'><source dev='/dev/sda'/>"
+            "<target dir='/'/></filesystem>",
+        ],
+    ),
+    _Piece(
+        ["", _filesystem("/srv/data", "/data")],
+        [
+            _filesystem("/srv/deep", "/data"),
+            _filesystem("/srv/data", "/data/"),
+            _filesystem("/srv/more", "/more"),
+        ],
+    ),
+    _Piece(
+        [
+            "",
+            "<filesystem type='ram'><source usage='9' units='KiB'/>"
+            "<target dir='/data/deep/tmp'/></filesystem>",
+            "<filesystem type='bind'><source dir='/data'/>"
+            "<target dir='/other'/></filesystem>",
+        ],
+        [
+            "<filesystem type='ram'><source usage='9' units='KiB'/>"
+            "<target dir='/proc'/></filesystem>",
+            "<filesystem type='bind'><source dir='/.oldroot/etc'/>"
+            "<target dir='/other'/></filesystem>",
+        ],
+    ),
+    _Piece(
+        [
+            "",
+            "<interface type='bridge'><source bridge='b'/></interface>",
+            "<interface type='network'><source network='n'/>"
+            "<guest dev='host0'/><link state='down'/>"
+            "<ip address='192.0.2.7' family='ipv4' prefix='24'/>"
+            "<route family='ipv4' address='0.0.0.0' gateway='192.0.2.1'/>"
+            "</interface>",
+        ]
+    ),
+    _Piece(
+        [
+            "",
+            "<hostdev mode='capabilities' type='misc'><source>"
+            "<char>/dev/fuse</char></source></hostdev>",
+        ],
+        [
+            "<hostdev mode='capabilities' type='misc'><source>"
+            "<char>/dev/kvm</char></source></hostdev>",
+            "<hostdev mode='capabilities' type='storage'><source>"
+            "<block>/dev/fuse</block></source></hostdev>",
+            "<hostdev mode='capabilities' type='net'><source>"
+            "<interface>eth0</interface></source></hostdev>",
+            "<disk type='block'><source dev='/dev/sdb'/>"
+            "<target dev='sdb'/></disk>",
+        ],
+    ),
+    _Piece(["<console type='pty'/>", "<console type='pty'></console>"]),
+]
+_LAST = [
+    _Piece(
+        [
+            "",
+            "<seclabel type='dynamic'/>",
+            "<seclabel type='dynamic' model='apparmor' relabel='yes'/>",
+        ],
+        [
+            "<seclabel type='none' model='apparmor'/>",
+            "<seclabel type='static' model='apparmor'><label>x</label>"
+            "</seclabel>",
+        ],
+    ),
+    _Piece(
+        ["", f"<lxc:namespace {_LXC}/>"],
+        [
+            f"<lxc:namespace {_LXC}><lxc:shareuts type='pid' value='1'/>"
+            "</lxc:namespace>",
+            f"<lxc:namespace {_LXC}><lxc:sharenet type='netns' value='n'/>"
+            "</lxc:namespace>",
+        ],
+    ),
+]
+
+
+class Document(NamedTuple):
+    """A domain of others.
+
+    :param text: its XML.
+    :param fits: whether it agrees with :data:`PRIVATE`.
+    """
+
+    text: str
+    fits: bool
+
+
+@st.composite
+def _documents(draw: st.DrawFn) -> Document:
+    agrees = draw(st.booleans())
+    fits = True
+
+    def choose(piece: _Piece) -> str:
+        nonlocal fits
+        text = draw(st.sampled_from(piece.fits))
+        if piece.contradicts and not agrees and draw(st.booleans()):
+            text, fits = draw(st.sampled_from(piece.contradicts)), False
+        return text
+
+    newline = draw(st.sampled_from(["", "\n", "\r\n"]))
+    unit = draw(st.sampled_from(["", "  ", "\t"])) if newline else ""
+    devices = [*map(choose, _DEVICES)]
+    parts = [
+        *map(choose, _BEFORE),
+        choose(_OS),
+        *map(choose, _AFTER),
+        lines("devices", devices, newline, unit),
+        *map(choose, _LAST),
+    ]
+    if draw(st.booleans()):
+        parts.insert(draw(st.integers(1, len(parts))), "<!-- <os/> & -->")
+    text = "".join(f"{newline}{unit}{part}" for part in parts if part)
+    text = f"<domain type='lxc'>{text}{newline}</domain>{newline}"
+    if draw(st.booleans()):
+        text = text.replace("'", '"')
+    head = draw(st.sampled_from(["", "<?xml version='1.0'?>", "<!-- a -->"]))
+    return Document(head + text, fits)
+
+
+def lines(name: str, parts: list[str], newline: str, unit: str) -> str:
+    """Return an element just below the root, its children on lines."""
+    inside = "".join(f"{newline}{unit * 2}{part}" for part in parts if part)
+    return f"<{name}>{inside}{newline}{unit}</{name}>"
+
+
+documents = _documents()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading XML that nobody vouches for."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,24 +9,44 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lxc_userns.domain import (
-    Domain,
     add_id_maps,
+    apply,
+    read_bridges,
     read_id_maps,
-    read_metadata,
+    read_marker,
+    read_root_source,
 )
-from lxc_userns.domain.document import MAX_SIZE, parse
+from lxc_userns.domain.document import MAX_SIZE, parse, parse_domain, text_at
+from lxc_userns.domain.limits import read_limits
 from lxc_userns.exceptions import DomainXmlError
-from tests.unit.domain.samples import MAPS, SAMPLES
+from tests.unit.domain.samples import DOCUMENTS, MAPS, promise
 
-PRIVATE = SAMPLES["private"].to_xml()
+PRIVATE = DOCUMENTS["private"]
 LAUGHS = "".join(
     f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10)
 )
 
 
+_READERS = (
+    read_bridges,
+    read_id_maps,
+    read_limits,
+    read_marker,
+    read_root_source,
+)
+
+
 def read_all(text: str) -> None:
-    for read in (read_id_maps, read_metadata, Domain.from_xml):
+    for read in _READERS:
         read(text)
+
+
+def edit_all(text: str) -> None:
+    with pytest.raises(DomainXmlError) as caught:
+        add_id_maps(text, MAPS)
+    with pytest.raises(DomainXmlError, match=re.escape(str(caught.value))):
+        apply(text, promise("private"))
+    raise caught.value
 
 
 @pytest.mark.parametrize(
@@ -44,7 +65,7 @@ def test_document_type(doctype: str, use: str) -> None:
     with pytest.raises(DomainXmlError, match="has a document type"):
         read_all(text)
     with pytest.raises(DomainXmlError, match="has a document type"):
-        add_id_maps(text, MAPS)
+        edit_all(text)
 
 
 def test_document_type_is_only_a_word_elsewhere() -> None:
@@ -95,23 +116,33 @@ def test_no_lxc_domain(text: str, reason: str) -> None:
     with pytest.raises(DomainXmlError, match=reason):
         read_all(text)
     with pytest.raises(DomainXmlError, match=reason):
-        add_id_maps(text, MAPS)
+        edit_all(text)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "UTF-16", "ISO-8859-1"])
 def test_declared_encoding_is_that_of_the_file(encoding: str) -> None:
     text = declare(encoding, PRIVATE.replace("private", "prïvåte"))
-    assert Domain.from_xml(text).name == "prïvåte"
+    assert name_of(text) == "prïvåte"
     assert add_id_maps(text, MAPS) == text
+    title = declare(
+        encoding, PRIVATE.replace("<vcpu", "<title>å</title><vcpu")
+    )
+    edited = apply(title, promise("private"))
+    assert "<title>å</title>" in edited
+    assert edited.startswith(declare(encoding, ""))
 
 
 def test_declared_encoding_is_one_that_is_unknown() -> None:
     text = declare("x", PRIVATE.replace("private", "prïvåte"))
     # libxml2 does not mind from 2.12 on.
     try:
-        assert Domain.from_xml(text).name == "prïvåte"
+        assert name_of(text) == "prïvåte"
     except DomainXmlError as err:
         assert "Unsupported encoding x" in str(err)  # noqa: PT017
+
+
+def name_of(text: str) -> str | None:
+    return text_at(parse_domain(text), "name")
 
 
 def declare(encoding: str, text: str) -> str:
@@ -129,7 +160,7 @@ def test_nothing_is_included(tmp_path: Path) -> None:
     with pytest.raises(
         DomainXmlError, match="<name> has more in it than text"
     ):
-        Domain.from_xml(text)
+        name_of(text)
 
 
 @given(st.text() | st.text("<>/ =\"'&;a!-[]").map("<domain".__add__))

@@ -3,8 +3,11 @@
 
 import pytest
 
-from lxc_userns.domain import BlockDevice
-from lxc_userns.domain.limits import ResourceLimits, read_limits
+from lxc_userns.domain.limits import (
+    BlockDevice,
+    ResourceLimits,
+    read_limits,
+)
 from lxc_userns.exceptions import DomainXmlError
 
 MEBIBYTE = 1 << 20

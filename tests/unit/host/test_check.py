@@ -6,34 +6,22 @@ import subprocess
 import pytest
 
 from lxc_userns.exceptions import ConfigError, LibvirtError, LxcUsernsError
-from lxc_userns.host.check import (
-    Check,
-    Probe,
-    Result,
-    Status,
-    combine,
-    failed,
-    passed,
-    split,
-    warned,
-)
+from lxc_userns.findings import Finding, Severity
+from lxc_userns.host.check import Probe, combine, failed, passed, split, warned
 
 AS_ROOT = "run this as root, with /proc, /sys and /etc as they are usually"
 
 
-@pytest.mark.parametrize(
-    ("status", "remedy"), [("PASS", "do it"), ("WARN", ""), ("FAIL", "")]
-)
-def test_a_remedy_for_what_is_bad_and_for_nothing_else(
-    status: Status, remedy: str
-) -> None:
-    with pytest.raises(ValueError, match=f"^{status} with remedy"):
-        Result(status, "so it is", remedy)
+def test_what_is_bad_has_a_remedy() -> None:
+    for make in (warned, failed):
+        with pytest.raises(ValueError, match="so it is: has no remedy"):
+            make("so it is", "")
+    assert passed("so it is").remedy == ""
 
 
 def test_a_check_has_what_its_result_has() -> None:
     check = Probe("a thing", lambda: warned("so", "do it")).check()
-    assert check == Check("a thing", "WARN", "so", "do it")
+    assert check == Finding(Severity.WARN, "a thing", "", "so", "do it")
 
 
 @pytest.mark.parametrize(
@@ -55,25 +43,25 @@ def test_a_check_has_what_its_result_has() -> None:
 def test_what_raises_is_the_result_of_this_check_alone(
     error: Exception, message: str, remedy: str
 ) -> None:
-    def look() -> Result:
+    def look() -> Finding:
         raise error
 
     check = Probe("a thing", look).check()
-    assert (check.name, check.status) == ("a thing", "FAIL")
+    assert (check.code, check.severity) == ("a thing", Severity.ERROR)
     assert check.message.startswith(message)
     assert check.remedy == remedy
 
 
 def test_what_a_probe_says_of_its_errors() -> None:
-    def look() -> Result:
+    def look() -> Finding:
         raise LxcUsernsError("no")
 
-    check = Probe("a thing", look, "WARN", "do it").check()
-    assert check == Check("a thing", "WARN", "no", "do it")
+    check = Probe("a thing", look, Severity.WARN, "do it").check()
+    assert check == Finding(Severity.WARN, "a thing", "", "no", "do it")
 
 
 def test_an_interrupt_is_none_of_them() -> None:
-    def look() -> Result:
+    def look() -> Finding:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -7,11 +7,8 @@ import pytest
 from oslo_config import cfg
 
 from lxc_userns.config.options import register_opts
-from lxc_userns.host import (
-    Check,
-    check_host,
-    user_namespaces,
-)
+from lxc_userns.findings import Finding, Severity
+from lxc_userns.host import check_host, user_namespaces
 from lxc_userns.libvirtd import daemon
 from lxc_userns.libvirtd.client import Guests
 from lxc_userns.rootfs.views import probe
@@ -66,21 +63,23 @@ def broken(conf: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_raises(conf: cfg.ConfigOpts, broken: None) -> None:
     found = check_host(conf, connect)
-    assert [check.name for check in found] == NAMES
-    by_name = {check.name: check for check in found}
-    assert by_name["root"].status == "FAIL"
+    assert [check.code for check in found] == NAMES
+    by_name = {check.code: check for check in found}
+    assert by_name["root"].severity == Severity.ERROR
     for check in found:
-        assert check.status in ("PASS", "WARN", "FAIL")
-        assert bool(check.remedy) == (check.status != "PASS")
-    assert by_name["libvirt"] == Check(
+        assert check.severity in (Severity.INFO, Severity.WARN, Severity.ERROR)
+        assert bool(check.remedy) == (check.severity != Severity.INFO)
+    assert by_name["libvirt"] == Finding(
+        Severity.ERROR,
         "libvirt",
-        "FAIL",
+        "",
         "libvirt.so.0: cannot open shared object file",
         "install the library of libvirt (Debian package libvirt0)",
     )
-    assert by_name["security driver"] == Check(
+    assert by_name["security driver"] == Finding(
+        Severity.WARN,
         "security driver",
-        "WARN",
+        "",
         "libvirt.so.0: cannot open shared object file",
         "see the check of libvirt",
     )
@@ -88,5 +87,5 @@ def test_nothing_raises(conf: cfg.ConfigOpts, broken: None) -> None:
         assert by_name[name].remedy == CONFIGURE
     for name in ("kernel", "user namespaces", "cgroups", "pool"):
         assert by_name[name].message == "Input/output error"
-        assert by_name[name].status == "FAIL"
-    assert by_name["shared limits"].status == "WARN"
+        assert by_name[name].severity == Severity.ERROR
+    assert by_name["shared limits"].severity == Severity.WARN

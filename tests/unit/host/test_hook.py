@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from lxc_userns.findings import Severity
 from lxc_userns.host import hook
-from lxc_userns.host.check import Status
 
 MARKED = "<m xmlns='urn:lxc-userns:domain:1.0'/>"
 FORMS = {
@@ -27,8 +27,8 @@ def status(mode: int = 0o755, uid: int = 0) -> os.stat_result:
     return os.stat_result(values)
 
 
-def judge(text: str, known: bool | None = True, **of: int) -> Status:
-    return hook.judge(text, status(**of), known).status
+def judge(text: str, known: bool | None = True, **of: int) -> Severity:
+    return hook.judge(text, status(**of), known).severity
 
 
 @pytest.fixture
@@ -42,21 +42,21 @@ def program(tmp_path: Path) -> Path:
 
 def test_check(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = hook.render([str(program)], [])
-    assert judge(text) == "PASS"
-    assert judge(text, None) == "PASS"
-    assert judge(text, False) == "WARN"
-    assert judge(text, mode=0o644) == "FAIL"
-    assert judge(text, mode=0o775) == "FAIL"
-    assert judge(text, uid=1000) == "FAIL"
+    assert judge(text) == Severity.INFO
+    assert judge(text, None) == Severity.INFO
+    assert judge(text, False) == Severity.WARN
+    assert judge(text, mode=0o644) == Severity.ERROR
+    assert judge(text, mode=0o775) == Severity.ERROR
+    assert judge(text, uid=1000) == Severity.ERROR
     monkeypatch.setattr(hook.metadata, "version", lambda _: "99")
-    assert judge(text) == "WARN"
+    assert judge(text) == Severity.WARN
 
 
 def test_check_of_a_program_that_is_gone(program: Path) -> None:
     text = hook.render([str(program)], [])
     program.unlink()
-    assert judge(text) == "FAIL"
-    assert judge("#!/bin/sh\n" + text.split("\n")[1]) == "FAIL"
+    assert judge(text) == Severity.ERROR
+    assert judge("#!/bin/sh\n" + text.split("\n")[1]) == Severity.ERROR
 
 
 def run(text: str, place: Path, step: str, xml: str) -> str:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from lxc_userns.findings import Finding, Severity
 from lxc_userns.host import ids
-from lxc_userns.host.check import Result, failed, passed, warned
+from lxc_userns.host.check import failed, passed, warned
 from lxc_userns.subid import owners
 from lxc_userns.subid.files import parse
 from lxc_userns.subid.owners import IdOwnership
@@ -50,7 +51,7 @@ SEPARATE = "give each owner a range of its own in /etc/subuid"
         ),
     ],
 )
-def test_subordinate_ids(text: str, result: Result) -> None:
+def test_subordinate_ids(text: str, result: Finding) -> None:
     found = IdOwnership("user", {}, *parse(text))
     assert ids.judge(found, FILE, present=True) == result
 
@@ -69,7 +70,7 @@ def given(users: str, groups: str) -> str:
     )
 
 
-def colliding(users: str, groups: str, options: str) -> Result:
+def colliding(users: str, groups: str, options: str) -> Finding:
     return warned(
         f"{given(users, groups)}; systemd gives some of these to containers "
         "(524288-1879048191)",
@@ -104,7 +105,7 @@ HIGH = "SUB_{0}_MIN\t1879048192\nSUB_{0}_MAX 2100000000"
         ),
     ],
 )
-def test_range_for_new_users(text: str, result: Result) -> None:
+def test_range_for_new_users(text: str, result: Finding) -> None:
     assert ids.judge_login_defs(text) == result
 
 
@@ -116,7 +117,9 @@ def test_login_defs_may_be_missing(
     if text is not None:
         path.write_text(text)
     monkeypatch.setattr(ids, "LOGIN_DEFS", path)
-    assert ids.check_login_defs().status == ("PASS" if text else "WARN")
+    assert ids.check_login_defs().severity == (
+        Severity.INFO if text else Severity.WARN
+    )
 
 
 @pytest.mark.parametrize(
@@ -144,7 +147,7 @@ def test_login_defs_may_be_missing(
 def test_pool(
     owner: str,
     text: str,
-    result: Result,
+    result: Finding,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
@@ -170,8 +173,8 @@ def test_a_pool_in_the_range_of_a_directory_service(
         name = f"read_host_{kind[0]}ids"
         monkeypatch.setattr(owners, name, lambda _owner, found=found: found)
     result = ids.check_pool("lxc", 65536)
-    assert (result.status, result.message.split("; ")[:2]) == (
-        "WARN",
+    assert (result.severity, result.message.split("; ")[:2]) == (
+        Severity.WARN,
         [
             "the subordinate IDs of lxc give 2 leases of 65536",
             "the user range 2000000000:131072 meets 200000-2000199999, which "

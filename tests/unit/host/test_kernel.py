@@ -6,8 +6,9 @@ import os
 
 import pytest
 
+from lxc_userns.findings import Finding, Severity
 from lxc_userns.host import kernel, limits, programs, root, user_namespaces
-from lxc_userns.host.check import Result, failed, passed, warned
+from lxc_userns.host.check import failed, passed, warned
 from lxc_userns.linux import syscalls
 
 RAISE = (
@@ -55,7 +56,7 @@ NOT_IDMAPPED = warned(
         ),
     ],
 )
-def test_root(user: int, all_ids: bool, result: Result) -> None:
+def test_root(user: int, all_ids: bool, result: Finding) -> None:
     assert root.judge(user, all_ids) == result
 
 
@@ -89,7 +90,7 @@ def test_root(user: int, all_ids: bool, result: Result) -> None:
     ],
 )
 def test_kernel(
-    release: str, missing: list[str], strategy: str, result: Result
+    release: str, missing: list[str], strategy: str, result: Finding
 ) -> None:
     assert kernel.evaluate(release, missing, strategy) == result
 
@@ -97,13 +98,16 @@ def test_kernel(
 @pytest.mark.parametrize("release", ["4.15.0-213-generic", "4.19.0-27-amd64"])
 def test_kernels_with_many_entries(release: str) -> None:
     result = kernel.evaluate(release, [], "auto")
-    assert (result.status, result.remedy) == ("WARN", MANY_ENTRIES.remedy)
+    assert (result.severity, result.remedy) == (
+        Severity.WARN,
+        MANY_ENTRIES.remedy,
+    )
 
 
 def test_all_that_a_kernel_lacks() -> None:
     missing = ["open_tree", "move_mount", "openat2", "mount_setattr"]
     result = kernel.evaluate("4.19.1", missing, "overlay")
-    assert result.status == "FAIL"
+    assert result.severity == Severity.ERROR
     for text in ("idmapped mounts", "openat2", "CVE-2018-18955"):
         assert text in result.message
     assert result.remedy.count("; ") == 2
@@ -156,7 +160,7 @@ def test_system_calls_are_missing_if_the_kernel_does_not_know_them(
     ],
 )
 def test_user_namespaces(
-    known: bool, refused: str | None, result: Result
+    known: bool, refused: str | None, result: Finding
 ) -> None:
     assert user_namespaces.judge_making(known, refused) == result
 
@@ -182,7 +186,7 @@ def test_user_namespaces(
         ),
     ],
 )
-def test_number_of_user_namespaces(limit: int, result: Result) -> None:
+def test_number_of_user_namespaces(limit: int, result: Finding) -> None:
     assert user_namespaces.judge_number(limit) == result
 
 
@@ -239,7 +243,7 @@ def test_switches_are_no_obstacle_to_libvirt(
         ),
     ],
 )
-def test_shared_limits(found: dict[str, int], result: Result) -> None:
+def test_shared_limits(found: dict[str, int], result: Finding) -> None:
     assert limits.judge(found) == result
 
 
@@ -268,7 +272,7 @@ def test_shared_limits(found: dict[str, int], result: Result) -> None:
         ),
     ],
 )
-def test_programs(missing: set[str], result: Result) -> None:
+def test_programs(missing: set[str], result: Finding) -> None:
     found = {*programs.NEEDED, *programs.UNPACKING} - missing
     assert programs.judge(found) == result
 
@@ -276,4 +280,4 @@ def test_programs(missing: set[str], result: Result) -> None:
 @pytest.mark.parametrize("name", programs.NEEDED)
 def test_no_container_without_these(name: str) -> None:
     found = {*programs.NEEDED, *programs.UNPACKING} - {name}
-    assert programs.judge(found).status == "FAIL"
+    assert programs.judge(found).severity == Severity.ERROR

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from lxc_userns.findings import Finding, Severity
 from lxc_userns.host import keyring
-from lxc_userns.host.check import Result
 from lxc_userns.libvirtd.daemon import Daemon
 from lxc_userns.linux import keyrings
 
@@ -17,7 +17,7 @@ DAEMON, UNIT = "libvirtd (process 7)", "libvirtd.service"
 
 def judge(
     *known: str, run: str | None = RUN, is_marked: bool = True
-) -> Result:
+) -> Finding:
     return keyring.judge(
         DAEMON, UNIT, run, {*map(bytes.fromhex, known)}, is_marked=is_marked
     )
@@ -27,7 +27,7 @@ def judge(
 def test_a_keyring_of_its_own(is_marked: bool) -> None:
     """Also if something else was set after the drop-in."""
     found = judge("00" * 16, RUN, is_marked=is_marked)
-    assert found.status == "FAIL"
+    assert found.severity == Severity.ERROR
     assert found.message.startswith(f"{DAEMON} has a session keyring")
     assert "/etc/systemd/system/libvirtd.service.d" in found.remedy
 
@@ -36,17 +36,19 @@ def test_a_keyring_of_its_own(is_marked: bool) -> None:
 def test_a_keyring_whose_key_a_container_has_taken_out(
     run: str | None,
 ) -> None:
-    assert judge("00" * 16, run=run, is_marked=False).status == "FAIL"
-    assert judge(run=run, is_marked=False).status == "FAIL"
+    assert (
+        judge("00" * 16, run=run, is_marked=False).severity == Severity.ERROR
+    )
+    assert judge(run=run, is_marked=False).severity == Severity.ERROR
 
 
 @pytest.mark.parametrize("known", [(), ("00" * 16,), (RUN[::-1],)])
 def test_none(known: tuple[str, ...]) -> None:
-    assert judge(*known).status == "PASS"
+    assert judge(*known).severity == Severity.INFO
 
 
 def test_no_daemon() -> None:
-    assert keyring.check(None).status == "WARN"
+    assert keyring.check(None).severity == Severity.WARN
 
 
 class FakeProcess:
@@ -75,10 +77,10 @@ def test_a_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keyring, "Process", FakeProcess)
     monkeypatch.setattr(keyrings, "read_keys_of_root", lambda _name: iter(()))
     daemon = Daemon("libvirtd", 7, ())
-    assert keyring.check(daemon).status == "FAIL"
+    assert keyring.check(daemon).severity == Severity.ERROR
     monkeypatch.setattr(FakeProcess, "service", False)
     found = keyring.check(daemon)
-    assert found.status == "WARN"
+    assert found.severity == Severity.WARN
     assert "cannot be told" in found.message
 
 

@@ -7,8 +7,9 @@ from typing import cast
 import pytest
 
 from lxc_userns.exceptions import LibvirtError
+from lxc_userns.findings import Finding, Severity
 from lxc_userns.host import cgroups, libvirtd, propagation
-from lxc_userns.host.check import Result, failed, passed, warned
+from lxc_userns.host.check import failed, passed, warned
 from lxc_userns.host.kernel import Version
 from lxc_userns.libvirtd import daemon
 from lxc_userns.libvirtd.client import Guests
@@ -43,7 +44,7 @@ START = (
         ),
     ],
 )
-def test_version(version: str, result: Result) -> None:
+def test_version(version: str, result: Finding) -> None:
     assert libvirtd.judge_version(version) == result
 
 
@@ -114,7 +115,7 @@ NOT_CONFINED = (
     ],
 )
 def test_security_driver(
-    models: list[str], lsms: list[str], result: Result
+    models: list[str], lsms: list[str], result: Finding
 ) -> None:
     assert libvirtd.judge_security(models, lsms) == result
 
@@ -212,7 +213,7 @@ RELEASE_AGENT = warned(
     ],
 )
 def test_cgroups(
-    found: list[Mount], version: Version | None, result: Result
+    found: list[Mount], version: Version | None, result: Finding
 ) -> None:
     machined = found == [Mount(1, "/sys/fs/cgroup", "cgroup2")]
     assert cgroups.judge(found, version, has_machined=machined) == result
@@ -236,8 +237,8 @@ def test_version_1_with_ranges_for_each_container() -> None:
 def test_version_2_without_a_group_for_each() -> None:
     found = [Mount(1, "/sys/fs/cgroup", "cgroup2")]
     result = cgroups.judge(found, (6, 1), has_machined=False)
-    assert (result.status, result.remedy) == (
-        "WARN",
+    assert (result.severity, result.remedy) == (
+        Severity.WARN,
         "install systemd-container",
     )
     assert "only if its domain has a <partition> of its own" in result.message
@@ -299,7 +300,7 @@ REACHED = passed("what is mounted below /run reaches libvirtd (process 7)")
     ],
 )
 def test_mounts_in_run_path(
-    own: list[Mount], theirs: list[Mount], result: Result
+    own: list[Mount], theirs: list[Mount], result: Finding
 ) -> None:
     libvirt = Daemon("libvirtd", 7, tuple(theirs))
     assert propagation.judge(Path("/run"), own, libvirt) == result

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from lxc_userns.exceptions import NotIdmappableError
+from lxc_userns.findings import Finding, Severity
 from lxc_userns.host import filesystems, paths
-from lxc_userns.host.check import Check, Result, failed, passed, warned
+from lxc_userns.host.check import failed, passed, warned
 from lxc_userns.rootfs.views import probe
 
 PLACE = (
@@ -42,7 +43,9 @@ def test_state_path_is_tried(
 
     monkeypatch.setattr("os.setxattr", set_attribute)
     result = paths.check_state_path(tmp_path / "not" / "yet")
-    assert result.status == ("PASS" if error is None else "FAIL")
+    assert result.severity == (
+        Severity.INFO if error is None else Severity.ERROR
+    )
     assert str(tmp_path) in result.message
     assert list(tmp_path.iterdir()) == []
 
@@ -65,7 +68,7 @@ def test_run_path_is_looked_at_up_to_the_top(tmp_path: Path) -> None:
     [(paths.check_state_path, 0o700), (paths.check_run_path, 0o711)],
 )
 def test_what_a_start_would_refuse(
-    check: Callable[[Path], Result], mode: int, tmp_path: Path
+    check: Callable[[Path], Finding], mode: int, tmp_path: Path
 ) -> None:
     path = tmp_path / "ours"
     path.mkdir()
@@ -138,7 +141,7 @@ SPOILT = warned(
     ],
 )
 def test_overlays(
-    outcome: bool | Exception, strategy: str, result: Result
+    outcome: bool | Exception, strategy: str, result: Finding
 ) -> None:
     assert filesystems.judge_overlays(STATE, outcome, strategy) == result
 
@@ -169,16 +172,20 @@ def test_filesystems_by_whether_they_can_be_idmapped(
     ]
     monkeypatch.setattr(probe, "find_idmappable", lambda: findings)
     assert filesystems.check_all() == [
-        Check("idmapped mounts on /", "PASS", "ext4 can be idmapped"),
-        Check(
+        Finding(
+            Severity.INFO, "idmapped mounts on /", "", "ext4 can be idmapped"
+        ),
+        Finding(
+            Severity.WARN,
             "idmapped mounts on /old",
-            "WARN",
+            "",
             "ext3 cannot",
             "mount it as ext4",
         ),
-        Check(
+        Finding(
+            Severity.WARN,
             "idmapped mounts on /far",
-            "WARN",
+            "",
             "does not answer",
             "keep root filesystems on another filesystem, or take the "
             "strategy chown for them",
@@ -195,9 +202,10 @@ def test_filesystems_that_cannot_be_tried(
 
     monkeypatch.setattr(probe, "find_idmappable", fail)
     assert filesystems.check_all() == [
-        Check(
+        Finding(
+            Severity.WARN,
             "idmapped mounts",
-            "WARN",
+            "",
             "not tried without user namespaces: the kernel makes none",
             "run this as root, and see the check of user namespaces",
         )

@@ -13,8 +13,7 @@ from typing import cast
 
 import pytest
 
-from lxc_userns.domain import BlockDevice
-from lxc_userns.domain.limits import ResourceLimits
+from lxc_userns.domain.limits import BlockDevice, ResourceLimits
 from lxc_userns.linux import cgroup_files, systemd
 from lxc_userns.linux.mounts import Mount
 from lxc_userns.linux.process import Process
