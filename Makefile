@@ -164,7 +164,7 @@ bench: venv .venv/.bench
 
 # Nova is large, and only compared with.
 .venv/.bench: .venv/.installed
-	@tools/make-venv "$(PYTHON)" bench,nova
+	@tools/make-venv "$(PYTHON)" bench
 	@touch $@
 
 # The disks of tools/in-vm and tools/in-release, which serve all checkouts.
