@@ -35,8 +35,8 @@ def cli(
     libvirt_connection: object, tmp_path: Path, reachable_path: Path
 ) -> Iterator[CommandLine]:
     """The program, with the state of the earlier version."""
-    argv = ["tar", "-xJf", ARCHIVE, "--no-same-owner", "-C", tmp_path]
-    subprocess.run(argv, check=True)
+    argv = ["tar", "-xJf", str(ARCHIVE), "--no-same-owner"]
+    subprocess.run([*argv, "-C", str(tmp_path)], check=True)
     with mounted_host_files(tmp_path / "etc"):
         made = make_command_line(tmp_path, reachable_path / "run")
         assert made.state == tmp_path / "state"
