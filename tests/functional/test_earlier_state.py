@@ -51,7 +51,8 @@ def test_containers_are_listed_and_shown(cli: CommandLine) -> None:
         assert shown["strategy"] == strategy
         assert shown["mode"] == ("host" if name == "host" else "private")
         assert shown["ended"] == "signal SIGKILL"
-    assert shown["volumes"][0]["target"] == "/data"
+    source = "/srv/lxc-userns-sample/share/data"
+    assert shown["volumes"] == [f"{source}:/data:idmap,ro"]
 
 
 def test_leases_are_listed_and_released(cli: CommandLine) -> None:
