@@ -39,8 +39,8 @@ demo: venv
 	@tools/capabilities containers
 	@tools/private-libvirtd tools/demo
 
-.PHONY: test lint types imports unit functional
-test: lint types imports docs unit functional novas
+.PHONY: test lint types imports unit dist functional
+test: lint types imports docs unit dist functional novas
 
 lint: venv
 	$(BIN)/ruff check
@@ -56,6 +56,7 @@ types: venv
 	$(BIN)/mypy tools/demo
 	$(BIN)/mypy tools/in-release
 	$(BIN)/mypy tools/in-vm
+	$(BIN)/mypy tools/look-into-dist
 	$(BIN)/mypy tools/lower-bounds
 	$(BIN)/mypy tools/private-libvirtd
 	$(BIN)/mypy tools/test-vm
@@ -64,7 +65,17 @@ imports: venv
 	$(BIN)/lint-imports
 
 unit: venv
-	$(BIN)/pytest tests/unit
+	$(BIN)/coverage run -m pytest tests/unit
+	$(BIN)/coverage report
+
+# What is built of this, offline: by what the environment has.
+dist: venv
+	rm -rf dist
+	for project in . $(wildcard packaging/*); do \
+	    $(BIN)/python -m build --no-isolation --outdir dist $$project \
+	        >/dev/null || exit; done
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python tools/look-into-dist dist
 
 functional: venv
 	tools/run-functional-tests
@@ -156,15 +167,15 @@ fuzz: venv .venv/.fuzz
 	@touch $@
 
 .PHONY: bench
-bench: venv .venv/.bench
+bench: venv .venv-bench/.installed
 	@tools/install-system-packages lxd-tools
 	@inside=; ! tools/capabilities containers \
 	    || inside=tools/private-libvirtd; \
-	$$inside $(BIN)/python -m benchmarks --doc doc/source/performance
+	$$inside .venv-bench/bin/python -m benchmarks --doc doc/source/performance
 
-# Nova is large, and only compared with.
-.venv/.bench: .venv/.installed
-	@tools/make-venv "$(PYTHON)" bench,nova
+# Nova is large, and only compared with; what it brings along warns of itself.
+.venv-bench/.installed: pyproject.toml | venv
+	@tools/make-venv "$(PYTHON)" bench .venv-bench
 	@touch $@
 
 # The disks of tools/in-vm and tools/in-release, which serve all checkouts.
@@ -172,8 +183,9 @@ CACHE = /var/cache/lxc-userns
 
 .PHONY: clean
 clean:
-	rm -rf .venv .venv-nova-* .venv-oldest .fuzz build dist doc/build src/*.egg-info
-	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache
+	rm -rf .venv .venv-bench .venv-nova-* .venv-oldest .fuzz build dist doc/build
+	rm -rf packaging/*/build packaging/*/*.egg-info src/*.egg-info
+	rm -rf .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache
 	rm -rf .ruff_cache
 	find src tests tools -name __pycache__ -exec rm -rf {} +
 # Root's.

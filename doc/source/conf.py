@@ -16,6 +16,7 @@ extensions = [
     "cliff.sphinxext",
     "command_line",
     "oslo_config.sphinxext",
+    "release_notes",
     "sphinx.ext.autodoc",
 ]
 # The text says what a reader needs; the types are in the signatures.

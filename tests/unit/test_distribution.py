@@ -16,7 +16,7 @@ _NOT_SHIPPED = (".ci/", ".gitignore")
 #: What is in a directory of work, and was never the project's.
 _IGNORED = shutil.ignore_patterns(
     ".git", ".venv*", ".*_cache", ".hypothesis", ".scratch", "*.egg-info",
-    "__pycache__", "build", "dist", ".fuzz",
+    "__pycache__", "build", "dist", ".fuzz", ".coverage",
 )  # fmt: skip
 #: Unit tests that read what else is in the tree; all would take minutes.
 _SOME_TESTS = (

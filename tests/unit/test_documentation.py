@@ -2,11 +2,14 @@
 """The documentation, compared with the tests and the policy."""
 
 import ast
+import importlib.util
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lxc_userns.spec.policy import HOST_CAPABILITIES
 from lxc_userns.subid.unlisted import DIRECTORY_IDS
@@ -149,3 +152,29 @@ def test_docstrings_begin_with_a_noun_or_a_verb() -> None:
         if (text := ast.get_docstring(node)) and clause.match(text)
     ]
     assert found == []
+
+
+def test_changelog_has_each_note_once_without_a_history(
+    tmp_path: Path,
+) -> None:
+    path = DOC / "_ext/release_notes.py"
+    spec = importlib.util.spec_from_file_location("release_notes", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    shutil.copytree(TOP / "releasenotes", tmp_path / "releasenotes")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git/shallow").touch()
+    text = "\n".join(module.render(tmp_path, "1.2.3"))
+    assert re.search(r"^1\.2\.3\n-----$", text, re.MULTILINE)
+    names = [*(tmp_path / "releasenotes/notes").glob("*.yaml")]
+    assert len(names) > 50
+    items = 0
+    for name in names:
+        for section in yaml.safe_load(name.read_text()).values():
+            notes = [section] if isinstance(section, str) else section
+            for note in notes:
+                items += not isinstance(section, str)
+                assert note.splitlines()[0] in text, name
+    assert len(re.findall(r"^- ", text, re.MULTILINE)) == items

@@ -57,6 +57,9 @@ def test_names_that_an_index_is_asked_for() -> None:
             *itertools.chain.from_iterable(
                 project["project"].get("optional-dependencies", {}).values()
             ),
+            *itertools.chain.from_iterable(
+                project.get("dependency-groups", {}).values()
+            ),
         ]
         assert [each for each in listed if _OURS.match(each)] == []
 

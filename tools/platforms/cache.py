@@ -15,8 +15,8 @@ from pathlib import Path
 
 from platforms.errors import PlatformError
 
-#: Extras of the project that a disk has in its virtual environment.
-EXTRAS = ["test", "docs"]
+#: Groups of dependencies that a disk has in its virtual environment.
+GROUPS = ["test", "docs"]
 #: Programs that make a disk, and their packages.
 PROGRAMS = {"debootstrap": "debootstrap", "mkfs.ext4": "e2fsprogs"}
 #: Runs what makes a disk, in namespaces that take its processes and mounts
@@ -81,10 +81,10 @@ def recipe_key(
     :param recipe: files that do, beside the project's dependencies.
     :param choice: what else does.
     """
-    project = tomllib.loads((checkout / "pyproject.toml").read_text())
-    project = project["project"]
-    extras = project.pop("optional-dependencies")
-    installed = [project, *(extras[extra] for extra in EXTRAS)]
+    table = tomllib.loads((checkout / "pyproject.toml").read_text())
+    table["project"].pop("optional-dependencies", None)
+    groups = (table["dependency-groups"][group] for group in GROUPS)
+    installed = [table["project"], *groups]
     digest = hashlib.sha256(json.dumps([choice, *installed]).encode())
     tools = checkout / "tools"
     for path in (

@@ -264,9 +264,11 @@ class IdMaps:
     @property
     def root(self) -> tuple[int, int]:
         """Return the host's user and group ID of the container's root."""
-        uid, gid = self.uid.to_host(0), self.gid.to_host(0)
-        if uid is None or gid is None:
-            raise ValueError("guest ID 0 is not mapped")
+        # No ID map can be made without an entry for guest ID 0.
+        uid, gid = (
+            {entry.guest: entry.host for entry in id_map}[0]
+            for id_map in (self.uid, self.gid)
+        )
         return uid, gid
 
     @property

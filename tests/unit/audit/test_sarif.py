@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parts of SARIF 2.1.0 that a CI service reads."""
 
+import dataclasses
 import json
 import re
 
@@ -98,3 +99,11 @@ def test_names_of_files(file: str, uri: str) -> None:
     (run,) = to_sarif(audit_domain(XML), version="1", file=file)["runs"]
     place = run["results"][0]["locations"][0]["physicalLocation"]
     assert place["artifactLocation"] == {"uri": uri}
+
+
+def test_result_of_a_file_without_a_line_has_no_region() -> None:
+    finding, *_ = audit_domain(XML)
+    found = dataclasses.replace(finding, line=None)
+    (run,) = to_sarif([found], version="1", file="x.xml")["runs"]
+    (place,) = run["results"][0]["locations"]
+    assert place["physicalLocation"] == {"artifactLocation": {"uri": "x.xml"}}

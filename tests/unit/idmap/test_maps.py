@@ -265,3 +265,8 @@ def test_advisory(text: str, reason: str) -> None:
 )
 def test_no_advisory(text: str) -> None:
     assert list(advisories(IdMap.parse(text))) == []
+
+
+def test_root_is_what_guest_id_0_becomes() -> None:
+    maps = IdMaps(IdMap.parse("9:7:2,0:100000:9"), IdMap.parse("0:300000:9"))
+    assert maps.root == (100000, 300000)

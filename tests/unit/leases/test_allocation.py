@@ -193,3 +193,8 @@ def test_pools_that_differ() -> None:
         0,
         None,
     ]
+
+
+def test_free_ids_are_of_the_pool() -> None:
+    with pytest.raises(ValueError, match="not in the pool"):
+        capacity(IdSet((range(10),)), IdSet((range(20, 30),)), 5)

@@ -170,3 +170,10 @@ def test_it_is_a_value() -> None:
     assert len({volume, Volume("/a", "/b")}) == 1
     with pytest.raises(AttributeError):
         volume.source = "/c"  # type: ignore[misc]
+
+
+def test_volume_with_device_nodes_says_so() -> None:
+    volume = Volume.parse("/srv/x:/x:dev,suid,owned")
+    assert not volume.nodev
+    assert str(volume) == "/srv/x:/x:idmap,suid,dev,owned"
+    assert Volume.parse(str(volume)) == volume

@@ -115,7 +115,7 @@ def test_only_what_is_installed_decides_upon_a_disk(tmp_path: Path) -> None:
     def key(dependency: str, bench: str) -> str:
         project.write_text(
             f"[project]\ndependencies = ['{dependency}']\n"
-            "[project.optional-dependencies]\ntest = []\ndocs = []\n"
+            "[dependency-groups]\ntest = []\ndocs = []\n"
             f"bench = ['{bench}']\n"
         )
         return cache.recipe_key(tmp_path, [])
