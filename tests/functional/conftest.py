@@ -206,11 +206,7 @@ def mount_new(kind: str, directory: Path) -> None:
     if kind == "tmpfs":
         argv = ["mount", "-t", kind, "-o", "size=512M,mode=755", kind]
     else:
-        image = directory.with_suffix(".image")
-        with image.open("wb") as stream:
-            stream.truncate(512 << 20)
-        mkfs = [f"mkfs.{kind}", "-q", str(image)]
-        subprocess.run(mkfs, check=True, stdout=subprocess.DEVNULL, timeout=60)
+        image = images.make_image(kind, directory.with_suffix(".image"), 512)
         argv = ["mount", "-t", kind, "-o", "loop", str(image)]
     subprocess.run([*argv, str(directory)], check=True, timeout=60)
 

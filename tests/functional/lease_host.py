@@ -93,10 +93,7 @@ def configure(
     cli: CommandLine, *, size: int = SIZE, owner: str = OWNER, extra: str = ""
 ) -> None:
     """Write the configuration anew."""
-    cli.config.write_text(
-        f"[lxc_userns]\nsubid_owner = {owner}\nrange_size = {size}\n"
-        f"state_path = {cli.state}\nrun_path = {cli.run}\n{extra}"
-    )
+    cli.configure(f"subid_owner = {owner}\nrange_size = {size}\n{extra}")
 
 
 def at_once(

@@ -12,9 +12,7 @@ from pathlib import Path
 
 import libvirt
 import pytest
-from oslo_config import cfg
 
-from lxc_userns import register_opts
 from lxc_userns.domain import read_metadata
 from lxc_userns.exceptions import InstanceError
 from lxc_userns.idmap import IdMap, IdMaps
@@ -55,10 +53,7 @@ def cli(
 @pytest.fixture
 def manager(cli: CommandLine) -> UserNamespaceManager:
     """The manager behind the program."""
-    conf = cfg.ConfigOpts()
-    register_opts(conf)
-    conf([], default_config_files=[str(cli.config)])
-    return UserNamespaceManager(conf)
+    return cli.manager()
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 10) -> None:

@@ -15,7 +15,9 @@ from typing import Any
 import libvirt
 import pytest
 
+from tests.functional import images
 from tests.functional.command_line import BASE, CommandLine, Result
+from tests.functional.guest import ask
 from tests.functional.lease_host import (
     OWNER,
     SIZE,
@@ -783,10 +785,7 @@ def test_an_image_that_is_shifted_for_another_range(
     host_files.give_ranges(2, WHOLE)
     first, second = both(0, 1, size=WHOLE)
     image = busybox_rootfs.with_suffix(".img")
-    with image.open("wb") as stream:
-        stream.truncate(64 << 20)
-    argv = ["mkfs.ext4", "-q", "-d", str(busybox_rootfs), str(image)]
-    subprocess.run(argv, check=True, timeout=60)
+    images.make_image("ext4", image, 64, root=busybox_rootfs)
     assert run(cli, "one", image, "--strategy", "chown") == first
     assert cli("container", "destroy", "one").code == 0
     assert summary(cli("lease", "list"))[1:] == [
@@ -884,9 +883,7 @@ def test_gc_keeps_what_has_files_of_its_own(
         "tape": cli.state / "private/tape/rootfs/made",
     }
     for container in cli.json("container", "list"):
-        argv = ["nsenter", "-t", str(container["init_pid"]), "-a", "-r"]
-        argv += ["-S", "0", "-G", "0", "/bin/touch", "/made"]
-        subprocess.run(argv, check=True)
+        ask(container["init_pid"], "touch /made")
         domain = libvirt_connection.lookupByName(container["name"])
         domain.destroy()
         domain.undefine()

@@ -13,9 +13,7 @@ from pathlib import Path
 
 import libvirt
 import pytest
-from oslo_config import cfg
 
-from lxc_userns import register_opts
 from lxc_userns.exceptions import ImageError, InstanceError, ReachableError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.manager import UserNamespaceManager
@@ -23,6 +21,7 @@ from lxc_userns.spec.request import InstanceRequest
 from tests.functional import images
 from tests.functional.command_line import BASE, CommandLine
 from tests.functional.conftest import FilesystemFactory
+from tests.functional.guest import ask, loop_devices
 
 pytestmark = pytest.mark.needs("containers")
 
@@ -51,33 +50,7 @@ def cli(
 @pytest.fixture
 def manager(cli: CommandLine) -> UserNamespaceManager:
     """The manager behind the program."""
-    conf = cfg.ConfigOpts()
-    register_opts(conf)
-    conf([], default_config_files=[str(cli.config)])
-    return UserNamespaceManager(conf)
-
-
-def loop_devices(directory: Path) -> list[str]:
-    """Images in a directory that are disks."""
-    argv = ["losetup", "--list", "--noheadings", "--output", "BACK-FILE"]
-    listed = subprocess.check_output(argv, text=True).split()
-    return [each for each in listed if Path(each).is_relative_to(directory)]
-
-
-def inside(pid: int, script: str, user: int = 0) -> str:
-    """Return what a shell script that goes well prints in a container."""
-    argv = ["nsenter", "-t", str(pid), "-a", "-r", "-W/"]
-    argv += ["-S", str(user), "-G", str(user), "/bin/sh", "-c", script]
-    done = subprocess.run(
-        argv,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        stdin=subprocess.DEVNULL,
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-    )
-    assert done.returncode == 0, (script, done)
-    return done.stdout.strip()
+    return cli.manager()
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
@@ -97,22 +70,10 @@ def snapshot(tree: Path) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def make_image(kind: str, rootfs: Path, path: Path) -> Path:
+def make_disk(kind: str, rootfs: Path, path: Path) -> Path:
     """Make a disk image of a root filesystem."""
-    with path.open("wb") as stream:
-        stream.truncate((64 if kind.startswith("ext") else 512) << 20)
-    if kind.startswith("ext"):
-        argv = [f"mkfs.{kind}", "-q", "-d", str(rootfs), str(path)]
-        subprocess.run(argv, check=True, timeout=60)
-        return path
-    argv = [f"mkfs.{kind}", "-q", str(path)]
-    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, timeout=60)
-    point = path.with_suffix(".mnt")
-    point.mkdir()
-    subprocess.run(["mount", "-o", "loop", path, point], check=True)
-    subprocess.run(["cp", "-a", f"{rootfs}/.", point], check=True)
-    subprocess.run(["umount", point], check=True)
-    return path
+    size = 64 if kind.startswith("ext") else 512
+    return images.make_image(kind, path, size, root=rootfs)
 
 
 def run(
@@ -144,22 +105,22 @@ def test_idmapped_changes_nothing_on_disk(
         "an idmapped mount of it can be made",
     )
     pid = pid_of(cli, "web")
-    assert inside(pid, "id -u; stat -c '%u %a' / /bin/su").split() == [
+    assert ask(pid, "id -u; stat -c '%u %a' / /bin/su").split() == [
         "0", "0", "755", "0", "4755",
     ]  # fmt: skip
     assert snapshot(busybox_rootfs) == before
     view = Path(str(shown["view"]))
     assert view.stat().st_uid == BASE
     assert os.statvfs(view).f_flag & os.ST_NODEV
-    inside(pid, "echo x >/etc/made; chown alice:tty /etc/made")
+    ask(pid, "echo x >/etc/made; chown alice:tty /etc/made")
     made = (busybox_rootfs / "etc/made").stat()
     assert (made.st_uid, made.st_gid) == (ALICE, 5)
     assert (view / "etc/made").stat().st_uid == BASE + ALICE
-    assert inside(pid, "/bin/su root -c 'id -u'", ALICE) == "0"
+    assert ask(pid, "/bin/su root -c 'id -u'", ALICE) == "0"
     stop(cli, "web")
     assert cli.mounts() == []
     assert cli.json("container", "start", "web")["strategy"] == "idmapped"
-    assert inside(pid_of(cli, "web"), "stat -c %u /etc/made") == str(ALICE)
+    assert ask(pid_of(cli, "web"), "stat -c %u /etc/made") == str(ALICE)
 
 
 def test_the_strategy_and_why_are_logged(
@@ -183,9 +144,9 @@ def test_reboot_from_inside(
         "boot", "--rootfs", busybox_rootfs, "--strategy", strategy
     )
     first = int(shown["init_pid"])
-    inside(first, "touch /before")
+    ask(first, "touch /before")
     with suppress(AssertionError):  # It may be killed before it has ended.
-        inside(first, "reboot")
+        ask(first, "reboot")
 
     def is_back() -> bool:
         # While it reboots there may be no first process, or one that is not
@@ -195,7 +156,7 @@ def test_reboot_from_inside(
         if pid in (None, first):
             return False
         with suppress(AssertionError):
-            return inside(pid, "stat -c %u /before") == "0"
+            return ask(pid, "stat -c %u /before") == "0"
         return False
 
     wait_for(is_back)
@@ -210,14 +171,14 @@ def test_after_a_reboot_of_the_host(
     strategy: str,
 ) -> None:
     run(cli, "web", busybox_rootfs, "--strategy", strategy)
-    inside(pid_of(cli, "web"), "echo kept >/file")
+    ask(pid_of(cli, "web"), "echo kept >/file")
     libvirt_connection.lookupByName("web").destroy()
     # All that a reboot takes away.
     subprocess.run(["umount", cli.run / "web/root"], check=True)
     shutil.rmtree(cli.run)
     shown = cli.json("container", "start", "web")
     assert shown["strategy"] == strategy
-    assert inside(pid_of(cli, "web"), "cat /file") == "kept"
+    assert ask(pid_of(cli, "web"), "cat /file") == "kept"
 
 
 def test_many_from_one_image(
@@ -239,16 +200,16 @@ def test_many_from_one_image(
     )
     assert os.stat(f"{prepared.root}/bin/su").st_uid == 1_800_000_000
     pid = pid_of(cli, "one")
-    inside(pid, "echo one >/etc/hostname; rm /bin/su; mkdir -m 700 /data")
-    assert inside(pid_of(cli, "two"), "cat /etc/hostname") == "busybox"
-    assert inside(pid_of(cli, "two"), "/bin/su root -c 'id -u'", ALICE) == "0"
+    ask(pid, "echo one >/etc/hostname; rm /bin/su; mkdir -m 700 /data")
+    assert ask(pid_of(cli, "two"), "cat /etc/hostname") == "busybox"
+    assert ask(pid_of(cli, "two"), "/bin/su root -c 'id -u'", ALICE) == "0"
     upper = cli.state / "private/one/overlay/upper"
     assert upper.stat().st_uid == BASE
     assert (upper / "data").stat().st_uid == BASE
     # Kept while it is stopped, and for nobody to see.
     stop(cli, "one")
     cli.json("container", "start", "one")
-    assert inside(pid_of(cli, "one"), "cat /etc/hostname") == "one"
+    assert ask(pid_of(cli, "one"), "cat /etc/hostname") == "one"
     assert (cli.state / "private").stat().st_mode & 0o777 == 0o700
     assert snapshot(busybox_rootfs) == before
     size = subprocess.check_output(["du", "-sk", upper.parent], text=True)
@@ -297,11 +258,11 @@ def test_every_filesystem(
     # The directory above is the filesystem's own, of mode 0755, but the
     # directory that it is mounted in is root's alone.
     assert run(cli, "auto", rootfs)["strategy"] == "idmapped"
-    assert inside(pid_of(cli, "auto"), "stat -c %u /bin/su") == "0"
+    assert ask(pid_of(cli, "auto"), "stat -c %u /bin/su") == "0"
     assert cli("container", "destroy", "auto").code == 0
     shown = run(cli, "over", rootfs, "--strategy", "overlay")
     assert shown["strategy"] == "overlay"
-    assert inside(pid_of(cli, "over"), "rm /bin/su; touch /x; id -u") == "0"
+    assert ask(pid_of(cli, "over"), "rm /bin/su; touch /x; id -u") == "0"
     assert (rootfs / "bin/su").exists()
 
 
@@ -328,7 +289,7 @@ def test_what_cannot_be_idmapped_is_shifted_under_auto(
         assert shown["strategy"] == "chown"
         assert reason in str(shown["reason"])
         assert (merged / "bin/su").stat().st_uid == BASE
-        assert inside(pid_of(cli, "web"), "stat -c %u /bin/su") == "0"
+        assert ask(pid_of(cli, "web"), "stat -c %u /bin/su") == "0"
         assert cli("container", "destroy", "web").code == 0
     finally:
         subprocess.run(["umount", merged], check=True)
@@ -408,7 +369,7 @@ def test_users_of_the_host_cannot_use_what_the_containers_root_makes(
     shown = run(cli, "web", rootfs)
     assert shown["strategy"] == "idmapped"
     # The root of the container, by no more than it has itself.
-    inside(pid_of(cli, "web"), "chmod 4755 /trap; chmod 755 /")
+    ask(pid_of(cli, "web"), "chmod 4755 /trap; chmod 755 /")
     st = trap.stat()
     assert (st.st_uid, st.st_mode & 0o7777) == (0, 0o4755)
 
@@ -466,14 +427,14 @@ def test_a_reachable_tree_is_refused_or_shifted(
 def test_an_image(
     cli: CommandLine, busybox_rootfs: Path, tmp_path: Path, kind: str
 ) -> None:
-    image = make_image(kind, busybox_rootfs, tmp_path / "disk.img")
+    image = make_disk(kind, busybox_rootfs, tmp_path / "disk.img")
     shown = run(cli, "disk", image)
     assert (shown["strategy"], shown["rootfs"]) == ("idmapped", str(image))
     assert loop_devices(tmp_path) == [str(image)]
     view = Path(str(shown["view"]))
     assert view.stat().st_uid == BASE
     assert os.statvfs(view).f_flag & os.ST_NODEV
-    inside(pid_of(cli, "disk"), "echo kept >/file")
+    ask(pid_of(cli, "disk"), "echo kept >/file")
     # Two that write to one disk would ruin it.
     for strategy in ("idmapped", "overlay", "chown"):
         done = cli("container", "run", "other", "--rootfs", image,
@@ -482,7 +443,7 @@ def test_an_image(
     stop(cli, "disk")
     assert loop_devices(tmp_path) == []
     cli.json("container", "start", "disk")
-    assert inside(pid_of(cli, "disk"), "cat /file") == "kept"
+    assert ask(pid_of(cli, "disk"), "cat /file") == "kept"
     assert cli("container", "destroy", "disk").code == 0
     assert image.exists()
 
@@ -490,16 +451,16 @@ def test_an_image(
 def test_an_image_below_two_overlays(
     cli: CommandLine, busybox_rootfs: Path, tmp_path: Path
 ) -> None:
-    image = make_image("ext4", busybox_rootfs, tmp_path / "disk.img")
+    image = make_disk("ext4", busybox_rootfs, tmp_path / "disk.img")
     before = image.read_bytes()
     for name in ("one", "two"):
         run(cli, name, image, "--strategy", "overlay")
-        inside(pid_of(cli, name), f"echo {name} >/etc/hostname")
-    assert inside(pid_of(cli, "one"), "cat /etc/hostname") == "one"
+        ask(pid_of(cli, name), f"echo {name} >/etc/hostname")
+    assert ask(pid_of(cli, "one"), "cat /etc/hostname") == "one"
     for name in ("one", "two"):
         stop(cli, name)
     cli.json("container", "start", "one")
-    assert inside(pid_of(cli, "one"), "cat /etc/hostname") == "one"
+    assert ask(pid_of(cli, "one"), "cat /etc/hostname") == "one"
     assert cli("container", "destroy", "one").code == 0
     assert image.read_bytes() == before
 
@@ -507,18 +468,18 @@ def test_an_image_below_two_overlays(
 def test_an_image_shifted_on_disk(
     cli: CommandLine, busybox_rootfs: Path, tmp_path: Path
 ) -> None:
-    image = make_image("ext4", busybox_rootfs, tmp_path / "disk.img")
+    image = make_disk("ext4", busybox_rootfs, tmp_path / "disk.img")
     run(cli, "disk", image, "--strategy", "chown")
-    assert inside(pid_of(cli, "disk"), "stat -c %u /bin/su") == "0"
+    assert ask(pid_of(cli, "disk"), "stat -c %u /bin/su") == "0"
     stop(cli, "disk")
     cli.json("container", "start", "disk")
-    assert inside(pid_of(cli, "disk"), "stat -c %u /bin/su") == "0"
+    assert ask(pid_of(cli, "disk"), "stat -c %u /bin/su") == "0"
 
 
 def test_an_image_that_says_it_is_shifted(
     cli: CommandLine, busybox_rootfs: Path, tmp_path: Path
 ) -> None:
-    image = make_image("xfs", busybox_rootfs, tmp_path / "disk.img")
+    image = make_disk("xfs", busybox_rootfs, tmp_path / "disk.img")
     run(cli, "disk", image, "--strategy", "chown")
     view = cli.run / "disk/root"
     state = os.getxattr(view, "trusted.lxc_userns.state")
@@ -527,13 +488,13 @@ def test_an_image_that_says_it_is_shifted(
     # owners are not what it says.
     os.setxattr(busybox_rootfs, "trusted.lxc_userns.state", state)
     os.chown(busybox_rootfs, BASE, BASE)
-    other = make_image("xfs", busybox_rootfs, tmp_path / "other.img")
+    other = make_disk("xfs", busybox_rootfs, tmp_path / "other.img")
     inode = image.stat().st_ino
     with image.open("r+b") as stream:
         stream.write(other.read_bytes())
     assert image.stat().st_ino == inode
     cli.json("container", "start", "disk")
-    assert inside(pid_of(cli, "disk"), "stat -c %u /bin/su") == "0"
+    assert ask(pid_of(cli, "disk"), "stat -c %u /bin/su") == "0"
 
 
 @pytest.mark.parametrize("strategy", ["auto", "chown", "overlay"])
@@ -550,13 +511,13 @@ def test_an_archive(
     assert shown["rootfs"] == str(rootfs)
     on_disk = BASE if strategy == "chown" else 0
     assert (rootfs / "bin/su").stat().st_uid == on_disk
-    assert inside(pid_of(cli, "tape"), "stat -c '%u %a' /bin/su") == "0 4755"
-    inside(pid_of(cli, "tape"), "echo kept >/file")
+    assert ask(pid_of(cli, "tape"), "stat -c '%u %a' /bin/su") == "0 4755"
+    ask(pid_of(cli, "tape"), "echo kept >/file")
     # It is not needed any more.
     archive.unlink()
     stop(cli, "tape")
     cli.json("container", "start", "tape")
-    assert inside(pid_of(cli, "tape"), "cat /file") == "kept"
+    assert ask(pid_of(cli, "tape"), "cat /file") == "kept"
     assert cli("container", "destroy", "tape").code == 0
     assert not rootfs.parent.exists()
 
@@ -634,18 +595,18 @@ def test_volumes(
         f"{config}:/etc/app.conf:idmap,ro",
     ]
     one, two = pid_of(cli, "one"), pid_of(cli, "two")
-    assert inside(one, "stat -c '%u' /data /data/old").split() == [
+    assert ask(one, "stat -c '%u' /data /data/old").split() == [
         "0", str(ALICE),
     ]  # fmt: skip
-    inside(one, "echo new >/data/new; chown alice /data/new")
+    ask(one, "echo new >/data/new; chown alice /data/new")
     assert (data / "new").stat().st_uid == ALICE
-    assert inside(two, "cat /mnt/readonly/new") == "new"
-    assert inside(two, "stat -c %u /mnt/raw/new") == "65534"
-    assert inside(two, "cat /etc/app.conf") == "a = b"
+    assert ask(two, "cat /mnt/readonly/new") == "new"
+    assert ask(two, "stat -c %u /mnt/raw/new") == "65534"
+    assert ask(two, "cat /etc/app.conf") == "a = b"
     failed = "2>&1; test $? -ne 0"
     for script in ("touch /mnt/readonly/x", "echo x >/etc/app.conf",
                    "mount -o remount,rw,bind /mnt/readonly"):  # fmt: skip
-        inside(one, f"({script}) {failed}")
+        ask(one, f"({script}) {failed}")
     assert not (data / "x").exists()
     for point in (cli.run / "one").iterdir():
         flags = os.statvfs(point).f_flag
@@ -654,7 +615,7 @@ def test_volumes(
     stop(cli, "one")
     assert not (cli.run / "one").exists()
     cli.json("container", "start", "one")
-    assert inside(pid_of(cli, "one"), "cat /data/new") == "new"
+    assert ask(pid_of(cli, "one"), "cat /data/new") == "new"
 
 
 def test_a_volume_that_users_of_the_host_reach_is_refused(
@@ -715,15 +676,15 @@ def test_debian_boots_whole(
         "--env", "container=lxc-libvirt")  # fmt: skip
     pid = pid_of(cli, "debian")
     state = "systemctl is-system-running || true"
-    wait_for(lambda: inside(pid, state) in ("running", "degraded"))
-    failed = inside(pid, "systemctl list-units --failed --no-legend")
-    assert (inside(pid, state), failed) == ("running", "")
-    assert inside(pid, "stat -c '%u %a' /usr/bin/su") == "0 4755"
+    wait_for(lambda: ask(pid, state) in ("running", "degraded"))
+    failed = ask(pid, "systemctl list-units --failed --no-legend")
+    assert (ask(pid, state), failed) == ("running", "")
+    assert ask(pid, "stat -c '%u %a' /usr/bin/su") == "0 4755"
     probe = "ping -c 1 -W 5 127.0.0.1"
-    assert "1 received" in inside(pid, probe, ALICE)
-    assert inside(pid, "cat /root-only", ALICE) == "for alice too"
-    inside(pid, "useradd -m -u 4242 carol && chown -R carol:tty /home/carol")
-    assert inside(pid, "stat -c %u:%g /home/carol") == "4242:5"
+    assert "1 received" in ask(pid, probe, ALICE)
+    assert ask(pid, "cat /root-only", ALICE) == "for alice too"
+    ask(pid, "useradd -m -u 4242 carol && chown -R carol:tty /home/carol")
+    assert ask(pid, "stat -c %u:%g /home/carol") == "4242:5"
     home = rootfs / "home/carol"
     assert home.exists() == (strategy == "idmapped")
     if strategy == "idmapped":

@@ -28,6 +28,7 @@ from lxc_userns.linux import directory, mount_api, mounts
 from lxc_userns.rootfs.views import idmapped, mountpoints, volumes
 from lxc_userns.rootfs.views.strategies import ShiftOptions
 from lxc_userns.spec.volume import Volume
+from tests.functional import guest, images
 from tests.functional.conftest import FilesystemFactory, remove_tree
 
 pytestmark = pytest.mark.needs("mounts")
@@ -115,37 +116,20 @@ def make_tree(path: Path) -> Path:
     return path
 
 
-def inside(
-    point: Path, script: str, uid: int = 0, id_maps: IdMaps = ONE
-) -> subprocess.CompletedProcess[str]:
-    """Run a script in a directory, as a user of a container."""
-    with idmapped.user_namespace(id_maps) as fd:
-        argv = ["nsenter", f"--user=/proc/self/fd/{fd}"]
-        argv += [f"--setuid={uid}", f"--setgid={uid}", "sh", "-c", script]
-        return subprocess.run(
-            argv,
-            cwd=point,
-            pass_fds=[fd],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={"PATH": os.defpath, "LC_ALL": "C"},
-            text=True,
-            timeout=LONGEST,
-        )
-
-
-def seen(point: Path, script: str, **options: int | IdMaps) -> str:
+def seen(point: Path, script: str, uid: int = 0, id_maps: IdMaps = ONE) -> str:
     """Return what a script prints there that succeeds."""
-    done = inside(point, script, **options)  # type: ignore[arg-type]
-    assert done.returncode == 0, done.stdout
+    done = guest.run(id_maps, "sh", "-c", script, user=uid, cwd=point)
+    assert done.returncode == 0, done
     return done.stdout.strip()
 
 
-def refused(point: Path, script: str, **options: int | IdMaps) -> str:
-    """Return what a script prints there that fails."""
-    done = inside(point, script, **options)  # type: ignore[arg-type]
-    assert done.returncode != 0, done.stdout
-    return done.stdout
+def refused(
+    point: Path, script: str, uid: int = 0, id_maps: IdMaps = ONE
+) -> str:
+    """Return what a script says there that fails."""
+    done = guest.run(id_maps, "sh", "-c", script, user=uid, cwd=point)
+    assert done.returncode != 0, done
+    return done.stdout + done.stderr
 
 
 def owner(path: Path) -> tuple[int, int]:
@@ -571,9 +555,7 @@ def test_ext3_can_be_idmapped_as_ext4(
 ) -> None:
     root = loop_filesystem("ext4")
     image = tmp_path / "ext3.image"
-    with image.open("wb") as stream:
-        stream.truncate(16 << 20)
-    subprocess.run(["mkfs.ext3", "-q", image], check=True, timeout=LONGEST)
+    images.make_image("ext3", image, 16)
     point = root / "point"
     point.mkdir()
     mount = ["mount", "-t", "ext3", "-o", "loop"]
