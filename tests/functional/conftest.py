@@ -14,6 +14,7 @@ from pathlib import Path
 import libvirt
 import pytest
 
+from lxc_userns.manager import UserNamespaceManager
 from tests.functional import images
 from tests.functional.capabilities import in_private_libvirtd, require
 from tests.functional.command_line import CommandLine
@@ -163,6 +164,12 @@ def command_line(
         for container in cli.json("container", "list"):
             cli("container", "destroy", container["name"])
         assert cli.mounts() == []
+
+
+@pytest.fixture
+def manager(cli: CommandLine) -> UserNamespaceManager:
+    """The manager behind the program of a module."""
+    return cli.manager()
 
 
 @pytest.fixture

@@ -75,11 +75,9 @@ def cli(
 
 def change_as_root_of(pid: int, view: Path) -> None:
     """Change what busybox has no programs for, as the container's root."""
-    for argv in (
-        ["setfacl", "-m", f"u:{ALICE}:r,g:{ALICE}:rw", view / "data/acl"],
-        ["setcap", "cap_net_raw+ep", view / "data/capable"],
-    ):
-        call(*enter(pid, "--user"), *argv)
+    as_root = partial(call, *enter(pid, "--user"))
+    as_root("setfacl", "-m", f"u:{ALICE}:r,g:{ALICE}:rw", view / "data/acl")
+    as_root("setcap", "cap_net_raw+ep", view / "data/capable")
 
 
 def check_view(view: Path, root: int) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Containers by every strategy, from directories, images and archives."""
+"""Strategies: what containers see, what is on disk, and what is left."""
 
 import json
 import os
@@ -7,50 +7,35 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import libvirt
 import pytest
 
-from lxc_userns.exceptions import ImageError, InstanceError, ReachableError
+from lxc_userns.exceptions import InstanceError, ReachableError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.spec.request import InstanceRequest
 from tests.functional import images
 from tests.functional.command_line import BASE, CommandLine
 from tests.functional.conftest import FilesystemFactory
-from tests.functional.guest import ask, loop_devices
+from tests.functional.containers import (
+    ALICE,
+    SLEEP,
+    UUID,
+    cli,
+    pid_of,
+    run,
+    stop,
+)
+from tests.functional.guest import ask
+
+__all__ = ["cli"]
 
 pytestmark = pytest.mark.needs("containers")
-
-SLEEP = "/bin/sleep 1000"
-UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
-ALICE = 1000
 FILESYSTEMS = ("ext4", "xfs", "btrfs", "tmpfs")
-
-
-@pytest.fixture
-def cli(
-    libvirt_connection: libvirt.virConnect,
-    tmp_path: Path,
-    reachable_path: Path,
-) -> Iterator[CommandLine]:
-    """The program; its containers are destroyed at the end."""
-    made = CommandLine.make(tmp_path, reachable_path / "run")
-    yield made
-    for container in made.json("container", "list"):
-        assert made("container", "destroy", container["name"]).code == 0
-    assert made.mounts() == []
-    assert list(made.state.glob("private/*")) == []
-    assert loop_devices(tmp_path) == []
-
-
-@pytest.fixture
-def manager(cli: CommandLine) -> UserNamespaceManager:
-    """The manager behind the program."""
-    return cli.manager()
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
@@ -68,30 +53,6 @@ def snapshot(tree: Path) -> dict[str, tuple[int, ...]]:
         fields = (st.st_ino, st.st_uid, st.st_gid, st.st_mode, st.st_ctime_ns)
         found[str(path)] = fields
     return found
-
-
-def make_disk(kind: str, rootfs: Path, path: Path) -> Path:
-    """Make a disk image of a root filesystem."""
-    size = 64 if kind.startswith("ext") else 512
-    return images.make_image(kind, path, size, root=rootfs)
-
-
-def run(
-    cli: CommandLine, name: str, rootfs: Path, *options: str
-) -> dict[str, object]:
-    arguments = ["container", "run", name, "--rootfs", str(rootfs)]
-    if "--init" not in options:
-        arguments += ["--init", SLEEP]
-    shown: dict[str, object] = cli.json(*arguments, *options)
-    return shown
-
-
-def stop(cli: CommandLine, name: str) -> None:
-    assert cli("container", "stop", name, "--timeout", "0").code == 0
-
-
-def pid_of(cli: CommandLine, name: str) -> int:
-    return int(cli.json("container", "show", name)["init_pid"])
 
 
 def test_idmapped_changes_nothing_on_disk(
@@ -421,240 +382,6 @@ def test_a_reachable_tree_is_refused_or_shifted(
     assert shown["strategy"] == "chown"
     assert f"chmod 0700 {reachable_path}" in str(shown["reason"])
     assert rootfs.stat().st_uid == BASE
-
-
-@pytest.mark.parametrize("kind", ["ext3", "ext4", "xfs", "btrfs"])
-def test_an_image(
-    cli: CommandLine, busybox_rootfs: Path, tmp_path: Path, kind: str
-) -> None:
-    image = make_disk(kind, busybox_rootfs, tmp_path / "disk.img")
-    shown = run(cli, "disk", image)
-    assert (shown["strategy"], shown["rootfs"]) == ("idmapped", str(image))
-    assert loop_devices(tmp_path) == [str(image)]
-    view = Path(str(shown["view"]))
-    assert view.stat().st_uid == BASE
-    assert os.statvfs(view).f_flag & os.ST_NODEV
-    ask(pid_of(cli, "disk"), "echo kept >/file")
-    # Two that write to one disk would ruin it.
-    for strategy in ("idmapped", "overlay", "chown"):
-        done = cli("container", "run", "other", "--rootfs", image,
-                   "--strategy", strategy, "--init", SLEEP)  # fmt: skip
-        assert "is in use by the instance disk" in done.error()
-    stop(cli, "disk")
-    assert loop_devices(tmp_path) == []
-    cli.json("container", "start", "disk")
-    assert ask(pid_of(cli, "disk"), "cat /file") == "kept"
-    assert cli("container", "destroy", "disk").code == 0
-    assert image.exists()
-
-
-def test_an_image_below_two_overlays(
-    cli: CommandLine, busybox_rootfs: Path, tmp_path: Path
-) -> None:
-    image = make_disk("ext4", busybox_rootfs, tmp_path / "disk.img")
-    before = image.read_bytes()
-    for name in ("one", "two"):
-        run(cli, name, image, "--strategy", "overlay")
-        ask(pid_of(cli, name), f"echo {name} >/etc/hostname")
-    assert ask(pid_of(cli, "one"), "cat /etc/hostname") == "one"
-    for name in ("one", "two"):
-        stop(cli, name)
-    cli.json("container", "start", "one")
-    assert ask(pid_of(cli, "one"), "cat /etc/hostname") == "one"
-    assert cli("container", "destroy", "one").code == 0
-    assert image.read_bytes() == before
-
-
-def test_an_image_shifted_on_disk(
-    cli: CommandLine, busybox_rootfs: Path, tmp_path: Path
-) -> None:
-    image = make_disk("ext4", busybox_rootfs, tmp_path / "disk.img")
-    run(cli, "disk", image, "--strategy", "chown")
-    assert ask(pid_of(cli, "disk"), "stat -c %u /bin/su") == "0"
-    stop(cli, "disk")
-    cli.json("container", "start", "disk")
-    assert ask(pid_of(cli, "disk"), "stat -c %u /bin/su") == "0"
-
-
-def test_an_image_that_says_it_is_shifted(
-    cli: CommandLine, busybox_rootfs: Path, tmp_path: Path
-) -> None:
-    image = make_disk("xfs", busybox_rootfs, tmp_path / "disk.img")
-    run(cli, "disk", image, "--strategy", "chown")
-    view = cli.run / "disk/root"
-    state = os.getxattr(view, "trusted.lxc_userns.state")
-    stop(cli, "disk")
-    # Written anew, it is the same file with another filesystem in it, whose
-    # owners are not what it says.
-    os.setxattr(busybox_rootfs, "trusted.lxc_userns.state", state)
-    os.chown(busybox_rootfs, BASE, BASE)
-    other = make_disk("xfs", busybox_rootfs, tmp_path / "other.img")
-    inode = image.stat().st_ino
-    with image.open("r+b") as stream:
-        stream.write(other.read_bytes())
-    assert image.stat().st_ino == inode
-    cli.json("container", "start", "disk")
-    assert ask(pid_of(cli, "disk"), "stat -c %u /bin/su") == "0"
-
-
-@pytest.mark.parametrize("strategy", ["auto", "chown", "overlay"])
-def test_an_archive(
-    cli: CommandLine, busybox_rootfs: Path, tmp_path: Path, strategy: str
-) -> None:
-    archive = tmp_path / "root.tar.gz"
-    argv = ["tar", "-C", str(busybox_rootfs), "-czf", str(archive), "."]
-    subprocess.run(argv, check=True)
-    shown = run(cli, "tape", archive, "--strategy", strategy)
-    rootfs = cli.state / "private/tape/rootfs"
-    assert shown["archive"] == str(archive)
-    assert shown["rootfs_kind"] == "archive"
-    assert shown["rootfs"] == str(rootfs)
-    on_disk = BASE if strategy == "chown" else 0
-    assert (rootfs / "bin/su").stat().st_uid == on_disk
-    assert ask(pid_of(cli, "tape"), "stat -c '%u %a' /bin/su") == "0 4755"
-    ask(pid_of(cli, "tape"), "echo kept >/file")
-    # It is not needed any more.
-    archive.unlink()
-    stop(cli, "tape")
-    cli.json("container", "start", "tape")
-    assert ask(pid_of(cli, "tape"), "cat /file") == "kept"
-    assert cli("container", "destroy", "tape").code == 0
-    assert not rootfs.parent.exists()
-
-
-def test_an_archive_of_more_than_is_allowed(
-    cli: CommandLine, busybox_rootfs: Path, tmp_path: Path
-) -> None:
-    with cli.config.open("a") as stream:
-        stream.write("[lxc_userns]\nunpack_max_bytes = 1 MiB\n")
-    archive = tmp_path / "root.tar.gz"
-    argv = ["tar", "-C", str(busybox_rootfs), "-czf", str(archive), "."]
-    subprocess.run(argv, check=True)
-    done = cli("container", "run", "tape", "--rootfs", archive)
-    assert "unpacks to more than 1 MiB; raise [lxc_userns]" in done.error()
-    assert done.code == 1
-    assert cli.json("container", "list") == []
-    assert list(cli.state.glob("private/*")) == []
-
-
-@pytest.mark.parametrize("option", ["-c", "-cz"])
-def test_an_archive_given_as_an_image(
-    manager: UserNamespaceManager,
-    cli: CommandLine,
-    busybox_rootfs: Path,
-    tmp_path: Path,
-    option: str,
-) -> None:
-    """A tenant may give one to a compute service."""
-    image = tmp_path / "disk"
-    argv = ["tar", "-C", str(busybox_rootfs), option, "-f", str(image), "."]
-    subprocess.run(argv, check=True)
-    request = InstanceRequest("disk", UUID, str(image), rootfs_kind="image")
-    with pytest.raises(ImageError, match=r"and no raw image of ext2, "):
-        manager.prepare(request)
-    assert manager.services.store.load("disk") is None
-    assert list(cli.state.glob("private/*")) == []
-
-
-def test_an_archive_that_is_cut_off_leaves_nothing(
-    cli: CommandLine, busybox_rootfs: Path, tmp_path: Path
-) -> None:
-    archive = tmp_path / "root.tar.gz"
-    argv = ["tar", "-C", str(busybox_rootfs), "-czf", str(archive), "."]
-    subprocess.run(argv, check=True)
-    os.truncate(archive, archive.stat().st_size // 2)
-    done = cli("container", "run", "tape", "--rootfs", archive)
-    assert str(archive) in done.error()
-    assert cli.json("container", "list") == []
-    assert list(cli.state.glob("private/*")) == []
-
-
-def test_volumes(
-    cli: CommandLine, busybox_rootfs: Path, tmp_path: Path
-) -> None:
-    data = tmp_path / "data"
-    data.mkdir()
-    data.chmod(0o755)
-    (data / "old").write_text("old\n")
-    os.chown(data / "old", ALICE, ALICE)
-    config = tmp_path / "app.conf"
-    config.write_text("a = b\n")
-    options = [
-        "--volume", f"{data}:/data",
-        "--volume", f"{data}:/mnt/readonly:ro",
-        "--volume", f"{data}:/mnt/raw:none",
-        "--volume", f"{config}:/etc/app.conf:ro",
-        "--strategy", "overlay",
-    ]  # fmt: skip
-    for name in ("one", "two"):
-        shown = run(cli, name, busybox_rootfs, *options)
-    assert shown["volumes"] == [
-        f"{data}:/data:idmap",
-        f"{data}:/mnt/readonly:idmap,ro",
-        f"{data}:/mnt/raw:none",
-        f"{config}:/etc/app.conf:idmap,ro",
-    ]
-    one, two = pid_of(cli, "one"), pid_of(cli, "two")
-    assert ask(one, "stat -c '%u' /data /data/old").split() == [
-        "0", str(ALICE),
-    ]  # fmt: skip
-    ask(one, "echo new >/data/new; chown alice /data/new")
-    assert (data / "new").stat().st_uid == ALICE
-    assert ask(two, "cat /mnt/readonly/new") == "new"
-    assert ask(two, "stat -c %u /mnt/raw/new") == "65534"
-    assert ask(two, "cat /etc/app.conf") == "a = b"
-    failed = "2>&1; test $? -ne 0"
-    for script in ("touch /mnt/readonly/x", "echo x >/etc/app.conf",
-                   "mount -o remount,rw,bind /mnt/readonly"):  # fmt: skip
-        ask(one, f"({script}) {failed}")
-    assert not (data / "x").exists()
-    for point in (cli.run / "one").iterdir():
-        flags = os.statvfs(point).f_flag
-        assert flags & os.ST_NODEV
-        assert flags & os.ST_NOSUID or point.name == "root"
-    stop(cli, "one")
-    assert not (cli.run / "one").exists()
-    cli.json("container", "start", "one")
-    assert ask(pid_of(cli, "one"), "cat /data/new") == "new"
-
-
-def test_a_volume_that_users_of_the_host_reach_is_refused(
-    cli: CommandLine, busybox_rootfs: Path, reachable_path: Path
-) -> None:
-    data = reachable_path / "data"
-    data.mkdir()
-    arguments = ["container", "run", "web", "--rootfs", str(busybox_rootfs),
-                 "--init", SLEEP, "--volume"]  # fmt: skip
-    message = cli(*arguments, f"{data}:/data").error()
-    assert f"chmod 0700 {reachable_path}" in message
-    assert cli.json("container", "list") == []
-    assert cli(*arguments, f"{data}:/data:ro").code == 0
-
-
-@pytest.mark.parametrize(
-    ("volume", "message"),
-    [
-        ("{state}:/state:ro", "contains, or is in, [lxc_userns] state_path"),
-        ("/:/host:ro", "contains, or is in, [lxc_userns] state_path"),
-        ("{rootfs}:/again:chown", "cannot be used as idmapped while"),
-        ("{rootfs}/nowhere:/x", "No such file or directory"),
-        ("{rootfs}:/dev", "libvirt has a mount of its own there"),
-        ("{rootfs}/bin:/out/x", "a link in the root filesystem leads"),
-        ("{rootfs}", "expected SOURCE:TARGET"),
-    ],
-)
-def test_volumes_that_are_refused(
-    cli: CommandLine, busybox_rootfs: Path, volume: str, message: str
-) -> None:
-    (busybox_rootfs / "out").symlink_to("/.oldroot/tmp")
-    volume = volume.format(state=cli.state, rootfs=busybox_rootfs)
-    cli.state.mkdir(mode=0o700)
-    done = cli("container", "run", "web", "--rootfs", busybox_rootfs,
-               "--init", SLEEP, "--volume", volume)  # fmt: skip
-    assert message in done.error()
-    assert cli.json("container", "list") == []
-    assert cli.mounts() == []
-    assert busybox_rootfs.stat().st_uid == 0
 
 
 @pytest.mark.parametrize("strategy", ["idmapped", "overlay"])
