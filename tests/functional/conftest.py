@@ -7,8 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, groupby, pairwise
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import libvirt
@@ -20,20 +19,17 @@ from tests.functional.capabilities import in_private_libvirtd, require
 from tests.functional.command_line import CommandLine
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--claims``, to run the tests by several processes at once."""
-    parser.addoption(
-        "--claims",
-        metavar="DIRECTORY",
-        help="Run a module only if no other process has claimed it here.",
-    )
-
-
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Put the tests' files where set-user-ID programs are such.
 
     In Debian 13 ``/tmp`` is in memory, and without.
     """
+    # Some fork this process. That of a worker has a thread that waits for the
+    # next test to run, and holds no lock that a child could wait for.
+    config.addinivalue_line(
+        "filterwarnings",
+        "ignore:.*is multi-threaded, use of fork:DeprecationWarning",
+    )
     if os.statvfs(tempfile.gettempdir()).f_flag & os.ST_NOSUID:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/var/tmp")
 
@@ -47,34 +43,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         # One with a container takes some times as long as one without.
         weights[_module(item)] += 5 if "containers" in needs else 1
     items.sort(key=lambda item: (-weights[_module(item)], _module(item)))
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtestloop(session: pytest.Session) -> bool | None:
-    """Leave out what another process runs."""
-    claims = session.config.getoption("--claims")
-    if claims is None or session.config.option.collectonly:
-        return None
-    items = chain(_claimed(Path(claims), session.items), [None])
-    for item, following in pairwise(items):
-        assert item is not None
-        hook = item.config.hook
-        hook.pytest_runtest_protocol(item=item, nextitem=following)
-        if session.shouldfail:
-            raise session.Failed(session.shouldfail)
-        if session.shouldstop:
-            raise session.Interrupted(session.shouldstop)
-    return True
-
-
-def _claimed(
-    claims: Path, items: Iterable[pytest.Item]
-) -> Iterator[pytest.Item]:
-    """The tests of modules that nobody has claimed yet, claimed one by one."""
-    for module, tests in groupby(items, _module):
-        with contextlib.suppress(FileExistsError):
-            (claims / module.replace("/", "-")).touch(exist_ok=False)
-            yield from tests
 
 
 def _module(item: pytest.Item) -> str:
