@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from oslo_config import cfg
+
+from lxc_userns.config.options import register_opts
+from lxc_userns.manager import UserNamespaceManager
 from tests.functional import fork_server
 
 PROGRAM = Path(sys.executable).with_name("lxc-userns")
@@ -82,12 +86,27 @@ class CommandLine:
     ) -> "CommandLine":
         """Write a configuration with ID maps."""
         made = cls(directory / "test.conf", directory / "state", run)
-        made.config.write_text(
-            f"[libvirt]\nuid_maps = {ID_MAP}\ngid_maps = {ID_MAP}\n"
-            f"[lxc_userns]\nstate_path = {made.state}\n"
-            f"run_path = {made.run}\n{extra}"
-        )
+        maps = f"[libvirt]\nuid_maps = {ID_MAP}\ngid_maps = {ID_MAP}\n"
+        made.configure(extra, maps)
         return made
+
+    def configure(self, extra: str, before: str = "") -> None:
+        """Write the configuration anew.
+
+        :param extra: lines for ``[lxc_userns]``.
+        :param before: sections before that one.
+        """
+        self.config.write_text(
+            f"{before}[lxc_userns]\nstate_path = {self.state}\n"
+            f"run_path = {self.run}\n{extra}"
+        )
+
+    def manager(self) -> UserNamespaceManager:
+        """Make the manager behind the program, as it is configured now."""
+        conf = cfg.ConfigOpts()
+        register_opts(conf)
+        conf([], default_config_files=[str(self.config)])
+        return UserNamespaceManager(conf)
 
     def __call__(self, *arguments: str | Path, **options: Any) -> Result:
         """Call the program."""

@@ -7,32 +7,29 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, groupby, pairwise
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import libvirt
 import pytest
 
+from lxc_userns.manager import UserNamespaceManager
 from tests.functional import images
 from tests.functional.capabilities import in_private_libvirtd, require
 from tests.functional.command_line import CommandLine
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--claims``, to run the tests by several processes at once."""
-    parser.addoption(
-        "--claims",
-        metavar="DIRECTORY",
-        help="Run a module only if no other process has claimed it here.",
-    )
-
-
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Put the tests' files where set-user-ID programs are such.
 
     In Debian 13 ``/tmp`` is in memory, and without.
     """
+    # Some fork this process. That of a worker has a thread that waits for the
+    # next test to run, and holds no lock that a child could wait for.
+    config.addinivalue_line(
+        "filterwarnings",
+        "ignore:.*is multi-threaded, use of fork:DeprecationWarning",
+    )
     if os.statvfs(tempfile.gettempdir()).f_flag & os.ST_NOSUID:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/var/tmp")
 
@@ -46,34 +43,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         # One with a container takes some times as long as one without.
         weights[_module(item)] += 5 if "containers" in needs else 1
     items.sort(key=lambda item: (-weights[_module(item)], _module(item)))
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtestloop(session: pytest.Session) -> bool | None:
-    """Leave out what another process runs."""
-    claims = session.config.getoption("--claims")
-    if claims is None or session.config.option.collectonly:
-        return None
-    items = chain(_claimed(Path(claims), session.items), [None])
-    for item, following in pairwise(items):
-        assert item is not None
-        hook = item.config.hook
-        hook.pytest_runtest_protocol(item=item, nextitem=following)
-        if session.shouldfail:
-            raise session.Failed(session.shouldfail)
-        if session.shouldstop:
-            raise session.Interrupted(session.shouldstop)
-    return True
-
-
-def _claimed(
-    claims: Path, items: Iterable[pytest.Item]
-) -> Iterator[pytest.Item]:
-    """The tests of modules that nobody has claimed yet, claimed one by one."""
-    for module, tests in groupby(items, _module):
-        with contextlib.suppress(FileExistsError):
-            (claims / module.replace("/", "-")).touch(exist_ok=False)
-            yield from tests
 
 
 def _module(item: pytest.Item) -> str:
@@ -166,6 +135,12 @@ def command_line(
 
 
 @pytest.fixture
+def manager(cli: CommandLine) -> UserNamespaceManager:
+    """The manager behind the program of a module."""
+    return cli.manager()
+
+
+@pytest.fixture
 def shared_rootfs(reachable_path: Path) -> Path:
     """Make a small tree that a container without views can reach."""
     path = reachable_path / "rootfs"
@@ -206,11 +181,7 @@ def mount_new(kind: str, directory: Path) -> None:
     if kind == "tmpfs":
         argv = ["mount", "-t", kind, "-o", "size=512M,mode=755", kind]
     else:
-        image = directory.with_suffix(".image")
-        with image.open("wb") as stream:
-            stream.truncate(512 << 20)
-        mkfs = [f"mkfs.{kind}", "-q", str(image)]
-        subprocess.run(mkfs, check=True, stdout=subprocess.DEVNULL, timeout=60)
+        image = images.make_image(kind, directory.with_suffix(".image"), 512)
         argv = ["mount", "-t", kind, "-o", "loop", str(image)]
     subprocess.run([*argv, str(directory)], check=True, timeout=60)
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Containers that nobody asked this package to make."""
 
-import os
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -103,19 +101,3 @@ def running(
     finally:
         with suppress(libvirt.libvirtError):
             domain.destroy()
-
-
-def enter(pid: object, *command: str) -> "subprocess.CompletedProcess[str]":
-    """Run a program in a container's namespaces, as its root.
-
-    In the host's user namespace it has the rights of who calls this.
-    """
-    # Busybox is in /bin, where a caller of today need not look.
-    path = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-    return subprocess.run(
-        ["nsenter", f"--target={pid}", "--all", "--root", "--wd=/", *command],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        env=os.environ | path,
-    )

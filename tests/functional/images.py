@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,33 @@ def make_busybox(path: Path) -> None:
     alice = path / "home/alice"
     alice.mkdir(parents=True)
     os.chown(alice, 1000, 1000)
+
+
+def make_image(
+    kind: str, path: Path, size: int, *options: str, root: Path | None = None
+) -> Path:
+    """Make a raw disk image, without a partition table.
+
+    :param kind: ``ext2``, ``ext3``, ``ext4``, ``xfs`` or ``btrfs``.
+    :param size: in MiB.
+    :param options: for mkfs.
+    :param root: directory to fill it with; None: it is empty.
+    """
+    with path.open("wb") as stream:
+        stream.truncate(size << 20)
+    argv = [f"mkfs.{kind}", "-q", *options]
+    if root is not None and kind.startswith("ext"):
+        argv += ["-d", str(root)]
+    run = partial(subprocess.run, check=True, timeout=300)
+    run([*argv, str(path)], stdout=subprocess.DEVNULL)
+    if root is not None and not kind.startswith("ext"):
+        point = path.with_suffix(".mnt")
+        point.mkdir()
+        run(["mount", "-o", "loop", path, point])
+        run(["cp", "-a", f"{root}/.", point])
+        run(["umount", point])
+        point.rmdir()
+    return path
 
 
 def unpack_debian(init: str, path: Path) -> Path:

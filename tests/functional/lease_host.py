@@ -5,10 +5,13 @@ import json
 import subprocess
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import libvirt
+import pytest
 
 from tests.functional.command_line import BASE, CommandLine, Result
 
@@ -93,10 +96,7 @@ def configure(
     cli: CommandLine, *, size: int = SIZE, owner: str = OWNER, extra: str = ""
 ) -> None:
     """Write the configuration anew."""
-    cli.config.write_text(
-        f"[lxc_userns]\nsubid_owner = {owner}\nrange_size = {size}\n"
-        f"state_path = {cli.state}\nrun_path = {cli.run}\n{extra}"
-    )
+    cli.configure(f"subid_owner = {owner}\nrange_size = {size}\n{extra}")
 
 
 def at_once(
@@ -200,3 +200,62 @@ def id_maps_of(pid: int) -> list[list[int]]:
         [*map(int, Path(f"/proc/{pid}/{kind}_map").read_text().split())]
         for kind in ("uid", "gid")
     ]
+
+
+# Its container ends at once, for it heeds what libvirt sends first.
+INIT = "/bin/sh -c 'trap exit TERM; sleep 1000 & wait'"
+
+
+@pytest.fixture
+def host_files(
+    libvirt_connection: libvirt.virConnect, tmp_path: Path
+) -> Iterator[HostFiles]:
+    """Files of the host, ours to change."""
+    with mounted_host_files(tmp_path / "etc") as files:
+        yield files
+
+
+@pytest.fixture
+def cli(
+    host_files: HostFiles, tmp_path: Path, reachable_path: Path
+) -> CommandLine:
+    """The program, for leases of 1000 IDs; its pool is still empty."""
+    return make_command_line(tmp_path, reachable_path / "run")
+
+
+@pytest.fixture
+def container_cli(
+    cli: CommandLine, libvirt_connection: libvirt.virConnect
+) -> Iterator[CommandLine]:
+    """The same for leases of 65536 IDs; no container is left at the end."""
+    configure(cli, size=WHOLE)
+    yield cli
+    records = cli.state.glob("instances/*.json")
+    commands = (f"container destroy {record.stem}" for record in records)
+    assert {each.code for each in at_once(cli, *commands)} <= {0}
+    for domain in libvirt_connection.listAllDomains():
+        with suppress(libvirt.libvirtError):
+            domain.destroy()
+        with suppress(libvirt.libvirtError):
+            domain.undefine()
+    assert cli.mounts() == []
+
+
+def both(*numbers: int, size: int = SIZE) -> list[tuple[int, int]]:
+    """Where leases begin that have the same user and group IDs."""
+    return [(nth(number, size), nth(number, size)) for number in numbers]
+
+
+def run(
+    cli: CommandLine, name: str, rootfs: Path, *options: str
+) -> tuple[int, int]:
+    """Run a container: where its IDs begin, as the kernel shows it."""
+    argv = ["container", "run", name, "--rootfs", str(rootfs)]
+    return start_of(cli.json(*argv, "--init", INIT, *options))
+
+
+def start_of(container: dict[str, Any]) -> tuple[int, int]:
+    """Where the IDs of a container begin, as the kernel shows it."""
+    uid_map, gid_map = id_maps_of(container["init_pid"])
+    assert uid_map[::2] == gid_map[::2] == [0, WHOLE]
+    return uid_map[1], gid_map[1]

@@ -480,9 +480,14 @@ def test_domain_idmap_of_no_file(
     ],
 )
 def test_configuration_files_that_cannot_be_read(
-    tmp_path: Path, content: bytes | None, message: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: bytes | None,
+    message: str,
 ) -> None:
-    file = tmp_path / "absent.conf"
+    # A long path would be shortened in the message.
+    monkeypatch.chdir(tmp_path)
+    file = Path("absent.conf")
     if content is not None:
         file.write_bytes(content)
     for command in ("config check", "host check", "container list"):

@@ -20,7 +20,6 @@ from lxc_userns.linux.process import Process
 from lxc_userns.verification import observed
 from tests.functional.command_line import CommandLine
 from tests.functional.test_unverified import AT_FIRST, crash
-from tests.functional.test_verification_of_containers import make_manager
 
 pytestmark = pytest.mark.needs("containers")
 
@@ -98,7 +97,7 @@ def test_threads(
 ) -> None:
     monkeypatch.setattr(observed, "_MOST_THREADS", 20)
     many = "for i in $(seq 20); do sleep 1000 & done"
-    manager = make_manager(cli)
+    manager = cli.manager()
     with (
         excessive(cli, busybox_rootfs, many),
         pytest.raises(IsolationError, match="has more than 20 threads"),

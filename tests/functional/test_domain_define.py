@@ -17,7 +17,7 @@ from lxc_userns import InstanceRequest, UserNamespaceManager, Volume, domain
 from lxc_userns import register_opts as register
 from lxc_userns.exceptions import DomainConflictError, DomainXmlError
 from tests.functional.command_line import BASE, COUNT, CommandLine
-from tests.functional.foreign import enter
+from tests.functional.guest import enter
 from tests.unit.domain import strategies
 from tests.unit.domain.samples import DOCUMENTS, PUNCHED_MAPS, promise
 from tests.unit.domain.test_apply import CASES

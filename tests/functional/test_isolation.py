@@ -21,6 +21,7 @@ import pytest
 
 from tests.functional.command_line import BASE, CommandLine
 from tests.functional.foreign import PRIVNET, idmap, running
+from tests.functional.guest import ask
 
 pytestmark = pytest.mark.needs("containers")
 
@@ -265,18 +266,7 @@ def test_state_directories_that_are_closed(
     )  # fmt: skip
     assert shown["strategy"] == "idmapped"
     pid = shown["init_pid"]
-    write = [
-        "nsenter",
-        f"--target={pid}",
-        "--all",
-        "--root",
-        "--wd=/",
-        "--setuid=1000",
-        "--setgid=1000",
-        "touch",
-        "/data/made",
-    ]
-    subprocess.run(write, check=True)
+    ask(pid, "touch /data/made", 1000)
     assert (data / "made").stat().st_uid == 1000
     assert {path: path.stat().st_mode & 0o7777 for path in closed} == closed
     # Users of the host get at neither, not by the views either.

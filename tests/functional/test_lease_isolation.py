@@ -20,6 +20,7 @@ import pytest
 
 from tests.functional import images
 from tests.functional.command_line import CommandLine
+from tests.functional.guest import complete, enter, execute, inside
 from tests.functional.lease_host import (
     WHOLE,
     HostFiles,
@@ -110,28 +111,6 @@ def with_one_range(cli: CommandLine) -> None:
     cli.config.write_text(f"[libvirt]\n{maps}{text}")
 
 
-def enter(pid: int, *options: str) -> list[str]:
-    """A command line that does the rest of it in a container as its root."""
-    which = options or ("-a", "-r", "-W/")
-    return ["nsenter", "-t", str(pid), *which, "-S", "0", "-G", "0"]
-
-
-def call(argv: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        argv,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        stdin=subprocess.DEVNULL,
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-    )
-
-
-def inside(pid: int, script: str) -> subprocess.CompletedProcess[str]:
-    """Return the output of a shell script in a container."""
-    return call([*enter(pid), "/bin/sh", "-c", script])
-
-
 @contextmanager
 def exhausted(pid: int, kind: str) -> Iterator[int]:
     """A container that has used up all that it may.
@@ -154,7 +133,7 @@ def exhausted(pid: int, kind: str) -> Iterator[int]:
 
 def one_more(pid: int, kind: str) -> str:
     """Return what a container is told that wants one more."""
-    done = call([*enter(pid), "/bin/exhaust", kind, "one"])
+    done = execute(pid, "/bin/exhaust", kind, "one")
     assert done.returncode == 0, done
     return done.stdout.strip()
 
@@ -204,7 +183,7 @@ def check_files(one: int, other: int, shared: Path, can_read: bool) -> None:
         # As if it had broken out of all but its user namespace.
         [*enter(other, "--user"), "cat", str(shared / "file")],
     ):
-        done = call(argv)
+        done = complete(*argv)
         assert (done.returncode == 0) == can_read
         assert ("Permission denied" in done.stderr) != can_read
     owner = inside(other, "stat -c %u /shared/file").stdout.strip()
@@ -214,9 +193,9 @@ def check_files(one: int, other: int, shared: Path, can_read: bool) -> None:
 def check_signals(one: int, other: int, can_signal: bool) -> None:
     """The root of one, broken out of its PID namespace."""
     argv = [*enter(other, "--user"), "kill", "-0"]
-    done = call([*argv, str(other)])
+    done = complete(*argv, str(other))
     assert done.returncode == 0, done
-    done = call([*argv, str(one)])
+    done = complete(*argv, str(one))
     assert (done.returncode == 0) == can_signal
     assert ("not permitted" in done.stderr) != can_signal
 
@@ -248,7 +227,7 @@ def limit_of(pid: int) -> int:
 def set_limit(pid: int, limit: int) -> None:
     """Set that, as the host's root can."""
     script = f"echo {limit} >/proc/sys/user/max_inotify_instances"
-    done = call(["nsenter", "-t", str(pid), "--user", "sh", "-c", script])
+    done = complete("nsenter", f"--target={pid}", "--user", "sh", "-c", script)
     assert done.returncode == 0, done
 
 

@@ -15,25 +15,23 @@ import pytest
 from lxc_userns.linux import user_namespaces
 from tests.functional.command_line import BASE, CommandLine
 from tests.functional.lease_host import (
+    INIT,
     NSSWITCH,
     OWNER,
     SIZE,
     WHOLE,
     HostFiles,
     acquire,
-    findings,
-    held,
-    nth,
-    starts,
-)
-from tests.functional.test_lease_commands import (
-    INIT,
     both,
     cli,
     container_cli,
+    findings,
+    held,
     host_files,
+    nth,
     run,
     start_of,
+    starts,
 )
 
 __all__ = ["cli", "container_cli", "host_files"]

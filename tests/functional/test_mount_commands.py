@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.functional import guest
 from tests.functional.command_line import BASE, ID_MAP, CommandLine, call
 from tests.functional.conftest import FilesystemFactory
-from tests.functional.rootfs import guest
 
 pytestmark = pytest.mark.needs("mounts", "user-namespaces")
 MAPS = ("--uid-map", ID_MAP, "--gid-map", ID_MAP)

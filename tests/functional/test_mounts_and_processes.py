@@ -17,7 +17,7 @@ from lxc_userns.linux import directory, mount_api, mounts, openat2
 from lxc_userns.linux.process import Process, children
 from lxc_userns.rootfs.views import mountpoints
 from lxc_userns.rootfs.views import source as backing
-from tests.functional.rootfs import guest
+from tests.functional import guest
 
 needs_mounts = pytest.mark.needs("mounts")
 

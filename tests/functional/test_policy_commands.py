@@ -15,8 +15,9 @@ import pytest
 
 from lxc_userns.domain import Marker, read_marker
 from lxc_userns.spec.policy import HOST_CAPABILITIES
+from tests.functional import images
 from tests.functional.command_line import BASE, ID_MAP, CommandLine, Result
-from tests.functional.foreign import enter
+from tests.functional.guest import execute
 
 pytestmark = pytest.mark.needs("containers")
 
@@ -174,7 +175,7 @@ def test_capabilities(cli: Cli, busybox_rootfs: Path) -> None:
     ).json()
     assert (shown["mode"], shown["capabilities"]) == ("private", ["net_admin"])
     assert (
-        enter(shown["init_pid"], "ip", "link", "set", "lo", "up").returncode
+        execute(shown["init_pid"], "ip", "link", "set", "lo", "up").returncode
         == 0
     )
     assert not bounding_set(shown["init_pid"]) & 1 << 27  # CAP_MKNOD
@@ -215,7 +216,7 @@ def test_devices(cli: Cli, busybox_rootfs: Path) -> None:
     assert (shown["mode"], shown["devices"]) == ("private", ["/dev/fuse"])
     pid = shown["init_pid"]
     assert id_of_owner(pid, "/dev/fuse") == BASE
-    opened = enter(pid, "sh", "-c", "exec 3<>/dev/fuse")
+    opened = execute(pid, "sh", "-c", "exec 3<>/dev/fuse")
     assert (opened.returncode, opened.stderr) == (0, "")
     assert cli.json("container", "verify", "web1")["init_pid"] == pid
     assert cli("container", "stop", "web1", "--timeout", "0").code == 0
@@ -239,7 +240,7 @@ def test_a_volume_with_the_hosts_owners(
     assert shown["mode"] == "host"
     pid = shown["init_pid"]
     assert id_of_owner(pid, "/data") == 1234
-    assert enter(pid, "touch", "/data/made").returncode == 0
+    assert execute(pid, "touch", "/data/made").returncode == 0
     assert (data / "made").stat().st_uid == 0
 
 
@@ -314,9 +315,7 @@ def test_a_disk_of_the_host(
     cli: Cli, busybox_rootfs: Path, tmp_path: Path
 ) -> None:
     image = tmp_path / "disk"
-    with image.open("wb") as stream:
-        stream.truncate(16 << 20)
-    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    images.make_image("ext4", image, 16)
     argv = ["losetup", "--find", "--show", str(image)]
     device = subprocess.check_output(argv, text=True).strip()
     mounted = tmp_path / "mounted"
@@ -361,14 +360,14 @@ def test_the_abstract_sockets_of_the_host(
         listener.listen()
         seen = f"grep -c @{name} /proc/net/unix"
         shown = cli.start("own", busybox_rootfs).json()
-        done = enter(shown["init_pid"], "sh", "-c", seen)
+        done = execute(shown["init_pid"], "sh", "-c", seen)
         assert done.stdout == "0\n", done
         assert cli("container", "destroy", "own").code == 0
         cli.allow("preferred")
         shown, _ = warned(
             cli.start("open", busybox_rootfs, "--network", "host")
         )
-        done = enter(shown["init_pid"], "sh", "-c", seen)
+        done = execute(shown["init_pid"], "sh", "-c", seen)
         assert done.stdout == "1\n", done
 
 

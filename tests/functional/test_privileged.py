@@ -14,6 +14,7 @@ from typing import Any
 import libvirt
 import pytest
 
+from tests.functional import images
 from tests.functional.command_line import ID_MAP, LONGEST
 
 pytestmark = pytest.mark.needs("containers", "mounts")
@@ -208,9 +209,7 @@ def test_devices_of_a_directory_that_is_named(
 ) -> None:
     """LVM and udev have links of root's to block devices."""
     image = tmp_path / "image"
-    with image.open("wb") as stream:
-        stream.truncate(16 << 20)
-    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    images.make_image("ext4", image, 16)
     found = subprocess.run(
         ["losetup", "--find", "--show", image],
         check=True,

@@ -13,7 +13,7 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from tests.functional import images
+from tests.functional import guest, images
 from tests.functional.command_line import BASE, COUNT, CommandLine
 from tests.functional.conftest import remove_tree
 
@@ -34,30 +34,13 @@ class Running:
     pid: int
     rootfs: Path
 
-    def inside(
-        self, script: str, user: int = 0
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a shell script in the container.
-
-        It may do more than the container's own processes: it has all
-        capabilities of the container's user namespace.
-        """
-        argv = ["nsenter", "-t", str(self.pid), "-a", "-r", "-W/"]
-        argv += ["-S", str(user), "-G", str(user), "/bin/sh", "-c", script]
-        return subprocess.run(
-            argv,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            stdin=subprocess.DEVNULL,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-        )
+    def inside(self, script: str, user: int = 0) -> guest.Completed:
+        """Run a shell script in the container."""
+        return guest.inside(self.pid, script, user)
 
     def ask(self, script: str, user: int = 0) -> str:
         """Return what a script that goes well prints in the container."""
-        done = self.inside(script, user)
-        assert done.returncode == 0, (script, done)
-        return done.stdout.strip()
+        return guest.ask(self.pid, script, user)
 
     def refuse(self, script: str, reason: str, user: int = 0) -> None:
         """Check that a script fails in the container, for a reason."""

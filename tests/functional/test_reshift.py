@@ -14,16 +14,15 @@ from pathlib import Path
 
 import libvirt
 import pytest
-from oslo_config import cfg
 
-from lxc_userns import IdMap, IdMaps, add_id_maps, register_opts, rootfs
+from lxc_userns import IdMap, IdMaps, add_id_maps, rootfs
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.linux import directory
-from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.rootfs.views import overlay
 from lxc_userns.spec.request import InstanceRequest
 from tests.functional.command_line import BASE, CommandLine
+from tests.functional.guest import ask, call, enter
 from tests.functional.lease_host import (
     HostFiles,
     configure,
@@ -36,6 +35,7 @@ STRATEGIES = ("idmapped", "overlay", "chown")
 ALICE, WHOLE = 1000, 65536
 POOL = 1_800_000_000
 MADE = """
+set -e
 mkdir /data
 echo alice >/data/alice
 chown alice:alice /data/alice
@@ -73,31 +73,11 @@ def cli(
     assert made.json("lease", "list") == []
 
 
-def manager(cli: CommandLine) -> UserNamespaceManager:
-    """The manager behind the program, as it is configured now."""
-    conf = cfg.ConfigOpts()
-    register_opts(conf)
-    conf([], default_config_files=[str(cli.config)])
-    return UserNamespaceManager(conf)
-
-
-def inside(pid: int, script: str) -> str:
-    argv = ["nsenter", "-t", str(pid), "-a", "-r", "-W/", "-S", "0"]
-    return subprocess.check_output(
-        [*argv, "-G", "0", "/bin/sh", "-ec", script],
-        text=True,
-        env={"PATH": "/bin:/sbin"},
-    ).strip()
-
-
 def change_as_root_of(pid: int, view: Path) -> None:
     """Change what busybox has no programs for, as the container's root."""
-    enter = ["nsenter", "-t", str(pid), "--user", "-S", "0", "-G", "0"]
-    for argv in (
-        ["setfacl", "-m", f"u:{ALICE}:r,g:{ALICE}:rw", view / "data/acl"],
-        ["setcap", "cap_net_raw+ep", view / "data/capable"],
-    ):
-        subprocess.run([*enter, *map(str, argv)], check=True)
+    as_root = partial(call, *enter(pid, "--user"))
+    as_root("setfacl", "-m", f"u:{ALICE}:r,g:{ALICE}:rw", view / "data/acl")
+    as_root("setcap", "cap_net_raw+ep", view / "data/capable")
 
 
 def check_view(view: Path, root: int) -> None:
@@ -132,7 +112,7 @@ def prepare(
 ) -> PreparedInstance:
     """Prepare as a compute service does before each start."""
     request = InstanceRequest("web", uuid, str(image), strategy=strategy)
-    return manager(cli).prepare(request)
+    return cli.manager().prepare(request)
 
 
 @pytest.mark.needs("containers")
@@ -148,7 +128,7 @@ def test_from_one_range_for_all_to_a_lease(
         "--init", SLEEP, "--strategy", strategy,
     )  # fmt: skip
     view, pid = Path(shown["view"]), shown["init_pid"]
-    inside(pid, MADE)
+    ask(pid, MADE)
     change_as_root_of(pid, view)
     check_view(view, BASE)
     os.kill(pid, signal.SIGKILL)
@@ -173,12 +153,12 @@ def test_from_one_range_for_all_to_a_lease(
     assert prepared.id_maps is not None
     libvirt_connection.defineXML(add_id_maps(xml, prepared.id_maps))
     domain.create()
-    found = manager(cli).verify("web", started=False)
+    found = cli.manager().verify("web", started=False)
     assert found.uid_map == f"0:{POOL}:{WHOLE}"
-    assert inside(found.pid, "stat -c '%u %a' /data/alice /data/su") == (
+    assert ask(found.pid, "stat -c '%u %a' /data/alice /data/su") == (
         f"{ALICE} 644\n0 4755"
     )
-    inside(found.pid, "echo >>/data/alice; rm /data/linked; touch /made")
+    ask(found.pid, "echo >>/data/alice; rm /data/linked; touch /made")
     assert (view / "made").stat().st_uid == POOL
     os.kill(found.pid, signal.SIGKILL)
 
@@ -192,7 +172,7 @@ def test_a_view_that_is_left_mounted(
         "container", "run", "web", "--rootfs", str(busybox_rootfs),
         "--init", SLEEP, "--strategy", "overlay",
     )  # fmt: skip
-    inside(shown["init_pid"], MADE)
+    ask(shown["init_pid"], MADE)
     change_as_root_of(shown["init_pid"], Path(shown["view"]))
     os.kill(shown["init_pid"], signal.SIGKILL)
     deadline = time.monotonic() + 60

@@ -181,10 +181,7 @@ def prepare(host: Host) -> None:
     subprocess.run(["zstd", "-q", archive], check=True)
     shutil.copy(f"{archive}.zst", host.path / "home/web.tar.zst")
     disk = containers / "disk.img"
-    disk.write_bytes(b"")
-    os.truncate(disk, 64 << 20)
-    argv = ["mkfs.ext4", "-q", "-d", str(containers / "web"), str(disk)]
-    subprocess.run(argv, check=True)
+    images.make_image("ext4", disk, 64, root=containers / "web")
     (host.path / "home/plain.xml").write_text(DOMAIN)
     (host.path / "home/web.xml").write_text(DOMAIN.replace("plain", "web"))
     shutil.copytree(TOP / "etc", host.path / "home/etc")

@@ -12,6 +12,7 @@ import pytest
 
 from tests.functional.command_line import BASE, CommandLine
 from tests.functional.conftest import CommandLineFactory, FilesystemFactory
+from tests.functional.guest import call, enter
 
 pytestmark = pytest.mark.needs("containers")
 
@@ -50,15 +51,9 @@ def run(cli: CommandLine, name: str, rootfs: Path, *arguments: str) -> Any:
     )  # fmt: skip
 
 
-def inside(shown: Any, *argv: str) -> str:
+def told(shown: Any, *argv: str) -> str:
     """Return what a program prints that runs as a container's root."""
-    pid = str(shown["init_pid"])
-    return subprocess.run(
-        ["nsenter", "-t", pid, "-m", "-U", "-S", "0", "-G", "0", *argv],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+    return call(*enter(shown["init_pid"]), *argv)
 
 
 def refused(cli: CommandLine, name: str, reason: str) -> str:
@@ -81,20 +76,20 @@ def test_a_container_swaps_a_directory_of_a_shared_volume(
     attacker = run(cli, "a", busybox_rootfs, "--volume", f"{shared}:/mnt")
     volume = f"{shared}/data:/mnt:{options}"
     shown = run(cli, "b", busybox_rootfs, "--volume", volume)
-    assert inside(shown, "cat", "/mnt/file") == "harmless\n"
+    assert told(shown, "cat", "/mnt/file") == "harmless"
     assert cli("container", "stop", "b", "--timeout", "0").code == 0
-    inside(attacker, "mv", "/mnt/data", "/mnt/moved")
-    inside(attacker, "ln", "-s", str(victim), "/mnt/data")
+    told(attacker, "mv", "/mnt/data", "/mnt/moved")
+    told(attacker, "ln", "-s", str(victim), "/mnt/data")
     # It looks like root's on the host's disk.
     assert (shared / "data").lstat().st_uid == 0
     refused(cli, "b", f"{shared}/data is a symbolic link, to '{victim}'")
     # Another directory is another one too.
-    inside(attacker, "rm", "/mnt/data")
-    inside(attacker, "mkdir", "/mnt/data")
+    told(attacker, "rm", "/mnt/data")
+    told(attacker, "mkdir", "/mnt/data")
     error = refused(cli, "b", REPLACED)
     assert error.startswith(f"{shared}/data: ")
-    inside(attacker, "rmdir", "/mnt/data")
-    inside(attacker, "mv", "/mnt/moved", "/mnt/data")
+    told(attacker, "rmdir", "/mnt/data")
+    told(attacker, "mv", "/mnt/moved", "/mnt/data")
     started = cli("container", "start", "b")
     assert started.code == 0, started
 
@@ -103,7 +98,7 @@ def test_a_link_is_not_followed_at_first(
     cli: CommandLine, busybox_rootfs: Path, shared: Path, victim: Path
 ) -> None:
     attacker = run(cli, "a", busybox_rootfs, "--volume", f"{shared}:/mnt")
-    inside(attacker, "ln", "-s", str(victim), "/mnt/link")
+    told(attacker, "ln", "-s", str(victim), "/mnt/link")
     error = cli(
         "container", "run", "b", "--rootfs", busybox_rootfs, "--init", SLEEP,
         "--strategy", "overlay", "--volume", f"{shared}/link:/mnt:ro",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Containers by every strategy, from directories, images and archives."""
+"""Strategies: what containers see, what is on disk, and what is left."""
 
 import json
 import os
@@ -7,77 +7,35 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import libvirt
 import pytest
-from oslo_config import cfg
 
-from lxc_userns import register_opts
-from lxc_userns.exceptions import ExposedTreeError, ImageError, InstanceError
+from lxc_userns.exceptions import ExposedTreeError, InstanceError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.spec.request import InstanceRequest
 from tests.functional import images
 from tests.functional.command_line import BASE, CommandLine
 from tests.functional.conftest import FilesystemFactory
+from tests.functional.containers import (
+    ALICE,
+    SLEEP,
+    UUID,
+    cli,
+    pid_of,
+    run,
+    stop,
+)
+from tests.functional.guest import ask
+
+__all__ = ["cli"]
 
 pytestmark = pytest.mark.needs("containers")
-
-SLEEP = "/bin/sleep 1000"
-UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
-ALICE = 1000
 FILESYSTEMS = ("ext4", "xfs", "btrfs", "tmpfs")
-
-
-@pytest.fixture
-def cli(
-    libvirt_connection: libvirt.virConnect,
-    tmp_path: Path,
-    reachable_path: Path,
-) -> Iterator[CommandLine]:
-    """The program; its containers are destroyed at the end."""
-    made = CommandLine.make(tmp_path, reachable_path / "run")
-    yield made
-    for container in made.json("container", "list"):
-        assert made("container", "destroy", container["name"]).code == 0
-    assert made.mounts() == []
-    assert list(made.state.glob("private/*")) == []
-    assert loop_devices(tmp_path) == []
-
-
-@pytest.fixture
-def manager(cli: CommandLine) -> UserNamespaceManager:
-    """The manager behind the program."""
-    conf = cfg.ConfigOpts()
-    register_opts(conf)
-    conf([], default_config_files=[str(cli.config)])
-    return UserNamespaceManager(conf)
-
-
-def loop_devices(directory: Path) -> list[str]:
-    """Images in a directory that are disks."""
-    argv = ["losetup", "--list", "--noheadings", "--output", "BACK-FILE"]
-    listed = subprocess.check_output(argv, text=True).split()
-    return [each for each in listed if Path(each).is_relative_to(directory)]
-
-
-def inside(pid: int, script: str, user: int = 0) -> str:
-    """Return what a shell script that goes well prints in a container."""
-    argv = ["nsenter", "-t", str(pid), "-a", "-r", "-W/"]
-    argv += ["-S", str(user), "-G", str(user), "/bin/sh", "-c", script]
-    done = subprocess.run(
-        argv,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        stdin=subprocess.DEVNULL,
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-    )
-    assert done.returncode == 0, (script, done)
-    return done.stdout.strip()
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
@@ -97,42 +55,6 @@ def snapshot(tree: Path) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def make_image(kind: str, rootfs: Path, path: Path) -> Path:
-    """Make a disk image of a root filesystem."""
-    with path.open("wb") as stream:
-        stream.truncate((64 if kind.startswith("ext") else 512) << 20)
-    if kind.startswith("ext"):
-        argv = [f"mkfs.{kind}", "-q", "-d", str(rootfs), str(path)]
-        subprocess.run(argv, check=True, timeout=60)
-        return path
-    argv = [f"mkfs.{kind}", "-q", str(path)]
-    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, timeout=60)
-    point = path.with_suffix(".mnt")
-    point.mkdir()
-    subprocess.run(["mount", "-o", "loop", path, point], check=True)
-    subprocess.run(["cp", "-a", f"{rootfs}/.", point], check=True)
-    subprocess.run(["umount", point], check=True)
-    return path
-
-
-def run(
-    cli: CommandLine, name: str, rootfs: Path, *options: str
-) -> dict[str, object]:
-    arguments = ["container", "run", name, "--rootfs", str(rootfs)]
-    if "--init" not in options:
-        arguments += ["--init", SLEEP]
-    shown: dict[str, object] = cli.json(*arguments, *options)
-    return shown
-
-
-def stop(cli: CommandLine, name: str) -> None:
-    assert cli("container", "stop", name, "--timeout", "0").code == 0
-
-
-def pid_of(cli: CommandLine, name: str) -> int:
-    return int(cli.json("container", "show", name)["init_pid"])
-
-
 def test_idmapped_changes_nothing_on_disk(
     cli: CommandLine, busybox_rootfs: Path
 ) -> None:
@@ -144,22 +66,22 @@ def test_idmapped_changes_nothing_on_disk(
         "an idmapped mount of it can be made",
     )
     pid = pid_of(cli, "web")
-    assert inside(pid, "id -u; stat -c '%u %a' / /bin/su").split() == [
+    assert ask(pid, "id -u; stat -c '%u %a' / /bin/su").split() == [
         "0", "0", "755", "0", "4755",
     ]  # fmt: skip
     assert snapshot(busybox_rootfs) == before
     view = Path(str(shown["view"]))
     assert view.stat().st_uid == BASE
     assert os.statvfs(view).f_flag & os.ST_NODEV
-    inside(pid, "echo x >/etc/made; chown alice:tty /etc/made")
+    ask(pid, "echo x >/etc/made; chown alice:tty /etc/made")
     made = (busybox_rootfs / "etc/made").stat()
     assert (made.st_uid, made.st_gid) == (ALICE, 5)
     assert (view / "etc/made").stat().st_uid == BASE + ALICE
-    assert inside(pid, "/bin/su root -c 'id -u'", ALICE) == "0"
+    assert ask(pid, "/bin/su root -c 'id -u'", ALICE) == "0"
     stop(cli, "web")
     assert cli.mounts() == []
     assert cli.json("container", "start", "web")["strategy"] == "idmapped"
-    assert inside(pid_of(cli, "web"), "stat -c %u /etc/made") == str(ALICE)
+    assert ask(pid_of(cli, "web"), "stat -c %u /etc/made") == str(ALICE)
 
 
 def test_the_strategy_and_why_are_logged(
@@ -183,9 +105,9 @@ def test_reboot_from_inside(
         "boot", "--rootfs", busybox_rootfs, "--strategy", strategy
     )
     first = int(shown["init_pid"])
-    inside(first, "touch /before")
+    ask(first, "touch /before")
     with suppress(AssertionError):  # It may be killed before it has ended.
-        inside(first, "reboot")
+        ask(first, "reboot")
 
     def is_back() -> bool:
         # While it reboots there may be no first process, or one that is not
@@ -195,7 +117,7 @@ def test_reboot_from_inside(
         if pid in (None, first):
             return False
         with suppress(AssertionError):
-            return inside(pid, "stat -c %u /before") == "0"
+            return ask(pid, "stat -c %u /before") == "0"
         return False
 
     wait_for(is_back)
@@ -210,14 +132,14 @@ def test_after_a_reboot_of_the_host(
     strategy: str,
 ) -> None:
     run(cli, "web", busybox_rootfs, "--strategy", strategy)
-    inside(pid_of(cli, "web"), "echo kept >/file")
+    ask(pid_of(cli, "web"), "echo kept >/file")
     libvirt_connection.lookupByName("web").destroy()
     # All that a reboot takes away.
     subprocess.run(["umount", cli.run / "web/root"], check=True)
     shutil.rmtree(cli.run)
     shown = cli.json("container", "start", "web")
     assert shown["strategy"] == strategy
-    assert inside(pid_of(cli, "web"), "cat /file") == "kept"
+    assert ask(pid_of(cli, "web"), "cat /file") == "kept"
 
 
 def test_many_from_one_image(
@@ -239,16 +161,16 @@ def test_many_from_one_image(
     )
     assert os.stat(f"{prepared.root}/bin/su").st_uid == 1_800_000_000
     pid = pid_of(cli, "one")
-    inside(pid, "echo one >/etc/hostname; rm /bin/su; mkdir -m 700 /data")
-    assert inside(pid_of(cli, "two"), "cat /etc/hostname") == "busybox"
-    assert inside(pid_of(cli, "two"), "/bin/su root -c 'id -u'", ALICE) == "0"
+    ask(pid, "echo one >/etc/hostname; rm /bin/su; mkdir -m 700 /data")
+    assert ask(pid_of(cli, "two"), "cat /etc/hostname") == "busybox"
+    assert ask(pid_of(cli, "two"), "/bin/su root -c 'id -u'", ALICE) == "0"
     upper = cli.state / "private/one/overlay/upper"
     assert upper.stat().st_uid == BASE
     assert (upper / "data").stat().st_uid == BASE
     # Kept while it is stopped, and for nobody to see.
     stop(cli, "one")
     cli.json("container", "start", "one")
-    assert inside(pid_of(cli, "one"), "cat /etc/hostname") == "one"
+    assert ask(pid_of(cli, "one"), "cat /etc/hostname") == "one"
     assert (cli.state / "private").stat().st_mode & 0o777 == 0o700
     assert snapshot(busybox_rootfs) == before
     size = subprocess.check_output(["du", "-sk", upper.parent], text=True)
@@ -297,11 +219,11 @@ def test_every_filesystem(
     # The directory above is the filesystem's own, of mode 0755, but the
     # directory that it is mounted in is root's alone.
     assert run(cli, "auto", rootfs)["strategy"] == "idmapped"
-    assert inside(pid_of(cli, "auto"), "stat -c %u /bin/su") == "0"
+    assert ask(pid_of(cli, "auto"), "stat -c %u /bin/su") == "0"
     assert cli("container", "destroy", "auto").code == 0
     shown = run(cli, "over", rootfs, "--strategy", "overlay")
     assert shown["strategy"] == "overlay"
-    assert inside(pid_of(cli, "over"), "rm /bin/su; touch /x; id -u") == "0"
+    assert ask(pid_of(cli, "over"), "rm /bin/su; touch /x; id -u") == "0"
     assert (rootfs / "bin/su").exists()
 
 
@@ -328,7 +250,7 @@ def test_what_cannot_be_idmapped_is_shifted_under_auto(
         assert shown["strategy"] == "chown"
         assert reason in str(shown["reason"])
         assert (merged / "bin/su").stat().st_uid == BASE
-        assert inside(pid_of(cli, "web"), "stat -c %u /bin/su") == "0"
+        assert ask(pid_of(cli, "web"), "stat -c %u /bin/su") == "0"
         assert cli("container", "destroy", "web").code == 0
     finally:
         subprocess.run(["umount", merged], check=True)
@@ -408,7 +330,7 @@ def test_users_of_the_host_cannot_use_what_the_containers_root_makes(
     shown = run(cli, "web", rootfs)
     assert shown["strategy"] == "idmapped"
     # The root of the container, by no more than it has itself.
-    inside(pid_of(cli, "web"), "chmod 4755 /trap; chmod 755 /")
+    ask(pid_of(cli, "web"), "chmod 4755 /trap; chmod 755 /")
     st = trap.stat()
     assert (st.st_uid, st.st_mode & 0o7777) == (0, 0o4755)
 
@@ -462,240 +384,6 @@ def test_a_reachable_tree_is_refused_or_shifted(
     assert rootfs.stat().st_uid == BASE
 
 
-@pytest.mark.parametrize("kind", ["ext3", "ext4", "xfs", "btrfs"])
-def test_an_image(
-    cli: CommandLine, busybox_rootfs: Path, tmp_path: Path, kind: str
-) -> None:
-    image = make_image(kind, busybox_rootfs, tmp_path / "disk.img")
-    shown = run(cli, "disk", image)
-    assert (shown["strategy"], shown["rootfs"]) == ("idmapped", str(image))
-    assert loop_devices(tmp_path) == [str(image)]
-    view = Path(str(shown["view"]))
-    assert view.stat().st_uid == BASE
-    assert os.statvfs(view).f_flag & os.ST_NODEV
-    inside(pid_of(cli, "disk"), "echo kept >/file")
-    # Two that write to one disk would ruin it.
-    for strategy in ("idmapped", "overlay", "chown"):
-        done = cli("container", "run", "other", "--rootfs", image,
-                   "--strategy", strategy, "--init", SLEEP)  # fmt: skip
-        assert "is in use by the instance disk" in done.error()
-    stop(cli, "disk")
-    assert loop_devices(tmp_path) == []
-    cli.json("container", "start", "disk")
-    assert inside(pid_of(cli, "disk"), "cat /file") == "kept"
-    assert cli("container", "destroy", "disk").code == 0
-    assert image.exists()
-
-
-def test_an_image_below_two_overlays(
-    cli: CommandLine, busybox_rootfs: Path, tmp_path: Path
-) -> None:
-    image = make_image("ext4", busybox_rootfs, tmp_path / "disk.img")
-    before = image.read_bytes()
-    for name in ("one", "two"):
-        run(cli, name, image, "--strategy", "overlay")
-        inside(pid_of(cli, name), f"echo {name} >/etc/hostname")
-    assert inside(pid_of(cli, "one"), "cat /etc/hostname") == "one"
-    for name in ("one", "two"):
-        stop(cli, name)
-    cli.json("container", "start", "one")
-    assert inside(pid_of(cli, "one"), "cat /etc/hostname") == "one"
-    assert cli("container", "destroy", "one").code == 0
-    assert image.read_bytes() == before
-
-
-def test_an_image_shifted_on_disk(
-    cli: CommandLine, busybox_rootfs: Path, tmp_path: Path
-) -> None:
-    image = make_image("ext4", busybox_rootfs, tmp_path / "disk.img")
-    run(cli, "disk", image, "--strategy", "chown")
-    assert inside(pid_of(cli, "disk"), "stat -c %u /bin/su") == "0"
-    stop(cli, "disk")
-    cli.json("container", "start", "disk")
-    assert inside(pid_of(cli, "disk"), "stat -c %u /bin/su") == "0"
-
-
-def test_an_image_that_says_it_is_shifted(
-    cli: CommandLine, busybox_rootfs: Path, tmp_path: Path
-) -> None:
-    image = make_image("xfs", busybox_rootfs, tmp_path / "disk.img")
-    run(cli, "disk", image, "--strategy", "chown")
-    view = cli.run / "disk/root"
-    state = os.getxattr(view, "trusted.lxc_userns.state")
-    stop(cli, "disk")
-    # Written anew, it is the same file with another filesystem in it, whose
-    # owners are not what it says.
-    os.setxattr(busybox_rootfs, "trusted.lxc_userns.state", state)
-    os.chown(busybox_rootfs, BASE, BASE)
-    other = make_image("xfs", busybox_rootfs, tmp_path / "other.img")
-    inode = image.stat().st_ino
-    with image.open("r+b") as stream:
-        stream.write(other.read_bytes())
-    assert image.stat().st_ino == inode
-    cli.json("container", "start", "disk")
-    assert inside(pid_of(cli, "disk"), "stat -c %u /bin/su") == "0"
-
-
-@pytest.mark.parametrize("strategy", ["auto", "chown", "overlay"])
-def test_an_archive(
-    cli: CommandLine, busybox_rootfs: Path, tmp_path: Path, strategy: str
-) -> None:
-    archive = tmp_path / "root.tar.gz"
-    argv = ["tar", "-C", str(busybox_rootfs), "-czf", str(archive), "."]
-    subprocess.run(argv, check=True)
-    shown = run(cli, "tape", archive, "--strategy", strategy)
-    rootfs = cli.state / "private/tape/rootfs"
-    assert shown["archive"] == str(archive)
-    assert shown["rootfs_kind"] == "archive"
-    assert shown["rootfs"] == str(rootfs)
-    on_disk = BASE if strategy == "chown" else 0
-    assert (rootfs / "bin/su").stat().st_uid == on_disk
-    assert inside(pid_of(cli, "tape"), "stat -c '%u %a' /bin/su") == "0 4755"
-    inside(pid_of(cli, "tape"), "echo kept >/file")
-    # It is not needed any more.
-    archive.unlink()
-    stop(cli, "tape")
-    cli.json("container", "start", "tape")
-    assert inside(pid_of(cli, "tape"), "cat /file") == "kept"
-    assert cli("container", "destroy", "tape").code == 0
-    assert not rootfs.parent.exists()
-
-
-def test_an_archive_of_more_than_is_allowed(
-    cli: CommandLine, busybox_rootfs: Path, tmp_path: Path
-) -> None:
-    with cli.config.open("a") as stream:
-        stream.write("[lxc_userns]\nunpack_max_bytes = 1 MiB\n")
-    archive = tmp_path / "root.tar.gz"
-    argv = ["tar", "-C", str(busybox_rootfs), "-czf", str(archive), "."]
-    subprocess.run(argv, check=True)
-    done = cli("container", "run", "tape", "--rootfs", archive)
-    assert "unpacks to more than 1 MiB; raise [lxc_userns]" in done.error()
-    assert done.code == 1
-    assert cli.json("container", "list") == []
-    assert list(cli.state.glob("private/*")) == []
-
-
-@pytest.mark.parametrize("option", ["-c", "-cz"])
-def test_an_archive_given_as_an_image(
-    manager: UserNamespaceManager,
-    cli: CommandLine,
-    busybox_rootfs: Path,
-    tmp_path: Path,
-    option: str,
-) -> None:
-    """A tenant may give one to a compute service."""
-    image = tmp_path / "disk"
-    argv = ["tar", "-C", str(busybox_rootfs), option, "-f", str(image), "."]
-    subprocess.run(argv, check=True)
-    request = InstanceRequest("disk", UUID, str(image), rootfs_kind="image")
-    with pytest.raises(ImageError, match=r"and no raw image of ext2, "):
-        manager.prepare(request)
-    assert manager.services.store.load("disk") is None
-    assert list(cli.state.glob("private/*")) == []
-
-
-def test_an_archive_that_is_cut_off_leaves_nothing(
-    cli: CommandLine, busybox_rootfs: Path, tmp_path: Path
-) -> None:
-    archive = tmp_path / "root.tar.gz"
-    argv = ["tar", "-C", str(busybox_rootfs), "-czf", str(archive), "."]
-    subprocess.run(argv, check=True)
-    os.truncate(archive, archive.stat().st_size // 2)
-    done = cli("container", "run", "tape", "--rootfs", archive)
-    assert str(archive) in done.error()
-    assert cli.json("container", "list") == []
-    assert list(cli.state.glob("private/*")) == []
-
-
-def test_volumes(
-    cli: CommandLine, busybox_rootfs: Path, tmp_path: Path
-) -> None:
-    data = tmp_path / "data"
-    data.mkdir()
-    data.chmod(0o755)
-    (data / "old").write_text("old\n")
-    os.chown(data / "old", ALICE, ALICE)
-    config = tmp_path / "app.conf"
-    config.write_text("a = b\n")
-    options = [
-        "--volume", f"{data}:/data",
-        "--volume", f"{data}:/mnt/readonly:ro",
-        "--volume", f"{data}:/mnt/raw:none",
-        "--volume", f"{config}:/etc/app.conf:ro",
-        "--strategy", "overlay",
-    ]  # fmt: skip
-    for name in ("one", "two"):
-        shown = run(cli, name, busybox_rootfs, *options)
-    assert shown["volumes"] == [
-        f"{data}:/data:idmap",
-        f"{data}:/mnt/readonly:idmap,ro",
-        f"{data}:/mnt/raw:none",
-        f"{config}:/etc/app.conf:idmap,ro",
-    ]
-    one, two = pid_of(cli, "one"), pid_of(cli, "two")
-    assert inside(one, "stat -c '%u' /data /data/old").split() == [
-        "0", str(ALICE),
-    ]  # fmt: skip
-    inside(one, "echo new >/data/new; chown alice /data/new")
-    assert (data / "new").stat().st_uid == ALICE
-    assert inside(two, "cat /mnt/readonly/new") == "new"
-    assert inside(two, "stat -c %u /mnt/raw/new") == "65534"
-    assert inside(two, "cat /etc/app.conf") == "a = b"
-    failed = "2>&1; test $? -ne 0"
-    for script in ("touch /mnt/readonly/x", "echo x >/etc/app.conf",
-                   "mount -o remount,rw,bind /mnt/readonly"):  # fmt: skip
-        inside(one, f"({script}) {failed}")
-    assert not (data / "x").exists()
-    for point in (cli.run / "one").iterdir():
-        flags = os.statvfs(point).f_flag
-        assert flags & os.ST_NODEV
-        assert flags & os.ST_NOSUID or point.name == "root"
-    stop(cli, "one")
-    assert not (cli.run / "one").exists()
-    cli.json("container", "start", "one")
-    assert inside(pid_of(cli, "one"), "cat /data/new") == "new"
-
-
-def test_a_volume_that_users_of_the_host_reach_is_refused(
-    cli: CommandLine, busybox_rootfs: Path, reachable_path: Path
-) -> None:
-    data = reachable_path / "data"
-    data.mkdir()
-    arguments = ["container", "run", "web", "--rootfs", str(busybox_rootfs),
-                 "--init", SLEEP, "--volume"]  # fmt: skip
-    message = cli(*arguments, f"{data}:/data").error()
-    assert f"chmod 0700 {reachable_path}" in message
-    assert cli.json("container", "list") == []
-    assert cli(*arguments, f"{data}:/data:ro").code == 0
-
-
-@pytest.mark.parametrize(
-    ("volume", "message"),
-    [
-        ("{state}:/state:ro", "contains, or is in, [lxc_userns] state_path"),
-        ("/:/host:ro", "contains, or is in, [lxc_userns] state_path"),
-        ("{rootfs}:/again:chown", "cannot be used as idmapped while"),
-        ("{rootfs}/nowhere:/x", "No such file or directory"),
-        ("{rootfs}:/dev", "libvirt has a mount of its own there"),
-        ("{rootfs}/bin:/out/x", "a link in the root filesystem leads"),
-        ("{rootfs}", "expected SOURCE:TARGET"),
-    ],
-)
-def test_volumes_that_are_refused(
-    cli: CommandLine, busybox_rootfs: Path, volume: str, message: str
-) -> None:
-    (busybox_rootfs / "out").symlink_to("/.oldroot/tmp")
-    volume = volume.format(state=cli.state, rootfs=busybox_rootfs)
-    cli.state.mkdir(mode=0o700)
-    done = cli("container", "run", "web", "--rootfs", busybox_rootfs,
-               "--init", SLEEP, "--volume", volume)  # fmt: skip
-    assert message in done.error()
-    assert cli.json("container", "list") == []
-    assert cli.mounts() == []
-    assert busybox_rootfs.stat().st_uid == 0
-
-
 @pytest.mark.parametrize("strategy", ["idmapped", "overlay"])
 def test_debian_boots_whole(
     cli: CommandLine, tmp_path: Path, strategy: str
@@ -715,15 +403,15 @@ def test_debian_boots_whole(
         "--env", "container=lxc-libvirt")  # fmt: skip
     pid = pid_of(cli, "debian")
     state = "systemctl is-system-running || true"
-    wait_for(lambda: inside(pid, state) in ("running", "degraded"))
-    failed = inside(pid, "systemctl list-units --failed --no-legend")
-    assert (inside(pid, state), failed) == ("running", "")
-    assert inside(pid, "stat -c '%u %a' /usr/bin/su") == "0 4755"
+    wait_for(lambda: ask(pid, state) in ("running", "degraded"))
+    failed = ask(pid, "systemctl list-units --failed --no-legend")
+    assert (ask(pid, state), failed) == ("running", "")
+    assert ask(pid, "stat -c '%u %a' /usr/bin/su") == "0 4755"
     probe = "ping -c 1 -W 5 127.0.0.1"
-    assert "1 received" in inside(pid, probe, ALICE)
-    assert inside(pid, "cat /root-only", ALICE) == "for alice too"
-    inside(pid, "useradd -m -u 4242 carol && chown -R carol:tty /home/carol")
-    assert inside(pid, "stat -c %u:%g /home/carol") == "4242:5"
+    assert "1 received" in ask(pid, probe, ALICE)
+    assert ask(pid, "cat /root-only", ALICE) == "for alice too"
+    ask(pid, "useradd -m -u 4242 carol && chown -R carol:tty /home/carol")
+    assert ask(pid, "stat -c %u:%g /home/carol") == "4242:5"
     home = rootfs / "home/carol"
     assert home.exists() == (strategy == "idmapped")
     if strategy == "idmapped":

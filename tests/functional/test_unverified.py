@@ -15,7 +15,7 @@ import pytest
 
 from lxc_userns.linux.process import children
 from tests.functional.command_line import CommandLine
-from tests.functional.foreign import enter
+from tests.functional.guest import execute
 
 pytestmark = pytest.mark.needs("containers")
 
@@ -75,7 +75,7 @@ def state(cli: CommandLine) -> str:
 def inotify_limit(cli: CommandLine) -> int:
     """The limit of the container, as its root sees it."""
     pid = cli.json("container", "show", "web1")["init_pid"]
-    return int(enter(pid, "/bin/busybox", "cat", LIMITS).stdout)
+    return int(execute(pid, "/bin/busybox", "cat", LIMITS).stdout)
 
 
 def mark(cli: CommandLine) -> dict[str, object] | None:

@@ -16,18 +16,15 @@ from pathlib import Path
 
 import libvirt
 import pytest
-from oslo_config import cfg
 
-from lxc_userns import register_opts
 from lxc_userns.exceptions import LxcUsernsError
 from lxc_userns.libvirtd.client import Guests
 from lxc_userns.linux.process import Process, children
-from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.verification import observe
-from tests.functional import foreign
 from tests.functional.command_line import BASE, CommandLine
 from tests.functional.foreign import PRIVNET, idmap, running
+from tests.functional.guest import inside
 
 pytestmark = pytest.mark.needs("containers")
 
@@ -407,7 +404,7 @@ def test_what_its_root_changes_for_itself(
         "ln -s / /dev/top; mknod /dev/shm/whiteout c 0 0",
         "mount -t tmpfs x /",
     ):  # fmt: skip
-        done = foreign.enter(pid, "sh", "-c", f"mkdir -p /mnt; {command}")
+        done = inside(pid, f"mkdir -p /mnt; {command}")
         assert (done.returncode, done.stderr) == (0, ""), command
     assert cli.json("container", "verify", "web1")["init_pid"] == pid
 
@@ -501,18 +498,11 @@ def test_a_reboot_while_it_is_looked_at(
     assert len(pids) > 1
 
 
-def make_manager(cli: CommandLine) -> UserNamespaceManager:
-    conf = cfg.ConfigOpts()
-    register_opts(conf)
-    conf([], default_config_files=[str(cli.config)])
-    return UserNamespaceManager(conf)
-
-
 def test_a_host_that_is_short_of_descriptors(
     cli: CommandLine, busybox_rootfs: Path
 ) -> None:
     run(cli, busybox_rootfs)
-    manager = make_manager(cli)
+    manager = cli.manager()
     manager.verify("web1", started=False)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     held: list[int] = []
@@ -537,7 +527,7 @@ def test_an_upgrade_beside_running_containers(
     cli: CommandLine, busybox_rootfs: Path
 ) -> None:
     run(cli, busybox_rootfs)
-    manager = make_manager(cli)
+    manager = cli.manager()
     record = cli.state / "instances/web1.json"
     data = json.loads(record.read_text())
     for key in ("needs", "devices", "mode_reasons"):

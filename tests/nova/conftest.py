@@ -3,7 +3,6 @@
 
 import shutil
 import stat
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -80,7 +79,7 @@ def busybox_image(directory: Path, busybox_rootfs: Path) -> ImageFactory:
     def make(kind: str) -> Path:
         path = directory / f"busybox.{kind}"
         if not path.exists():
-            make_image(kind, busybox_rootfs, path, 32)
+            images.make_image(kind, path, 32, root=busybox_rootfs)
         return path
 
     return make
@@ -90,18 +89,10 @@ def busybox_image(directory: Path, busybox_rootfs: Path) -> ImageFactory:
 def debian_image(directory: Path) -> Path:
     """Make a disk image of a Debian system with sysvinit."""
     root = images.unpack_debian("sysvinit", directory / "debian")
-    make_image("ext4", root, directory / "debian.ext4", 768)
+    image = directory / "debian.ext4"
+    images.make_image("ext4", image, 768, root=root)
     shutil.rmtree(root)
-    return directory / "debian.ext4"
-
-
-def make_image(kind: str, root: Path, path: Path, size: int) -> None:
-    """Make a raw disk image of a directory, without a partition table.
-
-    :param size: in MiB.
-    """
-    argv = [f"mkfs.{kind}", "-q", "-d", str(root), str(path), f"{size}M"]
-    subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, timeout=300)
+    return image
 
 
 NovaFactory = Callable[..., harness.Nova]

@@ -15,10 +15,8 @@ SELECTION: dict[str, tuple[str, ...]] = {
     "test_confinement": ("test_it_can_be_left_out",),
     "test_audit_live": ("test_container_run_has_no_serious_finding",),
     "test_lease_isolation": ("test_two_at_once",),
-    "test_lease_commands": (
-        "test_acquire_list_and_release",
-        "test_containers_get_ranges_of_their_own",
-    ),
+    "test_lease_acquire": ("test_acquire_list_and_release",),
+    "test_lease_containers": ("test_containers_get_ranges_of_their_own",),
     "test_resource_limits": (
         "test_processes_stop_at_the_limit[overlay-300]",
         "test_memory_that_its_root_unlimits[at once]",
@@ -37,10 +35,12 @@ SELECTION: dict[str, tuple[str, ...]] = {
         "test_idmapped_changes_nothing_on_disk",
         "test_after_a_reboot_of_the_host[chown]",
         "test_an_overlay_is_not_left_behind",
+    ),
+    "test_images_and_archives": (
         "test_an_image[ext4]",
         "test_an_archive[auto]",
-        "test_volumes",
     ),
+    "test_container_volumes": ("test_volumes",),
     "test_verification_of_containers": (
         "test_a_filesystem_that_was_added",
         "test_the_hosts_network",

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lxc_userns import IdMap, IdMaps
+
 ACCESS = "system.posix_acl_access"
 DEFAULT = "system.posix_acl_default"
 CAPABILITY = "security.capability"
@@ -73,6 +75,17 @@ class Inode:
 
 Snapshot = dict[bytes, Inode]
 Ids = Callable[[int], int]
+
+
+def maps(text: str) -> IdMaps:
+    """ID maps of one entry, the same for both kinds."""
+    return IdMaps(IdMap.parse(text), IdMap.parse(text))
+
+
+def ids(text: str) -> Ids:
+    """Return what becomes of an owner by these maps."""
+    guest, host, count = map(int, text.split(":"))
+    return mapped((guest, host, count))
 
 
 def build(root: Path, *, small: bool = False) -> None:

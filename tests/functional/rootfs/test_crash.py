@@ -16,13 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from lxc_userns import IdMap, IdMaps, rootfs
+from lxc_userns import rootfs
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.linux import programs
 from lxc_userns.rootfs.shifting import journal
 from tests.functional.conftest import remove_tree
 from tests.functional.rootfs import golden
-from tests.functional.rootfs.golden import mapped
 from tests.functional.rootfs.kill import run_and_kill
 
 A = "0:100000:65536"
@@ -31,17 +30,8 @@ OVERLAP = "0:1000:65536"
 MUTATORS = "/^(l|f)?chown|^fchownat|chmod|xattr|ioctl"
 
 
-def maps(text: str) -> IdMaps:
-    return IdMaps(IdMap.parse(text), IdMap.parse(text))
-
-
-def ids(text: str) -> golden.Ids:
-    guest, host, number = map(int, text.split(":"))
-    return mapped((guest, host, number))
-
-
 def nobody(number: int) -> int:
-    return 165534 if number == golden.UNMAPPED else ids(A)(number)
+    return 165534 if number == golden.UNMAPPED else golden.ids(A)(number)
 
 
 def back_from_overlap(number: int) -> int:
@@ -62,16 +52,20 @@ def unshift_again(path: Path) -> object:
 
 def shift(text: str, unmapped: str = "keep") -> Action:
     return lambda path: rootfs.shift(
-        path, maps(text), unmapped=unmapped, workers=1
+        path, golden.maps(text), unmapped=unmapped, workers=1
     )
 
 
 CASES: dict[str, tuple[str | None, Action, golden.Ids]] = {
-    "shift": (None, shift(A), ids(A)),
-    "overlap": (None, shift(OVERLAP), ids(OVERLAP)),
+    "shift": (None, shift(A), golden.ids(A)),
+    "overlap": (None, shift(OVERLAP), golden.ids(OVERLAP)),
     "nobody": (None, shift(A, "nobody"), nobody),
-    "error": (None, shift("0:100000:70001", "error"), ids("0:100000:70001")),
-    "reshift": (A, shift(B), ids(B)),
+    "error": (
+        None,
+        shift("0:100000:70001", "error"),
+        golden.ids("0:100000:70001"),
+    ),
+    "reshift": (A, shift(B), golden.ids(B)),
     "unshift": (A, unshift_again, int),
 }
 
@@ -85,7 +79,7 @@ def make_tree(parent: Path, number: int, before: str | None) -> Path:
     path.mkdir()
     golden.build(path, small=True)
     if before is not None:
-        rootfs.shift(path, maps(before), workers=1)
+        rootfs.shift(path, golden.maps(before), workers=1)
     return path
 
 
@@ -96,7 +90,7 @@ def test_killed_before_every_change(root: Path, case: str) -> None:
         path = make_tree(root, at, None)
         guest = golden.snapshot(path)
         if before is not None:
-            rootfs.shift(path, maps(before), workers=1)
+            rootfs.shift(path, golden.maps(before), workers=1)
         died = run_and_kill(partial(action, path), at)
         if died:
             action(path)
@@ -128,7 +122,7 @@ def test_killed_again_and_again(root: Path) -> None:
             break
     after = golden.snapshot(path)
     assert is_settled(after)
-    owner = ids(OVERLAP)
+    owner = golden.ids(OVERLAP)
     assert golden.without_notes(after) == golden.expected(guest, owner, owner)
 
 
@@ -137,13 +131,15 @@ def test_killed_then_other_maps(root: Path) -> None:
         path = make_tree(root, number, None)
         guest = golden.snapshot(path)
         assert run_and_kill(partial(shift(OVERLAP), path), at)
-        assert not rootfs.verify(path, maps(OVERLAP)).ok
-        rootfs.shift(path, maps(A))
+        assert not rootfs.verify(path, golden.maps(OVERLAP)).ok
+        rootfs.shift(path, golden.maps(A))
         after = golden.snapshot(path)
         assert is_settled(after)
 
         def owner(number: int) -> int:
-            return ids(A)(back_from_overlap(ids(OVERLAP)(number)))
+            return golden.ids(A)(
+                back_from_overlap(golden.ids(OVERLAP)(number))
+            )
 
         assert golden.without_notes(after) == golden.expected(
             guest, owner, owner
@@ -203,7 +199,7 @@ def test_all_processes_killed_at_random(root: Path) -> None:
         text = (A, OVERLAP, B)[turn % 3]
         killed += kill_all(root, text, dice.random() * 0.5)
     assert killed > 3
-    rootfs.shift(root, maps("0:500000:65536"), workers=2)
+    rootfs.shift(root, golden.maps("0:500000:65536"), workers=2)
     rootfs.unshift(root, workers=2)
     after = golden.snapshot(root)
     assert golden.notes(after) == []
@@ -280,9 +276,9 @@ def test_worker_process_dies(
         for name in range(100):
             (root / f"d{number}" / str(name)).touch()
     with pytest.raises(RootfsError, match="run the same again to resume"):
-        rootfs.shift(root, maps(A), workers=2)
+        rootfs.shift(root, golden.maps(A), workers=2)
     monkeypatch.undo()
-    assert not rootfs.verify(root, maps(A)).ok
-    rootfs.shift(root, maps(A), workers=2)
-    assert rootfs.verify(root, maps(A)).ok
+    assert not rootfs.verify(root, golden.maps(A)).ok
+    rootfs.shift(root, golden.maps(A), workers=2)
+    assert rootfs.verify(root, golden.maps(A)).ok
     assert journal.read_left(os.open(root, os.O_RDONLY)) == {}

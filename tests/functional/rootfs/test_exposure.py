@@ -12,23 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from lxc_userns import IdMap, IdMaps, rootfs
+from lxc_userns import IdMaps, rootfs
 from lxc_userns.exceptions import ExposedTreeError
 from lxc_userns.linux import directory
 from lxc_userns.rootfs.views import overlay
-from tests.functional.rootfs import golden, guest
+from tests.functional import guest
+from tests.functional.rootfs import golden
 from tests.functional.rootfs.kill import run_and_kill
 
 BASE, OTHER = 1_900_000_000, 1_950_000_000
 
 
-def id_maps(text: str) -> IdMaps:
-    return IdMaps(IdMap.parse(text), IdMap.parse(text))
-
-
-A = id_maps(f"0:{BASE}:65536")
-SMALLER = id_maps(f"0:{OTHER}:1000")
-NEEDS_TRANSIT = id_maps("0:1000:65536")
+A = golden.maps(f"0:{BASE}:65536")
+SMALLER = golden.maps(f"0:{OTHER}:1000")
+NEEDS_TRANSIT = golden.maps("0:1000:65536")
 REACHED = "that only root can reach: users of the host can reach it"
 
 
@@ -82,7 +79,7 @@ def test_an_unshift_makes_no_user_of_the_host_root(tree: Path) -> None:
 
 @pytest.mark.parametrize("unmapped", ["keep", "nobody"])
 def test_maps_that_cover_less(tree: Path, unmapped: str) -> None:
-    maps = id_maps(f"0:{OTHER}:1000,65534:{OTHER + 1000}:1")
+    maps = golden.maps(f"0:{OTHER}:1000,65534:{OTHER + 1000}:1")
     shift = partial(rootfs.shift, tree, maps, unmapped=unmapped)
     refused(tree, shift)
     tree.parent.chmod(0o700)
@@ -93,11 +90,11 @@ def test_maps_that_cover_less(tree: Path, unmapped: str) -> None:
 
 
 def test_maps_that_cover_as_much_are_nobodys_business(tree: Path) -> None:
-    rootfs.shift(tree, id_maps(f"0:{OTHER}:65536"))
+    rootfs.shift(tree, golden.maps(f"0:{OTHER}:65536"))
     assert runs_as(tree / "0") == OTHER
     # Even the same again, in the face of what somebody has changed.
     os.chown(tree, 0, 0)
-    rootfs.shift(tree, id_maps(f"0:{OTHER}:65536"), recheck=True)
+    rootfs.shift(tree, golden.maps(f"0:{OTHER}:65536"), recheck=True)
 
 
 def test_a_range_on_the_way_is_not_the_containers_either(tree: Path) -> None:
@@ -129,7 +126,7 @@ def test_what_was_interrupted_is_not_resumed(
     assert state.work is not None
     tree.parent.chmod(0o755)
     refused(tree, go)
-    refused(tree, partial(rootfs.shift, tree, id_maps(f"0:{OTHER}:65536")))
+    refused(tree, partial(rootfs.shift, tree, golden.maps(f"0:{OTHER}:65536")))
     rootfs.shift(tree, A)
     assert rootfs.verify(tree, A).ok
     assert os.stat(tree / "1000").st_uid == BASE + 1000
@@ -376,7 +373,7 @@ def test_whiteouts_of_an_overlay_are_no_devices(reachable_path: Path) -> None:
         reports.append(rootfs.shift(path, maps, fd=fd))
         return None
 
-    other = id_maps(f"0:{OTHER}:65536")
+    other = golden.maps(f"0:{OTHER}:65536")
     with directory.opened(state) as fd:
         overlay.reshift(fd, other, shift)
     assert reports[0].devices == 0

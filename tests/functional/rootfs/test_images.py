@@ -23,9 +23,9 @@ from lxc_userns.linux import mount_api
 from lxc_userns.rootfs.views import source, strategies
 from lxc_userns.rootfs.views.source import RootfsSource
 from lxc_userns.spec.strategy import Strategy
+from tests.functional import guest, images
 from tests.functional.capabilities import require
-from tests.functional.rootfs import guest
-from tests.functional.rootfs.guest import BASE, OTHER_BASE
+from tests.functional.guest import BASE, OTHER_BASE
 from tests.functional.rootfs.test_locks import held_by
 
 pytestmark = pytest.mark.needs("loop-devices")
@@ -62,12 +62,10 @@ def place(reachable_path: Path) -> Iterator[Path]:
     assert guest.loop_devices(reachable_path) == []
 
 
-def make_image(kind: str, path: Path) -> Path:
+def make_filled(kind: str, path: Path) -> Path:
     """An image with a file of 1000:1000."""
     require(kind)
-    with path.open("wb") as stream:
-        stream.truncate(MEGABYTES.get(kind, 16) << 20)
-    guest.call(f"mkfs.{kind}", "-q", path)
+    images.make_image(kind, path, MEGABYTES.get(kind, 16))
     host = path.parent / "host"
     with mounted_by_host(path, host, "loop"):
         (host / "file").write_text("x")
@@ -88,7 +86,7 @@ def mounted_by_host(image: Path, point: Path, options: str) -> Iterator[None]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_image_can_be_written_to(place: Path, kind: str) -> None:
-    image = make_image(kind, place / "image")
+    image = make_filled(kind, place / "image")
     with guest.mounted(image, place / "view", MAPS) as view:
         assert (view / "file").stat().st_uid == BASE + 1000
         guest.out(MAPS, "touch", view / "new")
@@ -120,7 +118,7 @@ def read_data(image: Path) -> dict[int, bytes]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_image_is_shared_by_overlays(place: Path, kind: str) -> None:
-    image = make_image(kind, place / "image")
+    image = make_filled(kind, place / "image")
     before = read_data(image)
     states = [place / "state1", place / "state2"]
     with (
@@ -179,7 +177,7 @@ def refused(
 
 
 def test_one_that_is_written_to_is_for_one(place: Path) -> None:
-    image = make_image("ext4", place / "image")
+    image = make_filled("ext4", place / "image")
     with guest.mounted(image, place / "view", MAPS):
         refused(image, place / "other", "is in use already, .* for one alone")
         refused(image, place / "other", "is in use already", place / "state")
@@ -200,7 +198,7 @@ def test_one_that_is_written_to_is_for_one(place: Path) -> None:
 
 
 def test_of_several_at_the_same_time_one_wins(place: Path) -> None:
-    image = make_image("ext4", place / "image")
+    image = make_filled("ext4", place / "image")
     points = [place / f"point{number}" for number in range(4)]
     barrier = threading.Barrier(len(points))
     reasons: list[str] = []
@@ -227,7 +225,7 @@ def test_of_several_at_the_same_time_one_wins(place: Path) -> None:
 def test_a_user_of_the_host_cannot_keep_us_from_an_image(
     place: Path,
 ) -> None:
-    image = make_image("ext4", place / "image")
+    image = make_filled("ext4", place / "image")
     image.chmod(0o644)
     with held_by(*guest.HOST_USER, path=image):
         with guest.mounted(image, place / "view", MAPS):
@@ -238,7 +236,7 @@ def test_a_user_of_the_host_cannot_keep_us_from_an_image(
 
 def test_a_disk_that_another_mount_namespace_has(place: Path) -> None:
     """Where the path of its file, if it has one here, is another file's."""
-    image = make_image("ext4", place / "image")
+    image = make_filled("ext4", place / "image")
     (place / "hidden").mkdir()
     script = (
         f"mount -t tmpfs tmpfs {place}/hidden && touch {place}/hidden/file && "
@@ -257,7 +255,7 @@ def test_a_disk_that_another_mount_namespace_has(place: Path) -> None:
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
 def test_copies_at_the_same_time(place: Path, kind: str) -> None:
     # They have the same UUID.
-    image = make_image(kind, place / "image")
+    image = make_filled(kind, place / "image")
     copy = place / "copy"
     guest.call("cp", "--sparse=always", image, copy)
     with (
@@ -270,7 +268,7 @@ def test_copies_at_the_same_time(place: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["ext3", "ext4", "xfs"])
 def test_an_image_that_was_not_unmounted(place: Path, kind: str) -> None:
-    image, copy = make_image(kind, place / "image"), place / "copy"
+    image, copy = make_filled(kind, place / "image"), place / "copy"
     with mounted_by_host(image, place / "host", "loop"):
         (place / "host/file").rename(place / "host/moved")
         # As a crash leaves it: written to the log, and not yet in place.
@@ -291,7 +289,7 @@ def test_an_image_that_was_not_unmounted(place: Path, kind: str) -> None:
 
 
 def test_an_image_that_asks_for_panic(place: Path) -> None:
-    image = make_image("ext4", place / "image")
+    image = make_filled("ext4", place / "image")
     guest.call("tune2fs", "-e", "panic", image)
     with guest.mounted(image, place / "view", MAPS) as view:
         ((*_, options),) = guest.mountinfo(view)
@@ -354,7 +352,7 @@ def test_what_is_no_image_of_a_filesystem(
 ) -> None:
     image = place / "image"
     if spoil in (truncated, damaged, ambiguous):
-        make_image("ext4", image)
+        make_filled("ext4", image)
     else:
         image.touch()
     if spoil is partitioned:
@@ -365,7 +363,7 @@ def test_what_is_no_image_of_a_filesystem(
 
 
 def test_an_image_that_cannot_be_written_to(place: Path) -> None:
-    image = make_image("ext4", place / "image")
+    image = make_filled("ext4", place / "image")
     guest.call("mount", "--bind", "-o", "ro", image, image)
     try:
         refused(image, place / "view", "Read-only file system")
@@ -378,7 +376,7 @@ def test_an_image_that_cannot_be_written_to(place: Path) -> None:
 PROGRAM = """
 import sys, time
 from lxc_userns.rootfs.views import source
-from tests.functional.rootfs import guest
+from tests.functional import guest
 from tests.functional.rootfs.test_locks import held_by
 with source.open_source(sys.argv[1]) as tree:
     with tree.idmapped(guest.id_maps()):
@@ -388,7 +386,7 @@ with source.open_source(sys.argv[1]) as tree:
 
 
 def test_a_killed_process_leaves_no_disk(place: Path) -> None:
-    image = make_image("ext4", place / "image")
+    image = make_filled("ext4", place / "image")
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(image)],
         stdout=subprocess.PIPE,
@@ -412,7 +410,7 @@ def wait_for_no_disk(place: Path) -> None:
 
 
 def test_a_disk_goes_with_the_last_that_uses_it(place: Path) -> None:
-    image = make_image("ext4", place / "image")
+    image = make_filled("ext4", place / "image")
     rootfs.mount_idmapped(image, place / "view", MAPS)
     fd = os.open(place / "view", os.O_RDONLY)
     guest.call("umount", "--lazy", place / "view")
@@ -428,7 +426,7 @@ def test_a_disk_goes_with_the_last_that_uses_it(place: Path) -> None:
 
 def test_the_host_sees_an_image_as_it_is(place: Path) -> None:
     """Before and after it has been tried whether it can be idmapped."""
-    image = make_image("ext4", place / "image")
+    image = make_filled("ext4", place / "image")
     with source.open_source(str(image)) as tree:
         for _ in range(2):
             choice = strategies.choose(Strategy.AUTO, tree, MAPS)
@@ -448,7 +446,7 @@ def test_the_host_sees_an_image_as_it_is(place: Path) -> None:
 
 def test_an_image_goes_to_maps_that_cover_less(place: Path) -> None:
     """Where it is mounted nobody gets, though the file is open to all."""
-    image = make_image("ext4", place / "image")
+    image = make_filled("ext4", place / "image")
     smaller = IdMap.parse(f"0:{OTHER_BASE}:1000")
     for maps, wanted in (
         (MAPS, BASE + 1000),
@@ -461,7 +459,7 @@ def test_an_image_goes_to_maps_that_cover_less(place: Path) -> None:
 
 
 def test_a_plain_image(place: Path) -> None:
-    image = make_image("ext4", place / "image")
+    image = make_filled("ext4", place / "image")
     parent = os.open(place, os.O_RDONLY)
     with source.open_source(str(image)) as tree:
         assert isinstance(tree, RootfsSource)
@@ -473,7 +471,7 @@ def test_a_plain_image(place: Path) -> None:
 
 def test_a_block_device(place: Path) -> None:
     """A logical volume, say."""
-    image = make_image("ext4", place / "image")
+    image = make_filled("ext4", place / "image")
     device = Path(guest.call("losetup", "--find", "--show", image))
     try:
         with guest.mounted(device, place / "view", MAPS) as view:

@@ -12,7 +12,8 @@ from lxc_userns.exceptions import RootfsError
 from lxc_userns.linux import directory
 from lxc_userns.rootfs.views import overlay
 from lxc_userns.rootfs.views.strategies import ShiftOptions
-from tests.functional.rootfs import golden, guest
+from tests.functional import guest
+from tests.functional.rootfs import golden
 from tests.functional.rootfs.kill import run_and_kill
 from tests.functional.rootfs.test_workers import fill
 

@@ -20,7 +20,7 @@ from lxc_userns.exceptions import RootfsError
 from lxc_userns.linux import directory, locks
 from lxc_userns.rootfs.shifting import tree
 from lxc_userns.rootfs.views import idmapped
-from tests.functional.rootfs import guest
+from tests.functional import guest
 from tests.functional.rootfs.test_refusals import ACTIONS, MAPS, refused
 
 LOCKS = Path(locks.PLACE)

@@ -16,8 +16,8 @@ from lxc_userns import rootfs
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.linux import btrfs
 from lxc_userns.rootfs.views import superblock
+from tests.functional import guest
 from tests.functional.capabilities import require
-from tests.functional.rootfs import guest
 
 pytestmark = pytest.mark.needs("loop-devices")
 MAPS = guest.id_maps()

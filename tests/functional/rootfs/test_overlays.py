@@ -14,11 +14,12 @@ from lxc_userns import IdMaps, rootfs
 from lxc_userns.exceptions import NotIdmappableError, RootfsError
 from lxc_userns.linux import directory, superblocks
 from lxc_userns.rootfs.views import idmapped, overlay, probe
+from tests.functional import guest
 from tests.functional.conftest import FilesystemFactory
-from tests.functional.rootfs import golden, guest
+from tests.functional.guest import BASE, GID_OFFSET
+from tests.functional.rootfs import golden
 from tests.functional.rootfs.conftest import Filesystem
 from tests.functional.rootfs.golden import ACCESS, CAPABILITY
-from tests.functional.rootfs.guest import BASE, GID_OFFSET
 
 MAPS = guest.id_maps()
 OTHERS = guest.id_maps(guest.OTHER_BASE)
@@ -28,16 +29,16 @@ NET_RAW = 1 << 13
 @pytest.fixture
 def image(any_root: Path) -> Path:
     """An image, on each kind of file system."""
-    return make_image(any_root)
+    return make_layer(any_root)
 
 
 @pytest.fixture
 def one_image(root: Path) -> Path:
     """An image on ext4."""
-    return make_image(root)
+    return make_layer(root)
 
 
-def make_image(root: Path) -> Path:
+def make_layer(root: Path) -> Path:
     """Programs with special rights, and files of several kinds."""
     path = root / "image"
     path.mkdir()
@@ -369,7 +370,7 @@ def test_acls_are_kept_where_only_one_layer_is_on_xfs(
     image, states = (
         Path(tempfile.mkdtemp(dir=filesystem(kind))) for kind in (lower, upper)
     )
-    make_image(image)
+    make_layer(image)
     state, view = states / "state", reachable_path / "view"
     with guest.mounted(image / "image", view, MAPS, state):
         guest.out(MAPS, "touch", view / "secret")

@@ -17,8 +17,8 @@ from lxc_userns import rootfs
 from lxc_userns.exceptions import ExposedTreeError
 from lxc_userns.linux import fuser
 from lxc_userns.rootfs import exposure
+from tests.functional import guest
 from tests.functional.conftest import FilesystemFactory
-from tests.functional.rootfs import guest
 
 MAPS = guest.id_maps()
 NET_RAW = 1 << 13

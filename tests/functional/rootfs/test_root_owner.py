@@ -17,7 +17,8 @@ from lxc_userns.rootfs.views import source as backing
 from lxc_userns.rootfs.views import strategies, volumes
 from lxc_userns.rootfs.views.strategies import ShiftOptions
 from lxc_userns.spec.volume import Volume
-from tests.functional.rootfs import golden, guest
+from tests.functional import guest
+from tests.functional.rootfs import golden
 
 MAPS = guest.id_maps()
 OTHER = guest.id_maps(guest.OTHER_BASE)

@@ -12,7 +12,8 @@ from lxc_userns import rootfs
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.linux import mounts
 from lxc_userns.linux.mounts import Mount
-from tests.functional.rootfs import golden, guest
+from tests.functional import guest
+from tests.functional.rootfs import golden
 
 MAPS = guest.id_maps()
 

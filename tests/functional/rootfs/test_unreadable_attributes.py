@@ -3,7 +3,6 @@
 
 import os
 import struct
-import subprocess
 from collections.abc import Iterator
 from functools import partial
 from itertools import count
@@ -11,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from lxc_userns import IdMap, IdMaps, rootfs
+from lxc_userns import rootfs
 from lxc_userns.rootfs.shifting import setuid_scan
+from tests.functional import guest, images
 from tests.functional.capabilities import require
 from tests.functional.conftest import remove_tree
 from tests.functional.rootfs import golden
 from tests.functional.rootfs.kill import run_and_kill
 
-MAP = IdMap.parse("0:100000:65536")
-MAPS = IdMaps(MAP, MAP)
+MAPS = golden.maps("0:100000:65536")
 #: Found on the disk again.
 SETS, FLAGGED_SETS = b"sixteen bytes :)", b"sixteen bytes :("
 NAMED = 54321
@@ -29,19 +28,15 @@ NAMED = 54321
 def tree(tmp_path: Path) -> Iterator[Path]:
     """Make an ext4 without checksums, and damage attributes on it."""
     require("ext4")
-    image, path = tmp_path / "image", tmp_path / "mounted"
-    path.mkdir()
-    path.chmod(0o700)
-    image.touch()
-    os.truncate(image, 8 << 20)
-    argv = ["mkfs.ext4", "-q", "-O", "^metadata_csum", str(image)]
-    subprocess.run(argv, check=True, timeout=60)
-    mount = ["mount", "-o", "loop", str(image), str(path)]
-    subprocess.run(mount, check=True, timeout=60)
+    path = tmp_path / "mounted"
+    path.mkdir(mode=0o700)
+    options = "-O", "^metadata_csum"
+    image = images.make_image("ext4", tmp_path / "image", 8, *options)
+    guest.call("mount", "-o", "loop", image, path)
     fill(path)
-    subprocess.run(["umount", str(path)], check=True, timeout=60)
+    guest.call("umount", path)
     damage(image)
-    subprocess.run(mount, check=True, timeout=60)
+    guest.call("mount", "-o", "loop", image, path)
     yield path / "tree"
     remove_tree(path)
 

@@ -23,8 +23,8 @@ from lxc_userns.linux import mount_api
 from lxc_userns.rootfs.views import source as backing
 from lxc_userns.rootfs.views import strategies
 from lxc_userns.spec.strategy import Strategy
+from tests.functional import guest
 from tests.functional.conftest import FilesystemFactory
-from tests.functional.rootfs import guest
 
 MAPS = guest.id_maps()
 
@@ -170,7 +170,7 @@ import sys
 from lxc_userns import rootfs
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.rootfs.views import idmapped
-from tests.functional.rootfs import guest
+from tests.functional import guest
 # The only ID that there is.
 idmapped._rows = lambda _: [(0, 0, 1)]
 try:

@@ -11,8 +11,10 @@ import pytest
 from lxc_userns import rootfs
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.linux import directory, mounts
+from tests.functional import guest
 from tests.functional.conftest import FilesystemFactory
-from tests.functional.rootfs import golden, guest
+from tests.functional.guest import BASE, COUNT, GID_OFFSET
+from tests.functional.rootfs import golden
 from tests.functional.rootfs.golden import (
     ACCESS,
     CAPABILITY,
@@ -20,7 +22,6 @@ from tests.functional.rootfs.golden import (
     UNMAPPED,
     mapped,
 )
-from tests.functional.rootfs.guest import BASE, COUNT, GID_OFFSET
 
 MAPS = guest.id_maps()
 NOBODY = 65534

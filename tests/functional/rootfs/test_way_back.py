@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from lxc_userns import IdMap, IdMaps, rootfs
+from lxc_userns import rootfs
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.rootfs.shifting import worker_pool
 from lxc_userns.rootfs.shifting.journal import JOURNAL
+from tests.functional import guest, images
 from tests.functional.capabilities import require
 from tests.functional.conftest import remove_tree
 from tests.functional.rootfs import golden
-from tests.functional.rootfs.golden import mapped
 from tests.functional.rootfs.kill import run_and_kill
 
 A = "0:100000:65536"
@@ -28,17 +28,8 @@ B = "0:300000:5001"
 OVERLAP = "0:1000:65536"
 
 
-def maps(text: str) -> IdMaps:
-    return IdMaps(IdMap.parse(text), IdMap.parse(text))
-
-
-def ids(text: str) -> golden.Ids:
-    guest, host, number = map(int, text.split(":"))
-    return mapped((guest, host, number))
-
-
 def shift(path: Path, text: str = A) -> rootfs.ShiftReport:
-    return rootfs.shift(path, maps(text), workers=1)
+    return rootfs.shift(path, golden.maps(text), workers=1)
 
 
 def unshift(path: Path) -> rootfs.ShiftReport | None:
@@ -63,14 +54,10 @@ def snapshot(root: Path) -> golden.Snapshot:
 def little_room(tmp_path: Path) -> Iterator[Path]:
     """Make an ext4 whose inodes have hardly room for attributes."""
     require("ext4")
-    image, path = tmp_path / "image", tmp_path / "mounted"
+    path = tmp_path / "mounted"
     path.mkdir()
-    image.touch()
-    os.truncate(image, 32 << 20)
-    argv = ["mkfs.ext4", "-q", "-b", "1024", str(image)]
-    subprocess.run(argv, check=True, timeout=60)
-    argv = ["mount", "-o", "loop,strictatime", str(image), str(path)]
-    subprocess.run(argv, check=True, timeout=60)
+    image = images.make_image("ext4", tmp_path / "image", 32, "-b", "1024")
+    guest.call("mount", "-o", "loop,strictatime", image, path)
     (path / "tree").mkdir()
     (path / "lost+found").rmdir()
     yield path / "tree"
@@ -126,7 +113,7 @@ def test_full_inode_is_shifted_all_the_same(little_room: Path) -> None:
     before = snapshot(little_room)
     shift(little_room)
     after = snapshot(little_room)
-    owner = ids(A)
+    owner = golden.ids(A)
     assert golden.without_notes(after) == golden.expected(before, owner, owner)
     unshift(little_room)
     assert snapshot(little_room) == before
@@ -165,7 +152,7 @@ def test_no_room_for_a_note_that_stays(
         os.chown(path, 5, 5)
     else:
         path.touch()
-        caps = golden.caps3(ids(text)(65535))
+        caps = golden.caps3(golden.ids(text)(65535))
         value = caps if kind == "foreign" else golden.caps3(1000)
         os.setxattr(path, golden.CAPABILITY, value)
         os.chown(path, 5 if kind == "foreign" else golden.UNMAPPED, 5)
@@ -216,7 +203,7 @@ def test_full_inodes_killed_before_every_change(
     golden.set_flags(make_full(little_room, "flagged"), golden.IMMUTABLE)
     os.link(little_room / "suid", little_room / "link")
     before = snapshot(little_room)
-    owner = ids(text)
+    owner = golden.ids(text)
     shifted = golden.expected(before, owner, owner)
     again, most = 3, 0
     for at in count(1):
@@ -324,7 +311,7 @@ def test_back_to_the_maps_before(root: Path, way: str) -> None:
         shift(root, old)
         after = snapshot(root)
         assert golden.without_notes(after) == golden.without_notes(before)
-        assert rootfs.verify(root, maps(old)).ok
+        assert rootfs.verify(root, golden.maps(old)).ok
         shift(root, old)
     assert at > 60
 
@@ -333,7 +320,7 @@ def test_there_and_back_and_there(root: Path) -> None:
     """Each dies a little later, and the next one goes the other way."""
     golden.build(root, small=True)
     before = snapshot(root)
-    owner = ids(OVERLAP)
+    owner = golden.ids(OVERLAP)
     for at in count(3, 4):
         there = run_and_kill(partial(shift, root, OVERLAP), at)
         run_and_kill(partial(unshift, root), max(at - 2, 1))
@@ -351,7 +338,9 @@ def test_recheck_that_was_killed_is_not_taken_back(root: Path) -> None:
     before = snapshot(root)
     shift(root, OVERLAP)
     after = snapshot(root)
-    again = partial(rootfs.shift, root, maps(OVERLAP), recheck=True, workers=1)
+    again = partial(
+        rootfs.shift, root, golden.maps(OVERLAP), recheck=True, workers=1
+    )
     for at in count(2):
         if not run_and_kill(again, at):
             break
@@ -434,7 +423,7 @@ def test_read_only_subvolume(
 ) -> None:
     tree, below = subvolumes
     before = snapshot(tree)
-    report = rootfs.shift(tree, maps(A), dry_run=True, workers=2)
+    report = rootfs.shift(tree, golden.maps(A), dry_run=True, workers=2)
     assert report.read_only == 1
     assert report.read_only_paths == (str(below),)
     assert f"{below}: a read-only subvolume" in caplog.text
@@ -449,10 +438,10 @@ def test_read_only_subvolume(
     assert shift(tree).read_only == 0
     subvolume("property", "set", below, "ro", "true")
     # Its owners are shifted, and nothing is to be done there.
-    assert rootfs.shift(tree, maps(A), recheck=True).shifted == 0
+    assert rootfs.shift(tree, golden.maps(A), recheck=True).shifted == 0
     with pytest.raises(RootfsError, match="read-only subvolume"):
         unshift(tree)
-    assert rootfs.verify(tree, maps(A)).ok
+    assert rootfs.verify(tree, golden.maps(A)).ok
     subvolume("property", "set", below, "ro", "false")
     unshift(tree)
     assert snapshot(tree) == before
@@ -463,7 +452,7 @@ def test_tree_that_is_a_read_only_subvolume(
 ) -> None:
     _, below = subvolumes
     before = snapshot(below)
-    report = rootfs.shift(below, maps(A), dry_run=True)
+    report = rootfs.shift(below, golden.maps(A), dry_run=True)
     assert report.read_only_paths == (str(below),)
     for path in (below, below / "other"):
         with pytest.raises(RootfsError, match="read-only subvolume") as caught:

@@ -4,8 +4,21 @@
 from dataclasses import replace
 from typing import Any
 
+from lxc_userns.idmap import IdMap, IdMaps
+from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.linux.mounts import Mount
-from lxc_userns.verification import Observed
+from lxc_userns.spec.requirements import (
+    CAPABILITIES,
+    DROPPED,
+    DROPPED_PRIVATE,
+)
+from lxc_userns.spec.strategy import Strategy
+from lxc_userns.verification import (
+    Expectation,
+    Observed,
+    View,
+    mismatches,
+)
 from lxc_userns.verification.observed import Node
 
 BASE = 100_000
@@ -69,3 +82,40 @@ def evidence(
 def changed(found: Observed, **changes: Any) -> Observed:
     """The same, but for this."""
     return replace(found, **changes)
+
+
+ID_MAP = IdMap.parse("0:100000:65536")
+PRIVATE = Expectation(
+    "web1",
+    IdMaps(ID_MAP, ID_MAP),
+    frozenset(),
+    frozenset({*CAPABILITIES} - DROPPED - DROPPED_PRIVATE - {"sys_resource"}),
+    (),
+    (View("/", VIEW, "idmapped", frozenset({"nodev"})),),
+)
+HOST = replace(
+    PRIVATE,
+    id_maps=None,
+    capabilities=frozenset({*CAPABILITIES} - DROPPED),
+    views=(View("/", VIEW, "plain", frozenset({"nodev"})),),
+)
+
+
+def find(found: Observed, promise: Expectation = PRIVATE) -> list[str]:
+    """Return what differs right after the start."""
+    return [*mismatches(promise, found, started=True)]
+
+
+def find_later(found: Observed, promise: Expectation = PRIVATE) -> list[str]:
+    return [*mismatches(promise, found)]
+
+
+RECORD = InstanceRecord(
+    "web1",
+    "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c",
+    "/srv/web1",
+    IdMaps(ID_MAP, ID_MAP),
+    Strategy.IDMAPPED,
+    VIEW,
+    dropped=("sys_resource", *DROPPED_PRIVATE),
+)

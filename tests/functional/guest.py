@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes as a container has them: in a user namespace with ID maps."""
+"""Processes in a container, or in a user namespace as a container has it."""
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from lxc_userns import IdMap, IdMaps, rootfs
 from lxc_userns.rootfs.views import idmapped
 
+Completed = subprocess.CompletedProcess[str]
+
+#: Busybox is in /bin, where a caller of today need not look.
+ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 BASE, OTHER_BASE = 1_900_000_000, 1_950_000_000
 COUNT = 65536
 #: Not the same for both kinds, that they are not mixed up.
@@ -34,35 +38,73 @@ def id_maps(base: int = BASE) -> IdMaps:
     )
 
 
-def call(*argv: str | Path) -> str:
-    """Return the output of a program of the host that goes well."""
-    done = subprocess.run(
+def complete(
+    *argv: str | Path, pass_fds: Sequence[int] = (), cwd: Path | None = None
+) -> Completed:
+    """Run a program to its end, whatever that is."""
+    return subprocess.run(
         [*map(str, argv)],
+        pass_fds=pass_fds,
+        cwd=cwd,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=60,
+        env=os.environ | ENVIRONMENT,
     )
+
+
+def call(*argv: str | Path) -> str:
+    """Return the output of a program of the host that goes well."""
+    done = complete(*argv)
     assert done.returncode == 0, (argv, done)
     return done.stdout.strip()
 
 
+def enter(pid: object, *which: str, user: int = 0) -> list[str]:
+    """Return a command line that does the rest of it in a container.
+
+    What runs there may do more than the container's own processes: it has
+    all capabilities of the user namespace until it executes a program as
+    another user than root.
+
+    :param pid: a process of the container.
+    :param which: what to enter, as options of nsenter; none: all.
+    :param user: user and group to be, of the container's.
+    """
+    kinds = which or ("--all", "--root", "--wd=/")
+    users = f"--setuid={user}", f"--setgid={user}"
+    return ["nsenter", f"--target={pid}", *kinds, *users]
+
+
+def execute(pid: object, *command: str, user: int = 0) -> Completed:
+    """Run a program of a container in it."""
+    return complete(*enter(pid, user=user), *command)
+
+
+def inside(pid: object, script: str, user: int = 0) -> Completed:
+    """Run a shell script in a container."""
+    return execute(pid, "/bin/sh", "-c", script, user=user)
+
+
+def ask(pid: object, script: str, user: int = 0) -> str:
+    """Return what a shell script that goes well prints in a container."""
+    done = inside(pid, script, user)
+    assert done.returncode == 0, (script, done)
+    return done.stdout.strip()
+
+
 def run(
-    maps: IdMaps, *argv: str | Path, user: int = 0
-) -> "subprocess.CompletedProcess[str]":
+    maps: IdMaps, *argv: str | Path, user: int = 0, cwd: Path | None = None
+) -> Completed:
     """Run a program of the host as a user of a container."""
     with idmapped.user_namespace(maps) as namespace:
-        return subprocess.run(
-            [
-                "nsenter", f"--user=/proc/self/fd/{namespace}",
-                f"--setuid={user}", f"--setgid={user}", *argv,
-            ],
-            pass_fds=(namespace,),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )  # fmt: skip
+        return complete(
+            *("nsenter", f"--user=/proc/self/fd/{namespace}"),
+            *(f"--setuid={user}", f"--setgid={user}", *argv),
+            pass_fds=[namespace],
+            cwd=cwd,
+        )
 
 
 def out(maps: IdMaps, *argv: str | Path, user: int = 0) -> str:
