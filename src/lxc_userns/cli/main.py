@@ -43,6 +43,7 @@ _COMMANDS = {
     "domain idmap": "domain:IdMap",
     "domain audit": "domain:Audit",
     "container run": "container_run:Run",
+    "container exec": "exec:Exec",
     "container list": "container:List",
     "container show": "container:Show",
     "container verify": "container:Verify",
@@ -188,7 +189,9 @@ class LxcUserns(App):
         """Run a command; without one, say which there are."""
         if not argv:
             self.parser.error("no command")
-        return super().run(argv)
+        from lxc_userns.cli import exec_arguments
+
+        return super().run(exec_arguments.separate(argv))
 
     def interact(self) -> None:
         """Refuse options without a command, instead of starting a shell."""
@@ -217,7 +220,8 @@ class LxcUserns(App):
         if isinstance(err, Exception) and not isinstance(err, BrokenPipeError):
             from lxc_userns.cli.exit_codes import exit_code
 
-            self._error_code = exit_code(err)
+            code = getattr(cmd, "error_code", exit_code)
+            self._error_code = code(err)
 
     def _explain(self, argv: list[str]) -> str:
         if argv[0].startswith("-"):
