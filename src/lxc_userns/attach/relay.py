@@ -75,7 +75,7 @@ class Relay:
         with (
             _raw_terminal() if is_raw else nullcontext(),
             self._forwarded_signals(),
-            _rewound_input(self._session.streams[0]),
+            self._rewound_input(self._session.streams[0]),
         ):
             if not self._has_input:
                 self._end_input()
@@ -192,6 +192,27 @@ class Relay:
                     left -= self._pass_on(source, left)
 
     @contextmanager
+    def _rewound_input(self, sink: int) -> Iterator[None]:
+        """Leave what was not read of a file to who reads it next.
+
+        So a shell's loop over the lines of a file goes on after the command.
+
+        :param sink: the pipe to the command's standard input.
+        """
+        if self._has_terminal or not _is_regular(0):
+            yield
+            return
+        # The end to write to is closed when the file ends.
+        pipe = os.open(f"/proc/self/fd/{sink}", os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            yield
+            unread = len(self._pending) + _count_unread(pipe)
+            with suppress(OSError):
+                os.lseek(0, -unread, os.SEEK_CUR)
+        finally:
+            os.close(pipe)
+
+    @contextmanager
     def _forwarded_signals(self) -> Iterator[None]:
         before = {}
         for number in _FORWARDED:
@@ -249,33 +270,16 @@ def _is_readable(fd: int, timeout: int) -> bool:
     return bool(poll.poll(timeout))
 
 
+def _is_regular(fd: int) -> bool:
+    return _is_open(fd) and stat.S_ISREG(os.fstat(fd).st_mode)
+
+
 def _is_open(fd: int) -> bool:
     try:
         os.fstat(fd)
     except OSError:
         return False
     return True
-
-
-@contextmanager
-def _rewound_input(sink: int) -> Iterator[None]:
-    """Leave what a command has not read of a file to who reads it next.
-
-    So a shell's loop over the lines of a file goes on after the command.
-
-    :param sink: the pipe to the command's standard input.
-    """
-    if not (_is_open(0) and stat.S_ISREG(os.fstat(0).st_mode)):
-        yield
-        return
-    # The end to write to is closed when the file ends.
-    pipe = os.open(f"/proc/self/fd/{sink}", os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        yield
-        with suppress(OSError):
-            os.lseek(0, -_count_unread(pipe), os.SEEK_CUR)
-    finally:
-        os.close(pipe)
 
 
 @contextmanager
