@@ -64,7 +64,7 @@ class _JoinError(Exception):
 
 
 class _Step:
-    """What is done, for the error if it cannot be."""
+    """A step, which the error names if it fails."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -159,7 +159,7 @@ def _become_user(job: Job) -> accounts.User:
     try:
         user, groups = find_user(given, _read_file)
     except accounts.AccountError as err:
-        shown = (given or b"0").decode(errors="backslashreplace")
+        shown = (given or b"").decode(errors="backslashreplace")
         raise _JoinError(OWN_FAILURE, f"user {shown!a}: {err}") from None
     with _Step(f"become user {user.uid}, group {user.gid}, of those mapped"):
         os.setgroups(groups)
@@ -179,7 +179,7 @@ def find_user(
     :param read: gives the contents of a file of the container.
     :raises AccountError: if there is none.
     """
-    name, _, group_name = (given or b"0").partition(b":")
+    name, _, group_name = (b"0" if given is None else given).partition(b":")
     uid = accounts.parse_id(name)
     if uid is None:
         user = accounts.find_named(read("/etc/passwd"), name)

@@ -17,7 +17,7 @@ _UNCONFINED = "unconfined"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What a process has to take on to be one of a container's.
+    """Properties that make a process one of a container's.
 
     :param kinds: namespaces to enter, ``CLONE_NEW*``.
     :param bounding: its capability bounding set, as bits.

@@ -295,6 +295,12 @@ def _flush() -> int:
 
 
 def _prepare_streams() -> None:
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            # Nothing that is opened is to become one of them.
+            os.open(os.devnull, os.O_RDWR)
     # Either is None if it was closed.
     sys.stdout = sys.stdout or io.StringIO()
     sys.stderr = sys.stderr or io.StringIO()

@@ -18,7 +18,7 @@ _prctl = libc.function("prctl", ctypes.c_int, *[ctypes.c_ulong] * 4)
 
 
 class cap_user_header(ctypes.Structure):
-    """Whose sets are meant."""
+    """The thread that is meant: 0 for the caller."""
 
     _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
 

@@ -13,7 +13,7 @@ _CLONE_PARENT = 0x8000
 
 
 class clone_args(ctypes.Structure):
-    """What the new process is to be, as of Linux 5.3."""
+    """Properties of the new process, as of Linux 5.3."""
 
     _fields_ = tuple(
         (name, ctypes.c_uint64)
