@@ -104,7 +104,7 @@ class Exec(ConfiguredCommand):
 
     def _name(self, given: str) -> str:
         if _UUID.fullmatch(given):
-            return self.manager.instances.names_of(given)[0]
+            return self.services.instances.names_of(given)[0]
         return given
 
 

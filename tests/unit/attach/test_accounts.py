@@ -147,7 +147,11 @@ def test_numbers_need_no_file() -> None:
 def test_environment() -> None:
     user = accounts.User(None, 77, 0)
     given = [(b"HOME", b"/srv"), (b"A", b"")]
-    job = {"terminal": None, "term": b"xterm", "environment": given}
+    job: dict[str, object] = {
+        "terminal": None,
+        "term": b"xterm",
+        "environment": given,
+    }
     assert joiner.make_environment(user, job) == {
         b"PATH": joiner.PATH,
         b"HOME": b"/srv",
