@@ -6,11 +6,9 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from functools import partial
-from typing import Any
 
-from lxc_userns.cli import exec_arguments
 from lxc_userns.cli.base import ConfiguredCommand, require_root
+from lxc_userns.cli.main import LxcUserns
 from lxc_userns.exceptions import ConfigError
 
 _UUID = re.compile(r"[\da-f]{8}-(?:[\da-f]{4}-){3}[\da-f]{12}", re.IGNORECASE)
@@ -29,6 +27,8 @@ class Exec(ConfiguredCommand):
     that ended it; 126 if it cannot be executed, 127 if there is no such
     program, and 125 if anything else kept it from being run.
     """
+
+    app: LxcUserns
 
     @staticmethod
     def error_code(error: Exception) -> int:
@@ -75,10 +75,6 @@ class Exec(ConfiguredCommand):
             help="Program and its arguments (default: the user's login "
             "shell).",
         )
-        # The command may look like options.
-        parser.parse_args = partial(  # type: ignore[assignment]
-            _parse, parser
-        )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
@@ -89,7 +85,10 @@ class Exec(ConfiguredCommand):
         require_root()
         client.silence()
         spec = session.CommandSpec(
-            command=tuple(parsed_args.command),
+            command=(
+                *parsed_args.command,
+                *self.app.command_in_container,
+            ),
             user=parsed_args.user,
             workdir=parsed_args.workdir,
             environment=tuple(map(_split_variable, parsed_args.env)),
@@ -106,17 +105,6 @@ class Exec(ConfiguredCommand):
         if _UUID.fullmatch(given):
             return self.services.instances.names_of(given)[0]
         return given
-
-
-def _parse(
-    parser: argparse.ArgumentParser, args: Any = None, namespace: Any = None
-) -> argparse.Namespace:
-    own, command = exec_arguments.split(args)
-    parsed: argparse.Namespace = argparse.ArgumentParser.parse_args(
-        parser, own, namespace
-    )
-    parsed.command = command
-    return parsed
 
 
 def _split_variable(text: str) -> tuple[str, str]:

@@ -16,34 +16,30 @@ _LONG = ("--config-file", "--user", "--workdir", "--env")
 _SHORT = "uwe"
 
 
-def separate(argv: Sequence[str]) -> list[str]:
-    """Put ``--`` before the command, unless it is there.
+def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the program's own arguments, and the command.
 
-    :param argv: arguments of the program; those of other commands stay.
+    :param argv: arguments of the program; of other commands than this one all
+        are its own.
     """
     words: list[str] = []
     rest = iter(enumerate(argv))
     for position, word in rest:
+        is_named = len(words) == len(_COMMAND) + 1
         if word == _SEPARATOR:
+            if is_named:
+                return [*argv[:position]], [*argv[position + 1 :]]
             break
         if word.startswith("-") and word != "-":
             if _takes_next(word):
                 next(rest, None)
             continue
+        if is_named:
+            return [*argv[:position]], [*argv[position:]]
         words.append(word)
         if words[:2] != _COMMAND[: len(words)]:
             break
-        if len(words) == len(_COMMAND) + 2:
-            return [*argv[:position], _SEPARATOR, *argv[position:]]
-    return [*argv]
-
-
-def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the arguments of ``container exec``, and the command."""
-    if _SEPARATOR not in argv:
-        return [*argv], []
-    position = argv.index(_SEPARATOR)
-    return [*argv[:position]], [*argv[position + 1 :]]
+    return [*argv], []
 
 
 def _takes_next(word: str) -> bool:

@@ -116,6 +116,8 @@ class LxcUserns(App):
                 name, f"lxc_userns.cli.{place}", "lxc_userns.cli"
             )
         self._error_code: int | None = None
+        #: Those of "container exec", in which no option is looked for.
+        self.command_in_container: list[str] = []
         super().__init__(
             description="User namespaces for libvirt-LXC containers.",
             version=metadata.version(PROGRAM),
@@ -191,7 +193,8 @@ class LxcUserns(App):
             self.parser.error("no command")
         from lxc_userns.cli import exec_arguments
 
-        return super().run(exec_arguments.separate(argv))
+        own, self.command_in_container = exec_arguments.split(argv)
+        return super().run(own)
 
     def interact(self) -> None:
         """Refuse options without a command, instead of starting a shell."""

@@ -3,7 +3,7 @@
 
 import pytest
 
-from lxc_userns.cli.exec_arguments import separate, split
+from lxc_userns.cli.exec_arguments import split
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ from lxc_userns.cli.exec_arguments import separate, split
 )
 def test_command(given: str, command: str | None) -> None:
     argv = given.split()
-    own, found = split(separate(argv))
+    own, found = split(argv)
     assert found == ([] if command is None else command.split())
     separator = ["--"] if "--" in argv and argv[len(own)] == "--" else []
     assert [*own, *separator, *found] == argv
@@ -43,4 +43,4 @@ def test_command(given: str, command: str | None) -> None:
     ["container run web x y", "rootfs shift a -- b", "", "exec a b c d", "--"],
 )
 def test_other_commands_stay(given: str) -> None:
-    assert separate(given.split()) == given.split()
+    assert split(given.split()) == (given.split(), [])
