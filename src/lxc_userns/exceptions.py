@@ -21,6 +21,7 @@
     ├── InstanceError          an instance: name and reason
     │   ├── NoSuchContainerError
     │   ├── NotRunningError
+    │   ├── CommandFailedError a command in one could not be started
     │   ├── InspectionError    what runs could not be looked at
     │   ├── ContainerExistsError
     │   ├── PolicyError        it may not run in the mode in which it could
@@ -270,6 +271,21 @@ class NotRunningError(InstanceError):
     def __init__(self, name: str) -> None:
         super().__init__(name, "is not running")
         self.args = (name,)
+
+
+class CommandFailedError(InstanceError):
+    """A command in a container could not be started.
+
+    :param name: the container's name.
+    :param reason: what is wrong.
+    :param code: 126 if the program cannot be executed, 127 if there is none
+        of this name, 125 if it is anything else.
+    """
+
+    def __init__(self, name: str, reason: str, code: int) -> None:
+        super().__init__(name, reason)
+        self.args = (name, reason, code)
+        self.code = code
 
 
 class InspectionError(InstanceError):

@@ -20,6 +20,7 @@ VALUES: dict[str, object] = {
     "operation": "define web1",
     "option": "[libvirt] uid_maps",
     "path": "/srv/rootfs",
+    "code": 125,
     "reason": "it is broken",
     "reasons": ("one thing", "another"),
     "conflicts": ("<name> is another's",),
@@ -66,7 +67,14 @@ def test_text_is_one_line_that_names_what(kind: type[LxcUsernsError]) -> None:
     text = str(make(kind))
     assert "\n" not in text
     for name in inspect.signature(kind).parameters:
-        if name not in ("rule", "reasons", "conflicts", "uids", "gids"):
+        if name not in {
+            "code",
+            "rule",
+            "reasons",
+            "conflicts",
+            "uids",
+            "gids",
+        }:
             assert str(VALUES[name]) in text
 
 

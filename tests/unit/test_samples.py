@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
-from lxc_userns.cli import main
+from lxc_userns.cli import exec_arguments, main
 from lxc_userns.cli.base import load_conf
 from lxc_userns.config.settings import Settings
 from tests.samples import PAGES, TOP, Sample, all_samples
@@ -49,8 +49,9 @@ def commands() -> list[tuple[str, str]]:
 def test_every_command_is_one(page: str, line: str) -> None:
     """With options that it has."""
     words = shlex.split(re.split(r" [|>]", line)[0], comments=True)
+    own, _command_in_container = exec_arguments.split(words)
     app = main.LxcUserns()
-    app.options, rest = app.parser.parse_known_args(words)
+    app.options, rest = app.parser.parse_known_args(own)
     factory, name, arguments = app.command_manager.find_command(rest)
     command = factory(app, app.options, cmd_name=name)
     command.get_parser(f"lxc-userns {name}").parse_args(arguments)

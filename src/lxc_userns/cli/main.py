@@ -43,6 +43,7 @@ _COMMANDS = {
     "domain idmap": "domain:IdMap",
     "domain audit": "domain:Audit",
     "container run": "container_run:Run",
+    "container exec": "exec:Exec",
     "container list": "container:List",
     "container show": "container:Show",
     "container verify": "container:Verify",
@@ -115,6 +116,8 @@ class LxcUserns(App):
                 name, f"lxc_userns.cli.{place}", "lxc_userns.cli"
             )
         self._error_code: int | None = None
+        #: Those of "container exec", in which no option is looked for.
+        self.command_in_container: list[str] = []
         super().__init__(
             description="User namespaces for libvirt-LXC containers.",
             version=metadata.version(PROGRAM),
@@ -188,7 +191,10 @@ class LxcUserns(App):
         """Run a command; without one, say which there are."""
         if not argv:
             self.parser.error("no command")
-        return super().run(argv)
+        from lxc_userns.cli import exec_arguments
+
+        own, self.command_in_container = exec_arguments.split(argv)
+        return super().run(own)
 
     def interact(self) -> None:
         """Refuse options without a command, instead of starting a shell."""
@@ -217,7 +223,8 @@ class LxcUserns(App):
         if isinstance(err, Exception) and not isinstance(err, BrokenPipeError):
             from lxc_userns.cli.exit_codes import exit_code
 
-            self._error_code = exit_code(err)
+            code = getattr(cmd, "error_code", exit_code)
+            self._error_code = code(err)
 
     def _explain(self, argv: list[str]) -> str:
         if argv[0].startswith("-"):
@@ -291,6 +298,12 @@ def _flush() -> int:
 
 
 def _prepare_streams() -> None:
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            # Nothing that is opened is to become one of them.
+            os.open(os.devnull, os.O_RDWR)
     # Either is None if it was closed.
     sys.stdout = sys.stdout or io.StringIO()
     sys.stderr = sys.stderr or io.StringIO()

@@ -118,6 +118,20 @@ def set_attributes_of_all(attributes: int) -> None:
     )
 
 
+def clear_attributes(path: str, attributes: int) -> None:
+    """Take ``MOUNT_ATTR_*`` attributes from one mount of this process's.
+
+    :param path: its mount point.
+    :raises OSError: as :func:`set_attributes_of_all`.
+    """
+    attr = MountAttr(attr_clr=attributes)
+    size = ctypes.sizeof(attr)
+    path_bytes = os.fsencode(path)
+    _mount_setattr(
+        _SYS_MOUNT_SETATTR, AT_FDCWD, path_bytes, 0, ctypes.byref(attr), size
+    )
+
+
 def set_id_maps(fd: int, user_namespace: int) -> None:
     """Show the files of a mount with the owners that a user namespace gives.
 

@@ -13,6 +13,17 @@ from lxc_userns.linux.fd import owned
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
+#: Kinds by the kernel's name of them in ``/proc``.
+KINDS = {
+    "time": 0x00000080,
+    "mnt": CLONE_NEWNS,
+    "cgroup": 0x02000000,
+    "uts": 0x04000000,
+    "ipc": 0x08000000,
+    "user": CLONE_NEWUSER,
+    "pid": CLONE_NEWPID,
+    "net": 0x40000000,
+}
 
 # _IO(NSIO, 1) of linux/nsfs.h.
 _NS_GET_USERNS = 0xB701
@@ -34,8 +45,9 @@ def unshare(kinds: int) -> None:
 def setns(fd: int, kind: int) -> None:
     """Be in a namespace, with all capabilities in it if it is one of users.
 
-    :param fd: descriptor of the namespace.
-    :param kind: ``CLONE_NEW*``.
+    :param fd: descriptor of the namespace; or a pidfd, for several of that
+        process at once.
+    :param kind: ``CLONE_NEW*``, or several.
     :raises OSError: EPERM without CAP_SYS_ADMIN in it; EINVAL if it is of
         another kind, or one of users and this process has threads.
     """

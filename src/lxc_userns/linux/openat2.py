@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import stat
 
 from lxc_userns.linux import libc
 from lxc_userns.linux.fd import owned
@@ -42,10 +44,26 @@ def lookup(root: int, path: str) -> os.stat_result:
     :raises OSError: if there is no such file, or with ``ENOSYS`` before
         Linux 5.6.
     """
-    flags = os.O_PATH | os.O_CLOEXEC
-    how = open_how(flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
-    size = ctypes.sizeof(how)
-    with owned(
-        _openat2(_SYS_OPENAT2, root, os.fsencode(path), how, size)
-    ) as fd:
+    with owned(_open(root, path, os.O_PATH)) as fd:
         return os.fstat(fd)
+
+
+def open_regular(root: int, path: str) -> int:
+    """Open a file for reading, as :func:`lookup` finds it, if it is regular.
+
+    :raises OSError: EINVAL if it is something else, of which nothing was
+        opened unless it has just taken the place of a file.
+    """
+    if stat.S_ISREG(lookup(root, path).st_mode):
+        fd = _open(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return fd
+        os.close(fd)
+    raise OSError(errno.EINVAL, "not a regular file")
+
+
+def _open(root: int, path: str, flags: int) -> int:
+    resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+    how = open_how(flags | os.O_CLOEXEC, 0, resolve)
+    size = ctypes.sizeof(how)
+    return _openat2(_SYS_OPENAT2, root, os.fsencode(path), how, size)

@@ -8,6 +8,7 @@ import ctypes
 from lxc_userns.linux import libc
 
 PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
 PR_SET_NO_NEW_PRIVS = 38
 
 _prctl = libc.function("prctl", ctypes.c_int, *[ctypes.c_ulong] * 4)
@@ -21,6 +22,18 @@ def set_parent_death_signal(number: int) -> None:
     :param number: the signal.
     """
     _prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
+
+
+def forbid_tracing() -> None:
+    """Keep a user namespace's root from tracing this process.
+
+    Nor can that see by ``/proc`` what it has open, its root or what it
+    executes; see :manpage:`ptrace(2)`, "Ptrace access mode checking". Who is
+    root of the user namespace that the process was executed in still can. A
+    change of IDs or capabilities, or of the user namespace, may allow it
+    again, as sysctl ``fs.suid_dumpable`` has it.
+    """
+    _prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def set_no_new_privileges() -> None:

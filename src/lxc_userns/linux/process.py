@@ -221,6 +221,18 @@ class Process:
         """Base name by which it was called; its own doing, no proof."""
         return os.path.basename(self._read("cmdline").split("\0")[0])
 
+    @property
+    def oom_score_adj(self) -> int:
+        """How readily the kernel kills it for want of memory."""
+        return int(self._read("oom_score_adj"))
+
+    def status(self, *fields: str) -> list[str]:
+        """Return the first value of fields of ``status``.
+
+        See :manpage:`proc_pid_status(5)`.
+        """
+        return [values[0] for values in self._status("status", *fields)]
+
     def option(self, name: str) -> str | None:
         """Return the argument after an option that it was called with.
 
@@ -247,7 +259,7 @@ class Process:
 
     def send_signal(self, number: int) -> None:
         """Send it a signal, and never another process."""
-        with self._opened_pidfd() as pidfd:
+        with self.opened_pidfd() as pidfd:
             signal.pidfd_send_signal(pidfd, number)
 
     def kill(self, timeout: float) -> bool:
@@ -256,7 +268,7 @@ class Process:
         :param timeout: seconds to wait for its end.
         :returns: whether it has ended.
         """
-        with self._opened_pidfd() as pidfd:
+        with self.opened_pidfd() as pidfd:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             return _has_ended(pidfd, timeout)
 
@@ -265,11 +277,12 @@ class Process:
 
         :param timeout: seconds to wait.
         """
-        with self._opened_pidfd() as pidfd:
+        with self.opened_pidfd() as pidfd:
             return _has_ended(pidfd, timeout)
 
     @contextmanager
-    def _opened_pidfd(self) -> Iterator[int]:
+    def opened_pidfd(self) -> Iterator[int]:
+        """Hold it by a pidfd (:manpage:`pidfd_open(2)`)."""
         with owned(os.pidfd_open(int(self.pid))) as pidfd:
             # While this one is there, the number is its own.
             self._statistics()

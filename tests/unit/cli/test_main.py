@@ -45,6 +45,7 @@ XML = """\
 COMMANDS = {
     "config check",
     "container destroy",
+    "container exec",
     "container list",
     "container run",
     "container show",

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``lxc-userns container exec``: commands in containers."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+
+from lxc_userns.cli.base import ConfiguredCommand, require_root
+from lxc_userns.cli.main import LxcUserns
+from lxc_userns.exceptions import ConfigError
+
+_UUID = re.compile(r"[\da-f]{8}-(?:[\da-f]{4}-){3}[\da-f]{12}", re.IGNORECASE)
+_OWN_FAILURE = 125
+
+
+class Exec(ConfiguredCommand):
+    """Run a command in a running container, whoever made it.
+
+    It runs in all the container's namespaces and control groups, with the
+    capabilities, the security label and the limits of the container's first
+    process, and with nothing of the host's: no environment, descriptor or
+    terminal. Options stand before the command, which may have its own.
+
+    The exit code is that of the command, or 128 and the number of the signal
+    that ended it; 126 if it cannot be executed, 127 if there is no such
+    program, and 125 if anything else kept it from being run.
+    """
+
+    app: LxcUserns
+
+    @staticmethod
+    def error_code(error: Exception) -> int:
+        """Return the exit code for an error, none of a command's usual."""
+        return int(getattr(error, "code", _OWN_FAILURE))
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the command and what it is to have."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "name", metavar="NAME", help="Name of the container, or its UUID."
+        )
+        parser.add_argument(
+            "--user",
+            "-u",
+            metavar="USER[:GROUP]",
+            help="User of the container, by a name in its /etc/passwd or by a "
+            "number, and a group (default: its root).",
+        )
+        parser.add_argument(
+            "--workdir",
+            "-w",
+            metavar="DIR",
+            help="Working directory (default: the user's home, or /).",
+        )
+        parser.add_argument(
+            "--env",
+            "-e",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="Environment variable of the command; can be repeated.",
+        )
+        parser.add_argument(
+            "--tty",
+            "-t",
+            action="store_true",
+            help="Give it a terminal, made in the container.",
+        )
+        parser.add_argument(
+            "command",
+            nargs="*",
+            metavar="CMD",
+            help="Program and its arguments (default: the user's login "
+            "shell).",
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        """Run it."""
+        from lxc_userns.attach import relay, session
+        from lxc_userns.libvirtd import client
+
+        require_root()
+        client.silence()
+        spec = session.CommandSpec(
+            command=(
+                *parsed_args.command,
+                *self.app.command_in_container,
+            ),
+            user=parsed_args.user,
+            workdir=parsed_args.workdir,
+            environment=tuple(map(_split_variable, parsed_args.env)),
+            terminal=relay.terminal_size() if parsed_args.tty else None,
+            term=os.environ.get("TERM", "linux"),
+        )
+        _check(spec.workdir, *spec.command)
+        name = self._name(parsed_args.name)
+        with session.start(client.Guests(), name, spec) as started:
+            passed = relay.Relay(started, has_terminal=parsed_args.tty)
+            return passed.run()
+
+    def _name(self, given: str) -> str:
+        if _UUID.fullmatch(given):
+            return self.services.instances.names_of(given)[0]
+        return given
+
+
+def _split_variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise ConfigError("--env", text, "expected NAME=VALUE")
+    return name, value
+
+
+def _check(workdir: str | None, *command: str) -> None:
+    if workdir is not None and not workdir.startswith("/"):
+        raise ConfigError("--workdir", workdir, "expected an absolute path")
+    if command and not command[0]:
+        raise ConfigError("CMD", "", "is empty")
