@@ -11,8 +11,10 @@ from lxc_userns.linux import libc
 from lxc_userns.linux.fd import owned
 
 CLONE_NEWNS = 0x00020000
+CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
 
 # _IO(NSIO, 1) of linux/nsfs.h.
 _NS_GET_USERNS = 0xB701
