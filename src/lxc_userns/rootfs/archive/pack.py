@@ -15,15 +15,17 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from lxc_userns.arguments import checked
 from lxc_userns.exceptions import NotIdmappableError, RootfsError
 from lxc_userns.idmap import CONTAINER_IDS, IdMaps
-from lxc_userns.linux import mount_api, safe_path, user_namespaces
+from lxc_userns.linux import directory, mount_api, safe_path, user_namespaces
 from lxc_userns.rootfs import refusals
 from lxc_userns.rootfs.archive import creation, new_file, tar_ids
 from lxc_userns.rootfs.archive.creation import Creation, TreeView
 from lxc_userns.rootfs.archive.keeper import Progress
+from lxc_userns.rootfs.archive.new_file import NewFile
 from lxc_userns.rootfs.shifting import ipc
 from lxc_userns.rootfs.shifting.translation import BLOCK, Translation
 from lxc_userns.rootfs.shifting.tree import Tree, open_tree
@@ -134,9 +136,66 @@ def pack_source(
         refusals.check_usable(source.fd, source.path)
         maps = _find_maps(tree, id_maps)
         walked = _look(tree, maps)
-        with _tree_view(source, maps, walked) as view:
-            made = creation.create(view, target, live=live, progress=progress)
-    _warn(source.path, made)
+        if maps is not None and walked.shifted:
+            raise _found_guest_ids(tree, maps, walked)
+        with _mounted(source) as mount:
+            rows = (
+                _unshifted_rows(source, mount, walked)
+                if maps is None
+                else tar_ids.shifted_rows(maps)
+            )
+            write = partial(_write, target, tree.path, mount, rows)
+            return write(walked, live, progress)
+
+
+def pack_view(
+    path: str,
+    mount: int,
+    archive: Path,
+    id_maps: IdMaps,
+    *,
+    progress: Progress | None = None,
+) -> PackReport:
+    """Pack what a view of host IDs shows.
+
+    :param path: what it shows, for messages.
+    :param mount: descriptor of a mount of it that hangs nowhere, and is not
+        idmapped itself; read-only from now on.
+    :param id_maps: its ID maps.
+    :raises RootfsError: as :func:`pack`, and for owners that the maps do not
+        cover: a view does not tell them.
+    """
+    with (
+        new_file.created(archive) as target,
+        directory.opened_in(mount, ".") as fd,
+        open_tree(path, shared=True, fd=fd) as tree,
+    ):
+        mount_api.set_attributes(mount, _ATTRIBUTES)
+        walked = _look(tree, id_maps)
+        if walked.shifted or walked.unmapped:
+            raise RootfsError(
+                path,
+                f"{walked.shifted + walked.unmapped} inodes have owners, or "
+                f"IDs in ACLs, that its ID maps {id_maps} do not cover, and "
+                "its overlay does not tell which; chown them",
+            )
+        rows = tar_ids.shifted_rows(id_maps)
+        return _write(target, path, mount, rows, walked, False, progress)
+
+
+def _write(
+    target: NewFile,
+    path: str,
+    mount: int,
+    rows: tar_ids.Rows,
+    walked: WalkResult,
+    live: bool,
+    progress: Progress | None,
+) -> PackReport:
+    with user_namespaces.create(*rows) as namespace:
+        view = TreeView(path, mount, namespace)
+        made = creation.create(view, target, live=live, progress=progress)
+    _warn(path, made)
     left_out = made.nodes + made.sockets
     return PackReport(
         max(walked.inodes - left_out, 0),
@@ -182,40 +241,26 @@ def _check_guest_owner(tree: Tree) -> None:
 
 
 def _look(tree: Tree, maps: IdMaps | None) -> WalkResult:
-    """Walk a tree, and refuse owners that are no host IDs of its maps.
+    workers = min(len(os.sched_getaffinity(0)), ipc.MOST_WORKERS)
+    walks = TreeWalks(tree, workers, None)
+    return walks.look(Translation(maps, maps).direct())
+
+
+def _found_guest_ids(
+    tree: Tree, maps: IdMaps, walked: WalkResult
+) -> RootfsError:
+    """Refuse owners in a shifted tree that are not shifted.
 
     Those that the maps do not know at all were kept by the shift, and are in
     the archive as they are on disk.
     """
-    workers = min(len(os.sched_getaffinity(0)), ipc.MOST_WORKERS)
-    walks = TreeWalks(tree, workers, None)
-    walked = walks.look(Translation(maps, maps).direct())
-    if maps is not None and walked.shifted:
-        paths = [tree.show(path) for path, _ in walked.findings[:3]]
-        raise RootfsError(
-            tree.path,
-            f"{walked.shifted} inodes have guest IDs, and the tree is shifted "
-            f"for {maps}, so that they cannot be told from others: "
-            f"{', '.join(paths)}; run rootfs shift --recheck with these maps",
-        )
-    return walked
-
-
-@contextmanager
-def _tree_view(
-    source: RootfsSource, maps: IdMaps | None, walked: WalkResult
-) -> Iterator[TreeView]:
-    with _mounted(source) as mount:
-        uids, gids = (
-            _unshifted_rows(source, mount, walked)
-            if maps is None
-            else (
-                tuple(tar_ids.shifted_rows(maps.uid)),
-                tuple(tar_ids.shifted_rows(maps.gid)),
-            )
-        )
-        with user_namespaces.create(uids, gids) as namespace:
-            yield TreeView(source.path, mount, namespace)
+    paths = [tree.show(path) for path, _ in walked.findings[:3]]
+    return RootfsError(
+        tree.path,
+        f"{walked.shifted} inodes have guest IDs, and the tree is shifted "
+        f"for {maps}, so that they cannot be told from others: "
+        f"{', '.join(paths)}; run rootfs shift --recheck with these maps",
+    )
 
 
 @contextmanager
@@ -237,7 +282,7 @@ def _mounted(source: RootfsSource) -> Iterator[int]:
 
 def _unshifted_rows(
     source: RootfsSource, mount: int, walked: WalkResult
-) -> tuple[tuple[tar_ids.Row, ...], tuple[tar_ids.Row, ...]]:
+) -> tar_ids.Rows:
     """Give a mount of what is not shifted the IDs of no user, if it can be.
 
     :returns: the ID maps of the user namespace that sees its own IDs.
@@ -250,9 +295,9 @@ def _unshifted_rows(
         except NotIdmappableError as err:
             _LOG.debug("%s: %s", source.path, err.reason)
         else:
-            return tar_ids.UPPER_ROWS, tar_ids.UPPER_ROWS
+            return tar_ids.UPPER_ROWS
     # As users of the host, who have none of their rights there.
-    return tar_ids.IDENTITY, tar_ids.IDENTITY
+    return tar_ids.IDENTITY
 
 
 def _warn(path: str, made: Creation) -> None:
