@@ -54,8 +54,8 @@ BEFORE = {
         "cp -a /srv/containers/image /srv/containers/lost; "
         "lxc-userns rootfs shift /srv/containers/lost "
         "--uid-map 0:2900000000:65536 --gid-map 0:2900000000:65536; "
-        "python3 -c 'import os; os.removexattr(\"/srv/containers/lost\", "
-        "\"trusted.lxc_userns.state\")'"
+        'python3 -c \'import os; os.removexattr("/srv/containers/lost", '
+        '"trusted.lxc_userns.state")\''
     ),
     "lxc-userns container start web --acc": "lxc-userns container stop web",
 }

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from lxc_userns import IdMaps, rootfs
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.rootfs.archive import creation, new_file, tar_ids
+from lxc_userns.rootfs.archive import creation, tar_ids
 from lxc_userns.rootfs.shifting.state import STATE
 from lxc_userns.rootfs.views import idmapped
 from tests.functional.conftest import remove_tree
@@ -281,8 +281,8 @@ def test_a_filesystem_without_nameless_files(
             raise PermissionError(1, "Operation not permitted")
         real_link(*arguments, **options)
 
-    monkeypatch.setattr(new_file.os, "open", fail_open)
-    monkeypatch.setattr(new_file.os, "link", fail_link)
+    monkeypatch.setattr(os, "open", fail_open)
+    monkeypatch.setattr(os, "link", fail_link)
     rootfs.pack(tree, tree.parent / "a.tar")
     refused("is there already", tree, tree.parent / "a.tar")
     assert sorted(p.name for p in tree.parent.iterdir()) == ["a.tar", "tree"]
@@ -309,7 +309,15 @@ def test_a_full_disk(memory_root: Path, name: str) -> None:
     for path in (tree, small):
         path.mkdir()
     (tree / "data").write_bytes(os.urandom(4 << 20))
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1M,mode=700", "none", small]
+    mount = [
+        "mount",
+        "-t",
+        "tmpfs",
+        "-o",
+        "size=1M,mode=700",
+        "none",
+        str(small),
+    ]
     subprocess.run(mount, check=True)
     try:
         refused("there is no room for it", tree, small / name)

@@ -59,6 +59,7 @@ COMMANDS = {
     "lease list",
     "lease release",
     "rootfs mount",
+    "rootfs pack",
     "rootfs shift",
     "rootfs unmount",
     "rootfs unpack",
@@ -188,8 +189,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (
             ["rootfs"],
             "error: incomplete or unknown command, try: rootfs shift, "
-            "rootfs unshift, rootfs verify, rootfs unpack, rootfs mount, "
-            "rootfs unmount",
+            "rootfs unshift, rootfs verify, rootfs unpack, rootfs pack, "
+            "rootfs mount, rootfs unmount",
         ),
         ([], "error: no command; see lxc-userns --help"),
         (["--debug"], "error: no command; see lxc-userns --help"),
@@ -204,8 +205,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (
             ["rootfs", "bogus", "--help"],
             "error: incomplete or unknown command, try: rootfs shift, "
-            "rootfs unshift, rootfs verify, rootfs unpack, rootfs mount, "
-            "rootfs unmount",
+            "rootfs unshift, rootfs verify, rootfs unpack, rootfs pack, "
+            "rootfs mount, rootfs unmount",
         ),
         (["--bogus"], "error: unknown option --bogus; see lxc-userns --help"),
         (

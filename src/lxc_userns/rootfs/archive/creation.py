@@ -52,7 +52,7 @@ _HARMLESS = re.compile(
 _FULL = re.compile(
     rb".*(No space left on device|Disk quota exceeded|File too large).*"
 )
-_MOST_CODES = range(-127, 256)
+_CODES = range(-127, 256)
 _COUNTS = range(1 << 63)
 _CHANGED_EXIT = 1
 
@@ -178,7 +178,9 @@ def _receive(fd: int, path: str) -> dict[str, Any]:
     """Read the result of a process that is only the container's root."""
     try:
         match ipc.receive_plain(fd):
-            case {"error": [int() | None as number, str(said)]}:
+            case {"error": [int() | None as number, str(said)]} if (
+                said.isprintable()
+            ):
                 said = keeper.REASONS.get(number or 0, said[:300])
                 reason = f"cannot be packed: {said}"
             case {"refused": str(said)} if said.isprintable():
@@ -192,8 +194,8 @@ def _receive(fd: int, path: str) -> dict[str, Any]:
                 **rest,
             } as result if (
                 not rest
-                and {tar, compressor} <= {*_MOST_CODES}
-                and all(n in _COUNTS for n in (devices, nodes, sockets))
+                and all(_is_in(_CODES, n) for n in (tar, compressor))
+                and all(_is_in(_COUNTS, n) for n in (devices, nodes, sockets))
             ):
                 return result
             case _:
@@ -203,6 +205,11 @@ def _receive(fd: int, path: str) -> dict[str, Any]:
     except ValueError:
         reason = "the process that packs it has sent what is no result"
     raise RootfsError(path, reason)
+
+
+def _is_in(numbers: range, value: int) -> bool:
+    # JSON's true is an integer to Python.
+    return type(value) is int and value in numbers
 
 
 def _check(
