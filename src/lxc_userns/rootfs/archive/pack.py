@@ -43,7 +43,6 @@ _ATTRIBUTES = (
     | mount_api.MOUNT_ATTR_NOSUID
     | mount_api.MOUNT_ATTR_NODEV
     | mount_api.MOUNT_ATTR_NOEXEC
-    | mount_api.MOUNT_ATTR_NOATIME
 )
 
 
