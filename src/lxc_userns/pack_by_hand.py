@@ -8,11 +8,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from lxc_userns.exceptions import InstanceError, RootfsError
+from lxc_userns.exceptions import InstanceError, RootfsError, translated
 from lxc_userns.idmap import IdMaps
-from lxc_userns.instances.conflicts import overlap
+from lxc_userns.instances.conflicts import claims, overlap
 from lxc_userns.instances.damaged import DamagedRecord
-from lxc_userns.instances.filesystems import claims
 from lxc_userns.instances.record import InstanceRecord, check_name
 from lxc_userns.libvirtd.status import RunningDomains
 from lxc_userns.rootfs import refusals
@@ -129,7 +128,7 @@ def _pack_tree(
     rootfs = services.planner.resolve(path)
     with (
         services.files.opened_path(rootfs) as fd,
-        sources.translated(path),
+        translated(RootfsError, path),
         ExitStack() as stack,
     ):
         if not options.live:

@@ -7,12 +7,13 @@ import ctypes
 import os
 
 from lxc_userns.linux import libc, mount_api, superblocks
+from lxc_userns.linux.fd import open_file, owned
 
 #: Where programs and their libraries are (:manpage:`hier(7)`). Of a system
 #: with a merged ``/usr`` all others are links into that.
 _DIRECTORIES = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _ATTRIBUTES = mount_api.MOUNT_ATTR_NOSUID | mount_api.MOUNT_ATTR_NODEV
-_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
 _MNT_DETACH = 0x2
 
 # glibc has it, and no header names it.
@@ -31,8 +32,9 @@ def enter() -> None:
 
     :raises OSError: EPERM without CAP_SYS_ADMIN.
     """
-    root = superblocks.mount("tmpfs", {"mode": "755"}, _ATTRIBUTES)
-    try:
+    with owned(
+        superblocks.mount("tmpfs", {"mode": "755"}, _ATTRIBUTES)
+    ) as root:
         # Before Linux 6.15 nothing can be mounted on what hangs nowhere.
         _attach(root, "/proc", None)
         for name in _DIRECTORIES:
@@ -42,8 +44,6 @@ def enter() -> None:
         # The old one is on top of the new one now (pivot_root(2), NOTES).
         _umount2(b".", _MNT_DETACH)
         os.chdir("/")
-    finally:
-        os.close(root)
 
 
 def _add(root: int, name: str) -> None:
@@ -52,20 +52,13 @@ def _add(root: int, name: str) -> None:
         os.symlink(os.readlink(path), name, dir_fd=root)
     elif os.path.isdir(path):
         os.mkdir(name, 0o755, dir_fd=root)
-        source = os.open(path, _FLAGS)
-        try:
-            copy = mount_api.clone_mount(source)
-        finally:
-            os.close(source)
-        try:
+        with (
+            open_file(path, _FLAGS) as source,
+            owned(mount_api.clone_mount(source)) as copy,
+        ):
             _attach(copy, name, root)
-        finally:
-            os.close(copy)
 
 
 def _attach(mount: int, path: str, parent: int | None) -> None:
-    place = os.open(path, _FLAGS, dir_fd=parent)
-    try:
+    with open_file(path, _FLAGS, dir_fd=parent) as place:
         mount_api.attach(mount, place)
-    finally:
-        os.close(place)

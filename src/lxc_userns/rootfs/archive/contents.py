@@ -12,6 +12,8 @@ import errno
 import os
 import stat
 
+from lxc_userns.linux.fd import owned
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,17 +61,14 @@ class Contents:
             if err.errno in _GONE:
                 return
             raise
-        try:
-            with os.scandir(fd) as entries:
-                for entry in entries:
-                    below = f"{path}/{entry.name}"
-                    _check_length(below)
-                    if entry.is_dir(follow_symlinks=False):
-                        yield below
-                    elif not (entry.is_symlink() or entry.is_file()):
-                        self._look_at(entry, below)
-        finally:
-            os.close(fd)
+        with owned(fd), os.scandir(fd) as entries:
+            for entry in entries:
+                below = f"{path}/{entry.name}"
+                _check_length(below)
+                if entry.is_dir(follow_symlinks=False):
+                    yield below
+                elif not (entry.is_symlink() or entry.is_file()):
+                    self._look_at(entry, below)
 
     def _look_at(self, entry: os.DirEntry[str], path: str) -> None:
         try:

@@ -7,16 +7,16 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.rootfs.archive import keeper, pack_sandbox
+from lxc_userns.rootfs.archive import pack_sandbox, supervisor
 from lxc_userns.rootfs.archive.limits import UnpackLimits
 from lxc_userns.rootfs.archive.new_file import NewFile
 from lxc_userns.rootfs.archive.tar_errors import MEMBER, Diagnostics
 from lxc_userns.rootfs.shifting import ipc
 
-_NEEDED = "pack the archive"
 _OPTIONS = (
     "--create",
     "--file=-",
@@ -117,7 +117,7 @@ def create(
     target: NewFile,
     *,
     live: bool,
-    progress: keeper.Progress | None,
+    progress: supervisor.Progress | None,
 ) -> Creation:
     """Write the archive of a tree.
 
@@ -129,8 +129,8 @@ def create(
     """
     said = CreationDiagnostics(live)
     job = _job(view, target)
-    with keeper.running(pack_sandbox.__name__, job) as process:
-        keeper.listen(process.errors, said, _position(target.fd), progress)
+    with supervisor.running(pack_sandbox.__name__, job) as process:
+        supervisor.listen(process.errors, said, _position(target.fd), progress)
         if said.first is not None and not said.is_cut:
             raise _complaint(view.path, target.path, said)
         result = _receive(process.result, view.path)
@@ -147,6 +147,7 @@ def _position(fd: int) -> Callable[[], int]:
 
 
 def _job(view: TreeView, target: NewFile) -> dict[str, Any]:
+    find = partial(supervisor.find_program, "pack the archive")
     compressor = target.compressor
     return {
         "memory": UnpackLimits().max_memory,
@@ -155,9 +156,11 @@ def _job(view: TreeView, target: NewFile) -> dict[str, Any]:
         "view": view.mount,
         "namespace": view.namespace,
         "compressor": (
-            keeper.find_program(_NEEDED, *compressor) if compressor else None
+            supervisor.find_program(_NEEDED, *compressor)
+            if compressor
+            else None
         ),
-        "tar": keeper.find_program(_NEEDED, "tar", *_OPTIONS),
+        "tar": find("tar", *_OPTIONS),
     }
 
 
@@ -181,7 +184,7 @@ def _receive(fd: int, path: str) -> dict[str, Any]:
             case {"error": [int() | None as number, str(said)]} if (
                 said.isprintable()
             ):
-                said = keeper.REASONS.get(number or 0, said[:300])
+                said = supervisor.REASONS.get(number or 0, said[:300])
                 reason = f"cannot be packed: {said}"
             case {"refused": str(said)} if said.isprintable():
                 reason = said[:300]
@@ -223,8 +226,8 @@ def _check(
     if result["compressor"] != 0:
         # What there is none of cannot fail, but can be said to.
         name = target.compressor[0] if target.compressor else "nothing"
-        reason = f"{name} {keeper.describe_exit(result['compressor'])}"
+        reason = f"{name} {supervisor.describe_exit(result['compressor'])}"
         raise RootfsError(target.path, reason)
     if result["tar"] not in passed:
-        reason = f"tar {keeper.describe_exit(result['tar'])}"
+        reason = f"tar {supervisor.describe_exit(result['tar'])}"
         raise RootfsError(path, reason)

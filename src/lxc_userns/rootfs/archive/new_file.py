@@ -14,10 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from lxc_userns.exceptions import RootfsError
+from lxc_userns.exceptions import RootfsError, translated
 from lxc_userns.linux import directory, renames, safe_path
 from lxc_userns.rootfs.shifting.tree import printable
-from lxc_userns.rootfs.views.source import translated
 
 _GZIP, _XZ, _ZSTD = (
     ("gzip", "--stdout", "--no-name"),
@@ -68,7 +67,7 @@ def created(path: str | os.PathLike[str]) -> Iterator[NewFile]:
     shown = printable(given)
     compressor = _find_compressor(given, shown)
     with (
-        translated(shown),
+        translated(RootfsError, shown),
         safe_path.opened_parent(os.path.abspath(given)) as (above, name),
         directory.opened_in(above, ".") as parent,
     ):

@@ -18,14 +18,19 @@ from dataclasses import dataclass
 from functools import partial
 
 from lxc_userns.arguments import checked
-from lxc_userns.exceptions import NotIdmappableError, RootfsError
+from lxc_userns.exceptions import (
+    NotIdmappableError,
+    RootfsError,
+    translated,
+)
 from lxc_userns.idmap import CONTAINER_IDS, IdMaps
 from lxc_userns.linux import directory, mount_api, safe_path, user_namespaces
+from lxc_userns.linux.fd import owned
 from lxc_userns.rootfs import refusals
 from lxc_userns.rootfs.archive import creation, new_file, tar_ids
 from lxc_userns.rootfs.archive.creation import Creation, TreeView
-from lxc_userns.rootfs.archive.keeper import Progress
 from lxc_userns.rootfs.archive.new_file import NewFile
+from lxc_userns.rootfs.archive.supervisor import Progress
 from lxc_userns.rootfs.shifting import ipc
 from lxc_userns.rootfs.shifting.translation import BLOCK, Translation
 from lxc_userns.rootfs.shifting.tree import Tree, open_tree
@@ -110,7 +115,7 @@ def pack(
         Nothing is left of the archive then.
     """
     name = os.fspath(path)
-    with sources.translated(name):
+    with translated(RootfsError, name):
         os.stat(name)  # To abspath(), "" is the working directory.
         found = safe_path.resolve(os.path.abspath(name))
     with sources.open_source(found, readonly=True) as source:
@@ -271,12 +276,9 @@ def _mounted(source: RootfsSource) -> Iterator[int]:
         ) as mount:
             yield mount
         return
-    mount = source.image.mount()
-    try:
+    with owned(source.image.mount()) as mount:
         mount_api.set_attributes(mount, _ATTRIBUTES)
         yield mount
-    finally:
-        os.close(mount)
 
 
 def _unshifted_rows(

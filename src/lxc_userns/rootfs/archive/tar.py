@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.rootfs.archive import keeper, meter, outcome, sandbox
+from lxc_userns.rootfs.archive import meter, outcome, sandbox, supervisor
 from lxc_userns.rootfs.archive.formats import Archive
 from lxc_userns.rootfs.archive.limits import UnpackLimits
 from lxc_userns.rootfs.archive.outcome import Outcome
@@ -16,7 +16,7 @@ from lxc_userns.rootfs.archive.tar_errors import TarDiagnostics
 from lxc_userns.spec.size import format_size
 
 #: Told the bytes of the archive read so far.
-Progress = keeper.Progress
+Progress = supervisor.Progress
 
 _OPTIONS = (
     "--extract",
@@ -114,8 +114,8 @@ def extract(
     diagnostics = TarDiagnostics()
     acls = _TEXT_ACLS if text_acls else _RAW_ACLS
     job = _job(archive, place, limits, acls)
-    with keeper.running(sandbox.__name__, job) as process:
-        keeper.listen(
+    with supervisor.running(sandbox.__name__, job) as process:
+        supervisor.listen(
             process.errors, diagnostics, lambda: archive.position, progress
         )
         if diagnostics.lacks_memory:
@@ -162,11 +162,11 @@ def _job(
         "view": place.view,
         "namespace": place.namespace,
         "decompressor": (
-            keeper.find_program(_NEEDED, *archive.decompressor)
+            supervisor.find_program(_NEEDED, *archive.decompressor)
             if archive.decompressor
             else None
         ),
-        "tar": keeper.find_program(_NEEDED, "tar", *_OPTIONS, *acls),
+        "tar": supervisor.find_program(_NEEDED, "tar", *_OPTIONS, *acls),
         "strings": _STRINGS,
     }
 
@@ -202,7 +202,7 @@ def _receive(fd: int, path: str) -> Outcome:
             "use the archive"
         )
     except OSError as err:
-        said = keeper.REASONS.get(err.errno or 0, err.strerror)
+        said = supervisor.REASONS.get(err.errno or 0, err.strerror)
         reason = f"cannot be unpacked: {said}"
     raise RootfsError(path, reason)
 
@@ -215,12 +215,12 @@ def _check(
     passed = (0, 2) if diagnostics.devices or diagnostics.owners else (0,)
     if result.tar not in passed:
         raise RootfsError(
-            archive.path, f"tar {keeper.describe_exit(result.tar)}"
+            archive.path, f"tar {supervisor.describe_exit(result.tar)}"
         )
     if result.decompressor:
         # What there is none of cannot fail, but can be said to.
         name = archive.decompressor[0] if archive.decompressor else "nothing"
-        reason = f"{name} {keeper.describe_exit(result.decompressor)}"
+        reason = f"{name} {supervisor.describe_exit(result.decompressor)}"
         raise RootfsError(archive.path, reason)
     if result.read > diagnostics.lone_end:
         raise RootfsError(

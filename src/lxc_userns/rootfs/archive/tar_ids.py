@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lxc_userns.idmap import ID_LIMIT, IdMap, IdMapEntry, IdMaps
-from lxc_userns.rootfs.shifting.translation import subtract
+from lxc_userns.idmap.ranges import subtract
 
 #: A row of ``uid_map``: first ID inside, first ID outside, number of IDs.
 Row = tuple[int, int, int]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The keeper of a sandbox around tar, started and listened to.
+"""The supervisor of a sandbox around tar, started and listened to.
 
-A keeper is a process of this package that reads a job from its standard
+A supervisor is a process of this package that reads a job from its standard
 input, and writes a result to its standard output; what the programs in its
 sandbox complain of goes to its standard error.
 """
@@ -37,8 +37,8 @@ _MOST_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class Keeper:
-    """A keeper at work.
+class Supervisor:
+    """A supervisor at work.
 
     :param errors: descriptor of what is complained of.
     :param result: descriptor of its result.
@@ -49,8 +49,8 @@ class Keeper:
 
 
 @contextmanager
-def running(module: str, job: dict[str, Any]) -> Iterator[Keeper]:
-    """Start a keeper; whatever it has started is gone afterwards.
+def running(module: str, job: dict[str, Any]) -> Iterator[Supervisor]:
+    """Start a supervisor; whatever it has started is gone afterwards.
 
     :param module: the whole name of its module.
     :param job: what it is to do, with the ``descriptors`` that it inherits.
@@ -66,10 +66,10 @@ def running(module: str, job: dict[str, Any]) -> Iterator[Keeper]:
         process_group=0,
     )
     try:
-        # A keeper that died at once is noticed by its silence.
+        # A supervisor that died at once is noticed by its silence.
         with suppress(BrokenPipeError):
             ipc.send(_fd(process.stdin), job)
-        yield Keeper(_fd(process.stderr), _fd(process.stdout))
+        yield Supervisor(_fd(process.stderr), _fd(process.stdout))
     finally:
         # Whatever it does, this ends it. (To close the pipe would not, if
         # another thread has forked in between.)
