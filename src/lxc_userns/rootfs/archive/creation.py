@@ -155,11 +155,7 @@ def _job(view: TreeView, target: NewFile) -> dict[str, Any]:
         "archive": target.fd,
         "view": view.mount,
         "namespace": view.namespace,
-        "compressor": (
-            supervisor.find_program(_NEEDED, *compressor)
-            if compressor
-            else None
-        ),
+        "compressor": find(*compressor) if compressor else None,
         "tar": find("tar", *_OPTIONS),
     }
 
