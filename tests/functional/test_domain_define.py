@@ -17,7 +17,7 @@ from lxc_userns import InstanceRequest, UserNamespaceManager, Volume, domain
 from lxc_userns import register_opts as register
 from lxc_userns.exceptions import DomainConflictError, DomainXmlError
 from tests.functional.command_line import BASE, COUNT, CommandLine
-from tests.functional.guest import enter
+from tests.functional.guest import ask
 from tests.unit.domain import strategies
 from tests.unit.domain.samples import DOCUMENTS, PUNCHED_MAPS, promise
 from tests.unit.domain.test_apply import CASES
@@ -162,7 +162,7 @@ def test_foreign_domain_runs(
         found = manager.verify(prepared, started=True)
         assert found.uid_map == f"0:{BASE}:{COUNT}"
         script = "cat /data/file; stat -c ' %u' /data/file /bin; df -a"
-        said = enter(found.pid, "/bin/sh", "-c", script).stdout
+        said = ask(found.pid, script)
         assert said.split()[:3] == ["data", "0", "0"]
         assert "/data/scratch" in said
         # What libvirt has of it now, it takes back.

@@ -44,11 +44,18 @@ NOT_RUN = {
 }
 #: What has happened on the host before some lines are called.
 BEFORE = {
-    "lxc-userns rootfs unpack --unshifted": "rm -r /srv/containers/web",
+    "lxc-userns rootfs unpack --unshifted web": "rm -r /srv/containers/web",
     "mv /srv/web": (
         "rm -r /srv/containers/web; cp -a /srv/containers/image /srv/web; "
         "lxc-userns rootfs shift /srv/web --uid-map 0:2900000000:65536 "
         "--gid-map 0:2900000000:65536"
+    ),
+    "lxc-userns rootfs pack /srv/containers/lost": (
+        "cp -a /srv/containers/image /srv/containers/lost; "
+        "lxc-userns rootfs shift /srv/containers/lost "
+        "--uid-map 0:2900000000:65536 --gid-map 0:2900000000:65536; "
+        'python3 -c \'import os; os.removexattr("/srv/containers/lost", '
+        '"trusted.lxc_userns.state")\''
     ),
     "lxc-userns container start web --acc": "lxc-userns container stop web",
 }
@@ -252,7 +259,15 @@ def test_readme(host: Host) -> None:
 
 @pytest.mark.parametrize(
     "page",
-    ["shifting", "views", "operator", "leases", "nova", "configuration"],
+    [
+        "shifting",
+        "views",
+        "moving",
+        "operator",
+        "leases",
+        "nova",
+        "configuration",
+    ],
 )
 def test_page(host: Host, page: str) -> None:
     replay(host, f"doc/source/{page}/index.rst")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.rootfs.archive import tar
+from lxc_userns.rootfs.archive import supervisor, tar
 from lxc_userns.rootfs.archive.limits import UnpackLimits
 from lxc_userns.rootfs.archive.outcome import Outcome
 from lxc_userns.rootfs.shifting import ipc
@@ -91,7 +91,7 @@ def results(value: object) -> None:
 
 
 def _use(result: Outcome) -> None:
-    tar._describe(result.tar + result.decompressor)
+    supervisor.describe_exit(result.tar + result.decompressor)
     if result.exceeded is not None:
         tar._explain(result.exceeded, UnpackLimits())
     tar._END.search(result.printed)

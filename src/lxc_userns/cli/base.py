@@ -172,14 +172,19 @@ def require_root() -> None:
         )
 
 
-def add_map_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--uid-map`` and ``--gid-map``."""
+def add_map_arguments(
+    parser: argparse.ArgumentParser, default: str = "the configuration's"
+) -> None:
+    """Add ``--uid-map`` and ``--gid-map``.
+
+    :param default: the ID maps that count without them, for the help.
+    """
     for kind in ("user", "group"):
         parser.add_argument(
             f"--{kind[0]}id-map",
             metavar="MAP",
             help=f"ID map for {kind} IDs, guest:host:count,... (default: "
-            "the configuration's); both maps are given or neither.",
+            f"{default}); both maps are given or neither.",
         )
 
 

@@ -34,6 +34,7 @@ _COMMANDS = {
     "rootfs unshift": "rootfs:Unshift",
     "rootfs verify": "rootfs:Verify",
     "rootfs unpack": "rootfs:Unpack",
+    "rootfs pack": "pack:Pack",
     "rootfs mount": "rootfs:Mount",
     "rootfs unmount": "rootfs:Unmount",
     "lease acquire": "lease:Acquire",

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from lxc_userns.exceptions import ReplacedError, RootfsError, translated
+from lxc_userns.idmap import IdMaps
 from lxc_userns.instances.record import InstanceRecord, volume_name
 from lxc_userns.linux import file_identity, safe_path, syncing
 from lxc_userns.linux.fd import owned
@@ -25,7 +26,12 @@ from lxc_userns.linux.file_identity import FileIdentity
 from lxc_userns.rootfs import exposure
 from lxc_userns.rootfs.archive import unpack
 from lxc_userns.rootfs.archive.limits import UnpackLimits
-from lxc_userns.rootfs.views import mountpoints, strategies, volumes
+from lxc_userns.rootfs.views import (
+    idmapped,
+    mountpoints,
+    strategies,
+    volumes,
+)
 from lxc_userns.rootfs.views.source import (
     RootfsSource,
     check_layout,
@@ -198,6 +204,22 @@ class Filesystems:
         ) as tree:
             check_layout(tree)
             yield tree
+
+    @contextmanager
+    def overlaid(
+        self, record: InstanceRecord, tree: RootfsSource, id_maps: IdMaps
+    ) -> Iterator[int]:
+        """Mount what its overlay shows, once more and nowhere."""
+        if not self.is_mounted(record.name):
+            state = self._private.overlay(record.name)
+            with strategies.overlaid(tree, id_maps, state) as view:
+                yield view
+            return
+        with (
+            self._views.opened(record.name, _ROOT) as fd,
+            idmapped.cloned_mount(fd, self.view(record.name), 0) as view,
+        ):
+            yield view
 
     def choose(
         self, record: InstanceRecord, tree: RootfsSource

@@ -11,18 +11,20 @@ from lxc_userns.linux import libc
 from lxc_userns.linux.fd import owned
 
 CLONE_NEWNS = 0x00020000
+CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
 #: Kinds by the kernel's name of them in ``/proc``.
 KINDS = {
     "time": 0x00000080,
     "mnt": CLONE_NEWNS,
     "cgroup": 0x02000000,
     "uts": 0x04000000,
-    "ipc": 0x08000000,
+    "ipc": CLONE_NEWIPC,
     "user": CLONE_NEWUSER,
     "pid": CLONE_NEWPID,
-    "net": 0x40000000,
+    "net": CLONE_NEWNET,
 }
 
 # _IO(NSIO, 1) of linux/nsfs.h.

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
+from lxc_userns.rootfs.archive.pack import PackReport as PackReport
+from lxc_userns.rootfs.archive.pack import pack as pack
 from lxc_userns.rootfs.archive.unpack import UnpackReport as UnpackReport
 from lxc_userns.rootfs.archive.unpack import unpack as unpack
 from lxc_userns.rootfs.shifting.report import Finding as Finding

@@ -67,14 +67,14 @@ def descendants(pid: int) -> list[tuple[str, int]]:
 
 
 def family(pid: int) -> dict[str, int]:
-    """Keeper, first process, tar and zstd; none until all are there."""
-    for keeper in children(pid):
-        found = [("keeper", keeper), *descendants(keeper)]
+    """Supervisor, first process, tar and zstd; none until all are there."""
+    for supervisor in children(pid):
+        found = [("supervisor", supervisor), *descendants(supervisor)]
         programs = dict(found)
         pythons = [each for name, each in found if "python" in name]
         if {"tar", "zstd"} <= set(programs) and len(pythons) == 1:
             return {
-                "keeper": keeper,
+                "supervisor": supervisor,
                 "first": pythons[0],
                 "tar": programs["tar"],
                 "zstd": programs["zstd"],

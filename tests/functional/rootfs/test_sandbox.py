@@ -91,7 +91,7 @@ def has_no_other_descriptors(pid: int) -> bool:
     return {each.name for each in found} == {"0", "1", "2"}
 
 
-@pytest.mark.parametrize("victim", ["keeper", "first", "zstd"])
+@pytest.mark.parametrize("victim", ["supervisor", "first", "zstd"])
 def test_one_of_them_is_killed(
     tmp_path: Path,
     large: Path,

@@ -60,6 +60,7 @@ COMMANDS = {
     "lease list",
     "lease release",
     "rootfs mount",
+    "rootfs pack",
     "rootfs shift",
     "rootfs unmount",
     "rootfs unpack",
@@ -189,8 +190,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (
             ["rootfs"],
             "error: incomplete or unknown command, try: rootfs shift, "
-            "rootfs unshift, rootfs verify, rootfs unpack, rootfs mount, "
-            "rootfs unmount",
+            "rootfs unshift, rootfs verify, rootfs unpack, rootfs pack, "
+            "rootfs mount, rootfs unmount",
         ),
         ([], "error: no command; see lxc-userns --help"),
         (["--debug"], "error: no command; see lxc-userns --help"),
@@ -205,8 +206,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (
             ["rootfs", "bogus", "--help"],
             "error: incomplete or unknown command, try: rootfs shift, "
-            "rootfs unshift, rootfs verify, rootfs unpack, rootfs mount, "
-            "rootfs unmount",
+            "rootfs unshift, rootfs verify, rootfs unpack, rootfs pack, "
+            "rootfs mount, rootfs unmount",
         ),
         (["--bogus"], "error: unknown option --bogus; see lxc-userns --help"),
         (

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
+    Work = Callable[[dict[str, Any]], dict[str, Any]]
+    Confine = Callable[[], None]
 
 _RESTRICTED = (
     mount_api.MOUNT_ATTR_RDONLY
@@ -94,7 +96,7 @@ def pass_pipe(source: int, sink: int, watch: Watch) -> Iterator[int]:
         yield size
 
 
-class _Child:
+class Child:
     """A program that was started.
 
     :param command: its path, and its arguments, its name among them.
@@ -143,7 +145,7 @@ class _Extraction:
 
     def __init__(self, job: dict[str, Any]) -> None:
         self._watch = Watch(job["strings"])
-        self._children: list[_Child] = []
+        self._children: list[Child] = []
         self._listing = Listing()
         self._read = 0
         self._failure: OSError | MemoryError | None = None
@@ -195,7 +197,7 @@ class _Extraction:
         make = os.pipe if name == "tar" else pipes.make_wide
         output, end = make()
         memory = self._job["memory"]
-        child = _Child(self._job[name], stdin, end, memory)
+        child = Child(self._job[name], stdin, end, memory)
         self._children.append(child)
         os.close(end)
         return output
@@ -240,23 +242,28 @@ def _failure(err: OSError) -> dict[str, Any]:
     return {"error": (err.errno, err.strerror or str(err))}
 
 
-def _run_as_pid1(job: dict[str, Any]) -> None:
+def _run_as_pid1(job: dict[str, Any], work: Work) -> None:
     try:
         _enter(job)
-        result = _Extraction(job).run()
+        result = work(job)
     except OSError as err:
         result = _failure(err)
     ipc.send_plain(_RESULT, result)
 
 
-def _start_first(job: dict[str, Any]) -> int:
+def _start_first(
+    job: dict[str, Any], work: Work, confine: Confine | None
+) -> int:
     namespaces.unshare(namespaces.CLONE_NEWNS | namespaces.CLONE_NEWPID)
     mount_api.set_attributes_of_all(_RESTRICTED)
+    if confine is not None:
+        confine()
+        mount_api.set_attributes_of_all(_RESTRICTED)
     # This process has one thread and nothing but this to do.
     child = os.fork()
     if child == 0:
         try:
-            _run_as_pid1(job)
+            _run_as_pid1(job, work)
         finally:
             os._exit(0)
     return child
@@ -271,15 +278,26 @@ def _keep(child: int) -> None:
     os.waitpid(child, 0)
 
 
-def main() -> None:
-    """Read a job from standard input, do it, write to standard output."""
+def keep(work: Work, confine: Confine | None = None) -> None:
+    """Read a job from standard input, do it, write to standard output.
+
+    :param work: does it, as the first process in the sandbox; returns the
+        result.
+    :param confine: makes the sandbox narrower: called by the host's root, in
+        the new mount namespace.
+    """
     try:
         job: dict[str, Any] = ipc.receive(_LIFE)
         for fd in job["descriptors"]:
             os.set_inheritable(fd, False)
-        _keep(_start_first(job))
+        _keep(_start_first(job, work, confine))
     except EOFError:
         pass  # The parent is gone already.
     except OSError as err:
         ipc.send_plain(_RESULT, _failure(err))
     os._exit(0)
+
+
+def main() -> None:
+    """Keep an extraction."""
+    keep(lambda job: _Extraction(job).run())

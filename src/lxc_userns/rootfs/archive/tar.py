@@ -3,31 +3,20 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import re
-import shutil
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
-from lxc_userns.exceptions import PrerequisiteError, RootfsError
-from lxc_userns.linux import programs
-from lxc_userns.rootfs.archive import meter, outcome, sandbox
+from lxc_userns.exceptions import RootfsError
+from lxc_userns.rootfs.archive import meter, outcome, sandbox, supervisor
 from lxc_userns.rootfs.archive.formats import Archive
 from lxc_userns.rootfs.archive.limits import UnpackLimits
 from lxc_userns.rootfs.archive.outcome import Outcome
 from lxc_userns.rootfs.archive.tar_errors import TarDiagnostics
-from lxc_userns.rootfs.shifting import ipc
 from lxc_userns.spec.size import format_size
 
 #: Told the bytes of the archive read so far.
-Progress = Callable[[int], None]
-
-_TICK = 0.1
-_MOST_AT_ONCE = 1 << 16
+Progress = supervisor.Progress
 
 _OPTIONS = (
     "--extract",
@@ -58,12 +47,7 @@ SHORTAGES = {
     meter.FREE_INODES: "cannot be unpacked: the filesystem would have no more "
     "inodes; remove files there",
 }
-_REASONS = {
-    errno.ENOSYS: "Linux 5.12 or later is needed",
-    errno.ENOSPC: "the host's limit of namespaces is reached, see "
-    "/proc/sys/user",
-    errno.EPERM: "no permission (is this root?)",
-}
+_NEEDED = "unpack the archive"
 #: The last line that it prints then; names in others have no line breaks.
 _END = re.compile(rb"\nblock [0-9]+: \*\* Block of NULs \*\*\n$")
 # An ACL is in an archive in one form or both. The raw one has IDs, and the
@@ -130,13 +114,15 @@ def extract(
     diagnostics = TarDiagnostics()
     acls = _TEXT_ACLS if text_acls else _RAW_ACLS
     job = _job(archive, place, limits, acls)
-    with _running(job) as process:
-        _listen(_fd(process.stderr), diagnostics, archive, progress)
+    with supervisor.running(sandbox.__name__, job) as process:
+        supervisor.listen(
+            process.errors, diagnostics, lambda: archive.position, progress
+        )
         if diagnostics.lacks_memory:
             raise RootfsError(archive.path, _explain("memory", limits))
         if diagnostics.first is not None and not diagnostics.is_cut:
             raise RootfsError(archive.path, diagnostics.first)
-        result = _receive(_fd(process.stdout), archive.path)
+        result = _receive(process.result, archive.path)
     if result.exceeded is not None:
         reason = _explain(result.exceeded, limits)
         raise RootfsError(archive.path, reason)
@@ -175,8 +161,12 @@ def _job(
         "archive": archive.fd,
         "view": place.view,
         "namespace": place.namespace,
-        "decompressor": _command(*archive.decompressor),
-        "tar": _command("tar", *_OPTIONS, *acls),
+        "decompressor": (
+            supervisor.find_program(_NEEDED, *archive.decompressor)
+            if archive.decompressor
+            else None
+        ),
+        "tar": supervisor.find_program(_NEEDED, "tar", *_OPTIONS, *acls),
         "strings": _STRINGS,
     }
 
@@ -200,63 +190,6 @@ def _exceeds(reason: str, option: str) -> str:
     return f"{reason}; raise [lxc_userns] unpack_{option} if it may"
 
 
-def _command(*argv: str) -> tuple[str, tuple[str, ...]] | None:
-    """Path of a program, and its arguments, its name among them."""
-    if not argv:
-        return None
-    path = shutil.which(argv[0], path=programs.ENVIRONMENT["PATH"])
-    if path is None:
-        raise PrerequisiteError(
-            f"{argv[0]} is needed to unpack the archive; install it"
-        )
-    return path, argv
-
-
-@contextmanager
-def _running(job: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a supervisor; whatever it has started is gone afterwards."""
-    process = subprocess.Popen(
-        programs.python_argv(sandbox.__name__),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        pass_fds=job["descriptors"],
-        cwd="/",
-        # An interrupt from the terminal is ours to handle.
-        process_group=0,
-    )
-    try:
-        # A supervisor that died at once is noticed by its silence.
-        with suppress(BrokenPipeError):
-            ipc.send(_fd(process.stdin), job)
-        yield process
-    finally:
-        # Whatever it does, this ends it. (To close the pipe would not, if
-        # another thread has forked in between.)
-        with suppress(BrokenPipeError):
-            os.write(_fd(process.stdin), b"!")
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            if pipe is not None:
-                pipe.close()
-        process.wait()
-
-
-def _listen(
-    said: int,
-    diagnostics: TarDiagnostics,
-    archive: Archive,
-    progress: Progress | None,
-) -> None:
-    """Hear diagnostics, to the end or to one that is enough."""
-    data = None
-    while data != b"" and diagnostics.first is None:
-        if ipc.wait(said, timeout=_TICK):
-            data = os.read(said, _MOST_AT_ONCE)
-            diagnostics.feed(data)
-        if progress is not None:
-            progress(archive.position)
-
-
 def _receive(fd: int, path: str) -> Outcome:
     try:
         # From the first process, which is only the root of the container.
@@ -269,7 +202,7 @@ def _receive(fd: int, path: str) -> Outcome:
             "use the archive"
         )
     except OSError as err:
-        said = _REASONS.get(err.errno or 0, err.strerror)
+        said = supervisor.REASONS.get(err.errno or 0, err.strerror)
         reason = f"cannot be unpacked: {said}"
     raise RootfsError(path, reason)
 
@@ -281,11 +214,13 @@ def _check(
     # 2 also says no more than that something was not extracted.
     passed = (0, 2) if diagnostics.devices or diagnostics.owners else (0,)
     if result.tar not in passed:
-        raise RootfsError(archive.path, f"tar {_describe(result.tar)}")
+        raise RootfsError(
+            archive.path, f"tar {supervisor.describe_exit(result.tar)}"
+        )
     if result.decompressor:
         # What there is none of cannot fail, but can be said to.
         name = archive.decompressor[0] if archive.decompressor else "nothing"
-        reason = f"{name} {_describe(result.decompressor)}"
+        reason = f"{name} {supervisor.describe_exit(result.decompressor)}"
         raise RootfsError(archive.path, reason)
     if result.read > diagnostics.lone_end:
         raise RootfsError(
@@ -297,15 +232,3 @@ def _check(
         raise RootfsError(
             archive.path, "is cut short: no end of the archive is marked"
         )
-
-
-def _describe(code: int) -> str:
-    if code < 0:
-        return f"was killed by signal {-code}"
-    return f"failed with exit code {code}"
-
-
-def _fd(pipe: IO[bytes] | None) -> int:
-    if pipe is None:
-        raise ValueError("the process was started without this pipe")
-    return pipe.fileno()

@@ -24,14 +24,15 @@ _MOST_NAMES = 1000
 #: Bytes of a block of an archive.
 _BLOCK = 512
 
-_MEMBER = rb"tar: ((?:[^:\\]|\\.)+): "
-_DEVICE = re.compile(_MEMBER + rb"Cannot mknod: Operation not permitted")
+#: Beginning of a line about a member, whose name is escaped.
+MEMBER = rb"tar: ((?:[^:\\]|\\.)+): "
+_DEVICE = re.compile(MEMBER + rb"Cannot mknod: Operation not permitted")
 _LINK = re.compile(
-    _MEMBER
+    MEMBER
     + rb"Cannot hard link to '((?:[^'\\]|\\.)+)': No such file or directory"
 )
 _OWNER = re.compile(
-    _MEMBER + rb"Cannot change ownership to uid ([0-9]{1,20}), "
+    MEMBER + rb"Cannot change ownership to uid ([0-9]{1,20}), "
     rb"gid ([0-9]{1,20}): "
     rb"Invalid argument"
 )
@@ -75,24 +76,17 @@ _HINTS = (
 )
 
 
-class TarDiagnostics:
-    """Diagnostics of tar and of its decompressor."""
+class Diagnostics:
+    """Diagnostics of tar and of what compresses or decompresses for it."""
 
     def __init__(self) -> None:
-        #: Device nodes that it could not make.
-        self.devices = 0
-        #: Owners that it could not give, as pairs of user and group ID.
-        self.owners: set[tuple[int, int]] = set()
-        #: The first thing that went wrong otherwise, fit for a message.
+        #: The first thing that went wrong, fit for a message.
         self.first: str | None = None
         #: Whether that has no end, as of a program killed in the middle.
         self.is_cut = False
         #: Whether that was a lack of memory.
         self.lacks_memory = False
-        #: Up to which byte it may go if a single block of zeros ends it.
-        self.lone_end = sys.maxsize
         self._line = b""
-        self._names: set[bytes] = set()
 
     def feed(self, said: bytes) -> None:
         """Read on.
@@ -108,7 +102,27 @@ class TarDiagnostics:
             self.is_cut = self.first is not None
 
     def _sort(self, line: bytes) -> None:
-        if not line or _HARMLESS.fullmatch(line):
+        """Take a line for what it is."""
+        if line and self.first is None:
+            self.first = _show(line)
+            self.lacks_memory = bool(_NO_MEMORY.fullmatch(line))
+
+
+class TarDiagnostics(Diagnostics):
+    """Diagnostics of an extraction."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: Device nodes that it could not make.
+        self.devices = 0
+        #: Owners that it could not give, as pairs of user and group ID.
+        self.owners: set[tuple[int, int]] = set()
+        #: Up to which byte it may go if a single block of zeros ends it.
+        self.lone_end = sys.maxsize
+        self._names: set[bytes] = set()
+
+    def _sort(self, line: bytes) -> None:
+        if _HARMLESS.fullmatch(line):
             return
         if device := _DEVICE.fullmatch(line):
             self._leave_out(device[1])
@@ -119,9 +133,8 @@ class TarDiagnostics:
         elif owner := _OWNER.fullmatch(line):
             if len(self.owners) < _MOST_OWNERS:
                 self.owners.add((int(owner[2]), int(owner[3])))
-        elif self.first is None:
-            self.first = _show(line)
-            self.lacks_memory = bool(_NO_MEMORY.fullmatch(line))
+        else:
+            super()._sort(line)
 
     def _leave_out(self, member: bytes) -> None:
         self.devices += 1

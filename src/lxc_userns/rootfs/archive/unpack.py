@@ -18,7 +18,7 @@ from functools import partial
 
 from lxc_userns.arguments import checked, refuse
 from lxc_userns.exceptions import RootfsError, UnmappedIdsError
-from lxc_userns.idmap import IdMap, IdMapEntry, IdMaps
+from lxc_userns.idmap import IdMaps
 from lxc_userns.linux import mount_api
 from lxc_userns.linux.safe_path import ROOT_ONLY, Trust
 from lxc_userns.rootfs import exposure
@@ -27,6 +27,7 @@ from lxc_userns.rootfs.archive.formats import Archive
 from lxc_userns.rootfs.archive.limits import UnpackLimits
 from lxc_userns.rootfs.archive.staging import StagingDirectory
 from lxc_userns.rootfs.archive.tar import Destination, Extraction, Progress
+from lxc_userns.rootfs.archive.tar_ids import THROWAWAY
 from lxc_userns.rootfs.shifting import ipc, worker_pool
 from lxc_userns.rootfs.shifting.state import State
 from lxc_userns.rootfs.shifting.translation import Translation
@@ -36,10 +37,6 @@ from lxc_userns.rootfs.views import idmapped
 Path = str | os.PathLike[str]
 Work = Callable[..., Extraction]
 
-# Host IDs that no user or service has, for as long as tar runs: on disk, and
-# so in the idmapped mount, they are 0 and up again.
-_UPPER_HALF = IdMap((IdMapEntry(0, 2**31, 2**31 - 1),))
-_THROWAWAY = IdMaps(_UPPER_HALF, _UPPER_HALF)
 _ATTRIBUTES = (
     mount_api.MOUNT_ATTR_NOSUID
     | mount_api.MOUNT_ATTR_NODEV
@@ -229,7 +226,7 @@ def _extract(
 ) -> Extraction:
     with (
         _view(fd, place.path, maps) as view,
-        idmapped.user_namespace(maps or _THROWAWAY) as namespace,
+        idmapped.user_namespace(maps or THROWAWAY) as namespace,
     ):
         found = work(Destination(view, namespace, place.fd))
     if found.owners:
@@ -242,7 +239,7 @@ def _view(fd: int, path: str, maps: IdMaps | None) -> Iterator[int]:
     """Open the new tree, on a mount that hangs nowhere."""
     if maps is None:
         with idmapped.idmapped_mount(
-            fd, path, _THROWAWAY, _ATTRIBUTES, _another_way
+            fd, path, THROWAWAY, _ATTRIBUTES, _another_way
         ) as view:
             yield view
         return
@@ -263,7 +260,7 @@ def _explain(
     owners: Iterable[tuple[int, int]], path: str, maps: IdMaps | None
 ) -> RootfsError:
     """Why some owners could not be given."""
-    covering = maps or _THROWAWAY
+    covering = maps or THROWAWAY
     uids = {uid for uid, _ in owners if covering.shift_uid(uid) is None}
     gids = {gid for _, gid in owners if covering.shift_gid(gid) is None}
     if maps is None:

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -172,17 +173,30 @@ class Overlay:
         self, tree: RootfsSource, id_maps: IdMaps | None, place: MountTarget
     ) -> None:
         """Mount an overlay on it."""
-        maps = _needed(id_maps)
         with (
-            translated(RootfsError, place.state),
-            directory.open_private(place.state, 0o700) as state,
-            tree.idmapped(maps) as lower,
-            overlay.detached(lower, tree.path, state, maps) as view,
+            overlaid(tree, _needed(id_maps), place.state) as view,
             directory.opened_in(view, ".") as root,
         ):
             # What the container has changed counts as much as the image.
             check_layout(RootfsSource(tree.path, root))
             _attach(view, place)
+
+
+@contextmanager
+def overlaid(tree: RootfsSource, id_maps: IdMaps, state: str) -> Iterator[int]:
+    """Make an overlay on a tree, mounted nowhere yet.
+
+    :param state: directory of the instance for what it changes, an absolute
+        path; made if missing.
+    :returns: descriptor of the view; it is gone afterwards unless attached.
+    """
+    with (
+        translated(RootfsError, state),
+        directory.open_private(state, 0o700) as fd,
+        tree.idmapped(id_maps) as lower,
+        overlay.detached(lower, tree.path, fd, id_maps) as view,
+    ):
+        yield view
 
 
 #: Strategies by name.

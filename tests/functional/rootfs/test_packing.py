@@ -1,0 +1,516 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trees, packed and unpacked again: with guest IDs whatever is on disk."""
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lxc_userns import IdMaps, rootfs
+from lxc_userns.exceptions import RootfsError
+from lxc_userns.rootfs.archive import creation, tar_ids
+from lxc_userns.rootfs.shifting.state import STATE
+from lxc_userns.rootfs.views import idmapped
+from tests.functional.conftest import remove_tree
+from tests.functional.rootfs import golden
+from tests.functional.rootfs.archives import id_maps
+from tests.functional.rootfs.sandbox import (
+    descendants,
+    status,
+    wait_for,
+)
+from tests.functional.rootfs.test_unpacking import WIDE, plain
+
+pytestmark = pytest.mark.needs("mounts")
+
+ELSEWHERE = f"0:300000:{golden.UNMAPPED + 1}"
+ARCHIVES = ("a.tar", "a.tar.gz", "a.tar.xz", "a.tar.zst", "a.tgz", "a.tzst")
+
+
+def kept(seen: golden.Snapshot) -> golden.Snapshot:
+    """Return what of a tree is in an archive of it."""
+    return {
+        path: replace(inode, flags=0)
+        for path, inode in plain(seen).items()
+        if not stat.S_ISSOCK(inode.mode)
+    }
+
+
+@pytest.fixture
+def tree(root: Path) -> Iterator[Path]:
+    yield from built(root)
+
+
+def built(root: Path) -> Iterator[Path]:
+    root.chmod(0o700)
+    path = root / "tree"
+    path.mkdir(mode=0o755)
+    golden.build(path)
+    yield path
+    remove_tree(path)
+
+
+def refused(reason: str, *arguments: Any, **options: Any) -> None:
+    with pytest.raises(RootfsError, match=reason):
+        rootfs.pack(*arguments, **options)
+
+
+def test_it_is_the_inverse_of_unpack(any_root: Path) -> None:
+    archive = any_root / "a.tar"
+    for tree in built(any_root):
+        before = golden.snapshot(tree)
+        report = rootfs.pack(tree, archive)
+        assert golden.snapshot(tree) == before
+        assert (report.skipped, report.sockets, report.changed) == (3, 1, 0)
+        rootfs.shift(tree, id_maps())
+        shifted = golden.snapshot(tree)
+        # Unmapped owners were kept, and are in it as they are on disk.
+        assert rootfs.pack(tree, any_root / "b.tar") == report
+        assert golden.snapshot(tree) == shifted
+        assert (any_root / "b.tar").read_bytes() == archive.read_bytes()
+    out = any_root / "out"
+    made = rootfs.unpack(archive, out, None, shifted=False)
+    assert (made.inodes, made.skipped) == (report.inodes, 0)
+    assert kept(golden.snapshot(out)) == kept(before)
+    elsewhere = any_root / "elsewhere"
+    rootfs.unpack(archive, elsewhere, id_maps(ELSEWHERE))
+    rootfs.pack(elsewhere, any_root / "c.tar")
+    assert (any_root / "c.tar").read_bytes() == archive.read_bytes()
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_every_form(tree: Path, name: str) -> None:
+    archive = tree.parent / name
+    report = rootfs.pack(tree, archive)
+    assert stat.S_IMODE(archive.stat().st_mode) == 0o600
+    out = tree.parent / "out"
+    unpacked = rootfs.unpack(archive, out, None, shifted=False)
+    assert unpacked.inodes == report.inodes
+
+
+IDS = st.integers(0, 65535) | st.just(golden.UNMAPPED)
+MAPS = [WIDE, ELSEWHERE, f"0:{2**30}:90000"]
+FILES = st.lists(
+    st.tuples(
+        st.binary(min_size=1, max_size=40).filter(
+            lambda name: not {0, 47} & {*name} and name not in (b".", b"..")
+        ),
+        IDS,
+        IDS,
+        st.integers(0, 0o7777),
+        st.binary(max_size=20),
+    ),
+    max_size=8,
+    unique_by=lambda each: each[0],
+)
+
+
+@settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    files=FILES, text=st.sampled_from([WIDE, ELSEWHERE, f"0:{2**30}:90000"])
+)
+def test_whatever_the_maps(
+    memory_root: Path, files: list[Any], text: str
+) -> None:
+    """Packed, unpacked for some ID maps, packed again: the same bytes."""
+    memory_root.chmod(0o700)
+    tree = memory_root / "tree"
+    tree.mkdir()
+    try:
+        for name, uid, gid, mode, content in files:
+            path = os.fsencode(tree) + b"/" + name
+            with open(path, "wb") as stream:
+                stream.write(content)
+            os.chown(path, uid, gid)
+            os.chmod(path, mode)
+            os.setxattr(path, golden.ACCESS, golden.FULL_ACL)
+            os.utime(path, ns=(golden.TIME, golden.TIME))
+        rootfs.pack(tree, memory_root / "a.tar")
+        rootfs.unpack(memory_root / "a.tar", memory_root / "b", id_maps(text))
+        rootfs.pack(memory_root / "b", memory_root / "b.tar")
+        first, second = (memory_root / f"{n}.tar" for n in "ab")
+        assert first.read_bytes() == second.read_bytes()
+    finally:
+        for name in ("tree", "b"):
+            remove_tree(memory_root / name)
+        for archive in memory_root.glob("*.tar"):
+            archive.unlink()
+
+
+def test_an_image(tree: Path, tmp_path: Path) -> None:
+    image = tree.parent / "disk.img"
+    with image.open("wb") as stream:
+        stream.truncate(128 << 20)
+    golden.set_flags(tree / "immutable-directory", 0)
+    argv = ["mkfs.ext4", "-q", "-d", str(tree), str(image)]
+    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
+    before = image.read_bytes()
+    report = rootfs.pack(image, tree.parent / "a.tar")
+    assert image.read_bytes() == before
+    assert (report.skipped, report.sockets) == (3, 1)
+    out = tree.parent / "out"
+    rootfs.unpack(tree.parent / "a.tar", out, None, shifted=False)
+    assert os.lstat(out / "plain").st_uid == 1000
+    assert os.getxattr(out / "cap2", golden.CAPABILITY) == golden.CAPS
+
+
+def test_capabilities_are_as_seen_inside(tree: Path) -> None:
+    rootfs.shift(tree, id_maps())
+    assert os.getxattr(tree / "cap2", golden.CAPABILITY) != golden.CAPS
+    rootfs.pack(tree, tree.parent / "a.tar")
+    data = (tree.parent / "a.tar").read_bytes()
+    assert b"SCHILY.xattr.security.capability=" + golden.CAPS in data
+    assert b"trusted." not in data
+    assert b"PaxHeaders." not in data
+
+
+def test_a_filesystem_that_cannot_be_idmapped(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rootfs.pack(tree, tree.parent / "a.tar")
+    monkeypatch.setattr(tar_ids, "HALF", 0)
+    monkeypatch.setattr(idmapped, "set_idmap", None)
+    rootfs.pack(tree, tree.parent / "b.tar")
+    first, second = (tree.parent / f"{n}.tar" for n in "ab")
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_an_owner_of_the_upper_half(tree: Path) -> None:
+    os.chown(tree / "plain", 2**32 - 2, 2**31 + 5)
+    rootfs.pack(tree, tree.parent / "a.tar")
+    listed = subprocess.check_output(
+        ["tar", "-tvf", tree.parent / "a.tar", "--numeric-owner", "./plain"],
+        text=True,
+    )
+    assert f"{2**32 - 2}/{2**31 + 5}" in listed
+
+
+def test_owners_that_cannot_be_told(tree: Path) -> None:
+    rootfs.shift(tree, id_maps())
+    (tree / "late").touch()
+    archive = tree.parent / "a.tar"
+    refused(r"1 inodes have guest IDs.*late; run rootfs shift", tree, archive)
+    assert not archive.exists()
+
+
+def test_a_lost_mark(tree: Path) -> None:
+    before = tree.parent / "a.tar"
+    rootfs.pack(tree, before)
+    rootfs.shift(tree, id_maps())
+    os.removexattr(tree, STATE)
+    archive = tree.parent / "b.tar"
+    refused(r"is no guest ID.*--uid-map 0:100000:COUNT", tree, archive)
+    rootfs.pack(tree, archive, id_maps())
+    assert archive.read_bytes() == before.read_bytes()
+
+
+def test_other_maps_than_the_mark(tree: Path) -> None:
+    rootfs.shift(tree, id_maps())
+    maps: IdMaps = id_maps(ELSEWHERE)
+    refused(
+        "is shifted for .* as it says itself", tree, tree.parent / "a.tar",
+        maps,
+    )  # fmt: skip
+
+
+def test_what_is_mounted_in_it_is_left_out(tree: Path) -> None:
+    mount = ["mount", "-t", "tmpfs", "none", str(tree / "shared")]
+    subprocess.run(mount, check=True)
+    try:
+        (tree / "shared/outside").touch()
+        rootfs.pack(tree, tree.parent / "a.tar")
+    finally:
+        subprocess.run(["umount", str(tree / "shared")], check=True)
+    names = subprocess.check_output(["tar", "-tf", tree.parent / "a.tar"])
+    assert b"./shared/\n" in names
+    assert b"outside" not in names
+
+
+@pytest.mark.parametrize("kind", ["file", "directory", "link"])
+def test_an_archive_that_exists(tree: Path, kind: str) -> None:
+    archive = tree.parent / "a.tar"
+    if kind == "file":
+        archive.write_text("mine")
+    elif kind == "directory":
+        archive.mkdir()
+    else:
+        archive.symlink_to("nowhere")
+    refused("is there already", tree, archive)
+    assert sorted(p.name for p in tree.parent.iterdir()) == ["a.tar", "tree"]
+
+
+def test_one_that_comes_meanwhile(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = tree.parent / "a.tar"
+    refused(
+        "is there already", tree, archive,
+        progress=lambda _: archive.write_text("mine") and None,
+    )  # fmt: skip
+    assert archive.read_text() == "mine"
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_filesystem_without_nameless_files(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
+    real_open, real_link = os.open, os.link
+
+    def fail_open(path: Any, flags: int, *rest: Any, **more: Any) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(95, "Operation not supported")
+        return real_open(path, flags, *rest, **more)
+
+    def fail_link(*arguments: Any, **options: Any) -> None:
+        if not has_links:
+            raise PermissionError(1, "Operation not permitted")
+        real_link(*arguments, **options)
+
+    monkeypatch.setattr(os, "open", fail_open)
+    monkeypatch.setattr(os, "link", fail_link)
+    rootfs.pack(tree, tree.parent / "a.tar")
+    refused("is there already", tree, tree.parent / "a.tar")
+    assert sorted(p.name for p in tree.parent.iterdir()) == ["a.tar", "tree"]
+
+
+@pytest.mark.parametrize("name", ["a", "a.zip", "a.tar.bz2"])
+def test_a_name_that_tells_nothing(tree: Path, name: str) -> None:
+    refused("does not say how to compress", tree, tree.parent / name)
+
+
+def test_a_directory_of_others(tree: Path) -> None:
+    place = tree.parent / "theirs"
+    place.mkdir()
+    os.chown(place, 1000, 1000)
+    refused("belongs to user 1000, who could", tree, place / "a.tar")
+
+
+@pytest.mark.parametrize(
+    "name", ["a.tar", "a.tar.gz", "a.tar.xz", "a.tar.zst"]
+)
+def test_a_full_disk(memory_root: Path, name: str) -> None:
+    memory_root.chmod(0o700)
+    tree, small = memory_root / "tree", memory_root / "small"
+    for path in (tree, small):
+        path.mkdir()
+    (tree / "data").write_bytes(os.urandom(4 << 20))
+    mount = [
+        "mount",
+        "-t",
+        "tmpfs",
+        "-o",
+        "size=1M,mode=700",
+        "none",
+        str(small),
+    ]
+    subprocess.run(mount, check=True)
+    try:
+        refused("there is no room for it", tree, small / name)
+        assert [*small.iterdir()] == []
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_names_of_every_kind(root: Path) -> None:
+    root.chmod(0o700)
+    tree = root / "tree"
+    tree.mkdir(mode=0o755)
+    names = ["-rf", "--exclude=x", "@x", "a\nb", "\\n", "*", "[x]", " ", "#"]
+    for name in names:
+        (tree / name).write_text(name)
+        os.mknod(tree / f"{name}node", stat.S_IFCHR, os.makedev(1, 3))
+    for match in ("anode", "xnode", "xx"):
+        (tree / match).touch()
+    fd = os.open(tree, os.O_RDONLY)
+    for _ in range(2045):
+        os.mkdir("d", dir_fd=fd)
+        fd, old = os.open("d", os.O_RDONLY, dir_fd=fd), fd
+        os.close(old)
+    os.close(fd)
+    report = rootfs.pack(tree, root / "a.tar")
+    assert report.skipped == len(names)
+    out = root / "out"
+    made = rootfs.unpack(root / "a.tar", out, None, shifted=False)
+    assert made.inodes == report.inodes
+    left = {each.name for each in out.iterdir()}
+    assert left == {*names, "anode", "xnode", "xx", "d"}
+
+
+def test_a_path_that_is_too_long(root: Path) -> None:
+    root.chmod(0o700)
+    tree = root / "tree"
+    tree.mkdir()
+    fd = os.open(tree, os.O_RDONLY)
+    for _ in range(17):
+        os.mkdir("n" * 250, dir_fd=fd)
+        fd, old = os.open("n" * 250, os.O_RDONLY, dir_fd=fd), fd
+        os.close(old)
+    os.close(fd)
+    refused("has a path of .* bytes, n.* tar can unpack 4093", tree,
+            root / "a.tar")  # fmt: skip
+    assert not (root / "a.tar").exists()
+
+
+class Packing(threading.Thread):
+    """Packs in a thread; what comes of it is kept."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__()
+        self.call = arguments, options
+        self.error: BaseException | None = None
+        self.report: rootfs.PackReport | None = None
+
+    def run(self) -> None:
+        arguments, options = self.call
+        try:
+            self.report = rootfs.pack(*arguments, **options)
+        except BaseException as err:
+            self.error = err
+
+
+@pytest.fixture
+def paused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let tar wait at the first record, long enough to be looked at."""
+    options = "--checkpoint=1", "--checkpoint-action=sleep=1000"
+    monkeypatch.setattr(creation, "_OPTIONS", creation._OPTIONS + options)
+
+
+def find_tar() -> dict[str, int]:
+    found = dict(descendants(os.getpid()))
+    return found if "tar" in found else {}
+
+
+def large(root: Path) -> Path:
+    root.chmod(0o700)
+    tree = root / "tree"
+    tree.mkdir(mode=0o755)
+    for number in range(3):
+        (tree / f"{number}").write_bytes(os.urandom(1 << 20))
+    return tree
+
+
+@pytest.mark.usefixtures("paused")
+@pytest.mark.parametrize("shifted", [True, False])
+def test_what_runs_reaches_nothing_else(root: Path, shifted: bool) -> None:
+    tree = large(root)
+    if shifted:
+        rootfs.shift(tree, id_maps())
+    work = Packing(tree, root / "a.tar.zst")
+    work.start()
+    found = wait_for(find_tar)
+    try:
+        seen = status(found["tar"])
+        base = 100000 if shifted else 2**31
+        assert seen["Uid"] == seen["Gid"] == [str(base)] * 4
+        assert seen["NoNewPrivs"] == ["1"]
+        assert len(seen["NSpid"]) == 2
+        proc = Path("/proc", str(found["tar"]))
+        for kind in ("user", "mnt", "net", "ipc", "pid"):
+            ours = os.readlink(f"/proc/self/ns/{kind}")
+            assert os.readlink(proc / "ns" / kind) != ours
+        # Programs, and not one file of the host else.
+        names = {each.name for each in (proc / "root").iterdir()}
+        allowed = {"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"}
+        assert "usr" in names <= allowed
+        for line in (proc / "mountinfo").read_text().splitlines():
+            assert {"ro", "nosuid", "nodev"} <= {*line.split()[5].split(",")}
+        assert os.path.samestat(os.stat(proc / "cwd"), tree.stat())
+        assert os.statvfs(proc / "cwd").f_flag & os.ST_RDONLY
+        own = [each for each in (proc / "fd").iterdir() if each.name > "2"]
+        # What it has opened itself, of the tree.
+        assert {each.stat().st_dev for each in own} == {tree.stat().st_dev}
+        assert {str(each.readlink()) for each in own} <= {"/", "/0"}
+    finally:
+        os.kill(found["tar"], signal.SIGKILL)
+        work.join(60)
+    assert "tar was killed by signal 9" in str(work.error)
+    assert [each.name for each in root.iterdir()] == ["tree"]
+
+
+@pytest.mark.usefixtures("paused")
+@pytest.mark.parametrize("name", ["zstd", "python"])
+def test_another_is_killed(root: Path, name: str) -> None:
+    work = Packing(large(root), root / "a.tar.zst")
+    work.start()
+    found = wait_for(find_tar)
+    victims = [pid for each, pid in found.items() if name in each]
+    os.kill(victims[0], signal.SIGKILL)
+    if name == "zstd":
+        os.kill(found["tar"], signal.SIGKILL)
+    work.join(60)
+    assert isinstance(work.error, RootfsError)
+    assert [each.name for each in root.iterdir()] == ["tree"]
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_a_file_that_changes(
+    root: Path, monkeypatch: pytest.MonkeyPatch, live: bool
+) -> None:
+    options = "--checkpoint=1", "--checkpoint-action=sleep=1"
+    monkeypatch.setattr(creation, "_OPTIONS", creation._OPTIONS + options)
+    tree = large(root)
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            with (tree / "1").open("ab") as stream:
+                stream.write(b"more")
+            time.sleep(0.05)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        if live:
+            report = rootfs.pack(tree, root / "a.tar", live=True)
+            assert report.changed == 1
+        else:
+            refused("1: file changed as we read it; stop", tree,
+                    root / "a.tar")  # fmt: skip
+    finally:
+        stop.set()
+        writer.join()
+    assert (root / "a.tar").exists() == live
+
+
+def test_the_caller_gives_up(root: Path) -> None:
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    call: Callable[..., Any] = rootfs.pack
+    with pytest.raises(KeyboardInterrupt):
+        call(large(root), root / "a.tar", progress=interrupt)
+    assert [each.name for each in root.iterdir()] == ["tree"]
+
+
+def test_more_device_nodes_than_can_be_named(root: Path) -> None:
+    root.chmod(0o700)
+    tree = root / "tree"
+    tree.mkdir()
+    for number in range(5000):
+        os.mknod(tree / f"{number:0>240}", stat.S_IFCHR, os.makedev(1, 3))
+    refused("too many device nodes", tree, root / "a.tar")
+
+
+def test_sockets_by_several_names(root: Path) -> None:
+    root.chmod(0o700)
+    tree = root / "tree"
+    tree.mkdir()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tree / "s"))
+    os.link(tree / "s", tree / "t")
+    assert rootfs.pack(tree, root / "a.tar") == rootfs.PackReport(1, 0, 1)
