@@ -22,6 +22,7 @@
     │   ├── NoSuchContainerError
     │   ├── NotRunningError
     │   ├── CommandFailedError a command in one could not be started
+    │   ├── UnpreparedError    a walk over its tree is not done yet
     │   ├── InspectionError    what runs could not be looked at
     │   ├── ContainerExistsError
     │   ├── PolicyError        it may not run in the mode in which it could
@@ -29,6 +30,7 @@
     │   │   └── PoolExhaustedError
     │   ├── DomainConflictError its domain XML is not what was promised
     │   └── IsolationError     what runs is not what was promised
+    ├── LockTimeoutError       another operation holds a lock
     └── PrerequisiteError      this host lacks what is needed
 
 The arguments of each constructor are its ``args``, so that an error survives
@@ -255,6 +257,40 @@ class InstanceError(LxcUsernsError):
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
+
+
+class LockTimeoutError(LxcUsernsError):
+    """Others hold a lock for longer than was to be waited.
+
+    :param name: name of the lock.
+    :param timeout: seconds that were waited.
+    """
+
+    def __init__(self, name: str, timeout: float | None) -> None:
+        super().__init__(name, timeout)
+        self.name = name
+        self.timeout = timeout
+
+    def __str__(self) -> str:
+        return (
+            f"lock {self.name}: another operation has held it for "
+            f"{self.timeout} s; try again when that is done"
+        )
+
+
+class UnpreparedError(InstanceError):
+    """Work that takes as long as a tree is large is not done yet.
+
+    :param name: the instance's name.
+    :param what: what is not done.
+    """
+
+    def __init__(self, name: str, what: str) -> None:
+        super().__init__(
+            name, f"{what} yet; run: lxc-userns domain prepare {name}"
+        )
+        self.args = (name, what)
+        self.what = what
 
 
 class NoSuchContainerError(InstanceError):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from lxc_userns.config.settings import Settings
-from lxc_userns.exceptions import InstanceError, RootfsError
+from lxc_userns.exceptions import InstanceError, RootfsError, UnpreparedError
 from lxc_userns.instances.conflicts import claims
 from lxc_userns.instances.filesystems import identities
 from lxc_userns.instances.instances import Instances
@@ -19,7 +19,8 @@ from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.leases.allocator import LeaseAllocator
 from lxc_userns.resources.control_groups import ControlGroups
 from lxc_userns.rollback import undo
-from lxc_userns.rootfs.views.source import check_program
+from lxc_userns.rootfs.views import strategies
+from lxc_userns.rootfs.views.source import RootfsSource, check_program
 from lxc_userns.rootfs.views.strategies import Progress, ShiftOptions
 from lxc_userns.spec.strategy import Strategy
 
@@ -41,6 +42,8 @@ class Preparation:
     :param progress: called with the number of inodes seen so far.
     :param program: what the root filesystem of a new instance has to have.
     :param groups: control groups of the containers.
+    :param is_bounded: whether to refuse what takes as long as a tree is
+        large.
     """
 
     instances: Instances
@@ -49,6 +52,7 @@ class Preparation:
     progress: Progress | None = None
     program: str | None = None
     groups: ControlGroups
+    is_bounded: bool = False
 
     def run(
         self,
@@ -64,6 +68,8 @@ class Preparation:
         :param accept_replaced: whether what the host gives it may be other
             files than at first.
         :returns: the record as it is kept.
+        :raises UnpreparedError: if it would take as long as a tree is large,
+            and must not.
         """
         start = time.monotonic()
         store = self.instances.store
@@ -109,6 +115,8 @@ class Preparation:
         empty = dict(record.empty)
         sources = stack.enter_context(files.opened_volumes(record, empty))
         if record.archive is not None:
+            if self.is_bounded and not files.is_unpacked(record):
+                raise UnpreparedError(record.name, "its archive: not unpacked")
             # Before the first change, so that release can undo them all.
             self._promise(known or record, known)
             record = files.unpack(
@@ -131,6 +139,8 @@ class Preparation:
         options = self._shift_options(
             recheck=tree.inode is None or not is_done
         )
+        if self.is_bounded:
+            self._check_prepared(record, tree, options)
         if known is not None and known.id_maps != record.id_maps:
             files.unmount(record.name)
         # What is not ready yet must not pass for it after a crash.
@@ -146,6 +156,17 @@ class Preparation:
         undo(stack, self.groups.remove, record.name)
         self.groups.make(record.name, record.max_processes)
         return ready
+
+    def _check_prepared(
+        self, record: InstanceRecord, tree: RootfsSource, options: ShiftOptions
+    ) -> None:
+        """Refuse what would walk a tree."""
+        if strategies.would_walk(
+            record.strategy, tree, record.id_maps, options
+        ):
+            raise UnpreparedError(
+                record.name, f"{tree.path}: not all files were looked at"
+            )
 
     def _shift_options(self, *, recheck: bool) -> ShiftOptions:
         """Return how to shift.

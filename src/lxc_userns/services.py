@@ -34,6 +34,8 @@ class Services:
     :param guests: how to reach libvirt.
     :param roots: as for :class:`~lxc_userns.UserNamespaceManager`.
     :param ports: what the machine is reached through besides.
+    :param lock_timeout: seconds to wait for a lock that others hold; None for
+        as long as it takes.
     """
 
     def __init__(
@@ -42,16 +44,19 @@ class Services:
         guests: Guests,
         roots: tuple[str, ...] | None = None,
         ports: Ports | None = None,
+        *,
+        lock_timeout: float | None = None,
     ) -> None:
         self.settings = settings
         self.guests = guests
         self.ports = ports or Ports()
         self._roots = roots
+        self._lock_timeout = lock_timeout
 
     @cached_property
     def store(self) -> InstanceStore:
         """Records of the instances."""
-        return InstanceStore(self.settings.state_path)
+        return InstanceStore(self.settings.state_path, self._lock_timeout)
 
     @cached_property
     def files(self) -> Filesystems:
@@ -98,12 +103,18 @@ class Services:
         return Planner(self.settings, self.files, self.allocator, self._roots)
 
     def preparation(
-        self, progress: Progress | None, program: str | None = None
+        self,
+        progress: Progress | None,
+        program: str | None = None,
+        *,
+        is_bounded: bool = False,
     ) -> Preparation:
         """Return the preparation of one instance.
 
         :param progress: called with the number of inodes seen so far.
         :param program: what the root filesystem of a new one has to have.
+        :param is_bounded: whether to refuse what takes as long as a tree is
+            large.
         """
         return Preparation(
             instances=self.instances,
@@ -112,6 +123,7 @@ class Services:
             settings=self.settings,
             progress=progress,
             program=program,
+            is_bounded=is_bounded,
         )
 
     @cached_property

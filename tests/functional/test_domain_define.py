@@ -69,7 +69,7 @@ def defined(
 def check_defined(
     connection: libvirt.virConnect, edited: str, wanted: domain.DomainParts
 ) -> None:
-    """What libvirt makes of it has everything, and needs no other edit."""
+    """The domain that libvirt makes of it needs no other edit."""
     with defined(connection, edited) as handle:
         theirs = handle.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
     assert domain.apply(theirs, wanted) == theirs

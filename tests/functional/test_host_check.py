@@ -22,7 +22,7 @@ ALWAYS = [
     *("root", "kernel", "user namespaces", "number of user namespaces"),
     *("shared limits", "programs", "libvirt", "security driver"),
     *("session keyring", "cgroups"),
-    *("state_path", "run_path", "mounts in run_path"),
+    *("state_path", "run_path", "mounts in run_path", "hook"),
     *("subordinate user IDs", "subordinate group IDs"),
     *("range for new users", "pool", "overlays"),
 ]

@@ -59,7 +59,7 @@ def test_running_paused_and_ended(
 def test_libvirtd_does_not_answer(
     libvirt_connection: libvirt.virConnect, shared_rootfs: Path
 ) -> None:
-    """As while it runs a hook."""
+    """The same as while it runs a hook."""
     with running(libvirt_connection, "vm", shared_rootfs):
         found = daemon.find()
         assert found is not None

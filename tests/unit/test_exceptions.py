@@ -22,6 +22,7 @@ VALUES: dict[str, object] = {
     "path": "/srv/rootfs",
     "code": 125,
     "reason": "it is broken",
+    "timeout": 10.5,
     "reasons": ("one thing", "another"),
     "conflicts": ("<name> is another's",),
     "rule": "count",

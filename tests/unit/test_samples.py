@@ -13,7 +13,7 @@ import pytest
 from lxml import etree
 
 from lxc_userns.cli import exec_arguments, main
-from lxc_userns.cli.base import load_conf
+from lxc_userns.config.load import load_conf
 from lxc_userns.config.settings import Settings
 from tests.samples import PAGES, TOP, Sample, all_samples
 

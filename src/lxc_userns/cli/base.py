@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from cliff.command import Command
 from oslo_config import cfg
 
-from lxc_userns.cli.main import PROGRAM, usage_error
-from lxc_userns.config.options import register_opts
+from lxc_userns.cli.main import usage_error
+from lxc_userns.config.load import load_conf
 from lxc_userns.config.settings import Settings
 from lxc_userns.exceptions import ConfigError, IdMapError, PrerequisiteError
 from lxc_userns.idmap import IdMap, IdMaps
@@ -141,22 +141,6 @@ def _cell(value: object) -> object:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return value
-
-
-def load_conf(files: list[str] | None) -> cfg.ConfigOpts:
-    """Read the configuration.
-
-    :param files: files instead of the usual ones.
-    :raises ConfigError: if a file is missing or malformed.
-    """
-    conf = cfg.ConfigOpts()
-    register_opts(conf)
-    try:
-        conf([], project=PROGRAM, prog=PROGRAM, default_config_files=files)
-    except (cfg.Error, OSError, UnicodeDecodeError) as err:
-        names = ", ".join(files or conf.default_config_files or ())
-        raise ConfigError("--config-file", names, str(err)) from err
-    return conf
 
 
 def require_root() -> None:

@@ -242,6 +242,34 @@ security_default_confined in lxc.conf says so. The containers that are there
 keep theirs. For example none, where a profile of the host is too tight.
 """,
     ),
+    cfg.Opt(
+        "hook_timeout",
+        Integer(min=1, max=600),
+        default=10,
+        help="""
+Seconds that a call of libvirt's hook waits for a lock.
+
+libvirtd answers nobody while it waits for a hook. If others hold the lock of
+an instance for longer, as to shift its files, the start is refused. For
+example 2, where a start is tried again soon.
+""",
+    ),
+    cfg.StrOpt(
+        "unmarked_domains",
+        default="ignore",
+        choices=[
+            ("ignore", "they start, as if this package were not there."),
+            ("refuse", "they do not start, while the hook is installed."),
+        ],
+        help="""
+What becomes of LXC domains without <idmap>, whose root is the host's root,
+and which do not carry the mark of this package.
+
+For example refuse, where nobody but root's own programs may start any. Those
+that this package made, or converted, carry the mark, also in the host's user
+namespace; there userns_policy decides.
+""",
+    ),
 )
 
 

@@ -116,6 +116,8 @@ class Settings:
     unpack_max_memory = _Value[int]()
     max_processes = _Value[int]()
     seclabel = _Value[str]()
+    hook_timeout = _Value[int]()
+    unmarked_domains = _Value[str]()
     roots = _Value[list[str]](allowed_paths.GROUP)
 
     @classmethod

@@ -5,6 +5,7 @@ Pure: text and values in, text and values out. Malformed XML is a
 :class:`~lxc_userns.exceptions.DomainXmlError`.
 """
 
+from lxc_userns.domain.document import read_uuid
 from lxc_userns.domain.edit import add_id_maps
 from lxc_userns.domain.features import Capabilities
 from lxc_userns.domain.filesystem import Filesystem, read_root_source
@@ -30,4 +31,5 @@ __all__ = [
     "read_id_maps",
     "read_marker",
     "read_root_source",
+    "read_uuid",
 ]

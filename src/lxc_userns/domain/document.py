@@ -189,3 +189,14 @@ def children(
     for element in domain.iterfind(f"{parent}/*"):
         if etree.QName(element).localname == name:
             yield element
+
+
+def read_uuid(domain_xml: str) -> str:
+    """Return the UUID of an LXC domain, as libvirt writes it.
+
+    :raises DomainXmlError: if it has none, or this is not an LXC domain.
+    """
+    found = parse_domain(domain_xml).findtext("uuid")
+    if found is None:
+        raise DomainXmlError("domain XML: has no <uuid>; define it first")
+    return found.strip()

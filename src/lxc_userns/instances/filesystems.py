@@ -102,6 +102,10 @@ class Filesystems:
         """Whether an instance has any view mounted."""
         return self._views.is_mounted(instance)
 
+    def is_unpacked(self, record: InstanceRecord) -> bool:
+        """Return whether the archive of an instance is unpacked."""
+        return os.path.isdir(record.rootfs)
+
     def unpack(
         self,
         record: InstanceRecord,
@@ -113,7 +117,7 @@ class Filesystems:
         :param limits: what that may take.
         :returns: the record, with the strategy chosen for where it is.
         """
-        if record.archive is None or os.path.isdir(record.rootfs):
+        if record.archive is None or self.is_unpacked(record):
             return record
         with self._private.opened(record.name) as parent:
             # The tree will be reached as its parent is, and no better.

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from lxc_userns import own_paths
-from lxc_userns.exceptions import InstanceError
+from lxc_userns.exceptions import InstanceError, LockTimeoutError
 from lxc_userns.instances.codec import FORMAT, NewerError, decode, encode
 from lxc_userns.instances.damaged import DamagedRecord, salvage
 from lxc_userns.instances.record import InstanceRecord, check_name
@@ -31,17 +31,23 @@ class InstanceStore:
 
     :param state_path: directory that has to be ours and closed to others;
         it is made when first used, and checked at every use.
+    :param lock_timeout: seconds to wait for a lock that others hold; None for
+        as long as it takes.
     """
 
-    def __init__(self, state_path: str) -> None:
+    def __init__(
+        self, state_path: str, lock_timeout: float | None = None
+    ) -> None:
         self._path = Path(state_path)
+        self._lock_timeout = lock_timeout
 
     def lock(self, name: str) -> AbstractContextManager[None]:
         """Keep other threads and processes from the instance ``name``.
 
-        Waits for as long as it takes. Not reentrant.
+        Not reentrant.
 
         :raises InstanceError: if it is not a name.
+        :raises LockTimeoutError: if others hold the lock for too long.
         """
         check_name(name)
         return self._lock(f"instance-{name}")
@@ -59,6 +65,7 @@ class InstanceStore:
         """Keep others from shifting trees, or taking them in use.
 
         :param fds: descriptors of directories and images.
+        :raises LockTimeoutError: if others hold a lock for too long.
         """
         # Always in the same order, and each once, or two could wait for
         # each other.
@@ -78,8 +85,13 @@ class InstanceStore:
                 made = directory.make_subdir(
                     str(self._path), 0o700, "locks", 0o700
                 )
-                lock = locks.held(stack.enter_context(made), name)
-                stack.enter_context(lock)
+                lock = locks.held(
+                    stack.enter_context(made), name, limit=self._lock_timeout
+                )
+                try:
+                    stack.enter_context(lock)
+                except TimeoutError:
+                    raise LockTimeoutError(name, self._lock_timeout) from None
             yield
 
     def load(self, name: str) -> InstanceRecord | None:

@@ -15,6 +15,7 @@ import pytest
 from lxc_userns import rootfs
 from lxc_userns.cli import base, main
 from lxc_userns.cli.exit_codes import exit_code
+from lxc_userns.config.load import load_conf
 from lxc_userns.containers import Containers
 from lxc_userns.exceptions import (
     ConfigError,
@@ -447,7 +448,7 @@ def test_later_configuration_files_prevail(
 ) -> None:
     later = tmp_path / "later.conf"
     later.write_text("[lxc_userns]\nshift_workers = 4\n")
-    conf = base.load_conf([config, str(later)])
+    conf = load_conf([config, str(later)])
     assert conf.lxc_userns.shift_workers == 4
     assert conf.lxc_userns.unmapped_ids == "error"
 

@@ -17,7 +17,7 @@ NAMES = [
     *("root", "kernel", "user namespaces", "number of user namespaces"),
     *("shared limits", "programs", "libvirt", "security driver"),
     *("session keyring", "cgroups"),
-    *("state_path", "run_path", "mounts in run_path"),
+    *("state_path", "run_path", "mounts in run_path", "hook"),
     *("subordinate user IDs", "subordinate group IDs"),
     *("range for new users", "pool", "overlays", "idmapped mounts"),
 ]

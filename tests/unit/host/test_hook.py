@@ -5,6 +5,7 @@ import os
 import shlex
 import stat
 import subprocess
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def test_check(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert judge(text, mode=0o644) == Severity.ERROR
     assert judge(text, mode=0o775) == Severity.ERROR
     assert judge(text, uid=1000) == Severity.ERROR
-    monkeypatch.setattr(hook.metadata, "version", lambda _: "99")
+    monkeypatch.setattr(metadata, "version", lambda _: "99")
     assert judge(text) == Severity.WARN
 
 

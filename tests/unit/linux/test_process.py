@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel says of a process that has ended."""
+"""Answers of the kernel about a process that has ended."""
 
 import errno
 import os

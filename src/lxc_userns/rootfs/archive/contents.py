@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of a tree does not go into an archive, found before tar is started.
+"""Contents of a tree that stay out of an archive, found before tar starts.
 
 It runs in the sandbox, as the root of a user namespace that sees the tree and
 no other files: whatever the tree does meanwhile, its paths lead to nothing

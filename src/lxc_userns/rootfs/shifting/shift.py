@@ -126,6 +126,17 @@ def shift(
         return report
 
 
+def is_done(fd: int, path: str, id_maps: IdMaps, unmapped: str) -> bool:
+    """Return whether :func:`shift` would walk no file of a tree.
+
+    :param fd: descriptor of its root directory.
+    :param path: its path, for messages.
+    """
+    with open_tree(path, shared=True, fd=fd) as tree:
+        state = tree.read_state() or State()
+        return goals.is_done(tree, state, Goal(id_maps, unmapped))
+
+
 @checked(**_CALLED)
 def unshift(
     path: Path,

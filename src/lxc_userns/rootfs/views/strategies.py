@@ -264,6 +264,22 @@ def choose(
     return Choice(Strategy.CHOWN, why, changes_owners=not is_shifted)
 
 
+def would_walk(
+    strategy: str,
+    tree: RootfsSource,
+    id_maps: IdMaps | None,
+    options: ShiftOptions,
+) -> bool:
+    """Return whether preparing a tree would look at all of its files."""
+    if id_maps is None:
+        return False
+    if strategy != Strategy.CHOWN:
+        return options.unmapped == "error" and options.recheck
+    return options.recheck or not shift.is_done(
+        tree.fd, tree.path, id_maps, options.unmapped
+    )
+
+
 def _check_guest_owned(
     tree: RootfsSource, id_maps: IdMaps, options: ShiftOptions
 ) -> None:

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calls of libvirt's hook for a domain that may be ours."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass
+
+from lxc_userns.config.load import load_conf
+from lxc_userns.config.settings import Settings
+from lxc_userns.domain import Marker, read_marker, read_uuid
+from lxc_userns.exceptions import (
+    DomainXmlError,
+    InspectionError,
+    InstanceError,
+    LxcUsernsError,
+    NotRunningError,
+)
+from lxc_userns.hook.guests import HookGuests
+from lxc_userns.instances.prepared import PreparedInstance
+from lxc_userns.instances.record import InstanceRecord
+from lxc_userns.services import Services
+from lxc_userns.spec.request import InstanceRequest
+from lxc_userns.spec.rootfs_kind import parse_kind
+
+_LOG = logging.getLogger(__name__)
+_CONVERT = "lxc-userns domain convert {} --in-place"
+
+
+def call(
+    name: str, operation: str, xml: bytes, files: list[str] | None
+) -> int:
+    """Do what a domain needs at one step.
+
+    :param name: name of the domain.
+    :param operation: name of the step, as libvirt calls it.
+    :param xml: its XML, as it runs or is to run.
+    :param files: configuration files instead of the usual ones.
+    :returns: exit code: 1 if libvirt is to go no further; the reason is on
+        standard error, where virsh shows it.
+    """
+    try:
+        settings = Settings.from_conf(load_conf(files))
+        text = xml.decode()
+        marker = read_marker(text)
+        if marker is not None:
+            _Call.of(name, text, marker, settings).run(operation)
+        elif operation == "prepare":
+            _check_unmarked(name, text, settings)
+    except Exception as err:
+        text = str(err) or type(err).__name__
+        notes = getattr(err, "__notes__", ())
+        line = " ".join("; ".join((text, *notes)).split())
+        sys.stderr.write(f"lxc-userns: {line}\n")
+        return 1
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """Call for a domain that carries our mark.
+
+    :param name: name of the domain.
+    :param uuid: its UUID.
+    :param xml: its XML.
+    :param marker: its mark.
+    :param services: services of this host, which do not ask libvirtd.
+    """
+
+    name: str
+    uuid: str
+    xml: str
+    marker: Marker
+    services: Services
+
+    @classmethod
+    def of(
+        cls, name: str, xml: str, marker: Marker, settings: Settings
+    ) -> _Call:
+        """Return the call for a domain."""
+        uuid = read_uuid(xml)
+        services = Services(
+            settings,
+            HookGuests(name, uuid, xml),
+            lock_timeout=settings.hook_timeout,
+        )
+        return cls(name, uuid, xml, marker, services)
+
+    def run(self, operation: str) -> None:
+        """Do what the domain needs at a step.
+
+        :raises LxcUsernsError: if libvirt is to go no further.
+        """
+        if operation == "prepare":
+            self._prepare()
+        elif operation == "started":
+            self._verify(is_new=True)
+        elif operation == "reconnect":
+            self._verify(is_new=False)
+        elif operation == "release":
+            self._unmount()
+
+    def _prepare(self) -> None:
+        """Prepare the domain, and compare its XML with the promise.
+
+        Not the other way round: how a new one is prepared depends on trying
+        it. What a refused start leaves is unmounted at its release.
+        """
+        prepared = PreparedInstance(self._prepared())
+        try:
+            wanted = prepared.apply_to(self.xml)
+        except DomainXmlError as err:
+            err.add_note(f"or run: {_CONVERT.format(self.name)}")
+            raise
+        if wanted != self.xml:
+            raise InstanceError(
+                self.name,
+                f"its XML is not what it was promised; run: "
+                f"{_CONVERT.format(self.name)}",
+            )
+
+    def _prepared(self) -> InstanceRecord:
+        planner = self.services.planner
+        record = self.services.store.load(self.name)
+        if record is not None and record.uuid == self.uuid:
+            planner.check_again(record)
+            preparation = self.services.preparation(None, is_bounded=True)
+            return preparation.run(record)
+        request = self._request()
+        draft = planner.plan(request)
+        preparation = self.services.preparation(None, is_bounded=True)
+        return preparation.run(
+            draft,
+            lambda wanted, known: planner.assign_id_maps(
+                request, wanted, known
+            ),
+        )
+
+    def _request(self) -> InstanceRequest:
+        """Return the request that the mark stands for.
+
+        What else of the host the XML gives the container was not promised by
+        anybody: it is asked for by "domain prepare".
+        """
+        kind = self.marker.rootfs_kind
+        return InstanceRequest(
+            self.name,
+            self.uuid,
+            self.marker.rootfs,
+            strategy=self.marker.strategy,
+            volumes=self.marker.volumes,
+            rootfs_kind=None if kind is None else parse_kind(kind),
+        )
+
+    def _verify(self, *, is_new: bool) -> None:
+        """Verify the domain; libvirt ends it if that raises.
+
+        :param is_new: whether it has just been started.
+        """
+        record = self.services.store.load(self.name)
+        if record is None or record.uuid != self.uuid:
+            raise InstanceError(
+                self.name, "it was not prepared; start it again"
+            )
+        started = is_new or record.verified is None
+        try:
+            self.services.verifier.verify(record, started=started)
+        except (InspectionError, NotRunningError) as err:
+            if started:
+                raise
+            # What runs is ended for a difference, and for nothing else.
+            _LOG.warning("%s", err)
+
+    def _unmount(self) -> None:
+        """Unmount the views; libvirt takes no notice of an error."""
+        with self.services.store.lock(self.name):
+            self.services.releaser.unmount(self.name)
+
+
+def _check_unmarked(name: str, xml: str, settings: Settings) -> None:
+    """Refuse a domain without ID maps, if that is configured."""
+    if settings.unmarked_domains == "refuse" and "<idmap" not in xml:
+        raise LxcUsernsError(
+            f"{name}: has no <idmap>, so that its root would be the host's "
+            "root, and [lxc_userns] unmarked_domains refuses that; run: "
+            f"{_CONVERT.format(name)}"
+        )
