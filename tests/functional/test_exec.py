@@ -134,7 +134,8 @@ def started(
     box: Box, *arguments: str, **options: object
 ) -> Iterator["subprocess.Popen[str]"]:
     process: subprocess.Popen[str] = subprocess.Popen(  # type: ignore[call-overload]
-        box.argv(*arguments),
+        # A shell may have started the tests with some ignored.
+        ["env", "--default-signal", *box.argv(*arguments)],
         **{
             "stdin": subprocess.DEVNULL,
             "stdout": subprocess.PIPE,

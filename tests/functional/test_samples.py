@@ -40,6 +40,8 @@ NOT_RUN = {
     ".venv/bin/reno": "would make a file in the checkout",
     "qemu-img": "is not a package of the functional tests",
     "def test": "a test of Nova as an example, no command",
+    "lxc-userns container exec web --user": "runs until it is ended",
+    "lxc-userns container exec web --tty": "the same",
     "virsh -c lxc:/// list": "of a shell beside a libvirtd of one's own",
 }
 #: What has happened on the host before some lines are called.
@@ -301,7 +303,8 @@ def test_guide_of_the_library(
     host.python["domain_xml"] = (
         f"<domain type='lxc'><name>{prepared.name}</name>"
         "<memory unit='MiB'>128</memory><os><type>exe</type>"
-        "<init>/bin/sleep</init><initarg>1000</initarg></os></domain>"
+        "<init>/bin/sleep</init><initarg>1000</initarg></os>"
+        "<devices><console type='pty'/></devices></domain>"
     )
     host.run(apply)
     libvirt_connection.createXML(host.python["domain_xml"])

@@ -236,3 +236,27 @@ class Destroy(_OnOne):
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Destroy it."""
         self.containers.destroy(self.name(parsed_args))
+
+
+class Autostart(_OnOne):
+    """Let libvirt start a container at the host's boot, or not.
+
+    It needs the hook, which prepares and verifies what libvirt starts; see
+    host hook install.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add what is wanted."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "switch",
+            choices=("on", "off"),
+            help="Whether it is started at boot.",
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        """Switch it on or off."""
+        self.containers.set_autostart(
+            self.name(parsed_args), parsed_args.switch == "on"
+        )

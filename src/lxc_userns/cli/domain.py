@@ -48,7 +48,7 @@ class IdMap(ConfiguredCommand):
         from lxc_userns.domain import add_id_maps
 
         id_maps = self.id_maps(parsed_args)
-        text = add_id_maps(_read(parsed_args.file), id_maps)
+        text = add_id_maps(read_text(parsed_args.file), id_maps)
         out = self.app.stdout
         out.write(text)
         # A file stays byte for byte what it is.
@@ -109,7 +109,7 @@ class Audit(ConfiguredCommand, Lister):
         if _is_file(name):
             from lxc_userns.audit import audit_domain
 
-            return audit_domain(_read(name), run_path=run_path)
+            return audit_domain(read_text(name), run_path=run_path)
         from lxc_userns.audit.host_audit import Auditor
 
         return Auditor(self.services).audit(name)
@@ -163,7 +163,11 @@ def _is_file(name: str) -> bool:
     return name == "-" or "/" in name or os.path.lexists(name)
 
 
-def _read(name: str) -> str:
+def read_text(name: str) -> str:
+    """Return the text of a file, or of standard input for ``-``.
+
+    :raises DomainXmlError: if it is not UTF-8.
+    """
     # Also when it was closed: then there is no sys.stdin.
     file: str | int = 0 if name == "-" else name
     with open(file, "rb", closefd=name != "-") as stream:

@@ -42,6 +42,8 @@ _COMMANDS = {
     "lease list": "lease:List",
     "lease gc": "lease:Gc",
     "domain idmap": "domain:IdMap",
+    "domain convert": "convert:Convert",
+    "domain prepare": "convert:Prepare",
     "domain audit": "domain:Audit",
     "container run": "container_run:Run",
     "container exec": "exec:Exec",
@@ -51,6 +53,7 @@ _COMMANDS = {
     "container stop": "container:Stop",
     "container start": "container:Start",
     "container destroy": "container:Destroy",
+    "container autostart": "container:Autostart",
 }
 
 

@@ -66,7 +66,7 @@ class Containers:
         :raises LxcUsernsError: if anything else is in the way.
         """
         services = self._manager.services
-        request = spec.to_request(_find_security_model(services))
+        request = spec.to_request(find_security_model(services))
         with services.store.lock_container(spec.name):
             known = services.store.load(spec.name)
             if known is not None and _is_unverified(services, known):
@@ -149,6 +149,14 @@ class Containers:
                 self._guests.destroy(name)
                 self._guests.undefine(name)
             self._manager.release(name)
+
+    def set_autostart(self, name: str, is_on: bool) -> None:
+        """Let libvirt start a container at the host's boot, or not.
+
+        :raises NoSuchContainerError: if there is none of this name.
+        """
+        with self._locked(self._manager.services, name):
+            self._guests.set_autostart(name, is_on)
 
     def verify(
         self, name: str, *, report_only: bool = False
@@ -255,7 +263,7 @@ class Containers:
         )
 
 
-def _find_security_model(services: Services) -> str | None:
+def find_security_model(services: Services) -> str | None:
     """Return the security module that is to confine a container, if any is.
 
     :raises ConfigError: if ``[lxc_userns] seclabel`` is not valid.

@@ -5,6 +5,7 @@ Pure: text and values in, text and values out. Malformed XML is a
 :class:`~lxc_userns.exceptions.DomainXmlError`.
 """
 
+from lxc_userns.domain.convertible import Convertible, read_convertible
 from lxc_userns.domain.document import read_uuid
 from lxc_userns.domain.edit import add_id_maps
 from lxc_userns.domain.features import Capabilities
@@ -19,6 +20,7 @@ from lxc_userns.domain.parts import DomainParts, apply
 __all__ = [
     "NAMESPACE",
     "Capabilities",
+    "Convertible",
     "Domain",
     "DomainParts",
     "Filesystem",
@@ -28,6 +30,7 @@ __all__ = [
     "add_id_maps",
     "apply",
     "read_bridges",
+    "read_convertible",
     "read_id_maps",
     "read_marker",
     "read_root_source",

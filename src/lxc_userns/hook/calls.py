@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from difflib import unified_diff
 
+from lxc_userns import domain
 from lxc_userns.config.load import load_conf
 from lxc_userns.config.settings import Settings
 from lxc_userns.domain import Marker, read_marker, read_uuid
 from lxc_userns.exceptions import (
-    DomainXmlError,
     InspectionError,
     InstanceError,
     LxcUsernsError,
@@ -25,6 +26,8 @@ from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.spec.rootfs_kind import parse_kind
 
 _LOG = logging.getLogger(__name__)
+#: Characters of a message about XML.
+_LONGEST = 200
 _CONVERT = "lxc-userns domain convert {} --in-place"
 
 
@@ -108,16 +111,14 @@ class _Call:
         it. What a refused start leaves is unmounted at its release.
         """
         prepared = PreparedInstance(self._prepared())
-        try:
-            wanted = prepared.apply_to(self.xml)
-        except DomainXmlError as err:
-            err.add_note(f"or run: {_CONVERT.format(self.name)}")
-            raise
+        # Its mark may be of before, and is taken for nothing here.
+        parts = replace(prepared.parts, marker=self.marker)
+        wanted = domain.apply(self.xml, parts)
         if wanted != self.xml:
             raise InstanceError(
                 self.name,
-                f"its XML is not what it was promised; run: "
-                f"{_CONVERT.format(self.name)}",
+                f"its XML lacks {_missing(self.xml, wanted)}, which it was "
+                f"promised; run: {_CONVERT.format(self.name)}",
             )
 
     def _prepared(self) -> InstanceRecord:
@@ -176,6 +177,13 @@ class _Call:
         """Unmount the views; libvirt takes no notice of an error."""
         with self.services.store.lock(self.name):
             self.services.releaser.unmount(self.name)
+
+
+def _missing(xml: str, wanted: str) -> str:
+    """Return what a text lacks of another, in one line."""
+    lines = unified_diff(xml.split("\n"), wanted.split("\n"), n=0, lineterm="")
+    added = [line[1:].strip() for line in [*lines][2:] if line[0] == "+"]
+    return " ".join(added)[:_LONGEST] or "something"
 
 
 def _check_unmarked(name: str, xml: str, settings: Settings) -> None:

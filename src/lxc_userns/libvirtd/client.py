@@ -148,6 +148,15 @@ class Guests:
                     domain.undefine, lambda: self._lookup(name) is None
                 )
 
+    def set_autostart(self, name: str, is_on: bool) -> None:
+        """Have libvirtd start a domain at the host's boot, or not.
+
+        :raises NoSuchContainerError: if there is none of this name.
+        :raises LibvirtError: if libvirt refuses it.
+        """
+        with _translated(f"set autostart of {name}"):
+            self._domain(name).setAutostart(is_on)
+
     def start(self, name: str) -> None:
         """Start a domain that is defined.
 

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Conversion of domains of others to instances that the hook serves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from lxc_userns.containers.containers import find_security_model
+from lxc_userns.domain import read_convertible, read_marker, read_uuid
+from lxc_userns.exceptions import InstanceError, NoSuchContainerError
+from lxc_userns.instances.prepared import PreparedInstance
+from lxc_userns.linux import directory
+from lxc_userns.manager import UserNamespaceManager
+from lxc_userns.rootfs.views.strategies import Progress
+from lxc_userns.spec.request import InstanceRequest
+
+#: Directory below ``state_path`` for what domains were before.
+_BEFORE = "converted"
+_LONGEST = 16 << 20
+
+
+class Converter:
+    """Converter of domains.
+
+    :param manager: the manager of this host's instances.
+    """
+
+    def __init__(self, manager: UserNamespaceManager) -> None:
+        self._manager = manager
+        self._guests = manager.guests
+
+    def convert(self, domain_xml: str, strategy: str | None = None) -> str:
+        """Return the XML of a domain, made ready for the hook.
+
+        Its ID maps, or a lease of them, are given to its name at once; its
+        root filesystem is left alone until it is prepared. Converting again
+        changes nothing.
+
+        :param domain_xml: an LXC domain; all that need not change stays byte
+            for byte.
+        :param strategy: how its files come to belong to the mapped IDs; None:
+            as its mark or the configuration has it.
+        :raises DomainConflictError: with everything that keeps it from
+            running in a user namespace.
+        :raises LxcUsernsError: if anything else is in the way.
+        """
+        return self._allocate(domain_xml, strategy).apply_to(domain_xml)
+
+    def convert_in_place(self, name: str, strategy: str | None = None) -> None:
+        """Convert a domain that libvirt knows, and keep what it was.
+
+        :raises NoSuchContainerError: if there is none of this name.
+        :raises InstanceError: if it is running.
+        """
+        before = self._stopped(name)
+        converted = self.convert(before, strategy)
+        if converted == before:
+            return
+        if read_marker(before) is None:
+            self._keep(read_uuid(before), before)
+        self._guests.define(name, converted)
+
+    def revert(self, name: str) -> None:
+        """Give a domain back the XML that it had before it was converted.
+
+        What was prepared is released: a tree that is shifted on disk stays
+        so, see :func:`~lxc_userns.rootfs.unshift`.
+
+        :raises NoSuchContainerError: if there is none of this name.
+        :raises InstanceError: if it is running, or was not converted here.
+        """
+        uuid = read_uuid(self._stopped(name))
+        with self._kept() as fd:
+            try:
+                before = _read(fd, uuid)
+            except FileNotFoundError:
+                raise InstanceError(
+                    name,
+                    "was not converted in place by this host; edit it by hand",
+                ) from None
+            self._manager.release(name)
+            self._guests.define(name, before)
+            os.unlink(f"{uuid}.xml", dir_fd=fd)
+
+    def prepare(
+        self, name: str, progress: Progress | None = None
+    ) -> PreparedInstance:
+        """Prepare a converted domain, however long that takes.
+
+        :param progress: called with the number of inodes seen so far.
+        :raises NoSuchContainerError: if there is none of this name.
+        :raises InstanceError: if it was not converted.
+        """
+        xml = self._guests.xml(name)
+        if read_marker(xml) is None:
+            raise InstanceError(
+                name,
+                "is not converted; run: lxc-userns domain convert "
+                f"{name} --in-place",
+            )
+        record = self._manager.services.store.load(name)
+        if record is not None and record.uuid == read_uuid(xml):
+            return self._manager.prepare_again(name, progress)
+        return self._manager.prepare(self._request(xml, None), progress)
+
+    def _allocate(
+        self, domain_xml: str, strategy: str | None
+    ) -> PreparedInstance:
+        request = self._request(domain_xml, strategy)
+        services = self._manager.services
+        record = services.store.load(request.name)
+        if record is not None and record.uuid == request.uuid:
+            return PreparedInstance(record)
+        planned = self._manager.plan(request)
+        # Refused before it has a lease.
+        planned.apply_to(domain_xml)
+        maps = self._manager.reserve(request).record.id_maps
+        return PreparedInstance(replace(planned.record, id_maps=maps))
+
+    def _request(
+        self, domain_xml: str, strategy: str | None
+    ) -> InstanceRequest:
+        found = read_convertible(domain_xml)
+        return InstanceRequest(
+            found.name,
+            found.uuid,
+            found.rootfs,
+            strategy=strategy or found.strategy,
+            volumes=found.volumes,
+            security_model=find_security_model(self._manager.services),
+        )
+
+    def _stopped(self, name: str) -> str:
+        guest = self._guests.find(name)
+        if guest is None:
+            raise NoSuchContainerError(name)
+        if guest.is_active:
+            raise InstanceError(name, "is running; stop it first")
+        return self._guests.xml(name)
+
+    def _keep(self, uuid: str, xml: str) -> None:
+        with self._kept() as fd:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+            new = f".{uuid}.xml"
+            with open(
+                os.open(new, flags, 0o600, dir_fd=fd), "w", encoding="utf-8"
+            ) as file:
+                file.write(xml)
+                file.flush()
+                os.fsync(file.fileno())
+            os.rename(new, f"{uuid}.xml", src_dir_fd=fd, dst_dir_fd=fd)
+            os.fsync(fd)
+
+    @contextmanager
+    def _kept(self) -> Iterator[int]:
+        state = self._manager.services.settings.state_path
+        with directory.make_subdir(state, 0o700, _BEFORE, 0o700) as fd:
+            yield fd
+
+
+def _read(fd: int, uuid: str) -> str:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(
+        os.open(f"{uuid}.xml", flags, dir_fd=fd), encoding="utf-8"
+    ) as file:
+        return file.read(_LONGEST)

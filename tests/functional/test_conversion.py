@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Domains of others, converted for libvirt's hook."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import libvirt
+import pytest
+
+from lxc_userns.domain import read_id_maps
+from tests.functional import guest, images
+from tests.functional.command_line import BASE, CommandLine
+from tests.functional.conftest import CommandLineFactory
+
+pytestmark = pytest.mark.needs("containers")
+
+XML = """\
+<domain type='lxc'>
+  <name>plain</name>
+  <!-- of somebody else -->
+  <uuid>5d66d54a-3cf5-455c-963f-05d90bc16fe7</uuid>
+  <memory unit='MiB'>128</memory>
+  <os><type>exe</type><init>/bin/sleep</init><initarg>1000</initarg></os>
+  <devices>
+    <filesystem type='{kind}'>
+      <source {attribute}='{rootfs}'/>
+      <target dir='/'/>
+    </filesystem>
+    {devices}
+    <console type='pty'/>
+  </devices>
+</domain>
+"""
+
+
+@pytest.fixture
+def cli(command_line: CommandLineFactory) -> Iterator[CommandLine]:
+    """The program, with the hook installed, and no ID maps but leases."""
+    made = command_line("")
+    assert made("host", "hook", "install").code == 0
+    yield made
+    made("host", "hook", "remove")
+
+
+def make_xml(rootfs: Path, devices: str = "") -> str:
+    rootfs.parent.chmod(0o700)
+    return XML.format(
+        kind="mount", attribute="dir", rootfs=rootfs, devices=devices
+    )
+
+
+def convert(
+    cli: CommandLine, path: Path, xml: str, *options: str
+) -> tuple[str, str]:
+    """Convert XML; return what is printed, and what is said of errors."""
+    file = path / "domain.xml"
+    file.write_text(xml)
+    done = cli("domain", "convert", file, *options)
+    return done.out, done.err
+
+
+def uid_map(domain: libvirt.virDomain) -> list[str]:
+    children = Path(f"/proc/{domain.ID()}/task/{domain.ID()}/children")
+    init = children.read_text().split()[0]
+    return Path(f"/proc/{init}/uid_map").read_text().split()
+
+
+@pytest.mark.parametrize("strategy", ["idmapped", "overlay", "chown"])
+def test_from_a_file(
+    strategy: str,
+    cli: CommandLine,
+    tmp_path: Path,
+    busybox_rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/file").write_text("data")
+    volume = (
+        f"<filesystem type='mount'><source dir='{tmp_path}/data'/>"
+        "<target dir='/data'/></filesystem>"
+    )
+    xml = make_xml(busybox_rootfs, volume)
+    out, err = convert(cli, tmp_path, xml, "--strategy", strategy)
+    assert err == ""
+    assert "<!-- of somebody else -->" in out
+    assert convert(cli, tmp_path, out) == (out, "")
+    assert (busybox_rootfs / "bin").stat().st_uid == 0
+    domain = libvirt_connection.defineXML(out)
+    try:
+        if strategy == "chown":
+            with pytest.raises(libvirt.libvirtError, match="domain prepare"):
+                domain.create()
+            done = cli("domain", "prepare", "plain")
+            assert (done.code, done.err) == (0, "")
+        domain.create()
+        assert uid_map(domain) == ["0", str(BASE), "65536"]
+        assert cli.json("container", "show", "plain")["state"] == "running"
+        pid = cli.json("container", "show", "plain")["init_pid"]
+        assert guest.ask(pid, "cat /data/file") == "data"
+    finally:
+        cli("container", "destroy", "plain")
+
+
+def test_in_place_and_back(
+    cli: CommandLine,
+    tmp_path: Path,
+    busybox_rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    domain = libvirt_connection.defineXML(make_xml(busybox_rootfs))
+    try:
+        before = domain.XMLDesc()
+        for _ in range(2):
+            done = cli("domain", "convert", "plain", "--in-place")
+            assert (done.code, done.err, done.out) == (0, "", "")
+        assert read_id_maps(domain.XMLDesc()) is not None
+        domain.create()
+        told = cli("domain", "convert", "plain", "--in-place", "--revert")
+        assert told.error() == "plain: is running; stop it first"
+        domain.destroy()
+        done = cli("domain", "convert", "plain", "--in-place", "--revert")
+        assert (done.code, done.err) == (0, "")
+        assert domain.XMLDesc() == before
+        told = cli("domain", "convert", "plain", "--in-place", "--revert")
+        assert "was not converted in place" in told.error()
+    finally:
+        domain.undefine()
+
+
+def test_an_image(
+    cli: CommandLine,
+    tmp_path: Path,
+    busybox_rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    image = tmp_path / "image"
+    images.make_image("ext4", image, 64, root=busybox_rootfs)
+    xml = XML.format(kind="file", attribute="file", rootfs=image, devices="")
+    out, err = convert(cli, tmp_path, xml)
+    assert err == ""
+    domain = libvirt_connection.defineXML(out)
+    try:
+        domain.create()
+        assert uid_map(domain) == ["0", str(BASE), "65536"]
+    finally:
+        cli("container", "destroy", "plain")
+
+
+def test_reasons_that_keep_a_domain_from_it(
+    cli: CommandLine, tmp_path: Path, busybox_rootfs: Path
+) -> None:
+    bad = (
+        "<hostdev mode='capabilities' type='misc'>"
+        "<source><char>/dev/kmsg</char></source></hostdev>"
+    )
+    xml = make_xml(busybox_rootfs, bad).replace(
+        "<devices>",
+        "<features><capabilities policy='default'>"
+        "<sys_module state='on'/></capabilities></features><devices>",
+    )
+    out, err = convert(cli, tmp_path, xml)
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert "/dev/kmsg" in err
+    assert "sys_module" in err
+    assert cli.json("lease", "list") == []
+
+
+def test_autostart(
+    cli: CommandLine,
+    busybox_rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    cli.json("container", "run", "web", "--rootfs", busybox_rootfs)
+    domain = libvirt_connection.lookupByName("web")
+    for switch, expected in (("on", 1), ("on", 1), ("off", 0)):
+        done = cli("container", "autostart", "web", switch)
+        assert (done.code, done.err, done.out) == (0, "", "")
+        assert domain.autostart() == expected
+    assert cli("container", "autostart", "none", "on").code == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("none", "--in-place"), "none: no such container"),
+        (("none", "--in-place", "--revert"), "none: no such container"),
+        (("/none",), "/none: No such file or directory"),
+    ],
+)
+def test_what_is_not_there(
+    arguments: tuple[str, ...], told: str, cli: CommandLine
+) -> None:
+    done = cli("domain", "convert", *arguments)
+    assert done.code != 0
+    assert done.err == f"error: {told}\n"
+
+
+def test_not_converted(
+    cli: CommandLine,
+    busybox_rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    domain = libvirt_connection.defineXML(make_xml(busybox_rootfs))
+    try:
+        told = cli("domain", "prepare", "plain").error()
+        assert told.startswith("plain: is not converted; run: ")
+    finally:
+        domain.undefine()

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""libvirt's hook: containers that are started without this package."""
+
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import libvirt
+import pytest
+
+from lxc_userns.instances.store import InstanceStore
+from lxc_userns.libvirtd.status import RunningDomains
+from tests.functional import guest
+from tests.functional.command_line import BASE, COUNT, PROGRAM, CommandLine
+from tests.functional.conftest import CommandLineFactory
+from tests.functional.foreign import running
+
+pytestmark = pytest.mark.needs("containers")
+
+SLEEP = "/bin/sleep 1000"
+OTHER_RANGE = f"<uid start='0' target='{BASE + COUNT}'"
+
+
+@pytest.fixture(params=["idmapped", "overlay", "chown"])
+def cli(
+    command_line: CommandLineFactory, request: pytest.FixtureRequest
+) -> Iterator[CommandLine]:
+    """The program, with the hook installed."""
+    yield from hooked(command_line, f"rootfs_strategy = {request.param}\n")
+
+
+@pytest.fixture
+def any_cli(command_line: CommandLineFactory) -> Iterator[CommandLine]:
+    """The same with the strategy that is chosen by default."""
+    yield from hooked(command_line, "")
+
+
+def hooked(
+    command_line: CommandLineFactory, extra: str
+) -> Iterator[CommandLine]:
+    cli = command_line(extra)
+    installed = cli("host", "hook", "install")
+    assert installed.code == 0, installed
+    yield cli
+    cli("host", "hook", "remove")
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.05)
+
+
+def state(cli: CommandLine) -> str:
+    return str(cli.json("container", "show", "web")["state"])
+
+
+@pytest.fixture
+def stopped(
+    cli: CommandLine, busybox_rootfs: Path, connection: libvirt.virConnect
+) -> libvirt.virDomain:
+    """A container that was made, and stopped by libvirt."""
+    return make(cli, busybox_rootfs, connection)
+
+
+def make(
+    cli: CommandLine, rootfs: Path, connection: libvirt.virConnect
+) -> libvirt.virDomain:
+    rootfs.parent.chmod(0o700)
+    cli.json("container", "run", "web", "--rootfs", rootfs, "--init", SLEEP)
+    domain = connection.lookupByName("web")
+    domain.destroy()
+    wait_for(lambda: cli.mounts() == [])
+    return domain
+
+
+@pytest.fixture
+def connection(libvirt_connection: libvirt.virConnect) -> libvirt.virConnect:
+    """The connection to libvirtd, by a shorter name."""
+    return libvirt_connection
+
+
+def test_start_and_destroy(
+    cli: CommandLine, stopped: libvirt.virDomain
+) -> None:
+    for _ in range(2):
+        stopped.create()
+        assert state(cli) == "running"
+        assert cli.mounts() != []
+        found = RunningDomains().find("web")
+        assert found is not None
+        stopped.destroy()
+        wait_for(lambda: cli.mounts() == [])
+        assert state(cli) == "stopped"
+
+
+def edit(domain: libvirt.virDomain, pattern: str, new: str) -> None:
+    """Edit the definition of a domain by hand."""
+    xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    edited, number = re.subn(pattern, new, xml, flags=re.DOTALL)
+    assert number == 1, xml
+    domain.connect().defineXML(edited)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "new", "said"),
+    [
+        (f"<uid start='0' target='{BASE}'", OTHER_RANGE, "<idmap>"),
+        ("<idmap>.*</idmap>", "", "its XML lacks <idmap>"),
+        ("<privnet/>", "", "its XML lacks <privnet/>"),
+        ("<chown state", "<mknod state='on'/><chown state", "mknod"),
+        ("(?<=<source dir=')[^']*", "/", "<filesystem> '/' of source '/'"),
+        (
+            "</features>",
+            "</features>",
+            None,
+        ),
+    ],
+)
+def test_edited_by_hand(
+    any_cli: CommandLine,
+    busybox_rootfs: Path,
+    connection: libvirt.virConnect,
+    pattern: str,
+    new: str,
+    said: str | None,
+) -> None:
+    """It does not start, unless the edit is harmless."""
+    domain = make(any_cli, busybox_rootfs, connection)
+    edit(domain, pattern, new)
+    if said is None:
+        domain.create()
+        return
+    with pytest.raises(libvirt.libvirtError) as caught:
+        domain.create()
+    told = str(caught.value)
+    assert "lxc-userns: web: " in told
+    assert said in told
+    assert not domain.isActive()
+    wait_for(lambda: any_cli.mounts() == [])
+
+
+def test_without_its_mark(
+    any_cli: CommandLine,
+    busybox_rootfs: Path,
+    connection: libvirt.virConnect,
+) -> None:
+    """Its view is not there then."""
+    domain = make(any_cli, busybox_rootfs, connection)
+    edit(domain, "<metadata>.*</metadata>", "")
+    with pytest.raises(libvirt.libvirtError, match=r"\.oldroot|No such file"):
+        domain.create()
+
+
+def test_reboot_from_inside(
+    cli: CommandLine, busybox_rootfs: Path, connection: libvirt.virConnect
+) -> None:
+    busybox_rootfs.parent.chmod(0o700)
+    run = cli.run_to_reboot("web", "--rootfs", busybox_rootfs)
+    guest.inside(run["init_pid"], "reboot")
+
+    def is_new() -> bool:
+        shown = cli.json("container", "show", "web")
+        return shown["init_pid"] not in (None, run["init_pid"])
+
+    wait_for(is_new)
+    wait_for(lambda: state(cli) == "running")
+    connection.lookupByName("web").destroy()
+
+
+def test_twice_at_once(
+    any_cli: CommandLine, busybox_rootfs: Path, connection: libvirt.virConnect
+) -> None:
+    domain = make(any_cli, busybox_rootfs, connection)
+    xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    argv = [str(PROGRAM.with_name("lxc-userns-hook")), "--config-file"]
+    argv += [str(any_cli.config), "web", "prepare", "begin", "-"]
+    calls = [
+        subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    try:
+        said = [each.communicate(xml, timeout=60)[0] for each in calls]
+    finally:
+        for each in calls:
+            each.kill()
+    assert [
+        (each.returncode, text) for each, text in zip(calls, said, strict=True)
+    ] == [(0, "")] * 3
+    domain.create()
+    assert state(any_cli) == "running"
+
+
+def test_a_lock_is_waited_for_with_a_limit(
+    command_line: CommandLineFactory,
+    busybox_rootfs: Path,
+    connection: libvirt.virConnect,
+) -> None:
+    """libvirtd answers others meanwhile, and the start is refused."""
+    for cli in hooked(command_line, "hook_timeout = 1\n"):
+        domain = make(cli, busybox_rootfs, connection)
+        store = InstanceStore(str(cli.state))
+        with (
+            store.lock("web"),
+            pytest.raises(libvirt.libvirtError, match="another operation has"),
+        ):
+            domain.create()
+        domain.create()
+        assert state(cli) == "running"
+
+
+def test_what_takes_long_is_refused(
+    command_line: CommandLineFactory,
+    busybox_rootfs: Path,
+    connection: libvirt.virConnect,
+) -> None:
+    """Nothing that grows with a tree is done while libvirtd waits."""
+    for cli in hooked(command_line, "rootfs_strategy = chown\n"):
+        domain = make(cli, busybox_rootfs, connection)
+        done = cli("rootfs", "unshift", busybox_rootfs)
+        assert done.code == 0, done
+        before = busybox_rootfs.stat().st_uid
+        with pytest.raises(libvirt.libvirtError) as caught:
+            domain.create()
+        assert "run: lxc-userns domain prepare web" in str(caught.value)
+        assert busybox_rootfs.stat().st_uid == before == 0
+
+
+def test_others_are_left_alone(
+    any_cli: CommandLine,
+    connection: libvirt.virConnect,
+    shared_rootfs: Path,
+) -> None:
+    with running(connection, "other", shared_rootfs):
+        assert any_cli.mounts() == []
+
+
+def test_others_are_refused(
+    command_line: CommandLineFactory,
+    connection: libvirt.virConnect,
+    shared_rootfs: Path,
+) -> None:
+    for _ in hooked(command_line, "unmarked_domains = refuse\n"):
+        with (
+            pytest.raises(libvirt.libvirtError, match="unmarked_domains"),
+            running(connection, "other", shared_rootfs),
+        ):
+            pytest.fail("it started")
