@@ -149,7 +149,7 @@ class Guests:
                 )
 
     def set_autostart(self, name: str, is_on: bool) -> None:
-        """Have libvirtd start a domain at the host's boot, or not.
+        """Let libvirtd start a domain at the host's boot, or not.
 
         :raises NoSuchContainerError: if there is none of this name.
         :raises LibvirtError: if libvirt refuses it.
