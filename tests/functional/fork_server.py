@@ -84,7 +84,8 @@ class ForkServer:
         :param streams: standard input, output and error.
         """
         call = json.dumps([list(argv), dict(os.environ), umask]).encode()
-        ours, theirs = socket.socketpair()
+        # Of messages: both may be there before the first is read.
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         here = os.open(".", os.O_PATH)
         with theirs, _closing([here]):
             descriptors = [*streams, here, theirs.fileno()]
