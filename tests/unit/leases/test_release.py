@@ -12,6 +12,7 @@ from lxc_userns.exceptions import (
 )
 from lxc_userns.leases import allocator as allocator
 from lxc_userns.rootfs.shifting.state import State, Work
+from lxc_userns.spec.strategy import Strategy
 from lxc_userns.spec.volume import Volume
 from tests.unit.leases.lease_host import (
     BASE,
@@ -166,3 +167,17 @@ def test_as_it_was(host: Host) -> None:
     host.allocator.instances.store.remove("a")
     assert host.allocator.restore_lease("a", None)
     assert host.allocator.find("a") is None
+
+
+def test_a_tree_of_a_record_without_a_lease(
+    host: Host, tmp_path: Path, shifted: Shift
+) -> None:
+    """The database was lost; what is released is noted all the same."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    shifted(str(tree), State(maps(BASE)))
+    known = record("a", maps(BASE), strategy=Strategy.CHOWN, rootfs=str(tree))
+    host.allocator.acquire("b")
+    host.allocator.release("a", known)
+    with host.allocator.leases.read() as leases:
+        assert {each.path for each in leases.trees()} == {str(tree)}

@@ -219,6 +219,19 @@ def test_options_that_only_leases_need(pool: World) -> None:
     assert lease_of(pool, "web1") is None
 
 
+def test_a_lease_goes_last(pool: World) -> None:
+    """No other gets IDs of a view that could not be unmounted."""
+    prepared = pool.manager.prepare(pool.request)
+    pool.strategy.fail_at = "unmount"
+    with pytest.raises(RootfsError, match="unmount failed"):
+        pool.manager.release("web1")
+    assert lease_of(pool, "web1") is not None
+    assert pool.services.store.load("web1") == prepared.record
+    pool.strategy.fail_at = ""
+    pool.manager.release("web1")
+    assert lease_of(pool, "web1") is None
+
+
 def test_an_orphan_is_collected_whole(pool: World) -> None:
     pool.manager.prepare(pool.request)
     pool.log.clear()
