@@ -81,13 +81,3 @@ def check_choice(what: str, value: str, choices: Collection[str]) -> None:
     """One of some words."""
     if value not in choices:
         refuse(what, value, f"expected one of {', '.join(sorted(choices))}")
-
-
-def check_cpu_list(what: str, value: str) -> None:
-    """CPUs or NUMA nodes as libvirt lists them, like ``0-3,^2,7``."""
-    check_match(
-        what,
-        value,
-        r"(\d+(-\d+)?|\^\d+)(,(\d+(-\d+)?|\^\d+))*",
-        "numbers and ranges, like 0-3,^2,7",
-    )

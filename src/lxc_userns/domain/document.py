@@ -161,14 +161,6 @@ def scaled_kib(element: etree._Element, amount: str, unit: str | None) -> int:
     return size // 1024
 
 
-def memory_mib(element: etree._Element) -> int:
-    """The MiB that an element like ``<memory unit='KiB'>`` holds."""
-    size = scaled_kib(element, text_of(element).strip(), element.get("unit"))
-    if size % 1024:
-        raise DomainXmlError(f"<{element.tag}>: {size} KiB are no whole MiB")
-    return size // 1024
-
-
 def child(element: etree._Element, path: str, name: str) -> str | None:
     """An attribute of an element below, None if one of both is missing."""
     found = element.find(path)

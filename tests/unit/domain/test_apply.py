@@ -750,3 +750,34 @@ def test_no_marker() -> None:
 
 def test_maps_are_those_of_the_promise() -> None:
     assert read_id_maps(apply(bare(), BARE)) == MAPS
+
+
+def test_a_device_where_there_are_none() -> None:
+    wanted = promise("web", devices=(Device("/dev/fuse", "char"),))
+    text = (
+        "<domain type='lxc'><name>web</name><memory>65536</memory>"
+        "<os><type>exe</type></os></domain>"
+    )
+    edited = apply(text, wanted)
+    assert "<char>/dev/fuse</char>" in edited
+    assert apply(edited, wanted) == edited
+
+
+def test_a_disk_without_a_source_is_named_by_its_type() -> None:
+    disk = "<disk type='file'><source file=' '/></disk>"
+    text = bare(CONSOLE, f"{CONSOLE}{disk}")
+    (conflict,) = refused(text, promise("bare"))
+    assert conflict.startswith("<disk> 'file': ")
+
+
+def test_mode_host_without_capabilities_adds_none() -> None:
+    wanted = promise("bare", id_maps=None, dropped_capabilities=())
+    assert "<capabilities" not in apply(bare(), wanted)
+
+
+def test_label_of_another_module_is_left() -> None:
+    label = "<seclabel type='none' model='dac'/>"
+    text = bare("<seclabel type='none'/>", label)
+    edited = apply(text, promise("bare", security_model="apparmor"))
+    assert label in edited
+    assert 'model="apparmor"' in edited

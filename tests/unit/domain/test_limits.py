@@ -88,6 +88,7 @@ def test_one(element: str, expected: dict[str, object]) -> None:
         "<memory unit='miles'>1</memory>",
         "<cputune><quota>x</quota></cputune>",
         "<cputune><shares>-5</shares></cputune>",
+        "<memory unit='b'>1000</memory>",
     ],
 )
 def test_what_is_no_value(element: str) -> None:

@@ -9,10 +9,12 @@ import pytest
 from lxc_userns.verification import (
     View,
 )
+from lxc_userns.verification.compare_mounts import missing_mounts
 from tests.unit.verification.observation import (
     HOST_MOUNTS,
     PRIVATE,
     VIEW,
+    changed,
     evidence,
     find,
     find_later,
@@ -238,3 +240,8 @@ def test_a_volume_in_the_tree_of_another_view() -> None:
     assert find(replace(found, mounts=(*found.mounts, lax)), promise) == [
         "at /data it sees /run/v without ro"
     ]
+
+
+def test_view_of_what_the_host_does_not_have_is_not_looked_for() -> None:
+    found = changed(evidence(), host_mounts=())
+    assert [*missing_mounts(PRIVATE, found)] == []

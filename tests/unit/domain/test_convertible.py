@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Domains of others that instances can be made of."""
+
+from uuid import UUID
+
+import pytest
+
+from lxc_userns.domain import (
+    Convertible,
+    Marker,
+    read_convertible,
+    read_uuid,
+)
+from lxc_userns.exceptions import DomainXmlError, VolumeError
+from lxc_userns.spec.volume import Volume
+
+IDENTIFIER = "5d66d54a-3cf5-455c-963f-05d90bc16fe7"
+ROOT = (
+    "<filesystem type='{}'><source {}='/srv/web'/><target dir='/'/>"
+    "</filesystem>"
+)
+DIRECTORY = ROOT.format("mount", "dir")
+DATA = (
+    "<filesystem><source dir='/srv/data'/><target dir='/data'/>"
+    "<readonly/></filesystem>"
+)
+SCRATCH = (
+    "<filesystem type='ram'><source usage='1' units='MiB'/>"
+    "<target dir='/scratch'/></filesystem>"
+)
+
+
+def make(
+    devices: str,
+    name: str = "<name>web</name>",
+    uuid: str = f"<uuid>{IDENTIFIER}</uuid>",
+    more: str = "",
+) -> str:
+    return (
+        f"<domain type='lxc'>{name}{uuid}{more}<os><type>exe</type></os>"
+        f"<devices>{devices}</devices></domain>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "attribute"),
+    [("mount", "dir"), ("file", "file"), ("block", "dev")],
+)
+def test_filesystems(kind: str, attribute: str) -> None:
+    root = ROOT.format(kind, attribute)
+    assert read_convertible(make(DATA + SCRATCH + root)) == Convertible(
+        name="web",
+        uuid=IDENTIFIER,
+        rootfs="/srv/web",
+        volumes=(Volume("/srv/data", "/data", readonly=True),),
+    )
+
+
+def test_without_a_uuid_it_gets_one() -> None:
+    found = [read_convertible(make(DIRECTORY, uuid="")) for _ in range(2)]
+    first, second = (UUID(each.uuid) for each in found)
+    assert first != second
+
+
+def test_a_mark_prevails() -> None:
+    """Its filesystems are views then."""
+    marker = Marker(
+        rootfs="/srv/other",
+        strategy="overlay",
+        volumes=(Volume("/srv/data", "/data"),),
+    )
+    found = read_convertible(make(DIRECTORY, more=marked(marker)))
+    assert found == Convertible(
+        name="web",
+        uuid=IDENTIFIER,
+        rootfs="/srv/other",
+        volumes=marker.volumes,
+        strategy="overlay",
+    )
+
+
+def marked(marker: Marker) -> str:
+    from lxml import etree
+
+    text = etree.tostring(marker.to_element(), encoding="unicode")
+    return f"<metadata>{text}</metadata>"
+
+
+@pytest.mark.parametrize(
+    ("xml", "told"),
+    [
+        (make(DIRECTORY, name=""), "has no <name>; add it"),
+        (make(DATA), "found 0; correct it"),
+        (make(DIRECTORY + DIRECTORY), "found 2; correct it"),
+        (make("<filesystem><target dir='/'/></filesystem>"), "and a source"),
+        ("<domain type='kvm'/>", "lxc"),
+    ],
+)
+def test_what_cannot_be_converted(xml: str, told: str) -> None:
+    with pytest.raises(DomainXmlError, match=told):
+        read_convertible(xml)
+
+
+def test_a_filesystem_that_is_no_volume() -> None:
+    bad = "<filesystem><target dir='/data'/></filesystem>"
+    with pytest.raises(VolumeError):
+        read_convertible(make(DIRECTORY + bad))
+
+
+def test_uuid() -> None:
+    assert read_uuid(make(DIRECTORY)) == IDENTIFIER
+    with pytest.raises(DomainXmlError, match="has no <uuid>; define it"):
+        read_uuid(make(DIRECTORY, uuid=""))
