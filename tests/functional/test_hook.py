@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """libvirt's hook: containers that are started without this package."""
 
+import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +12,7 @@ from pathlib import Path
 import libvirt
 import pytest
 
+from lxc_userns.host import hook
 from lxc_userns.instances.store import InstanceStore
 from lxc_userns.libvirtd.status import RunningDomains
 from tests.functional import guest
@@ -255,3 +258,32 @@ def test_others_are_refused(
             running(connection, "other", shared_rootfs),
         ):
             pytest.fail("it started")
+
+
+def test_what_others_could_replace_is_not_installed(
+    any_cli: CommandLine, tmp_path: Path
+) -> None:
+    """libvirtd would execute it as root."""
+    before = hook.HOOK.read_text()
+    program = PROGRAM.with_name(hook.PROGRAM)
+    place = tmp_path / "bin"
+    place.mkdir()
+    shutil.copy(program, place / hook.PROGRAM)
+    shutil.copy(PROGRAM, place / PROGRAM.name)
+    argv = [str(place / PROGRAM.name), "host", "hook", "install"]
+    for path, mode, owner in (
+        (place / hook.PROGRAM, 0o775, 0),
+        (place / hook.PROGRAM, 0o755, 1000),
+        (place, 0o777, 0),
+        (place, 0o755, 1000),
+    ):
+        path.chmod(mode)
+        os.chown(path, owner, owner)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1, done
+        assert len(done.stderr.splitlines()) == 1
+        assert hook.HOOK.read_text() == before
+        path.chmod(0o755)
+        os.chown(path, 0, 0)
+    subprocess.run(argv, check=True, timeout=60, stdout=subprocess.DEVNULL)
+    assert str(place / hook.PROGRAM) in hook.HOOK.read_text()

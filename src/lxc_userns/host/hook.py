@@ -200,7 +200,10 @@ def _program(text: str) -> str | None:
 def _command(found: Daemon | None) -> list[str]:
     """Return how libvirtd is to call the program."""
     program = _find_program()
-    for path in (sys.executable, program):
+    # What is imported counts as much as what is executed.
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    for path in (sys.executable, program, package):
+        _check_safe(os.path.dirname(path))
         _check_safe(path)
     interpreter = os.path.realpath(sys.executable)
     may_call = os.path.dirname(interpreter) in _UNCONFINED
