@@ -139,8 +139,7 @@ class Preparation:
         options = self._shift_options(
             recheck=tree.inode is None or not is_done
         )
-        if self.is_bounded:
-            self._check_prepared(record, tree, options)
+        self._check_bounded(record, tree, options)
         if known is not None and known.id_maps != record.id_maps:
             files.unmount(record.name)
         # What is not ready yet must not pass for it after a crash.
@@ -157,11 +156,11 @@ class Preparation:
         self.groups.make(record.name, record.max_processes)
         return ready
 
-    def _check_prepared(
+    def _check_bounded(
         self, record: InstanceRecord, tree: RootfsSource, options: ShiftOptions
     ) -> None:
-        """Refuse what would walk a tree."""
-        if strategies.would_walk(
+        """Refuse what would walk a tree, if that must not be."""
+        if self.is_bounded and strategies.would_walk(
             record.strategy, tree, record.id_maps, options
         ):
             raise UnpreparedError(
