@@ -143,16 +143,7 @@ class Converter:
 
     def _keep(self, uuid: str, xml: str) -> None:
         with self._kept() as fd:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-            new = f".{uuid}.xml"
-            with open(
-                os.open(new, flags, 0o600, dir_fd=fd), "w", encoding="utf-8"
-            ) as file:
-                file.write(xml)
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(new, f"{uuid}.xml", src_dir_fd=fd, dst_dir_fd=fd)
-            os.fsync(fd)
+            directory.replace_file(fd, f"{uuid}.xml", xml)
 
     @contextmanager
     def _kept(self) -> Iterator[int]:

@@ -7,20 +7,9 @@ would never end (https://libvirt.org/hooks.html).
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from lxc_userns.exceptions import (
-    InstanceError,
-    NoSuchContainerError,
-    NotRunningError,
-)
-from lxc_userns.libvirtd.client import Guest, Guests, find_init
+from lxc_userns.exceptions import NoSuchContainerError
+from lxc_userns.libvirtd.client import Guest, Guests
 from lxc_userns.libvirtd.status import RunningDomain, RunningDomains
-from lxc_userns.linux.process import Process
-
-_INIT_TIMEOUT, _INIT_POLL = 5.0, 0.005
 
 
 class HookGuests(Guests):
@@ -59,28 +48,6 @@ class HookGuests(Guests):
 
     def destroy(self, name: str, uuid: str | None = None) -> None:
         """Do nothing: libvirt does it once the hook has failed."""
-
-    @contextmanager
-    def init_process(self, name: str) -> Iterator[Process]:
-        """Hold the first process of a running domain.
-
-        :raises NotRunningError: if the domain does not run.
-        :raises InstanceError: if it has not started that process within some
-            seconds.
-        """
-        deadline = time.monotonic() + _INIT_TIMEOUT
-        while (init := find_init(self._controller(name))) is None:
-            if time.monotonic() > deadline:
-                raise InstanceError(name, "its first process is not found")
-            time.sleep(_INIT_POLL)
-        with init:
-            yield init
-
-    def _controller(self, name: str) -> int:
-        found = self._running.find(name)
-        if found is None:
-            raise NotRunningError(name)
-        return found.controller
 
     def _describe(self, found: RunningDomain) -> Guest:
         # While it starts, nothing but the hook's input tells it.

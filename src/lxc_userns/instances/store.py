@@ -130,19 +130,8 @@ class InstanceStore:
         :raises ConfigError: if the state path cannot be used.
         """
         with self._made("instances") as fd:
-            final = record.name + _SUFFIX
-            temporary = f".{final}"
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-            with open(
-                os.open(temporary, flags, 0o600, dir_fd=fd),
-                "w",
-                encoding="ascii",
-            ) as stream:
-                json.dump(encode(record), stream, indent=1)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.rename(temporary, final, src_dir_fd=fd, dst_dir_fd=fd)
-            os.fsync(fd)
+            text = json.dumps(encode(record), indent=1)
+            directory.replace_file(fd, record.name + _SUFFIX, text)
 
     def remove(self, name: str) -> None:
         """Forget an instance; nothing happens if it is not known.

@@ -270,7 +270,7 @@ class Guests:
         deadline = time.monotonic() + _INIT_TIMEOUT
         # A container that reboots has a new controller in between, and for
         # a moment one without children.
-        while (init := find_init(self._controller(name))) is None:
+        while (init := _find_init(self._controller(name))) is None:
             if time.monotonic() > deadline:
                 guest = self.find(name)
                 if guest is not None and guest.is_lost:
@@ -334,11 +334,7 @@ def _describe(domain: Any) -> Guest:
     )
 
 
-def find_init(controller: int) -> Process | None:
-    """Return the first process of a container, held; None if there is none.
-
-    :param controller: process ID of its ``libvirt_lxc``.
-    """
+def _find_init(controller: int) -> Process | None:
     for pid in children(controller):
         with suppress(ProcessLookupError), ExitStack() as stack:
             process = stack.enter_context(Process(pid))
@@ -364,7 +360,7 @@ def _power_off(init: Process) -> None:
 
 def _kill_init(controller: int) -> None:
     with suppress(ProcessLookupError):
-        init = find_init(controller)
+        init = _find_init(controller)
         if init is not None:
             with init:
                 init.kill(_KILL_TIMEOUT)

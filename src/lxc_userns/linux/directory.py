@@ -163,6 +163,23 @@ def make_in(parent: int, name: str, mode: int) -> None:
             os.fchmod(fd, mode)
 
 
+def replace_file(parent: int, name: str, text: str) -> None:
+    """Write ``parent/name`` to disk, for good, wholly or not at all.
+
+    :param parent: descriptor of a directory of our own. A file there of this
+        name after a dot is of a write that was interrupted.
+    """
+    new = f".{name}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    fd = os.open(new, flags, 0o600, dir_fd=parent)
+    with open(fd, "w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.rename(new, name, src_dir_fd=parent, dst_dir_fd=parent)
+    os.fsync(parent)
+
+
 def check(fd: int, path: str, mode: int) -> None:
     """Check that a directory is ours and allows no more than ``mode``.
 

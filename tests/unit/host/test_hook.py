@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from lxc_userns.domain import NAMESPACE
 from lxc_userns.findings import Severity
+from lxc_userns.hook import MARKER
 from lxc_userns.host import hook
 
 MARKED = "<m xmlns='urn:lxc-userns:domain:1.0'/>"
@@ -123,6 +125,11 @@ def test_exit_code(tmp_path: Path, program: Path) -> None:
         timeout=60,
     )
     assert (done.returncode, done.stderr) == (1, "no\n")
+
+
+def test_the_front_knows_the_mark() -> None:
+    """Without loading what reads it."""
+    assert MARKER.decode() == NAMESPACE
 
 
 def test_names_with_blanks_are_quoted() -> None:

@@ -265,7 +265,7 @@ def choose(
 
 
 def would_walk(
-    strategy: str,
+    strategy: Strategy,
     tree: RootfsSource,
     id_maps: IdMaps | None,
     options: ShiftOptions,
@@ -273,7 +273,7 @@ def would_walk(
     """Return whether preparing a tree would look at all of its files."""
     if id_maps is None:
         return False
-    if strategy != Strategy.CHOWN:
+    if not strategy.traits.shifts_on_disk:
         return options.unmapped == "error" and options.recheck
     return options.recheck or not shift.is_done(
         tree.fd, tree.path, id_maps, options.unmapped
