@@ -106,7 +106,7 @@ class Guests:
 
         :raises LibvirtError: if it cannot be reached.
         """
-        with _translated("read the version"):
+        with self._translated("read the version"):
             number = self._connect().getLibVersion()
         return ".".join(
             map(str, (number // 10**6, number // 1000 % 1000, number % 1000))
@@ -117,7 +117,7 @@ class Guests:
 
         :raises NoSuchContainerError: if there is none of this name.
         """
-        with _translated(f"read the XML of {name}"):
+        with self._translated(f"read the XML of {name}"):
             text: str = self._domain(name).XMLDesc()
         return text
 
@@ -126,7 +126,7 @@ class Guests:
 
         :raises LibvirtError: if it cannot be reached.
         """
-        with _translated("read the capabilities"):
+        with self._translated("read the capabilities"):
             return str(self._connect().getCapabilities())
 
     def define(self, name: str, xml: str) -> None:
@@ -134,14 +134,14 @@ class Guests:
 
         :raises LibvirtError: if libvirt refuses it.
         """
-        with _translated(f"define {name}"):
+        with self._translated(f"define {name}"):
             self._connect().defineXMLFlags(
                 xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE
             )
 
     def undefine(self, name: str) -> None:
         """Undefine a domain; nothing happens if there is none."""
-        with _translated(f"undefine {name}"):
+        with self._translated(f"undefine {name}"):
             domain = self._lookup(name)
             if domain is not None:
                 _bring_about(
@@ -154,7 +154,7 @@ class Guests:
         :raises NoSuchContainerError: if there is none of this name.
         :raises LibvirtError: if libvirt refuses it.
         """
-        with _translated(f"set autostart of {name}"):
+        with self._translated(f"set autostart of {name}"):
             self._domain(name).setAutostart(is_on)
 
     def start(self, name: str) -> None:
@@ -163,7 +163,7 @@ class Guests:
         :raises NoSuchContainerError: if there is none of this name.
         :raises LibvirtError: if it does not start.
         """
-        with _translated(f"start {name}"):
+        with self._translated(f"start {name}"):
             self._domain(name).create()
 
     def destroy(self, name: str, uuid: str | None = None) -> None:
@@ -172,7 +172,7 @@ class Guests:
         :param uuid: of which it has to be, if not of any: another may have
             got the name.
         """
-        with _translated(f"destroy {name}"):
+        with self._translated(f"destroy {name}"):
             domain = self._lookup(name)
             if domain is None or not domain.isActive():
                 return
@@ -217,7 +217,7 @@ class Guests:
         :param timeout: seconds to wait in between.
         :raises NoSuchContainerError: if there is none of this name.
         """
-        with _translated(f"stop {name}"):
+        with self._translated(f"stop {name}"):
             domain = self._domain(name)
             if timeout > 0 and domain.isActive():
                 # It is killed in time, whatever this comes to.
@@ -242,7 +242,7 @@ class Guests:
 
     def find(self, name: str) -> Guest | None:
         """The domain of this name, None if there is none."""
-        with _translated(f"look up {name}"):
+        with self._translated(f"look up {name}"):
             domain = self._lookup(name)
             with _skipping_undefined():
                 return None if domain is None else _describe(domain)
@@ -250,7 +250,7 @@ class Guests:
 
     def list(self) -> list[Guest]:
         """All domains, active and not."""
-        with _translated("list domains"):
+        with self._translated("list domains"):
             found = []
             for domain in self._connect().listAllDomains():
                 with _skipping_undefined():
@@ -280,6 +280,21 @@ class Guests:
         with init:
             yield init
 
+    @contextmanager
+    def _translated(self, operation: str) -> Iterator[None]:
+        try:
+            yield
+        except libvirt.libvirtError as err:
+            # Of this domain are errors of any connection: also of libvirtd's
+            # to a container that ends while it starts.
+            is_of_one = err.get_error_domain() == libvirt.VIR_FROM_RPC
+            is_broken = is_of_one and not self._is_connected()
+            kind = LibvirtUnreachableError if is_broken else LibvirtError
+            raise kind(operation, _one_line(err)) from err
+
+    def _is_connected(self) -> bool:
+        return self._connection is not None and self._connection.isAlive()
+
     def _controller(self, name: str) -> int:
         guest = self.find(name)
         if guest is None or guest.controller is None:
@@ -302,7 +317,7 @@ class Guests:
         return None
 
     def _connect(self) -> Any:
-        if self._connection is None or not self._connection.isAlive():
+        if not self._is_connected():
             try:
                 self._connection = libvirt.open(self._uri)
             except libvirt.libvirtError as err:
@@ -412,17 +427,6 @@ def _skipping_undefined() -> Iterator[None]:
     except libvirt.libvirtError as err:
         if err.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
             raise
-
-
-@contextmanager
-def _translated(operation: str) -> Iterator[None]:
-    try:
-        yield
-    except libvirt.libvirtError as err:
-        # Errors of the connection itself are of this domain.
-        is_broken = err.get_error_domain() == libvirt.VIR_FROM_RPC
-        kind = LibvirtUnreachableError if is_broken else LibvirtError
-        raise kind(operation, _one_line(err)) from err
 
 
 def _one_line(err: Exception) -> str:

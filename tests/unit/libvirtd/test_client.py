@@ -11,6 +11,7 @@ import pytest
 from lxc_userns.exceptions import (
     InstanceError,
     LibvirtError,
+    LibvirtUnreachableError,
     NoSuchContainerError,
     NotRunningError,
 )
@@ -70,12 +71,14 @@ class FakeConnection:
         self.alive = True
         self.domains: dict[str, FakeDomain] = {}
         self.error: Exception | None = None
+        self.is_alive_after_error = True
 
     def isAlive(self) -> bool:  # noqa: N802 - libvirt's name
         return self.alive
 
     def listAllDomains(self) -> list[FakeDomain]:  # noqa: N802
         if self.error:
+            self.alive = self.is_alive_after_error
             raise self.error
         return list(self.domains.values())
 
@@ -102,6 +105,23 @@ def test_no_libvirtd(monkeypatch: pytest.MonkeyPatch) -> None:
         match=r"libvirt: connect to lxc:///: two lines; is libvirtd \(or ",
     ):
         Guests().list()
+
+
+@pytest.mark.parametrize("is_alive", [True, False])
+def test_an_error_of_some_connection(
+    connection: FakeConnection, is_alive: bool
+) -> None:
+    """libvirtd has one to each container as well, which ends with that."""
+    error = libvirt.libvirtError("Failed to connect socket")
+    error.err = (38, libvirt.VIR_FROM_RPC, "Failed to connect socket")
+    guests = Guests()
+    guests.version()
+    connection.error = error
+    connection.is_alive_after_error = is_alive
+    with pytest.raises(LibvirtError) as caught:
+        guests.list()
+    kind = LibvirtError if is_alive else LibvirtUnreachableError
+    assert type(caught.value) is kind
 
 
 def test_version(connection: FakeConnection) -> None:
