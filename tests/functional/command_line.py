@@ -36,7 +36,7 @@ class Result:
 
     def json(self) -> Any:
         """Return what it printed, after it went well."""
-        assert (self.code, self.err) == (0, "")
+        assert (self.code, self.err) == (0, ""), self
         return json.loads(self.out)
 
     def error(self, code: int = 1) -> str:
