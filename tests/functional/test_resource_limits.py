@@ -9,8 +9,11 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,12 @@ import libvirt
 import pytest
 
 from lxc_userns.domain.limits import ResourceLimits
+from lxc_userns.linux.cgroup_files import remove
+from lxc_userns.linux.cgroups import Group
 from lxc_userns.linux.process import Process, children
 from lxc_userns.linux.systemd import has_machined
-from lxc_userns.resources import differences
+from lxc_userns.resources import differences, processes
+from lxc_userns.resources.groups import ContainerGroups
 from tests.functional.command_line import BASE, CommandLine
 from tests.functional.guest import call, enter
 
@@ -236,6 +242,60 @@ def test_it_begins_processes_all_the_time(
     with Process(pid) as init:
         for _ in range(500):
             assert differences("web1", init, ResourceLimits(), 100) == []
+
+
+@pytest.mark.skipif(IS_UNIFIED, reason="limits of version 1")
+def test_a_process_that_is_exiting() -> None:
+    """The kernel does not move one, and shows it until its memory is gone."""
+    source = HIERARCHY / "memory/lxc-userns-test-exiting"
+    target = HIERARCHY / "pids/lxc-userns-test-exiting"
+    groups = ContainerGroups(
+        {"memory": Group("memory", str(source), is_own=True, controls=True)}
+    )
+    argv = [sys.executable, "-c", TO_EXIT]
+    with (
+        groups_of(source, target),
+        subprocess.Popen(argv, stdout=subprocess.PIPE) as exiting,
+    ):
+        assert exiting.stdout is not None
+        assert exiting.stdout.readline() == b"ready\n"
+        (source / "cgroup.procs").write_text(str(exiting.pid))
+        exiting.kill()
+        status = Path(f"/proc/{exiting.pid}/stat")
+        while not is_exiting(status.read_text()):
+            pass
+        processes.move_all(groups, 0, str(target))
+        assert processes.are_all_inside(groups, 0, str(target))
+        assert exiting.wait() == -signal.SIGKILL
+
+
+#: A process with as much memory as takes the kernel a while to give back.
+TO_EXIT = """
+import mmap, time
+memory = mmap.mmap(-1, 1 << 30, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+memory.madvise(mmap.MADV_NOHUGEPAGE)
+for start in range(0, 1 << 30, 4096):
+    memory[start] = 1
+print("ready", flush=True)
+time.sleep(1000)
+"""
+
+
+def is_exiting(status: str) -> bool:
+    """Return whether the flags of a process have PF_EXITING."""
+    return bool(int(status.rpartition(")")[2].split()[6]) & 4)
+
+
+@contextmanager
+def groups_of(*paths: Path) -> Iterator[None]:
+    """Make control groups, and remove them once they are empty."""
+    for path in paths:
+        path.mkdir()
+    try:
+        yield
+    finally:
+        for path in paths:
+            wait_for(partial(remove, str(path)))
 
 
 def test_no_limit(cli: CommandLine, rootfs: Path) -> None:

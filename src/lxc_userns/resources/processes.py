@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import posixpath
+import time
 from collections.abc import Iterable, Iterator
 
 from lxc_userns.linux import cgroup_files
@@ -17,6 +18,8 @@ _LISTED = ("memory", "freezer", "devices", "cpu")
 #: How often to look for processes that were begun meanwhile. Of what makes
 #: them faster than that it is better to be rid.
 _PASSES = 200
+#: Seconds for a process that is exiting to get on with it.
+_PAUSE = 0.05
 
 
 def find_group(name: str, mounts: Iterable[Mount]) -> str | None:
@@ -73,13 +76,19 @@ def _looks(
     """Give the processes outside of a group, until there are none.
 
     Each look may show one as outside that has ended meanwhile, and needs
-    another look.
+    another look. The kernel moves none that is exiting, and shows it until it
+    has given back its memory (``cgroup_migrate_add_task``, ``do_exit``): a
+    look with nothing new waits for those.
     """
+    seen: set[int] = set()
     for _ in range(_PASSES):
         outside = _find_outside(groups, controller, target)
         yield outside
         if not outside:
             return
+        if outside <= seen:
+            time.sleep(_PAUSE)
+        seen |= outside
 
 
 def _find_outside(

@@ -5,6 +5,7 @@ The groups are directories of plain files, as the kernel's look.
 """
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -337,9 +338,13 @@ def test_processes_that_cannot_be_caught(
 ) -> None:
     make(old / "pids/lxc-userns/web1", pids__max="max\n", pids__current="2\n")
     monkeypatch.setattr(cgroup_files, "move", lambda *_: None)
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
     assert run_1(ResourceLimits(), 77) == [
         "it begins processes faster than they can be limited"
     ]
+    # It had seconds for those that were exiting, twice.
+    assert sum(slept) == pytest.approx(2 * 199 * 0.05)
 
 
 def test_a_process_that_ends_while_it_is_looked_at(
