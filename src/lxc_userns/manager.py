@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from oslo_config import cfg
 
@@ -13,7 +14,7 @@ from lxc_userns.arguments import checked
 from lxc_userns.config.settings import Settings
 from lxc_userns.exceptions import NoSuchContainerError
 from lxc_userns.instances.prepared import PreparedInstance
-from lxc_userns.instances.record import InstanceRecord, check_name
+from lxc_userns.instances.record import check_name
 from lxc_userns.libvirtd.client import Guests
 from lxc_userns.ports import Ports
 from lxc_userns.rootfs.views.strategies import Progress
@@ -22,7 +23,15 @@ from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.verification import VerifiedInstance
 
 INSTANCE: Final = (str, PreparedInstance)
+REQUEST: Final = (InstanceRequest, str)
 PROGRESS: Final = (Callable, type(None))
+#: Verbs by the names of before, for one release.
+_RENAMED: Final = {
+    "detach": "unmount",
+    "plan": "allocate",
+    "prepare_again": "prepare",
+    "reserve": "allocate",
+}
 
 
 class UserNamespaceManager:
@@ -50,37 +59,15 @@ class UserNamespaceManager:
         self._conf = conf
         self._roots = None if roots is None else tuple(roots)
         self._ports = ports
-        self.guests = guests or Guests()
+        self._guests = guests or Guests()
 
     @property
-    def services(self) -> Services:
-        """Services of this host, as it is configured now."""
+    def _services(self) -> Services:
         settings = Settings.from_conf(self._conf)
-        return Services(settings, self.guests, self._roots, self._ports)
+        return Services(settings, self._guests, self._roots, self._ports)
 
     @checked(request=InstanceRequest)
-    def plan(self, request: InstanceRequest) -> PreparedInstance:
-        """Return what :meth:`prepare` would give; changes nothing.
-
-        The strategy may still be ``auto``: only trying it on the root
-        filesystem tells which one that is. The ID maps of an instance that
-        has no lease yet are another's if that one is prepared first.
-
-        :raises ConfigError: if the configuration cannot be used.
-        :raises PolicyError: if the policy forbids it.
-        :raises InstanceError: if name or UUID cannot be used, or there is no
-            lease for it.
-        :raises RootfsError: if the root filesystem or a volume is not there.
-        """
-        services = self.services
-        draft = services.planner.plan(request)
-        known = services.store.load(request.name)
-        return PreparedInstance(
-            services.planner.assign_id_maps(request, draft, known, keep=False)
-        )
-
-    @checked(request=InstanceRequest)
-    def reserve(self, request: InstanceRequest) -> PreparedInstance:
+    def allocate(self, request: InstanceRequest) -> PreparedInstance:
         """Give an instance its mode and ID maps, and nothing else yet.
 
         For who has to write the domain before the root filesystem is there:
@@ -90,7 +77,7 @@ class UserNamespaceManager:
         :raises PolicyError: if the policy forbids it.
         :raises LxcUsernsError: if anything else is in the way.
         """
-        services = self.services
+        services = self._services
         draft = services.planner.plan_ids_only(request)
         with services.store.lock(request.name):
             known = services.store.load(request.name)
@@ -98,10 +85,10 @@ class UserNamespaceManager:
                 services.planner.assign_id_maps(request, draft, known)
             )
 
-    @checked(request=InstanceRequest, progress=PROGRESS)
+    @checked(request=REQUEST, progress=PROGRESS)
     def prepare(
         self,
-        request: InstanceRequest,
+        request: InstanceRequest | str,
         progress: Progress | None = None,
         *,
         accept_replaced: bool = False,
@@ -112,13 +99,23 @@ class UserNamespaceManager:
         nothing new is left but the part of the root filesystem that was
         shifted by then, and a later shift or unshift goes on from there.
 
+        :param request: a request; or the name of an instance, which is
+            prepared as it was promised, whatever is configured now. What is
+            configured has to be in order all the same, and the policy counts
+            as it is now: what may not run in the host's user namespace any
+            more does not. Nor does what has host IDs that others hold by now.
         :param progress: called with the number of inodes seen so far.
         :param accept_replaced: whether root filesystem and volumes may be
             other files than when it was first prepared, under the same paths.
         :raises ReplacedError: if they are, and may not.
+        :raises NoSuchContainerError: if a name was never prepared.
         :raises LxcUsernsError: if anything else is in the way.
         """
-        services = self.services
+        services = self._services
+        if isinstance(request, str):
+            return self._prepare_again(
+                services, request, progress, accept_replaced
+            )
         draft = services.planner.plan(request)
         preparation = services.preparation(progress, request.program)
         complete = partial(services.planner.assign_id_maps, request)
@@ -126,26 +123,13 @@ class UserNamespaceManager:
             preparation.run(draft, complete, accept_replaced=accept_replaced)
         )
 
-    @checked(name=str, progress=PROGRESS)
-    def prepare_again(
-        self,
+    @staticmethod
+    def _prepare_again(
+        services: Services,
         name: str,
-        progress: Progress | None = None,
-        *,
-        accept_replaced: bool = False,
+        progress: Progress | None,
+        accept_replaced: bool,
     ) -> PreparedInstance:
-        """Prepare an instance as it was promised, whatever is configured now.
-
-        What is configured has to be in order all the same, and the policy
-        counts as it is now: what may not run in the host's user namespace any
-        more does not. Nor does what has host IDs that others hold by now.
-
-        :param progress: as for :meth:`prepare`.
-        :param accept_replaced: as for :meth:`prepare`.
-        :raises NoSuchContainerError: if it was never prepared.
-        :raises LxcUsernsError: if anything is in the way.
-        """
-        services = self.services
         record = services.store.load(name)
         if record is None:
             raise NoSuchContainerError(name)
@@ -161,7 +145,7 @@ class UserNamespaceManager:
         instance: str | PreparedInstance,
         *,
         started: bool,
-        report_only: bool = False,
+        report_only: bool | None = None,
     ) -> VerifiedInstance:
         """Compare a running container with what was promised.
 
@@ -169,39 +153,40 @@ class UserNamespaceManager:
         containers share, see :doc:`../security/index`. Repeat that when it
         may have rebooted itself.
 
-        :param instance: its name, or what :meth:`prepare` gave. The name of
-            a domain that others have made means what its XML promises, and
-            it is left alone whatever is found.
+        :param instance: its name, or what :meth:`prepare` gave.
         :param started: whether it has just been started. Nothing of what it
             was given may be missing then, or covered by something else, and
             it is destroyed also if it cannot be looked at, for whatever
             reason. Later it is destroyed if it differs, and for nothing else.
-        :param report_only: whether to change nothing: neither to limit it,
-            nor to record that it was verified, nor to destroy it.
+        :param report_only: deprecated; ``lxc-userns container verify
+            --report-only`` compares and changes nothing.
         :raises IsolationError: if it is not as promised, or has just been
             started and cannot be looked at; it is destroyed then.
         :raises InspectionError: if it cannot be looked at, and runs on.
-        :raises NoSuchContainerError: if there is none of this name.
+        :raises NoSuchContainerError: if it was never prepared.
         :raises NotRunningError: if it is not running.
         """
-        services = self.services
+        services = self._services
         verifier = services.verifier
-        if isinstance(instance, PreparedInstance):
-            record: InstanceRecord | None = instance.record
-        else:
-            record = services.store.load(instance)
+        record = (
+            services.store.load(instance)
+            if isinstance(instance, str)
+            else instance.record
+        )
         if record is None:
-            return verifier.verify_foreign(_name(instance))
+            raise NoSuchContainerError(_name(instance))
+        if report_only is not None:
+            _warn("UserNamespaceManager.verify: report_only", "leave it out")
         verify = verifier.report if report_only else verifier.verify
         return verify(record, started=started)
 
     @checked(instance=INSTANCE)
-    def detach(self, instance: str | PreparedInstance) -> None:
+    def unmount(self, instance: str | PreparedInstance) -> None:
         """Unmount the views of a stopped instance, and keep its record.
 
         :raises InstanceError: if it is running.
         """
-        name, services = _name(instance), self.services
+        name, services = _name(instance), self._services
         with services.store.lock(name):
             services.releaser.unmount(name)
 
@@ -217,7 +202,7 @@ class UserNamespaceManager:
         """
         name = _name(instance)
         check_name(name)
-        self.services.files.sync(name)
+        self._services.files.sync(name)
 
     @checked(instance=INSTANCE)
     def release(self, instance: str | PreparedInstance) -> None:
@@ -231,9 +216,31 @@ class UserNamespaceManager:
         :raises InstanceError: if the instance is running.
         :raises RootfsError: if a view is busy.
         """
-        name, services = _name(instance), self.services
+        name, services = _name(instance), self._services
         with services.store.lock(name):
             services.releaser.release(name)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> object:
+            """Return a verb by its name of before, and warn."""
+            if name not in _RENAMED:
+                raise AttributeError(
+                    f"{type(self).__name__!r} object has no attribute {name!r}"
+                )
+            now = _RENAMED[name]
+            _warn(f"{type(self).__name__}.{name}", f"use {now}")
+            return getattr(self, "_plan" if name == "plan" else now)
+
+    def _plan(self, request: InstanceRequest) -> PreparedInstance:
+        services = self._services
+        known = services.store.load(request.name)
+        return PreparedInstance(services.planner.preview(request, known))
+
+
+def _warn(name: str, remedy: str) -> None:
+    text = f"{name} is deprecated; {remedy}"
+    warnings.warn(text, DeprecationWarning, stacklevel=3)
 
 
 def _name(instance: str | PreparedInstance) -> str:

@@ -37,7 +37,7 @@ def test_each_instance_has_a_lease(pool: World) -> None:
     assert pool.manager.prepare(request).id_maps == leased(1)
     # Again, and after a restart of the service.
     assert pool.manager.prepare(pool.request).id_maps == leased(0)
-    assert pool.manager.prepare_again("web1").id_maps == leased(0)
+    assert pool.manager.prepare("web1").id_maps == leased(0)
     lease = lease_of(pool, "web1")
     assert lease is not None
     assert lease.uuid == UUID
@@ -52,7 +52,7 @@ def test_each_instance_has_a_lease(pool: World) -> None:
 
 
 def test_a_plan_leases_nothing(pool: World) -> None:
-    plan = pool.manager.plan(pool.request)
+    plan = pool.plan(pool.request)
     assert (plan.id_maps, plan.mode) == (leased(0), "private")
     assert plan.record.strategy == "chown"
     assert not pool.services.allocator.leases.exists
@@ -134,7 +134,7 @@ def test_from_maps_for_all_to_leases(pool: World) -> None:
     request = another(pool, "db")
     assert pool.manager.prepare(request).id_maps == leased(1)
     # As it was promised, whatever is configured.
-    assert pool.manager.prepare_again("web1").id_maps == leased(0)
+    assert pool.manager.prepare("web1").id_maps == leased(0)
     assert lease_of(pool, "web1") is None
     assert pool.manager.prepare(pool.request).id_maps == leased(0)
     assert lease_of(pool, "web1") is not None
