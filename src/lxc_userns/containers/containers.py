@@ -185,7 +185,7 @@ class Containers:
         started = is_just_started(record)
         if report_only:
             return verifier.report(record, started=started)
-        return self._manager.verify(name, started=started)
+        return verifier.verify(record, started=started)
 
     def show(self, name: str) -> Container:
         """A container as it is now.

@@ -190,12 +190,12 @@ def test_verify_of_what_does_not_run(world: World) -> None:
     with pytest.raises(NoSuchContainerError, match="web1"):
         world.manager.verify("web1", started=False)
     world.manager.prepare(world.request)
-    with pytest.raises(InstanceError, match="web1: is not running"):
+    with pytest.raises(NotRunningError, match="web1: is prepared; start its"):
         world.manager.verify("web1", started=False)
     # Somebody else's, of the same name.
     world.guests.add("web1", uuid=UUID.replace("0", "1"))
     world.guests.init.uid_map = ()
-    with pytest.raises(InstanceError, match="web1: is not running"):
+    with pytest.raises(NotRunningError, match="web1: is prepared; start its"):
         world.manager.verify("web1", started=False)
     assert "destroy" not in world.log
 
