@@ -120,11 +120,12 @@ def _overlay(path: str, place: Scratch) -> Contender:
 
 def _prepare(strategy: str, path: str, place: Scratch) -> Contender:
     """Do all that an instance needs before its domain can start."""
-    manager = place.make_manager(f"prepare-{strategy}")
+    manager, services = place.make_manager(f"prepare-{strategy}")
     # A service is connected to libvirt.
-    manager.guests.version()
+    services.guests.version()
     request = InstanceRequest(_INSTANCE, _UUID, path, strategy=strategy)
-    view = None if strategy == "chown" else Path(manager.plan(request).root)
+    root = services.files.view(_INSTANCE)
+    view = None if strategy == "chown" else Path(root)
     call = partial(manager.prepare, request)
     undo = partial(manager.release, _INSTANCE)
     return Contender(f"prepare, {strategy}", call, view, undo)

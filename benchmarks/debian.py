@@ -158,12 +158,12 @@ def _measure_starts(
 ) -> Iterator[Cell]:
     """Start a container in each way, by turns."""
     times: Times = {}
-    manager = scratch.make_manager("starts")
-    for name in (PREPARE, "prepare_again", VERIFY):
-        watch(manager, name, name.removesuffix("_again"), times)
+    manager, services = scratch.make_manager("starts")
+    for name in (PREPARE, VERIFY):
+        watch(manager, name, name, times)
     for name in (DEFINE, START):
-        watch(manager.guests, name, name, times)
-    containers = Containers(manager)
+        watch(services.guests, name, name, times)
+    containers = Containers(manager, services)
 
     def take(strategy: str, is_known: bool) -> Times:
         spec = ContainerSpec(_NAME, str(tree), strategy=strategy)

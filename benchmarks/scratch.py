@@ -13,9 +13,11 @@ from oslo_config.cfg import ConfigOpts
 
 from benchmarks.measure import run
 from lxc_userns.config.options import register_opts
+from lxc_userns.config.settings import Settings
 from lxc_userns.idmap import IdMap, IdMaps
-from lxc_userns.libvirtd.client import silence
+from lxc_userns.libvirtd.client import Guests, silence
 from lxc_userns.manager import UserNamespaceManager
+from lxc_userns.services import Services
 
 #: What all is shifted for: guest, host, count of both maps.
 ENTRY = GUEST, HOST, COUNT = 0, 100000, 65536
@@ -57,13 +59,14 @@ class Scratch:
         )
         return str(path)
 
-    def make_manager(self, name: str) -> UserNamespaceManager:
+    def make_manager(self, name: str) -> tuple[UserNamespaceManager, Services]:
         """Make a manager with a configuration of its own."""
         silence()
         conf = ConfigOpts()
         register_opts(conf)
         conf([], default_config_files=[self.configure(name)])
-        return UserNamespaceManager(conf)
+        services = Services(Settings.from_conf(conf), Guests())
+        return UserNamespaceManager(conf, services.guests), services
 
 
 @contextmanager

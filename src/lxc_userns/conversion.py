@@ -15,6 +15,7 @@ from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.linux import directory
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.rootfs.views.strategies import Progress
+from lxc_userns.services import Services
 from lxc_userns.spec.request import InstanceRequest
 
 #: Directory below ``state_path`` for what domains were before.
@@ -25,12 +26,16 @@ _LONGEST = 16 << 20
 class Converter:
     """Converter of domains.
 
-    :param manager: the manager of this host's instances.
+    :param manager: the verbs on instances.
+    :param services: the services of the host.
     """
 
-    def __init__(self, manager: UserNamespaceManager) -> None:
+    def __init__(
+        self, manager: UserNamespaceManager, services: Services
+    ) -> None:
         self._manager = manager
-        self._guests = manager.guests
+        self._services = services
+        self._guests = services.guests
 
     def convert(self, domain_xml: str, strategy: str | None = None) -> str:
         """Return the XML of a domain, made ready for the hook.
@@ -101,23 +106,23 @@ class Converter:
                 "is not converted; run: lxc-userns domain convert "
                 f"{name} --in-place",
             )
-        record = self._manager.services.store.load(name)
+        record = self._services.store.load(name)
         if record is not None and record.uuid == read_uuid(xml):
-            return self._manager.prepare_again(name, progress)
+            return self._manager.prepare(name, progress)
         return self._manager.prepare(self._request(xml, None), progress)
 
     def _allocate(
         self, domain_xml: str, strategy: str | None
     ) -> PreparedInstance:
         request = self._request(domain_xml, strategy)
-        services = self._manager.services
+        services = self._services
         record = services.store.load(request.name)
         if record is not None and record.uuid == request.uuid:
             return PreparedInstance(record)
-        planned = self._manager.plan(request)
+        planned = PreparedInstance(services.planner.preview(request, record))
         # Refused before it has a lease.
         planned.apply_to(domain_xml)
-        maps = self._manager.reserve(request).record.id_maps
+        maps = self._manager.allocate(request).record.id_maps
         return PreparedInstance(replace(planned.record, id_maps=maps))
 
     def _request(
@@ -130,7 +135,7 @@ class Converter:
             found.rootfs,
             strategy=strategy or found.strategy,
             volumes=found.volumes,
-            security_model=find_security_model(self._manager.services),
+            security_model=find_security_model(self._services),
         )
 
     def _stopped(self, name: str) -> str:
@@ -147,7 +152,7 @@ class Converter:
 
     @contextmanager
     def _kept(self) -> Iterator[int]:
-        state = self._manager.services.settings.state_path
+        state = self._services.settings.state_path
         with directory.make_subdir(state, 0o700, _BEFORE, 0o700) as fd:
             yield fd
 

@@ -21,6 +21,7 @@
     ├── InstanceError          an instance: name and reason
     │   ├── NoSuchContainerError
     │   ├── NotRunningError
+    │   ├── RunningError       it runs, and cannot be changed
     │   ├── CommandFailedError a command in one could not be started
     │   ├── UnpreparedError    a walk over its tree is not done yet
     │   ├── InspectionError    what runs could not be looked at
@@ -294,19 +295,32 @@ class UnpreparedError(InstanceError):
 
 
 class NoSuchContainerError(InstanceError):
-    """No container has this name."""
+    """No container has this name, or none was prepared by it."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name, "no such container")
-        self.args = (name,)
+    def __init__(self, name: str, reason: str = "no such container") -> None:
+        super().__init__(name, reason)
 
 
 class NotRunningError(InstanceError):
     """A container does not run, or not any more."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name, "is not running")
-        self.args = (name,)
+    def __init__(self, name: str, reason: str = "is not running") -> None:
+        super().__init__(name, reason)
+
+
+class RunningError(InstanceError):
+    """An instance runs, so that it cannot be changed.
+
+    :param name: the instance's name.
+    :param verb: what can be called once its domain is stopped.
+    """
+
+    def __init__(self, name: str, verb: str) -> None:
+        super().__init__(
+            name, f"is running; stop its domain, then call {verb}"
+        )
+        self.args = (name, verb)
+        self.verb = verb
 
 
 class CommandFailedError(InstanceError):

@@ -3,17 +3,26 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from oslo_config import cfg
 
 from lxc_userns.arguments import checked
 from lxc_userns.config.settings import Settings
-from lxc_userns.exceptions import NoSuchContainerError
+from lxc_userns.exceptions import (
+    InstanceError,
+    NoSuchContainerError,
+    NotRunningError,
+)
 from lxc_userns.instances.prepared import PreparedInstance
-from lxc_userns.instances.record import InstanceRecord, check_name
+from lxc_userns.instances.record import (
+    InstanceRecord,
+    check_name,
+    check_same,
+)
 from lxc_userns.libvirtd.client import Guests
 from lxc_userns.ports import Ports
 from lxc_userns.rootfs.views.strategies import Progress
@@ -22,11 +31,31 @@ from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.verification import VerifiedInstance
 
 INSTANCE: Final = (str, PreparedInstance)
+REQUEST: Final = (InstanceRequest, str)
 PROGRESS: Final = (Callable, type(None))
+#: Verbs by the names of before, for one release.
+_RENAMED: Final = {
+    "detach": "unmount",
+    "plan": "allocate",
+    "prepare_again": "prepare",
+    "reserve": "allocate",
+}
 
 
 class UserNamespaceManager:
     """Prepares, verifies and releases the instances of a host.
+
+    A compute service calls :meth:`prepare`, gives its domain what
+    :meth:`PreparedInstance.apply_to` says, starts it, and calls
+    :meth:`verify` with ``started=True``; later :meth:`unmount` when it has
+    stopped, :meth:`prepare` before each further start, and :meth:`release`
+    at last. :doc:`verbs` has each verb in each state.
+
+    All verbs can be repeated, and called again after a crash or a reboot of
+    the host. Many threads, also green ones, and processes can call them at
+    once: those on one instance wait for each other, by a lock on a file below
+    ``state_path`` that ends with its process. A process that was forked makes
+    a manager of its own, for it cannot share the connection to libvirt.
 
     :param conf: configuration with our options registered; read once in each
         call.
@@ -50,109 +79,85 @@ class UserNamespaceManager:
         self._conf = conf
         self._roots = None if roots is None else tuple(roots)
         self._ports = ports
-        self.guests = guests or Guests()
+        self._guests = guests or Guests()
 
     @property
-    def services(self) -> Services:
-        """Services of this host, as it is configured now."""
+    def _services(self) -> Services:
         settings = Settings.from_conf(self._conf)
-        return Services(settings, self.guests, self._roots, self._ports)
+        return Services(settings, self._guests, self._roots, self._ports)
 
     @checked(request=InstanceRequest)
-    def plan(self, request: InstanceRequest) -> PreparedInstance:
-        """Return what :meth:`prepare` would give; changes nothing.
-
-        The strategy may still be ``auto``: only trying it on the root
-        filesystem tells which one that is. The ID maps of an instance that
-        has no lease yet are another's if that one is prepared first.
-
-        :raises ConfigError: if the configuration cannot be used.
-        :raises PolicyError: if the policy forbids it.
-        :raises InstanceError: if name or UUID cannot be used, or there is no
-            lease for it.
-        :raises RootfsError: if the root filesystem or a volume is not there.
-        """
-        services = self.services
-        draft = services.planner.plan(request)
-        known = services.store.load(request.name)
-        return PreparedInstance(
-            services.planner.assign_id_maps(request, draft, known, keep=False)
-        )
-
-    @checked(request=InstanceRequest)
-    def reserve(self, request: InstanceRequest) -> PreparedInstance:
+    def allocate(self, request: InstanceRequest) -> PreparedInstance:
         """Give an instance its mode and ID maps, and nothing else yet.
 
-        For who has to write the domain before the root filesystem is there:
-        :meth:`prepare` then gives the same, and :meth:`release` takes it back.
+        For who writes the domain before the root filesystem is there:
+        :meth:`prepare` gives the same ID maps then, and :meth:`release` takes
+        them back. From unknown it leads to allocated; in all other states it
+        changes nothing, and gives what :meth:`prepare` would.
+
+        After a crash in it the instance has its lease, or has none.
 
         :param request: its ``rootfs`` and ``volumes`` do not count.
-        :raises PolicyError: if the policy forbids it.
-        :raises LxcUsernsError: if anything else is in the way.
+        :raises ConfigError: if the configuration cannot be used, or others
+            hold the host IDs.
+        :raises PolicyError: if the policy forbids the mode.
+        :raises PoolExhaustedError: if there is no range left to lease.
+        :raises RunningError: if it runs with other ID maps.
+        :raises InstanceError: if the name is another instance's, or it was
+            promised ID maps and is to have none.
         """
-        services = self.services
+        services = self._services
         draft = services.planner.plan_ids_only(request)
-        with services.store.lock(request.name):
-            known = services.store.load(request.name)
-            return PreparedInstance(
-                services.planner.assign_id_maps(request, draft, known)
-            )
+        complete = partial(services.planner.assign_id_maps, request)
+        preparation = services.preparation(None)
+        return PreparedInstance(preparation.allocate(draft, complete))
 
-    @checked(request=InstanceRequest, progress=PROGRESS)
+    @checked(request=REQUEST, progress=PROGRESS)
     def prepare(
         self,
-        request: InstanceRequest,
+        request: InstanceRequest | str,
         progress: Progress | None = None,
         *,
         accept_replaced: bool = False,
     ) -> PreparedInstance:
         """Do what an instance needs before its domain can start.
 
-        Idempotent, also after a crash or a reboot of the host. If it fails,
-        nothing new is left but the part of the root filesystem that was
-        shifted by then, and a later shift or unshift goes on from there.
+        It is prepared then, with its views mounted, from whatever state. One
+        that runs as the request has it is left alone. It takes as long as the
+        root filesystem is large where that is shifted on disk or unpacked.
 
+        If it fails, nothing new is left but the part of the root filesystem
+        that was shifted by then, and a later shift or unshift goes on from
+        there. A crash leaves a part of the work, which the next call of it
+        finishes, or :meth:`release` takes back.
+
+        :param request: a request; or the name of an instance, which is
+            prepared as it was promised, whatever is configured now. What is
+            configured has to be in order all the same, and the policy counts
+            as it is now: what may not run in the host's user namespace any
+            more does not. Nor does what has host IDs that others hold by now.
         :param progress: called with the number of inodes seen so far.
         :param accept_replaced: whether root filesystem and volumes may be
             other files than when it was first prepared, under the same paths.
-        :raises ReplacedError: if they are, and may not.
-        :raises LxcUsernsError: if anything else is in the way.
+        :raises NoSuchContainerError: if what has this name was not prepared.
+        :raises RunningError: if it runs, and is to be changed.
+        :raises ReplacedError: if other files are where its own were.
+        :raises RootfsError: if the root filesystem or a volume is not there,
+            cannot be used, or is in use by another instance.
+        :raises ConfigError: as :meth:`allocate`, and so are PolicyError,
+            PoolExhaustedError and InstanceError.
         """
-        services = self.services
-        draft = services.planner.plan(request)
-        preparation = services.preparation(progress, request.program)
-        complete = partial(services.planner.assign_id_maps, request)
+        services = self._services
+        if isinstance(request, str):
+            wanted, complete = self._load(services, request), None
+            services.planner.check_again(wanted)
+            preparation = services.preparation(progress)
+        else:
+            wanted = services.planner.plan(request)
+            complete = partial(services.planner.assign_id_maps, request)
+            preparation = services.preparation(progress, request.program)
         return PreparedInstance(
-            preparation.run(draft, complete, accept_replaced=accept_replaced)
-        )
-
-    @checked(name=str, progress=PROGRESS)
-    def prepare_again(
-        self,
-        name: str,
-        progress: Progress | None = None,
-        *,
-        accept_replaced: bool = False,
-    ) -> PreparedInstance:
-        """Prepare an instance as it was promised, whatever is configured now.
-
-        What is configured has to be in order all the same, and the policy
-        counts as it is now: what may not run in the host's user namespace any
-        more does not. Nor does what has host IDs that others hold by now.
-
-        :param progress: as for :meth:`prepare`.
-        :param accept_replaced: as for :meth:`prepare`.
-        :raises NoSuchContainerError: if it was never prepared.
-        :raises LxcUsernsError: if anything is in the way.
-        """
-        services = self.services
-        record = services.store.load(name)
-        if record is None:
-            raise NoSuchContainerError(name)
-        services.planner.check_again(record)
-        preparation = services.preparation(progress)
-        return PreparedInstance(
-            preparation.run(record, accept_replaced=accept_replaced)
+            preparation.run(wanted, complete, accept_replaced=accept_replaced)
         )
 
     @checked(instance=INSTANCE)
@@ -161,79 +166,157 @@ class UserNamespaceManager:
         instance: str | PreparedInstance,
         *,
         started: bool,
-        report_only: bool = False,
+        report_only: bool | None = None,
     ) -> VerifiedInstance:
         """Compare a running container with what was promised.
 
         One that is as promised is limited in what it may use up of what all
-        containers share, see :doc:`../security/index`. Repeat that when it
-        may have rebooted itself.
+        containers share, see :doc:`../security/index`, and noted as
+        verified. Repeat that when it may have rebooted itself. One that
+        differs is destroyed: its domain is stopped then, its views stay.
 
-        :param instance: its name, or what :meth:`prepare` gave. The name of
-            a domain that others have made means what its XML promises, and
-            it is left alone whatever is found.
+        After a crash in it the container runs, and is not noted as verified:
+        call it again, with the same ``started``.
+
+        :param instance: its name, or what :meth:`prepare` gave.
         :param started: whether it has just been started. Nothing of what it
             was given may be missing then, or covered by something else, and
             it is destroyed also if it cannot be looked at, for whatever
             reason. Later it is destroyed if it differs, and for nothing else.
-        :param report_only: whether to change nothing: neither to limit it,
-            nor to record that it was verified, nor to destroy it.
+        :param report_only: deprecated; ``lxc-userns container verify
+            --report-only`` compares and changes nothing.
         :raises IsolationError: if it is not as promised, or has just been
             started and cannot be looked at; it is destroyed then.
         :raises InspectionError: if it cannot be looked at, and runs on.
-        :raises NoSuchContainerError: if there is none of this name.
+        :raises NoSuchContainerError: if it was not prepared.
         :raises NotRunningError: if it is not running.
+        :raises InstanceError: if the name is another instance's by now.
         """
-        services = self.services
+        services = self._services
+        try:
+            record = self._load(services, instance)
+        except InstanceError:
+            if started and isinstance(instance, PreparedInstance):
+                # Its host IDs may be another's by now.
+                self._guests.destroy(instance.name, instance.uuid)
+            raise
+        if report_only is not None:
+            _warn("UserNamespaceManager.verify: report_only", "leave it out")
         verifier = services.verifier
-        if isinstance(instance, PreparedInstance):
-            record: InstanceRecord | None = instance.record
-        else:
-            record = services.store.load(instance)
-        if record is None:
-            return verifier.verify_foreign(_name(instance))
         verify = verifier.report if report_only else verifier.verify
-        return verify(record, started=started)
+        try:
+            return verify(record, started=started)
+        except NotRunningError as err:
+            reason = _not_running(services, record)
+            raise NotRunningError(record.name, reason) from err
 
     @checked(instance=INSTANCE)
-    def detach(self, instance: str | PreparedInstance) -> None:
-        """Unmount the views of a stopped instance, and keep its record.
+    def unmount(self, instance: str | PreparedInstance) -> None:
+        """Unmount the views of a stopped instance, and keep all else.
 
-        :raises InstanceError: if it is running.
+        It is unmounted then: record, lease and what its root filesystem has
+        of its own stay, and :meth:`prepare` mounts the views again. Nothing
+        happens where nothing is mounted.
+
+        A crash in it leaves some views mounted; call it again.
+
+        :raises RunningError: if it is running.
+        :raises RootfsError: if a view is busy, with what is mounted below.
+        :raises InstanceError: if the name is another instance's by now.
         """
-        name, services = _name(instance), self.services
+        name, services = _name(instance), self._services
         with services.store.lock(name):
-            services.releaser.unmount(name)
+            services.releaser.unmount(name, _uuid(instance))
+
+    @checked(instance=INSTANCE)
+    def release(self, instance: str | PreparedInstance) -> None:
+        """Undo :meth:`allocate` and :meth:`prepare`, whatever they have done.
+
+        It is unknown then: views are unmounted, the lease is another's to
+        have. A directory or image that was given stays as it is: shifted, for
+        the next start, if the strategy is ``chown``. What was made for the
+        instance alone is removed: the upper layer of its overlay, and what
+        was unpacked from an archive. Its domain is the caller's to undefine,
+        before or after.
+
+        A crash in it leaves a part; call it again. Its IDs are given back last
+        of all, so that no other instance has them while anything is left.
+
+        :raises RunningError: if it is running.
+        :raises RootfsError: if a view is busy, with what is mounted below.
+        :raises InstanceError: if the name is another instance's by now.
+        """
+        name, services = _name(instance), self._services
+        with services.store.lock(name):
+            services.releaser.release(name, uuid=_uuid(instance))
 
     @checked(instance=INSTANCE)
     def sync(self, instance: str | PreparedInstance) -> None:
         """Write to disk what the kernel has of its root filesystem.
 
         For who copies an image while it is mounted: the copy is as after a
-        loss of power, which a filesystem with a journal gets over.
+        loss of power, which a filesystem with a journal gets over. It changes
+        no state, and does nothing where no view is mounted.
 
         :raises InstanceError: if it is not a name.
         :raises RootfsError: if that fails.
         """
         name = _name(instance)
         check_name(name)
-        self.services.files.sync(name)
+        self._services.files.sync(name)
 
-    @checked(instance=INSTANCE)
-    def release(self, instance: str | PreparedInstance) -> None:
-        """Undo :meth:`prepare`; safe to repeat, and after half of it.
+    @staticmethod
+    def _load(
+        services: Services, instance: str | PreparedInstance
+    ) -> InstanceRecord:
+        """Return what an instance was promised.
 
-        A directory or image that was given stays as it is: shifted, for the
-        next start, if the strategy is ``chown``. What was made for the
-        instance alone is removed: the upper layer of its overlay, and what
-        was unpacked from an archive.
-
-        :raises InstanceError: if the instance is running.
-        :raises RootfsError: if a view is busy.
+        :raises NoSuchContainerError: if it was not prepared.
+        :raises InstanceError: if the name is another's.
         """
-        name, services = _name(instance), self.services
-        with services.store.lock(name):
-            services.releaser.release(name)
+        name, uuid = _name(instance), _uuid(instance)
+        record = services.store.load(name)
+        if record is None:
+            leased = services.allocator.find(name)
+            state = "is allocated" if leased else "is unknown"
+            raise NoSuchContainerError(
+                name, f"{state}; call prepare with a request"
+            )
+        check_same(name, record.uuid, uuid)
+        return record
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> object:
+            """Return a verb by its name of before, and warn."""
+            if name not in _RENAMED:
+                raise AttributeError(
+                    f"{type(self).__name__!r} object has no attribute {name!r}"
+                )
+            now = _RENAMED[name]
+            _warn(f"{type(self).__name__}.{name}", f"use {now}")
+            return getattr(self, "_plan" if name == "plan" else now)
+
+    def _plan(self, request: InstanceRequest) -> PreparedInstance:
+        services = self._services
+        known = services.store.load(request.name)
+        return PreparedInstance(services.planner.preview(request, known))
+
+
+def _warn(name: str, remedy: str) -> None:
+    text = f"{name} is deprecated; {remedy}"
+    warnings.warn(text, DeprecationWarning, stacklevel=3)
+
+
+def _not_running(services: Services, record: InstanceRecord) -> str:
+    if not services.files.is_mounted(record.name):
+        return "is unmounted; call prepare, then start its domain"
+    state = "prepared" if record.verified is None else "stopped"
+    return f"is {state}; start its domain, then call verify"
+
+
+def _uuid(instance: str | PreparedInstance) -> str | None:
+    return None if isinstance(instance, str) else instance.uuid
 
 
 def _name(instance: str | PreparedInstance) -> str:

@@ -130,6 +130,20 @@ class Planner:
             return draft
         return replace(draft, id_maps=self._id_maps(request, known, keep))
 
+    def preview(
+        self, request: InstanceRequest, known: InstanceRecord | None
+    ) -> InstanceRecord:
+        """Return what a preparation would promise, and keep nothing of it.
+
+        The strategy may still be ``auto``: only trying it on the root
+        filesystem tells which one that is. The ID maps of an instance that
+        has no lease yet are another's if that one is prepared first.
+
+        :param known: what it was promised before.
+        """
+        draft = self.plan(request)
+        return self.assign_id_maps(request, draft, known, keep=False)
+
     def check_again(self, record: InstanceRecord) -> None:
         """Check that an instance may still start as it was promised.
 

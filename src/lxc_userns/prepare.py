@@ -11,7 +11,13 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from lxc_userns.config.settings import Settings
-from lxc_userns.exceptions import InstanceError, RootfsError, UnpreparedError
+from lxc_userns.exceptions import (
+    InstanceError,
+    NoSuchContainerError,
+    RootfsError,
+    RunningError,
+    UnpreparedError,
+)
 from lxc_userns.instances.conflicts import claims
 from lxc_userns.instances.filesystems import identities
 from lxc_userns.instances.instances import Instances
@@ -54,6 +60,25 @@ class Preparation:
     groups: ControlGroups
     is_bounded: bool = False
 
+    def allocate(
+        self, wanted: InstanceRecord, complete: AssignIdMaps
+    ) -> InstanceRecord:
+        """Give an instance its ID maps, and nothing else.
+
+        :param wanted: what is to be promised.
+        :param complete: adds its ID maps.
+        """
+        store = self.instances.store
+        with store.lock(wanted.name), ExitStack() as stack:
+            known = store.load(wanted.name)
+            _check_same(wanted, known)
+            record = self._complete(wanted, known, complete, stack)
+            if known is not None and known.id_maps != record.id_maps:
+                if self.instances.is_active(known):
+                    raise RunningError(record.name, "allocate")
+                _check_not_weaker(record, known)
+            return _keep_dropped(record, known)
+
     def run(
         self,
         wanted: InstanceRecord,
@@ -64,7 +89,8 @@ class Preparation:
         """Do all that is not done yet.
 
         :param wanted: what is promised; its strategy may be ``auto``.
-        :param complete: adds its ID maps, if it has none yet.
+        :param complete: adds its ID maps; None: it is to be as it was
+            promised.
         :param accept_replaced: whether what the host gives it may be other
             files than at first.
         :returns: the record as it is kept.
@@ -77,9 +103,9 @@ class Preparation:
             known = _with_kind(store.load(wanted.name), wanted)
             _check_same(wanted, known)
             if complete is not None:
-                before = self.allocator.find(wanted.name)
-                undo(stack, self.allocator.restore_lease, wanted.name, before)
-                wanted = complete(wanted, known)
+                wanted = self._complete(wanted, known, complete, stack)
+            elif known is None:  # It was released meanwhile.
+                raise NoSuchContainerError(wanted.name)
             record = _keep_dropped(_keep_choice(wanted, known), known)
             record = _keep_findings(record, known, accept_replaced)
             if known is not None and self.instances.is_active(known):
@@ -104,6 +130,17 @@ class Preparation:
             )
             _warn_of_host_mode(ready)
             return ready
+
+    def _complete(
+        self,
+        wanted: InstanceRecord,
+        known: InstanceRecord | None,
+        complete: AssignIdMaps,
+        stack: ExitStack,
+    ) -> InstanceRecord:
+        before = self.allocator.find(wanted.name)
+        undo(stack, self.allocator.restore_lease, wanted.name, before)
+        return complete(wanted, known)
 
     def _prepare(
         self,
@@ -201,12 +238,12 @@ class Preparation:
     ) -> None:
         was, wanted = (replace(each, ready=None) for each in (known, record))
         if _ignoring_reasons(was) != _ignoring_reasons(wanted):
-            raise InstanceError(record.name, "is running; stop it first")
+            raise RunningError(record.name, "prepare")
         if not self.instances.files.is_mounted(record.name):
             raise InstanceError(
                 record.name,
                 f"is running, but its view {record.view} is not mounted; "
-                "stop it first",
+                "stop its domain, then call prepare",
             )
         self.instances.files.check_only_root_can_reach(record)
 
@@ -217,7 +254,7 @@ class Preparation:
         guest = guests.find(record.name)
         is_active = guest is not None and guest.is_active
         if is_active and not guests.has_missed_end(record.name):
-            raise InstanceError(record.name, "is running; stop it first")
+            raise RunningError(record.name, "prepare")
         if known is None:
             return
         if _own_files(known) != _own_files(record):
@@ -227,14 +264,19 @@ class Preparation:
                 f"{known.strategy} from {known.archive or known.rootfs}, and "
                 "would lose them; release it first",
             )
-        if known.id_maps is not None and record.id_maps is None:
-            raise InstanceError(
-                record.name,
-                f"it was promised the ID maps {known.id_maps.uid} and "
-                f"{known.id_maps.gid}, and is to be in the host's user "
-                f"namespace now ({'; '.join(record.mode_reasons)}); release "
-                "it first",
-            )
+        _check_not_weaker(record, known)
+
+
+def _check_not_weaker(record: InstanceRecord, known: InstanceRecord) -> None:
+    """Refuse to take away the user namespace that was promised."""
+    if known.id_maps is not None and record.id_maps is None:
+        raise InstanceError(
+            record.name,
+            f"it was promised the ID maps {known.id_maps.uid} and "
+            f"{known.id_maps.gid}, and is to be in the host's user "
+            f"namespace now ({'; '.join(record.mode_reasons)}); release "
+            "it first",
+        )
 
 
 def _warn_of_host_mode(record: InstanceRecord) -> None:

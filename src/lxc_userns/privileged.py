@@ -89,7 +89,7 @@ def find_problems() -> list[str]:
 
 
 def reserve(request: dict[str, Any]) -> dict[str, Any]:
-    """Reserve as :meth:`UserNamespaceManager.reserve` does.
+    """Reserve as :meth:`UserNamespaceManager.allocate` does.
 
     :param request: the fields of an :class:`InstanceRequest` that differ
         from their defaults, as plain values; ``rootfs_kind`` has to. Not
@@ -123,7 +123,7 @@ def verify(name: str, started: bool) -> None:
 
 
 def detach(name: str) -> None:
-    """Unmount as :meth:`UserNamespaceManager.detach` does."""
+    """Unmount as :meth:`UserNamespaceManager.unmount` does."""
     _call("detach", name)
 
 
@@ -174,7 +174,7 @@ def _find_problems() -> list[str]:
 
 
 def _reserve(request: dict[str, Any]) -> dict[str, Any]:
-    return _plain(_planner().reserve(_request(request)))
+    return _plain(_planner().allocate(_request(request)))
 
 
 def _prepare(request: dict[str, Any]) -> dict[str, Any]:
@@ -193,7 +193,7 @@ _VERBS: Final[Mapping[str, Callable[..., Any]]] = {
     "reserve": _reserve,
     "prepare": _prepare,
     "verify": _verify,
-    "detach": lambda name: _manager().detach(name),
+    "detach": lambda name: _manager().unmount(name),
     "release": lambda name: _manager().release(name),
     "sync": lambda name: _manager().sync(name),
 }

@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lxc_userns.exceptions import InstanceError
+from lxc_userns.exceptions import RunningError
 from lxc_userns.instances.instances import Instances
+from lxc_userns.instances.record import InstanceRecord, check_same
 from lxc_userns.leases.allocator import LeaseAllocator
 from lxc_userns.resources.control_groups import ControlGroups
 from lxc_userns.traces.store import Traces
@@ -28,29 +29,41 @@ class Releaser:
     traces: Traces
     groups: ControlGroups
 
-    def unmount(self, name: str) -> None:
+    def unmount(
+        self, name: str, uuid: str | None = None, *, verb: str = "unmount"
+    ) -> None:
         """Unmount the views of a stopped instance, and keep its record.
 
-        :raises InstanceError: if it is running.
+        :param uuid: of which it has to be, None of any.
+        :param verb: what was called, for the error.
+        :raises RunningError: if it is running.
+        :raises InstanceError: if it is another.
         """
         record = self.instances.store.load(name)
+        if uuid is not None:
+            check_same(name, self._find_uuid(name, record), uuid)
         if record is not None and self.instances.is_active(record):
-            raise InstanceError(name, "is running; stop it first")
+            raise RunningError(name, verb)
         self.instances.files.unmount(name)
         self.groups.remove(name)
 
     def release(
-        self, name: str, give_back: Callable[[str], bool] | None = None
+        self,
+        name: str,
+        give_back: Callable[[str], bool] | None = None,
+        uuid: str | None = None,
     ) -> bool:
         """Release an instance, whatever was prepared of it.
 
         :param give_back: does with its lease what is to be done, and says
             whether it has none now; None releases it.
+        :param uuid: as for :meth:`unmount`.
         :returns: whether it has no lease now.
-        :raises InstanceError: if it is running.
+        :raises RunningError: if it is running.
+        :raises InstanceError: if it is another.
         """
         record = self.instances.store.load(name)
-        self.unmount(name)
+        self.unmount(name, uuid, verb="release")
         self.instances.files.remove(name)
         self.traces.remove(name)
         self.instances.store.remove(name)
@@ -58,3 +71,11 @@ class Releaser:
         if give_back is not None:
             return give_back(name)
         return self.allocator.release(name, record)
+
+    def _find_uuid(
+        self, name: str, record: InstanceRecord | None
+    ) -> str | None:
+        if record is not None:
+            return record.uuid
+        lease = self.allocator.find(name)
+        return None if lease is None else lease.uuid

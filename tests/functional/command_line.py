@@ -13,7 +13,10 @@ from typing import Any
 from oslo_config import cfg
 
 from lxc_userns.config.options import register_opts
+from lxc_userns.config.settings import Settings
+from lxc_userns.libvirtd.client import Guests
 from lxc_userns.manager import UserNamespaceManager
+from lxc_userns.services import Services
 from tests.functional import fork_server
 
 PROGRAM = Path(sys.executable).with_name("lxc-userns")
@@ -103,10 +106,17 @@ class CommandLine:
 
     def manager(self) -> UserNamespaceManager:
         """Make the manager behind the program, as it is configured now."""
+        return UserNamespaceManager(self._conf())
+
+    def services(self) -> Services:
+        """Make the services behind the program."""
+        return Services(Settings.from_conf(self._conf()), Guests())
+
+    def _conf(self) -> cfg.ConfigOpts:
         conf = cfg.ConfigOpts()
         register_opts(conf)
         conf([], default_config_files=[str(self.config)])
-        return UserNamespaceManager(conf)
+        return conf
 
     def __call__(self, *arguments: str | Path, **options: Any) -> Result:
         """Call the program."""

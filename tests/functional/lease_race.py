@@ -24,10 +24,12 @@ from typing import cast
 from oslo_config import cfg
 
 from lxc_userns.config.options import register_opts
+from lxc_userns.config.settings import Settings
 from lxc_userns.exceptions import PoolExhaustedError
 from lxc_userns.leases import Lease, gc
 from lxc_userns.libvirtd.client import Guest, Guests
 from lxc_userns.manager import UserNamespaceManager
+from lxc_userns.services import Services
 from lxc_userns.subid import owners
 
 BASE, SIZE, PLACES = 2_000_000_000, 1000, 20
@@ -94,7 +96,7 @@ class Worker:
         if chance.random() < 0.7:
             self._race.domain(name).touch()
         try:
-            lease = self._race.manager.services.allocator.acquire(name)
+            lease = self._race.services.allocator.acquire(name)
         except PoolExhaustedError:
             self._write("full", "acquire", name, "-")
             return
@@ -110,7 +112,7 @@ class Worker:
 
     def _gc(self, _name: str, _chance: random.Random) -> None:
         self._write("begin", "gc", "-", "-")
-        found = gc.collect_garbage(self._race.manager.services, 0)
+        found = gc.collect_garbage(self._race.services, 0)
         self._write("done", "gc", "-", str(len(found)))
 
     def _write(self, *words: str) -> None:
@@ -136,9 +138,15 @@ class Race:
             ("range_size", SIZE),
         ):
             conf.set_override(name, value, "lxc_userns")
-        guests = cast(Guests, FakeGuests(self._domains))
-        self.manager = UserNamespaceManager(conf, guests)
+        self._conf = conf
+        self._guests = cast(Guests, FakeGuests(self._domains))
+        self.manager = UserNamespaceManager(conf, self._guests)
         self.workers = [Worker(self, each) for each in range(processes)]
+
+    @property
+    def services(self) -> Services:
+        """Services for one call."""
+        return Services(Settings.from_conf(self._conf), self._guests)
 
     def domain(self, name: str) -> Path:
         return self._domains / name
@@ -189,7 +197,7 @@ class Race:
 
     def _look(self) -> dict[str, Lease]:
         """Read the leases; no two share an ID, none is outside."""
-        with self.manager.services.allocator.leases.read() as leases:
+        with self.services.allocator.leases.read() as leases:
             found = leases.all()
         for kind in ("uid", "gid"):
             starts = sorted(each.ids(kind).start for each in found)

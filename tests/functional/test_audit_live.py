@@ -13,9 +13,7 @@ import pytest
 
 from lxc_userns.audit import Finding
 from lxc_userns.audit.host_audit import Auditor
-from lxc_userns.config.load import load_conf
 from lxc_userns.domain.seclabel import parse_models
-from lxc_userns.manager import UserNamespaceManager
 from tests.functional import images
 from tests.functional.command_line import BASE, COUNT, ID_MAP, CommandLine
 from tests.functional.lease_host import HostFiles, mounted_host_files
@@ -93,8 +91,7 @@ def tree(reachable_path: Path) -> Path:
 
 def audit(cli: CommandLine, name: str) -> dict[str, list[Finding]]:
     """The findings about a domain, by their code."""
-    conf = load_conf([str(cli.config)])
-    services = UserNamespaceManager(conf).services
+    services = cli.services()
     found: dict[str, list[Finding]] = {}
     for each in Auditor(services).audit(name):
         found.setdefault(each.code, []).append(each)

@@ -206,6 +206,6 @@ def test_contradiction_leaves_all_as_it_is(
         with pytest.raises(error, match=reason):
             prepared.apply_to(FOREIGN.replace(old, new))
         assert cli.mounts() == before
-        assert manager.services.store.load("foreign") == prepared.record
+        assert cli.services().store.load("foreign") == prepared.record
     finally:
         manager.release(prepared)

@@ -162,7 +162,7 @@ def test_an_archive_given_as_an_image(
     request = InstanceRequest("disk", UUID, str(image), rootfs_kind="image")
     with pytest.raises(ImageError, match=r"and no raw image of ext2, "):
         manager.prepare(request)
-    assert manager.services.store.load("disk") is None
+    assert cli.services().store.load("disk") is None
     assert list(cli.state.glob("private/*")) == []
 
 

@@ -83,11 +83,11 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "unpack: id_maps": lambda it: rootfs.unpack("/srv/x.tar", "/srv", it),
     **{
         f"UserNamespaceManager.{verb}: request": of_manager(verb)
-        for verb in ("plan", "reserve", "prepare")
+        for verb in ("allocate", "prepare")
     },
     **{
         f"UserNamespaceManager.{verb}: instance": of_manager(verb)
-        for verb in ("detach", "sync", "release")
+        for verb in ("unmount", "sync", "release")
     },
     "UserNamespaceManager.verify: instance": of_manager(
         "verify", started=True

@@ -29,6 +29,7 @@ VALUES: dict[str, object] = {
     "uids": (70000, 70001),
     "gids": (80000,),
     "value": "0:1:0",
+    "verb": "release",
     "what": "device",
 }
 

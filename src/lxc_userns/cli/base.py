@@ -87,18 +87,18 @@ class ConfiguredCommand(Command):
     @cached_property
     def manager(self) -> UserNamespaceManager:
         """The manager of this configuration."""
-        from lxc_userns.libvirtd import client
         from lxc_userns.manager import UserNamespaceManager
 
-        client.silence()
-        return UserNamespaceManager(self.conf)
+        return UserNamespaceManager(self.conf, self.services.guests)
 
     @cached_property
     def services(self) -> Services:
         """The services of this host, for the whole command."""
+        from lxc_userns.libvirtd import client
         from lxc_userns.services import Services
 
-        return Services(self.settings, self.manager.guests)
+        client.silence()
+        return Services(self.settings, client.Guests())
 
     def id_maps(self, parsed_args: argparse.Namespace) -> IdMaps:
         """The ID maps of the command line, or else of the configuration.

@@ -43,7 +43,7 @@ class _ContainerCommand(ConfiguredCommand):
         require_root()
         from lxc_userns.containers import Containers
 
-        return Containers(self.manager)
+        return Containers(self.manager, self.services)
 
 
 class _OnOne(_ContainerCommand):

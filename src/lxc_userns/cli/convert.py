@@ -25,7 +25,7 @@ class _ConversionCommand(ConfiguredCommand):
         """Converter of this host's domains."""
         from lxc_userns.conversion import Converter
 
-        return Converter(self.manager)
+        return Converter(self.manager, self.services)
 
 
 class Convert(_ConversionCommand):

@@ -217,7 +217,7 @@ class Settings:
                 SUBID_OWNER,
                 self._as_written(SUBID_OWNER),
                 "is set, so that there are no ID maps for all: each instance "
-                "has a lease; call UserNamespaceManager.reserve or prepare, "
+                "has a lease; call UserNamespaceManager.allocate or prepare, "
                 "and take the id_maps of what it returns",
             )
         return maps
@@ -246,7 +246,7 @@ def load_id_maps(conf: cfg.ConfigOpts) -> IdMaps | None:
         then user namespaces are off.
     :raises ConfigError: if a pool is configured, so that each instance has
         ID maps of its own, by
-        :meth:`~lxc_userns.UserNamespaceManager.reserve`; if a value breaks a
+        :meth:`~lxc_userns.UserNamespaceManager.allocate`; if a value breaks a
         rule, an option has nearly the name of one of ours, or
         ``userns_policy`` asks for what there is not, with every problem in
         the text; or if others hold any of the host IDs, as

@@ -46,11 +46,17 @@ class Containers:
 
     Stopping, starting and destroying one that a compute service made is
     possible too, but that service will not expect it.
+
+    :param manager: the verbs on instances.
+    :param services: the services of the host.
     """
 
-    def __init__(self, manager: UserNamespaceManager) -> None:
+    def __init__(
+        self, manager: UserNamespaceManager, services: Services
+    ) -> None:
         self._manager = manager
-        self._guests = manager.guests
+        self._services = services
+        self._guests = services.guests
 
     def run(
         self, spec: ContainerSpec, progress: Progress | None = None
@@ -65,7 +71,7 @@ class Containers:
         :raises ConfigError: if no ID maps are configured.
         :raises LxcUsernsError: if anything else is in the way.
         """
-        services = self._manager.services
+        services = self._services
         request = spec.to_request(find_security_model(services))
         with services.store.lock_container(spec.name):
             known = services.store.load(spec.name)
@@ -73,7 +79,7 @@ class Containers:
                 self._finish(known)
             if known is not None or self._guests.find(spec.name):
                 raise ContainerExistsError(spec.name)
-            plan = self._manager.plan(request)
+            plan = PreparedInstance(services.planner.preview(request, None))
             _check_meant(plan)
             # Before anything changes on disk: it may be refused.
             _check_bridges(services, spec.name, spec.to_xml(plan))
@@ -104,7 +110,7 @@ class Containers:
         :raises NoSuchContainerError: if there is none of this name.
         :raises InstanceError: if it runs verified, or was only half made.
         """
-        services = self._manager.services
+        services = self._services
         with self._locked(services, name) as record:
             self._guests.end_lost(name, record.uuid)
             guest = services.instances.find_guest(record)
@@ -116,10 +122,10 @@ class Containers:
                 raise InstanceError(name, "is running already")
             with ExitStack() as stack:
                 _check_bridges(services, name, self._guests.xml(name))
-                self._manager.prepare_again(
+                self._manager.prepare(
                     name, progress, accept_replaced=accept_replaced
                 )
-                undo(stack, self._manager.detach, name)
+                undo(stack, self._manager.unmount, name)
                 return self._start(services, name, stack)
 
     def stop(self, name: str, timeout: float = STOP_TIMEOUT) -> None:
@@ -128,11 +134,11 @@ class Containers:
         :param timeout: seconds that it has to stop by itself.
         :raises NoSuchContainerError: if there is none of this name.
         """
-        services = self._manager.services
+        services = self._services
         with self._locked(services, name) as record:
             if services.instances.find_guest(record) is not None:
                 self._guests.stop(name, timeout)
-            self._manager.detach(name)
+            self._manager.unmount(name)
 
     def destroy(self, name: str) -> None:
         """Kill a container and forget it, whatever state it is in.
@@ -143,7 +149,7 @@ class Containers:
 
         :raises NoSuchContainerError: if there is none of this name.
         """
-        services = self._manager.services
+        services = self._services
         with self._locked(services, name) as record:
             if services.instances.find_guest(record) is not None:
                 self._guests.destroy(name)
@@ -155,7 +161,7 @@ class Containers:
 
         :raises NoSuchContainerError: if there is none of this name.
         """
-        with self._locked(self._manager.services, name):
+        with self._locked(self._services, name):
             self._guests.set_autostart(name, is_on)
 
     def verify(
@@ -164,24 +170,29 @@ class Containers:
         """Compare a running container with what was promised.
 
         One that was never verified since it was prepared is taken for just
-        started, as by who was killed before verifying it.
+        started, as by who was killed before verifying it. One that others
+        have made is compared with what its XML promises, and left alone.
 
-        :param report_only: as for :meth:`UserNamespaceManager.verify
-            <lxc_userns.manager.UserNamespaceManager.verify>`, and errors too.
+        :param report_only: whether to change nothing: neither to limit it,
+            nor to record that it was verified, nor to destroy it.
+        :raises LxcUsernsError: as
+            :meth:`~lxc_userns.UserNamespaceManager.verify`.
         """
-        record = self._manager.services.store.load(name)
-        return self._manager.verify(
-            name,
-            started=record is not None and is_just_started(record),
-            report_only=report_only,
-        )
+        record = self._services.store.load(name)
+        verifier = self._services.verifier
+        if record is None:
+            return verifier.verify_foreign(name)
+        started = is_just_started(record)
+        if report_only:
+            return verifier.report(record, started=started)
+        return verifier.verify(record, started=started)
 
     def show(self, name: str) -> Container:
         """A container as it is now.
 
         :raises NoSuchContainerError: if there is none of this name.
         """
-        services = self._manager.services
+        services = self._services
         record = services.store.load(name)
         if record is not None:
             return StateReader(services).describe(record)
@@ -196,7 +207,7 @@ class Containers:
         One whose record is damaged, or of a newer version, is left out, with
         a warning.
         """
-        services = self._manager.services
+        services = self._services
         states = StateReader(services)
         found, names = [], set()
         for record in services.store.load_all():
@@ -226,12 +237,12 @@ class Containers:
         started = is_just_started(record)
         with ExitStack() as stack:
             if started:
-                undo(stack, self._manager.detach, name)
+                undo(stack, self._manager.unmount, name)
                 undo(stack, self._guests.destroy, name)
             try:
                 return self._manager.verify(name, started=started)
             except IsolationError:  # It was destroyed.
-                undo(stack, self._manager.detach, name)
+                undo(stack, self._manager.unmount, name)
                 raise
 
     def _start(

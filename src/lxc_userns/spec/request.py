@@ -59,8 +59,10 @@ class InstanceRequest:
     :param security_model: security module of the kernel by which it is to be
         confined, ``apparmor`` or ``selinux``: its domain has to have a
         ``<seclabel>`` of it. None promises nothing.
-    :raises ArgumentError: for a value of another type, or a strategy that
-        there is not.
+    :raises ArgumentError: for a value of another type, a strategy that there
+        is not, a path that is none, or two values that contradict each other:
+        ``id_maps`` and ``range_size``, either and the mode ``host``, two
+        volumes with one target.
     """
 
     name: str
@@ -87,3 +89,28 @@ class InstanceRequest:
         if self.security_model not in (None, *SECURITY_MODELS):
             expected = f"expected {', '.join(SECURITY_MODELS)}, or None"
             refuse(_REQUEST, "security_model", self.security_model, expected)
+        self._check_paths()
+        self._check_contradictions()
+
+    def _check_paths(self) -> None:
+        if "\0" in self.rootfs:
+            refuse(_REQUEST, "rootfs", self.rootfs, "is no path; give one")
+        if self.program is not None and (
+            not self.program.startswith("/") or "\0" in self.program
+        ):
+            reason = "is no absolute path in the container; give one"
+            refuse(_REQUEST, "program", self.program, reason)
+
+    def _check_contradictions(self) -> None:
+        if self.id_maps is not None and self.range_size is not None:
+            reason = "is for a lease, and id_maps need none; leave one out"
+            refuse(_REQUEST, "range_size", self.range_size, reason)
+        if self.needs.mode == "host":
+            for name in ("id_maps", "range_size"):
+                if getattr(self, name) is not None:
+                    reason = "contradicts needs, of mode host; leave one out"
+                    refuse(_REQUEST, name, getattr(self, name), reason)
+        targets = [each.target for each in self.volumes]
+        if twice := [each for each in targets if targets.count(each) > 1]:
+            reason = "is the target of two; give each one of its own"
+            refuse(_REQUEST, "volumes", twice[0], reason)

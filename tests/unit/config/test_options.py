@@ -298,7 +298,7 @@ def test_a_pool_is_not_the_same_as_nothing(tmp_path: Path) -> None:
     conf = configure(tmp_path, "[lxc_userns]\nsubid_owner = lxc\n")
     with pytest.raises(
         ConfigError,
-        match=r"subid_owner = lxc: .* UserNamespaceManager.reserve or prepare",
+        match=r"subid_owner = lxc: .* UserNamespaceManager.allocate or pre",
     ):
         load_id_maps(conf)
     assert load_id_maps(configure(tmp_path, "")) is None

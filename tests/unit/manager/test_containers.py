@@ -162,7 +162,7 @@ def test_one_whose_end_libvirt_has_missed_counts_as_stopped(
     assert world.containers.show("web1").state == "stopped"
     # It is mounted anew, for a start.
     world.log.clear()
-    world.manager.prepare_again("web1")
+    world.manager.prepare("web1")
     assert world.log == ["shift", "mount"]
     with pytest.raises(NotRunningError):
         world.manager.verify("web1", started=False)
@@ -219,7 +219,7 @@ def test_a_container_that_ends_at_once(
 def test_a_start_that_was_not_verified(world: World) -> None:
     run(world)
     world.containers.stop("web1")
-    world.manager.prepare_again("web1")
+    world.manager.prepare("web1")
     world.guests.add("web1", uuid=world.containers.show("web1").uuid)
     (container,) = world.containers.list()
     assert (container.state, container.init_pid) == ("unverified", 4242)
@@ -262,7 +262,7 @@ def test_a_reboot_that_cannot_be_looked_at(world: World) -> None:
 def test_who_was_never_verified_is_just_started(world: World) -> None:
     run(world)
     world.containers.stop("web1")
-    world.manager.prepare_again("web1")
+    world.manager.prepare("web1")
     world.guests.add("web1", uuid=world.containers.show("web1").uuid)
     world.inspect(observe=failing(OSError("EIO")))
     with pytest.raises(InspectionError):

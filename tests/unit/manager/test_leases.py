@@ -20,7 +20,6 @@ from lxc_userns.exceptions import (
 from lxc_userns.idmap import IdMaps
 from lxc_userns.leases import gc
 from tests.unit.manager.world import (
-    OTHER,
     UUID,
     FakeInit,
     World,
@@ -37,7 +36,7 @@ def test_each_instance_has_a_lease(pool: World) -> None:
     assert pool.manager.prepare(request).id_maps == leased(1)
     # Again, and after a restart of the service.
     assert pool.manager.prepare(pool.request).id_maps == leased(0)
-    assert pool.manager.prepare_again("web1").id_maps == leased(0)
+    assert pool.manager.prepare("web1").id_maps == leased(0)
     lease = lease_of(pool, "web1")
     assert lease is not None
     assert lease.uuid == UUID
@@ -52,7 +51,7 @@ def test_each_instance_has_a_lease(pool: World) -> None:
 
 
 def test_a_plan_leases_nothing(pool: World) -> None:
-    plan = pool.manager.plan(pool.request)
+    plan = pool.plan(pool.request)
     assert (plan.id_maps, plan.mode) == (leased(0), "private")
     assert plan.record.strategy == "chown"
     assert not pool.services.allocator.leases.exists
@@ -98,12 +97,9 @@ def test_a_lease_of_another_size(pool: World) -> None:
 
 
 def test_a_size_without_a_pool(world: World) -> None:
-    for request in (
-        replace(world.request, range_size=65536),
-        replace(world.request, range_size=65536, id_maps=OTHER),
-    ):
-        with pytest.raises(InstanceError, match="has ID maps or no pool"):
-            world.manager.prepare(request)
+    request = replace(world.request, range_size=65536)
+    with pytest.raises(InstanceError, match="has ID maps or no pool"):
+        world.manager.prepare(request)
 
 
 def test_maps_of_a_request_beside_leases(pool: World) -> None:
@@ -134,7 +130,7 @@ def test_from_maps_for_all_to_leases(pool: World) -> None:
     request = another(pool, "db")
     assert pool.manager.prepare(request).id_maps == leased(1)
     # As it was promised, whatever is configured.
-    assert pool.manager.prepare_again("web1").id_maps == leased(0)
+    assert pool.manager.prepare("web1").id_maps == leased(0)
     assert lease_of(pool, "web1") is None
     assert pool.manager.prepare(pool.request).id_maps == leased(0)
     assert lease_of(pool, "web1") is not None

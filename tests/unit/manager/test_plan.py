@@ -28,7 +28,7 @@ from lxc_userns.subid.owners import IdOwnership
 from tests.unit.manager.world import HELD, ID_MAP, MAPS, OTHER, World
 
 
-@pytest.mark.parametrize("verb", ["plan", "reserve", "prepare"])
+@pytest.mark.parametrize("verb", ["plan", "allocate", "prepare"])
 @pytest.mark.parametrize("given", [None, MAPS])
 def test_ids_of_a_user_of_the_host_stop_a_start(
     world: World, alice: Callable[[], None], verb: str, given: IdMaps | None
@@ -37,11 +37,11 @@ def test_ids_of_a_user_of_the_host_stop_a_start(
     request = replace(world.request, id_maps=given)
     subject = "uid_maps of web1" if given else r"\[libvirt\] uid_maps"
     with pytest.raises(ConfigError, match=f"{subject} = .*{HELD}"):
-        getattr(world.manager, verb)(request)
+        world.verb(verb)(request)
     assert world.log == []
     assert world.services.store.load("web1") is None
     world.set(held_ids="allow")
-    assert getattr(world.manager, verb)(request).id_maps == MAPS
+    assert world.verb(verb)(request).id_maps == MAPS
 
 
 def test_ids_of_a_new_user_stop_a_later_start(
@@ -70,7 +70,7 @@ def test_a_problem_of_the_configuration_stops_a_later_start(
         world.containers.start("web1")
 
 
-@pytest.mark.parametrize("verb", ["plan", "reserve", "prepare"])
+@pytest.mark.parametrize("verb", ["plan", "allocate", "prepare"])
 @pytest.mark.parametrize(("name", "mode"), [("state", 0o700), ("run", 0o711)])
 def test_directories_of_ours_are_looked_at_first(
     world: World, tmp_path: Path, verb: str, name: str, mode: int
@@ -79,7 +79,7 @@ def test_directories_of_ours_are_looked_at_first(
     path.mkdir()
     path.chmod(0o755)
     with pytest.raises(ConfigError) as caught:
-        getattr(world.manager, verb)(world.request)
+        world.verb(verb)(world.request)
     assert str(caught.value) == (
         f"[lxc_userns] {name}_path = {path}: {path} has mode 0755, it may "
         f"have {mode:04o} at most; chmod {mode:04o} {path}"
@@ -122,10 +122,10 @@ def test_ids_of_the_pool_are_held_by_nobody_else(
             owners, f"read_host_{kind[0]}ids", lambda *_, host=host: host
         )
     with pytest.raises(ConfigError, match="subordinate user IDs of nova"):
-        world.manager.plan(replace(world.request, id_maps=MAPS))
+        world.plan(replace(world.request, id_maps=MAPS))
     world.set(uid_maps=[], gid_maps=[], subid_owner="nova")
     for maps in (MAPS, OTHER):
-        plan = world.manager.plan(replace(world.request, id_maps=maps))
+        plan = world.plan(replace(world.request, id_maps=maps))
         assert plan.id_maps == maps
 
 
@@ -142,7 +142,7 @@ def test_the_kind_of_a_root_filesystem_is_found_out(
     image.write_bytes(bytes(4096))
     archive = write_tar(tmp_path / "archive")
     found = [
-        world.manager.plan(replace(world.request, rootfs=path)).record
+        world.plan(replace(world.request, rootfs=path)).record
         for path in (world.rootfs, str(image), archive)
     ]
     kinds = [each.rootfs_kind for each in found]
@@ -177,7 +177,7 @@ def test_the_content_never_decides(
 
 def test_a_kind_that_is_none(world: World) -> None:
     request = replace(world.request, rootfs_kind=cast(Any, "tape"))
-    for prepare in (world.manager.reserve, world.manager.prepare):
+    for prepare in (world.manager.allocate, world.manager.prepare):
         with pytest.raises(InstanceError, match="expected directory, image"):
             prepare(request)
 
@@ -188,9 +188,9 @@ def test_a_later_start_opens_the_same_kind(world: World) -> None:
     shutil.rmtree(world.rootfs)
     write_tar(Path(world.rootfs))
     with pytest.raises(ReplacedError):
-        world.manager.prepare_again("web1")
+        world.manager.prepare("web1")
     with pytest.raises(RootfsError, match="is no directory"):
-        world.manager.prepare_again("web1", accept_replaced=True)
+        world.manager.prepare("web1", accept_replaced=True)
 
 
 def test_a_record_of_before_kinds_were_noted(world: World) -> None:
@@ -210,9 +210,9 @@ def test_the_limit_of_processes(world: World) -> None:
     assert world.manager.prepare(world.request).record.max_processes == 77
     asked = replace(world.request, name="web2", max_processes=5)
     other = replace(asked, uuid=str(uuid.uuid4()), rootfs=world.rootfs)
-    assert world.manager.plan(other).record.max_processes == 5
+    assert world.plan(other).record.max_processes == 5
     with pytest.raises(InstanceError, match="expected 0 to 4194304"):
-        world.manager.plan(replace(other, max_processes=-1))
+        world.plan(replace(other, max_processes=-1))
 
 
 def test_maps_of_the_request_come_first(world: World) -> None:
@@ -260,14 +260,14 @@ def test_required_by_somebody_and_nothing_configured(world: World) -> None:
     assert prepared.mode == "host"
     world.set(userns_policy="required")
     manager = world.manager
-    for verb in (manager.plan, manager.reserve, manager.prepare):
+    for verb in (world.plan, manager.allocate, manager.prepare):
         with pytest.raises(ConfigError, match="required: neither"):
             verb(world.request)
     with pytest.raises(ConfigError, match="required: neither"):
-        manager.prepare_again("web1")
+        manager.prepare("web1")
     # A request that brings maps asks for nothing that there is not.
     other = replace(world.request, name="web2", id_maps=OTHER)
-    assert manager.plan(other).mode == "private"
+    assert world.plan(other).mode == "private"
 
 
 def test_a_misspelt_name_stops_every_start(
@@ -277,11 +277,11 @@ def test_a_misspelt_name_stops_every_start(
     world.manager.prepare(world.request)
     monkeypatch.setenv("OS_LIBVIRT__UID_MAP", str(ID_MAP))
     manager = world.manager
-    for verb in (manager.plan, manager.reserve, manager.prepare):
+    for verb in (world.plan, manager.allocate, manager.prepare):
         with pytest.raises(ConfigError, match="write OS_LIBVIRT__UID_MAPS"):
             verb(replace(world.request, id_maps=MAPS))
     with pytest.raises(ConfigError, match="write OS_LIBVIRT__UID_MAPS"):
-        manager.prepare_again("web1")
+        manager.prepare("web1")
 
 
 @pytest.mark.parametrize(
@@ -321,6 +321,6 @@ def test_a_tree_that_holds_our_own_directories(
 
 
 def test_prepared_instances_compare_by_value(world: World) -> None:
-    plan = world.manager.plan(world.request)
+    plan = world.plan(world.request)
     assert plan == PreparedInstance(plan.record)
     assert world.log == []

@@ -4,6 +4,7 @@
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,7 +132,7 @@ def test_a_running_instance_is_not_changed(world: World) -> None:
     world.guests.add("web1")
     with pytest.raises(InstanceError, match="web1: is running; stop it"):
         world.manager.prepare(replace(world.request, id_maps=OTHER))
-    for change in (world.manager.release, world.manager.detach):
+    for change in (world.manager.release, world.manager.unmount):
         with pytest.raises(InstanceError, match="web1: is running; stop it"):
             change("web1")
     assert world.strategy.mounted == {"web1"}
@@ -213,29 +214,53 @@ def test_a_failed_release_keeps_the_record(world: World) -> None:
     assert world.services.store.load("web1") == prepared.record
 
 
-def test_what_is_reserved_is_what_is_prepared(world: World) -> None:
-    reserved = world.manager.reserve(replace(world.request, rootfs="/no/such"))
-    assert (reserved.mode, reserved.id_maps) == ("private", MAPS)
+def test_what_is_allocated_is_what_is_prepared(world: World) -> None:
+    without = replace(world.request, rootfs="/no/such")
+    allocated = world.manager.allocate(without)
+    assert (allocated.mode, allocated.id_maps) == ("private", MAPS)
     # Nothing is mounted or promised yet.
     assert world.log == []
     assert world.services.store.load("web1") is None
     prepared = world.manager.prepare(world.request)
-    assert prepared.id_maps == reserved.id_maps
-    assert prepared.root == reserved.root
+    assert prepared.id_maps == allocated.id_maps
+    assert prepared.root == allocated.root
     with pytest.raises(PolicyError):
-        world.manager.reserve(
+        world.manager.allocate(
             replace(world.request, needs=Requirements("host"))
         )
 
 
-def test_a_lease_that_is_reserved(pool: World) -> None:
-    reserved = pool.manager.reserve(pool.request)
+@pytest.mark.parametrize("name", ["reserve", "plan"])
+def test_names_of_before_for_allocate(world: World, name: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"{name} .* use allocate"):
+        verb = getattr(world.manager, name)
+    assert verb(world.request).id_maps == MAPS
+
+
+def test_names_of_before(world: World) -> None:
+    prepared = world.manager.prepare(world.request)
+    before: Any = world.manager
+    with pytest.warns(DeprecationWarning, match="prepare_again .* use prepa"):
+        assert before.prepare_again("web1") == prepared
+    with pytest.warns(DeprecationWarning, match="detach .* use unmount"):
+        before.detach(prepared)
+    assert world.strategy.mounted == set()
+    world.manager.prepare("web1")
+    world.guests.add("web1")
+    with pytest.warns(DeprecationWarning, match="report_only .* leave it out"):
+        before.verify("web1", started=False, report_only=True)
+    with pytest.raises(AttributeError, match="'clear'"):
+        before.clear("web1")
+
+
+def test_a_lease_that_is_allocated(pool: World) -> None:
+    allocated = pool.manager.allocate(pool.request)
     assert lease_of(pool, "web1") is not None
-    assert pool.manager.reserve(pool.request).id_maps == reserved.id_maps
-    assert pool.manager.prepare(pool.request).id_maps == reserved.id_maps
+    assert pool.manager.allocate(pool.request).id_maps == allocated.id_maps
+    assert pool.manager.prepare(pool.request).id_maps == allocated.id_maps
     pool.manager.release("web1")
     assert lease_of(pool, "web1") is None
     # Taken back without ever being prepared.
-    pool.manager.reserve(pool.request)
+    pool.manager.allocate(pool.request)
     pool.manager.release("web1")
     assert lease_of(pool, "web1") is None

@@ -3,6 +3,7 @@
 
 import errno
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -17,7 +18,6 @@ from lxc_userns.exceptions import (
 )
 from lxc_userns.instances.verified import Verified
 from lxc_userns.linux.bounds import BoundExceededError
-from lxc_userns.verification import VerifiedInstance
 from tests.unit.manager.world import (
     ID_MAP,
     UUID,
@@ -139,9 +139,7 @@ def test_a_container_makes_too_much_of_something(world: World) -> None:
 
 @pytest.mark.parametrize("started", [True, False])
 def test_a_report_changes_nothing(world: World, started: bool) -> None:
-    def report() -> VerifiedInstance:
-        return world.manager.verify("web1", started=started, report_only=True)
-
+    report = partial(world.report, started=started)
     world.manager.prepare(world.request)
     with pytest.raises(NotRunningError):
         report()
@@ -192,12 +190,12 @@ def test_verify_of_what_does_not_run(world: World) -> None:
     with pytest.raises(NoSuchContainerError, match="web1"):
         world.manager.verify("web1", started=False)
     world.manager.prepare(world.request)
-    with pytest.raises(InstanceError, match="web1: is not running"):
+    with pytest.raises(NotRunningError, match="web1: is prepared; start its"):
         world.manager.verify("web1", started=False)
     # Somebody else's, of the same name.
     world.guests.add("web1", uuid=UUID.replace("0", "1"))
     world.guests.init.uid_map = ()
-    with pytest.raises(InstanceError, match="web1: is not running"):
+    with pytest.raises(NotRunningError, match="web1: is prepared; start its"):
         world.manager.verify("web1", started=False)
     assert "destroy" not in world.log
 

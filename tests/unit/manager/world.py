@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from oslo_config import cfg
 
+from lxc_userns.config.settings import Settings
 from lxc_userns.containers import Containers, ContainerSpec
 from lxc_userns.exceptions import (
     InstanceError,
@@ -18,6 +19,7 @@ from lxc_userns.exceptions import (
     RootfsError,
 )
 from lxc_userns.idmap import IdMap, IdMaps
+from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.leases import Lease
 from lxc_userns.leases.running import ProcessTable
 from lxc_userns.libvirtd.client import Guest, Guests
@@ -32,7 +34,7 @@ from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.spec.strategy import Strategy
 from lxc_userns.traces.store import Traces
 from lxc_userns.traces.trace import Trace
-from lxc_userns.verification import Observed
+from lxc_userns.verification import Observed, VerifiedInstance
 from lxc_userns.verification.inspector import Inspector
 from tests.unit.verification.observation import evidence
 
@@ -252,11 +254,33 @@ class World:
 
     @property
     def services(self) -> Services:
-        return self.manager.services
+        settings = Settings.from_conf(self.conf)
+        guests = cast(Guests, self.guests)
+        return Services(settings, guests, ports=self.ports)
+
+    def plan(self, request: InstanceRequest) -> PreparedInstance:
+        """Return what would be prepared."""
+        services = self.services
+        known = services.store.load(request.name)
+        return PreparedInstance(services.planner.preview(request, known))
+
+    def verb(self, name: str) -> Callable[[InstanceRequest], PreparedInstance]:
+        """Return a verb on requests, or ``plan``."""
+        found: Callable[[InstanceRequest], PreparedInstance] = getattr(
+            self if name == "plan" else self.manager, name
+        )
+        return found
+
+    def report(self, *, started: bool) -> VerifiedInstance:
+        """Compare ``web1`` and change nothing."""
+        services = self.services
+        record = services.store.load("web1")
+        assert record is not None
+        return services.verifier.report(record, started=started)
 
     @property
     def containers(self) -> Containers:
-        return Containers(self.manager)
+        return Containers(self.manager, self.services)
 
     def set(self, **values: Any) -> None:
         for name, value in values.items():

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 
 import lxc_userns
-from lxc_userns.exceptions import LxcUsernsError
+from lxc_userns.exceptions import ArgumentError, LxcUsernsError
+from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.spec.requirements import Requirements
+from lxc_userns.spec.volume import Volume
 
 UUID = "7c1f7a5e-3b52-4a55-9f1d-0c6a2f6f3b10"
 
@@ -18,6 +20,39 @@ def test_word_that_is_none_of_its_kind_is_refused(name: str) -> None:
     options: dict[str, Any] = {name: "other"}
     with pytest.raises((LxcUsernsError, ValueError), match=f"{name}.*other"):
         InstanceRequest("web", UUID, "/srv/web", **options)
+
+
+MAPS = IdMaps(IdMap.parse("0:100000:65536"), IdMap.parse("0:100000:65536"))
+TWICE = (Volume("/srv/a", "/data"), Volume("/srv/b", "/data"))
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"rootfs": "/srv/\0web"}, "rootfs .*: is no path"),
+        ({"program": "bin/init"}, "program 'bin/init': is no absolute path"),
+        ({"program": "/bin/\0"}, "program .*: is no absolute path"),
+        (
+            {"range_size": 65536, "id_maps": MAPS},
+            "range_size 65536: is for a lease, and id_maps need none",
+        ),
+        (
+            {"needs": Requirements("host"), "id_maps": MAPS},
+            "id_maps .*: contradicts needs, of mode host",
+        ),
+        (
+            {"needs": Requirements("host"), "range_size": 65536},
+            "range_size 65536: contradicts needs, of mode host",
+        ),
+        ({"volumes": TWICE}, "volumes '/data': is the target of two"),
+    ],
+)
+def test_request_that_contradicts_itself(
+    options: dict[str, Any], reason: str
+) -> None:
+    given = {"name": "web", "uuid": UUID, "rootfs": "/srv/web", **options}
+    with pytest.raises(ArgumentError, match=f"^InstanceRequest: {reason}"):
+        InstanceRequest(**given)
 
 
 def test_requirements_by_their_old_name_warn() -> None:

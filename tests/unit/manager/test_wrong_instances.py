@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verbs on an instance that is another by now, or not what it was."""
+
+from dataclasses import replace
+
+import pytest
+
+from lxc_userns.exceptions import (
+    InstanceError,
+    NoSuchContainerError,
+    RunningError,
+)
+from lxc_userns.instances.prepared import PreparedInstance
+from tests.unit.manager.world import (
+    MAPS,
+    OTHER,
+    UUID,
+    World,
+    lease_of,
+    leased,
+)
+
+OTHER_UUID = UUID.replace("0", "1")
+
+
+def look(world: World) -> object:
+    """Return all that a refused verb must not change."""
+    record = world.services.store.load("web1")
+    return record, {*world.strategy.mounted}, [*world.log]
+
+
+@pytest.mark.parametrize("verb", ["allocate", "prepare"])
+def test_a_name_is_not_given_to_another(world: World, verb: str) -> None:
+    """Also where no lease tells whose it is."""
+    world.manager.prepare(world.request)
+    before = look(world)
+    other = replace(world.request, uuid=OTHER_UUID)
+    with pytest.raises(InstanceError, match=f"web1: .*{UUID}; release that"):
+        world.verb(verb)(other)
+    assert look(world) == before
+
+
+@pytest.mark.parametrize("verb", ["unmount", "release"])
+def test_one_that_was_released_is_not_the_next(
+    world: World, verb: str
+) -> None:
+    first = world.manager.prepare(world.request)
+    world.manager.release(first)
+    getattr(world.manager, verb)(first)
+    other = replace(world.request, uuid=OTHER_UUID)
+    world.manager.prepare(other)
+    before = look(world)
+    with pytest.raises(InstanceError) as caught:
+        getattr(world.manager, verb)(first)
+    assert str(caught.value) == (
+        f"web1: is the instance {OTHER_UUID}, and {UUID} is released; call "
+        "the verbs with what prepare has returned for that one"
+    )
+    assert look(world) == before
+    getattr(world.manager, verb)("web1")
+    assert world.strategy.mounted == set()
+
+
+def test_a_lease_of_another_is_not_released(pool: World) -> None:
+    first = pool.manager.prepare(pool.request)
+    pool.manager.release(first)
+    pool.manager.allocate(replace(pool.request, uuid=OTHER_UUID))
+    with pytest.raises(InstanceError, match=f"{UUID} is released; call the"):
+        pool.manager.release(first)
+    assert lease_of(pool, "web1") is not None
+
+
+@pytest.mark.parametrize("is_taken", [False, True])
+def test_what_was_released_and_started_is_destroyed(
+    world: World, is_taken: bool
+) -> None:
+    """Its host IDs may be those of another by now."""
+    first = world.manager.prepare(world.request)
+    world.manager.release(first)
+    if is_taken:
+        world.manager.prepare(replace(world.request, uuid=OTHER_UUID))
+    world.guests.add("web1")
+    with pytest.raises(InstanceError, match="web1: is "):
+        world.manager.verify(first, started=False)
+    assert world.guests.domains["web1"].is_active
+    with pytest.raises(InstanceError, match="web1: is "):
+        world.manager.verify(first, started=True)
+    assert not world.guests.domains["web1"].is_active
+
+
+def test_verify_is_of_the_last_promise(world: World) -> None:
+    """Whichever promise its caller still has."""
+    first = world.manager.prepare(world.request)
+    world.manager.prepare(replace(world.request, max_processes=7))
+    world.guests.add("web1")
+    seen: list[int] = []
+
+    def enforce(*given: int) -> list[str]:
+        seen.append(given[-1])
+        return []
+
+    world.inspect(enforce=enforce)
+    world.manager.verify(first, started=True)
+    assert seen == [7]
+
+
+def test_what_runs_is_not_given_other_ids(world: World) -> None:
+    world.manager.prepare(world.request)
+    world.guests.add("web1")
+    assert world.manager.allocate(world.request).id_maps == MAPS
+    with pytest.raises(RunningError, match="its domain, then call allocate"):
+        world.manager.allocate(replace(world.request, id_maps=OTHER))
+    world.guests.add("web1", active=False)
+    other = world.manager.allocate(replace(world.request, id_maps=OTHER))
+    assert other.id_maps == OTHER
+
+
+def test_an_allocation_does_not_weaken_a_promise(pool: World) -> None:
+    pool.manager.prepare(pool.request)
+    pool.set(subid_owner="")
+    with pytest.raises(InstanceError, match="was promised the ID maps"):
+        pool.manager.allocate(pool.request)
+    assert pool.manager.prepare("web1").id_maps == leased(0)
+
+
+def test_what_is_released_meanwhile_is_not_prepared(
+    pool: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would have IDs that are another's."""
+    pool.manager.prepare(pool.request)
+    check = type(pool.services.planner).check_again
+
+    def release(planner: object, record: object) -> None:
+        check(planner, record)  # type: ignore[arg-type]
+        pool.manager.release("web1")
+
+    monkeypatch.setattr(type(pool.services.planner), "check_again", release)
+    with pytest.raises(NoSuchContainerError, match="web1"):
+        pool.manager.prepare("web1")
+    assert pool.services.store.load("web1") is None
+    assert pool.strategy.mounted == set()
+
+
+def test_an_allocated_instance_is_not_prepared_by_name(pool: World) -> None:
+    for state in ("unknown", "allocated"):
+        with pytest.raises(NoSuchContainerError) as caught:
+            pool.manager.prepare("web1")
+        assert str(caught.value) == (
+            f"web1: is {state}; call prepare with a request"
+        )
+        allocated = pool.manager.allocate(pool.request)
+    assert isinstance(allocated, PreparedInstance)
