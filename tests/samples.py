@@ -33,6 +33,16 @@ class Sample:
             return [each.removeprefix(_PROMPT) for each in lines]
         return lines if self.kind == "literal" else []
 
+    @property
+    def dialogue(self) -> Iterator[tuple[str, list[str]]]:
+        """Give each command of a console with the lines that it prints."""
+        if self.kind != "console":
+            return
+        _, *parts = re.split("^" + _PROMPT, self.text, flags=re.MULTILINE)
+        for part in parts:
+            command, *shown = part.rstrip("\n").split("\n")
+            yield command, shown
+
 
 def samples(page: Path) -> Iterator[Sample]:
     """Find the code blocks and literal blocks of a page."""

@@ -28,11 +28,8 @@ smartquotes = False
 # Parts of other pages; by themselves the search would find them untitled.
 exclude_patterns = ["performance/measured*.rst"]
 
-html_theme = "alabaster"
-html_theme_options = {
-    "description": "User namespaces for libvirt-LXC",
-    "page_width": "1100px",
-}
+html_theme = "furo"
+html_title = f"{project} {release}"
 html_static_path = ["_static"]
 html_css_files = ["tables.css"]
 # What cliff gives to every command is said once, in prose.

@@ -289,6 +289,32 @@ def test_guide(host: Host, page: str) -> None:
             host.run(sample)
 
 
+def test_tutorial(host: Host) -> None:
+    """Each command prints what the page says, and nothing else."""
+    shutil.rmtree("/srv/containers")
+    for sample in samples(TOP / "doc/source/tutorial/index.rst"):
+        if sample.kind == "ini":
+            host.configure(sample.text)
+        for command, shown in sample.dialogue:
+            done = subprocess.run(
+                ["bash", "-c", command],
+                cwd=host.path / "home",
+                env=host.environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=LONGEST,
+                check=False,
+            )
+            said = done.stdout.splitlines()
+            if shown[:1] == ["..."]:
+                said, shown = said[1 - len(shown) :], shown[1:]
+            # How far numbers are to the right is the program's business.
+            assert [each.strip() for each in said] == [
+                each.strip() for each in shown
+            ], command
+
+
 def test_guide_of_the_library(
     host: Host, libvirt_connection: libvirt.virConnect
 ) -> None:
