@@ -202,6 +202,7 @@ class UserNamespaceManager:
         :raises InstanceError: if it is running.
         """
         name, services = _name(instance), self.services
+        services.instances.check_stopped(name)
         with services.store.lock(name):
             services.releaser.unmount(name)
 
@@ -232,6 +233,7 @@ class UserNamespaceManager:
         :raises RootfsError: if a view is busy.
         """
         name, services = _name(instance), self.services
+        services.instances.check_stopped(name)
         with services.store.lock(name):
             services.releaser.release(name)
 
