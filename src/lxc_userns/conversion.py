@@ -142,7 +142,7 @@ class Converter:
         guest = self._guests.find(name)
         if guest is None:
             raise NoSuchContainerError(name)
-        if guest.is_active:
+        if guest.is_active and not self._guests.has_missed_end(name):
             raise InstanceError(name, "is running; stop it first")
         return self._guests.xml(name)
 

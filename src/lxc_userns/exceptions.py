@@ -267,7 +267,7 @@ class LockTimeoutError(LxcUsernsError):
     :param timeout: seconds that were waited.
     """
 
-    def __init__(self, name: str, timeout: float | None) -> None:
+    def __init__(self, name: str, timeout: float) -> None:
         super().__init__(name, timeout)
         self.name = name
         self.timeout = timeout
@@ -275,7 +275,7 @@ class LockTimeoutError(LxcUsernsError):
     def __str__(self) -> str:
         return (
             f"lock {self.name}: another operation has held it for "
-            f"{self.timeout} s; try again when that is done"
+            f"{self.timeout:.3g} s; try again when that is done"
         )
 
 

@@ -224,9 +224,10 @@ class UserNamespaceManager:
         :raises RootfsError: if a view is busy, with what is mounted below.
         :raises InstanceError: if the name is another instance's by now.
         """
-        name, services = _name(instance), self._services
+        name, uuid, services = _name(instance), _uuid(instance), self._services
+        services.instances.check_stopped(name, "unmount", uuid)
         with services.store.lock(name):
-            services.releaser.unmount(name, _uuid(instance))
+            services.releaser.unmount(name, uuid)
 
     @checked(instance=INSTANCE)
     def release(self, instance: str | PreparedInstance) -> None:
@@ -246,9 +247,10 @@ class UserNamespaceManager:
         :raises RootfsError: if a view is busy, with what is mounted below.
         :raises InstanceError: if the name is another instance's by now.
         """
-        name, services = _name(instance), self._services
+        name, uuid, services = _name(instance), _uuid(instance), self._services
+        services.instances.check_stopped(name, "release", uuid)
         with services.store.lock(name):
-            services.releaser.release(name, uuid=_uuid(instance))
+            services.releaser.release(name, uuid=uuid)
 
     @checked(instance=INSTANCE)
     def sync(self, instance: str | PreparedInstance) -> None:

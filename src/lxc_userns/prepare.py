@@ -114,7 +114,7 @@ class Preparation:
                 return known
             self._check_replaceable(record, known)
             self.groups.check_start(
-                record.name, record.id_maps, self.instances.guests
+                record.name, record.id_maps, self.instances.running
             )
             if known is None:
                 undo(stack, store.remove, record.name)
@@ -250,10 +250,7 @@ class Preparation:
     def _check_replaceable(
         self, record: InstanceRecord, known: InstanceRecord | None
     ) -> None:
-        guests = self.instances.guests
-        guest = guests.find(record.name)
-        is_active = guest is not None and guest.is_active
-        if is_active and not guests.has_missed_end(record.name):
+        if self.instances.running.find(record.name) is not None:
             raise RunningError(record.name, "prepare")
         if known is None:
             return

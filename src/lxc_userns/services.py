@@ -34,8 +34,6 @@ class Services:
     :param guests: how to reach libvirt.
     :param roots: as for :class:`~lxc_userns.UserNamespaceManager`.
     :param ports: what the machine is reached through besides.
-    :param lock_timeout: seconds to wait for a lock that others hold; None for
-        as long as it takes.
     """
 
     def __init__(
@@ -44,19 +42,16 @@ class Services:
         guests: Guests,
         roots: tuple[str, ...] | None = None,
         ports: Ports | None = None,
-        *,
-        lock_timeout: float | None = None,
     ) -> None:
         self.settings = settings
         self.guests = guests
         self.ports = ports or Ports()
         self._roots = roots
-        self._lock_timeout = lock_timeout
 
     @cached_property
     def store(self) -> InstanceStore:
         """Records of the instances."""
-        return InstanceStore(self.settings.state_path, self._lock_timeout)
+        return InstanceStore(self.settings.state_path)
 
     @cached_property
     def files(self) -> Filesystems:
@@ -77,7 +72,9 @@ class Services:
     @cached_property
     def instances(self) -> Instances:
         """All that is known of the instances."""
-        return Instances(self.store, self.files, self.guests)
+        return Instances(
+            self.store, self.files, self.guests, self.ports.running
+        )
 
     @cached_property
     def allocator(self) -> LeaseAllocator:

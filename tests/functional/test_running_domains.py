@@ -4,6 +4,8 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -80,6 +82,64 @@ def test_another_libvirt_lxc(
     with running(libvirt_connection, "vm", shared_rootfs, f"({call}) &") as vm:
         wait_for(lambda: "libvirt_lxc" in programs(vm.init))
         assert names() == ["vm"]
+
+
+def test_another_mount_namespace(
+    libvirt_connection: libvirt.virConnect, shared_rootfs: Path
+) -> None:
+    """The files of its libvirtd are out of sight, as those of others."""
+    script = (
+        "from lxc_userns.libvirtd.status import RunningDomains as R; "
+        "print([(each.name, each.uuid) for each in R().list()])"
+    )
+    hidden = (
+        *("unshare", "--mount", "--propagation", "private", "sh", "-ec"),
+        'mount -t tmpfs none /run; exec "$@"',
+        "sh",
+    )
+    with running(libvirt_connection, "vm", shared_rootfs) as vm:
+        argv = [*hidden, sys.executable, "-c", script]
+        said = subprocess.check_output(argv, text=True, timeout=60)
+        assert said == f"[('vm', '{vm.domain.UUIDString()}')]\n"
+
+
+def test_which_one_of_a_name(
+    libvirt_connection: libvirt.virConnect, shared_rootfs: Path
+) -> None:
+    other = "5dce174d-7133-416f-be8b-e0fc2fac55de"
+    with running(libvirt_connection, "vm", shared_rootfs) as vm:
+        assert RUNNING.find("vm", vm.domain.UUIDString()) is not None
+        assert RUNNING.find("vm", other) is None
+        # What nothing tells of may be any.
+        unknown = RunningDomains(Path("/nonexistent"))
+        assert unknown.find("vm", other) is not None
+
+
+def test_its_first_process(
+    libvirt_connection: libvirt.virConnect, shared_rootfs: Path
+) -> None:
+    with running(libvirt_connection, "vm", shared_rootfs) as vm:
+        found = RUNNING.find("vm")
+        assert found is not None
+        with found.init_process() as init:
+            assert init.pid == vm.init
+    with pytest.raises(ProcessLookupError), found.init_process():
+        pytest.fail("it has ended")
+
+
+def test_without_the_right_to_trace(
+    libvirt_connection: libvirt.virConnect, shared_rootfs: Path
+) -> None:
+    """A process that cannot be looked into counts by what it says."""
+    script = (
+        "from lxc_userns.libvirtd.status import RunningDomains as R; "
+        "print([each.name for each in R().list()])"
+    )
+    lesser = ("setpriv", "--bounding-set", "-sys_ptrace", "--")
+    with running(libvirt_connection, "vm", shared_rootfs):
+        argv = [*lesser, sys.executable, "-c", script]
+        said = subprocess.check_output(argv, text=True, timeout=60)
+        assert said == "['vm']\n"
 
 
 def test_controller_is_killed(

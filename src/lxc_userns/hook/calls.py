@@ -21,6 +21,7 @@ from lxc_userns.exceptions import (
 from lxc_userns.hook.guests import HookGuests
 from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.instances.record import InstanceRecord
+from lxc_userns.linux import locks
 from lxc_userns.services import Services
 from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.spec.rootfs_kind import parse_kind
@@ -28,6 +29,9 @@ from lxc_userns.spec.rootfs_kind import parse_kind
 _LOG = logging.getLogger(__name__)
 #: Characters of a message about XML.
 _LONGEST = 200
+#: Seconds to wait for a lock before views are left mounted: libvirt goes on
+#: whatever comes of it, and has most often waited for the same lock before.
+_RELEASE_TIMEOUT = 0.5
 _CONVERT = "lxc-userns domain convert {} --in-place"
 
 
@@ -48,7 +52,8 @@ def call(
         text = xml.decode()
         marker = read_marker(text)
         if marker is not None:
-            _Call.of(name, text, marker, settings).run(operation)
+            with locks.time_limit(settings.hook_timeout):
+                _Call.of(name, text, marker, settings).run(operation)
         elif operation == "prepare":
             _check_unmarked(name, text, settings)
     except Exception as err:
@@ -83,11 +88,7 @@ class _Call:
     ) -> _Call:
         """Return the call for a domain."""
         uuid = read_uuid(xml)
-        services = Services(
-            settings,
-            HookGuests(name, uuid, xml),
-            lock_timeout=settings.hook_timeout,
-        )
+        services = Services(settings, HookGuests(name, uuid, xml))
         return cls(name, uuid, xml, marker, services)
 
     def run(self, operation: str) -> None:
@@ -102,7 +103,8 @@ class _Call:
         elif operation == "reconnect":
             self._verify(is_new=False)
         elif operation == "release":
-            self._unmount()
+            with locks.time_limit(_RELEASE_TIMEOUT):
+                self._unmount()
 
     def _prepare(self) -> None:
         """Prepare the domain, and compare its XML with the promise.

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lxc_userns.exceptions import (
     LibvirtError,
     LxcUsernsError,
     RootfsError,
+    RunningError,
 )
 from lxc_userns.idmap import IdMaps
 from lxc_userns.instances.conflicts import PathUse, claims, find_conflicts
@@ -18,6 +19,7 @@ from lxc_userns.instances.filesystems import Filesystems
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.instances.store import InstanceStore
 from lxc_userns.libvirtd.client import Guest, Guests
+from lxc_userns.libvirtd.status import RunningDomains
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +28,14 @@ class Instances:
 
     :param store: their records.
     :param files: their filesystems.
-    :param guests: their domains.
+    :param guests: their domains, for who holds no lock.
+    :param running: their domains that run.
     """
 
     store: InstanceStore
     files: Filesystems
     guests: Guests
+    running: RunningDomains = field(default_factory=RunningDomains)
 
     def find_guest(self, record: InstanceRecord) -> Guest | None:
         """The domain of an instance, None if there is none.
@@ -42,11 +46,32 @@ class Instances:
         return guest if guest and guest.uuid == record.uuid else None
 
     def is_active(self, record: InstanceRecord) -> bool:
-        """Whether the domain of an instance runs."""
-        guest = self.find_guest(record)
-        if guest is None or not guest.is_active:
-            return False
-        return not self.guests.has_missed_end(record.name)
+        """Whether the domain of an instance runs; libvirtd is not asked."""
+        return self.running.find(record.name, record.uuid) is not None
+
+    def check_stopped(
+        self, name: str, verb: str, uuid: str | None = None
+    ) -> None:
+        """Refuse an instance that libvirtd is about to start again.
+
+        One that reboots from inside has no process for a moment, while
+        libvirtd does not answer for it. So this is asked before the instance
+        is locked; afterwards the kernel tells.
+
+        :param verb: what was called, for the error.
+        :param uuid: of which it has to be; another is not looked at.
+        :raises RunningError: if it is running. Where libvirtd cannot be
+            reached, nothing can be started either.
+        """
+        record = self.store.load(name)
+        if record is None or uuid not in (None, record.uuid):
+            return
+        with suppress(LibvirtError):
+            guest = self.find_guest(record)
+            if guest is None or not guest.is_active:
+                return
+            if not self.guests.has_missed_end(name):
+                raise RunningError(name, verb)
 
     def names_of(self, instance: str) -> tuple[str, str | None]:
         """The name and the UUID of an instance that is given by either.
@@ -75,10 +100,10 @@ class Instances:
 
         :returns: None if none runs in a user namespace, or none is found.
         """
-        with suppress(LxcUsernsError, ProcessLookupError, FileNotFoundError):
-            guest = self.guests.find(name)
-            if guest is not None and guest.is_active:
-                with self.guests.init_process(name) as init:
+        with suppress(LxcUsernsError, ProcessLookupError):
+            found = self.running.find(name)
+            if found is not None:
+                with found.init_process() as init:
                     return IdMaps.of_rows(init.uid_map, init.gid_map)
         return None
 

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from lxc_userns import own_paths
-from lxc_userns.exceptions import InstanceError, LockTimeoutError
+from lxc_userns.exceptions import InstanceError
 from lxc_userns.instances.codec import FORMAT, NewerError, decode, encode
 from lxc_userns.instances.damaged import DamagedRecord, salvage
 from lxc_userns.instances.record import InstanceRecord, check_name
@@ -31,15 +31,10 @@ class InstanceStore:
 
     :param state_path: directory that has to be ours and closed to others;
         it is made when first used, and checked at every use.
-    :param lock_timeout: seconds to wait for a lock that others hold; None for
-        as long as it takes.
     """
 
-    def __init__(
-        self, state_path: str, lock_timeout: float | None = None
-    ) -> None:
+    def __init__(self, state_path: str) -> None:
         self._path = Path(state_path)
-        self._lock_timeout = lock_timeout
 
     def lock(self, name: str) -> AbstractContextManager[None]:
         """Keep other threads and processes from the instance ``name``.
@@ -55,10 +50,13 @@ class InstanceStore:
     def lock_container(self, name: str) -> AbstractContextManager[None]:
         """Lock like :meth:`lock`, for several steps that take that lock.
 
+        No hook of libvirt takes this one: under it, libvirtd may be asked.
+
         :raises InstanceError: if it is not a name.
+        :raises LockTimeoutError: if others hold the lock for too long.
         """
         check_name(name)
-        return self._lock(f"container-{name}")
+        return self._lock(f"container-{name}", is_for_hooks=False)
 
     @contextmanager
     def lock_trees(self, fds: Iterable[int]) -> Iterator[None]:
@@ -79,19 +77,17 @@ class InstanceStore:
             yield
 
     @contextmanager
-    def _lock(self, name: str) -> Iterator[None]:
+    def _lock(self, name: str, *, is_for_hooks: bool = True) -> Iterator[None]:
         with ExitStack() as stack:
             with self._translated():
                 made = directory.make_subdir(
                     str(self._path), 0o700, "locks", 0o700
                 )
                 lock = locks.held(
-                    stack.enter_context(made), name, limit=self._lock_timeout
+                    stack.enter_context(made), name, is_for_hooks=is_for_hooks
                 )
-                try:
+                with locks.translated(name):
                     stack.enter_context(lock)
-                except TimeoutError:
-                    raise LockTimeoutError(name, self._lock_timeout) from None
             yield
 
     def load(self, name: str) -> InstanceRecord | None:

@@ -15,7 +15,7 @@ from lxc_userns.leases import LeaseStore, LeaseTransaction, ShiftedTree
 from lxc_userns.leases.allocation import FreeRanges
 from lxc_userns.leases.pool import Pool, Pools
 from lxc_userns.leases.running import ProcessTable, RunningIdMap
-from lxc_userns.libvirtd.client import Guests
+from lxc_userns.libvirtd.status import RunningDomains
 from lxc_userns.subid.owners import IdOwner
 
 _LOG = logging.getLogger(__name__)
@@ -44,14 +44,14 @@ class PoolSnapshot:
         cls,
         pools: Pools,
         processes: ProcessTable,
-        guests: Guests,
+        domains: RunningDomains,
         store: LeaseStore,
     ) -> PoolSnapshot:
         """Look now.
 
         :param pools: the pool, read before.
         :param processes: what runs.
-        :param guests: how to find out the names of what runs.
+        :param domains: how to find out the names of what runs.
         """
         for text in pools.malformed[:_MOST_LINES]:
             _LOG.warning("%s; it is not heeded", text)
@@ -69,7 +69,7 @@ class PoolSnapshot:
             has_trees, is_new = leases.has_trees, leases.is_new
         # Those with leases have names that are known.
         rest = [each for each in found if each not in strange]
-        running = (*processes.with_names(strange, guests), *rest)
+        running = (*processes.with_names(strange, domains), *rest)
         return cls(pools, running, has_trees, is_new)
 
     def without(self, holders: Iterable[tuple[Kind, IdOwner]]) -> PoolSnapshot:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -13,9 +12,10 @@ from contextlib import ExitStack, closing, contextmanager
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.leases.schema import STATEMENTS, VERSION
 from lxc_userns.leases.transaction import LeaseTransaction
-from lxc_userns.linux import directory
+from lxc_userns.linux import directory, locks
 
 _FILE = "leases.sqlite3"
+_LOCK = "leases"
 #: Seconds that one process waits for the others; a step takes milliseconds.
 _PATIENCE = 120.0
 #: Also for a table that is missing, or there without a version.
@@ -49,6 +49,7 @@ class LeaseStore:
         :param keep: False: to see what would be. Then nothing is kept or
             made, not even the database.
         :raises ConfigError: if the database cannot be used.
+        :raises LockTimeoutError: if others change it for too long.
         """
         with self._queued(keep), self._opened(create=keep) as database:
             # Rolled back when it is closed, unless committed before.
@@ -85,10 +86,13 @@ class LeaseStore:
                     place = directory.open_private(
                         self._path, 0o700, create=create
                     )
-                    fcntl.flock(stack.enter_context(place), fcntl.LOCK_EX)
+                    fd = stack.enter_context(place)
+                    with locks.translated(_LOCK):
+                        locks.wait(fd, _LOCK)
             except OSError as err:
                 raise self._error(err) from err
-            yield
+            with locks.noted(_LOCK):
+                yield
 
     @property
     def exists(self) -> bool:
@@ -137,10 +141,11 @@ class LeaseStore:
 
 
 def _connect(file: str) -> sqlite3.Connection:
+    timeout = locks.time_left(_PATIENCE)
     with ExitStack() as stack:
         database = stack.enter_context(
             closing(
-                sqlite3.connect(file, timeout=_PATIENCE, isolation_level=None)
+                sqlite3.connect(file, timeout=timeout, isolation_level=None)
             )
         )
         # A transaction that was reported as done outlives a power loss. The

@@ -95,7 +95,7 @@ def _collect_one(
 ) -> list[OrphanedLease]:
     """Collect one lease; an error is its outcome, and stops no others."""
     try:
-        with services.store.lock(lease.instance):
+        with services.store.lock_container(lease.instance):
             return [*_judge(services, lease.instance, grace_period)]
     except LibvirtError:
         raise
@@ -117,14 +117,30 @@ def _judge(
     if lease in _Known.ask(services.guests):
         allocator.confirm(instance)
         return
+    with services.store.lock(instance):
+        yield from _judge_unknown(
+            services, lease, now - lease.unknown_since, grace_period
+        )
+
+
+def _judge_unknown(
+    services: Services, lease: Lease, seconds: int, grace_period: float
+) -> Iterator[OrphanedLease]:
+    """Do with a lease what is to be done, whose instance is locked.
+
+    :param seconds: for how long libvirt has not known it.
+    """
+    allocator, instance = services.allocator, lease.instance
+    if allocator.find(instance) != lease:
+        return  # It was released, or asked for again.
     running = allocator.pool.users(lease)
     record = services.store.load(instance)
-    if running:
+    if services.instances.running.find(instance, lease.uuid) is not None:
+        yield OrphanedLease(lease, "kept", "is running")
+    elif running:
         yield OrphanedLease(lease, "kept", f"is in use by {running[0]}")
-    elif now - lease.unknown_since < grace_period:
-        reason = (
-            f"libvirt has not known it for {now - lease.unknown_since} seconds"
-        )
+    elif seconds < grace_period:
+        reason = f"libvirt has not known it for {seconds} seconds"
         yield OrphanedLease(lease, "waiting", reason)
     elif record is not None and _has_own_files(record):
         reason = "has files of its own; destroy or release the instance"

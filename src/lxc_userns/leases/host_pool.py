@@ -78,7 +78,7 @@ class HostPool:
         snapshot = PoolSnapshot.read(
             self.read(self.owner),
             self.processes,
-            self.instances.guests,
+            self.instances.running,
             self.leases,
         )
         if snapshot.is_new:
@@ -92,7 +92,7 @@ class HostPool:
             for each in self.processes.id_maps()
             if overlap(lease.ids(each.kind), each.ids)
         ]
-        named = self.processes.with_names(found, self.instances.guests)
+        named = self.processes.with_names(found, self.instances.running)
         return [each.holder for each in named]
 
     def usage(self) -> PoolUsage:

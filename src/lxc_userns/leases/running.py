@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 
-from lxc_userns.exceptions import LibvirtError
 from lxc_userns.idmap import ID_LIMIT, Kind
-from lxc_userns.libvirtd.client import Guests
+from lxc_userns.libvirtd.status import RunningDomains
 from lxc_userns.linux.process import Process, Rows, in_other_user_namespaces
 from lxc_userns.rootfs.shifting.tree import printable
 from lxc_userns.subid.owners import IdOwner
@@ -64,15 +63,16 @@ class ProcessTable:
                     yield RunningIdMap(pid, "gid", ids)
 
     def with_names(
-        self, found: Iterable[RunningIdMap], guests: Guests
+        self, found: Iterable[RunningIdMap], running: RunningDomains
     ) -> list[RunningIdMap]:
         """Return the same with names, if they can still be found out.
 
-        :param guests: how to reach libvirt, which need not be there; it is
-            asked once, and only if there is anybody to be named.
+        :param running: libvirt's containers, looked at once, and only if
+            there is anything to be named.
         """
         maps = [*found]
-        containers = _controllers(guests) if maps else {}
+        domains = running.list() if maps else ()
+        containers = {each.controller: each.name for each in domains}
         return [
             replace(each, name=self._name(each.pid, containers))
             for each in maps
@@ -93,14 +93,3 @@ def _ranges(rows: Rows) -> Iterator[range]:
         # Who sees all IDs as they are is no container with a range.
         if inside != outside or count < ID_LIMIT // 2:
             yield range(outside, outside + count)
-
-
-def _controllers(guests: Guests) -> dict[int, str]:
-    """Names of libvirt's containers by process ID of their controllers."""
-    with suppress(LibvirtError):
-        return {
-            guest.controller: guest.name
-            for guest in guests.list()
-            if guest.controller is not None
-        }
-    return {}

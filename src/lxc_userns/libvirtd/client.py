@@ -10,7 +10,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Thread
 from typing import Any
@@ -24,8 +24,9 @@ from lxc_userns.exceptions import (
     NoSuchContainerError,
     NotRunningError,
 )
-from lxc_userns.linux import initctl
-from lxc_userns.linux.process import Process, children
+from lxc_userns.libvirtd.init import find_init
+from lxc_userns.linux import initctl, locks
+from lxc_userns.linux.process import Process
 
 _LOG = logging.getLogger(__name__)
 
@@ -95,6 +96,9 @@ class Guests:
 
     :param uri: which libvirtd; connected to when first used, and again when
         it was restarted in between.
+
+    Each call raises RuntimeError in a thread that holds a lock for which a
+    hook of libvirt may wait.
     """
 
     def __init__(self, uri: str = URI) -> None:
@@ -270,7 +274,7 @@ class Guests:
         deadline = time.monotonic() + _INIT_TIMEOUT
         # A container that reboots has a new controller in between, and for
         # a moment one without children.
-        while (init := _find_init(self._controller(name))) is None:
+        while (init := find_init(self._controller(name))) is None:
             if time.monotonic() > deadline:
                 guest = self.find(name)
                 if guest is not None and guest.is_lost:
@@ -282,6 +286,7 @@ class Guests:
 
     @contextmanager
     def _translated(self, operation: str) -> Iterator[None]:
+        locks.check_none_held(operation)
         try:
             yield
         except libvirt.libvirtError as err:
@@ -349,16 +354,6 @@ def _describe(domain: Any) -> Guest:
     )
 
 
-def _find_init(controller: int) -> Process | None:
-    for pid in children(controller):
-        with suppress(ProcessLookupError), ExitStack() as stack:
-            process = stack.enter_context(Process(pid))
-            if _is_init(process, controller):
-                stack.pop_all()
-                return process
-    return None
-
-
 def _power_off(init: Process) -> None:
     """Ask a container to stop in the way that its init understands."""
     with suppress(OSError):
@@ -375,20 +370,10 @@ def _power_off(init: Process) -> None:
 
 def _kill_init(controller: int) -> None:
     with suppress(ProcessLookupError):
-        init = _find_init(controller)
+        init = find_init(controller)
         if init is not None:
             with init:
                 init.kill(_KILL_TIMEOUT)
-
-
-def _is_init(process: Process, controller: int) -> bool:
-    # Asked of the held process: its number may have been another's.
-    if not process.is_first or process.parent != controller:
-        return False
-    # Until it executes the container's program, it is a part of libvirt that
-    # sets up the container, and may yet fail.
-    with Process(controller) as libvirt_lxc:
-        return process.executable != libvirt_lxc.executable
 
 
 def _wait_inactive(domain: Any, timeout: float) -> None:

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 
+from lxc_userns.exceptions import LockTimeoutError
 from lxc_userns.linux import directory
 from lxc_userns.linux.fd import closed_on_error, owned
 
@@ -29,6 +31,16 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _RETRY = 0.01
 
 
+class _Thread(threading.local):
+    """Locks of a thread, and how long it may still wait for more."""
+
+    names: tuple[str, ...] = ()
+    deadline: float | None = None
+
+
+_THREAD = _Thread()
+
+
 def _make(place: int, name: str) -> int:
     return os.open(name, _FLAGS, 0o600, dir_fd=place)
 
@@ -40,6 +52,7 @@ def held(
     *,
     shared: bool = False,
     limit: float | None = None,
+    is_for_hooks: bool = True,
 ) -> Iterator[int]:
     """Hold a lock; not reentrant.
 
@@ -48,6 +61,8 @@ def held(
     :param name: name of the file.
     :param shared: whether others may hold it shared at the same time.
     :param limit: seconds to wait for others, None for as long as it takes.
+    :param is_for_hooks: whether a hook of libvirt may wait for it, so that
+        libvirtd must not be asked by who holds it.
     :returns: descriptor of the file. A process that inherits it holds the
         lock too.
     :raises TimeoutError: if others hold it for longer.
@@ -55,7 +70,8 @@ def held(
     """
     with owned(acquire(place, name, shared=shared, limit=limit)) as fd:
         try:
-            yield fd
+            with noted(name) if is_for_hooks else nullcontext():
+                yield fd
         finally:
             _remove(place, name, fd)
 
@@ -98,7 +114,7 @@ def acquire(
     :returns: descriptor of it.
     :raises TimeoutError: if others hold the lock for longer.
     """
-    deadline = None if limit is None else time.monotonic() + limit
+    deadline = _deadline(limit)
     operation = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     while True:
         if (fd := make(place, name)) is not None:
@@ -108,9 +124,104 @@ def acquire(
                 if try_lock(fd, operation) and _is_named(place, name, fd):
                     return fd
             os.close(fd)
-        if deadline is not None and time.monotonic() > deadline:
-            raise TimeoutError(f"another holds the lock {name}")
-        time.sleep(_RETRY)
+        _pause(deadline, name)
+
+
+def wait(fd: int, name: str) -> None:
+    """Lock a file or directory of our own, in the order of those who wait.
+
+    With a time limit the order is a matter of luck.
+
+    :param fd: descriptor of it; the lock ends with its last copy.
+    :param name: name of the lock, for the error.
+    :raises TimeoutError: if others hold the lock for longer than
+        :func:`time_limit` allows.
+    """
+    deadline = _deadline(None)
+    if deadline is None:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        return
+    while not try_lock(fd):
+        _pause(deadline, name)
+
+
+@contextmanager
+def translated(name: str) -> Iterator[None]:
+    """Raise LockTimeoutError if others hold a lock for too long.
+
+    :param name: name of the lock.
+    """
+    start = time.monotonic()
+    try:
+        yield
+    except TimeoutError:
+        waited = time.monotonic() - start
+        raise LockTimeoutError(name, waited) from None
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Limit how long this thread waits for locks in the body, all together.
+
+    :param seconds: 0 or more.
+    """
+    before = _THREAD.deadline
+    _THREAD.deadline = _deadline(seconds)
+    try:
+        yield
+    finally:
+        _THREAD.deadline = before
+
+
+def time_left(limit: float) -> float:
+    """Return for how long this thread may wait for a lock.
+
+    :param limit: seconds that it would wait if it was free to.
+    """
+    deadline = _THREAD.deadline
+    if deadline is None:
+        return limit
+    return max(0.0, min(limit, deadline - time.monotonic()))
+
+
+@contextmanager
+def noted(name: str) -> Iterator[None]:
+    """Note that this thread holds a lock that a hook may wait for."""
+    before = _THREAD.names
+    _THREAD.names = (*before, name)
+    try:
+        yield
+    finally:
+        _THREAD.names = before
+
+
+def check_none_held(operation: str) -> None:
+    """Check that no hook of libvirt waits for this thread.
+
+    libvirtd keeps a domain locked while its hook waits, and to ask it for
+    that domain would never end.
+
+    :param operation: what libvirtd is about to be asked for.
+    :raises RuntimeError: if this thread holds a lock.
+    """
+    if _THREAD.names:
+        raise RuntimeError(
+            f"libvirtd must not be asked to {operation} under the locks "
+            f"{', '.join(_THREAD.names)}: its hook may wait for them"
+        )
+
+
+def _deadline(limit: float | None) -> float | None:
+    limits = [] if limit is None else [time.monotonic() + limit]
+    if _THREAD.deadline is not None:
+        limits.append(_THREAD.deadline)
+    return min(limits, default=None)
+
+
+def _pause(deadline: float | None, name: str) -> None:
+    if deadline is not None and time.monotonic() > deadline:
+        raise TimeoutError(f"another holds the lock {name}")
+    time.sleep(_RETRY)
 
 
 def _remove(place: int, name: str, fd: int) -> None:

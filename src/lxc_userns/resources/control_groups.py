@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lxc_userns.idmap import IdMaps
-from lxc_userns.libvirtd.client import Guests
+from lxc_userns.libvirtd.status import RunningDomains
 from lxc_userns.resources import partition, systemd_hierarchy
 
 
@@ -20,7 +20,7 @@ class ControlGroups:
     :param remove: as :func:`partition.remove`.
     """
 
-    check_start: Callable[[str, IdMaps | None, Guests], object] = (
+    check_start: Callable[[str, IdMaps | None, RunningDomains], object] = (
         systemd_hierarchy.check_start
     )
     make: Callable[[str, int], object] = partition.make

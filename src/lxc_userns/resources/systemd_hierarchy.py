@@ -11,7 +11,7 @@ from __future__ import annotations
 from lxc_userns.exceptions import InstanceError
 from lxc_userns.idmap import IdMaps
 from lxc_userns.libvirtd import daemon
-from lxc_userns.libvirtd.client import Guests
+from lxc_userns.libvirtd.status import RunningDomain, RunningDomains
 from lxc_userns.linux import systemd
 from lxc_userns.linux.mounts import read_mounts
 from lxc_userns.linux.process import Process
@@ -19,24 +19,23 @@ from lxc_userns.linux.process import Process
 _NAME = "name=systemd"
 
 
-def check_start(name: str, maps: IdMaps | None, guests: Guests) -> None:
+def check_start(
+    name: str, maps: IdMaps | None, running: RunningDomains
+) -> None:
     """Check that no systemd loses its control groups by a start.
 
     :param name: the container that is to start.
     :param maps: its ID maps, None if it is to have none.
-    :param guests: what runs.
+    :param running: what runs.
     :raises InstanceError: if one does, with a remedy.
-    :raises LibvirtError: if libvirt cannot be reached.
     """
     if maps is None or not _is_shared():
         return
-    for guest in guests.list():
-        if guest.name == name or not guest.is_active or guest.is_lost:
-            continue
-        if _loses(guest.name, maps.shift_uid(0), guests):
+    for each in running.list():
+        if each.name != name and _loses(each, maps.shift_uid(0)):
             raise InstanceError(
                 name,
-                f"cannot start beside {guest.name}, which runs systemd with "
+                f"cannot start beside {each.name}, which runs systemd with "
                 "other ID maps, and would lose its control groups: libvirt "
                 f"gives {_NAME} of version 1 to one container at a time; "
                 "install systemd-container, or stop that one first",
@@ -51,11 +50,11 @@ def _is_shared() -> bool:
     return any(_NAME in mount.fs_options for mount in mounts)
 
 
-def _loses(name: str, owner: int | None, guests: Guests) -> bool:
+def _loses(domain: RunningDomain, owner: int | None) -> bool:
     try:
-        with guests.init_process(name) as init:
+        with domain.init_process() as init:
             return init.program == "systemd" and _root(init) not in (0, owner)
-    except (InstanceError, OSError):
+    except OSError:
         return False  # It has ended.
 
 

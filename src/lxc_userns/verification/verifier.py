@@ -89,7 +89,7 @@ class Verifier:
         :raises InspectionError: if it cannot be looked at.
         :raises NotRunningError: if it is not running.
         """
-        if not self.instances.is_active(record):
+        if not self._is_active(record):
             raise NotRunningError(record.name)
         xml = self.instances.guests.xml(record.name)
         expectation = expected.of_record(record, xml)
@@ -120,7 +120,7 @@ class Verifier:
     ) -> VerifiedInstance:
         """Verify a container, waiting for one that reboots."""
         for attempt in range(_ATTEMPTS):
-            if not self.instances.is_active(record):
+            if not self._is_active(record):
                 break
             try:
                 found, mark = self._verify_once(record, started)
@@ -227,9 +227,16 @@ class Verifier:
 
     def _may_run(self, record: InstanceRecord) -> bool:
         try:
-            return self.instances.is_active(record)
+            return self._is_active(record)
         except LibvirtError:
             return True
+
+    def _is_active(self, record: InstanceRecord) -> bool:
+        """Whether it runs, or reboots: libvirtd tells, and no lock is held."""
+        guest = self.instances.find_guest(record)
+        if guest is None or not guest.is_active:
+            return False
+        return not self.instances.guests.has_missed_end(record.name)
 
     def _destroy_for(
         self, record: InstanceRecord, cause: BaseException

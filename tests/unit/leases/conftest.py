@@ -29,6 +29,7 @@ from tests.unit.leases.lease_host import (
     Directory,
     FakeGuests,
     FakeProcess,
+    FakeRunning,
     FakeServices,
     Host,
     S,
@@ -44,6 +45,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
         InstanceStore(state),
         Filesystems(state, str(tmp_path / "run")),
         cast(Guests, guests),
+        FakeRunning(guests),
     )
     pool = HostPool(
         instances=inventory, leases=LeaseStore(state), owner="lxc", size=S

@@ -6,17 +6,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 from lxc_userns.exceptions import (
     LibvirtError,
 )
 from lxc_userns.idmap import IdMap, IdMaps
+from lxc_userns.instances.instances import Instances
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.leases import allocator as allocator
 from lxc_userns.leases.allocator import LeaseAllocator
 from lxc_userns.libvirtd.client import Guest
-from lxc_userns.linux.process import Rows
+from lxc_userns.libvirtd.status import RunningDomain, RunningDomains
+from lxc_userns.linux import locks
+from lxc_userns.linux.process import Process, Rows
 from lxc_userns.rootfs.shifting.state import State
 from lxc_userns.spec.strategy import Strategy
 from lxc_userns.subid.files import parse
@@ -62,17 +65,37 @@ class FakeGuests:
     is_there: bool = True
     rows: dict[str, Rows] = field(default_factory=dict)
 
-    def find(self, name: str) -> Guest | None:
-        return {guest.name: guest for guest in self.list()}.get(name)
-
-    @contextmanager
-    def init_process(self, name: str) -> Iterator[FakeProcess]:
-        yield FakeProcess(2, self.rows[name], self.rows[name])
-
     def list(self) -> list[Guest]:
+        locks.check_none_held("list")
         if not self.is_there:
             raise LibvirtError("connect", "no such socket")
         return self.found
+
+
+@dataclass(frozen=True)
+class FakeRunningDomain(RunningDomain):
+    """A running domain whose first process has these ID maps."""
+
+    rows: Rows
+
+    @contextmanager
+    def init_process(self) -> Iterator[Process]:
+        yield cast(Process, FakeProcess(2, self.rows, self.rows))
+
+
+@dataclass
+class FakeRunning(RunningDomains):
+    """Running domains of a libvirtd in memory, whether or not it answers."""
+
+    guests: FakeGuests
+
+    def list(self) -> Iterator[RunningDomain]:
+        for guest in self.guests.found:
+            if guest.controller is not None:
+                rows = self.guests.rows.get(guest.name, ())
+                yield FakeRunningDomain(
+                    guest.name, guest.controller, guest.uuid, rows
+                )
 
 
 @dataclass
@@ -145,6 +168,9 @@ class FakeServices:
     #: Called when an instance is about to be locked.
     before: Callable[[str], object] = str
 
+    #: Called when libvirt was asked, and no lock of it is held yet.
+    after_asking: Callable[[str], object] = str
+
     @property
     def allocator(self) -> LeaseAllocator:
         return self.host.allocator
@@ -161,10 +187,20 @@ class FakeServices:
         return self.allocator.instances.store.load(name)
 
     @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        with self.allocator.instances.store.lock(name):
+    def lock_container(self, name: str) -> Iterator[None]:
+        with self.allocator.instances.store.lock_container(name):
             self.before(name)
             yield
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        self.after_asking(name)
+        with self.allocator.instances.store.lock(name):
+            yield
+
+    @property
+    def instances(self) -> Instances:
+        return self.allocator.instances
 
     @property
     def releaser(self) -> "FakeServices":

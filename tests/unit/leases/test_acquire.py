@@ -7,7 +7,6 @@ import logging
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import pytest
 
@@ -21,7 +20,8 @@ from lxc_userns.exceptions import (
 from lxc_userns.leases import allocator as allocator
 from lxc_userns.leases.pool import Pools
 from lxc_userns.leases.running import RunningIdMap
-from lxc_userns.libvirtd.client import Guest, Guests
+from lxc_userns.libvirtd.client import Guest
+from lxc_userns.libvirtd.status import RunningDomain
 from lxc_userns.rootfs.shifting.state import State
 from lxc_userns.spec.strategy import Strategy
 from tests.unit.leases.lease_host import (
@@ -216,7 +216,7 @@ def test_what_calls_itself_something_odd(host: Host) -> None:
     assert holder.name == f"the running process 4000 ({shown}) ({BASE}:{S})"
     gone = [RunningIdMap(4999, "uid", range(BASE, BASE + S))]
     (named,) = host.allocator.pool.processes.with_names(
-        gone, cast(Guests, host.guests)
+        gone, host.allocator.instances.running
     )
     assert named.holder.name == f"the running process 4999 ({BASE}:{S})"
 
@@ -235,7 +235,8 @@ def test_what_still_runs_is_not_leased_again(host: Host) -> None:
     assert host.allocator.acquire("d").uid_start == BASE
 
 
-def test_without_libvirt_what_runs_has_no_name(host: Host) -> None:
+def test_what_is_no_container_is_named_by_its_number(host: Host) -> None:
+    """Also while libvirtd does not answer."""
     host.guests.is_there = False
     host.run(5000, BASE, S, parent=4999)
     assert host.allocator.acquire("a").uid_start == BASE + S
@@ -369,7 +370,7 @@ def test_who_sees_all_ids_has_no_range(host: Host) -> None:
     assert host.allocator.acquire("a").uid_start == BASE
 
 
-def test_nobody_waits_for_libvirt_or_disks(
+def test_nobody_waits_for_the_kernel_or_disks(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host.set_pool(f"lxc:{BASE}:{2 * S}\n")
@@ -390,14 +391,15 @@ def test_nobody_waits_for_libvirt_or_disks(
         is_free("disk")
         raise OSError(errno.ENODATA, "no such attribute")
 
-    def list_guests() -> list[Guest]:
-        is_free("libvirt")
+    def list_running() -> list[RunningDomain]:
+        is_free("kernel")
         return []
 
     monkeypatch.setattr(os, "getxattr", getxattr)
-    monkeypatch.setattr(host.guests, "list", list_guests)
+    running = host.allocator.instances.running
+    monkeypatch.setattr(running, "list", list_running)
     assert host.allocator.acquire("b").uid_start == BASE
-    assert asked == ["libvirt", "libvirt", "disk", "disk"]
+    assert asked == ["kernel", "kernel", "disk", "disk"]
 
 
 def test_the_first_lease_of_all_while_a_record_is_written(host: Host) -> None:

@@ -191,6 +191,29 @@ def test_one_that_was_released_meanwhile(
     assert [*host.starts()] == ["b"]
 
 
+def test_one_that_starts_after_libvirt_was_asked(
+    host: Host, services: FakeServices
+) -> None:
+    """A transient domain, for example."""
+    host.allocator.acquire("a", UUID)
+    guests = [Guest("a", UUID, "running", 7)]
+    services.after_asking = lambda _: setattr(host.guests, "found", guests)
+    assert collect(services, 0) == {"a": ("kept", "is running")}
+    host.guests.found = [Guest("a", OTHER_UUID, "running", 7)]
+    services.after_asking = str
+    assert collect(services, 0)["a"][0] == "returned"
+
+
+@pytest.mark.parametrize("call", ["acquire", "release"])
+def test_one_that_changes_after_libvirt_was_asked(
+    host: Host, services: FakeServices, call: str
+) -> None:
+    host.allocator.acquire("a")
+    services.after_asking = getattr(host.allocator, call)
+    assert collect(services, 0) == {}
+    assert services.cleared == []
+
+
 def test_one_that_is_asked_for_again_meanwhile(
     host: Host, services: FakeServices
 ) -> None:

@@ -283,7 +283,7 @@ def test_no_first_process(
 ) -> None:
     connection.domains["web1"] = FakeDomain()
     monkeypatch.setattr(Guest, "is_lost", not is_there)
-    monkeypatch.setattr(guest, "_find_init", lambda _controller: None)
+    monkeypatch.setattr(guest, "find_init", lambda _controller: None)
     monkeypatch.setattr(guest, "_INIT_TIMEOUT", 0)
     with pytest.raises(InstanceError) as caught, Guests().init_process("web1"):
         pass

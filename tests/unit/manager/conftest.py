@@ -43,16 +43,17 @@ def world(tmp_path: Path) -> World:
     log: list[str] = []
     strategy, traces = FakeStrategy(log), FakeTraces()
     views = FakeViews(f"{tmp_path}/run", strategy)
+    guests = FakeGuests(log)
     rootfs = tmp_path / "rootfs"
     (rootfs / "sbin").mkdir(parents=True)
     (rootfs / "sbin/init").touch(0o755)
     made = World(
         conf=conf,
-        guests=FakeGuests(log),
+        guests=guests,
         strategy=strategy,
         views=views,
         traces=traces,
-        ports=make_ports(strategy, views, traces, tmp_path / "run"),
+        ports=make_ports(strategy, views, traces, tmp_path / "run", guests),
         log=log,
         rootfs=str(rootfs),
         request=InstanceRequest("web1", UUID, str(rootfs)),

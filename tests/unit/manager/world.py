@@ -23,6 +23,8 @@ from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.leases import Lease
 from lxc_userns.leases.running import ProcessTable
 from lxc_userns.libvirtd.client import Guest, Guests
+from lxc_userns.libvirtd.status import RunningDomain, RunningDomains
+from lxc_userns.linux import locks
 from lxc_userns.linux.process import Process, Rows
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.ports import Ports
@@ -129,14 +131,17 @@ class FakeGuests:
     lost: list[str] = field(default_factory=list)
 
     def _step(self, step: str) -> None:
+        locks.check_none_held(step)
         self.log.append(step)
         if step == self.fail_at:
             raise LibvirtError(step, "no")
 
     def find(self, name: str) -> Guest | None:
+        locks.check_none_held("look up")
         return self.domains.get(name)
 
     def list(self) -> list[Guest]:
+        locks.check_none_held("list")
         return [*self.domains.values()]
 
     def add(self, name: str, *, active: bool = True, uuid: str = UUID) -> None:
@@ -173,6 +178,7 @@ class FakeGuests:
         yield cast(Process, self.init)
 
     def capabilities(self) -> str:
+        locks.check_none_held("read the capabilities")
         return self.capabilities_xml
 
     def has_missed_end(self, name: str) -> bool:
@@ -184,9 +190,35 @@ class FakeGuests:
             self.destroy(name, uuid)
 
     def xml(self, name: str) -> str:
+        locks.check_none_held("read the XML")
         if name not in self.domains:
             raise NoSuchContainerError(name)
         return "<domain type='lxc'><os><type>exe</type></os></domain>"
+
+
+@dataclass(frozen=True)
+class FakeRunningDomain(RunningDomain):
+    """A running domain, with the one process of all."""
+
+    init: FakeInit
+
+    @contextmanager
+    def init_process(self) -> Iterator[Process]:
+        yield cast(Process, self.init)
+
+
+@dataclass
+class FakeRunning(RunningDomains):
+    """Running domains of a libvirtd in memory."""
+
+    guests: FakeGuests
+
+    def list(self) -> Iterator[RunningDomain]:
+        for guest in self.guests.domains.values():
+            if guest.controller and guest.name not in self.guests.lost:
+                yield FakeRunningDomain(
+                    guest.name, guest.controller, guest.uuid, self.guests.init
+                )
 
 
 class FakeWatch:
@@ -289,7 +321,11 @@ class World:
 
 
 def make_ports(
-    strategy: FakeStrategy, views: FakeViews, traces: FakeTraces, run: Path
+    strategy: FakeStrategy,
+    views: FakeViews,
+    traces: FakeTraces,
+    run: Path,
+    guests: FakeGuests,
 ) -> Ports:
     """Make ports that reach nothing of the machine."""
 
@@ -319,6 +355,7 @@ def make_ports(
             limit=lambda _init: strategy.log.append("limit"),
             sleep=lambda _seconds: None,
         ),
+        running=FakeRunning(guests),
         processes=ProcessTable(find=lambda: ()),
         read_kills=lambda _controller: 0,
         find_daemon=lambda: None,
