@@ -13,6 +13,7 @@ from itertools import combinations
 from lxc_userns.config.settings import Settings
 from lxc_userns.exceptions import InstanceError, RootfsError, UnpreparedError
 from lxc_userns.instances.conflicts import claims
+from lxc_userns.instances.failures import Failure, Failures
 from lxc_userns.instances.filesystems import identities
 from lxc_userns.instances.instances import Instances
 from lxc_userns.instances.record import InstanceRecord
@@ -42,6 +43,7 @@ class Preparation:
     :param progress: called with the number of inodes seen so far.
     :param program: what the root filesystem of a new instance has to have.
     :param groups: control groups of the containers.
+    :param failures: counts those of it.
     :param is_bounded: whether to refuse what takes as long as a tree is
         large.
     """
@@ -52,6 +54,7 @@ class Preparation:
     progress: Progress | None = None
     program: str | None = None
     groups: ControlGroups
+    failures: Failures
     is_bounded: bool = False
 
     def run(
@@ -73,7 +76,11 @@ class Preparation:
         """
         start = time.monotonic()
         store = self.instances.store
-        with store.lock(wanted.name), ExitStack() as stack:
+        with (
+            self.failures.counting(Failure.PREPARATION),
+            store.lock(wanted.name),
+            ExitStack() as stack,
+        ):
             known = _with_kind(store.load(wanted.name), wanted)
             _check_same(wanted, known)
             if complete is not None:

@@ -8,6 +8,7 @@ from functools import cached_property
 from lxc_userns.config.settings import Settings
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.idmap import CONTAINER_IDS
+from lxc_userns.instances.failures import Failures
 from lxc_userns.instances.filesystems import Filesystems
 from lxc_userns.instances.instances import Instances
 from lxc_userns.instances.store import InstanceStore
@@ -75,6 +76,11 @@ class Services:
         return self.ports.traces(self.settings.state_path)
 
     @cached_property
+    def failures(self) -> Failures:
+        """Counts of failures."""
+        return Failures(self.settings.state_path)
+
+    @cached_property
     def instances(self) -> Instances:
         """All that is known of the instances."""
         return Instances(self.store, self.files, self.guests)
@@ -120,6 +126,7 @@ class Services:
             instances=self.instances,
             allocator=self.allocator,
             groups=self.ports.groups,
+            failures=self.failures,
             settings=self.settings,
             progress=progress,
             program=program,
@@ -139,4 +146,4 @@ class Services:
     @cached_property
     def verifier(self) -> Verifier:
         """Verifier of running containers."""
-        return Verifier(self.instances, self.ports.inspector)
+        return Verifier(self.instances, self.failures, self.ports.inspector)
