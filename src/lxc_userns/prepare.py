@@ -19,6 +19,7 @@ from lxc_userns.exceptions import (
     UnpreparedError,
 )
 from lxc_userns.instances.conflicts import claims
+from lxc_userns.instances.failures import Failure, Failures
 from lxc_userns.instances.filesystems import identities
 from lxc_userns.instances.instances import Instances
 from lxc_userns.instances.record import InstanceRecord
@@ -48,6 +49,7 @@ class Preparation:
     :param progress: called with the number of inodes seen so far.
     :param program: what the root filesystem of a new instance has to have.
     :param groups: control groups of the containers.
+    :param failures: counts those of it.
     :param is_bounded: whether to refuse what takes as long as a tree is
         large.
     """
@@ -58,6 +60,7 @@ class Preparation:
     progress: Progress | None = None
     program: str | None = None
     groups: ControlGroups
+    failures: Failures
     is_bounded: bool = False
 
     def allocate(
@@ -99,7 +102,11 @@ class Preparation:
         """
         start = time.monotonic()
         store = self.instances.store
-        with store.lock(wanted.name), ExitStack() as stack:
+        with (
+            self.failures.counting(Failure.PREPARATION),
+            store.lock(wanted.name),
+            ExitStack() as stack,
+        ):
             known = _with_kind(store.load(wanted.name), wanted)
             _check_same(wanted, known)
             if complete is not None:

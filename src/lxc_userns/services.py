@@ -8,6 +8,7 @@ from functools import cached_property
 from lxc_userns.config.settings import Settings
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.idmap import CONTAINER_IDS
+from lxc_userns.instances.failures import Failures
 from lxc_userns.instances.filesystems import Filesystems
 from lxc_userns.instances.instances import Instances
 from lxc_userns.instances.store import InstanceStore
@@ -70,6 +71,11 @@ class Services:
         return self.ports.traces(self.settings.state_path)
 
     @cached_property
+    def failures(self) -> Failures:
+        """Counts of failures."""
+        return Failures(self.settings.state_path)
+
+    @cached_property
     def instances(self) -> Instances:
         """All that is known of the instances."""
         return Instances(
@@ -117,6 +123,7 @@ class Services:
             instances=self.instances,
             allocator=self.allocator,
             groups=self.ports.groups,
+            failures=self.failures,
             settings=self.settings,
             progress=progress,
             program=program,
@@ -136,4 +143,4 @@ class Services:
     @cached_property
     def verifier(self) -> Verifier:
         """Verifier of running containers."""
-        return Verifier(self.instances, self.ports.inspector)
+        return Verifier(self.instances, self.failures, self.ports.inspector)

@@ -30,6 +30,7 @@ _COMMANDS = {
     "host hook install": "host:HookInstall",
     "host hook remove": "host:HookRemove",
     "config check": "config:Check",
+    "metrics": "metrics:Metrics",
     "rootfs shift": "rootfs:Shift",
     "rootfs unshift": "rootfs:Unshift",
     "rootfs verify": "rootfs:Verify",

@@ -128,25 +128,9 @@ class StateReader:
         start = None
         if guest is not None and guest.is_active:
             start = self._find_start(record.name)
-        return Container(
-            name=record.name,
-            uuid=record.uuid,
-            state=_state(guest, start, record.verified),
-            mode=record.mode,
-            strategy=record.strategy.value,
-            rootfs=record.rootfs,
-            view=record.view,
+        return replace(
+            describe_record(record, _state(guest, start, record.verified)),
             init_pid=None if start is None else start.init_pid,
-            id_maps=record.id_maps,
-            reason=record.reason,
-            rootfs_kind=record.rootfs_kind,
-            archive=record.archive,
-            volumes=record.volumes,
-            mode_reasons=record.mode_reasons,
-            shared=record.needs.host_namespaces,
-            capabilities=record.needs.capabilities,
-            devices=record.devices,
-            max_processes=record.max_processes,
             trace=self._trace(record, guest),
         )
 
@@ -172,6 +156,33 @@ class StateReader:
         ):
             return self.services.ports.inspector.mark(init)
         return None
+
+
+def describe_record(record: InstanceRecord, state: str) -> Container:
+    """Return what is on record of a container.
+
+    :param state: its state.
+    """
+    return Container(
+        name=record.name,
+        uuid=record.uuid,
+        state=state,
+        mode=record.mode,
+        strategy=record.strategy.value,
+        rootfs=record.rootfs,
+        view=record.view,
+        init_pid=None,
+        id_maps=record.id_maps,
+        reason=record.reason,
+        rootfs_kind=record.rootfs_kind,
+        archive=record.archive,
+        volumes=record.volumes,
+        mode_reasons=record.mode_reasons,
+        shared=record.needs.host_namespaces,
+        capabilities=record.needs.capabilities,
+        devices=record.devices,
+        max_processes=record.max_processes,
+    )
 
 
 def is_just_started(record: InstanceRecord) -> bool:

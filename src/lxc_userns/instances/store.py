@@ -11,7 +11,12 @@ import errno
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+    suppress,
+)
 from pathlib import Path
 
 from lxc_userns import own_paths
@@ -128,6 +133,29 @@ class InstanceStore:
         with self._made("instances") as fd:
             text = json.dumps(encode(record), indent=1)
             directory.replace_file(fd, record.name + _SUFFIX, text)
+
+    def note_verified(self, name: str) -> None:
+        """Note that an instance runs as its record says, now.
+
+        :raises ConfigError: if the state path cannot be used.
+        """
+        with self._present() as fd, suppress(FileNotFoundError):
+            if fd is not None:
+                os.utime(name + _SUFFIX, dir_fd=fd, follow_symlinks=False)
+
+    def last_written(self, name: str) -> float | None:
+        """Return when a record was last written, or noted as verified.
+
+        Nothing else is written to that of a container that runs.
+
+        :returns: seconds of Unix time; None if there is none.
+        :raises ConfigError: if the state path cannot be used.
+        """
+        with self._present() as fd, suppress(FileNotFoundError):
+            if fd is not None:
+                found = os.lstat(name + _SUFFIX, dir_fd=fd)
+                return found.st_mtime
+        return None
 
     def remove(self, name: str) -> None:
         """Forget an instance; nothing happens if it is not known.

@@ -163,16 +163,19 @@ def make_in(parent: int, name: str, mode: int) -> None:
             os.fchmod(fd, mode)
 
 
-def replace_file(parent: int, name: str, text: str) -> None:
+def replace_file(parent: int, name: str, text: str, mode: int = 0o600) -> None:
     """Write ``parent/name`` to disk, for good, wholly or not at all.
 
     :param parent: descriptor of a directory of our own. A file there of this
-        name after a dot is of a write that was interrupted.
+        name after a dot, with ``.new`` at the end, is of a write that was
+        interrupted.
+    :param mode: its mode, whatever the process's umask.
     """
-    new = f".{name}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-    fd = os.open(new, flags, 0o600, dir_fd=parent)
+    new = f".{name}.new"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    fd = os.open(new, flags | os.O_CLOEXEC, 0o600, dir_fd=parent)
     with open(fd, "w", encoding="utf-8") as stream:
+        os.fchmod(fd, mode)
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())

@@ -17,6 +17,7 @@ from lxc_userns.exceptions import (
     LibvirtError,
     NotRunningError,
 )
+from lxc_userns.instances.failures import Failures
 from lxc_userns.instances.instances import Instances
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.instances.verified import Verified
@@ -42,10 +43,12 @@ class Verifier:
     """Looks at the running containers of a host.
 
     :param instances: what there is on the host.
+    :param failures: counts those that differ, or cannot be looked at.
     :param inspector: how they are looked at.
     """
 
     instances: Instances
+    failures: Failures
     inspector: Inspector = field(default_factory=Inspector)
 
     def verify(
@@ -66,6 +69,12 @@ class Verifier:
             at; it runs on then.
         :raises NotRunningError: if it is not running.
         """
+        with self.failures.counting():
+            return self._verify(record, started)
+
+    def _verify(
+        self, record: InstanceRecord, started: bool
+    ) -> VerifiedInstance:
         try:
             return self._verify_soon(record, started)
         except NotRunningError as err:
@@ -141,6 +150,7 @@ class Verifier:
             if kept is None or kept.uuid != record.uuid:
                 return False  # It was released meanwhile.
             if mark.is_same_start(kept.verified):
+                store.note_verified(record.name)
                 return True
             store.save(replace(kept, verified=mark))
             return False
