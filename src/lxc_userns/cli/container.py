@@ -46,7 +46,9 @@ class _ContainerCommand(ConfiguredCommand):
         return Containers(self.manager, self.services)
 
 
-class _OnOne(_ContainerCommand):
+class OnOne(_ContainerCommand):
+    """A command on one container."""
+
     name_help = "Name of the container, or its UUID."
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -64,7 +66,7 @@ class _OnOne(_ContainerCommand):
         return given
 
 
-class ShowsOne(_OnOne, ShowOne):
+class ShowsOne(OnOne, ShowOne):
     """A command that shows one container when it is done."""
 
     def show(self, name: str) -> Shown:
@@ -133,7 +135,7 @@ class Show(ShowsOne):
         return self.show(self.name(parsed_args))
 
 
-class Verify(_OnOne, ShowOne):
+class Verify(OnOne, ShowOne):
     """Compare a running container with what was promised.
 
     One that differs is destroyed, and the exit code is 1. One that cannot be
@@ -201,7 +203,7 @@ class Start(ShowsOne):
         return self.show_started(name)
 
 
-class Stop(_OnOne):
+class Stop(OnOne):
     """Stop a container.
 
     It is asked to, and killed if it has not stopped in time.
@@ -224,7 +226,7 @@ class Stop(_OnOne):
         self.containers.stop(self.name(parsed_args), parsed_args.timeout)
 
 
-class Destroy(_OnOne):
+class Destroy(OnOne):
     """Kill a container and forget it, whatever state it is in.
 
     A directory or image that was given as its root filesystem is left alone.
@@ -238,7 +240,7 @@ class Destroy(_OnOne):
         self.containers.destroy(self.name(parsed_args))
 
 
-class Autostart(_OnOne):
+class Autostart(OnOne):
     """Let libvirt start a container at the host's boot, or not.
 
     It needs the hook, which prepares and verifies what libvirt starts; see

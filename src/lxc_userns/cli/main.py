@@ -48,6 +48,7 @@ _COMMANDS = {
     "container run": "container_run:Run",
     "container exec": "exec:Exec",
     "container list": "container:List",
+    "container logs": "logs:Logs",
     "container show": "container:Show",
     "container verify": "container:Verify",
     "container stop": "container:Stop",

@@ -28,7 +28,8 @@ from lxc_userns.instances.damaged import DamagedRecord
 from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.leases import Lease
-from lxc_userns.libvirtd.client import LOG_DIRECTORY, STOP_TIMEOUT
+from lxc_userns.libvirtd.client import STOP_TIMEOUT
+from lxc_userns.libvirtd.daemon import LOG_DIRECTORY
 from lxc_userns.linux import hostname
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.rollback import undo
