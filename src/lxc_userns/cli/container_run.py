@@ -9,8 +9,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+from cliff.show import ShowOne
+
 from lxc_userns.cli.base import progress_bar, unpack_bar
-from lxc_userns.cli.container import Shown, ShowsOne
+from lxc_userns.cli.container import OnOne, Shown
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.spec.requirements import Requirements
 from lxc_userns.spec.size import parse_memory
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from lxc_userns.domain import Interface
 
 
-class Run(ShowsOne):
+class Run(OnOne, ShowOne):
     """Make a container and start it.
 
     It sees its root filesystem with the configured ID maps: by an idmapped
@@ -41,6 +43,11 @@ class Run(ShowsOne):
             help="Its root filesystem: a directory; a raw disk image with "
             "one filesystem; a tar archive, plain or compressed by gzip, xz "
             "or zstd, which is unpacked for this container alone.",
+        )
+        parser.add_argument(
+            "--replace",
+            action="store_true",
+            help="Destroy a container of this name before, if there is one.",
         )
         _add_files(parser)
         parser.add_argument(
@@ -73,7 +80,7 @@ class Run(ShowsOne):
             max_processes=parsed_args.pids_limit,
         )
         with _bar(spec.rootfs) as progress:
-            self.containers.run(spec, progress)
+            self.containers.run(spec, progress, replace=parsed_args.replace)
         return self.show_started(spec.name)
 
 

@@ -50,10 +50,11 @@ _COMMANDS = {
     "container list": "container:List",
     "container logs": "logs:Logs",
     "container show": "container:Show",
-    "container verify": "container:Verify",
-    "container stop": "container:Stop",
-    "container start": "container:Start",
-    "container destroy": "container:Destroy",
+    "container verify": "container_life:Verify",
+    "container stop": "container_life:Stop",
+    "container start": "container_life:Start",
+    "container restart": "container_life:Restart",
+    "container destroy": "container_life:Destroy",
     "container autostart": "container:Autostart",
 }
 

@@ -17,6 +17,7 @@ from lxc_userns.containers.state import (
 )
 from lxc_userns.domain import read_bridges, seclabel
 from lxc_userns.exceptions import (
+    AlreadyRunningError,
     ConfigError,
     ContainerExistsError,
     InstanceError,
@@ -60,13 +61,19 @@ class Containers:
         self._guests = services.guests
 
     def run(
-        self, spec: ContainerSpec, progress: Progress | None = None
+        self,
+        spec: ContainerSpec,
+        progress: Progress | None = None,
+        *,
+        replace: bool = False,
     ) -> VerifiedInstance:
         """Make a container and start it.
 
         If that fails nothing of it is left; its root filesystem may be
         shifted, wholly or in part.
 
+        :param replace: whether one of ours that has the name is destroyed
+            before, once all is looked at that can be without preparing it.
         :raises ContainerExistsError: if the name is taken. A container of
             that name that runs unverified is verified before, or destroyed.
         :raises ConfigError: if no ID maps are configured.
@@ -76,14 +83,21 @@ class Containers:
         request = spec.to_request(find_security_model(services))
         with services.store.lock_container(spec.name):
             known = services.store.load(spec.name)
-            if known is not None and _is_unverified(services, known):
-                self._finish(known)
-            if known is not None or self._guests.find(spec.name):
-                raise ContainerExistsError(spec.name)
-            plan = PreparedInstance(services.planner.preview(request, None))
+            is_replaced = replace and known is not None
+            if not is_replaced:
+                self._check_free(spec.name, known)
+            # Its lease is that of the one that is to go.
+            preview = (
+                services.planner.plan(request)
+                if is_replaced
+                else services.planner.preview(request, None)
+            )
+            plan = PreparedInstance(preview)
             _check_meant(plan)
             # Before anything changes on disk: it may be refused.
             _check_bridges(services, spec.name, spec.to_xml(plan))
+            if is_replaced and known is not None:
+                self._destroy(known)
             with ExitStack() as stack:
                 before = services.allocator.find(spec.name)
                 prepared = self._manager.prepare(request, progress)
@@ -109,25 +123,41 @@ class Containers:
         :param accept_replaced: whether root filesystem and volumes may be
             other files than those that it was made with.
         :raises NoSuchContainerError: if there is none of this name.
-        :raises InstanceError: if it runs verified, or was only half made.
+        :raises AlreadyRunningError: if it runs verified.
+        :raises InstanceError: if it was only half made.
         """
-        services = self._services
-        with self._locked(services, name) as record:
+        with self._locked(self._services, name) as record:
             self._guests.end_lost(name, record.uuid)
-            guest = services.instances.find_guest(record)
+            guest = self._services.instances.find_guest(record)
             if guest is None:
                 raise InstanceError(name, "is incomplete; destroy it")
-            if _is_unverified(services, record):
+            if _is_unverified(self._services, record):
                 return self._finish(record)
             if guest.is_active:
-                raise InstanceError(name, "is running already")
-            with ExitStack() as stack:
-                _check_bridges(services, name, self._guests.xml(name))
-                self._manager.prepare(
-                    name, progress, accept_replaced=accept_replaced
-                )
-                undo(stack, self._manager.unmount, name)
-                return self._start(services, name, stack)
+                raise AlreadyRunningError(name)
+            return self._start_again(name, progress, accept_replaced)
+
+    def restart(
+        self,
+        name: str,
+        progress: Progress | None = None,
+        *,
+        timeout: float = STOP_TIMEOUT,
+    ) -> VerifiedInstance:
+        """Stop a container, if it runs, and start it.
+
+        It is not stopped if the policy would not let it start again.
+
+        :param timeout: as for :meth:`stop`.
+        :raises NoSuchContainerError: if there is none of this name.
+        :raises InstanceError: if it was only half made.
+        """
+        with self._locked(self._services, name) as record:
+            if self._services.instances.find_guest(record) is None:
+                raise InstanceError(name, "is incomplete; destroy it")
+            self._services.planner.check_again(record)
+            self._stop(record, timeout)
+            return self._start_again(name, progress)
 
     def stop(self, name: str, timeout: float = STOP_TIMEOUT) -> None:
         """Stop a container and unmount its view; nothing if it is stopped.
@@ -135,11 +165,8 @@ class Containers:
         :param timeout: seconds that it has to stop by itself.
         :raises NoSuchContainerError: if there is none of this name.
         """
-        services = self._services
-        with self._locked(services, name) as record:
-            if services.instances.find_guest(record) is not None:
-                self._guests.stop(name, timeout)
-            self._manager.unmount(name)
+        with self._locked(self._services, name) as record:
+            self._stop(record, timeout)
 
     def destroy(self, name: str) -> None:
         """Kill a container and forget it, whatever state it is in.
@@ -150,12 +177,8 @@ class Containers:
 
         :raises NoSuchContainerError: if there is none of this name.
         """
-        services = self._services
-        with self._locked(services, name) as record:
-            if services.instances.find_guest(record) is not None:
-                self._guests.destroy(name)
-                self._guests.undefine(name)
-            self._manager.release(name)
+        with self._locked(self._services, name) as record:
+            self._destroy(record)
 
     def set_autostart(self, name: str, is_on: bool) -> None:
         """Let libvirt start a container at the host's boot, or not.
@@ -223,6 +246,47 @@ class Containers:
             if guest.name not in names
         )
         return sorted(found, key=lambda each: each.name)
+
+    def names(self, *, active: bool | None = None) -> Iterator[str]:
+        """Yield the names of our containers, those with damaged records too.
+
+        :param active: whether to give those alone that run, or that do not.
+        """
+        running = {each.name for each in self._guests.list() if each.is_active}
+        for record in self._services.store.load_all():
+            if active in (None, record.name in running):
+                yield record.name
+
+    def _check_free(self, name: str, known: InstanceRecord | None) -> None:
+        if known is not None and _is_unverified(self._services, known):
+            self._finish(known)
+        if known is not None or self._guests.find(name):
+            raise ContainerExistsError(name)
+
+    def _stop(self, record: InstanceRecord, timeout: float) -> None:
+        if self._services.instances.find_guest(record) is not None:
+            self._guests.stop(record.name, timeout)
+        self._manager.unmount(record.name)
+
+    def _destroy(self, record: InstanceRecord) -> None:
+        if self._services.instances.find_guest(record) is not None:
+            self._guests.destroy(record.name)
+            self._guests.undefine(record.name)
+        self._manager.release(record.name)
+
+    def _start_again(
+        self,
+        name: str,
+        progress: Progress | None,
+        accept_replaced: bool = False,
+    ) -> VerifiedInstance:
+        with ExitStack() as stack:
+            _check_bridges(self._services, name, self._guests.xml(name))
+            self._manager.prepare(
+                name, progress, accept_replaced=accept_replaced
+            )
+            undo(stack, self._manager.unmount, name)
+            return self._start(self._services, name, stack)
 
     @contextmanager
     def _locked(
