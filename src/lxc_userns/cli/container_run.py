@@ -7,12 +7,12 @@ import argparse
 import shlex
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from dataclasses import astuple
+from typing import TYPE_CHECKING, Any
 
-from cliff.show import ShowOne
-
-from lxc_userns.cli.base import progress_bar, unpack_bar
-from lxc_userns.cli.container import OnOne, Shown
+from lxc_userns.cli.base import progress_bar, require_root, unpack_bar
+from lxc_userns.cli.container import OnOne
+from lxc_userns.cli.several import ShowsOneOrList
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.spec.requirements import Requirements
 from lxc_userns.spec.size import parse_memory
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lxc_userns.domain import Interface
 
 
-class Run(OnOne, ShowOne):
+class Run(OnOne, ShowsOneOrList):
     """Make a container and start it.
 
     It sees its root filesystem with the configured ID maps: by an idmapped
@@ -32,6 +32,7 @@ class Run(OnOne, ShowOne):
     """
 
     name_help = "Name of the container."
+    table_columns = ("step", "what")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add what a container is made of."""
@@ -49,6 +50,18 @@ class Run(OnOne, ShowOne):
             action="store_true",
             help="Destroy a container of this name before, if there is one.",
         )
+        parser.add_argument(
+            "--dry-run",
+            action="store_true",
+            help="List the steps that this would take, and change nothing; "
+            "they are told as they are taken with -vv before the command.",
+        )
+        parser.add_argument(
+            "--autostart",
+            action="store_true",
+            help="Have libvirt start it at the host's boot, which needs its "
+            "hook; see host hook install.",
+        )
         _add_files(parser)
         parser.add_argument(
             "--init",
@@ -62,10 +75,14 @@ class Run(OnOne, ShowOne):
         _add_needs(parser)
         return parser
 
-    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
-        """Run it."""
+    def take_action(
+        self, parsed_args: argparse.Namespace
+    ) -> tuple[tuple[str, ...], Any]:
+        """Run it, or list the steps."""
         from lxc_userns.containers import ContainerSpec
+        from lxc_userns.containers.preview import list_steps
 
+        require_root()
         spec = ContainerSpec(
             parsed_args.name,
             parsed_args.rootfs,
@@ -78,7 +95,12 @@ class Run(OnOne, ShowOne):
             volumes=tuple(map(Volume.parse, parsed_args.volume)),
             needs=_needs(parsed_args),
             max_processes=parsed_args.pids_limit,
+            autostart=parsed_args.autostart,
         )
+        replace = parsed_args.replace
+        if parsed_args.dry_run:
+            steps = list_steps(self.services, spec, replace=replace)
+            return self.table_columns, [*map(astuple, steps)]
         with _bar(spec.rootfs) as progress:
             self.containers.run(spec, progress, replace=parsed_args.replace)
         return self.show_started(spec.name)

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
+from lxc_userns.containers import preview
 from lxc_userns.containers.spec import ContainerSpec
 from lxc_userns.containers.state import (
     UNVERIFIED,
@@ -15,18 +16,15 @@ from lxc_userns.containers.state import (
     StateReader,
     is_just_started,
 )
-from lxc_userns.domain import read_bridges, seclabel
 from lxc_userns.exceptions import (
     AlreadyRunningError,
-    ConfigError,
-    ContainerExistsError,
     InstanceError,
     IsolationError,
     NoSuchContainerError,
     NotRunningError,
 )
+from lxc_userns.instances import steps
 from lxc_userns.instances.damaged import DamagedRecord
-from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.leases import Lease
 from lxc_userns.libvirtd.client import STOP_TIMEOUT
@@ -36,7 +34,6 @@ from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.rollback import undo
 from lxc_userns.rootfs.views.strategies import Progress
 from lxc_userns.services import Services
-from lxc_userns.spec.policy import OFF
 from lxc_userns.traces.trace import Trace
 from lxc_userns.verification import VerifiedInstance
 
@@ -79,33 +76,26 @@ class Containers:
         :raises ConfigError: if no ID maps are configured.
         :raises LxcUsernsError: if anything else is in the way.
         """
-        services = self._services
-        request = spec.to_request(find_security_model(services))
-        with services.store.lock_container(spec.name):
-            known = services.store.load(spec.name)
-            is_replaced = replace and known is not None
-            if not is_replaced:
-                self._check_free(spec.name, known)
-            # Its lease is that of the one that is to go.
-            preview = (
-                services.planner.plan(request)
-                if is_replaced
-                else services.planner.preview(request, None)
-            )
-            plan = PreparedInstance(preview)
-            _check_meant(plan)
-            # Before anything changes on disk: it may be refused.
-            _check_bridges(services, spec.name, spec.to_xml(plan))
-            if is_replaced and known is not None:
+        services, name = self._services, spec.name
+        request = spec.to_request(preview.find_security_model(services))
+        with services.store.lock_container(name):
+            known = services.store.load(name)
+            if known is not None and not replace:
+                self._finish_if_unverified(known)
+            preview.check(services, spec, request, known, replace=replace)
+            if known is not None:
+                steps.log(name, preview.destruction(name))
                 self._destroy(known)
             with ExitStack() as stack:
-                before = services.allocator.find(spec.name)
+                before = services.allocator.find(name)
                 prepared = self._manager.prepare(request, progress)
-                undo(stack, _withdraw, services, spec.name, before)
-                xml = spec.to_xml(prepared)
-                self._guests.define(spec.name, xml)
-                undo(stack, self._guests.undefine, spec.name)
-                return self._start(services, spec.name, stack)
+                undo(stack, _withdraw, services, name, before)
+                steps.log(name, *preview.definition(spec))
+                self._guests.define(name, spec.to_xml(prepared))
+                undo(stack, self._guests.undefine, name)
+                if spec.autostart:
+                    self._guests.set_autostart(name, True)
+                return self._start(services, name, stack)
 
     def start(
         self,
@@ -257,11 +247,9 @@ class Containers:
             if active in (None, record.name in running):
                 yield record.name
 
-    def _check_free(self, name: str, known: InstanceRecord | None) -> None:
-        if known is not None and _is_unverified(self._services, known):
+    def _finish_if_unverified(self, known: InstanceRecord) -> None:
+        if _is_unverified(self._services, known):
             self._finish(known)
-        if known is not None or self._guests.find(name):
-            raise ContainerExistsError(name)
 
     def _stop(self, record: InstanceRecord, timeout: float) -> None:
         if self._services.instances.find_guest(record) is not None:
@@ -281,7 +269,7 @@ class Containers:
         accept_replaced: bool = False,
     ) -> VerifiedInstance:
         with ExitStack() as stack:
-            _check_bridges(self._services, name, self._guests.xml(name))
+            preview.check_bridges(self._services, name, self._guests.xml(name))
             self._manager.prepare(
                 name, progress, accept_replaced=accept_replaced
             )
@@ -317,10 +305,12 @@ class Containers:
         # running.
         undo(stack, self._guests.destroy, name)
         with services.traces.watched(name) as watch:
+            steps.log(name, preview.START)
             # libvirt names every container, also one that shares the host's
             # name.
             with hostname.preserve():
                 self._guests.start(name)
+            steps.log(name, preview.VERIFY)
             try:
                 return self._manager.verify(name, started=True)
             except NotRunningError as err:
@@ -337,18 +327,6 @@ class Containers:
             "libvirt has a domain of this name that others have made; start, "
             "stop and undefine it by what made it",
         )
-
-
-def find_security_model(services: Services) -> str | None:
-    """Return the security module that is to confine a container, if any is.
-
-    :raises ConfigError: if ``[lxc_userns] seclabel`` is not valid.
-    :raises LibvirtError: if libvirtd cannot be reached.
-    """
-    if services.settings.seclabel == "none":
-        return None
-    models = seclabel.parse_models(services.guests.capabilities())
-    return next(iter(models), None)
 
 
 def _is_unverified(services: Services, record: InstanceRecord) -> bool:
@@ -372,29 +350,3 @@ def _ended_at_once(name: str, trace: Trace) -> InstanceError:
         f"its first process ended at once: {how}; {printed}; what libvirt "
         f"says is in {log}",
     )
-
-
-def _check_bridges(services: Services, name: str, xml: str) -> None:
-    # libvirt makes a pair of devices, and leaves it when it cannot attach it.
-    bridges = read_bridges(xml)
-    found = services.ports.find_daemon() if bridges else None
-    if found is None:
-        return
-    with suppress(OSError):  # It is being restarted.
-        for bridge in sorted({*bridges} - found.network_devices):
-            raise InstanceError(
-                name,
-                f"there is no bridge {bridge} where libvirt looks; make it: "
-                f"ip link add {bridge} type bridge",
-            )
-
-
-def _check_meant(plan: PreparedInstance) -> None:
-    """Refuse to run in the host's user namespace because none was set up."""
-    if OFF in plan.mode_reasons and plan.record.needs.mode != "host":
-        raise ConfigError(
-            "[libvirt] uid_maps, gid_maps",
-            "",
-            "are empty, so that the container's root would be the host's; "
-            "set both, or [lxc_userns] subid_owner",
-        )
