@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from lxc_userns.containers.containers import find_security_model
+from lxc_userns.containers.preview import find_security_model
 from lxc_userns.domain import read_convertible, read_marker, read_uuid
 from lxc_userns.exceptions import InstanceError, NoSuchContainerError
 from lxc_userns.instances.prepared import PreparedInstance

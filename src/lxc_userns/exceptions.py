@@ -22,6 +22,7 @@
     │   ├── NoSuchContainerError
     │   ├── NotRunningError
     │   ├── RunningError       it runs, and cannot be changed
+    │   ├── AlreadyRunningError
     │   ├── CommandFailedError a command in one could not be started
     │   ├── UnpreparedError    a walk over its tree is not done yet
     │   ├── InspectionError    what runs could not be looked at
@@ -321,6 +322,14 @@ class RunningError(InstanceError):
         )
         self.args = (name, verb)
         self.verb = verb
+
+
+class AlreadyRunningError(InstanceError):
+    """A container runs that was to be started."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, "is running already")
+        self.args = (name,)
 
 
 class CommandFailedError(InstanceError):

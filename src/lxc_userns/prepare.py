@@ -18,6 +18,7 @@ from lxc_userns.exceptions import (
     RunningError,
     UnpreparedError,
 )
+from lxc_userns.instances import steps
 from lxc_userns.instances.conflicts import claims
 from lxc_userns.instances.failures import Failure, Failures
 from lxc_userns.instances.filesystems import identities
@@ -111,6 +112,7 @@ class Preparation:
             _check_same(wanted, known)
             if complete is not None:
                 wanted = self._complete(wanted, known, complete, stack)
+                steps.log(wanted.name, steps.allocate(wanted))
             elif known is None:  # It was released meanwhile.
                 raise NoSuchContainerError(wanted.name)
             record = _keep_dropped(_keep_choice(wanted, known), known)
@@ -161,6 +163,8 @@ class Preparation:
         if record.archive is not None:
             if self.is_bounded and not files.is_unpacked(record):
                 raise UnpreparedError(record.name, "its archive: not unpacked")
+            if not files.is_unpacked(record):
+                steps.log(record.name, steps.unpack(record))
             # Before the first change, so that release can undo them all.
             self._promise(known or record, known)
             record = files.unpack(
@@ -188,10 +192,12 @@ class Preparation:
             files.unmount(record.name)
         # What is not ready yet must not pass for it after a crash.
         self._promise(ready if is_done else record, known)
+        steps.log(record.name, *steps.shift(record))
         files.prepare_tree(record, tree, options)
         ready = replace(ready, empty=dict(empty))
         store.save(ready)
         undo(stack, files.unmount, record.name)
+        steps.log(record.name, *steps.mount(record))
         files.mount(record, tree, sources, options)
         if empty != ready.empty:
             ready = replace(ready, empty=empty)

@@ -267,3 +267,47 @@ def test_control_groups(cli: CommandLine, tree: Path, define: Define) -> None:
 def test_no_such_domain(cli: CommandLine) -> None:
     result = cli("domain", "audit", "absent")
     assert result.error(5) == "absent: no such container"
+
+
+def test_all_domains(
+    cli: CommandLine, busybox_rootfs: Path, tree: Path, define: Define
+) -> None:
+    """Each finding has its domain's name; one failure ends nothing."""
+    cli.json("container", "run", "web", "--rootfs", busybox_rootfs, *INIT)
+    define("bare", tree, idmap="")
+    every = cli("domain", "audit", "--all", "-f", "json")
+    assert (every.code, every.err) == (1, "")
+    rows = json.loads(every.out)
+    assert {each["name"] for each in rows} == {"bare", "web"}
+    for name in ("bare", "web"):
+        one = json.loads(cli("domain", "audit", name, "-f", "json").out)
+        assert [{"name": name, **each} for each in one] == [
+            each for each in rows if each["name"] == name
+        ]
+    sarif = json.loads(cli("domain", "audit", "--all", "-f", "sarif").out)
+    (run,) = sarif["runs"]
+    names = {
+        each["locations"][0]["logicalLocations"][0]["fullyQualifiedName"]
+        for each in run["results"]
+    }
+    assert {each.split(":")[0] for each in names} == {"bare", "web"}
+    # Only what is looked for counts.
+    assert (
+        cli("domain", "audit", "--all", "--severity", "critical").code
+        == cli("domain", "audit", "bare", "--severity", "critical").code
+    )
+    record = cli.state / "instances/web.json"
+    text = record.read_text()
+    record.write_text("{")
+    done = cli("domain", "audit", "--all", "-f", "json")
+    record.write_text(text)
+    assert done.code == 1
+    assert done.err.startswith("error: web: ")
+    assert {each["name"] for each in json.loads(done.out)} == {"bare"}
+
+
+def test_what_is_audited_is_said_once(cli: CommandLine) -> None:
+    for arguments in ((), ("--all", "web")):
+        error = cli("domain", "audit", *arguments).error(2)
+        assert "expected either FILE|NAME or --all" in error
+    assert cli.json("domain", "audit", "--all") == []

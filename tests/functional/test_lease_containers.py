@@ -44,6 +44,18 @@ def owners(tree: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
+def test_one_that_is_replaced_has_a_lease(
+    container_cli: CommandLine, busybox_rootfs: Path, host_files: HostFiles
+) -> None:
+    """Also from a pool that has no other: the old one goes back before."""
+    host_files.give_ranges(1, WHOLE)
+    options = ("--rootfs", busybox_rootfs, "--init", INIT, "--replace")
+    for _ in range(2):
+        shown = container_cli.json("container", "run", "one", *options)
+        assert start_of(shown) == both(0, size=WHOLE)[0]
+    assert held(container_cli) == {"one": both(0, size=WHOLE)[0]}
+
+
 def test_containers_get_ranges_of_their_own(
     container_cli: CommandLine, busybox_rootfs: Path, host_files: HostFiles
 ) -> None:

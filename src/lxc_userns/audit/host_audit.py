@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 
 from lxml import etree
@@ -92,6 +93,8 @@ def _on_disk(
 class Auditor:
     """Audits the domains that libvirt knows.
 
+    What there is on the host is read once.
+
     :param services: the services of this host.
     """
 
@@ -99,6 +102,19 @@ class Auditor:
         self._guests = services.guests
         self._store = services.store
         self._run_path = services.settings.run_path
+        self._domains: dict[str, Domain] = {}
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The names of all domains, sorted.
+
+        :raises LibvirtError: if libvirt cannot be reached.
+        """
+        return tuple(sorted(each.name for each in self._guests.list()))
+
+    @cached_property
+    def _records(self) -> Mapping[str, _Record]:
+        return {each.name: each for each in self._store.load_all()}
 
     def audit(self, name: str) -> list[Finding]:
         """Everything that weakens the isolation of a domain on this host.
@@ -112,19 +128,23 @@ class Auditor:
         :raises InstanceError: if its record cannot be read.
         :raises LxcUsernsError: if the host cannot be looked at.
         """
-        records = {each.name: each for each in self._store.load_all()}
-        damaged = records.get(name)
+        damaged = self._records.get(name)
         if isinstance(damaged, DamagedRecord):
             raise InstanceError(name, damaged.reason)
-        this = self._read(name, records)
-        others = [*self._others(name, records)]
+        this = self._read(name)
+        others = [*self._others(name)]
         return to_findings(this.domain, self._find(this, others))
 
-    def _read(self, name: str, records: Mapping[str, _Record]) -> Domain:
+    def _read(self, name: str) -> Domain:
+        if name not in self._domains:
+            self._domains[name] = self._read_anew(name)
+        return self._domains[name]
+
+    def _read_anew(self, name: str) -> Domain:
         guest = self._guests.find(name)
         if guest is None:
             raise NoSuchContainerError(name)
-        record = records.get(name)
+        record = self._records.get(name)
         # Somebody else's of the same name, or one that does not say.
         if isinstance(record, DamagedRecord) or (
             record is not None and record.uuid != guest.uuid
@@ -133,14 +153,12 @@ class Auditor:
         domain = parse_domain(self._guests.xml(name))
         return Domain(name, domain, guest.is_active, record)
 
-    def _others(
-        self, name: str, records: Mapping[str, _Record]
-    ) -> Iterator[Domain]:
-        for guest in self._guests.list():
-            if guest.name == name:
+    def _others(self, name: str) -> Iterator[Domain]:
+        for other in self.names:
+            if other == name:
                 continue
             try:
-                yield self._read(guest.name, records)
+                yield self._read(other)
             except (NoSuchContainerError, DomainXmlError):
                 continue  # Gone, or it says nothing that could be believed.
 

@@ -65,7 +65,7 @@ class ConfiguredCommand(Command):
         In a table for people, what is not there is blank.
         """
         if parsed_args.formatter == "table":
-            data = _for_table(data)
+            data = for_table(data)
         # The class beside this one has it.
         output = super().produce_output  # type: ignore[misc]
         return int(output(parsed_args, column_names, data))
@@ -128,11 +128,11 @@ class ConfiguredCommand(Command):
         return configured
 
 
-def _for_table(value: Any) -> Any:
+def for_table(value: Any) -> Any:
     """Return a row, or rows, without None, and lists as text."""
     if isinstance(value, tuple):
         return tuple(map(_cell, value))
-    return [_for_table(row) for row in value]
+    return [for_table(row) for row in value]
 
 
 def _cell(value: object) -> object:

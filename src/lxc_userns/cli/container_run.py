@@ -7,10 +7,12 @@ import argparse
 import shlex
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from dataclasses import astuple
+from typing import TYPE_CHECKING, Any
 
-from lxc_userns.cli.base import progress_bar, unpack_bar
-from lxc_userns.cli.container import Shown, ShowsOne
+from lxc_userns.cli.base import progress_bar, require_root, unpack_bar
+from lxc_userns.cli.container import OnOne
+from lxc_userns.cli.several import ShowsOneOrList
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.spec.requirements import Requirements
 from lxc_userns.spec.size import parse_memory
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from lxc_userns.domain import Interface
 
 
-class Run(ShowsOne):
+class Run(OnOne, ShowsOneOrList):
     """Make a container and start it.
 
     It sees its root filesystem with the configured ID maps: by an idmapped
@@ -30,6 +32,7 @@ class Run(ShowsOne):
     """
 
     name_help = "Name of the container."
+    table_columns = ("step", "what")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add what a container is made of."""
@@ -41,6 +44,23 @@ class Run(ShowsOne):
             help="Its root filesystem: a directory; a raw disk image with "
             "one filesystem; a tar archive, plain or compressed by gzip, xz "
             "or zstd, which is unpacked for this container alone.",
+        )
+        parser.add_argument(
+            "--replace",
+            action="store_true",
+            help="Destroy a container of this name before, if there is one.",
+        )
+        parser.add_argument(
+            "--dry-run",
+            action="store_true",
+            help="List the steps that this would take, and change nothing; "
+            "they are told as they are taken with -vv before the command.",
+        )
+        parser.add_argument(
+            "--autostart",
+            action="store_true",
+            help="Have libvirt start it at the host's boot, which needs its "
+            "hook; see host hook install.",
         )
         _add_files(parser)
         parser.add_argument(
@@ -55,10 +75,14 @@ class Run(ShowsOne):
         _add_needs(parser)
         return parser
 
-    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
-        """Run it."""
+    def take_action(
+        self, parsed_args: argparse.Namespace
+    ) -> tuple[tuple[str, ...], Any]:
+        """Run it, or list the steps."""
         from lxc_userns.containers import ContainerSpec
+        from lxc_userns.containers.preview import list_steps
 
+        require_root()
         spec = ContainerSpec(
             parsed_args.name,
             parsed_args.rootfs,
@@ -71,9 +95,14 @@ class Run(ShowsOne):
             volumes=tuple(map(Volume.parse, parsed_args.volume)),
             needs=_needs(parsed_args),
             max_processes=parsed_args.pids_limit,
+            autostart=parsed_args.autostart,
         )
+        replace = parsed_args.replace
+        if parsed_args.dry_run:
+            steps = list_steps(self.services, spec, replace=replace)
+            return self.table_columns, [*map(astuple, steps)]
         with _bar(spec.rootfs) as progress:
-            self.containers.run(spec, progress)
+            self.containers.run(spec, progress, replace=parsed_args.replace)
         return self.show_started(spec.name)
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cliff.formatters.base import ListFormatter
@@ -14,11 +17,14 @@ from cliff.lister import Lister
 from stevedore.extension import Extension, ExtensionManager
 
 from lxc_userns.cli.base import ConfiguredCommand, add_map_arguments
-from lxc_userns.cli.main import PROGRAM
+from lxc_userns.cli.exit_codes import exit_code, worst
+from lxc_userns.cli.main import PROGRAM, usage_error
 from lxc_userns.exceptions import DomainXmlError
 
 if TYPE_CHECKING:
     from lxc_userns.audit import Finding
+
+_LOG = logging.getLogger(__name__)
 
 #: All columns, and those of a table, which has little room.
 _COLUMNS = ("code", "severity", "message", "remedy", "xpath", "line")
@@ -57,7 +63,7 @@ class IdMap(ConfiguredCommand):
 
 
 class Audit(ConfiguredCommand, Lister):
-    """Find what weakens the isolation of a domain from its host.
+    """Find what weakens the isolation of domains from their host.
 
     Of a domain by name, the host is looked at as well: who else has its IDs,
     who can reach its root filesystem, the version of control groups.
@@ -65,15 +71,24 @@ class Audit(ConfiguredCommand, Lister):
     Exit code 1 if there is a finding of the given severity, or a worse one.
     """
 
+    _worst = 0
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add what to look at, and the severity."""
         parser = super().get_parser(prog_name)
         parser.add_argument(
             "domain",
+            nargs="?",
             metavar="FILE|NAME",
             help="Domain XML, - for standard input; or the name of a domain "
             "that libvirt knows, if it has no slash and no file has it.",
         )
+        parser.add_argument(
+            "--all",
+            action="store_true",
+            help="All domains that libvirt knows, whoever has made them.",
+        )
+        self._refuse = partial(usage_error, parser)
         parser.add_argument(
             "--severity",
             type=str.upper,
@@ -89,30 +104,58 @@ class Audit(ConfiguredCommand, Lister):
         """Look for everything."""
         from lxc_userns.audit import Severity
 
-        findings = self._audit(parsed_args.domain)
+        if parsed_args.all == (parsed_args.domain is not None):
+            self._refuse("expected either FILE|NAME or --all")
+        found = [*self._find(parsed_args)]
         least = Severity[parsed_args.severity]
-        self.failed = any(each.severity >= least for each in findings)
-        columns: tuple[str, ...] = _COLUMNS
-        if parsed_args.formatter == "table" and not parsed_args.columns:
-            columns = _TABLE_COLUMNS
+        self.failed = any(each.severity >= least for _, each in found)
         if parsed_args.formatter == _Sarif.NAME:
             # Columns are not for it.
             parsed_args.columns = []
-            return ("finding",), [(each,) for each in findings]
-        return columns, [
-            tuple(_plain(getattr(each, name)) for name in columns)
-            for each in findings
+            return ("name", "finding"), found
+        columns: tuple[str, ...] = _COLUMNS
+        if parsed_args.formatter == "table" and not parsed_args.columns:
+            columns = _TABLE_COLUMNS
+        rows = [
+            (name, *(_plain(getattr(each, column)) for column in columns))
+            for name, each in found
         ]
+        if parsed_args.all:
+            return ("name", *columns), rows
+        return columns, [row[1:] for row in rows]
 
-    def _audit(self, name: str) -> list[Finding]:
-        run_path = self.settings.run_path
-        if _is_file(name):
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        """Run it, and return the worst exit code."""
+        return worst(super().run(parsed_args), self._worst)
+
+    def _find(
+        self, parsed_args: argparse.Namespace
+    ) -> Iterator[tuple[str, Finding]]:
+        """Yield names of domains, each with a finding."""
+        name = parsed_args.domain
+        if name is not None and _is_file(name):
             from lxc_userns.audit import audit_domain
 
-            return audit_domain(read_text(name), run_path=run_path)
+            run_path = self.settings.run_path
+            text = read_text(name)
+            for each in audit_domain(text, run_path=run_path):
+                yield name, each
+            return
         from lxc_userns.audit.host_audit import Auditor
 
-        return Auditor(self.services).audit(name)
+        auditor = Auditor(self.services)
+        if name is not None:
+            for each in auditor.audit(name):
+                yield name, each
+            return
+        for name in auditor.names:
+            try:
+                found = auditor.audit(name)
+            except Exception as err:
+                _LOG.error(err, exc_info=self.app.options.debug)
+                self._worst = worst(self._worst, exit_code(err))
+            else:
+                yield from ((name, each) for each in found)
 
     def _load_formatter_plugins(self) -> ExtensionManager[ListFormatter]:
         # An entry point would show in other programs that use cliff.
@@ -139,16 +182,22 @@ class _Sarif(ListFormatter):
         stdout: TextIO,
         parsed_args: argparse.Namespace,
     ) -> None:
-        """Write the one column, of findings."""
+        """Write findings; of several domains, each with its domain's name."""
         from importlib import metadata
 
         from lxc_userns.audit.sarif import to_sarif
 
         name = parsed_args.domain
+        findings = (
+            replace(each, subject=f"{of}:{each.subject}")
+            if name is None
+            else each
+            for of, each in data
+        )
         log = to_sarif(
-            (finding for (finding,) in data),
+            findings,
             version=metadata.version(PROGRAM),
-            file=name if name != "-" and _is_file(name) else None,
+            file=name if name not in (None, "-") and _is_file(name) else None,
         )
         json.dump(log, stdout, indent=2)
         stdout.write("\n")

@@ -22,6 +22,7 @@ _UNSEEN = (
     MemoryError,
     NotRunningError,
 )
+_RANK = (0, NO_SUCH, UNSEEN, FAILED)
 _SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
@@ -38,6 +39,15 @@ def exit_code(error: BaseException) -> int:
         return FAILED  # It was destroyed, whatever was short.
     is_unseen = isinstance(error, _UNSEEN) or any(map(_lacks, _chain(error)))
     return UNSEEN if is_unseen else FAILED
+
+
+def worst(one: int, other: int) -> int:
+    """Return the worse of two exit codes of :func:`exit_code`, or of 0.
+
+    What failed is worse than what could not be looked at, and that worse than
+    what is not there.
+    """
+    return max(one, other, key=_RANK.index)
 
 
 def _lacks(error: BaseException) -> bool:

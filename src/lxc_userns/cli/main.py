@@ -49,11 +49,13 @@ _COMMANDS = {
     "container run": "container_run:Run",
     "container exec": "exec:Exec",
     "container list": "container:List",
+    "container logs": "logs:Logs",
     "container show": "container:Show",
-    "container verify": "container:Verify",
-    "container stop": "container:Stop",
-    "container start": "container:Start",
-    "container destroy": "container:Destroy",
+    "container verify": "container_life:Verify",
+    "container stop": "container_life:Stop",
+    "container start": "container_life:Start",
+    "container restart": "container_life:Restart",
+    "container destroy": "container_life:Destroy",
     "container autostart": "container:Autostart",
 }
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
+from lxc_userns.containers import preview
 from lxc_userns.containers.spec import ContainerSpec
 from lxc_userns.containers.state import (
     UNVERIFIED,
@@ -15,26 +16,24 @@ from lxc_userns.containers.state import (
     StateReader,
     is_just_started,
 )
-from lxc_userns.domain import read_bridges, seclabel
 from lxc_userns.exceptions import (
-    ConfigError,
-    ContainerExistsError,
+    AlreadyRunningError,
     InstanceError,
     IsolationError,
     NoSuchContainerError,
     NotRunningError,
 )
+from lxc_userns.instances import steps
 from lxc_userns.instances.damaged import DamagedRecord
-from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.leases import Lease
-from lxc_userns.libvirtd.client import LOG_DIRECTORY, STOP_TIMEOUT
+from lxc_userns.libvirtd.client import STOP_TIMEOUT
+from lxc_userns.libvirtd.daemon import LOG_DIRECTORY
 from lxc_userns.linux import hostname
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.rollback import undo
 from lxc_userns.rootfs.views.strategies import Progress
 from lxc_userns.services import Services
-from lxc_userns.spec.policy import OFF
 from lxc_userns.traces.trace import Trace
 from lxc_userns.verification import VerifiedInstance
 
@@ -59,38 +58,44 @@ class Containers:
         self._guests = services.guests
 
     def run(
-        self, spec: ContainerSpec, progress: Progress | None = None
+        self,
+        spec: ContainerSpec,
+        progress: Progress | None = None,
+        *,
+        replace: bool = False,
     ) -> VerifiedInstance:
         """Make a container and start it.
 
         If that fails nothing of it is left; its root filesystem may be
         shifted, wholly or in part.
 
+        :param replace: whether one of ours that has the name is destroyed
+            before, once all is looked at that can be without preparing it.
         :raises ContainerExistsError: if the name is taken. A container of
             that name that runs unverified is verified before, or destroyed.
         :raises ConfigError: if no ID maps are configured.
         :raises LxcUsernsError: if anything else is in the way.
         """
-        services = self._services
-        request = spec.to_request(find_security_model(services))
-        with services.store.lock_container(spec.name):
-            known = services.store.load(spec.name)
-            if known is not None and _is_unverified(services, known):
-                self._finish(known)
-            if known is not None or self._guests.find(spec.name):
-                raise ContainerExistsError(spec.name)
-            plan = PreparedInstance(services.planner.preview(request, None))
-            _check_meant(plan)
-            # Before anything changes on disk: it may be refused.
-            _check_bridges(services, spec.name, spec.to_xml(plan))
+        services, name = self._services, spec.name
+        request = spec.to_request(preview.find_security_model(services))
+        with services.store.lock_container(name):
+            known = services.store.load(name)
+            if known is not None and not replace:
+                self._finish_if_unverified(known)
+            preview.check(services, spec, request, known, replace=replace)
+            if known is not None:
+                steps.log(name, preview.destruction(name))
+                self._destroy(known)
             with ExitStack() as stack:
-                before = services.allocator.find(spec.name)
+                before = services.allocator.find(name)
                 prepared = self._manager.prepare(request, progress)
-                undo(stack, _withdraw, services, spec.name, before)
-                xml = spec.to_xml(prepared)
-                self._guests.define(spec.name, xml)
-                undo(stack, self._guests.undefine, spec.name)
-                return self._start(services, spec.name, stack)
+                undo(stack, _withdraw, services, name, before)
+                steps.log(name, *preview.definition(spec))
+                self._guests.define(name, spec.to_xml(prepared))
+                undo(stack, self._guests.undefine, name)
+                if spec.autostart:
+                    self._guests.set_autostart(name, True)
+                return self._start(services, name, stack)
 
     def start(
         self,
@@ -108,25 +113,41 @@ class Containers:
         :param accept_replaced: whether root filesystem and volumes may be
             other files than those that it was made with.
         :raises NoSuchContainerError: if there is none of this name.
-        :raises InstanceError: if it runs verified, or was only half made.
+        :raises AlreadyRunningError: if it runs verified.
+        :raises InstanceError: if it was only half made.
         """
-        services = self._services
-        with self._locked(services, name) as record:
+        with self._locked(self._services, name) as record:
             self._guests.end_lost(name, record.uuid)
-            guest = services.instances.find_guest(record)
+            guest = self._services.instances.find_guest(record)
             if guest is None:
                 raise InstanceError(name, "is incomplete; destroy it")
-            if _is_unverified(services, record):
+            if _is_unverified(self._services, record):
                 return self._finish(record)
             if guest.is_active:
-                raise InstanceError(name, "is running already")
-            with ExitStack() as stack:
-                _check_bridges(services, name, self._guests.xml(name))
-                self._manager.prepare(
-                    name, progress, accept_replaced=accept_replaced
-                )
-                undo(stack, self._manager.unmount, name)
-                return self._start(services, name, stack)
+                raise AlreadyRunningError(name)
+            return self._start_again(name, progress, accept_replaced)
+
+    def restart(
+        self,
+        name: str,
+        progress: Progress | None = None,
+        *,
+        timeout: float = STOP_TIMEOUT,
+    ) -> VerifiedInstance:
+        """Stop a container, if it runs, and start it.
+
+        It is not stopped if the policy would not let it start again.
+
+        :param timeout: as for :meth:`stop`.
+        :raises NoSuchContainerError: if there is none of this name.
+        :raises InstanceError: if it was only half made.
+        """
+        with self._locked(self._services, name) as record:
+            if self._services.instances.find_guest(record) is None:
+                raise InstanceError(name, "is incomplete; destroy it")
+            self._services.planner.check_again(record)
+            self._stop(record, timeout)
+            return self._start_again(name, progress)
 
     def stop(self, name: str, timeout: float = STOP_TIMEOUT) -> None:
         """Stop a container and unmount its view; nothing if it is stopped.
@@ -134,11 +155,8 @@ class Containers:
         :param timeout: seconds that it has to stop by itself.
         :raises NoSuchContainerError: if there is none of this name.
         """
-        services = self._services
-        with self._locked(services, name) as record:
-            if services.instances.find_guest(record) is not None:
-                self._guests.stop(name, timeout)
-            self._manager.unmount(name)
+        with self._locked(self._services, name) as record:
+            self._stop(record, timeout)
 
     def destroy(self, name: str) -> None:
         """Kill a container and forget it, whatever state it is in.
@@ -149,12 +167,8 @@ class Containers:
 
         :raises NoSuchContainerError: if there is none of this name.
         """
-        services = self._services
-        with self._locked(services, name) as record:
-            if services.instances.find_guest(record) is not None:
-                self._guests.destroy(name)
-                self._guests.undefine(name)
-            self._manager.release(name)
+        with self._locked(self._services, name) as record:
+            self._destroy(record)
 
     def set_autostart(self, name: str, is_on: bool) -> None:
         """Let libvirt start a container at the host's boot, or not.
@@ -223,6 +237,45 @@ class Containers:
         )
         return sorted(found, key=lambda each: each.name)
 
+    def names(self, *, active: bool | None = None) -> Iterator[str]:
+        """Yield the names of our containers, those with damaged records too.
+
+        :param active: whether to give those alone that run, or that do not.
+        """
+        running = {each.name for each in self._guests.list() if each.is_active}
+        for record in self._services.store.load_all():
+            if active in (None, record.name in running):
+                yield record.name
+
+    def _finish_if_unverified(self, known: InstanceRecord) -> None:
+        if _is_unverified(self._services, known):
+            self._finish(known)
+
+    def _stop(self, record: InstanceRecord, timeout: float) -> None:
+        if self._services.instances.find_guest(record) is not None:
+            self._guests.stop(record.name, timeout)
+        self._manager.unmount(record.name)
+
+    def _destroy(self, record: InstanceRecord) -> None:
+        if self._services.instances.find_guest(record) is not None:
+            self._guests.destroy(record.name)
+            self._guests.undefine(record.name)
+        self._manager.release(record.name)
+
+    def _start_again(
+        self,
+        name: str,
+        progress: Progress | None,
+        accept_replaced: bool = False,
+    ) -> VerifiedInstance:
+        with ExitStack() as stack:
+            preview.check_bridges(self._services, name, self._guests.xml(name))
+            self._manager.prepare(
+                name, progress, accept_replaced=accept_replaced
+            )
+            undo(stack, self._manager.unmount, name)
+            return self._start(self._services, name, stack)
+
     @contextmanager
     def _locked(
         self, services: Services, name: str
@@ -252,10 +305,12 @@ class Containers:
         # running.
         undo(stack, self._guests.destroy, name)
         with services.traces.watched(name) as watch:
+            steps.log(name, preview.START)
             # libvirt names every container, also one that shares the host's
             # name.
             with hostname.preserve():
                 self._guests.start(name)
+            steps.log(name, preview.VERIFY)
             try:
                 return self._manager.verify(name, started=True)
             except NotRunningError as err:
@@ -272,18 +327,6 @@ class Containers:
             "libvirt has a domain of this name that others have made; start, "
             "stop and undefine it by what made it",
         )
-
-
-def find_security_model(services: Services) -> str | None:
-    """Return the security module that is to confine a container, if any is.
-
-    :raises ConfigError: if ``[lxc_userns] seclabel`` is not valid.
-    :raises LibvirtError: if libvirtd cannot be reached.
-    """
-    if services.settings.seclabel == "none":
-        return None
-    models = seclabel.parse_models(services.guests.capabilities())
-    return next(iter(models), None)
 
 
 def _is_unverified(services: Services, record: InstanceRecord) -> bool:
@@ -307,29 +350,3 @@ def _ended_at_once(name: str, trace: Trace) -> InstanceError:
         f"its first process ended at once: {how}; {printed}; what libvirt "
         f"says is in {log}",
     )
-
-
-def _check_bridges(services: Services, name: str, xml: str) -> None:
-    # libvirt makes a pair of devices, and leaves it when it cannot attach it.
-    bridges = read_bridges(xml)
-    found = services.ports.find_daemon() if bridges else None
-    if found is None:
-        return
-    with suppress(OSError):  # It is being restarted.
-        for bridge in sorted({*bridges} - found.network_devices):
-            raise InstanceError(
-                name,
-                f"there is no bridge {bridge} where libvirt looks; make it: "
-                f"ip link add {bridge} type bridge",
-            )
-
-
-def _check_meant(plan: PreparedInstance) -> None:
-    """Refuse to run in the host's user namespace because none was set up."""
-    if OFF in plan.mode_reasons and plan.record.needs.mode != "host":
-        raise ConfigError(
-            "[libvirt] uid_maps, gid_maps",
-            "",
-            "are empty, so that the container's root would be the host's; "
-            "set both, or [lxc_userns] subid_owner",
-        )

@@ -37,6 +37,8 @@ class ContainerSpec:
     :param needs: as for :class:`~lxc_userns.spec.request.InstanceRequest`, and
     :param rootfs_kind: the same.
     :param max_processes: likewise.
+    :param autostart: whether libvirt starts it at the host's boot; that needs
+        libvirt's hook.
     :raises NeedsError: if it shares the host's network and has interfaces.
     """
 
@@ -53,6 +55,7 @@ class ContainerSpec:
     needs: Requirements = field(default_factory=Requirements)
     rootfs_kind: RootfsKind | None = None
     max_processes: int | None = None
+    autostart: bool = False
 
     def __post_init__(self) -> None:
         if self.interfaces and "network" in self.needs.host_namespaces:

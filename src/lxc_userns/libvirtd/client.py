@@ -31,8 +31,6 @@ from lxc_userns.linux.process import Process
 _LOG = logging.getLogger(__name__)
 
 URI = "lxc:///"
-#: Where libvirt keeps a log of each container.
-LOG_DIRECTORY = "/var/log/libvirt/lxc"
 #: Seconds that a container has to stop by itself.
 STOP_TIMEOUT = 10.0
 _INIT_TIMEOUT = 5.0

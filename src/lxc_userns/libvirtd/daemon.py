@@ -11,9 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from lxc_userns.linux import directory
 from lxc_userns.linux.mounts import Mount
 from lxc_userns.linux.process import Process
 
+#: Where libvirt keeps a log of each container.
+LOG_DIRECTORY = "/var/log/libvirt/lxc"
 _RUN = Path("/run/libvirt")
 #: libvirt's client takes the first that is there.
 _SOCKETS = ("virtlxcd-sock", "libvirt-sock")
@@ -45,6 +48,18 @@ class Daemon:
         lines = Path(f"/proc/{self.pid}/net/dev").read_text().splitlines()
         # Two are the heading; a name may be followed by its numbers at once.
         return frozenset(line.partition(":")[0].strip() for line in lines[2:])
+
+    def open_log(self, name: str) -> int | None:
+        """Open the log that it and its own process keep of a container.
+
+        :param name: the container's name.
+        :returns: descriptor of a regular file; None if there is none.
+        :raises OSError: if it is something else, or cannot be read.
+        """
+        path = f"/proc/{self.pid}/root{LOG_DIRECTORY}"
+        with suppress(FileNotFoundError), directory.opened(path) as logs:
+            return directory.open_regular(logs, f"{name}.log")
+        return None
 
     def __str__(self) -> str:
         return f"{self.name} (process {self.pid})"
@@ -83,8 +98,8 @@ def _find_peers() -> Iterator[int]:
 
 
 def _find_pids() -> Iterator[int]:
-    for directory in _PID_DIRECTORIES:
+    for place in _PID_DIRECTORIES:
         for name in _NAMES:
             with suppress(OSError, ValueError):
-                text = (directory / f"{name}.pid").read_text(encoding="ascii")
+                text = (place / f"{name}.pid").read_text(encoding="ascii")
                 yield int(text)

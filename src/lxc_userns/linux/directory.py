@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from contextlib import (
 from pathlib import Path
 
 from lxc_userns.linux import safe_path
-from lxc_userns.linux.fd import open_file
+from lxc_userns.linux.fd import closed_on_error, open_file
 
 _FLAGS = os.O_DIRECTORY | os.O_NOFOLLOW
 
@@ -35,6 +36,22 @@ def opened_in(parent: int, name: str) -> AbstractContextManager[int]:
     :raises OSError: if it is not there, or not a directory.
     """
     return open_file(name, os.O_RDONLY | _FLAGS, dir_fd=parent)
+
+
+def open_regular(parent: int, name: str) -> int:
+    """Open ``parent/name`` for reading, if it is a regular file.
+
+    :param parent: descriptor of a directory.
+    :returns: its descriptor, which is the caller's to close.
+    :raises OSError: if it is not there, or something else; no link is
+        followed, and no pipe or device waited for.
+    """
+    flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    fd = os.open(name, os.O_RDONLY | flags, dir_fd=parent)
+    with closed_on_error(fd):
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", name)
+    return fd
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from lxc_userns import own_paths
 from lxc_userns.linux import directory, programs, removal
 from lxc_userns.traces import watcher
 from lxc_userns.traces.console import LOG, OLDER
+from lxc_userns.traces.tail import printable
 from lxc_userns.traces.trace import Trace
 
 _NAME, _MODE = "traces", 0o700
@@ -62,6 +63,17 @@ class Traces:
                 end["oom_kills"] if end else 0,
                 tuple(_read_lines(fd)),
             )
+
+    def open_console(self, name: str, *, older: bool = False) -> int | None:
+        """Open what a container has printed in its last run.
+
+        :param older: whether to open the part before the present one.
+        :returns: descriptor of a regular file; None if there is none.
+        """
+        with self._opened(name) as fd, suppress(FileNotFoundError):
+            if fd is not None:
+                return directory.open_regular(fd, OLDER if older else LOG)
+        return None
 
     def remove(self, name: str) -> None:
         """Remove the traces of a container; nothing happens without any."""
@@ -140,7 +152,9 @@ def _start(name: str, fd: int) -> subprocess.Popen[bytes]:
 
 def _read_end(fd: int) -> dict[str, Any] | None:
     with suppress(OSError, ValueError):
-        with open(_open(fd, watcher.END), encoding="ascii") as stream:
+        with open(
+            directory.open_regular(fd, watcher.END), encoding="ascii"
+        ) as stream:
             end: dict[str, Any] = json.load(stream)
         return end
     return None
@@ -150,19 +164,12 @@ def _read_lines(fd: int) -> list[str]:
     """Return the last lines of a console; a container can print anything."""
     tail = b""
     for name in (OLDER, LOG):
-        with suppress(OSError), open(_open(fd, name), "rb") as stream:
+        with (
+            suppress(OSError),
+            open(directory.open_regular(fd, name), "rb") as stream,
+        ):
             stream.seek(max(0, os.fstat(stream.fileno()).st_size - _BYTES))
             tail = (tail + stream.read(_BYTES))[-_BYTES:]
     text = tail.decode(errors="replace").replace("\r", "")
-    lines = (_printable(line) for line in text.split("\n"))
+    lines = (printable(line) for line in text.split("\n"))
     return [line for line in lines if line.strip()][-_LINES:]
-
-
-def _printable(text: str) -> str:
-    return "".join(
-        char if char.isprintable() else ascii(char)[1:-1] for char in text
-    )
-
-
-def _open(fd: int, name: str) -> int:
-    return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)

@@ -48,6 +48,8 @@ COMMANDS = {
     "container destroy",
     "container exec",
     "container list",
+    "container logs",
+    "container restart",
     "container run",
     "container show",
     "container start",
@@ -151,7 +153,7 @@ def test_tables_are_not_in_the_notation_of_python(
     ]
     assert ["unmapped_uids", "5, 7"] in rows
     assert ["unmapped_gids", ""] in rows
-    shown = base._for_table([("web", None, []), ("db", 1, ["a"])])
+    shown = base.for_table([("web", None, []), ("db", 1, ["a"])])
     assert shown == [("web", "", ""), ("db", 1, "a")]
 
 

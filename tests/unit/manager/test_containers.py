@@ -278,3 +278,38 @@ def test_incomplete_containers(world: World) -> None:
         world.containers.start("web1")
     world.containers.destroy("web1")
     assert world.containers.list() == []
+
+
+def test_restart_takes_its_steps_in_order(world: World) -> None:
+    run(world)
+    world.log.clear()
+    world.containers.restart("web1", timeout=0)
+    steps = [each for each in world.log if each != "limit"]
+    stop = ["stop", "destroy", "unmount"]
+    assert steps == [*stop, "shift", "mount", "start"]
+    # One that does not run is started.
+    world.containers.stop("web1")
+    world.containers.restart("web1")
+    assert world.containers.show("web1").state == "running"
+
+
+def test_one_that_may_not_start_again_is_not_stopped(world: World) -> None:
+    run(world)
+    world.log.clear()
+    world.set(uid_maps=["0:0:65536"])
+    with pytest.raises(ConfigError, match="uid_maps"):
+        world.containers.restart("web1")
+    assert world.log == []
+
+
+def test_one_is_destroyed_once_the_next_is_looked_at(world: World) -> None:
+    run(world)
+    world.log.clear()
+    with pytest.raises(RootfsError):
+        world.containers.run(ContainerSpec("web1", "/absent"), replace=True)
+    assert world.log == []
+    spec = ContainerSpec("web1", world.rootfs)
+    world.containers.run(spec, replace=True)
+    steps = [each for each in world.log if each != "limit"]
+    gone = ["destroy", "undefine", "unmount"]
+    assert steps == [*gone, "shift", "mount", "define", "start"]

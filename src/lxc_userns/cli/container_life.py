@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``lxc-userns container``: start, stop, verify and destroy containers."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import suppress
+from typing import Any
+
+from lxc_userns.cli.base import progress_bar
+from lxc_userns.cli.container import Shown
+from lxc_userns.cli.several import OnSeveral, ShowsSeveral
+from lxc_userns.exceptions import AlreadyRunningError, NoSuchContainerError
+
+_DEFAULT_TIMEOUT = 10.0
+#: State before a verification, by whether it had been verified; None: nobody
+#: keeps record of it.
+_PREVIOUS = {True: "running", False: "unverified", None: None}
+
+Several = tuple[tuple[str, ...], Any]
+
+
+class Verify(ShowsSeveral):
+    """Compare running containers with what was promised.
+
+    One that differs is destroyed, and the exit code is 1. One that cannot be
+    looked at runs on, and the exit code is 4; but if it was never verified
+    since it started it is destroyed as well. The state before was
+    "unverified" if it had not been verified since it last started.
+    """
+
+    all_help = "All containers of this package that run."
+    active = True
+    # Much of it is waiting, for libvirt and for processes.
+    workers = 4
+    table_columns = ("name", "mode", "init_pid", "previous_state")
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add ``--report-only``."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "--report-only",
+            action="store_true",
+            help="Change nothing: neither destroy one that differs, nor set "
+            "its limits again, nor record that it was verified. The exit "
+            "code is the same.",
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Several:
+        """Compare them."""
+
+        def verify(name: str) -> Shown:
+            found = self.containers.verify(
+                name, report_only=parsed_args.report_only
+            )
+            fields = {
+                "name": found.name,
+                "mode": found.mode,
+                "init_pid": found.pid,
+                "uid_map": found.uid_map,
+                "gid_map": found.gid_map,
+                "previous_state": _PREVIOUS[found.was_verified],
+            }
+            return tuple(fields), tuple(fields.values())
+
+        return self.shown(parsed_args, verify)
+
+
+class Start(ShowsSeveral):
+    """Start containers that were stopped, with the ID maps that they had.
+
+    Root filesystem and volumes of each are the files that it was given first,
+    or it does not start. One that runs unverified, because its start was cut
+    short or because it has rebooted itself, is verified, or destroyed if it
+    differs.
+    """
+
+    all_help = "All containers of this package that do not run."
+    active = False
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add ``--accept-replaced`` and ``--ignore``."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "--accept-replaced",
+            action="store_true",
+            help="Take what is at the paths of its root filesystem and "
+            "volumes now, and hold on to that from now on.",
+        )
+        parser.add_argument(
+            "--ignore",
+            action="store_true",
+            help="One that runs already is no failure.",
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Several:
+        """Start them."""
+
+        def start(name: str) -> Shown:
+            try:
+                with progress_bar("shift") as progress:
+                    self.containers.start(
+                        name,
+                        progress,
+                        accept_replaced=parsed_args.accept_replaced,
+                    )
+            except AlreadyRunningError:
+                if not parsed_args.ignore:
+                    raise
+            return self.show_started(name)
+
+        return self.shown(parsed_args, start)
+
+
+class Restart(ShowsSeveral):
+    """Stop containers and start them again; those that do not run as well.
+
+    They are asked to stop, and killed if they have not in time.
+    """
+
+    all_help = "All containers of this package that run."
+    active = True
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the time."""
+        parser = super().get_parser(prog_name)
+        _add_timeout(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Several:
+        """Restart them."""
+
+        def restart(name: str) -> Shown:
+            with progress_bar("shift") as progress:
+                self.containers.restart(
+                    name, progress, timeout=parsed_args.timeout
+                )
+            return self.show_started(name)
+
+        return self.shown(parsed_args, restart)
+
+
+class Stop(OnSeveral):
+    """Stop containers; nothing happens to those that do not run.
+
+    They are asked to, and killed if they have not stopped in time.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the time and ``--ignore``."""
+        parser = super().get_parser(prog_name)
+        _add_timeout(parser)
+        _add_ignore(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        """Stop them."""
+
+        def stop(name: str) -> None:
+            with suppress(*_ignored(parsed_args)):
+                self.containers.stop(name, parsed_args.timeout)
+
+        self.on_each(parsed_args, stop)
+
+
+class Destroy(OnSeveral):
+    """Kill containers and forget them, whatever state they are in.
+
+    A directory or image that was given as a root filesystem is left alone.
+    If the strategy was chown it stays shifted; "rootfs unshift" gives it its
+    own IDs back. What was unpacked from an archive for a container, and what
+    it changed on an overlay, is removed.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add ``--ignore``."""
+        parser = super().get_parser(prog_name)
+        _add_ignore(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        """Destroy them."""
+
+        def destroy(name: str) -> None:
+            with suppress(*_ignored(parsed_args)):
+                self.containers.destroy(name)
+
+        self.on_each(parsed_args, destroy)
+
+
+def _add_timeout(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=_DEFAULT_TIMEOUT,
+        metavar="SECONDS",
+        help="How long each has to stop; 0 kills it at once (default: "
+        "%(default)s).",
+    )
+
+
+def _add_ignore(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--ignore",
+        action="store_true",
+        help="One that is not there is no failure.",
+    )
+
+
+def _ignored(parsed_args: argparse.Namespace) -> tuple[type[Exception], ...]:
+    return (NoSuchContainerError,) if parsed_args.ignore else ()

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands on one container, on several, or on all."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import compress
+from typing import Any, TypeVar
+
+from cliff.formatters.base import ListFormatter
+from cliff.show import ShowOne
+
+from lxc_userns.cli.base import for_table, require_root
+from lxc_userns.cli.container import ContainerCommand
+from lxc_userns.cli.exit_codes import exit_code, worst
+from lxc_userns.cli.main import usage_error
+
+_LOG = logging.getLogger(__name__)
+_T = TypeVar("_T")
+Row = tuple[Any, ...]
+
+
+class ShowsOneOrList(ContainerCommand, ShowOne):
+    """A command that shows one thing, or a list of rows."""
+
+    #: What a table of a list has room for.
+    table_columns: tuple[str, ...]
+
+    def produce_output(
+        self,
+        parsed_args: argparse.Namespace,
+        column_names: Sequence[str],
+        data: Iterable[Any],
+    ) -> int:
+        """Print one container, or a list."""
+        if not isinstance(data, list):
+            return super().produce_output(parsed_args, column_names, data)
+        is_table = parsed_args.formatter == "table"
+        if is_table and not parsed_args.columns:
+            parsed_args.columns = [*self.table_columns]
+        columns, selector = self._generate_columns_and_selector(
+            parsed_args, column_names
+        )
+        rows = data
+        if selector is not None:
+            rows = [tuple(compress(row, selector)) for row in data]
+        self._emit(columns, for_table(rows) if is_table else rows, parsed_args)
+        return 0
+
+    def _emit(
+        self,
+        columns: Sequence[str],
+        rows: list[Row],
+        parsed_args: argparse.Namespace,
+    ) -> None:
+        out = self.app.stdout
+        if isinstance(self.formatter, ListFormatter):
+            self.formatter.emit_list(columns, rows, out, parsed_args)
+            return
+        for row in rows:
+            self.formatter.emit_one(columns, row, out, parsed_args)
+
+
+class OnSeveral(ContainerCommand):
+    """A command on containers that are named, or on all of ours.
+
+    The failure of one keeps no other from its turn. The exit code is that of
+    the worst, see :func:`lxc_userns.cli.exit_codes.worst`.
+    """
+
+    all_help = "All containers of this package."
+    #: Of which the command is to be done with ``--all``: of those that run,
+    #: of those that do not, or of both (None).
+    active: bool | None = None
+    #: How many are worked on at the same time.
+    workers = 1
+    _worst = 0
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add names, and ``--all``."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "names",
+            nargs="*",
+            metavar="NAME",
+            help="Names of containers, or their UUIDs.",
+        )
+        parser.add_argument("--all", action="store_true", help=self.all_help)
+        # Options may stand between the names.
+        parser.parse_args = (  # type: ignore[method-assign]
+            parser.parse_intermixed_args
+        )
+        self._refuse = partial(usage_error, parser)
+        return parser
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        """Run it, and return the worst exit code."""
+        return worst(super().run(parsed_args), self._worst)
+
+    def is_one(self, parsed_args: argparse.Namespace) -> bool:
+        """Return whether it is about one container, which is named."""
+        return not parsed_args.all and len(parsed_args.names) == 1
+
+    def on_each(
+        self, parsed_args: argparse.Namespace, act: Callable[[str], _T]
+    ) -> list[_T]:
+        """Do something with each container; return what comes of it.
+
+        :raises Exception: what an only one raises.
+        """
+        if parsed_args.all == bool(parsed_args.names):
+            self._refuse("expected either NAME or --all")
+        require_root()
+        if self.is_one(parsed_args):
+            return [act(self.find_name(*parsed_args.names))]
+        results: list[_T] = []
+        for found, failure in self._attempt_each(parsed_args, act):
+            results += found
+            if failure is not None:
+                _LOG.error(failure, exc_info=self.app.options.debug)
+                self._worst = worst(self._worst, exit_code(failure))
+        return results
+
+    def _attempt_each(
+        self, parsed_args: argparse.Namespace, act: Callable[[str], _T]
+    ) -> Iterator[tuple[list[_T], Exception | None]]:
+        def attempt(name: str) -> tuple[list[_T], Exception | None]:
+            try:
+                return [act(name)], None
+            except Exception as err:
+                return [], err
+
+        names = [*self._names(parsed_args)]
+        if self.workers == 1:
+            # In this thread an interrupt undoes what is half done.
+            yield from map(attempt, names)
+            return
+        with ThreadPoolExecutor(self.workers) as threads:
+            yield from threads.map(attempt, names)
+
+    def _names(self, parsed_args: argparse.Namespace) -> Iterable[str]:
+        # Made before there are threads.
+        containers = self.containers
+        if parsed_args.all:
+            return containers.names(active=self.active)
+        return dict.fromkeys(map(self.find_name, parsed_args.names))
+
+
+class ShowsSeveral(OnSeveral, ShowsOneOrList):
+    """A command that shows one container, or a list of them."""
+
+    table_columns: tuple[str, ...] = ("name", "state", "mode", "init_pid")
+
+    def shown(
+        self,
+        parsed_args: argparse.Namespace,
+        act: Callable[[str], tuple[tuple[str, ...], Row]],
+    ) -> tuple[tuple[str, ...], Row | list[Row]]:
+        """Do something with each container, and return what is to be shown.
+
+        :param act: returns names of columns, and values.
+        """
+        results = self.on_each(parsed_args, act)
+        if self.is_one(parsed_args):
+            return results[0]
+        columns = results[0][0] if results else self.table_columns
+        return columns, [values for _, values in results]

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``container run``: steps without taking them, CPU time, autostart."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import libvirt
+import pytest
+
+from tests.functional.command_line import ID_MAP, CommandLine
+from tests.functional.containers import SLEEP, pid_of, run
+from tests.functional.containers import cli as cli
+from tests.functional.test_resource_limits import IS_UNIFIED, limiting_group
+
+pytestmark = pytest.mark.needs("containers")
+
+
+def files(*trees: Path) -> dict[str, tuple[int, int, int]]:
+    """Return all files, with their owners and times of change."""
+    found = {}
+    for tree in trees:
+        for path in (tree, *tree.rglob("*")):
+            status = path.lstat()
+            owner = status.st_uid, status.st_gid
+            changed = 0 if path.is_dir() else status.st_ctime_ns
+            found[str(path)] = (*owner, changed)
+    return found
+
+
+def make_archive(rootfs: Path) -> Path:
+    archive = rootfs.with_suffix(".tar")
+    options = ["--numeric-owner", "-C", str(rootfs)]
+    subprocess.run(["tar", *options, "-cf", str(archive), "."], check=True)
+    return archive
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ((), "allocate mount define start verify"),
+        (("--strategy", "overlay"), "allocate mount define start verify"),
+        (("--strategy", "chown"), "allocate shift mount define start verify"),
+        (("--archive",), "allocate unpack mount define start verify"),
+        (
+            ("--volume", "{volume}:/srv:chown", "--autostart", "--cpus", "1"),
+            "allocate shift mount mount define autostart start verify",
+        ),
+    ],
+)
+def test_the_steps_are_those_that_are_taken(
+    cli: CommandLine,
+    busybox_rootfs: Path,
+    reachable_path: Path,
+    options: tuple[str, ...],
+    names: str,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    volume = reachable_path / "volume"
+    volume.mkdir()
+    rootfs = busybox_rootfs
+    if "--archive" in options:
+        rootfs, options = (
+            make_archive(busybox_rootfs),
+            ("--strategy=idmapped",),
+        )
+    options = tuple(each.format(volume=volume) for each in options)
+    arguments = ("container", "run", "web1", "--rootfs", str(rootfs),
+                 "--init", SLEEP, *options)  # fmt: skip
+    cli.json("container", "list")
+    before = files(cli.config.parent, reachable_path)
+    listed = cli.json(*arguments, "--dry-run")
+    assert files(cli.config.parent, reachable_path) == before
+    assert cli.mounts() == []
+    assert libvirt_connection.listAllDomains() == []
+    assert [each["step"] for each in listed] == names.split()
+    done = cli("-vv", *arguments)
+    assert done.code == 0
+    taken = re.findall(r"(?m)^debug: web1: step (\w+): (.*)$", done.err)
+    told = [(each["step"], each["what"]) for each in listed]
+    if "unpack" in names.split():
+        # Why a strategy is taken is known once it is unpacked.
+        told = [(step, what) for step, what in told if step != "mount"]
+        taken = [(step, what) for step, what in taken if step != "mount"]
+    assert taken == told
+    assert told[0] == ("allocate", f"uid_map {ID_MAP}, gid_map {ID_MAP}")
+
+
+def test_what_a_dry_run_refuses(
+    cli: CommandLine, busybox_rootfs: Path
+) -> None:
+    dry = ("container", "run", "web1", "--dry-run", "--rootfs")
+    assert "No such file" in cli(*dry, "/absent").error()
+    error = cli(*dry, busybox_rootfs, "--init", "/bin/absent").error()
+    assert "has no /bin/absent" in error
+    run(cli, "web1", busybox_rootfs)
+    pid = pid_of(cli, "web1")
+    options = (busybox_rootfs, "--init", SLEEP)
+    assert "the name is taken" in cli(*dry, *options).error()
+    steps = cli.json(*dry, *options, "--replace")
+    assert steps[0]["step"] == "destroy"
+    assert pid_of(cli, "web1") == pid
+
+
+def quota(pid: int) -> tuple[int, int]:
+    """Return quota and period of the kernel."""
+    group = limiting_group(pid, "cpu")
+    if IS_UNIFIED:
+        words = (group / "cpu.max").read_text().split()
+    else:
+        words = [
+            (group / name).read_text()
+            for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        ]
+    return int(words[0]), int(words[1])
+
+
+def test_cpu_time(cli: CommandLine, busybox_rootfs: Path) -> None:
+    """The quota is the kernel's, at every start, and is compared."""
+    run(cli, "web1", busybox_rootfs, "--cpus", "0.25")
+    assert quota(pid_of(cli, "web1")) == (25_000, 100_000)
+    cli.json("container", "restart", "web1", "--timeout", "0")
+    assert quota(pid_of(cli, "web1")) == (25_000, 100_000)
+    # It holds: a process that never waits has a quarter of a CPU.
+    done = cli(
+        "container", "exec", "web1", "--", "/bin/sh", "-c",
+        "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; cat /proc/uptime",
+    )  # fmt: skip
+    assert done.code == 0
+    group = limiting_group(pid_of(cli, "web1"), "cpu")
+    throttled = re.search(
+        r"nr_throttled (\d+)", (group / "cpu.stat").read_text()
+    )
+    assert throttled is not None
+    assert int(throttled[1]) > 0
+    name = "cpu.max" if IS_UNIFIED else "cpu.cfs_quota_us"
+    (group / name).write_text("max" if IS_UNIFIED else "-1")
+    error = cli("container", "verify", "web1", "--report-only").error()
+    assert f"{name} is " in error
+    assert "promised was 25000" in error
+
+
+def test_start_at_boot(
+    cli: CommandLine,
+    busybox_rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    run(cli, "boot", busybox_rootfs, "--autostart")
+    assert libvirt_connection.lookupByName("boot").autostart() == 1
+    assert cli("container", "destroy", "boot").code == 0
+    run(cli, "boot", busybox_rootfs)
+    assert libvirt_connection.lookupByName("boot").autostart() == 0
