@@ -172,7 +172,7 @@ def test_a_count_that_cannot_be_written_hides_nothing(tmp_path: Path) -> None:
 
 @pytest.fixture
 def rendered(monkeypatch: pytest.MonkeyPatch) -> list[LibvirtError | None]:
-    """Have the command render one line, with this error."""
+    """Render the command as one line, with this error."""
     errors: list[LibvirtError | None] = [None]
 
     def render(_services: Services) -> tuple[str, LibvirtError | None]:
