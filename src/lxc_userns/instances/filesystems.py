@@ -24,7 +24,7 @@ from lxc_userns.linux import file_identity, safe_path, syncing
 from lxc_userns.linux.fd import owned
 from lxc_userns.linux.file_identity import FileIdentity
 from lxc_userns.rootfs import exposure
-from lxc_userns.rootfs.archive import unpack
+from lxc_userns.rootfs.archive import staging, unpack
 from lxc_userns.rootfs.archive.limits import UnpackLimits
 from lxc_userns.rootfs.views import (
     idmapped,
@@ -117,9 +117,12 @@ class Filesystems:
         :param limits: what that may take.
         :returns: the record, with the strategy chosen for where it is.
         """
-        if record.archive is None or self.is_unpacked(record):
+        if record.archive is None:
             return record
         with self._private.opened(record.name) as parent:
+            if self.is_unpacked(record):
+                staging.remove_left(parent, os.path.basename(record.rootfs))
+                return record
             # The tree will be reached as its parent is, and no better.
             place = RootfsSource(os.path.dirname(record.rootfs), parent)
             chosen = strategies.choose(record.strategy, place, record.id_maps)
@@ -196,10 +199,16 @@ class Filesystems:
     ) -> Iterator[RootfsSource]:
         """Open a root filesystem, and check what libvirt will mount on.
 
+        A disk image that only this instance can have is unmounted before, so
+        that it must not be running.
+
         :param fd: what :meth:`opened_root` gave.
         :param empty: as for :func:`exposure.check_only_root_can_reach`.
         """
         readonly = record.strategy.traits.shares_source
+        if not readonly and not stat.S_ISDIR(os.fstat(fd).st_mode):
+            # An image that is written to is for one alone, and may be ours.
+            self.unmount(record.name)
         kind = record.rootfs_kind
         if record.archive is not None:
             kind = "directory"  # What was unpacked from it.

@@ -174,8 +174,9 @@ def make_in(parent: int, name: str, mode: int) -> None:
     :param mode: its mode, whatever the process's umask.
     """
     with suppress(FileExistsError):
-        # Closed until it has its mode.
-        os.mkdir(name, 0o700, dir_fd=parent)
+        # A umask only takes from it. Who is killed before the next step
+        # leaves what it is to be, with the usual umask.
+        os.mkdir(name, mode, dir_fd=parent)
         with opened_in(parent, name) as fd:
             os.fchmod(fd, mode)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 
 TYPE_CHECKING = False  # What is only for type checkers takes long to load.
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ def function(
     :param restype: the ctype of its result. It has to be right: an int of -1
         read as a long is 4294967295.
     :param library: another library that has it, which is loaded for this.
-    :returns: a callable that raises OSError where the C function returns -1.
+    :returns: a callable that raises OSError where the C function returns -1;
+        it raises the audit event ``lxc_userns.libc``, with the name and a
+        tuple of the arguments, before it calls that.
     """
     of = ctypes.CDLL(library, use_errno=True) if library else _LIBC
     raw = of[name]
@@ -37,6 +40,8 @@ def function(
     raw.restype = restype
 
     def call(*arguments: object) -> int:
+        # As Python has it for its own functions.
+        sys.audit("lxc_userns.libc", name, arguments)
         result: int = raw(*arguments)
         if result == -1:
             number = ctypes.get_errno()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kill -9 a process before any chosen one of its changes to a file."""
+"""Kill -9 a process before any chosen one of its changes."""
 
 import os
 import signal
@@ -16,18 +16,27 @@ CHANGES = {
     "os.removexattr",
     "os.setxattr",
 }
+IsChange = Callable[[str, tuple[object, ...]], bool]
 
 
-def run_and_kill(action: Callable[[], object], at: int) -> bool:
+def changes_file(event: str, _: tuple[object, ...]) -> bool:
+    """Tell whether an event is a change to a file that is there."""
+    return event in CHANGES
+
+
+def run_and_kill(
+    action: Callable[[], object], at: int, is_change: IsChange = changes_file
+) -> bool:
     """Do something in a child that dies right before its change ``at``.
 
     :param at: number of the change, from 1.
+    :param is_change: tells which events of the child itself are changes.
     :returns: whether it died, which it does unless it was done before.
     """
     child = os.fork()
     if child == 0:
         try:
-            sys.addaudithook(killer(at))
+            sys.addaudithook(killer(at, is_change))
             action()
         except BaseException:
             traceback.print_exc()
@@ -41,14 +50,16 @@ def run_and_kill(action: Callable[[], object], at: int) -> bool:
     return False
 
 
-def killer(at: int) -> Callable[[str, tuple[object, ...]], None]:
-    done = 0
+def killer(
+    at: int, is_change: IsChange
+) -> Callable[[str, tuple[object, ...]], None]:
+    done, pid = 0, os.getpid()
 
-    def hook(event: str, _: tuple[object, ...]) -> None:
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
         nonlocal done
-        if event in CHANGES:
+        if is_change(event, arguments) and os.getpid() == pid:
             done += 1
             if done == at:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
 
     return hook

@@ -125,6 +125,16 @@ def open_staging(path: str | os.PathLike[str]) -> Iterator[StagingDirectory]:
         yield staging
 
 
+def remove_left(parent: int, name: str) -> None:
+    """Remove what a killed process has left beside a tree that is whole.
+
+    :param parent: descriptor of the directory that has both.
+    :param name: name of the tree.
+    """
+    with suppress(FileNotFoundError):
+        _remove(parent, _staging_name(name))
+
+
 def _staging_name(name: str) -> str:
     # With the name in it, it could be longer than a name can be.
     digest = hashlib.sha256(os.fsencode(name)).hexdigest()

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each verb of the manager in each state, as the documentation has it."""
+
+import csv
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import libvirt
+import pytest
+
+from lxc_userns import PreparedInstance, exceptions
+from tests.functional import images, instance_host
+from tests.functional.instance_host import NAME, InstanceHost
+from tests.samples import TOP
+
+pytestmark = pytest.mark.needs("private-libvirtd", "containers")
+
+with (TOP / "doc/source/reference/verbs.csv").open() as _stream:
+    TABLE = {row.pop("verb"): row for row in csv.DictReader(_stream)}
+STATES = [*next(iter(TABLE.values()))]
+
+
+@pytest.fixture
+def host(
+    libvirt_connection: libvirt.virConnect, reachable_path: Path
+) -> Iterator[InstanceHost]:
+    """A host whose instance can run."""
+    with instance_host.made(reachable_path, libvirt_connection) as found:
+        images.make_busybox(found.rootfs)
+        yield found
+
+
+def reach(host: InstanceHost, state: str, defined: bool) -> None:
+    """Bring the instance from any state to another."""
+    if host.state() == state == "running":
+        return
+    host.undefine()
+    manager = host.manager
+    manager.release(NAME)
+    if state == "unknown":
+        return
+    prepared = manager.allocate(host.request())
+    if state != "allocated":
+        prepared = manager.prepare(host.request())
+    if state == "running":
+        host.define(prepared)
+        host.start()
+        manager.verify(prepared, started=True)
+    if state == "stopped":
+        _have_run(host, prepared)
+    if state == "unmounted":
+        manager.unmount(prepared)
+    _define(host, prepared, defined)
+
+
+def _have_run(host: InstanceHost, prepared: PreparedInstance) -> None:
+    """Start the instance and stop it; from the second time on, as if."""
+    store = host.services.store
+    if host.verified is not None:
+        store.save(replace(prepared.record, verified=host.verified))
+        return
+    host.define(prepared)
+    host.start()
+    host.manager.verify(prepared, started=True)
+    host.stop()
+    record = store.load(NAME)
+    assert record is not None
+    host.verified = record.verified
+
+
+def _define(
+    host: InstanceHost, prepared: PreparedInstance, defined: bool
+) -> None:
+    if host.state() == "running":
+        return
+    host.undefine()
+    if defined:
+        host.define(prepared)
+
+
+def call(host: InstanceHost, verb: str) -> None:
+    """Call a verb, by the name that the table has for it."""
+    manager = host.manager
+    calls: dict[str, Callable[[], object]] = {
+        "allocate": lambda: manager.allocate(host.request()),
+        "prepare by a request": lambda: manager.prepare(host.request()),
+        "prepare by another request": lambda: manager.prepare(
+            host.request(volumes=())
+        ),
+        "prepare by name": lambda: manager.prepare(NAME),
+        "verify, started": lambda: manager.verify(NAME, started=True),
+        "verify, not started": lambda: manager.verify(NAME, started=False),
+        "unmount": lambda: manager.unmount(NAME),
+        "release": lambda: manager.release(NAME),
+        "sync": lambda: manager.sync(NAME),
+    }
+    calls[verb]()
+
+
+def check(host: InstanceHost, verb: str, state: str) -> str:
+    """Call a verb in a state, and compare it with the table.
+
+    :returns: the state that it leads to.
+    """
+    wanted = TABLE[verb][state]
+    if wanted in STATES:
+        call(host, verb)
+        assert host.state() == wanted, (verb, state)
+        return wanted
+    before = host.everything()
+    with pytest.raises(getattr(exceptions, wanted)) as caught:
+        call(host, verb)
+    text = str(caught.value)
+    assert re.match(rf"{NAME}: is {state}; .*call [a-z]+", text), text
+    assert host.everything() == before
+    assert host.state() == state
+    return state
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_each_verb_in_each_state_twice(host: InstanceHost, state: str) -> None:
+    for defined in (
+        (True,)
+        if state in ("running", "stopped")
+        else (
+            False,
+            True,
+        )
+    ):
+        for verb in TABLE:
+            reach(host, state, defined)
+            after = check(host, verb, state)
+            there = host.everything()
+            assert check(host, verb, after) == after
+            assert host.everything() == there
+            if state != after:
+                host.undefine()
+
+
+def test_the_table_has_every_verb_and_state() -> None:
+    page = (TOP / "doc/source/reference/verbs.rst").read_text()
+    assert [
+        line
+        for line, below in zip(
+            page.splitlines(), page.splitlines()[1:], strict=False
+        )
+        if below.startswith("    ") and re.fullmatch("[a-z]+", line)
+    ] == STATES
+    reference = (TOP / "doc/source/reference/api.rst").read_text()
+    (verbs,) = re.findall(
+        r"UserNamespaceManager\n   :members: (.*)", reference
+    )
+    named = {re.split("[ ,]", each)[0] for each in TABLE}
+    assert named == {*verbs.split(", ")}
