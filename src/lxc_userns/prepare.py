@@ -75,7 +75,6 @@ class Preparation:
         store = self.instances.store
         with store.lock(wanted.name), ExitStack() as stack:
             known = store.load(wanted.name)
-            _check_same(wanted, known)
             record = self._complete(wanted, known, complete, stack)
             if known is not None and known.id_maps != record.id_maps:
                 if self.instances.is_active(known):

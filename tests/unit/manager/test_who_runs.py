@@ -9,7 +9,7 @@ from lxc_userns.exceptions import InstanceError, LibvirtError
 from lxc_userns.libvirtd.status import RunningDomain, RunningDomains
 from tests.unit.manager.world import UUID, World, another_uuid, failing
 
-RUNNING = "web1: is running; stop it first"
+RUNNING = "web1: is running; stop its domain, then call "
 
 
 @dataclass
