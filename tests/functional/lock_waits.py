@@ -23,11 +23,12 @@ from pathlib import Path
 
 import libvirt
 
+from lxc_userns.instances import failures
 from lxc_userns.instances.store import InstanceStore
 from lxc_userns.leases import LeaseStore
 from lxc_userns.libvirtd import daemon
 from lxc_userns.libvirtd.status import RunningDomains
-from lxc_userns.linux import locks
+from lxc_userns.linux import directory, locks
 from tests.functional import guest, images
 from tests.functional.command_line import CommandLine
 
@@ -38,18 +39,18 @@ Waits = dict[str, float]
 class Host:
     """A host with one container that is stopped.
 
-    :param directory: where files of the container and our state are.
+    :param place: where files of the container and our state are.
     :param run: the run path.
     :param seconds: ``hook_timeout``.
     """
 
-    def __init__(self, directory: Path, run: Path, seconds: str) -> None:
+    def __init__(self, place: Path, run: Path, seconds: str) -> None:
         #: The one that was restarted.
         self.libvirtd: subprocess.Popen[bytes] | None = None
-        self.rootfs = directory / "rootfs"
+        self.rootfs = place / "rootfs"
         images.make_busybox(self.rootfs)
         self.cli = CommandLine.make(
-            directory,
+            place,
             run,
             f"hook_timeout = {seconds}\nrootfs_strategy = chown\n",
         )
@@ -83,6 +84,7 @@ class Host:
             "shift": self.opened(lambda fd: locks.held_for("tree", fd)),
             "leases": LeaseStore(self.state).write(),
             "database": self.exclusive(),
+            "failures": self.counting(),
         }
 
     @contextmanager
@@ -96,6 +98,15 @@ class Host:
                 yield
         finally:
             os.close(fd)
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Hold the counts of failures."""
+        with (
+            directory.open_private(self.state, 0o700) as fd,
+            locks.held(fd, failures._LOCK),
+        ):
+            yield
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -224,9 +235,9 @@ def polling(waits: Waits) -> Iterator[None]:
         yield
 
 
-def main(directory: str, run: str, seconds: str) -> None:
+def main(place: str, run: str, seconds: str) -> None:
     libvirt.registerErrorHandler(lambda *_: None, None)
-    host = Host(Path(directory), Path(run), seconds)
+    host = Host(Path(place), Path(run), seconds)
     found = {name: host.look(name) for name in host.locks()}
     json.dump(found, sys.stdout)
 

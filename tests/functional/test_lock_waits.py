@@ -41,7 +41,7 @@ def test_all_wait_for_the_time_limit_at_most(
         if seconds >= 2 * SECONDS
     }
     assert late == {}
-    assert len(found) == 6
+    assert len(found) == 7
     assert all(len(each["waits"]) == 5 for each in found.values())
     refused = {name for name in found if REFUSED in found[name]["said"]}
     assert {"instance", "use", "leases"} <= refused, found
