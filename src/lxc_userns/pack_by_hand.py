@@ -13,7 +13,6 @@ from lxc_userns.idmap import IdMaps
 from lxc_userns.instances.conflicts import claims, overlap
 from lxc_userns.instances.damaged import DamagedRecord
 from lxc_userns.instances.record import InstanceRecord, check_name
-from lxc_userns.libvirtd.status import RunningDomains
 from lxc_userns.rootfs import refusals
 from lxc_userns.rootfs.archive import pack as packing
 from lxc_userns.rootfs.archive.pack import PackReport
@@ -57,7 +56,7 @@ def pack(
             stack.enter_context(services.store.lock(record.name))
             # It may have changed until then.
             record = services.store.load(record.name) or record
-        if _is_running(record.name, record.uuid):
+        if _is_running(services, record.name, record.uuid):
             _check_live(record, options)
         return _pack_instance(services, record, archive, options)
 
@@ -154,13 +153,12 @@ def _check_no_user(services: Services, rootfs: str) -> None:
             and overlap(use.path, rootfs)
         )
         uuid = None if isinstance(record, DamagedRecord) else record.uuid
-        if any(uses) and _is_running(record.name, uuid):
+        if any(uses) and _is_running(services, record.name, uuid):
             raise RootfsError(
                 rootfs,
                 f"is in use by the running instance {record.name}; {_LIVE}",
             )
 
 
-def _is_running(name: str, uuid: str | None) -> bool:
-    found = RunningDomains().find(name)
-    return found is not None and (uuid is None or found.may_be(uuid))
+def _is_running(services: Services, name: str, uuid: str | None) -> bool:
+    return services.instances.running.find(name, uuid) is not None

@@ -125,7 +125,9 @@ class Planner:
 
         :param known: what it was promised before.
         :param keep: whether it is to keep a lease that it gets for that.
+        :raises InstanceError: if another instance has its name.
         """
+        _check_same(draft, known)
         if not draft.strategy.traits.needs_id_maps:
             return draft
         return replace(draft, id_maps=self._id_maps(request, known, keep))
@@ -304,3 +306,13 @@ def _find_device(path: str) -> Device:
     if stat.S_ISBLK(mode):
         return Device(path, "block")
     raise NeedsError("device", path, "is no device, or a link to one")
+
+
+def _check_same(record: InstanceRecord, known: InstanceRecord | None) -> None:
+    if known is not None and known.uuid != record.uuid:
+        raise InstanceError(
+            record.name,
+            f"the name is taken by the instance {known.uuid}; release that "
+            "one first; if libvirt does not know it any more, run: "
+            f"lxc-userns gc --grace-period 0 {record.name}",
+        )

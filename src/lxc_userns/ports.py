@@ -11,6 +11,7 @@ from lxc_userns.leases.pool import Pools, read_pools
 from lxc_userns.leases.running import ProcessTable
 from lxc_userns.libvirtd import daemon
 from lxc_userns.libvirtd.daemon import Daemon
+from lxc_userns.libvirtd.definitions import DefinedDomains
 from lxc_userns.libvirtd.status import RunningDomains
 from lxc_userns.resources.control_groups import ControlGroups
 from lxc_userns.rootfs.views.mountpoints import Views
@@ -30,6 +31,7 @@ class Ports:
     :param groups: control groups.
     :param inspector: looks at running containers.
     :param running: which domains run.
+    :param defined: which domains libvirt has files of.
     :param processes: which processes run in user namespaces.
     :param read_pools: reads the pool of an owner of subordinate IDs.
     :param clock: gives the seconds of Unix time.
@@ -45,6 +47,7 @@ class Ports:
     groups: ControlGroups = field(default_factory=ControlGroups)
     inspector: Inspector = field(default_factory=Inspector)
     running: RunningDomains = field(default_factory=RunningDomains)
+    defined: DefinedDomains = field(default_factory=DefinedDomains)
     processes: ProcessTable = field(default_factory=ProcessTable)
     read_pools: Callable[[str], Pools] = read_pools
     clock: Callable[[], float] = time.time

@@ -75,7 +75,6 @@ class Preparation:
         store = self.instances.store
         with store.lock(wanted.name), ExitStack() as stack:
             known = store.load(wanted.name)
-            _check_same(wanted, known)
             record = self._complete(wanted, known, complete, stack)
             if known is not None and known.id_maps != record.id_maps:
                 if self.instances.is_active(known):
@@ -109,7 +108,6 @@ class Preparation:
             ExitStack() as stack,
         ):
             known = _with_kind(store.load(wanted.name), wanted)
-            _check_same(wanted, known)
             if complete is not None:
                 wanted = self._complete(wanted, known, complete, stack)
                 steps.log(wanted.name, steps.allocate(wanted))
@@ -297,15 +295,6 @@ def _warn_of_host_mode(record: InstanceRecord) -> None:
             "host's: %s",
             record.name,
             "; ".join(record.mode_reasons),
-        )
-
-
-def _check_same(record: InstanceRecord, known: InstanceRecord | None) -> None:
-    if known is not None and known.uuid != record.uuid:
-        raise InstanceError(
-            record.name,
-            f"the name is taken by the instance {known.uuid}; release that "
-            "one first",
         )
 
 

@@ -13,7 +13,7 @@ from cliff.lister import Lister
 from cliff.show import ShowOne
 
 from lxc_userns.cli.base import ConfiguredCommand, require_root
-from lxc_userns.exceptions import ConfigError, PrerequisiteError
+from lxc_userns.exceptions import PrerequisiteError
 
 if TYPE_CHECKING:
     from lxc_userns.leases import Lease
@@ -52,7 +52,7 @@ class Acquire(_OnInstance, ShowOne):
     """Lease a range of its own to an instance, or show the one it has.
 
     A container that is run under this name gets it. It is kept until it is
-    released, or until "lease gc" finds that libvirt does not know the name.
+    released, or until "gc" finds that libvirt does not know the name.
     The UUID of an instance that is known means the same as its name.
     """
 
@@ -125,55 +125,6 @@ class List(_LeaseCommand, Lister):
             for line in _summary(self.held, self.room):
                 self.app.stdout.write(f"{line}\n")
         return int(code)
-
-
-class Gc(_LeaseCommand, Lister):
-    """Return the leases of instances that are gone from libvirt.
-
-    One that libvirt does not know is noted first, and its lease returned by a
-    call that finds it still unknown after the grace period. Nothing is
-    returned while anything runs with its IDs, and no files are removed.
-    """
-
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Add the grace period."""
-        parser = super().get_parser(prog_name)
-        parser.add_argument(
-            "--grace-period",
-            type=float,
-            metavar="SECONDS",
-            help="How long libvirt has not to know an instance; 0 returns "
-            "its lease at once (default: an hour).",
-        )
-        return parser
-
-    def take_action(self, parsed_args: argparse.Namespace) -> Table:
-        """Collect them."""
-        from lxc_userns.leases import gc
-
-        require_root()
-        grace_period = parsed_args.grace_period
-        if grace_period is None:
-            grace_period = gc.GRACE_PERIOD
-        if not grace_period >= 0:
-            raise ConfigError(
-                "--grace-period", str(grace_period), "expected 0 or more"
-            )
-        found = gc.collect_garbage(self.services, grace_period)
-        columns = (
-            "instance", "uid_start", "gid_start", "count", "outcome", "reason"
-        )  # fmt: skip
-        return columns, [
-            (
-                each.lease.instance,
-                each.lease.uid_start,
-                each.lease.gid_start,
-                each.lease.count,
-                each.outcome,
-                each.reason,
-            )
-            for each in found
-        ]
 
 
 def _find_room(allocator: LeaseAllocator) -> PoolUsage | None:

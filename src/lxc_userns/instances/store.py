@@ -25,8 +25,13 @@ from lxc_userns.instances.codec import FORMAT, NewerError, decode, encode
 from lxc_userns.instances.damaged import DamagedRecord, salvage
 from lxc_userns.instances.record import InstanceRecord, check_name
 from lxc_userns.linux import directory, locks
+from lxc_userns.linux.fd import open_file
 
 _SUFFIX = ".json"
+# Whatever is there: a FIFO is not waited for.
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+#: Extended attribute of a record's file, which older versions leave alone.
+_UNKNOWN_SINCE = "user.lxc_userns.unknown_since"
 #: What keeps one file from being read, and no others.
 _UNREADABLE = (errno.EIO, errno.EISDIR, errno.ELOOP, errno.ENXIO)
 
@@ -173,6 +178,50 @@ class InstanceStore:
                 return
             os.fsync(fd)
 
+    def unknown_since(self, name: str) -> int | None:
+        """Return when libvirt was first seen not to know an instance.
+
+        :returns: seconds of Unix time; None if that is not noted of the
+            record as it is.
+        """
+        with self._opened(name) as fd:
+            return None if fd is None else _read_note(fd)
+
+    def mark_unknown(self, name: str, now: int) -> None:
+        """Note that libvirt may not know an instance, unless that is noted.
+
+        The note goes when the record is written anew, as by who prepares the
+        instance again.
+
+        :param now: in seconds of Unix time.
+        :raises ConfigError: if the filesystem keeps no extended attributes.
+        """
+        with self._opened(name) as fd:
+            # A note of the future is of a clock that was set back since.
+            if fd is None or 0 <= (_read_note(fd) or -1) <= now:
+                return
+            os.setxattr(fd, _UNKNOWN_SINCE, str(now).encode())
+            os.fsync(fd)
+
+    def confirm(self, name: str) -> None:
+        """Note that libvirt knows an instance."""
+        with self._opened(name) as fd:
+            if fd is not None and _read_note(fd) is not None:
+                os.removexattr(fd, _UNKNOWN_SINCE)
+                os.fsync(fd)
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[int | None]:
+        """Open the file of a record, None if there is none."""
+        check_name(name)
+        with self._present() as place, ExitStack() as stack:
+            fd = None
+            if place is not None:
+                with suppress(FileNotFoundError):
+                    file = open_file(name + _SUFFIX, _READ, dir_fd=place)
+                    fd = stack.enter_context(file)
+            yield fd
+
     def _read(
         self, fd: int, name: str
     ) -> InstanceRecord | DamagedRecord | None:
@@ -218,10 +267,19 @@ class InstanceStore:
 
 
 def _read_text(fd: int, name: str) -> str:
-    # Whatever is there: a FIFO is not waited for.
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with open(os.open(name, flags, dir_fd=fd), "rb") as stream:
+    with open(os.open(name, _READ, dir_fd=fd), "rb") as stream:
         return stream.read().decode("utf-8", "surrogateescape")
+
+
+def _read_note(fd: int) -> int | None:
+    try:
+        return int(os.getxattr(fd, _UNKNOWN_SINCE))
+    except ValueError:
+        return None
+    except OSError as err:
+        if err.errno in (errno.ENODATA, errno.EOPNOTSUPP):
+            return None
+        raise
 
 
 def _newer(file: str, err: Exception) -> str:

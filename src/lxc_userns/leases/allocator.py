@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import EllipsisType
 
 from lxc_userns.exceptions import (
     ConfigError,
@@ -119,7 +120,7 @@ class LeaseAllocator:
         self,
         instance: str,
         record: InstanceRecord | None = None,
-        expected: Lease | None = None,
+        expected: Lease | EllipsisType | None = ...,
     ) -> bool:
         """Take back what an instance has.
 
@@ -127,8 +128,8 @@ class LeaseAllocator:
         for as long as it is.
 
         :param record: what it was promised, with a lease or without.
-        :param expected: what its lease has to be, or else it is left alone:
-            somebody has asked for it again in between.
+        :param expected: its lease as it has to be, None for none, or else
+            it is left alone: somebody has asked for it again in between.
         :returns: whether it has no lease now.
         """
         check_name(instance)
@@ -136,7 +137,7 @@ class LeaseAllocator:
             return True
         with self.leases.write() as leases:
             lease = leases.get(instance)
-            if expected not in (None, lease):
+            if expected not in (..., lease):
                 return lease is None
             if record is not None:
                 _mark_used(leases, record)
@@ -343,7 +344,8 @@ def _check_same(lease: Lease, uuid: str | None, size: int | None) -> None:
         raise LeaseError(
             lease.instance,
             f"the instance {lease.uuid} has the lease of that name; release "
-            "that one first",
+            "that one first; if libvirt does not know it any more, run: "
+            f"lxc-userns gc --grace-period 0 {lease.instance}",
         )
     if size not in (None, lease.count):
         raise LeaseError(

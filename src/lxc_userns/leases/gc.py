@@ -1,48 +1,67 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Leases whose instance is gone, as after a crash of a compute service."""
+"""Garbage: leases and records of instances that libvirt does not know.
+
+A compute service has crashed, or somebody has undefined a domain, of which
+nothing tells.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 from lxc_userns.exceptions import LibvirtError, LxcUsernsError
+from lxc_userns.instances.damaged import DamagedRecord
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.leases import Lease
 from lxc_userns.libvirtd.client import Guests
+from lxc_userns.linux import locks
 from lxc_userns.services import Services
 
 #: Seconds that libvirt has not to know an instance for.
 GRACE_PERIOD = 3600.0
+#: Seconds to wait for whoever works on an instance.
+_PATIENCE = 5.0
 
-Outcome = Literal["returned", "waiting", "kept"]
+Outcome = Literal["returned", "removed", "waiting", "kept"]
 
 
 @dataclass(frozen=True, slots=True)
-class OrphanedLease:
-    """A lease whose instance libvirt does not know.
+class Orphan:
+    """An instance that libvirt does not know.
 
-    :param lease: the lease.
-    :param outcome: ``returned`` to the pool; ``waiting`` for the grace period
-        to be over; ``kept`` for somebody to look after.
+    :param instance: its name.
+    :param uuid: its UUID, None if that is not known.
+    :param lease: its lease, None if it has none.
+    :param outcome: ``returned`` if its lease was, and all that was prepared
+        for it is gone; ``removed`` if it had none; ``waiting`` for the grace
+        period to be over; ``kept`` for somebody to look after.
     :param reason: why.
     """
 
-    lease: Lease
+    instance: str
+    uuid: str | None
+    lease: Lease | None
     outcome: Outcome
     reason: str
 
 
 def collect_garbage(
-    services: Services, grace_period: float = GRACE_PERIOD
-) -> list[OrphanedLease]:
-    """Return leases whose instance libvirt has not known for a while.
+    services: Services,
+    grace_period: float = GRACE_PERIOD,
+    *,
+    only: Collection[str] = (),
+    records: bool = False,
+) -> list[Orphan]:
+    """Release instances that libvirt has not known for a while.
 
-    With the lease goes what was prepared for the instance: its views are
-    unmounted. What nobody else has, its upper layer or what was unpacked for
-    it, is never removed: such an instance is kept.
+    Their leases are returned, their views unmounted, their records removed.
+    What is shifted on disk stays so. What nobody else has, an upper layer or
+    what was unpacked from an archive, is never removed: such an instance is
+    kept, as is what runs, and what somebody works on.
 
     One that libvirt does not know is only noted when it is met first, for its
     domain may be about to be defined, or defined anew. So two calls are
@@ -50,21 +69,94 @@ def collect_garbage(
 
     :param services: the services of the host.
     :param grace_period: how long, in seconds; with 0 one call is enough.
-    :returns: all orphans, by their user IDs.
-    :raises LibvirtError: if libvirt cannot be asked; nothing is returned
+    :param only: names of the instances that count; none for all.
+    :param records: whether instances without a lease count.
+    :returns: all orphans, those with leases first, by their user IDs.
+    :raises LibvirtError: if libvirt cannot be asked; nothing is released
         then.
     """
-    allocator = services.allocator
-    with allocator.leases.read() as leases:
-        held = leases.all()
+    held = [*_Instance.all(services)]
     known = _Known.ask(services.guests)
-    orphans: list[OrphanedLease] = []
-    for lease in held:
-        if lease not in known:
-            orphans += _collect_one(services, lease, grace_period)
-        elif lease.unknown_since is not None:
-            allocator.confirm(lease.instance)
+    orphans: list[Orphan] = []
+    for each in held:
+        if (only and each.name not in only) or not (each.lease or records):
+            continue
+        if each in known:
+            each.confirm(services)
+        else:
+            orphans += _collect_one(services, each, grace_period)
     return orphans
+
+
+@dataclass(frozen=True, slots=True)
+class _Instance:
+    """An instance of which there is something.
+
+    :param name: its name.
+    :param lease: its lease.
+    :param record: its record.
+    :param unknown_since: when libvirt was first seen not to know it.
+    """
+
+    name: str
+    lease: Lease | None
+    record: InstanceRecord | DamagedRecord | None
+    unknown_since: int | None
+
+    @classmethod
+    def all(cls, services: Services) -> Iterator[_Instance]:
+        """Yield all, those with leases first."""
+        with services.allocator.leases.read() as leases:
+            held = leases.all()
+        records = {each.name: each for each in services.store.load_all()}
+        for lease in held:
+            record = records.pop(lease.instance, None)
+            yield cls(lease.instance, lease, record, lease.unknown_since)
+        for name, record in records.items():
+            yield cls(name, None, record, services.store.unknown_since(name))
+
+    @classmethod
+    def load(cls, services: Services, name: str) -> _Instance:
+        """Return one as it is now.
+
+        :raises InstanceError: if its record cannot be read.
+        """
+        record = services.store.load(name)
+        lease = services.allocator.find(name)
+        if lease is not None:
+            return cls(name, lease, record, lease.unknown_since)
+        return cls(name, None, record, services.store.unknown_since(name))
+
+    @property
+    def uuids(self) -> set[str]:
+        """UUIDs by which libvirt would know it."""
+        found = set()
+        if self.lease is not None and self.lease.uuid is not None:
+            found.add(self.lease.uuid)
+        if isinstance(self.record, InstanceRecord):
+            found.add(self.record.uuid)
+        return found
+
+    def mark_missing(self, services: Services, now: int) -> None:
+        """Note that libvirt may not know it, unless that is noted."""
+        if self.lease is not None:
+            services.allocator.mark_missing(self.name, now)
+        elif self.record is not None:
+            services.store.mark_unknown(self.name, now)
+
+    def confirm(self, services: Services) -> None:
+        """Note that libvirt knows it."""
+        if self.unknown_since is None:
+            return
+        if self.lease is not None:
+            services.allocator.confirm(self.name)
+        else:
+            services.store.confirm(self.name)
+
+    def orphan(self, outcome: Outcome, reason: str) -> Orphan:
+        """Return it with what has become of it."""
+        uuid = next(iter(self.uuids), None)
+        return Orphan(self.name, uuid, self.lease, outcome, reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,73 +175,106 @@ class _Known:
             frozenset(guest.uuid for guest in found),
         )
 
-    def __contains__(self, lease: Lease) -> bool:
-        if lease.uuid is not None:
-            return lease.uuid in self.uuids
-        # Acquired by hand, for a name or a UUID.
-        return lease.instance in self.names | self.uuids
+    def __contains__(self, instance: _Instance) -> bool:
+        if instance.uuids:
+            return not self.uuids.isdisjoint(instance.uuids)
+        # Acquired by hand, for a name or a UUID, or damaged.
+        return instance.name in self.names | self.uuids
 
 
 def _collect_one(
-    services: Services, lease: Lease, grace_period: float
-) -> list[OrphanedLease]:
-    """Collect one lease; an error is its outcome, and stops no others."""
+    services: Services, instance: _Instance, grace_period: float
+) -> list[Orphan]:
+    """Collect one instance; an error is its outcome, and stops no others."""
     try:
-        with services.store.lock_container(lease.instance):
-            return [*_judge(services, lease.instance, grace_period)]
+        # libvirt may be asked under this lock: no hook waits for it. Neither
+        # a command nor another collection is at work on the instance then.
+        with (
+            locks.time_limit(_PATIENCE),
+            services.store.lock_container(instance.name),
+        ):
+            return [*_judge(services, instance.name, grace_period)]
     except LibvirtError:
         raise
     except (LxcUsernsError, OSError) as err:
-        return [OrphanedLease(lease, "kept", str(err))]
+        return [instance.orphan("kept", str(err))]
 
 
 def _judge(
-    services: Services, instance: str, grace_period: float
-) -> Iterator[OrphanedLease]:
-    """Do with the lease of an instance what is to be done."""
-    allocator = services.allocator
-    now = int(allocator.clock())
-    # Noted before libvirt is asked: who asks for the lease again takes the
-    # note away, and who did so before has defined the domain before.
-    lease = allocator.mark_missing(instance, now)
-    if lease is None or lease.unknown_since is None:
+    services: Services, name: str, grace_period: float
+) -> Iterator[Orphan]:
+    """Do with an instance what is to be done."""
+    now = int(services.allocator.clock())
+    # Noted before libvirt is asked: who prepares the instance again, or asks
+    # for its lease, takes the note away, and who did so before has defined
+    # the domain before.
+    _Instance.load(services, name).mark_missing(services, now)
+    instance = _Instance.load(services, name)
+    if instance.unknown_since is None:
         return
-    if lease in _Known.ask(services.guests):
-        allocator.confirm(instance)
+    if instance in _Known.ask(services.guests):
+        instance.confirm(services)
         return
-    with services.store.lock(instance):
-        yield from _judge_unknown(
-            services, lease, now - lease.unknown_since, grace_period
-        )
+    seconds = now - instance.unknown_since
+    with services.store.lock(name):
+        if _Instance.load(services, name) != instance:
+            return
+        reason = _why_kept(services, instance)
+        if reason is not None:
+            yield instance.orphan("kept", reason)
+        elif seconds < grace_period:
+            reason = f"libvirt has not known it for {seconds} seconds"
+            yield instance.orphan("waiting", reason)
+        elif _has_own_files(instance.record):
+            reason = "has files of its own; destroy or release the instance"
+            yield instance.orphan("kept", reason)
+        elif _release(services, instance):
+            outcome: Outcome = "returned" if instance.lease else "removed"
+            yield instance.orphan(outcome, "libvirt does not know it")
 
 
-def _judge_unknown(
-    services: Services, lease: Lease, seconds: int, grace_period: float
-) -> Iterator[OrphanedLease]:
-    """Do with a lease what is to be done, whose instance is locked.
+def _why_kept(services: Services, instance: _Instance) -> str | None:
+    """Return what an instance is in use by; its lock is held.
 
-    :param seconds: for how long libvirt has not known it.
+    libvirt was asked before: its domain may have been defined or started in
+    between. What libvirt cannot read after an upgrade it does not know either.
     """
-    allocator, instance = services.allocator, lease.instance
-    if allocator.find(instance) != lease:
-        return  # It was released, or asked for again.
-    running = allocator.pool.users(lease)
-    record = services.store.load(instance)
-    if services.instances.running.find(instance, lease.uuid) is not None:
-        yield OrphanedLease(lease, "kept", "is running")
-    elif running:
-        yield OrphanedLease(lease, "kept", f"is in use by {running[0]}")
-    elif seconds < grace_period:
-        reason = f"libvirt has not known it for {seconds} seconds"
-        yield OrphanedLease(lease, "waiting", reason)
-    elif record is not None and _has_own_files(record):
-        reason = "has files of its own; destroy or release the instance"
-        yield OrphanedLease(lease, "kept", reason)
-    else:
-        give_back = partial(allocator.release, record=record, expected=lease)
-        if services.releaser.release(lease.instance, give_back):
-            yield OrphanedLease(lease, "returned", "libvirt does not know it")
+    uuids: list[str | None] = [*instance.uuids] or [None]
+    for uuid in uuids:
+        if services.instances.running.find(instance.name, uuid) is not None:
+            return "is running"
+        file = services.ports.defined.find(instance.name, uuid)
+        if file is not None:
+            return f"is defined in {file}"
+    if instance.lease is not None:
+        for user in services.allocator.pool.users(instance.lease):
+            return f"is in use by {user}"
+    return None
 
 
-def _has_own_files(record: InstanceRecord) -> bool:
-    return record.archive is not None or record.strategy.traits.private_upper
+def _has_own_files(record: InstanceRecord | DamagedRecord | None) -> bool:
+    return isinstance(record, InstanceRecord) and (
+        record.archive is not None or record.strategy.traits.private_upper
+    )
+
+
+def _release(services: Services, instance: _Instance) -> bool:
+    """Release an instance whose lock is held, and tell whether it was."""
+    record = instance.record
+    if isinstance(record, DamagedRecord):
+        return False
+    give_back = partial(
+        services.allocator.release, record=record, expected=instance.lease
+    )
+    return services.releaser.release(instance.name, give_back)
+
+
+def __getattr__(name: str) -> object:
+    if name == "OrphanedLease":
+        warnings.warn(
+            "lxc_userns.leases.gc.OrphanedLease is Orphan now",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return Orphan
+    raise AttributeError(name)

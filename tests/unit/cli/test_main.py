@@ -59,6 +59,7 @@ COMMANDS = {
     "domain idmap",
     "host check",
     "lease acquire",
+    "gc",
     "lease gc",
     "lease list",
     "lease release",

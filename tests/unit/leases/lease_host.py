@@ -14,12 +14,15 @@ from lxc_userns.exceptions import (
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.instances.instances import Instances
 from lxc_userns.instances.record import InstanceRecord
+from lxc_userns.instances.store import InstanceStore
 from lxc_userns.leases import allocator as allocator
 from lxc_userns.leases.allocator import LeaseAllocator
 from lxc_userns.libvirtd.client import Guest
+from lxc_userns.libvirtd.definitions import DefinedDomains
 from lxc_userns.libvirtd.status import RunningDomain, RunningDomains
 from lxc_userns.linux import locks
 from lxc_userns.linux.process import Process, Rows
+from lxc_userns.ports import Ports
 from lxc_userns.rootfs.shifting.state import State
 from lxc_userns.spec.strategy import Strategy
 from lxc_userns.subid.files import parse
@@ -171,6 +174,9 @@ class FakeServices:
     #: Called when libvirt was asked, and no lock of it is held yet.
     after_asking: Callable[[str], object] = str
 
+    #: Where definitions of domains are.
+    definitions: Path = Path("/nonexistent")
+
     @property
     def allocator(self) -> LeaseAllocator:
         return self.host.allocator
@@ -180,27 +186,16 @@ class FakeServices:
         return self.host.guests
 
     @property
-    def store(self) -> "FakeServices":
-        return self
-
-    def load(self, name: str) -> InstanceRecord | None:
-        return self.allocator.instances.store.load(name)
-
-    @contextmanager
-    def lock_container(self, name: str) -> Iterator[None]:
-        with self.allocator.instances.store.lock_container(name):
-            self.before(name)
-            yield
-
-    @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        self.after_asking(name)
-        with self.allocator.instances.store.lock(name):
-            yield
-
-    @property
     def instances(self) -> Instances:
         return self.allocator.instances
+
+    @property
+    def ports(self) -> Ports:
+        return Ports(defined=DefinedDomains(self.definitions))
+
+    @property
+    def store(self) -> "LockedStore":
+        return LockedStore(self.allocator.leases.file, self)
 
     @property
     def releaser(self) -> "FakeServices":
@@ -211,7 +206,28 @@ class FakeServices:
             raise self.error
         self.cleared.append(name)
         self.meanwhile()
+        self.store.remove(name)
         return give_back(name)
+
+
+class LockedStore(InstanceStore):
+    """A store that tells when an instance is about to be locked."""
+
+    def __init__(self, leases: str, services: FakeServices) -> None:
+        super().__init__(str(Path(leases).parent))
+        self._services = services
+
+    @contextmanager
+    def lock_container(self, name: str) -> Iterator[None]:
+        with super().lock_container(name):
+            self._services.before(name)
+            yield
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        self._services.after_asking(name)
+        with super().lock(name):
+            yield
 
 
 @dataclass

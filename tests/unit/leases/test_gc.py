@@ -2,8 +2,9 @@
 """Leases whose instance is gone."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -31,10 +32,12 @@ Collect = Callable[[float], dict[str, tuple[str, str]]]
 
 
 def collect(
-    services: FakeServices, grace_period: float = 60
+    services: FakeServices, grace_period: float = 60, **options: Any
 ) -> dict[str, tuple[str, str]]:
-    found = gc.collect_garbage(cast(Services, services), grace_period)
-    return {e.lease.instance: (e.outcome, e.reason) for e in found}
+    found = gc.collect_garbage(
+        cast(Services, services), grace_period, **options
+    )
+    return {e.instance: (e.outcome, e.reason) for e in found}
 
 
 def test_an_orphan(
@@ -238,3 +241,164 @@ def test_libvirt_is_asked_after_it_was_noted(
     host.reach(clock=define)
     assert collect(services, 0) == {}
     assert host.allocator.find("a") == lease
+
+
+def collect_all(
+    services: FakeServices, grace_period: float = 60, *only: str
+) -> dict[str, tuple[str, str]]:
+    return collect(services, grace_period, only=only, records=True)
+
+
+WAITING = ("waiting", "libvirt has not known it for 0 seconds")
+REMOVED = ("removed", "libvirt does not know it")
+
+
+def test_a_record_without_a_lease(
+    host: Host, services: FakeServices, clock: list[float]
+) -> None:
+    """It has ID maps that are for all, or none."""
+    host.save("fixed", maps(5000))
+    host.save("hosts", None)
+    host.allocator.acquire("leased")
+    host.guests.found = [Guest("renamed", UUID, "stopped", None)]
+    assert collect_all(services) == {"leased": WAITING}
+    host.guests.found = [Guest("fixed", OTHER_UUID, "running", 7)]
+    assert [*collect(services)] == ["leased"]
+    assert collect_all(services) == {
+        "leased": WAITING, "fixed": WAITING, "hosts": WAITING
+    }  # fmt: skip
+    clock[0] += 60
+    assert collect_all(services, 60, "fixed") == {"fixed": REMOVED}
+    assert services.cleared == ["fixed"]
+    assert [*collect_all(services)] == ["leased", "hosts"]
+    assert host.allocator.instances.store.load_all() == []
+    assert collect_all(services) == {}
+
+
+def test_a_note_goes_with_the_record_that_it_is_about(
+    host: Host, services: FakeServices, clock: list[float]
+) -> None:
+    """A record is written anew when its instance is prepared again."""
+    host.save("a", maps(5000))
+    assert collect_all(services) == {"a": WAITING}
+    clock[0] += 1000
+    host.save("a", maps(5000))
+    assert collect_all(services) == {"a": WAITING}
+    clock[0] += 1000
+    # One that libvirt knows again is waited for again, too.
+    host.guests.found = [Guest("a", UUID, "stopped", None)]
+    assert collect_all(services) == {}
+    host.guests.found = []
+    assert collect_all(services) == {"a": WAITING}
+    # So it is if the clock was set back.
+    clock[0] = 10
+    assert collect_all(services) == {"a": WAITING}
+    clock[0] += 60
+    assert collect_all(services) == {"a": REMOVED}
+
+
+@pytest.mark.parametrize("leased", [True, False])
+def test_a_record_that_is_written_after_libvirt_was_asked(
+    host: Host, services: FakeServices, leased: bool
+) -> None:
+    if leased:
+        host.allocator.acquire("a", UUID)
+    host.save("a", maps(BASE))
+    services.after_asking = lambda name: host.save(name, maps(BASE), ready=7)
+    assert collect_all(services, 0) == {}
+    assert services.cleared == []
+
+
+def test_a_lease_that_is_acquired_after_libvirt_was_asked(
+    host: Host, services: FakeServices
+) -> None:
+    """It stays, whatever becomes of the record."""
+    host.save("a", maps(BASE))
+    services.meanwhile = lambda: host.allocator.acquire("a")
+    assert collect_all(services, 0) == {}
+    assert host.starts() == {"a": BASE}
+
+
+@pytest.mark.parametrize("leased", [True, False])
+def test_one_that_is_defined_after_libvirt_was_asked(
+    host: Host, services: FakeServices, tmp_path: Path, leased: bool
+) -> None:
+    """Or one whose definition libvirt cannot read since an upgrade."""
+    services.definitions = tmp_path
+    if leased:
+        host.allocator.acquire("a", UUID)
+    host.save("a", maps(BASE))
+    file = tmp_path / "a.xml"
+    for uuid, outcome in ((UUID, "kept"), ("torn", "kept")):
+        file.write_text(f"<name>a</name>\n  <uuid>{uuid}</uuid>")
+        assert collect_all(services, 0)["a"] == (
+            outcome,
+            f"is defined in {file}",
+        )
+    file.write_text(f"<name>a</name>\n  <uuid>{OTHER_UUID}</uuid>")
+    assert collect_all(services, 0)["a"][0] in ("returned", "removed")
+
+
+def test_records_that_are_kept(host: Host, services: FakeServices) -> None:
+    host.save("over", maps(5000), strategy=Strategy.OVERLAY)
+    host.save("runs", maps(5000))
+    services.after_asking = lambda _name: setattr(
+        host.guests, "found", [Guest("runs", UUID, "running", 7)]
+    )
+    # All have one UUID here, so libvirt knows all from then on.
+    assert collect_all(services, 0, "runs")["runs"] == ("kept", "is running")
+    host.guests.found, services.after_asking = [], str
+    assert collect_all(services, 0, "over") == {
+        "over": ("kept", "has files of its own; destroy or release the "
+                 "instance")
+    }  # fmt: skip
+    assert services.cleared == []
+
+
+def test_a_damaged_record_without_a_lease(
+    host: Host, services: FakeServices, tmp_path: Path
+) -> None:
+    host.save("b", maps(BASE))
+    host.save("c", maps(BASE))
+    (tmp_path / "state/instances/b.json").write_text("{")
+    found = collect_all(services, 0)
+    assert (found["b"][0], found["c"][0]) == ("kept", "removed")
+    assert "is damaged" in found["b"][1]
+
+
+@pytest.mark.parametrize("lock", ["lock", "lock_container"])
+def test_one_that_somebody_works_on(
+    host: Host,
+    services: FakeServices,
+    monkeypatch: pytest.MonkeyPatch,
+    lock: str,
+) -> None:
+    monkeypatch.setattr(gc, "_PATIENCE", 0.05)
+    host.save("a", maps(5000))
+    host.save("b", maps(5000))
+    with getattr(host.allocator.instances.store, lock)("a"):
+        found = gc_in_thread(services)
+    assert found["a"][0] == "kept"
+    assert "another operation has held it for" in found["a"][1]
+    assert found["b"][0] == "removed"
+
+
+def gc_in_thread(services: FakeServices) -> dict[str, tuple[str, str]]:
+    """Collect as another process would, with no lock of the caller."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(collect_all, services, 0).result()
+
+
+def test_no_record_without_libvirt(host: Host, services: FakeServices) -> None:
+    host.save("a", maps(5000))
+    host.guests.is_there = False
+    with pytest.raises(LibvirtError):
+        collect_all(services, 0)
+    assert host.allocator.instances.store.unknown_since("a") is None
+
+
+def test_its_name_until_now() -> None:
+    with pytest.warns(DeprecationWarning, match="is Orphan now"):
+        assert gc.OrphanedLease is gc.Orphan
+    with pytest.raises(AttributeError):
+        _ = gc.Orphans
