@@ -111,6 +111,7 @@ class Planner:
             max_processes=self._max_processes(request),
             dropped=_dropped(request.needs),
             security_model=request.security_model,
+            hostname=request.hostname,
         )
 
     def assign_id_maps(

@@ -77,6 +77,7 @@ def test_from_run_to_destroy(
         "capabilities": [],
         "devices": [],
         "max_processes": 4096,
+        "hostname": "web1",
         "view": f"{cli.run}/web1/root",
         "uid_map": ID_MAP,
         "gid_map": ID_MAP,

@@ -160,15 +160,50 @@ def test_debian_with_sysvinit_boots_whole(debian: Running) -> None:
     assert (verified["wrong"], verified["unmapped"]) == (0, 0)
 
 
+def boot(cli: CommandLine, name: str, rootfs: Path, *options: str) -> Running:
+    """Start a container with systemd, and wait until it has come through."""
+    running = start(cli, name, rootfs, *options)
+    state = "systemctl is-system-running"
+    wait_for(lambda: running.inside(state).stdout.strip() in BOOTED)
+    return running
+
+
+def test_systemd_has_a_machine_id_of_its_own(
+    cli: CommandLine, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Also in two containers of one image, which has one already."""
+    image = tmp_path_factory.mktemp("image") / "rootfs"
+    images.unpack_debian("systemd", image)
+    (image / "etc/machine-id").write_text(f"{'1' * 32}\n")
+    (image / "etc/hostname").write_text("builder\n")
+    # systemd prefers that of D-Bus, unless it is a link.
+    bus = image / "var/lib/dbus/machine-id"
+    bus.parent.mkdir(parents=True, exist_ok=True)
+    bus.unlink(missing_ok=True)
+    bus.write_text(f"{'1' * 32}\n")
+    found = {}
+    for name in ("first", "second"):
+        running = boot(cli, name, image, "--strategy", "overlay")
+        uuid = cli.json("container", "show", name)["uuid"]
+        machine_id = running.ask("cat /etc/machine-id").strip()
+        assert machine_id == uuid.replace("-", "")
+        assert running.ask("hostname").strip() == name
+        found[machine_id] = name
+    assert len(found) == 2
+    assert (image / "etc/machine-id").read_text() == f"{'1' * 32}\n"
+    assert bus.read_text() == f"{'1' * 32}\n"
+    for name in ("first", "second"):
+        assert cli("container", "destroy", name).code == 0
+
+
 @pytest.mark.parametrize("init", ["systemd", "old-systemd"])
 def test_debian_with_systemd_boots_whole(
     cli: CommandLine, tmp_path_factory: pytest.TempPathFactory, init: str
 ) -> None:
     rootfs = tmp_path_factory.mktemp("systemd") / "rootfs"
     images.unpack_debian(init, rootfs)
-    running = start(cli, "systemd", rootfs, "--env", "container=lxc-libvirt")
+    running = boot(cli, "systemd", rootfs, "--env", "container=lxc-libvirt")
     state = "systemctl is-system-running"
-    wait_for(lambda: running.inside(state).stdout.strip() in BOOTED)
     failed = running.ask("systemctl list-units --failed --no-legend")
     assert (running.inside(state).stdout.strip(), failed) == ("running", "")
     assert running.ask("readlink /proc/1/exe").endswith("/lib/systemd/systemd")

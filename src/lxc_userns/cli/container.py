@@ -91,6 +91,7 @@ def show(container: Container) -> Shown:
         "capabilities": [*container.capabilities],
         "devices": [each.path for each in container.devices],
         "max_processes": container.max_processes,
+        "hostname": container.hostname,
         "view": container.view,
         "init_pid": container.init_pid,
         "uid_map": None if maps is None else str(maps.uid),

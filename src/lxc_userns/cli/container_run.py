@@ -14,6 +14,7 @@ from lxc_userns.cli.base import progress_bar, require_root, unpack_bar
 from lxc_userns.cli.container import OnOne
 from lxc_userns.cli.several import ShowsOneOrList
 from lxc_userns.exceptions import ConfigError
+from lxc_userns.spec.hostname import check_hostname
 from lxc_userns.spec.requirements import Requirements
 from lxc_userns.spec.size import parse_memory
 from lxc_userns.spec.strategy import CHOICES
@@ -96,6 +97,7 @@ class Run(OnOne, ShowsOneOrList):
             needs=_needs(parsed_args),
             max_processes=parsed_args.pids_limit,
             autostart=parsed_args.autostart,
+            hostname=parsed_args.hostname,
         )
         replace = parsed_args.replace
         if parsed_args.dry_run:
@@ -160,6 +162,13 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _hostname(text: str) -> str:
+    try:
+        return check_hostname(text)
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(f"{text}: {err}") from None
+
+
 def _memory(text: str) -> int:
     try:
         return parse_memory(text)
@@ -180,6 +189,14 @@ def _cpus(parsed_args: argparse.Namespace) -> float | None:
 
 
 def _add_surroundings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--hostname",
+        type=_hostname,
+        metavar="NAME",
+        help="Its host name (default: the letters, digits and hyphens of its "
+        "name). Of an archive and with the strategy overlay it is in its "
+        "/etc/hostname too; a directory or image is not changed.",
+    )
     parser.add_argument(
         "--env",
         action="append",

@@ -58,6 +58,7 @@ _COMMANDS = {
     "container restart": "container_life:Restart",
     "container destroy": "container_life:Destroy",
     "container autostart": "container:Autostart",
+    "complete": "complete:Complete",
 }
 
 
@@ -119,10 +120,6 @@ class LxcUserns(App):
     def __init__(self) -> None:
         # Of no entry points, which older versions of cliff ask for.
         manager = CommandManager("")
-        for name, place in _COMMANDS.items():
-            manager.commands[name] = metadata.EntryPoint(
-                name, f"lxc_userns.cli.{place}", "lxc_userns.cli"
-            )
         self._error_code: int | None = None
         #: Those of "container exec", in which no option is looked for.
         self.command_in_container: list[str] = []
@@ -133,8 +130,11 @@ class LxcUserns(App):
             # Else --help after a command would be the program's own.
             deferred_help=True,
         )
-        # Shell completion, which nothing here is made for.
-        del manager.commands["complete"]
+        # cliff has a command "complete" of its own.
+        for name, place in _COMMANDS.items():
+            manager.commands[name] = metadata.EntryPoint(
+                name, f"lxc_userns.cli.{place}", "lxc_userns.cli"
+            )
 
     def build_option_parser(
         self,

@@ -14,14 +14,25 @@ _PROJECT = "lxc-userns"
 def load_conf(files: list[str] | None) -> cfg.ConfigOpts:
     """Read the configuration.
 
-    :param files: files instead of the usual ones.
+    By default that is ``lxc-userns.conf``, then all that ends with ``.conf``
+    in ``lxc-userns.conf.d/``, in the order of its names; later values prevail.
+
+    :param files: files instead of all the usual ones.
     :raises ConfigError: if a file is missing or malformed.
     """
     conf = cfg.ConfigOpts()
     register_opts(conf)
     try:
-        conf([], project=_PROJECT, prog=_PROJECT, default_config_files=files)
+        conf(
+            [],
+            project=_PROJECT,
+            prog=_PROJECT,
+            default_config_files=files,
+            # They would prevail over files that were named.
+            default_config_dirs=None if files is None else [],
+        )
     except (cfg.Error, OSError, UnicodeDecodeError) as err:
-        names = ", ".join(files or conf.default_config_files or ())
+        usual = conf.default_config_files or conf.default_config_dirs or ()
+        names = ", ".join(files or usual)
         raise ConfigError("--config-file", names, str(err)) from err
     return conf

@@ -10,6 +10,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from lxc_userns.domain import Domain, Init, Interface
 from lxc_userns.exceptions import NeedsError
 from lxc_userns.instances.prepared import PreparedInstance
+from lxc_userns.spec import hostname
 from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.spec.requirements import Requirements
 from lxc_userns.spec.rootfs_kind import RootfsKind
@@ -37,9 +38,12 @@ class ContainerSpec:
     :param needs: as for :class:`~lxc_userns.spec.request.InstanceRequest`, and
     :param rootfs_kind: the same.
     :param max_processes: likewise.
+    :param hostname: as for :class:`~lxc_userns.spec.request.InstanceRequest`;
+        None for what libvirt makes of its name.
     :param autostart: whether libvirt starts it at the host's boot; that needs
         libvirt's hook.
-    :raises NeedsError: if it shares the host's network and has interfaces.
+    :raises NeedsError: if it shares the host's network and has interfaces, or
+        the host's name and has one of its own.
     """
 
     name: str
@@ -56,6 +60,7 @@ class ContainerSpec:
     rootfs_kind: RootfsKind | None = None
     max_processes: int | None = None
     autostart: bool = False
+    hostname: str | None = None
 
     def __post_init__(self) -> None:
         if self.interfaces and "network" in self.needs.host_namespaces:
@@ -63,12 +68,20 @@ class ContainerSpec:
                 "network", "host", "excludes interfaces of its own"
             )
 
+        if self.hostname is not None and self._shares_hostname:
+            raise NeedsError("uts", "host", "excludes a host name of its own")
+
+    @property
+    def _shares_hostname(self) -> bool:
+        return "uts" in self.needs.host_namespaces
+
     def to_request(self, security_model: str | None) -> InstanceRequest:
         """Return the request to the manager, under a new UUID.
 
         :param security_model: as for
             :class:`~lxc_userns.spec.request.InstanceRequest`.
         """
+        name = self.hostname or hostname.of_container(self.name)
         return InstanceRequest(
             self.name,
             str(uuid.uuid4()),
@@ -80,6 +93,7 @@ class ContainerSpec:
             rootfs_kind=self.rootfs_kind,
             max_processes=self.max_processes,
             security_model=security_model,
+            hostname=None if self._shares_hostname else name,
         )
 
     def to_xml(self, prepared: PreparedInstance) -> str:

@@ -54,6 +54,8 @@ class Container:
     :param devices: devices of the host that it may use.
     :param max_processes: how many processes and threads it may have; 0 sets
         no limit. None: that of its XML.
+    :param hostname: its host name when it starts, as it was asked for; None:
+        libvirt makes one of its name.
     :param view: where that is mounted for it.
     :param init_pid: host's process ID of its first process while it runs.
     :param id_maps: what it was promised.
@@ -78,6 +80,7 @@ class Container:
     capabilities: tuple[str, ...]
     devices: tuple[Device, ...]
     max_processes: int | None
+    hostname: str | None = None
     trace: Trace = field(default_factory=Trace)
 
 
@@ -182,6 +185,7 @@ def describe_record(record: InstanceRecord, state: str) -> Container:
         capabilities=record.needs.capabilities,
         devices=record.devices,
         max_processes=record.max_processes,
+        hostname=record.hostname,
     )
 
 

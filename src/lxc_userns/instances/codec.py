@@ -12,6 +12,7 @@ from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.instances.verified import Verified
 from lxc_userns.linux.file_identity import FileIdentity
 from lxc_userns.linux.fuser import Closed
+from lxc_userns.spec.hostname import check_hostname
 from lxc_userns.spec.requirements import (
     DEFAULT_PROCESSES,
     Device,
@@ -72,6 +73,8 @@ def encode(record: InstanceRecord) -> dict[str, Any]:
         "max_processes": record.max_processes,
         "dropped": [*record.dropped],
         "security_model": record.security_model,
+        # Left out if there is none, as by who does not know of it.
+        **({"hostname": record.hostname} if record.hostname else {}),
     }
 
 
@@ -104,6 +107,9 @@ def decode(name: str, data: object) -> InstanceRecord:
     security_model = data["security_model"]
     if not isinstance(security_model, str | None):
         raise ValueError("security_model is no text")
+    hostname = data.get("hostname")
+    if not isinstance(hostname, str | None):
+        raise ValueError("hostname is no text")
     ready, archive = data["ready"], data["archive"]
     if not isinstance(ready, int | None):
         raise ValueError("ready is no inode number")
@@ -139,6 +145,7 @@ def decode(name: str, data: object) -> InstanceRecord:
         max_processes=max_processes,
         dropped=tuple(dropped),
         security_model=security_model,
+        hostname=hostname and check_hostname(hostname),
     )
 
 

@@ -29,6 +29,7 @@ from lxc_userns.rootfs.archive.limits import UnpackLimits
 from lxc_userns.rootfs.views import (
     idmapped,
     mountpoints,
+    own_names,
     strategies,
     volumes,
 )
@@ -253,6 +254,20 @@ class Filesystems:
                 reason,
             )
         return replace(record, strategy=chosen.strategy, reason=reason)
+
+    def give_own_names(
+        self, record: InstanceRecord, tree: RootfsSource
+    ) -> None:
+        """Give it a host name and a machine ID, if its files are its own."""
+        shown, hostname = record.rootfs, record.hostname
+        give = partial(own_names.give, shown=shown, hostname=hostname)
+        if record.archive is not None:
+            give(tree.fd)
+        elif record.strategy.traits.private_upper and record.id_maps:
+            with self._private.opened(record.name):
+                pass
+            with self.overlaid(record, tree, record.id_maps) as view:
+                give(view)
 
     def prepare_tree(
         self, record: InstanceRecord, tree: RootfsSource, options: ShiftOptions

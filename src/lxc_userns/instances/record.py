@@ -65,6 +65,7 @@ class InstanceRecord:
     :param security_model: security module of the kernel by which it is
         confined, as :class:`~lxc_userns.domain.SecLabel` has it; None if
         that was not promised.
+    :param hostname: its host name; None for what libvirt makes of its name.
     :raises InstanceError: if one of these is anything else.
     """
 
@@ -88,6 +89,7 @@ class InstanceRecord:
     max_processes: int = DEFAULT_PROCESSES
     dropped: tuple[str, ...] = ()
     security_model: str | None = None
+    hostname: str | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)

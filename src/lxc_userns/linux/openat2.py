@@ -12,7 +12,9 @@ from lxc_userns.linux import libc
 from lxc_userns.linux.fd import owned
 
 _SYS_OPENAT2 = 437  # On every architecture but Alpha.
+RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_IN_ROOT = 0x10
 
 
@@ -62,8 +64,20 @@ def open_regular(root: int, path: str) -> int:
     raise OSError(errno.EINVAL, "not a regular file")
 
 
-def _open(root: int, path: str, flags: int) -> int:
-    resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+def open_directory(root: int, path: str) -> int:
+    """Open a directory of the same mount for which no link is followed.
+
+    :param root: descriptor of a directory.
+    :param path: path in it, relative to it.
+    :raises OSError: if it is not there, or something else; ELOOP for a link,
+        EXDEV in another mount.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY
+    return _open(root, path, flags, RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV)
+
+
+def _open(root: int, path: str, flags: int, more: int = 0) -> int:
+    resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | more
     how = open_how(flags | os.O_CLOEXEC, 0, resolve)
     size = ctypes.sizeof(how)
     return _openat2(_SYS_OPENAT2, root, os.fsencode(path), how, size)

@@ -8,6 +8,7 @@ from typing import Final
 
 from lxc_userns.arguments import check_items, check_type, refuse
 from lxc_userns.idmap import IdMaps
+from lxc_userns.spec.hostname import check_hostname
 from lxc_userns.spec.requirements import SECURITY_MODELS, Requirements
 from lxc_userns.spec.rootfs_kind import RootfsKind
 from lxc_userns.spec.strategy import CHOICES
@@ -27,6 +28,7 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "rootfs_kind": (str, _NONE),
     "max_processes": (int, _NONE),
     "security_model": (str, _NONE),
+    "hostname": (str, _NONE),
 }
 
 
@@ -59,6 +61,9 @@ class InstanceRequest:
     :param security_model: security module of the kernel by which it is to be
         confined, ``apparmor`` or ``selinux``: its domain has to have a
         ``<seclabel>`` of it. None promises nothing.
+    :param hostname: its host name, as :manpage:`hostname(7)` has it, of at
+        most 64 characters; None: libvirt makes one of its name, and what its
+        root filesystem says stays.
     :raises ArgumentError: for a value of another type, a strategy that there
         is not, a path that is none, or two values that contradict each other:
         ``id_maps`` and ``range_size``, either and the mode ``host``, two
@@ -77,6 +82,7 @@ class InstanceRequest:
     rootfs_kind: RootfsKind | None = None
     max_processes: int | None = None
     security_model: str | None = None
+    hostname: str | None = None
 
     def __post_init__(self) -> None:
         for name, types in _TYPES.items():
@@ -89,6 +95,11 @@ class InstanceRequest:
         if self.security_model not in (None, *SECURITY_MODELS):
             expected = f"expected {', '.join(SECURITY_MODELS)}, or None"
             refuse(_REQUEST, "security_model", self.security_model, expected)
+        if self.hostname is not None:
+            try:
+                check_hostname(self.hostname)
+            except ValueError as err:
+                refuse(_REQUEST, "hostname", self.hostname, str(err))
         self._check_paths()
         self._check_contradictions()
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from lxc_userns import resources
 from lxc_userns.instances.verified import Verified
+from lxc_userns.linux import hostname
 from lxc_userns.linux.process import Process
 from lxc_userns.verification import (
     Observed,
@@ -17,6 +18,11 @@ from lxc_userns.verification import (
     revoke,
     ucounts,
 )
+
+
+def _set_hostname(init: Process, name: str) -> None:
+    with init.opened_namespace("uts") as namespace:
+        hostname.write(namespace, name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +36,7 @@ class Inspector:
     :param differences: compares its limits alone.
     :param limit: limits it in what all containers share.
     :param mark: marks its start.
+    :param name: gives it its host name.
     :param sleep: waits for one that reboots.
     """
 
@@ -40,4 +47,5 @@ class Inspector:
     differences: Callable[..., Iterable[str]] = resources.differences
     limit: Callable[[Process], object] = ucounts.apply
     mark: Callable[[Process], Verified] = Verified.now
+    name: Callable[[Process, str], object] = _set_hostname
     sleep: Callable[[float], object] = time.sleep

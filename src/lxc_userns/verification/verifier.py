@@ -22,6 +22,8 @@ from lxc_userns.instances.instances import Instances
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.instances.verified import Verified
 from lxc_userns.linux.bounds import BoundExceededError
+from lxc_userns.linux.process import Process
+from lxc_userns.spec.hostname import of_container
 from lxc_userns.verification import (
     Expectation,
     VerifiedInstance,
@@ -182,7 +184,17 @@ class Verifier:
             if record.id_maps is not None:
                 self.inspector.limit(init)
             mark = self.inspector.mark(init)
+            # Its own root may choose another, later.
+            if not mark.is_same_start(record.verified):
+                self._name(record, init)
         return describe(expectation, found), mark
+
+    def _name(self, record: InstanceRecord, init: Process) -> None:
+        """Give a container its host name, if libvirt gave it another."""
+        name = record.hostname
+        is_shared = "uts" in record.needs.host_namespaces
+        if name and not is_shared and name != of_container(record.name):
+            self.inspector.name(init, name)
 
     def _compare(
         self,

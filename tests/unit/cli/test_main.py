@@ -44,6 +44,7 @@ XML = """\
 """
 
 COMMANDS = {
+    "complete",
     "config check",
     "container destroy",
     "container exec",
