@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Calls that cross to the process that is root, and back."""
 
+import select
+import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -33,7 +37,7 @@ from lxc_userns.libvirtd.client import Guests
 from lxc_userns.linux import directory
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.nova import extra_specs
-from lxc_userns.privileged import daemon, wire
+from lxc_userns.privileged import context, daemon, wire
 from lxc_userns.resources import partition
 from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.spec.requirements import Device, Requirements
@@ -416,6 +420,26 @@ def test_a_helper_that_is_not_there(
         privileged.release("web1")
     assert caught.value.__cause__ is error
     assert "[lxc_userns_privileged] helper_command" in str(caught.value)
+
+
+@pytest.mark.filterwarnings(
+    # What oslo.privsep's thread ends with.
+    "ignore:.*privsep_reader:pytest.PytestUnhandledThreadExceptionWarning"
+)
+def test_a_helper_that_was_killed_with_a_call_unread() -> None:
+    here, there = socket.socketpair()
+    channel = comm.ClientChannel(here)
+    end = Thread(target=context.end_with, args=(channel,))
+    end.start()
+    with here, ThreadPoolExecutor(1) as pool:
+        call = pool.submit(channel.send_recv, "call")
+        while not select.select([there], [], [], 0)[0]:
+            pass
+        there.close()
+        with pytest.raises(ConnectionResetError, match="helper was killed"):
+            call.result(timeout=60)
+        end.join()
+        assert not channel.running
 
 
 def test_a_helper_of_another_version(

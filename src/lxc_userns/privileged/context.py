@@ -3,11 +3,40 @@
 
 from __future__ import annotations
 
+from threading import Thread
 from typing import Final
 
-from oslo_privsep import capabilities, priv_context
+from oslo_privsep import capabilities, comm, priv_context
 
 SECTION: Final = "lxc_userns_privileged"
+
+
+class Context(priv_context.PrivContext):
+    """A context whose calls end if the helper does, in whatever way."""
+
+    def start(
+        self, method: priv_context.Method = priv_context.Method.ROOTWRAP
+    ) -> None:
+        """Start the helper, and look after its end."""
+        super().start(method)
+        if self.channel is not None:
+            end = Thread(target=end_with, args=(self.channel,), daemon=True)
+            end.start()
+
+
+def end_with(channel: comm.ClientChannel) -> None:
+    """End all calls of a channel when its thread has ended.
+
+    Of a helper that was killed before it had read a call, the end is no end of
+    file but an error, with which oslo.privsep's thread ends as well: those who
+    call would wait for ever, and no other helper would be started.
+    """
+    channel.reader_thread.join()
+    with channel.lock:
+        channel.running = False
+        for each in channel.outstanding_msgs.values():
+            each.set_exception(ConnectionResetError("helper was killed"))
+
 
 #: Why each is needed: mounts and user namespaces (SYS_ADMIN), ID maps of
 #: others (SETUID, SETGID), owners on disk (CHOWN), in trees that belong to
@@ -15,7 +44,7 @@ SECTION: Final = "lxc_userns_privileged"
 #: file capabilities (SETFCAP) and flags (LINUX_IMMUTABLE); to look at
 #: containers (SYS_PTRACE) and what they have mounted (SYS_CHROOT); disks are
 #: mounted in a root directory with no other device (MKNOD, SYS_CHROOT).
-CONTEXT: Final = priv_context.PrivContext(
+CONTEXT: Final = Context(
     "lxc_userns",
     cfg_section=SECTION,
     # What sudo lets through has this name.
