@@ -8,7 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from lxc_userns.instances.store import InstanceStore
 from lxc_userns.privileged import wire
 from tests.functional import images
 from tests.functional.command_line import ID_MAP, LONGEST
+from tests.nova.user import made_user
 
 pytestmark = pytest.mark.needs("containers", "mounts")
 
@@ -65,8 +66,12 @@ class Service:
         """The directory below which the helper takes files."""
         return self.directory / "instances"
 
-    def write(self, name: str, *texts: str) -> Path:
-        """Write a configuration file."""
+    def write(self, name: str, *texts: str, helper: str = "") -> Path:
+        """Write a configuration file.
+
+        :param helper: how the helper is started.
+        """
+        helper = helper or f"{HELPER} --config-file {self.directory}/helper"
         path = self.directory / name
         path.write_text(
             "".join(texts)
@@ -74,8 +79,7 @@ class Service:
             f"run_path = {self.directory}/run\n"
             "rootfs_strategy = chown\n"
             "[lxc_userns_privileged]\n"
-            f"helper_command = {HELPER} "
-            f"--config-file {self.directory}/helper\n"
+            f"helper_command = {helper}\n"
         )
         return path
 
@@ -322,6 +326,12 @@ def libvirt_clients() -> dict[int, int]:
     return found
 
 
+def refuse_at_once(process: Process, *looks: Call) -> None:
+    """Verify instances that do not run."""
+    for answer in process.call_at_once(*looks):
+        assert answer["error"] == "NotRunningError", answer
+
+
 def test_one_connection_for_all_calls(service: Service) -> None:
     before = libvirt_clients()
 
@@ -330,36 +340,41 @@ def test_one_connection_for_all_calls(service: Service) -> None:
         return {each: now[each] for each in now.keys() - before.keys()}
 
     names = [f"web{number}" for number in range(6)]
-    requests = []
+    asked: list[Call] = []
     for name in names:
         (service.instances / name).mkdir()
-        requests.append(service.request(service.instances / name, name=name))
-    asked: list[Call] = [("prepare", {"request": each}) for each in requests]
+        request = service.request(service.instances / name, name=name)
+        asked.append(("prepare", {"request": request}))
+    # What was just started is looked for in libvirt.
+    looks: list[Call] = [
+        ("verify", {"instance": name, "started": True}) for name in names
+    ]
     done: list[Call] = [("release", {"instance": name}) for name in names]
     with service.started() as process:
         for answer in process.call_at_once(*asked, *asked):
             result_of(answer)
+        refuse_at_once(process, *looks, *looks)
         first = mine()
         assert len(first) == 1
-        result_of(process.call("prepare", request=requests[0]))
+        refuse_at_once(process, *looks)
         assert mine() == first
         # As after a restart of libvirtd.
         (number,) = first
         argv = ["virt-admin", "client-disconnect", "libvirtd", str(number)]
         subprocess.run(argv, check=True, capture_output=True)
-        for answer in process.call_at_once(*asked):
-            result_of(answer)
+        refuse_at_once(process, *looks)
         second = mine()
         assert len(second) == 1
         assert second.keys() != first.keys()
         assert [*second.values()] == [*first.values()]
         # Another helper is started where one is gone.
         os.kill(second.popitem()[1], signal.SIGKILL)
-        (answer,) = process.call_at_once(*done[:1])
+        (answer,) = process.call_at_once(looks[0])
         # It depends on whether this was sent before its end was seen.
-        assert answer.get("error", "PrerequisiteError") == "PrerequisiteError"
-        assert process.call_at_once(*done) == [{"result": None}] * len(done)
+        assert answer["error"] in ("NotRunningError", "PrerequisiteError")
+        refuse_at_once(process, *looks)
         assert len(mine()) == 1
+        assert process.call_at_once(*done) == [{"result": None}] * len(done)
     for name in names:
         assert service.kept(name) is None
 
@@ -386,3 +401,58 @@ def test_errors_have_what_they_have_in_one_process(service: Service) -> None:
     (service.directory / "service").write_text(text)
     assert answer["error"] == "PrerequisiteError"
     assert "[lxc_userns_privileged] helper_command" in answer["text"]
+
+
+@pytest.mark.parametrize("verbs", ["manager", "privileged"])
+def test_a_driver_of_root_and_of_a_user(
+    libvirt_connection: libvirt.virConnect, reachable_path: Path, verbs: str
+) -> None:
+    """It is the same text."""
+    made = Service(reachable_path / "nova-service")
+    tmp, config = made.directory / "tmp", made.directory / "nova.conf"
+    for path in (made.directory, made.instances, tmp):
+        path.mkdir()
+    image = images.make_image(
+        "ext4",
+        made.instances / "disk",
+        32,
+        root=busybox(reachable_path / "busybox"),
+    )
+    (reachable_path / "user").mkdir(mode=0o711)
+    with ExitStack() as stack:
+        argv: list[str] = []
+        paths = f"[DEFAULT]\ninstances_path = {made.instances}\n"
+        helper = f"{HELPER} --config-file {config}"
+        if verbs == "privileged":
+            user = stack.enter_context(made_user(reachable_path / "user"))
+            for path in (made.instances, image, tmp):
+                os.chown(path, user.uid, user.gid)
+            argv = user.setpriv()
+            helper = f"{' '.join(user.helper)} --config-file {config}"
+        made.write("nova.conf", MAPS, paths, helper=helper)
+        module = "tests.functional.compute_driver"
+        done = subprocess.run(
+            [*argv, sys.executable, "-W", "ignore", "-m", module,
+             config, verbs, image],
+            cwd=REPOSITORY,
+            env={**os.environ, "TMPDIR": str(tmp)},
+            stdout=subprocess.PIPE,
+            check=True,
+            timeout=LONGEST,
+        )  # fmt: skip
+    found = json.loads(done.stdout)
+    assert (found["uid"] != 0) == (verbs == "privileged")
+    spawned, looked_at, started = found["verified"]
+    assert spawned["uid_map"] == spawned["gid_map"] == ID_MAP
+    assert not spawned["was_verified"]
+    assert looked_at == {**spawned, "was_verified": True}
+    assert started["pid"] != spawned["pid"]
+    assert made.kept("web1") is None
+    assert str(made.directory) not in Path("/proc/self/mountinfo").read_text()
+    assert not libvirt_connection.listAllDomains()
+
+
+def busybox(path: Path) -> Path:
+    """Make a root filesystem of busybox."""
+    images.make_busybox(path)
+    return path
