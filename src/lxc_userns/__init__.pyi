@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
+from lxc_userns import privileged as privileged
 from lxc_userns import rootfs as rootfs
 from lxc_userns.audit import Finding as Finding
 from lxc_userns.audit import audit_domain as audit_domain

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from lxc_userns import own_paths
@@ -153,7 +153,10 @@ class Planner:
         :raises PolicyError: if not in the mode that it has.
         :raises ConfigError: if the configuration cannot be used, or others
             hold IDs of its maps, of which it has no lease.
+        :raises RootfsError: if it has files where none may be.
         """
+        for path in _host_paths(record):
+            self._check_below_roots(path)
         maps = record.id_maps
         self._check_config(maps_given=maps is not None)
         if maps is not None:
@@ -291,6 +294,13 @@ def _dropped(needs: Requirements) -> tuple[str, ...]:
     """Return the capabilities to drop in mode ``private``."""
     useless = DROPPED_PRIVATE - {*needs.capabilities}
     return tuple(sorted({ucounts.CAPABILITY, *useless}))
+
+
+def _host_paths(record: InstanceRecord) -> Iterator[str]:
+    """Yield the files of the host that an instance was promised."""
+    yield record.archive or record.rootfs
+    yield from (each.source for each in record.volumes)
+    yield from (each.path for each in record.devices)
 
 
 def _in_use(device: Device) -> bool:

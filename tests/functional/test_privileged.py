@@ -3,10 +3,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,13 @@ from typing import Any
 import libvirt
 import pytest
 
+from lxc_userns import PreparedInstance
+from lxc_userns.instances.record import InstanceRecord
+from lxc_userns.instances.store import InstanceStore
+from lxc_userns.privileged import wire
 from tests.functional import images
 from tests.functional.command_line import ID_MAP, LONGEST
+from tests.nova.user import made_user
 
 pytestmark = pytest.mark.needs("containers", "mounts")
 
@@ -23,6 +30,29 @@ HELPER = Path(sys.executable).with_name("privsep-helper")
 REPOSITORY = Path(__file__).parents[2]
 MAPS = f"[libvirt]\nuid_maps = {ID_MAP}\ngid_maps = {ID_MAP}\n"
 STRANGER = 4321
+
+
+Call = tuple[str, dict[str, object]]
+
+
+@dataclass
+class Process:
+    """A process of the service."""
+
+    process: subprocess.Popen[str]
+
+    def call(self, verb: str, **arguments: object) -> Any:
+        """Call the helper once."""
+        (answer,) = self.call_at_once((verb, arguments))
+        return answer
+
+    def call_at_once(self, *calls: Call) -> list[Any]:
+        """Call the helper by as many threads."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(json.dumps(calls), file=self.process.stdin, flush=True)
+        answers: list[Any] = json.loads(self.process.stdout.readline())
+        return answers
 
 
 @dataclass
@@ -36,8 +66,12 @@ class Service:
         """The directory below which the helper takes files."""
         return self.directory / "instances"
 
-    def write(self, name: str, *texts: str) -> Path:
-        """Write a configuration file."""
+    def write(self, name: str, *texts: str, helper: str = "") -> Path:
+        """Write a configuration file.
+
+        :param helper: how the helper is started.
+        """
+        helper = helper or f"{HELPER} --config-file {self.directory}/helper"
         path = self.directory / name
         path.write_text(
             "".join(texts)
@@ -45,28 +79,38 @@ class Service:
             f"run_path = {self.directory}/run\n"
             "rootfs_strategy = chown\n"
             "[lxc_userns_privileged]\n"
-            f"helper_command = {HELPER} "
-            f"--config-file {self.directory}/helper\n"
+            f"helper_command = {helper}\n"
         )
         return path
 
-    def call(self, verb: str, *arguments: object) -> Any:
+    def call(self, verb: str, **arguments: object) -> Any:
         """Call the helper once."""
-        (answer,) = self.call_all([verb, *arguments])
+        (answer,) = self.call_all((verb, arguments))
         return answer
 
-    def call_all(self, *calls: list[object]) -> Any:
+    def call_all(self, *calls: Call) -> list[Any]:
         """Call the helper from a process of the service's own."""
+        with self.started() as process:
+            return [process.call_at_once(each)[0] for each in calls]
+
+    @contextmanager
+    def started(self) -> Iterator[Process]:
+        """Start a process of the service, which starts the helper."""
         module = "tests.functional.privileged_call"
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", module,
-             self.directory / "service", json.dumps(calls)],
+        argv = [sys.executable, "-W", "ignore", "-m", module]
+        with subprocess.Popen(
+            [*argv, self.directory / "service"],
             cwd=REPOSITORY,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            check=True,
-            timeout=LONGEST,
-        )  # fmt: skip
-        return json.loads(done.stdout)
+            text=True,
+        ) as process:
+            try:
+                yield Process(process)
+                process.communicate(timeout=LONGEST)
+            finally:
+                process.kill()
+        assert process.returncode == 0
 
     def request(self, rootfs: Path, **fields: object) -> dict[str, Any]:
         """Ask for an instance."""
@@ -74,6 +118,10 @@ class Service:
         kind = "directory" if rootfs.is_dir() else "image"
         given = {"rootfs": str(rootfs), "rootfs_kind": kind}
         return {**made, **given, **fields}
+
+    def kept(self, name: str) -> InstanceRecord | None:
+        """Read what the helper has promised."""
+        return InstanceStore(f"{self.directory}/state").load(name)
 
 
 @pytest.fixture
@@ -87,25 +135,43 @@ def service(
         made.write(name, MAPS, paths)
     (made.instances / "one").mkdir(parents=True)
     yield made
-    assert made.call("release", "web1") == {"result": None}
+    assert made.call("release", instance="web1") == {"result": None}
+
+
+def result_of(answer: dict[str, Any]) -> Any:
+    """Return what a call has given."""
+    assert "result" in answer, answer
+    return answer["result"]
 
 
 def test_what_is_below_the_roots(service: Service) -> None:
     assert service.call("find_problems") == {"result": []}
     one = service.instances / "one"
-    prepared = service.call("prepare", service.request(one))["result"]
-    assert prepared["mode"] == "private"
+    request = service.request(
+        one, volumes=[f"{service.instances}/two:/data:chown"]
+    )
+    (service.instances / "two").mkdir()
+    answer = result_of(service.call("prepare", request=request))
+    prepared = wire.decode("prepare", "result", PreparedInstance, answer)
+    assert prepared.record == service.kept("web1")
+    assert prepared.mode == "private"
+    assert [each.target for each in prepared.filesystems] == ["/", "/data"]
     assert one.stat().st_uid == 1_900_000_000
+    # By its name, as it was promised.
+    again = result_of(service.call("prepare", request="web1"))
+    assert again == answer
 
 
-@pytest.mark.parametrize("verb", ["find_problems", "reserve", "prepare"])
+@pytest.mark.parametrize("verb", ["find_problems", "allocate", "prepare"])
 def test_a_helper_without_the_maps(service: Service, verb: str) -> None:
     """nova-compute has them twice, and helper_command once."""
     paths = f"[DEFAULT]\ninstances_path = {service.instances}\n"
     service.write("helper", paths)
     one = service.instances / "one"
-    arguments = [] if verb == "find_problems" else [service.request(one)]
-    answer = service.call(verb, *arguments)
+    asked = (
+        {} if verb == "find_problems" else {"request": service.request(one)}
+    )
+    answer = service.call(verb, **asked)
     assert answer["error"] == "ConfigError", answer
     for name in ("uid_maps", "gid_maps"):
         assert (
@@ -123,7 +189,7 @@ def test_a_directory_of_the_host(service: Service) -> None:
     (service.instances / "link").symlink_to(secret)
     (service.instances / "up").symlink_to("..")
     one = service.instances / "one"
-    calls: list[list[object]] = []
+    calls: list[Call] = []
     for path in (
         str(secret),
         str(service.instances),
@@ -131,15 +197,10 @@ def test_a_directory_of_the_host(service: Service) -> None:
         str(service.instances / "up/secret"),
         f"{service.instances}/../secret",
     ):
-        volume = {
-            "source": path,
-            "target": "/data",
-            "owners": "chown",
-            **dict.fromkeys(("readonly", "nosuid", "nodev"), False),
-        }
+        volume = f"{path}:/data:chown,suid,dev"
         calls += [
-            ["prepare", service.request(Path(path))],
-            ["prepare", service.request(one, volumes=[volume])],
+            ("prepare", {"request": service.request(Path(path))}),
+            ("prepare", {"request": service.request(one, volumes=[volume])}),
         ]
     answers = service.call_all(*calls)
     assert len(answers) == len(calls)
@@ -157,7 +218,7 @@ def test_a_root_that_the_service_has_swapped(service: Service) -> None:
     service.instances.rename(service.directory / "moved")
     service.instances.symlink_to(secret.parent)
     one = service.instances / "one"
-    answer = service.call("prepare", service.request(one))
+    answer = service.call("prepare", request=service.request(one))
     assert answer["error"] == "RootfsError", answer
     assert "is a symbolic link" in answer["text"]
     assert secret.stat().st_uid == 0
@@ -177,14 +238,14 @@ def test_directories_of_the_services_own_user(service: Service) -> None:
         os.chown(path, STRANGER, STRANGER)
     request = service.request(one)
     assert service.call("find_problems") == {"result": []}
-    assert service.call("prepare", request)["result"]["mode"] == "private"
-    assert service.call("release", "web1") == {"result": None}
+    assert "result" in service.call("prepare", request=request)
+    assert service.call("release", instance="web1") == {"result": None}
     # But nobody else's.
     for path in (nova, one.parent):
         os.chown(path, STRANGER + 1, STRANGER)
         if path == one.parent:
             os.chown(nova, STRANGER, STRANGER)
-        answer = service.call("prepare", request)
+        answer = service.call("prepare", request=request)
         assert answer["error"] == "RootfsError", answer
         assert "who could replace" in answer["text"]
         (problem,) = service.call("find_problems")["result"]
@@ -193,13 +254,14 @@ def test_directories_of_the_services_own_user(service: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("strategy", "plain"), ("id_maps", [[0, 0, 1]])]
+    ("field", "value"), [("strategy", "chown"), ("max_processes", 0)]
 )
 def test_what_only_the_configuration_chooses(
     service: Service, field: str, value: object
 ) -> None:
     one = service.instances / "one"
-    answer = service.call("prepare", service.request(one, **{field: value}))
+    request = service.request(one, **{field: value})
+    answer = service.call("prepare", request=request)
     assert answer["error"] == "InstanceError"
     assert f"cannot choose {field}" in answer["text"]
 
@@ -227,21 +289,170 @@ def test_devices_of_a_directory_that_is_named(
         os.lchown(directory / "theirs", STRANGER, STRANGER)
         text = f"[lxc_userns_privileged]\nroots = {directory}\n"
         service.write("helper", MAPS, text)
-        others: list[list[object]] = [
-            ["prepare", service.request(directory / name)]
+        others: list[Call] = [
+            ("prepare", {"request": service.request(directory / name)})
             for name in ("null", "image", "theirs")
         ]
         for answer in service.call_all(*others):
             assert answer["error"] == "RootfsError", answer
         # Its own name is elsewhere.
-        answer = service.call("prepare", service.request(Path(device)))
+        answer = service.call("prepare", request=service.request(Path(device)))
         assert "is not below" in answer["text"]
         request = service.request(directory / "disk")
-        answer = service.call("prepare", request)
-        assert answer["result"]["mode"] == "private", answer
-        assert service.call("release", "web1") == {"result": None}
+        answer = service.call("prepare", request=request)
+        assert answer["result"]["record"]["uuid"] == request["uuid"], answer
+        # Nothing says that the device's own name was meant.
+        answer = service.call("prepare", request="web1")
+        assert "is not below" in answer["text"]
+        assert service.call("release", instance="web1") == {"result": None}
     finally:
         for link in directory.iterdir():
             link.unlink()
         directory.rmdir()
         subprocess.run(["losetup", "--detach", device], check=True)
+
+
+def libvirt_clients() -> dict[int, int]:
+    """The process ID of each client of libvirtd, by a number never reused."""
+    admin = ["virt-admin", "--quiet"]
+    listed = subprocess.check_output([*admin, "client-list", "libvirtd"])
+    found = {}
+    for number in (int(line.split()[0]) for line in listed.splitlines()):
+        info = [*admin, "client-info", "libvirtd", str(number)]
+        shown = subprocess.run(info, capture_output=True, text=True).stdout
+        for line in shown.splitlines():
+            if line.startswith("unix_process_id"):
+                found[number] = int(line.rpartition(":")[2])
+    return found
+
+
+def refuse_at_once(process: Process, *looks: Call) -> None:
+    """Verify instances that do not run."""
+    for answer in process.call_at_once(*looks):
+        assert answer["error"] == "NotRunningError", answer
+
+
+def test_one_connection_for_all_calls(service: Service) -> None:
+    before = libvirt_clients()
+
+    def mine() -> dict[int, int]:
+        now = libvirt_clients()
+        return {each: now[each] for each in now.keys() - before.keys()}
+
+    names = [f"web{number}" for number in range(6)]
+    asked: list[Call] = []
+    for name in names:
+        (service.instances / name).mkdir()
+        request = service.request(service.instances / name, name=name)
+        asked.append(("prepare", {"request": request}))
+    # What was just started is looked for in libvirt.
+    looks: list[Call] = [
+        ("verify", {"instance": name, "started": True}) for name in names
+    ]
+    done: list[Call] = [("release", {"instance": name}) for name in names]
+    with service.started() as process:
+        for answer in process.call_at_once(*asked, *asked):
+            result_of(answer)
+        refuse_at_once(process, *looks, *looks)
+        first = mine()
+        assert len(first) == 1
+        refuse_at_once(process, *looks)
+        assert mine() == first
+        # As after a restart of libvirtd.
+        (number,) = first
+        argv = ["virt-admin", "client-disconnect", "libvirtd", str(number)]
+        subprocess.run(argv, check=True, capture_output=True)
+        refuse_at_once(process, *looks)
+        second = mine()
+        assert len(second) == 1
+        assert second.keys() != first.keys()
+        assert [*second.values()] == [*first.values()]
+        # Another helper is started where one is gone.
+        os.kill(second.popitem()[1], signal.SIGKILL)
+        (answer,) = process.call_at_once(looks[0])
+        # It depends on whether this was sent before its end was seen.
+        assert answer["error"] in ("NotRunningError", "PrerequisiteError")
+        refuse_at_once(process, *looks)
+        assert len(mine()) == 1
+        assert process.call_at_once(*done) == [{"result": None}] * len(done)
+    for name in names:
+        assert service.kept(name) is None
+
+
+def test_errors_have_what_they_have_in_one_process(service: Service) -> None:
+    absent = service.instances / "absent"
+    answer = service.call("prepare", request=service.request(absent))
+    assert answer["error"] == "RootfsError"
+    assert answer["attributes"]["path"] == str(absent)
+    assert answer["text"] == f"{absent}: {answer['attributes']['reason']}"
+    one = service.instances / "one"
+    request = service.request(one, needs={"mode": "host"})
+    answer = service.call("prepare", request=request)
+    assert answer["error"] == "PolicyError", answer
+    assert answer["attributes"]["name"] == "web1"
+    assert answer["attributes"]["reasons"]
+    answer = service.call("verify", instance="absent", started=True)
+    assert answer["error"] == "NoSuchContainerError"
+    service.write("service", MAPS, "[lxc_userns_privileged]\n")
+    text = (service.directory / "service").read_text()
+    broken = text.replace(str(HELPER), "/nonexistent/helper")
+    (service.directory / "service").write_text(broken)
+    answer = service.call("release", instance="web1")
+    (service.directory / "service").write_text(text)
+    assert answer["error"] == "PrerequisiteError"
+    assert "[lxc_userns_privileged] helper_command" in answer["text"]
+
+
+@pytest.mark.parametrize("verbs", ["manager", "privileged"])
+def test_a_driver_of_root_and_of_a_user(
+    libvirt_connection: libvirt.virConnect, reachable_path: Path, verbs: str
+) -> None:
+    """It is the same text."""
+    made = Service(reachable_path / "nova-service")
+    tmp, config = made.directory / "tmp", made.directory / "nova.conf"
+    for path in (made.directory, made.instances, tmp):
+        path.mkdir()
+    image = images.make_image(
+        "ext4",
+        made.instances / "disk",
+        32,
+        root=busybox(reachable_path / "busybox"),
+    )
+    (reachable_path / "user").mkdir(mode=0o711)
+    with ExitStack() as stack:
+        argv: list[str] = []
+        paths = f"[DEFAULT]\ninstances_path = {made.instances}\n"
+        helper = f"{HELPER} --config-file {config}"
+        if verbs == "privileged":
+            user = stack.enter_context(made_user(reachable_path / "user"))
+            for path in (made.instances, image, tmp):
+                os.chown(path, user.uid, user.gid)
+            argv = user.setpriv()
+            helper = f"{' '.join(user.helper)} --config-file {config}"
+        made.write("nova.conf", MAPS, paths, helper=helper)
+        module = "tests.functional.compute_driver"
+        done = subprocess.run(
+            [*argv, sys.executable, "-W", "ignore", "-m", module,
+             config, verbs, image],
+            cwd=REPOSITORY,
+            env={**os.environ, "TMPDIR": str(tmp)},
+            stdout=subprocess.PIPE,
+            check=True,
+            timeout=LONGEST,
+        )  # fmt: skip
+    found = json.loads(done.stdout)
+    assert (found["uid"] != 0) == (verbs == "privileged")
+    spawned, looked_at, started = found["verified"]
+    assert spawned["uid_map"] == spawned["gid_map"] == ID_MAP
+    assert not spawned["was_verified"]
+    assert looked_at == {**spawned, "was_verified": True}
+    assert started["pid"] != spawned["pid"]
+    assert made.kept("web1") is None
+    assert str(made.directory) not in Path("/proc/self/mountinfo").read_text()
+    assert not libvirt_connection.listAllDomains()
+
+
+def busybox(path: Path) -> Path:
+    """Make a root filesystem of busybox."""
+    images.make_busybox(path)
+    return path

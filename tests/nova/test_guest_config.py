@@ -1,25 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guests of Nova's configuration, made to fit what was reserved for them."""
-
-from typing import Any
+"""Guests of Nova's configuration, made to fit what was allocated for them."""
 
 import libvirt
 import pytest
 from lxml import etree
 
+from lxc_userns.idmap import IdMap, IdMaps
+from lxc_userns.instances.prepared import PreparedInstance
+from lxc_userns.instances.record import InstanceRecord
+from lxc_userns.resources import partition as groups
+from lxc_userns.spec.strategy import Strategy
+
 NAME = "lxc-userns-test-guest"
 PARTITION = f"/machine/lxc-userns-{NAME}.partition"
-RESERVED: dict[str, Any] = {
-    "uid_maps": [[0, 100000, 65536]],
-    "gid_maps": [[0, 100000, 65536]],
-    "root": "/srv/root",
-    "needs_private_network": True,
-    "dropped_capabilities": ["sys_resource"],
-    "partition": None,
-}
+MAP = IdMap.parse("0:100000:65536")
+ALLOCATED = PreparedInstance(
+    InstanceRecord(
+        NAME,
+        "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c",
+        "/srv/disk",
+        IdMaps(MAP, MAP),
+        Strategy.IDMAPPED,
+        "/srv/root",
+        dropped=("sys_resource",),
+    )
+)
 
 
-def make_xml(**reserved: Any) -> str:
+def make_xml() -> str:
     """The domain of a guest, as Nova gives it to libvirt."""
     # Their warnings would be errors while tests are collected.
     from nova.virt.libvirt import config as vconfig
@@ -33,7 +41,7 @@ def make_xml(**reserved: Any) -> str:
     filesystem = vconfig.LibvirtConfigGuestFilesys()
     filesystem.source_dir = "/srv/else"
     guest.add_device(filesystem)
-    guest_config.apply(guest, RESERVED | reserved)
+    guest_config.apply(guest, ALLOCATED)
     # Nova asks for it more than once.
     assert guest.to_xml() == guest.to_xml()
     return str(guest.to_xml())
@@ -41,10 +49,13 @@ def make_xml(**reserved: Any) -> str:
 
 @pytest.mark.parametrize("partition", [None, PARTITION])
 def test_a_partition(
-    connection: libvirt.virConnect, partition: str | None
+    connection: libvirt.virConnect,
+    partition: str | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Limits hold in a group above the container's own."""
-    domain = connection.defineXML(make_xml(partition=partition))
+    monkeypatch.setattr(groups, "find", lambda _name: partition)
+    domain = connection.defineXML(make_xml())
     try:
         kept = etree.fromstring(domain.XMLDesc())
     finally:

@@ -42,12 +42,6 @@ def of_manager(verb: str, **options: Any) -> Callable[[Any], object]:
     return call
 
 
-PLAIN: dict[str, Any] = {
-    "name": "web1",
-    "uuid": str(UUID),
-    "rootfs": "/srv/web1",
-    "rootfs_kind": "directory",
-}
 CALLS: dict[str, Callable[[Any], object]] = {
     "IdMaps: uid": lambda it: IdMaps(it, ID_MAP),
     "IdMaps: gid": lambda it: IdMaps(ID_MAP, it),
@@ -92,11 +86,12 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "UserNamespaceManager.verify: instance": of_manager(
         "verify", started=True
     ),
-    "request: needs": lambda it: privileged._request(PLAIN | {"needs": it}),
-    "request: volumes": lambda it: privileged._request(
-        PLAIN | {"volumes": it}
-    ),
-    "request: values": privileged._request,
+    "allocate: request": privileged.allocate,
+    "prepare: request": privileged.prepare,
+    "verify: instance": lambda it: privileged.verify(it, started=True),
+    "unmount: instance": privileged.unmount,
+    "release: instance": privileged.release,
+    "sync: instance": privileged.sync,
 }
 #: These may be None.
 OPTIONAL: dict[str, Callable[[Any], object]] = {
@@ -121,8 +116,6 @@ def test_a_wrong_type_is_named(name: str) -> None:
         is_number = name.split()[-1] in WHOLE_NUMBERS
         if is_number and type(value) is int:
             continue
-        if isinstance(value, dict) and name.startswith("request: "):
-            continue  # Told by what it lacks; see below.
         if isinstance(value, dict | list) and name == "IdMap.parse: text":
             continue  # Of strings, none of which is an entry.
         with pytest.raises(ArgumentError) as caught:
@@ -146,22 +139,6 @@ def test_a_strategy_of_a_request_is_blamed_on_the_request() -> None:
         "InstanceRequest: strategy 'bogus': expected auto, idmapped, overlay, "
         "chown, or None"
     )
-
-
-@pytest.mark.parametrize(
-    ("values", "reason"),
-    [
-        ({"uuid": None}, "web1: uuid is missing; give that of the instance"),
-        ({"rootfs": None}, "web1: rootfs is missing; give its path"),
-        ({"name": None}, "instance: name None: is of type NoneType; give"),
-        ({"uuid": 5}, "InstanceRequest: uuid 5: is of type int"),
-        ({"needs": {"x": 1}}, r"request: needs \['x'\]: expected capabilit"),
-        ({"volumes": [{"x": 1}]}, "volume .*: the fields are not"),
-    ],
-)
-def test_requests_of_a_service(values: dict[str, Any], reason: str) -> None:
-    with pytest.raises(LxcUsernsError, match=f"^{reason}"):
-        privileged._request({**PLAIN, **values})
 
 
 def test_paths_may_be_objects(tmp_path: Path) -> None:

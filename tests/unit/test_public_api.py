@@ -26,6 +26,7 @@ PUBLIC = [
     "add_id_maps",
     "audit_domain",
     "load_id_maps",
+    "privileged",
     "register_opts",
     "rootfs",
 ]

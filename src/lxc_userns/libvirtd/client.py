@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
 
 import libvirt
@@ -92,6 +92,8 @@ class Guest:
 class Guests:
     """The LXC domains of a libvirtd.
 
+    All threads share one connection.
+
     :param uri: which libvirtd; connected to when first used, and again when
         it was restarted in between.
 
@@ -102,6 +104,7 @@ class Guests:
     def __init__(self, uri: str = URI) -> None:
         self._uri = uri
         self._connection: Any = None
+        self._connecting = Lock()
 
     def version(self) -> str:
         """The version of libvirtd, as ``9.0.0``.
@@ -320,16 +323,28 @@ class Guests:
         return None
 
     def _connect(self) -> Any:
-        if not self._is_connected():
-            try:
-                self._connection = libvirt.open(self._uri)
-            except libvirt.libvirtError as err:
-                raise LibvirtUnreachableError(
-                    f"connect to {self._uri}",
-                    f"{_one_line(err)}; is libvirtd (or virtlxcd) running, "
-                    "with its LXC driver?",
-                ) from err
-        return self._connection
+        with self._connecting:
+            if not self._is_answered():
+                self._connection = self._open()
+            return self._connection
+
+    def _is_answered(self) -> bool:
+        # Until it is used, a connection is called alive whose libvirtd ended.
+        with suppress(libvirt.libvirtError):
+            if self._is_connected():
+                self._connection.getLibVersion()
+                return True
+        return False
+
+    def _open(self) -> Any:
+        try:
+            return libvirt.open(self._uri)
+        except libvirt.libvirtError as err:
+            raise LibvirtUnreachableError(
+                f"connect to {self._uri}",
+                f"{_one_line(err)}; is libvirtd (or virtlxcd) running, "
+                "with its LXC driver?",
+            ) from err
 
 
 def silence() -> None:

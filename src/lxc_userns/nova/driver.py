@@ -9,6 +9,7 @@ once the container runs, is not called.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import nova.conf
@@ -27,6 +28,7 @@ from lxc_userns.config.settings import Settings
 from lxc_userns.exceptions import ConfigError, ImageError, InstanceError
 from lxc_userns.linux import cgroups
 from lxc_userns.nova import disks, extra_specs, guest_config
+from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.spec.strategy import Strategy
 
 CONF = nova.conf.CONF
@@ -76,8 +78,8 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         self, instance: Any, *args: Any, **kwargs: Any
     ) -> Any:
         guest = super()._get_guest_config(instance, *args, **kwargs)
-        reserved = privileged.reserve(self._request(instance))
-        guest_config.apply(guest, reserved)
+        allocated = privileged.allocate(self._request(instance))
+        guest_config.apply(guest, allocated)
         return guest
 
     def _create_domain_setup_lxc(
@@ -96,15 +98,16 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             path = connection["data"]["device_path"]
         else:
             path = self._disk_path(instance)
-        request = {**self._request(instance), "rootfs": path}
+        request = replace(self._request(instance), rootfs=path)
         try:
-            prepared = privileged.prepare(request)
+            # Disks are replaced at a resize and a rebuild.
+            prepared = privileged.prepare(request, accept_replaced=True)
         except ImageError as err:
             # No other host could do better.
             raise nova_exception.ImageUnacceptable(
                 image_id=instance.image_ref, reason=err.reason
             ) from err
-        LOG.debug("mode %s", prepared["mode"], instance=instance)
+        LOG.debug("mode %s", prepared.mode, instance=instance)
 
     def _create_domain_cleanup_lxc(self, instance: Any) -> None:
         try:
@@ -114,7 +117,7 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         # While it runs libvirt needs the view, to start it again when it
         # reboots itself.
         if state not in (power_state.RUNNING, power_state.PAUSED):
-            privileged.detach(instance.name)
+            privileged.unmount(instance.name)
 
     def _teardown_container(self, instance: Any) -> None:
         # What Nova's own driver has left of an instance that it started. The
@@ -124,7 +127,7 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             if disks.backs_loop_device(device, self._disk_path(instance)):
                 super()._teardown_container(instance)
             del instance.system_metadata["rootfs_device_name"]
-        privileged.detach(instance.name)
+        privileged.unmount(instance.name)
 
     def _create_guest(
         self,
@@ -203,12 +206,12 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             instance.name, "its disk is neither a file nor a block device"
         )
 
-    def _request(self, instance: Any) -> dict[str, Any]:
-        return {
-            "name": instance.name,
-            "uuid": instance.uuid,
-            "rootfs": libvirt_utils.get_instance_path(instance),
+    def _request(self, instance: Any) -> InstanceRequest:
+        return InstanceRequest(
+            instance.name,
+            instance.uuid,
+            libvirt_utils.get_instance_path(instance),
             # Whatever a tenant has made of it.
-            "rootfs_kind": "image",
+            rootfs_kind="image",
             **extra_specs.to_request(instance.flavor.extra_specs),
-        }
+        )

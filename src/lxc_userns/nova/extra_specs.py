@@ -28,6 +28,6 @@ def to_request(extra_specs: Mapping[str, str]) -> dict[str, Any]:
     if size is not None and not (size.isascii() and size.isdecimal()):
         raise ConfigError(RANGE_SIZE, size, "is not a number")
     return {
-        "needs": Requirements(mode).to_dict(),  # type: ignore[arg-type]
+        "needs": Requirements(mode),  # type: ignore[arg-type]
         "range_size": None if size is None else int(size),
     }

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from nova.virt.libvirt import config as vconfig
+
+from lxc_userns.idmap import IdMaps
+from lxc_userns.instances.prepared import PreparedInstance
 
 
 class _Capabilities(vconfig.LibvirtConfigGuestFeature):  # type: ignore[misc]
@@ -39,29 +42,22 @@ class _Resource(vconfig.LibvirtConfigObject):  # type: ignore[misc]
         return element
 
 
-def apply(guest: Any, reserved: dict[str, Any]) -> None:
-    """Make the configuration of a guest what was reserved for it.
+def apply(guest: Any, allocated: PreparedInstance) -> None:
+    """Make the configuration of a guest what was allocated for it.
 
     :param guest: a ``LibvirtConfigGuest``.
-    :param reserved: as :func:`lxc_userns.privileged.reserve` gives.
+    :param allocated: what the instance was promised.
     """
-    guest.idmaps = [
-        _entry(kind, *numbers)
-        for kind, name in (
-            (vconfig.LibvirtConfigGuestUIDMap, "uid_maps"),
-            (vconfig.LibvirtConfigGuestGIDMap, "gid_maps"),
-        )
-        for numbers in reserved[name]
-    ]
+    guest.idmaps = [*_entries(allocated.id_maps)]
     for device in guest.devices:
         if isinstance(device, vconfig.LibvirtConfigGuestFilesys):
-            device.source_dir = reserved["root"]
-    if reserved["needs_private_network"] and not _has_interface(guest):
+            device.source_dir = allocated.root
+    if allocated.needs_private_network and not _has_interface(guest):
         guest.features.append(vconfig.LibvirtConfigGuestFeature("privnet"))
-    if reserved["dropped_capabilities"]:
-        guest.features.append(_Capabilities(reserved["dropped_capabilities"]))
-    if reserved["partition"] is not None:
-        _add(guest, _Resource(reserved["partition"]))
+    if allocated.dropped_capabilities:
+        guest.features.append(_Capabilities(allocated.dropped_capabilities))
+    if allocated.partition is not None:
+        _add(guest, _Resource(allocated.partition))
 
 
 def _add(guest: Any, resource: _Resource) -> None:
@@ -83,7 +79,16 @@ def _has_interface(guest: Any) -> bool:
     )
 
 
-def _entry(kind: Any, start: int, target: int, count: int) -> Any:
-    entry = kind()
-    entry.start, entry.target, entry.count = start, target, count
-    return entry
+def _entries(id_maps: IdMaps | None) -> Iterator[Any]:
+    if id_maps is None:
+        return
+    for kind, id_map in (
+        (vconfig.LibvirtConfigGuestUIDMap, id_maps.uid),
+        (vconfig.LibvirtConfigGuestGIDMap, id_maps.gid),
+    ):
+        # libvirt makes the first entry's host ID the owner of devices.
+        for each in sorted(id_map):
+            entry = kind()
+            entry.start, entry.target = each.guest, each.host
+            entry.count = each.count
+            yield entry

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """libvirt's errors end in guest.py, and a lost connection is made anew."""
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Barrier
 from typing import Any
+from unittest.mock import Mock
 
 import libvirt
 import pytest
@@ -139,6 +143,39 @@ def test_a_dead_connection_is_replaced(
     assert guests.find("web1") is None
     connection.alive = False
     assert guests.find("web1") is not None
+
+
+def test_a_libvirtd_that_was_restarted_in_between(
+    connection: FakeConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it is used, the connection to the old one is called alive."""
+    guests = Guests()
+    guests.version()
+    monkeypatch.setattr(connection, "getLibVersion", Mock(side_effect=BROKEN))
+    fresh = FakeConnection()
+    fresh.domains["web1"] = FakeDomain()
+    monkeypatch.setattr(libvirt, "open", lambda _uri: fresh)
+    assert connection.isAlive()
+    assert guests.find("web1") is not None
+
+
+def test_threads_share_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[FakeConnection] = []
+    together = Barrier(8)
+
+    def slow_open(_uri: str) -> FakeConnection:
+        time.sleep(0.01)  # Long enough for another thread to get here.
+        made.append(FakeConnection())
+        return made[-1]
+
+    def look(guests: Guests) -> list[Guest]:
+        together.wait()
+        return guests.list()
+
+    monkeypatch.setattr(libvirt, "open", slow_open)
+    with ThreadPoolExecutor(8) as pool:
+        assert [*pool.map(look, [Guests()] * 8)] == [[]] * 8
+    assert len(made) == 1
 
 
 def test_what_is_not_there(connection: FakeConnection) -> None:
