@@ -26,7 +26,7 @@ from lxc_userns.config.options import register_opts
 from lxc_userns.config.settings import Settings
 from lxc_userns.exceptions import ConfigError, ImageError, InstanceError
 from lxc_userns.linux import cgroups
-from lxc_userns.nova import disks, extra_specs, guest_config
+from lxc_userns.nova import disks, extra_specs, guest_config, moves
 from lxc_userns.spec.strategy import Strategy
 
 CONF = nova.conf.CONF
@@ -144,27 +144,34 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         return guest
 
     def cleanup(
-        self,
-        context: Any,
-        instance: Any,
-        network_info: Any,
-        block_device_info: Any = None,
-        destroy_disks: bool = True,
-        *args: Any,
-        **kwargs: Any,
+        self, context: Any, instance: Any, *args: Any, **kwargs: Any
     ) -> None:
-        """Remove what an instance has, and its lease with its disks."""
-        if destroy_disks:
+        """Remove what an instance has here, and its lease if it goes away."""
+        super().cleanup(context, instance, *args, **kwargs)
+        # Files that other hosts share are left to them.
+        if moves.is_leaving(context, instance):
             privileged.release(instance.name)
-        super().cleanup(
-            context,
-            instance,
-            network_info,
-            block_device_info,
-            destroy_disks,
-            *args,
-            **kwargs,
+
+    def delete_instance_files(self, instance: Any) -> bool:
+        """Delete an instance's files, and with them its lease."""
+        privileged.release(instance.name)
+        return bool(super().delete_instance_files(instance))
+
+    def confirm_migration(
+        self, context: Any, migration: Any, instance: Any, network_info: Any
+    ) -> None:
+        """Delete what an instance has left, and its lease if it has gone."""
+        super().confirm_migration(context, migration, instance, network_info)
+        if moves.has_left(instance):
+            privileged.release(instance.name)
+
+    def _get_instance_disk_info_from_config(
+        self, guest_config: Any, block_device_info: Any
+    ) -> Any:
+        found = super()._get_instance_disk_info_from_config(
+            guest_config, block_device_info
         )
+        return found + disks.describe_root(guest_config, block_device_info)
 
     def snapshot(self, context: Any, instance: Any, *args: Any) -> None:
         """Write out what the kernel still has of its root filesystem first."""
