@@ -3,6 +3,7 @@
 
 import shutil
 import stat
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -152,3 +153,21 @@ def start_shared_nova(
 ) -> Iterator[NovaFactory]:
     """Start a Nova for a module of tests."""
     yield from run_novas(directory, connection)
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Iterator[None]:
+    """Give subordinate IDs, in this mount namespace."""
+    made = []
+    try:
+        for name in ("subuid", "subgid"):
+            file = tmp_path / name
+            file.write_text("subid.test:2000000000:196608\n")
+            Path(f"/etc/{name}").touch()
+            argv = ["mount", "--bind", str(file), f"/etc/{name}"]
+            subprocess.run(argv, check=True)
+            made.append(name)
+        yield
+    finally:
+        for name in made:
+            subprocess.run(["umount", f"/etc/{name}"], check=True)

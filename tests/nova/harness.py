@@ -23,6 +23,7 @@ from tests.nova.server import Server
 from tests.nova.user import BIN, User
 
 REPOSITORY = Path(__file__).parents[2]
+FIRST_HOST, OTHER_HOST = "compute1", "compute2"
 STOCK = "libvirt.LibvirtDriver"
 DEADLINE = 60.0
 LEVELS = ["WARNING", "ERROR", "CRITICAL"]
@@ -144,6 +145,23 @@ class Nova:
     def stop_compute(self) -> None:
         """Stop nova-compute; what it runs goes on."""
         self.ask("stop_compute")
+
+    def start_other(
+        self, *, is_sharing: bool = False, is_broken: bool = False
+    ) -> None:
+        """Start a second compute service, of a host that only pretends.
+
+        :param is_sharing: whether it has the same directory of instances.
+        :param is_broken: whether it can build none.
+        """
+        self.run("tests.nova.other_host:start", is_sharing, is_broken)
+
+    def force_down(self, host: str) -> None:
+        """Declare a compute service to be down, as before an evacuation."""
+        services = self.api("GET", "/os-services?binary=nova-compute")
+        (found,) = (x for x in services["services"] if x["host"] == host)
+        body = {"forced_down": True}
+        self.api("PUT", f"/os-services/{found['id']}", body)
 
     def configure(self, settings: Settings) -> None:
         """Change the configuration, for the next start of nova-compute."""
@@ -316,8 +334,6 @@ def write_configuration(
                 "virt_type": "lxc",
                 "wait_soft_reboot_seconds": 2,
             },
-            # So that a fault tells what went wrong at the first attempt.
-            "scheduler": {"max_attempts": 1},
             "lxc_userns": {
                 "run_path": directory / "run",
                 "state_path": directory / "lxc-userns",

@@ -43,3 +43,14 @@ def pause_without_freezer(requests: Any, name: str) -> str:
     finally:
         cgroups.can_freeze = had
     return ""
+
+
+def make_tap_port(requests: Any) -> str:
+    """Make a port whose device Nova would make: its ID."""
+    neutron = requests.nova.neutron
+    port = neutron.port_1
+    neutron._ports[port["id"]] |= {
+        "binding:vif_type": "tap",
+        "binding:vif_details": {},
+    }
+    return str(port["id"])

@@ -18,7 +18,16 @@ DEADLINE = 60.0
 NO_REBOOT_AFTER = 3.0
 PROC = Path("/proc")
 # States from which a server does not come to another by itself.
-ENDS = ("ACTIVE", "ERROR", "SHUTOFF", "PAUSED", "SUSPENDED")
+ENDS = (
+    "ACTIVE",
+    "ERROR",
+    "PAUSED",
+    "SHELVED",
+    "SHELVED_OFFLOADED",
+    "SHUTOFF",
+    "SUSPENDED",
+    "VERIFY_RESIZE",
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,31 @@ class Server:
         """The text of what went wrong last."""
         return str(self.show()["fault"]["message"])
 
+    @property
+    def name(self) -> str:
+        """Its name for the hypervisor."""
+        return str(self.show()["OS-EXT-SRV-ATTR:instance_name"])
+
+    @property
+    def host(self) -> str:
+        """The compute host that it is on."""
+        return str(self.show()["OS-EXT-SRV-ATTR:host"])
+
+    def what_failed(self, action: str) -> str:
+        """Wait until an action has failed; what administrators see of that."""
+        path = f"/servers/{self.id}/os-instance-actions"
+        give_up = time.monotonic() + DEADLINE
+        while True:
+            listed = self.nova.api("GET", path)["instanceActions"]
+            events = []
+            for each in (x for x in listed if x["action"] == action):
+                shown = self.nova.api("GET", f"{path}/{each['request_id']}")
+                events += shown["instanceAction"]["events"]
+            if "Error" in [each["result"] for each in events]:
+                return "\n".join(str(each["details"]) for each in events)
+            assert time.monotonic() < give_up, events
+            time.sleep(0.1)
+
     def action(self, name: str, argument: object = None) -> Any:
         """Ask for an action."""
         path = f"/servers/{self.id}/action"
@@ -79,6 +113,21 @@ class Server:
     def reboot(self, kind: str = "SOFT") -> None:
         """Reboot it from outside: ``SOFT`` or ``HARD``."""
         self.action("reboot", {"type": kind})
+        self.wait("ACTIVE")
+
+    def resize(self, flavor: str) -> None:
+        """Give it another flavor, to be confirmed or reverted."""
+        self.action("resize", {"flavorRef": flavor})
+        self.wait("VERIFY_RESIZE")
+
+    def confirm(self) -> None:
+        """Keep it as it was resized, where it was migrated to."""
+        self.action("confirmResize")
+        self.wait("ACTIVE")
+
+    def revert(self) -> None:
+        """Make it what it was, where it was."""
+        self.action("revertResize")
         self.wait("ACTIVE")
 
     def reboot_inside(self) -> int:

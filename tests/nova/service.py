@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.nova import concurrency
+from tests.nova.harness import FIRST_HOST
 
 DIRECTORY = Path(sys.argv[2])
 SETTINGS = json.loads((DIRECTORY / "service.json").read_text())
@@ -38,8 +39,6 @@ from nova.tests.functional import integrated_helpers  # noqa: E402
 from oslo_config import cfg  # noqa: E402
 
 from lxc_userns import privileged  # noqa: E402
-
-HOST = "compute1"
 
 
 class Nothing(fixtures.Fixture):
@@ -246,8 +245,8 @@ class Requests:
         read_configuration()
         # Should this fail, the next one comes without the one that failed.
         self.nova._service_fixture_count.pop("compute", None)
-        self.compute = self.nova.start_service("compute", host=HOST)
-        self.nova.computes[HOST] = self.compute
+        self.compute = self.nova.start_service("compute", host=FIRST_HOST)
+        self.nova.computes[FIRST_HOST] = self.compute
 
     def stop_compute(self) -> None:
         """Stop the compute service."""

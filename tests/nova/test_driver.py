@@ -17,47 +17,19 @@ from lxc_userns.config.options import GROUP, OPTS
 from lxc_userns.linux import cgroups
 from tests.nova.conftest import ImageFactory, NovaFactory, UserFactory
 from tests.nova.harness import Nova, RefusedError, Settings
+from tests.nova.ours import (
+    BASE,
+    DRIVER,
+    LEASES,
+    OTHER,
+    OURS,
+    changed,
+    is_private,
+    maps,
+    mode_of,
+)
 from tests.nova.server import Server
 from tests.nova.user import BIN, ID
-
-BASE, OTHER = 1_900_000_000, 1_800_000_000
-OURS = "lxc_userns.LibvirtLXCDriver"
-
-
-def maps(base: int) -> Settings:
-    """ID maps for all instances."""
-    text = f"0:{base}:65536"
-    return {"libvirt": {"uid_maps": text, "gid_maps": text}}
-
-
-DRIVER: Settings = {"DEFAULT": {"compute_driver": OURS}, **maps(BASE)}
-LEASES: Settings = {
-    "DEFAULT": {"compute_driver": OURS},
-    "lxc_userns": {"subid_owner": "subid.test"},
-}
-
-
-def changed(section: str, **options: str) -> Settings:
-    """The driver's settings with others besides."""
-    return {**DRIVER, section: {**DRIVER.get(section, {}), **options}}
-
-
-@pytest.fixture
-def pool(tmp_path: Path) -> Iterator[None]:
-    """Give subordinate IDs, in this mount namespace."""
-    made = []
-    try:
-        for name in ("subuid", "subgid"):
-            file = tmp_path / name
-            file.write_text("subid.test:2000000000:196608\n")
-            Path(f"/etc/{name}").touch()
-            argv = ["mount", "--bind", str(file), f"/etc/{name}"]
-            subprocess.run(argv, check=True)
-            made.append(name)
-        yield
-    finally:
-        for name in made:
-            subprocess.run(["umount", f"/etc/{name}"], check=True)
 
 
 @pytest.fixture(scope="module")
@@ -72,19 +44,6 @@ def nova(shared_nova: Nova) -> Iterator[Nova]:
     yield shared_nova
     shared_nova.clean()
     shared_nova.wait_for_no_leftovers()
-
-
-def is_private(server: Server, base: int = BASE) -> bool:
-    """Whether it has the ID maps, and files of its own IDs."""
-    assert server.uid_map() == [[0, base, 65536]]
-    assert server.namespace("user") != os.readlink("/proc/self/ns/user")
-    assert server.namespace("net") != os.readlink("/proc/self/ns/net")
-    assert mode_of(server, "/bin/su") == "4755 0"
-    return True
-
-
-def mode_of(server: Server, path: str) -> str:
-    return server.run_in("stat", "-c", "%a %u", path).stdout.strip()
 
 
 def has_hung_up(server: Server) -> bool:

@@ -16,7 +16,11 @@ from tests.nova.release import RELEASE
 pytestmark = pytest.mark.stock
 
 ID_MAP = "0:1900000000:65536"
-MAPS = {"libvirt": {"uid_maps": ID_MAP, "gid_maps": ID_MAP}}
+MAPS = {
+    "libvirt": {"uid_maps": ID_MAP, "gid_maps": ID_MAP},
+    # So that a fault tells what went wrong at the first attempt.
+    "scheduler": {"max_attempts": 1},
+}
 IDENTITY = [[0, 0, 4294967295]]
 # What comes of arguments in the wrong order, in one of Nova's calls.
 WRONG_ORDER = "not enough values to unpack (expected 3, got 1)"

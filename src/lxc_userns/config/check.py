@@ -10,7 +10,7 @@ from contextlib import suppress
 from oslo_config import cfg
 
 from lxc_userns import own_paths
-from lxc_userns.config import allowed_paths
+from lxc_userns.config import allowed_paths, novas_disks
 from lxc_userns.config.id_maps import SUBID_OWNER
 from lxc_userns.config.options import GROUP, option_name
 from lxc_userns.config.settings import MAPS, Settings
@@ -41,7 +41,10 @@ def check_config(conf: cfg.ConfigOpts) -> list[Finding]:
     settings = Settings.from_conf(conf)
     found = [
         Finding(Severity.ERROR, each.option, show(each.value), each.reason)
-        for each in settings.find_problems()
+        for each in (
+            *settings.find_problems(),
+            *novas_disks.find_problems(conf),
+        )
     ]
     for name, value, place in find_places(conf):
         found.append(

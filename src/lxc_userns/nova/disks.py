@@ -7,6 +7,8 @@ import os
 from typing import Any
 
 import nova.conf
+from nova import block_device
+from nova.virt import driver
 from nova.virt.libvirt import config as vconfig
 from nova.virt.libvirt import utils as libvirt_utils
 
@@ -42,11 +44,52 @@ def find_disk(guest: Any) -> tuple[str, str | None]:
 
     :param guest: Nova's ``Guest``.
     """
-    run_path = os.path.join(CONF.lxc_userns.run_path, "")
-    for device in guest.get_config().devices:
-        is_tree = isinstance(device, vconfig.LibvirtConfigGuestFilesys)
-        if is_tree and (device.source_dir or "").startswith(run_path):
-            # Without a format a snapshot fails; the kernel mounts no other.
-            return f"{CONF.instances_path}/{guest.uuid}/disk", "raw"
+    if _is_on_view(guest.get_config()):
+        # Without a format a snapshot fails; the kernel mounts no other.
+        return _disk_path(guest.uuid), "raw"
     found: tuple[str, str | None] = _find_disk(guest)
     return found
+
+
+def describe_root(
+    config: Any, block_device_info: Any
+) -> list[dict[str, object]]:
+    """Describe a domain's root disk, as Nova describes those of machines.
+
+    What it does not describe is not taken along to another host, nor to the
+    directory of an instance that is resized.
+
+    :param config: Nova's ``LibvirtConfigGuest``.
+    :returns: nothing in it if that is not a file.
+    """
+    path = _disk_path(config.uuid)
+    root = block_device.get_root_bdm(
+        driver.block_device_info_get_mapping(block_device_info)
+    )
+    if root or not _is_on_view(config) or not os.path.isfile(path):
+        return []
+    found = os.stat(path)
+    used = found.st_blocks * 512
+    return [
+        {
+            "type": "raw",
+            "path": path,
+            "virt_disk_size": found.st_size,
+            "backing_file": "",
+            "disk_size": used,
+            "over_committed_disk_size": found.st_size - used,
+        }
+    ]
+
+
+def _disk_path(uuid: str) -> str:
+    return f"{CONF.instances_path}/{uuid}/disk"
+
+
+def _is_on_view(config: Any) -> bool:
+    run_path = os.path.join(CONF.lxc_userns.run_path, "")
+    return any(
+        isinstance(device, vconfig.LibvirtConfigGuestFilesys)
+        and (device.source_dir or "").startswith(run_path)
+        for device in config.devices
+    )

@@ -15,7 +15,7 @@ from typing import Any
 import nova.conf
 from nova import block_device
 from nova import exception as nova_exception
-from nova.compute import power_state
+from nova.compute import power_state, task_states
 from nova.virt import driver as virt_driver
 from nova.virt.image import model as imgmodel
 from nova.virt.libvirt import driver as libvirt_driver
@@ -23,11 +23,20 @@ from nova.virt.libvirt import utils as libvirt_utils
 from oslo_log import log as logging
 
 from lxc_userns import privileged
+from lxc_userns.config import novas_disks
 from lxc_userns.config.options import register_opts
 from lxc_userns.config.settings import Settings
-from lxc_userns.exceptions import ConfigError, ImageError, InstanceError
+from lxc_userns.exceptions import ConfigError
 from lxc_userns.linux import cgroups
-from lxc_userns.nova import disks, extra_specs, guest_config
+from lxc_userns.nova import (
+    disks,
+    errors,
+    extra_specs,
+    guest_config,
+    interfaces,
+    moves,
+)
+from lxc_userns.nova.quality import without_warning_of_maps
 from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.spec.strategy import Strategy
 
@@ -37,6 +46,12 @@ LOG = logging.getLogger(__name__)
 
 class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
     """Runs each instance in a user namespace."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # What is attached is not called as before; detach does not find it.
+        self.capabilities["supports_attach_interface"] = False
+        self.vif_driver = interfaces.VIFDriver(self._host)
 
     def init_host(self, host: str) -> None:
         """Refuse to start with a configuration that starts no instance.
@@ -52,6 +67,11 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             )
         # This compares the helper's configuration with ours, too.
         problems = [*privileged.find_problems()]
+        # The helper has other files, maybe without these.
+        found = novas_disks.judge(
+            CONF.libvirt.images_type, CONF.use_cow_images
+        )
+        problems += [x for x in map(str, found) if x not in problems]
         missing = Settings.from_conf(CONF).missing
         # "required" is the default, which find_problems() alone lets pass.
         if missing and not problems and missing.value != "preferred":
@@ -68,7 +88,8 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         if problems:
             raise ConfigError("nova.conf", "", "; ".join(problems))
         disks.patch_find_disk()
-        super().init_host(host)
+        with without_warning_of_maps():
+            super().init_host(host)
 
     def _get_guest_idmaps(self) -> list[Any]:
         # Those of the instance are added when it is known which one it is.
@@ -78,7 +99,8 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         self, instance: Any, *args: Any, **kwargs: Any
     ) -> Any:
         guest = super()._get_guest_config(instance, *args, **kwargs)
-        allocated = privileged.allocate(self._request(instance))
+        with errors.as_novas(instance):
+            allocated = privileged.allocate(self._request(instance))
         guest_config.apply(guest, allocated)
         return guest
 
@@ -99,14 +121,9 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         else:
             path = self._disk_path(instance)
         request = replace(self._request(instance), rootfs=path)
-        try:
+        with errors.as_novas(instance):
             # Disks are replaced at a resize and a rebuild.
             prepared = privileged.prepare(request, accept_replaced=True)
-        except ImageError as err:
-            # No other host could do better.
-            raise nova_exception.ImageUnacceptable(
-                image_id=instance.image_ref, reason=err.reason
-            ) from err
         LOG.debug("mode %s", prepared.mode, instance=instance)
 
     def _create_domain_cleanup_lxc(self, instance: Any) -> None:
@@ -117,7 +134,7 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         # While it runs libvirt needs the view, to start it again when it
         # reboots itself.
         if state not in (power_state.RUNNING, power_state.PAUSED):
-            privileged.unmount(instance.name)
+            self._unmount(instance)
 
     def _teardown_container(self, instance: Any) -> None:
         # What Nova's own driver has left of an instance that it started. The
@@ -127,7 +144,7 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             if disks.backs_loop_device(device, self._disk_path(instance)):
                 super()._teardown_container(instance)
             del instance.system_metadata["rootfs_device_name"]
-        privileged.unmount(instance.name)
+        self._unmount(instance)
 
     def _create_guest(
         self,
@@ -143,35 +160,117 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             context, xml, instance, power_on, pause, *args, **kwargs
         )
         if power_on or pause:
-            privileged.verify(instance.name, started=True)
+            with errors.as_novas(instance):
+                privileged.verify(instance.name, started=True)
         return guest
 
     def cleanup(
+        self, context: Any, instance: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Remove what an instance has here, and its lease if it goes away."""
+        super().cleanup(context, instance, *args, **kwargs)
+        # Files that other hosts share are left to them.
+        if moves.is_leaving(context, instance):
+            self._release(instance)
+
+    def delete_instance_files(self, instance: Any) -> bool:
+        """Delete an instance's files, and with them its lease."""
+        self._release(instance)
+        return bool(super().delete_instance_files(instance))
+
+    def confirm_migration(
+        self, context: Any, migration: Any, instance: Any, network_info: Any
+    ) -> None:
+        """Delete what an instance has left, and its lease if it has gone."""
+        super().confirm_migration(context, migration, instance, network_info)
+        if moves.has_left(instance):
+            self._release(instance)
+
+    def _get_instance_disk_info_from_config(
+        self, guest_config: Any, block_device_info: Any
+    ) -> Any:
+        found = super()._get_instance_disk_info_from_config(
+            guest_config, block_device_info
+        )
+        return found + disks.describe_root(guest_config, block_device_info)
+
+    def migrate_disk_and_power_off(
         self,
         context: Any,
         instance: Any,
-        network_info: Any,
-        block_device_info: Any = None,
-        destroy_disks: bool = True,
+        dest: str,
+        flavor: Any,
         *args: Any,
         **kwargs: Any,
+    ) -> Any:
+        """Move an instance, or give it another flavor, with the same IDs.
+
+        :raises nova.exception.InstanceFaultRollback: if the flavor asks for
+            others; the instance runs on.
+        """
+        with errors.as_refusals():
+            extra_specs.check_same(
+                instance.flavor.extra_specs, flavor.extra_specs
+            )
+        return super().migrate_disk_and_power_off(
+            context, instance, dest, flavor, *args, **kwargs
+        )
+
+    def power_off(self, instance: Any, *args: Any, **kwargs: Any) -> None:
+        """Stop an instance, unless Nova does so to rescue it.
+
+        :raises nova.exception.NovaException: then; it runs on.
+        """
+        if instance.task_state == task_states.RESCUING:
+            raise nova_exception.NovaException(
+                "a container has no rescue disk, and runs on as it was; boot "
+                "another instance from a snapshot of it"
+            )
+        super().power_off(instance, *args, **kwargs)
+
+    def suspend(self, context: Any, instance: Any) -> None:
+        """Refuse to suspend an instance.
+
+        :raises nova.exception.InstanceFaultRollback: always.
+        """
+        raise nova_exception.InstanceFaultRollback(
+            nova_exception.NovaException(
+                f"{instance.name}: libvirt suspends no containers; stop it "
+                "instead"
+            )
+        )
+
+    def get_device_name_for_instance(
+        self, instance: Any, bdms: Any, block_device_obj: Any
+    ) -> Any:
+        """Name a disk of an instance, which has no volume but its root.
+
+        :raises nova.exception.InvalidVolume: for any other.
+        """
+        if block_device_obj.is_volume and not block_device_obj.is_root:
+            raise nova_exception.InvalidVolume(
+                reason="a container has no volume but the one it boots from"
+            )
+        return super().get_device_name_for_instance(
+            instance, bdms, block_device_obj
+        )
+
+    def detach_interface(
+        self, _context: Any, instance: Any, _vif: Any
     ) -> None:
-        """Remove what an instance has, and its lease with its disks."""
-        if destroy_disks:
-            privileged.release(instance.name)
-        super().cleanup(
-            context,
-            instance,
-            network_info,
-            block_device_info,
-            destroy_disks,
-            *args,
-            **kwargs,
+        """Refuse to take an interface from an instance.
+
+        :raises nova.exception.NovaException: always.
+        """
+        raise nova_exception.NovaException(
+            f"{instance.name}: libvirt does not tell interfaces of containers "
+            "apart; create another instance without it"
         )
 
     def snapshot(self, context: Any, instance: Any, *args: Any) -> None:
         """Write out what the kernel still has of its root filesystem first."""
-        privileged.sync(instance.name)
+        with errors.as_novas(instance):
+            privileged.sync(instance.name)
         super().snapshot(context, instance, *args)
 
     def pause(self, instance: Any) -> None:
@@ -187,23 +286,25 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             )
         super().pause(instance)
 
+    def _unmount(self, instance: Any) -> None:
+        with errors.as_novas(instance):
+            privileged.unmount(instance.name)
+
+    def _release(self, instance: Any) -> None:
+        with errors.as_novas(instance):
+            privileged.release(instance.name)
+
     def _disk_path(self, instance: Any) -> str:
         model = self.image_backend.by_name(instance, "disk").get_model(
             self._conn
         )
-        if isinstance(model, imgmodel.LocalFileImage):
-            if model.format != imgmodel.FORMAT_RAW:
-                raise InstanceError(
-                    instance.name,
-                    f"its disk is of format {model.format}, and the kernel "
-                    "mounts raw ones; set [libvirt] images_type = raw and "
-                    "[DEFAULT] use_cow_images = False",
-                )
+        if isinstance(
+            model, imgmodel.LocalFileImage | imgmodel.LocalBlockImage
+        ):
             return str(model.path)
-        if isinstance(model, imgmodel.LocalBlockImage):
-            return str(model.path)
-        raise InstanceError(
-            instance.name, "its disk is neither a file nor a block device"
+        raise nova_exception.NovaException(
+            f"{instance.name}: its disk is neither a file nor a block "
+            "device; set [libvirt] images_type = raw"
         )
 
     def _request(self, instance: Any) -> InstanceRequest:

@@ -31,3 +31,22 @@ def to_request(extra_specs: Mapping[str, str]) -> dict[str, Any]:
         "needs": Requirements(mode),  # type: ignore[arg-type]
         "range_size": None if size is None else int(size),
     }
+
+
+def check_same(old: Mapping[str, str], new: Mapping[str, str]) -> None:
+    """Check that a flavor asks for the ID maps that another has asked for.
+
+    :param old: extra specs of the instance's flavor.
+    :param new: those of the flavor that it is to get.
+    :raises ConfigError: if they differ, or a value cannot be used.
+    """
+    to_request(new)
+    for name in (MODE, RANGE_SIZE):
+        if old.get(name) != new.get(name):
+            had = f"{name} = {old[name]}" if name in old else f"no {name}"
+            raise ConfigError(
+                name,
+                new.get(name, "none"),
+                f"the instance's flavor has {had}, which it keeps; choose a "
+                "flavor that has the same, or create another instance",
+            )

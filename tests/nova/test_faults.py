@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a user is told, with Nova's defaults, and where Nova tries again."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.nova.conftest import ImageFactory, NovaFactory
+from tests.nova.harness import OTHER_HOST, wait_until
+from tests.nova.ours import DRIVER, LEASES, is_private
+from tests.nova.server import Server
+
+
+def damage(image: Path) -> bytes:
+    """Leave nothing in it that can be mounted; what was there."""
+    with image.open("r+b") as stream:
+        head = stream.read(1 << 20)
+        stream.seek(0)
+        stream.write(bytes(1 << 20))
+    return head
+
+
+def repair(image: Path, head: bytes) -> None:
+    """Put back what was there."""
+    with image.open("r+b") as stream:
+        stream.write(head)
+
+
+def wait_for_fault(server: Server, text: str) -> None:
+    """Wait until the last one is this: it comes after the status."""
+    wait_until(
+        lambda: text in server.show().get("fault", {}).get("message", ""),
+        lambda: server.show().get("fault"),
+    )
+
+
+def test_a_policy_that_refuses_a_flavor(
+    start_nova: NovaFactory, busybox_image: ImageFactory
+) -> None:
+    """The other host is not tried."""
+    nova = start_nova(DRIVER)
+    image = nova.add_image(busybox_image("ext4"))
+    flavor = nova.flavor(lxc_userns__mode="host")
+    server = nova.boot(image, "ERROR", flavor=flavor)
+    assert "userns_policy = required asks for one" in server.fault
+    assert "maximum number of retries" not in server.fault
+    nova.clean()
+
+
+def test_an_image_that_cannot_be_mounted(
+    start_nova: NovaFactory, directory: Path
+) -> None:
+    nova = start_nova(DRIVER)
+    broken = directory / "no-filesystem"
+    broken.write_bytes(bytes(1 << 20))
+    server = nova.boot(nova.add_image(broken), "ERROR")
+    assert "is no raw image of ext2, ext3, ext4" in server.fault
+    assert "maximum number of retries" not in server.fault
+    nova.clean()
+
+
+@pytest.mark.usefixtures("pool")
+def test_no_range_left(
+    start_nova: NovaFactory, busybox_image: ImageFactory
+) -> None:
+    """Another host is tried; Nova does not show why there was no other."""
+    nova = start_nova(LEASES)
+    image = nova.add_image(busybox_image("ext4"))
+    large = nova.flavor(lxc_userns__range_size="131072")
+    nova.boot(image, flavor=large)
+    server = nova.boot(image, "ERROR", flavor=large)
+    assert "Exhausted all hosts available" in server.fault
+    warnings = "\n".join(each.text for each in nova.problems("WARNING"))
+    assert "instance-00000002: no range of 131072" in warnings
+    server.delete()
+    nova.start_other()
+    assert nova.boot(image, flavor=large).host == OTHER_HOST
+    assert nova.leftovers().leases == ("instance-00000001",)
+    nova.clean()
+
+
+def test_a_start_and_a_reboot_that_fail(
+    start_nova: NovaFactory, busybox_image: ImageFactory
+) -> None:
+    nova = start_nova(DRIVER)
+    server = nova.boot(nova.add_image(busybox_image("ext4")))
+    server.stop()
+    head = damage(server.disk)
+    server.action("os-start")
+    assert "is no raw image of ext2, ext3" in server.what_failed("start")
+    repair(server.disk, head)
+    server.reboot("HARD")
+    assert is_private(server)
+    server.stop()
+    damage(server.disk)
+    server.action("reboot", {"type": "HARD"})
+    server.wait("ERROR")
+    wait_for_fault(server, "is no raw image of ext2, ext3, ext4")
+    nova.clean()
