@@ -112,7 +112,9 @@ class Preparation:
                 wanted = self._complete(wanted, known, complete, stack)
                 steps.log(wanted.name, steps.allocate(wanted))
             elif known is None:  # It was released meanwhile.
-                raise NoSuchContainerError(wanted.name)
+                raise NoSuchContainerError(
+                    wanted.name, "is unknown; call prepare with a request"
+                )
             record = _keep_dropped(_keep_choice(wanted, known), known)
             record = _keep_findings(record, known, accept_replaced)
             if known is not None and self.instances.is_active(known):

@@ -4,6 +4,7 @@
 import csv
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -137,6 +138,32 @@ def test_each_verb_in_each_state_twice(host: InstanceHost, state: str) -> None:
             assert host.everything() == there
             if state != after:
                 host.undefine()
+
+
+def test_verbs_at_once(host: InstanceHost) -> None:
+    """Whoever calls them, one after the other has it."""
+    request = host.request()
+    host.manager.prepare(request)
+    host.manager.release(NAME)
+    nothing = host.everything()
+    with ThreadPoolExecutor(4) as threads:
+        found = [*threads.map(host.manager.prepare, [request] * 8)]
+        assert all(each.parts == found[0].parts for each in found)
+        once = host.everything()
+        assert host.state() == "prepared"
+        for verb in (host.manager.unmount, host.manager.release) * 2:
+            threads.submit(verb, NAME)
+            prepared = threads.submit(host.manager.prepare, request)
+            by_name = threads.submit(host.manager.prepare, NAME)
+            prepared.result()
+            try:
+                by_name.result()
+            except exceptions.NoSuchContainerError as err:
+                assert "call prepare" in str(err)  # noqa: PT017
+    host.manager.prepare(request)
+    assert host.everything() == once
+    host.manager.release(NAME)
+    assert host.everything() == nothing
 
 
 def test_the_table_has_every_verb_and_state() -> None:

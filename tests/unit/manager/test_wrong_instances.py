@@ -135,7 +135,7 @@ def test_what_is_released_meanwhile_is_not_prepared(
         pool.manager.release("web1")
 
     monkeypatch.setattr(type(pool.services.planner), "check_again", release)
-    with pytest.raises(NoSuchContainerError, match="web1"):
+    with pytest.raises(NoSuchContainerError, match="web1: is unknown; call"):
         pool.manager.prepare("web1")
     assert pool.services.store.load("web1") is None
     assert pool.strategy.mounted == set()
