@@ -4,9 +4,9 @@
 usage: python -m tests.functional.lock_waits DIRECTORY RUN_PATH SECONDS
 
 Beside a libvirtd that it may restart. Holds no lock, then one after the other,
-each through a start, a reboot from inside and a restart of libvirtd. Prints as JSON
-for each lock how many seconds at most each call had to wait, and what became
-of the start. SECONDS is ``hook_timeout``.
+each through a start, a reboot from inside and a restart of libvirtd. Prints as
+JSON for each lock how many seconds at most each call had to wait, and what
+became of the start. SECONDS is ``hook_timeout``.
 """
 
 import json
