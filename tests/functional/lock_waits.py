@@ -3,10 +3,10 @@
 
 usage: python -m tests.functional.lock_waits DIRECTORY RUN_PATH SECONDS
 
-Beside a libvirtd that it may restart. Holds one lock after the other, each
-through a start, a reboot from inside and a restart of libvirtd. Prints as JSON
-for each lock how many seconds at most each call had to wait, and what became
-of the start. SECONDS is ``hook_timeout``.
+Beside a libvirtd that it may restart. Holds no lock, then one after the other,
+each through a start, a reboot from inside and a restart of libvirtd. Prints as
+JSON for each lock how many seconds at most each call had to wait, and what
+became of the start. SECONDS is ``hook_timeout``.
 """
 
 import json
@@ -18,7 +18,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+    nullcontext,
+)
 from pathlib import Path
 
 import libvirt
@@ -75,9 +80,10 @@ class Host:
         return self.connection.lookupByName(NAME)
 
     def locks(self) -> dict[str, AbstractContextManager[object]]:
-        """Return all locks that a command may hold for long."""
+        """Return all locks that a command may hold for long, and none."""
         store = InstanceStore(self.state)
         return {
+            "none": nullcontext(),
             "instance": store.lock(NAME),
             "container": store.lock_container(NAME),
             "use": self.opened(lambda fd: store.lock_trees([fd])),

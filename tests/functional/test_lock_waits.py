@@ -13,7 +13,7 @@ from tests.functional.capabilities import TOOLS
 pytestmark = pytest.mark.needs("containers", "private-libvirtd")
 
 #: As ``hook_timeout``; a wait for two of them would be seen.
-SECONDS = 6
+SECONDS = 8
 REFUSED = "another operation has held it for"
 
 
@@ -34,15 +34,18 @@ def test_all_wait_for_the_time_limit_at_most(
     )  # fmt: skip
     assert done.returncode == 0
     found = json.loads(done.stdout)
+    assert len(found) == 8
+    # The machine may be busy: so long it takes with no lock.
+    usual = found["none"]["waits"]
     late = {
-        f"{lock}, {call}": seconds
+        f"{lock}, {call}": (seconds, usual[call])
         for lock, each in found.items()
         for call, seconds in each["waits"].items()
-        if seconds >= 2 * SECONDS
+        if seconds >= 1.5 * SECONDS + usual[call]
     }
     assert late == {}
-    assert len(found) == 7
     assert all(len(each["waits"]) == 5 for each in found.values())
     refused = {name for name in found if REFUSED in found[name]["said"]}
     assert {"instance", "use", "leases"} <= refused, found
-    assert found["container"]["said"] == "started"
+    free = {name for name in found if found[name]["said"] == "started"}
+    assert {"none", "container"} <= free, found
