@@ -20,6 +20,8 @@ help:
 	@echo 'make fuzz       inputs made up for all that reads hostile bytes;'
 	@echo '                SECONDS=60 is for each target, TARGET= chooses'
 	@echo 'make bench      speed and memory beside others, and the pages of it'
+	@echo 'make deb        Debian packages of it, in dist/deb'
+	@echo 'make test-deb   these built, installed, used and purged in Debian 13'
 	@echo 'make man        manual pages of the commands, in doc/build/man'
 	@echo 'make docs       the documentation, in doc/build/html'
 	@echo 'make clean      remove all that was built'
@@ -148,8 +150,21 @@ test-platforms:
 	for release in jammy noble; do \
 	    ! tools/in-release $$release true \
 	    || make test-release RELEASE=$$release || exit; done
+	$(MAKE) test-deb
 	$(MAKE) test-vm
 	$(MAKE) test-oldest
+
+# Against the Python of that release, in a root of it that is thrown away.
+DEB_RELEASE ?= trixie
+
+.PHONY: deb test-deb
+deb: system-packages
+	rm -rf dist/deb
+	mkdir -p dist/deb
+	tools/in-release $(DEB_RELEASE) tools/build-deb - | tar -C dist/deb -x
+
+test-deb: system-packages
+	tools/in-release $(DEB_RELEASE) tools/test-deb
 
 .PHONY: man
 man: venv
