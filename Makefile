@@ -20,6 +20,9 @@ help:
 	@echo 'make fuzz       inputs made up for all that reads hostile bytes;'
 	@echo '                SECONDS=60 is for each target, TARGET= chooses'
 	@echo 'make bench      speed and memory beside others, and the pages of it'
+	@echo 'make deb        Debian packages of it, in dist/deb'
+	@echo 'make test-deb   these built, installed, used and purged in Debian 13'
+	@echo 'make man        manual pages of the commands, in doc/build/man'
 	@echo 'make docs       the documentation, in doc/build/html'
 	@echo 'make clean      remove all that was built'
 
@@ -57,6 +60,7 @@ types: venv
 	$(BIN)/mypy tools/in-release
 	$(BIN)/mypy tools/in-vm
 	$(BIN)/mypy tools/look-into-dist
+	$(BIN)/mypy tools/make-man-pages
 	$(BIN)/mypy tools/lower-bounds
 	$(BIN)/mypy tools/private-libvirtd
 	$(BIN)/mypy tools/test-vm
@@ -71,7 +75,7 @@ unit: venv
 # What is built of this, offline: by what the environment has.
 dist: venv
 	rm -rf dist
-	for project in . $(wildcard packaging/*); do \
+	for project in . $(dir $(wildcard packaging/*/pyproject.toml)); do \
 	    $(BIN)/python -m build --no-isolation --outdir dist $$project \
 	        >/dev/null || exit; done
 	$(BIN)/twine check --strict dist/*
@@ -146,8 +150,26 @@ test-platforms:
 	for release in jammy noble; do \
 	    ! tools/in-release $$release true \
 	    || make test-release RELEASE=$$release || exit; done
+	$(MAKE) test-deb
 	$(MAKE) test-vm
 	$(MAKE) test-oldest
+
+# Against the Python of that release, in a root of it that is thrown away.
+DEB_RELEASE ?= trixie
+
+.PHONY: deb test-deb
+deb: system-packages
+	rm -rf dist/deb
+	mkdir -p dist/deb
+	tools/in-release $(DEB_RELEASE) tools/build-deb - | tar -C dist/deb -x
+
+test-deb: system-packages
+	tools/in-release $(DEB_RELEASE) tools/test-deb
+
+.PHONY: man
+man: venv
+	rm -rf doc/build/man
+	$(BIN)/python tools/make-man-pages doc/build/man
 
 .PHONY: docs
 docs: venv

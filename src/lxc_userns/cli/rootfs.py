@@ -235,7 +235,15 @@ class Unpack(ConfiguredCommand, ShowOne):
         parser.add_argument(
             "archive",
             metavar="ARCHIVE",
-            help="Tar archive, plain or compressed by gzip, xz or zstd.",
+            help="Tar archive, plain or compressed by gzip, xz or zstd; with "
+            "--oci a directory.",
+        )
+        parser.add_argument(
+            "--oci",
+            action="store_true",
+            help="Unpack the image of an OCI image layout, a directory with "
+            "index.json and blobs: its layers one over the other, without "
+            "what their whiteouts hide.",
         )
         parser.add_argument(
             "path",
@@ -258,7 +266,8 @@ class Unpack(ConfiguredCommand, ShowOne):
         id_maps = self.id_maps(parsed_args) if shifted else None
         limits = self.settings.unpack_limits
         with unpack_bar(parsed_args.archive) as progress:
-            report = rootfs.unpack(
+            unpack = rootfs.unpack_oci if parsed_args.oci else rootfs.unpack
+            report = unpack(
                 parsed_args.archive,
                 parsed_args.path,
                 id_maps,

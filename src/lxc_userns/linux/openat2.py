@@ -76,7 +76,16 @@ def open_directory(root: int, path: str) -> int:
     return _open(root, path, flags, RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV)
 
 
-def _open(root: int, path: str, flags: int, more: int = 0) -> int:
+def lookup_directory(root: int, path: str | bytes) -> int:
+    """Open a directory for reading, with links followed as by :func:`lookup`.
+
+    :returns: its descriptor, for the caller to close.
+    :raises OSError: as :func:`lookup`, or ENOTDIR if it is none.
+    """
+    return _open(root, path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _open(root: int, path: str | bytes, flags: int, more: int = 0) -> int:
     resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | more
     how = open_how(flags | os.O_CLOEXEC, 0, resolve)
     size = ctypes.sizeof(how)

@@ -4,6 +4,7 @@ from lxc_userns.rootfs.archive.pack import PackReport as PackReport
 from lxc_userns.rootfs.archive.pack import pack as pack
 from lxc_userns.rootfs.archive.unpack import UnpackReport as UnpackReport
 from lxc_userns.rootfs.archive.unpack import unpack as unpack
+from lxc_userns.rootfs.archive.unpack import unpack_oci as unpack_oci
 from lxc_userns.rootfs.shifting.report import Finding as Finding
 from lxc_userns.rootfs.shifting.report import ShiftReport as ShiftReport
 from lxc_userns.rootfs.shifting.report import VerifyReport as VerifyReport

@@ -87,15 +87,21 @@ def opened(
     """
     shown = printable(os.fspath(path))
     with translated(RootfsError, shown):
-        fd = _open(os.fspath(path), trust)
+        fd = open_regular(os.fspath(path), trust)
     if fd is None:
         raise RootfsError(shown, _NO_ARCHIVE)
     with owned(fd):
-        yield Archive(shown, fd, _find_decompressor(fd, shown))
+        yield Archive(shown, fd, decompressor_of(fd, shown))
 
 
-def _open(path: str, trust: Trust) -> int | None:
-    """Open a regular file; None for any other, which is not opened."""
+def open_regular(path: str, trust: Trust) -> int | None:
+    """Open a regular file for reading; None for any other.
+
+    Another is not opened: a FIFO is not waited for.
+
+    :param trust: rules for the directories above it.
+    :raises OSError: if it cannot be read, or others could replace it.
+    """
     os.stat(path)  # To abspath(), "" is the working directory.
     with safe_path.opened(os.path.abspath(path), trust) as place:
         if not stat.S_ISREG(os.fstat(place).st_mode):
@@ -104,7 +110,13 @@ def _open(path: str, trust: Trust) -> int | None:
         return os.open(link, os.O_RDONLY | os.O_CLOEXEC)
 
 
-def _find_decompressor(fd: int, path: str) -> tuple[str, ...]:
+def decompressor_of(fd: int, path: str) -> tuple[str, ...]:
+    """Return the command that decompresses a tar archive.
+
+    :param fd: descriptor of it.
+    :param path: its path, for messages.
+    :raises RootfsError: if it is none.
+    """
     found = find_decompressor(os.pread(fd, LENGTH, 0))
     if found is None:
         raise RootfsError(path, _NO_ARCHIVE)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: What can be exceeded, or run short on the filesystem.
 BYTES, INODES = "bytes", "inodes"
 FREE_BYTES, FREE_INODES = "free bytes", "free inodes"
+#: Limit of the bytes of the whole tree, where that had some before.
+TREE = "tree"
 
 #: What is left of a filesystem: a part of it, and that is enough.
 _PART = 20
@@ -52,7 +54,8 @@ class Meter:
     """Adds up what tar reads and makes, by several threads.
 
     :param view: descriptor of the root of the new tree.
-    :param limits: ``max_bytes`` and ``max_inodes``.
+    :param limits: how many :data:`BYTES` and :data:`INODES`; :data:`TREE` if
+        that is another number.
     :param stop: called once, when a limit is exceeded or space runs short.
     :param pausing: stops tar while it is called, and has it go on after.
     """
@@ -68,13 +71,14 @@ class Meter:
         self.exceeded: str | None = None
         self._view = view
         self._left = dict(limits)
-        self._max_bytes = limits[BYTES]
+        self._limits = limits
+        self._max_bytes = limits.get(TREE, limits[BYTES])
         self._stop = stop
         self._pausing = pausing
         self._lock = threading.Lock()
         self._unsynced = 0
         # Of free space, what it may still fall to without a closer look.
-        self._floor = self._free() - self._max_bytes
+        self._floor = self._free() - limits[BYTES]
 
     def add(self, kind: str, number: int) -> None:
         """Count what was read or made.
@@ -88,6 +92,10 @@ class Meter:
                 self.exceeded = self._find_exceeded(kind)
                 if self.exceeded is not None:
                     self._stop()
+
+    def used(self, kind: str) -> int:
+        """Return how much of something was counted."""
+        return self._limits[kind] - self._left[kind]
 
     def _find_exceeded(self, kind: str) -> str | None:
         if self._left[kind] < 0:

@@ -31,6 +31,8 @@ class Outcome:
     :param tar: exit code, or minus the signal's number.
     :param decompressor: the same; 0 if there is none.
     :param read: bytes that tar was given.
+    :param members: lines that tar has printed: members, directories made for
+        them, and the end.
     :param printed: end of what tar has printed.
     :param whiteouts: see :class:`~lxc_userns.rootfs.UnpackReport`.
     :param whiteout_files: see there.
@@ -42,6 +44,7 @@ class Outcome:
     tar: int
     decompressor: int
     read: int
+    members: int
     printed: bytes
     whiteouts: int
     whiteout_files: int
@@ -67,6 +70,7 @@ def receive(fd: int, strings: Collection[bytes]) -> Outcome:
             "tar": int(tar),
             "decompressor": int(decompressor),
             "read": int(read),
+            "members": int(members),
             "printed": bytes(printed),
             "whiteouts": int(whiteouts),
             "whiteout_files": int(whiteout_files),
@@ -77,7 +81,7 @@ def receive(fd: int, strings: Collection[bytes]) -> Outcome:
             and _is_number(decompressor, _CODES)
             and all(
                 _is_number(count, _COUNTS)
-                for count in (read, whiteouts, whiteout_files)
+                for count in (read, members, whiteouts, whiteout_files)
             )
             and len(printed) <= _LONGEST
             and all(each in strings for each in found)
@@ -87,6 +91,7 @@ def receive(fd: int, strings: Collection[bytes]) -> Outcome:
                 tar,
                 decompressor,
                 read,
+                members,
                 printed,
                 whiteouts,
                 whiteout_files,

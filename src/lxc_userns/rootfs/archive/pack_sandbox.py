@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def _confine() -> None:
+def confine() -> None:
+    """Leave the host's files and network behind."""
     namespaces.unshare(namespaces.CLONE_NEWNET | namespaces.CLONE_NEWIPC)
     program_root.enter()
 
@@ -67,4 +68,4 @@ def _start(job: dict[str, Any], devices: list[str]) -> list[sandbox.Child]:
 
 def main() -> None:
     """Keep a creation."""
-    sandbox.keep(_create, _confine)
+    sandbox.keep(_create, confine)

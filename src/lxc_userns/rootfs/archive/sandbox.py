@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     Work = Callable[[dict[str, Any]], dict[str, Any]]
     Confine = Callable[[], None]
+    Feed = Callable[[bytes], int]
 
 _RESTRICTED = (
     mount_api.MOUNT_ATTR_RDONLY
@@ -137,35 +138,49 @@ class Child:
         return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
 
 
-class _Extraction:
+class Extraction:
     """tar at work, and what decompresses for it.
 
     :param job: what :mod:`~lxc_userns.rootfs.archive.tar` sends.
     """
 
     def __init__(self, job: dict[str, Any]) -> None:
+        self.job = job
+        self.listing = Listing()
         self._watch = Watch(job["strings"])
         self._children: list[Child] = []
-        self._listing = Listing()
         self._read = 0
         self._failure: OSError | MemoryError | None = None
-        self._job = job
-        self._meter = meter.Meter(
-            job["view"], job["limits"], self._kill, self._while_stopped
-        )
 
     def run(self) -> dict[str, Any]:
-        """Let both come to their ends, or to that of what they may take."""
-        source = self._job["archive"]
+        """Extract it."""
+        return self.read_through("tar", self.listing.feed)
+
+    def read_through(self, name: str, feed: Feed) -> dict[str, Any]:
+        """Let both come to their ends, or to that of what they may take.
+
+        :param name: that of tar's command line in the job.
+        :param feed: takes what tar prints; returns the number of lines.
+        :returns: the result.
+        """
+        self._children, self._read = [], 0
+        self._meter = meter.Meter(
+            self.job["view"],
+            self.job["limits"],
+            self._kill,
+            self._while_stopped,
+        )
+        source = os.dup(self.job["archive"])
         pass_on = pass_file
-        if self._job["decompressor"]:
-            source = self._start("decompressor", source)
+        if self.job["decompressor"]:
+            compressed, source = source, self._start("decompressor", source)
+            os.close(compressed)
             pass_on = pass_pipe
         fed, sink = pipes.make_wide()
-        os.fchdir(self._job["view"])
-        listed = self._start("tar", fed)
+        os.fchdir(self.job["view"])
+        listed = self._start(name, fed)
         os.close(fed)
-        listener = threading.Thread(target=self._listen, args=(listed,))
+        listener = threading.Thread(target=self._listen, args=(listed, feed))
         listener.start()
         try:
             # tar reads to the end of the pipe, whatever it makes of that.
@@ -184,9 +199,10 @@ class _Extraction:
             "tar": codes[-1],
             "decompressor": sum(codes[:-1]),
             "read": self._read,
-            "printed": self._listing.end,
-            "whiteouts": self._listing.whiteouts,
-            "whiteout_files": self._listing.whiteout_files,
+            "members": self._meter.used(meter.INODES),
+            "printed": self.listing.end,
+            "whiteouts": self.listing.whiteouts,
+            "whiteout_files": self.listing.whiteout_files,
             "found": list(self._watch.found),
             "exceeded": self._meter.exceeded,
         }
@@ -194,19 +210,18 @@ class _Extraction:
     def _start(self, name: str, stdin: int) -> int:
         """Start one of them; where to read what it writes."""
         # What tar prints is not to run ahead of who counts it.
-        make = os.pipe if name == "tar" else pipes.make_wide
+        make = pipes.make_wide if name == "decompressor" else os.pipe
         output, end = make()
-        memory = self._job["memory"]
-        child = Child(self._job[name], stdin, end, memory)
+        child = Child(self.job[name], stdin, end, self.job["memory"])
         self._children.append(child)
         os.close(end)
         return output
 
-    def _listen(self, listed: int) -> None:
-        """Count what tar makes: it prints a line for each."""
+    def _listen(self, listed: int, feed: Feed) -> None:
+        """Count what tar makes or lists: it prints a line for each."""
         try:
             while data := os.read(listed, _LISTED):
-                self._meter.add(meter.INODES, self._listing.feed(data))
+                self._meter.add(meter.INODES, feed(data))
         except (OSError, MemoryError) as err:
             # What is not counted does not go on.
             self._failure = err
@@ -300,4 +315,4 @@ def keep(work: Work, confine: Confine | None = None) -> None:
 
 def main() -> None:
     """Keep an extraction."""
-    keep(lambda job: _Extraction(job).run())
+    keep(lambda job: Extraction(job).run())

@@ -4,11 +4,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.rootfs.archive import meter, outcome, sandbox, supervisor
+from lxc_userns.rootfs.archive import (
+    layer_sandbox,
+    meter,
+    outcome,
+    sandbox,
+    supervisor,
+)
 from lxc_userns.rootfs.archive.formats import Archive
 from lxc_userns.rootfs.archive.limits import UnpackLimits
 from lxc_userns.rootfs.archive.outcome import Outcome
@@ -39,6 +46,15 @@ _OPTIONS = (
     # A line for each member and for each directory that is made for one.
     "--verbose",
     "--verbose",
+)
+_LIST = (
+    "--list",
+    "--file=-",
+    "--blocking-factor=128",
+    "--quoting-style=escape",
+    "--warning=no-contiguous-cast",
+    "--warning=no-timestamp",
+    "--warning=no-unknown-keyword",
 )
 #: What to say if there is too little of something where it is unpacked.
 SHORTAGES = {
@@ -93,6 +109,67 @@ class Extraction:
     whiteouts: int = 0
     whiteout_files: int = 0
 
+    def plus(self, other: Extraction) -> Extraction:
+        """Return the sum of both."""
+        return Extraction(
+            self.devices + other.devices,
+            self.owners | other.owners,
+            self.has_lost_acls or other.has_lost_acls,
+            self.whiteouts + other.whiteouts,
+            self.whiteout_files + other.whiteout_files,
+        )
+
+
+def extract_layers(
+    layers: Sequence[Archive],
+    place: Destination,
+    *,
+    limits: UnpackLimits,
+    text_acls: bool,
+    progress: Progress | None,
+) -> Extraction:
+    """Extract the layers of an image, each over those below.
+
+    :param layers: the lowest first.
+    :param limits: what all may take.
+    :raises RootfsError: as :func:`extract`.
+    """
+    total = Extraction(0, frozenset(), False)
+    taken = Taken()
+    for layer in layers:
+        found = extract(
+            layer,
+            place,
+            limits=limits,
+            text_acls=text_acls,
+            progress=taken.since(progress),
+            taken=taken,
+        )
+        taken.position += layer.position
+        total = total.plus(found)
+    return total
+
+
+@dataclass(slots=True)
+class Taken:
+    """Sums of what the layers below have taken.
+
+    :param read: bytes that tar was given.
+    :param members: members, as :class:`Outcome` counts them.
+    :param position: bytes of their archives.
+    """
+
+    read: int = 0
+    members: int = 0
+    position: int = 0
+
+    def since(self, progress: Progress | None) -> Progress | None:
+        """Return what is told the position in one of several archives."""
+        if progress is None:
+            return None
+        before = self.position
+        return lambda position: progress(before + position)
+
 
 def extract(
     archive: Archive,
@@ -101,10 +178,13 @@ def extract(
     limits: UnpackLimits,
     text_acls: bool,
     progress: Progress | None,
+    taken: Taken | None = None,
 ) -> Extraction:
     """Extract an archive.
 
     :param limits: what it may take.
+    :param taken: what the layers below it have taken, if it is a layer; what
+        it takes is added.
     :param text_acls: take ACLs in their text form.
     :param progress: called some ten times a second, from the calling thread.
     :raises RootfsError: if tar, or what decompresses for it, complains.
@@ -114,7 +194,11 @@ def extract(
     diagnostics = TarDiagnostics()
     acls = _TEXT_ACLS if text_acls else _RAW_ACLS
     job = _job(archive, place, limits, acls)
-    with supervisor.running(sandbox.__name__, job) as process:
+    module = sandbox.__name__
+    if taken is not None:
+        module = layer_sandbox.__name__
+        _make_layer(job, limits, taken)
+    with supervisor.running(module, job) as process:
         supervisor.listen(
             process.errors, diagnostics, lambda: archive.position, progress
         )
@@ -129,6 +213,9 @@ def extract(
     if diagnostics.first is not None:
         raise RootfsError(archive.path, diagnostics.first)
     _check(result, archive, diagnostics)
+    if taken is not None:
+        taken.read += result.read
+        taken.members += result.members - 1  # A line for the end.
     lost = _TEXT in result.found and _RAW not in result.found
     return Extraction(
         diagnostics.devices,
@@ -169,6 +256,24 @@ def _job(
         "tar": supervisor.find_program(_NEEDED, "tar", *_OPTIONS, *acls),
         "strings": _STRINGS,
     }
+
+
+def _make_layer(
+    job: dict[str, Any], limits: UnpackLimits, taken: Taken
+) -> None:
+    """Make of the job for an archive that for a layer."""
+    find = supervisor.find_program
+    job["limits"] = {
+        meter.TREE: limits.max_bytes,
+        meter.BYTES: limits.max_bytes - taken.read,
+        meter.INODES: job["limits"][meter.INODES] - taken.members,
+    }
+    program, argv = job["tar"]
+    job["tar"] = program, (*argv, "--exclude=.wh.*")
+    job["lister"] = find(_NEEDED, "tar", *_LIST)
+    job["remover"] = find(
+        _NEEDED, *("rm", "--recursive", "--force", "--one-file-system", "--")
+    )
 
 
 def _explain(exceeded: str, limits: UnpackLimits) -> str:

@@ -13,6 +13,7 @@ import os
 import re
 import sys
 
+from lxc_userns.rootfs.archive.tar_listing import unescape
 from lxc_userns.rootfs.shifting.tree import printable
 
 #: Bytes of a line that are looked at, and characters that are passed on.
@@ -38,9 +39,6 @@ _OWNER = re.compile(
 )
 # An archive that ends by one block of zeros rather than two is whole.
 _LONE = re.compile(rb"tar: A lone zero block at ([0-9]{1,18})")
-# The same name is escaped in one way as a member, in another as a target.
-_ESCAPED = re.compile(rb"\\([0-7]{3}|.)")
-_CONTROLS = dict(zip(b"abtnvfr", b"\a\b\t\n\v\f\r", strict=True))
 # It makes a name relative and goes on; and says at the end that there was
 # something.
 _HARMLESS = re.compile(
@@ -65,7 +63,10 @@ _HINTS = (
         "do the ID maps cover the IDs in it?",
     ),
     (
-        re.compile(rb".*: Cannot acl_from_text: Invalid argument"),
+        re.compile(
+            rb".*: Cannot acl_from_text: "
+            rb"(Invalid argument|No such file or directory)"
+        ),
         "does it name a user or group that this host does not have? tar "
         "--xattrs --create keeps their IDs",
     ),
@@ -144,14 +145,7 @@ class TarDiagnostics(Diagnostics):
 
 def _name(escaped: bytes) -> bytes:
     """Return a name as it is in the archive, without the leading ``./``."""
-    return _ESCAPED.sub(_unescape, escaped).removeprefix(b"./")
-
-
-def _unescape(match: re.Match[bytes]) -> bytes:
-    found = match[1]
-    if len(found) == 1:
-        return bytes((_CONTROLS.get(found[0], found[0]),))
-    return bytes((int(found, 8) & 0xFF,))
+    return unescape(escaped).removeprefix(b"./")
 
 
 def _show(line: bytes) -> str:

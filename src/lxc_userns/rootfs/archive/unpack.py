@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from lxc_userns.arguments import checked, refuse
 from lxc_userns.exceptions import RootfsError, UnmappedIdsError
@@ -22,7 +23,7 @@ from lxc_userns.idmap import IdMaps
 from lxc_userns.linux import mount_api
 from lxc_userns.linux.safe_path import ROOT_ONLY, Trust
 from lxc_userns.rootfs import exposure
-from lxc_userns.rootfs.archive import formats, meter, staging, tar
+from lxc_userns.rootfs.archive import formats, meter, oci, staging, tar
 from lxc_userns.rootfs.archive.formats import Archive
 from lxc_userns.rootfs.archive.limits import UnpackLimits
 from lxc_userns.rootfs.archive.staging import StagingDirectory
@@ -31,7 +32,7 @@ from lxc_userns.rootfs.archive.tar_ids import THROWAWAY
 from lxc_userns.rootfs.shifting import ipc, worker_pool
 from lxc_userns.rootfs.shifting.state import State
 from lxc_userns.rootfs.shifting.translation import Translation
-from lxc_userns.rootfs.shifting.tree import Tree, open_tree
+from lxc_userns.rootfs.shifting.tree import Tree, open_tree, printable
 from lxc_userns.rootfs.views import idmapped
 
 Path = str | os.PathLike[str]
@@ -57,7 +58,8 @@ class UnpackReport:
         they are made like files.
     :param whiteout_files: regular files that say the same by names that begin
         with ``.wh.``, made as the files that they are. Nothing is removed for
-        either: an archive that has some is a layer, and no whole tree.
+        either: an archive that has some is a layer, and no whole tree. Of an
+        OCI image: the files of that name in its layers, none of which is made.
     """
 
     inodes: int
@@ -138,25 +140,91 @@ def unpack(
     :raises RootfsError: if a limit is exceeded, or anything else is in the
         way.
     """
+    maps = _wanted_maps(id_maps, shifted)
+    with formats.opened(archive, trust) as source:
+
+        def work(place: Destination, **options: Any) -> Extraction:
+            return tar.extract(source, place, **options)
+
+        plan = _Plan(source.path, [source], work, limits, progress)
+        report = _unpack(plan, path, maps)
+    _warn(source.path, report)
+    return report
+
+
+@checked(
+    layout=(str, os.PathLike),
+    path=(str, os.PathLike),
+    id_maps=(IdMaps, type(None)),
+    limits=(UnpackLimits, type(None)),
+    progress=(Callable, type(None)),
+)
+def unpack_oci(
+    layout: Path,
+    path: Path,
+    id_maps: IdMaps | None,
+    *,
+    shifted: bool = True,
+    limits: UnpackLimits | None = None,
+    progress: Progress | None = None,
+    trust: Trust = ROOT_ONLY,
+) -> UnpackReport:
+    """Unpack the image of an OCI image layout to a new directory.
+
+    As :func:`unpack`, with its layers one over the other, and without what
+    their whiteouts hide.
+
+    :param layout: a directory with ``oci-layout``, ``index.json`` and
+        ``blobs``, in which nobody but root can write. It has one image for
+        this machine.
+    :param path: as for :func:`unpack`; so are the rest. The limits are for
+        all layers together.
+    :raises RootfsError: also if a blob has not the digest that is stated.
+    """
+    maps = _wanted_maps(id_maps, shifted)
+    with oci.opened(layout, trust) as layers:
+        shown = printable(os.fspath(layout))
+        work = partial(tar.extract_layers, layers)
+        plan = _Plan(shown, layers, work, limits, progress)
+        return _unpack(plan, path, maps)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Plan of an unpacking.
+
+    :param path: what is unpacked, for messages.
+    :param archives: the archives that it has.
+    :param work: extracts them.
+    :param limits: what that may take.
+    :param progress: as for :func:`unpack`.
+    """
+
+    path: str
+    archives: Sequence[Archive]
+    work: Work
+    limits: UnpackLimits | None
+    progress: Progress | None
+
+
+def _wanted_maps(id_maps: IdMaps | None, shifted: bool) -> IdMaps | None:
     if shifted and id_maps is None:
         refuse("unpack", "id_maps", None, "is needed to shift; give IdMaps")
-    maps = id_maps if shifted else None
-    with (
-        formats.opened(archive, trust) as source,
-        staging.open_staging(path) as place,
-    ):
+    return id_maps if shifted else None
+
+
+def _unpack(plan: _Plan, path: Path, maps: IdMaps | None) -> UnpackReport:
+    with staging.open_staging(path) as place:
         if maps is None:
             exposure.check_only_root_can_reach(place.way, place.path)
-        _check_room(source, place)
+        _check_room(plan, place)
         work = partial(
-            tar.extract,
-            source,
-            limits=limits or UnpackLimits(),
-            progress=progress,
+            plan.work,
+            limits=plan.limits or UnpackLimits(),
+            progress=plan.progress,
         )
-        extracted, inodes = _fill(source, place, maps, work)
+        extracted, inodes = _fill(plan.path, place, maps, work)
         place.publish()
-    _warn(source.path, extracted)
     return UnpackReport(
         inodes,
         extracted.devices,
@@ -165,8 +233,8 @@ def unpack(
     )
 
 
-def _warn(path: str, extracted: Extraction) -> None:
-    marks = extracted.whiteouts + extracted.whiteout_files
+def _warn(path: str, report: UnpackReport) -> None:
+    marks = report.whiteouts + report.whiteout_files
     if marks:
         logging.getLogger(__name__).warning(
             "%s: %d whiteouts, made like other files: it is a layer of an "
@@ -176,21 +244,23 @@ def _warn(path: str, extracted: Extraction) -> None:
         )
 
 
-def _check_room(source: Archive, place: StagingDirectory) -> None:
+def _check_room(plan: _Plan, place: StagingDirectory) -> None:
     """Check that there is room for it even if it does not get larger."""
-    short = meter.find_shortage(place.fd, os.fstat(source.fd).st_size)
+    size = sum(os.fstat(each.fd).st_size for each in plan.archives)
+    short = meter.find_shortage(place.fd, size)
     if short is not None:
-        raise RootfsError(source.path, tar.SHORTAGES[short])
+        raise RootfsError(plan.path, tar.SHORTAGES[short])
 
 
 def _fill(
-    source: Archive,
+    source: str,
     place: StagingDirectory,
     maps: IdMaps | None,
     work: Work,
 ) -> tuple[Extraction, int]:
     """Make the tree.
 
+    :param source: what is unpacked, for messages.
     :param maps: the ID maps if it is to be shifted, else None.
     :param work: extracts it to a place.
     :returns: what tar did, and the number of inodes.
@@ -218,7 +288,7 @@ def _fill(
 
 
 def _extract(
-    source: Archive,
+    source: str,
     place: StagingDirectory,
     fd: int,
     maps: IdMaps | None,
@@ -230,7 +300,7 @@ def _extract(
     ):
         found = work(Destination(view, namespace, place.fd))
     if found.owners:
-        raise _explain(found.owners, source.path, maps)
+        raise _explain(found.owners, source, maps)
     return found
 
 

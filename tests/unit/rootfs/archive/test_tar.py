@@ -353,6 +353,7 @@ RESULT = {
     "tar": 0,
     "decompressor": 0,
     "read": 4096,
+    "members": 8,
     "printed": {"bytes": "\nblock 7: ** Block of NULs **\n"},
     "whiteouts": 1,
     "whiteout_files": 2,
@@ -365,7 +366,7 @@ def test_a_result() -> None:
     result = receive(json.dumps(RESULT).encode())
     printed = b"\nblock 7: ** Block of NULs **\n"
     assert result == Outcome(
-        0, 0, 4096, printed, 1, 2, [b" SCHILY.acl."], None
+        0, 0, 4096, 8, printed, 1, 2, [b" SCHILY.acl."], None
     )
 
 
@@ -375,6 +376,7 @@ def test_a_result() -> None:
         ("tar", ["0", None, [], {}, 0.0, True, 256, -128, {"bytes": "0"}]),
         ("decompressor", ["0", None, [0], {}, 1e999, False, 10**400]),
         ("read", ["0", None, [0], {}, True, -1, 1 << 63]),
+        ("members", ["0", None, [0], {}, True, -1, 1 << 63]),
         ("whiteouts", ["0", None, [0], {}, True, -1, 1 << 63]),
         ("whiteout_files", ["0", None, [0], {}, True, -1, 1 << 63]),
         ("printed", ["\n", None, 0, [], {}, {"bytes": "x" * 100_000}]),
