@@ -15,7 +15,7 @@ from lxc_userns.config.id_maps import SUBID_OWNER
 from lxc_userns.config.options import GROUP, option_name
 from lxc_userns.config.settings import MAPS, Settings
 from lxc_userns.config.sources import find_places
-from lxc_userns.exceptions import ConfigError, PrerequisiteError, show
+from lxc_userns.exceptions import ConfigError, PrerequisiteError
 from lxc_userns.findings import Finding, Severity
 from lxc_userns.idmap import (
     CONTAINER_IDS,
@@ -29,6 +29,7 @@ from lxc_userns.leases.allocation import capacity
 from lxc_userns.leases.pool import Pool, read_pools
 from lxc_userns.subid import owners, unlisted
 from lxc_userns.subid.held_ids import find_held
+from lxc_userns.text import show
 
 _MOST_LINES = 20
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 from collections.abc import ItemsView, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.instances.verified import Verified
 from lxc_userns.linux.file_identity import FileIdentity
-from lxc_userns.linux.fuser import Closed
 from lxc_userns.spec.hostname import check_hostname
 from lxc_userns.spec.requirements import (
     DEFAULT_PROCESSES,
@@ -21,6 +20,9 @@ from lxc_userns.spec.requirements import (
 from lxc_userns.spec.rootfs_kind import parse_kind
 from lxc_userns.spec.strategy import Strategy
 from lxc_userns.spec.volume import Volume
+
+if TYPE_CHECKING:
+    from lxc_userns.linux.fuser import Closed
 
 #: Version of the format.
 FORMAT = 4

@@ -7,12 +7,15 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import TYPE_CHECKING
 
-from lxc_userns.idmap import IdMaps
 from lxc_userns.instances.damaged import DamagedRecord
-from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.spec.strategy import Strategy
-from lxc_userns.spec.volume import Volume
+
+if TYPE_CHECKING:
+    from lxc_userns.idmap import IdMaps
+    from lxc_userns.instances.record import InstanceRecord
+    from lxc_userns.spec.volume import Volume
 
 #: Those that change owners on disk; so does a volume with owners "chown".
 _SHIFTED = {each for each in Strategy if each.traits.shifts_on_disk}

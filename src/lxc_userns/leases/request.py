@@ -5,13 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from lxc_userns.idmap import IdMaps
 from lxc_userns.idmap.idset import IdSet
-from lxc_userns.instances.damaged import DamagedRecord
-from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.leases import Lease, LeaseTransaction
-from lxc_userns.leases.pool import Pools
+
+if TYPE_CHECKING:
+    from lxc_userns.idmap import IdMaps
+    from lxc_userns.instances.damaged import DamagedRecord
+    from lxc_userns.instances.record import InstanceRecord
+    from lxc_userns.leases.pool import Pools
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ import os
 import re
 import sys
 
-from lxc_userns.rootfs.shifting.tree import printable
+from lxc_userns.text import printable
 
 #: Bytes of a line that are looked at, and characters that are passed on.
 _LONGEST_LINE = 1 << 16
