@@ -17,10 +17,14 @@ from lxc_userns.exceptions import (
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.linux import block_devices
 from lxc_userns.spec import policy
-from lxc_userns.spec.requirements import DROPPED_PRIVATE, Device, Requirements
+from lxc_userns.spec.requirements import (
+    DROPPED_PRIVATE,
+    RAISES_LIMITS,
+    Device,
+    Requirements,
+)
 from lxc_userns.spec.rootfs_kind import RootfsKind, parse_kind
 from lxc_userns.spec.strategy import Strategy, find_choice
-from lxc_userns.verification import ucounts
 
 if TYPE_CHECKING:
     from lxc_userns.config.settings import Settings
@@ -251,7 +255,7 @@ def _check_kind(request: InstanceRequest) -> None:
 def _dropped(needs: Requirements) -> tuple[str, ...]:
     """Return the capabilities to drop in mode ``private``."""
     useless = DROPPED_PRIVATE - {*needs.capabilities}
-    return tuple(sorted({ucounts.CAPABILITY, *useless}))
+    return tuple(sorted({RAISES_LIMITS, *useless}))
 
 
 def _host_paths(record: InstanceRecord) -> Iterator[str]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lxc_userns.libvirtd.daemon import Daemon
     from lxc_userns.libvirtd.definitions import DefinedDomains
     from lxc_userns.libvirtd.status import RunningDomains
-    from lxc_userns.resources.control_groups import ControlGroups
+    from lxc_userns.resources import ControlGroups
     from lxc_userns.rootfs.views.mountpoints import Views
     from lxc_userns.rootfs.views.strategies import ViewStrategy
     from lxc_userns.traces.store import Traces

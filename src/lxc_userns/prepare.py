@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lxc_userns.config.settings import Settings
     from lxc_userns.instances.instances import Instances
     from lxc_userns.leases.allocator import LeaseAllocator
-    from lxc_userns.resources.control_groups import ControlGroups
+    from lxc_userns.resources import ControlGroups
 
 _LOG = logging.getLogger(__name__)
 

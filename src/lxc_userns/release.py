@@ -13,7 +13,7 @@ from lxc_userns.instances.record import InstanceRecord, check_same
 if TYPE_CHECKING:
     from lxc_userns.instances.instances import Instances
     from lxc_userns.leases.allocator import LeaseAllocator
-    from lxc_userns.resources.control_groups import ControlGroups
+    from lxc_userns.resources import ControlGroups
     from lxc_userns.traces.store import Traces
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lxc_userns.plan import Planner
     from lxc_userns.prepare import Preparation
     from lxc_userns.release import Releaser
-    from lxc_userns.resources.control_groups import ControlGroups
+    from lxc_userns.resources import ControlGroups
     from lxc_userns.rootfs.views.strategies import Progress
     from lxc_userns.traces.store import Traces
     from lxc_userns.verification.inspector import Inspector
@@ -90,7 +90,7 @@ class Services:
     @cached_property
     def groups(self) -> ControlGroups:
         """Control groups of the containers."""
-        from lxc_userns.resources.control_groups import ControlGroups
+        from lxc_userns.resources import ControlGroups
 
         return self.ports.groups or ControlGroups()
 

@@ -17,10 +17,6 @@ from lxc_userns.linux import ucounts
 if TYPE_CHECKING:
     from lxc_userns.linux.process import Process
 
-#: What a container's root needs to raise these limits itself. In a user
-#: namespace it is good for nothing else.
-CAPABILITY = "sys_resource"
-
 
 def halve(limits: Mapping[str, int]) -> dict[str, int]:
     """Return half of each limit, so that others have some left.
