@@ -50,9 +50,9 @@ def attach(
 
     def get(name: str) -> object:
         if name == "__all__":
-            return sorted(_read_stub(file))
+            return sorted(read_stub(file))
         # Others are asked for often, and are in no stub.
-        home = None if name.startswith("_") else _read_stub(file).get(name)
+        home = None if name.startswith("_") else read_stub(file).get(name)
         if home is None:
             raise AttributeError(
                 f"module {package!r} has no attribute {name!r}"
@@ -66,12 +66,12 @@ def attach(
         return value
 
     def names() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *_read_stub(file)})
+        return sorted({*vars(sys.modules[package]), *read_stub(file)})
 
     return get, names
 
 
-def _read_stub(file: str) -> dict[str, str]:
+def read_stub(file: str) -> dict[str, str]:
     """Return the module of each name."""
     import ast
 

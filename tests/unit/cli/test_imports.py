@@ -39,7 +39,10 @@ VIEWS = {
 ARCHIVES = {"lxc_userns.rootfs.archive.tar"}
 SHIFTS = {"lxc_userns.rootfs.shifting.worker_pool"}
 DOMAIN = {"lxc_userns.domain.document"}
-CHECKS = {"lxc_userns.verification.compare", "lxc_userns.resources.enforce"}
+CHECKS = {
+    "lxc_userns.verification.compare",
+    "lxc_userns.resources.enforcement",
+}
 
 
 def run(tmp_path: Path, blocked: str, *command: str) -> set[str]:
