@@ -104,7 +104,14 @@ class Database:
 
 def _lease(name: str, start: int) -> Lease:
     now = int(time.time())
-    return Lease(name, str(UUID(int=start)), start, start, SIZE, now)
+    return Lease(
+        instance=name,
+        uuid=str(UUID(int=start)),
+        uid_start=start,
+        gid_start=start,
+        count=SIZE,
+        acquired=now,
+    )
 
 
 def make_takers(path: Path, held: int, turns: int) -> dict[str, Taker]:

@@ -96,12 +96,12 @@ class Planner:
         if decision.mode == "host":
             strategy = Strategy.BIND
         return InstanceRecord(
-            request.name,
-            request.uuid,
-            request.rootfs,
-            None,
-            strategy,
-            self.files.view(request.name),
+            name=request.name,
+            uuid=request.uuid,
+            rootfs=request.rootfs,
+            id_maps=None,
+            strategy=strategy,
+            view=self.files.view(request.name),
             volumes=request.volumes,
             needs=request.needs,
             devices=devices,

@@ -30,7 +30,7 @@ def reserved(
         within it, with other ID maps.
     """
     rootfs = services.paths.resolve(path)
-    claim = PathUse(rootfs, Strategy.CHOWN, id_maps)
+    claim = PathUse(path=rootfs, strategy=Strategy.CHOWN, id_maps=id_maps)
     with (
         services.paths.opened(rootfs) as fd,
         translated(RootfsError, path),

@@ -39,7 +39,12 @@ class LeaseRequest:
     def at(self, uid_start: int, gid_start: int) -> Lease:
         """The lease that starts there."""
         return Lease(
-            self.instance, self.uuid, uid_start, gid_start, self.size, self.now
+            instance=self.instance,
+            uuid=self.uuid,
+            uid_start=uid_start,
+            gid_start=gid_start,
+            count=self.size,
+            acquired=self.now,
         )
 
     def reuse_previous(
