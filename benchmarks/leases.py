@@ -22,7 +22,7 @@ from lxc_userns.leases import Lease, LeaseStore
 from lxc_userns.leases.allocation import FreeRanges, choose
 from lxc_userns.leases.allocator import LeaseAllocator
 from lxc_userns.leases.host_pool import HostPool
-from lxc_userns.libvirtd.client import Guests, silence
+from lxc_userns.libvirtd.client import Guests
 from lxc_userns.linux import directory
 from lxc_userns.linux.process import in_other_user_namespaces
 from lxc_userns.subid import owners
@@ -48,8 +48,9 @@ class Database:
     def __init__(self, path: Path) -> None:
         self._subids, self._source = path / "subids", path / "nsswitch.conf"
         state = str(path / "state")
-        files = Filesystems(state, str(path / "run"))
-        instances = Instances(InstanceStore(state), files, Guests())
+        files = partial(Filesystems, state, str(path / "run"))
+        guests = Guests(is_silent=True)
+        instances = Instances(InstanceStore(state), files, guests)
         self.store = LeaseStore(state)
         pool = HostPool(
             instances=instances, leases=self.store, owner=_OWNER, size=SIZE
@@ -103,7 +104,14 @@ class Database:
 
 def _lease(name: str, start: int) -> Lease:
     now = int(time.time())
-    return Lease(name, str(UUID(int=start)), start, start, SIZE, now)
+    return Lease(
+        instance=name,
+        uuid=str(UUID(int=start)),
+        uid_start=start,
+        gid_start=start,
+        count=SIZE,
+        acquired=now,
+    )
 
 
 def make_takers(path: Path, held: int, turns: int) -> dict[str, Taker]:
@@ -159,7 +167,6 @@ def measure(
     :param turns: how often one is acquired beside each of these.
     :param rounds: the same beside others who run or acquire.
     """
-    silence()
     say("making databases")
     made = {n: make_takers(path / str(n), n, turns + 1) for n in numbers}
     for taker in (each for some in made.values() for each in some.values()):
@@ -246,7 +253,6 @@ def _acquire(
     path: Path, start: float, count: int, number: int
 ) -> tuple[list[float], float]:
     """Return the seconds of each, and when they all were done."""
-    silence()
     database = Database(path)
     # The clock is the same for all processes.
     time.sleep(max(0.0, start - time.perf_counter()))

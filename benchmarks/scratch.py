@@ -15,7 +15,7 @@ from benchmarks.measure import run
 from lxc_userns.config.options import register_opts
 from lxc_userns.config.settings import Settings
 from lxc_userns.idmap import IdMap, IdMaps
-from lxc_userns.libvirtd.client import Guests, silence
+from lxc_userns.libvirtd.client import Guests
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.services import Services
 
@@ -61,11 +61,10 @@ class Scratch:
 
     def make_manager(self, name: str) -> tuple[UserNamespaceManager, Services]:
         """Make a manager with a configuration of its own."""
-        silence()
         conf = ConfigOpts()
         register_opts(conf)
         conf([], default_config_files=[self.configure(name)])
-        services = Services(Settings.from_conf(conf), Guests())
+        services = Services(Settings.from_conf(conf), Guests(is_silent=True))
         return UserNamespaceManager(conf, services.guests), services
 
 

@@ -18,6 +18,7 @@ extensions = [
     "oslo_config.sphinxext",
     "release_notes",
     "sphinx.ext.autodoc",
+    "way_of_a_record",
 ]
 # The text says what a reader needs; the types are in the signatures.
 autodoc_typehints = "signature"

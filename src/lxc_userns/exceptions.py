@@ -46,25 +46,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-_LONGEST = 80
-
-
-def shorten(text: str) -> str:
-    """Cut what nobody reads to its end: more than 80 characters."""
-    if len(text) <= _LONGEST:
-        return text
-    return f"{text[: _LONGEST // 2]}... ({len(text)} characters)"
-
-
-def show(text: str) -> str:
-    """Make text of others fit a message, with all that is in it to be seen.
-
-    Quoted where there are blanks or controls that would not be: around it,
-    several together, or a carriage return.
-    """
-    short = shorten(text)
-    is_plain = short.isprintable() and short == " ".join(short.split())
-    return short if is_plain else repr(short)
+from lxc_userns.text import shorten, show
 
 
 class LxcUsernsError(Exception):

@@ -26,7 +26,7 @@ class Severity(IntEnum):
         return self.name
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """Something to say about a domain, a host or a configuration.
 

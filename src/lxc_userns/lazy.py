@@ -1,16 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of a package that are loaded when they are first used.
+"""Names and modules that are loaded when they are first used.
 
-As :pep:`562` has it. The package's stub, which type checkers read, is the one
-list of the names: ``from MODULE import NAME as NAME`` for each.
+Names of a package, as :pep:`562` has it. The package's stub, which type
+checkers read, is the one list of the names: ``from MODULE import NAME as
+NAME`` for each.
 """
 
 import sys
 from importlib import import_module
+from types import ModuleType
 
 TYPE_CHECKING = False  # A worker process loads this, and has to start quickly.
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
+
+
+class Module(ModuleType):
+    """Module of others that is loaded when something of it is first used.
+
+    As :class:`importlib.util.LazyLoader` has it, which before Python 3.12
+    loads a module as soon as it is imported from a second place.
+    """
+
+    def __getattr__(self, attribute: str) -> "Any":
+        name = self.__name__
+        if sys.modules.get(name) is self:
+            del sys.modules[name]
+        return getattr(import_module(name), attribute)
+
+
+def defer(*names: str) -> None:
+    """Load modules when something of them is first used.
+
+    It counts for all that this process imports: for programs.
+    """
+    for name in names:
+        sys.modules.setdefault(name, Module(name))
 
 
 def attach(
@@ -24,9 +50,9 @@ def attach(
 
     def get(name: str) -> object:
         if name == "__all__":
-            return sorted(_read_stub(file))
+            return sorted(read_stub(file))
         # Others are asked for often, and are in no stub.
-        home = None if name.startswith("_") else _read_stub(file).get(name)
+        home = None if name.startswith("_") else read_stub(file).get(name)
         if home is None:
             raise AttributeError(
                 f"module {package!r} has no attribute {name!r}"
@@ -40,12 +66,12 @@ def attach(
         return value
 
     def names() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *_read_stub(file)})
+        return sorted({*vars(sys.modules[package]), *read_stub(file)})
 
     return get, names
 
 
-def _read_stub(file: str) -> dict[str, str]:
+def read_stub(file: str) -> dict[str, str]:
     """Return the module of each name."""
     import ast
 

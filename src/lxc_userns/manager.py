@@ -24,11 +24,13 @@ from lxc_userns.instances.record import (
     check_same,
 )
 from lxc_userns.libvirtd.client import Guests
-from lxc_userns.ports import Ports
-from lxc_userns.rootfs.views.strategies import Progress
 from lxc_userns.services import Services
 from lxc_userns.spec.request import InstanceRequest
-from lxc_userns.verification import VerifiedInstance
+
+if TYPE_CHECKING:
+    from lxc_userns.ports import Ports
+    from lxc_userns.rootfs.views.strategies import Progress
+    from lxc_userns.verification import VerifiedInstance
 
 INSTANCE: Final = (str, PreparedInstance)
 REQUEST: Final = (InstanceRequest, str)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -26,8 +27,10 @@ from lxc_userns.containers.state import (
 from lxc_userns.exceptions import LibvirtError, PrerequisiteError
 from lxc_userns.instances.failures import Failure
 from lxc_userns.instances.record import InstanceRecord
-from lxc_userns.libvirtd.client import Guest
-from lxc_userns.services import Services
+
+if TYPE_CHECKING:
+    from lxc_userns.libvirtd.client import Guest
+    from lxc_userns.services import Services
 
 _VERIFIED = ("running", "paused")
 _UNKNOWN, _NONE = "unknown", "none"

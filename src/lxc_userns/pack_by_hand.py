@@ -124,9 +124,9 @@ def _pack_instance(
 def _pack_tree(
     services: Services, path: str, archive: str, options: PackOptions
 ) -> PackReport:
-    rootfs = services.planner.resolve(path)
+    rootfs = services.paths.resolve(path)
     with (
-        services.files.opened_path(rootfs) as fd,
+        services.paths.opened(rootfs) as fd,
         translated(RootfsError, path),
         ExitStack() as stack,
     ):

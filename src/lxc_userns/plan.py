@@ -5,36 +5,36 @@ from __future__ import annotations
 
 import logging
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from lxc_userns import own_paths
-from lxc_userns.config import allowed_paths as roots
-from lxc_userns.config.settings import Settings
 from lxc_userns.exceptions import (
     InstanceError,
-    NeedsError,
     PolicyError,
-    RootfsError,
-    translated,
 )
-from lxc_userns.idmap import IdMaps
-from lxc_userns.instances.conflicts import overlap
-from lxc_userns.instances.filesystems import Filesystems
 from lxc_userns.instances.record import InstanceRecord
-from lxc_userns.leases.allocator import LeaseAllocator
 from lxc_userns.linux import block_devices
-from lxc_userns.rootfs.archive import unpack
-from lxc_userns.rootfs.views import strategies
 from lxc_userns.spec import policy
-from lxc_userns.spec.policy import Decision
-from lxc_userns.spec.request import InstanceRequest
-from lxc_userns.spec.requirements import DROPPED_PRIVATE, Device, Requirements
+from lxc_userns.spec.requirements import (
+    DROPPED_PRIVATE,
+    RAISES_LIMITS,
+    Device,
+    Requirements,
+)
 from lxc_userns.spec.rootfs_kind import RootfsKind, parse_kind
-from lxc_userns.spec.strategy import Strategy
-from lxc_userns.spec.volume import Volume
-from lxc_userns.verification import ucounts
+from lxc_userns.spec.strategy import Strategy, find_choice
+
+if TYPE_CHECKING:
+    from lxc_userns.config.settings import Settings
+    from lxc_userns.host_paths import HostPaths
+    from lxc_userns.idmap import IdMaps
+    from lxc_userns.instances.filesystems import Filesystems
+    from lxc_userns.leases.allocator import LeaseAllocator
+    from lxc_userns.spec.policy import Decision
+    from lxc_userns.spec.request import InstanceRequest
+    from lxc_userns.spec.volume import Volume
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,14 +46,13 @@ class Planner:
     :param settings: values of our options.
     :param files: where the instances have their filesystems.
     :param allocator: who leases ranges of IDs.
-    :param roots: directories below which files of the host have to be; None:
-        they may be anywhere.
+    :param paths: paths of the host that they may be given.
     """
 
     settings: Settings
     files: Filesystems
     allocator: LeaseAllocator
-    roots: tuple[str, ...] | None = None
+    paths: HostPaths
 
     def plan(self, request: InstanceRequest) -> InstanceRecord:
         """Return the record of an instance, without its ID maps.
@@ -65,10 +64,10 @@ class Planner:
         :raises InstanceError: if the kind of its root filesystem is none.
         """
         outline = self.plan_ids_only(request)
-        path = self.resolve(request.rootfs)
+        path = self.paths.resolve(request.rootfs)
         kind = request.rootfs_kind or self._find_kind(path)
         if kind == "archive":
-            unpack.check_archive(path, self.files.trust)
+            self.files.check_archive(path)
         archive = path if kind == "archive" else None
         for volume in request.volumes:
             self._check_volume(volume)
@@ -89,20 +88,20 @@ class Planner:
         """
         _check_kind(request)
         self._check_config(maps_given=request.id_maps is not None)
-        devices = tuple(map(self._find_device, request.needs.devices))
+        devices = tuple(map(self.paths.find_device, request.needs.devices))
         decision = self._decide(request, devices)
-        strategy = strategies.find_choice(
+        strategy = find_choice(
             request.strategy or self.settings.rootfs_strategy
         )
         if decision.mode == "host":
             strategy = Strategy.BIND
         return InstanceRecord(
-            request.name,
-            request.uuid,
-            request.rootfs,
-            None,
-            strategy,
-            self.files.view(request.name),
+            name=request.name,
+            uuid=request.uuid,
+            rootfs=request.rootfs,
+            id_maps=None,
+            strategy=strategy,
+            view=self.files.view(request.name),
             volumes=request.volumes,
             needs=request.needs,
             devices=devices,
@@ -156,7 +155,7 @@ class Planner:
         :raises RootfsError: if it has files where none may be.
         """
         for path in _host_paths(record):
-            self._check_below_roots(path)
+            self.paths.check_below_roots(path)
         maps = record.id_maps
         self._check_config(maps_given=maps is not None)
         if maps is not None:
@@ -172,29 +171,10 @@ class Planner:
                 enabled=self._is_enabled,
             )
 
-    def resolve(self, path: str) -> str:
-        """The absolute path of a root filesystem.
-
-        Of a block device it is the one that the kernel knows: by other names
-        below ``/dev`` there are links, which are root's.
-
-        :raises RootfsError: if it is not there, where it may not be, or among
-            our own files; or others could replace it.
-        """
-        self._check_below_roots(path)
-        with translated(RootfsError, path):
-            os.stat(path)  # To abspath(), "" is the working directory.
-            rootfs = block_devices.resolve(os.path.abspath(path))
-        with self.files.opened_path(rootfs):
-            pass
-        self._check_not_ours(rootfs, "give the directory of a root filesystem")
-        return rootfs
-
     def _find_kind(self, path: str) -> RootfsKind:
         if os.path.isdir(path):
             return "directory"
-        is_archive = unpack.is_archive(path, self.files.trust)
-        return "archive" if is_archive else "image"
+        return "archive" if self.files.is_archive(path) else "image"
 
     @property
     def _is_enabled(self) -> bool:
@@ -251,17 +231,9 @@ class Planner:
         return self.settings.max_processes
 
     def _check_volume(self, volume: Volume) -> None:
-        self._check_below_roots(volume.source)
+        self.paths.check_below_roots(volume.source)
         with self.files.opened_volume(volume):
-            self._check_not_ours(volume.source, "give another directory")
-
-    def _check_below_roots(self, path: str) -> None:
-        if self.roots is not None:
-            roots.check_below(path, self.roots)
-
-    def _find_device(self, path: str) -> Device:
-        self._check_below_roots(path)
-        return _find_device(path)
+            self.paths.check_not_ours(volume.source, "give another directory")
 
     def _check_config(self, *, maps_given: bool = False) -> None:
         problems = self.settings.find_problems(maps_given=maps_given)
@@ -269,16 +241,6 @@ class Planner:
             raise problem
         for name, check in own_paths.CHECKS.items():
             check(getattr(self.settings, name))
-
-    def _check_not_ours(self, path: str, advice: str) -> None:
-        for name in own_paths.CHECKS:
-            ours = os.path.realpath(getattr(self.settings, name))
-            if overlap(path, ours):
-                raise RootfsError(
-                    path,
-                    f"contains, or is in, [lxc_userns] {name} ({ours}); "
-                    f"{advice}",
-                )
 
 
 def _check_kind(request: InstanceRequest) -> None:
@@ -293,7 +255,7 @@ def _check_kind(request: InstanceRequest) -> None:
 def _dropped(needs: Requirements) -> tuple[str, ...]:
     """Return the capabilities to drop in mode ``private``."""
     useless = DROPPED_PRIVATE - {*needs.capabilities}
-    return tuple(sorted({ucounts.CAPABILITY, *useless}))
+    return tuple(sorted({RAISES_LIMITS, *useless}))
 
 
 def _host_paths(record: InstanceRecord) -> Iterator[str]:
@@ -307,16 +269,6 @@ def _in_use(device: Device) -> bool:
     if device.kind != "block":
         return False
     return block_devices.in_use(os.stat(device.path).st_rdev)
-
-
-def _find_device(path: str) -> Device:
-    with translated(NeedsError, "device", path):
-        mode = os.stat(path, follow_symlinks=False).st_mode
-    if stat.S_ISCHR(mode):
-        return Device(path, "char")
-    if stat.S_ISBLK(mode):
-        return Device(path, "block")
-    raise NeedsError("device", path, "is no device, or a link to one")
 
 
 def _check_same(record: InstanceRecord, known: InstanceRecord | None) -> None:

@@ -5,25 +5,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from lxc_userns.leases.pool import Pools, read_pools
-from lxc_userns.leases.running import ProcessTable
-from lxc_userns.libvirtd import daemon
-from lxc_userns.libvirtd.daemon import Daemon
-from lxc_userns.libvirtd.definitions import DefinedDomains
-from lxc_userns.libvirtd.status import RunningDomains
-from lxc_userns.resources.control_groups import ControlGroups
-from lxc_userns.rootfs.views.mountpoints import Views
-from lxc_userns.rootfs.views.strategies import STRATEGIES, ViewStrategy
-from lxc_userns.traces import memory
-from lxc_userns.traces.store import Traces
-from lxc_userns.verification.inspector import Inspector
+if TYPE_CHECKING:
+    from lxc_userns.leases.pool import Pools
+    from lxc_userns.leases.running import ProcessTable
+    from lxc_userns.libvirtd.daemon import Daemon
+    from lxc_userns.libvirtd.definitions import DefinedDomains
+    from lxc_userns.libvirtd.status import RunningDomains
+    from lxc_userns.resources import ControlGroups
+    from lxc_userns.rootfs.views.mountpoints import Views
+    from lxc_userns.rootfs.views.strategies import ViewStrategy
+    from lxc_userns.traces.store import Traces
+    from lxc_userns.verification.inspector import Inspector
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """Ways by which the stages reach the machine; tests have others.
+    """Ways by which the stages reach the machine.
+
+    None is the package's own way, which
+    :class:`~lxc_userns.services.Services` loads when it is needed; tests have
+    others.
 
     :param views: makes the mount points below a run path.
     :param strategies: how views of root filesystems are made, by name.
@@ -39,17 +43,15 @@ class Ports:
     :param find_daemon: finds the running libvirtd.
     """
 
-    views: Callable[[str], Views] = Views
-    strategies: Mapping[str, ViewStrategy] = field(
-        default_factory=lambda: STRATEGIES
-    )
-    traces: Callable[[str], Traces] = Traces
-    groups: ControlGroups = field(default_factory=ControlGroups)
-    inspector: Inspector = field(default_factory=Inspector)
-    running: RunningDomains = field(default_factory=RunningDomains)
-    defined: DefinedDomains = field(default_factory=DefinedDomains)
-    processes: ProcessTable = field(default_factory=ProcessTable)
-    read_pools: Callable[[str], Pools] = read_pools
+    views: Callable[[str], Views] | None = None
+    strategies: Mapping[str, ViewStrategy] | None = None
+    traces: Callable[[str], Traces] | None = None
+    groups: ControlGroups | None = None
+    inspector: Inspector | None = None
+    running: RunningDomains | None = None
+    defined: DefinedDomains | None = None
+    processes: ProcessTable | None = None
+    read_pools: Callable[[str], Pools] | None = None
     clock: Callable[[], float] = time.time
-    read_kills: Callable[[int], int] = memory.read_kills
-    find_daemon: Callable[[], Daemon | None] = daemon.find
+    read_kills: Callable[[int], int] | None = None
+    find_daemon: Callable[[], Daemon | None] | None = None

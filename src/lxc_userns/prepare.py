@@ -9,8 +9,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import TYPE_CHECKING
 
-from lxc_userns.config.settings import Settings
 from lxc_userns.exceptions import (
     InstanceError,
     NoSuchContainerError,
@@ -22,15 +22,18 @@ from lxc_userns.instances import steps
 from lxc_userns.instances.conflicts import claims
 from lxc_userns.instances.failures import Failure, Failures
 from lxc_userns.instances.filesystems import identities
-from lxc_userns.instances.instances import Instances
 from lxc_userns.instances.record import InstanceRecord
-from lxc_userns.leases.allocator import LeaseAllocator
-from lxc_userns.resources.control_groups import ControlGroups
 from lxc_userns.rollback import undo
 from lxc_userns.rootfs.views import strategies
 from lxc_userns.rootfs.views.source import RootfsSource, check_program
 from lxc_userns.rootfs.views.strategies import Progress, ShiftOptions
 from lxc_userns.spec.strategy import Strategy
+
+if TYPE_CHECKING:
+    from lxc_userns.config.settings import Settings
+    from lxc_userns.instances.instances import Instances
+    from lxc_userns.leases.allocator import LeaseAllocator
+    from lxc_userns.resources import ControlGroups
 
 _LOG = logging.getLogger(__name__)
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lxc_userns.exceptions import RunningError
-from lxc_userns.instances.instances import Instances
 from lxc_userns.instances.record import InstanceRecord, check_same
-from lxc_userns.leases.allocator import LeaseAllocator
-from lxc_userns.resources.control_groups import ControlGroups
-from lxc_userns.traces.store import Traces
+
+if TYPE_CHECKING:
+    from lxc_userns.instances.instances import Instances
+    from lxc_userns.leases.allocator import LeaseAllocator
+    from lxc_userns.resources import ControlGroups
+    from lxc_userns.traces.store import Traces
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,28 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Services of a host, made of the configuration for one operation."""
+"""Services of a host, made of the configuration for one operation.
+
+Each is loaded when it is first asked for: what a command does not do costs it
+nothing.
+"""
 
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from lxc_userns.config.settings import Settings
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.idmap import CONTAINER_IDS
-from lxc_userns.instances.failures import Failures
-from lxc_userns.instances.filesystems import Filesystems
-from lxc_userns.instances.instances import Instances
-from lxc_userns.instances.store import InstanceStore
-from lxc_userns.leases import LeaseStore
-from lxc_userns.leases.allocator import LeaseAllocator
-from lxc_userns.leases.host_pool import HostPool
-from lxc_userns.libvirtd.client import Guests
-from lxc_userns.plan import Planner
 from lxc_userns.ports import Ports
-from lxc_userns.prepare import Preparation
-from lxc_userns.release import Releaser
-from lxc_userns.rootfs.views.strategies import Progress
-from lxc_userns.traces.store import Traces
-from lxc_userns.verification.verifier import Verifier
+
+if TYPE_CHECKING:
+    from lxc_userns.config.settings import Settings
+    from lxc_userns.host_paths import HostPaths
+    from lxc_userns.instances.failures import Failures
+    from lxc_userns.instances.filesystems import Filesystems
+    from lxc_userns.instances.instances import Instances
+    from lxc_userns.instances.store import InstanceStore
+    from lxc_userns.leases import LeaseStore
+    from lxc_userns.leases.allocator import LeaseAllocator
+    from lxc_userns.libvirtd.client import Guests
+    from lxc_userns.libvirtd.daemon import Daemon
+    from lxc_userns.libvirtd.definitions import DefinedDomains
+    from lxc_userns.plan import Planner
+    from lxc_userns.prepare import Preparation
+    from lxc_userns.release import Releaser
+    from lxc_userns.resources import ControlGroups
+    from lxc_userns.rootfs.views.strategies import Progress
+    from lxc_userns.traces.store import Traces
+    from lxc_userns.verification.inspector import Inspector
+    from lxc_userns.verification.verifier import Verifier
 
 
 class Services:
@@ -52,11 +63,15 @@ class Services:
     @cached_property
     def store(self) -> InstanceStore:
         """Records of the instances."""
+        from lxc_userns.instances.store import InstanceStore
+
         return InstanceStore(self.settings.state_path)
 
     @cached_property
     def files(self) -> Filesystems:
         """Filesystems of the instances."""
+        from lxc_userns.instances.filesystems import Filesystems
+
         return Filesystems(
             self.settings.state_path,
             self.settings.run_path,
@@ -68,23 +83,59 @@ class Services:
     @cached_property
     def traces(self) -> Traces:
         """Traces of the containers."""
-        return self.ports.traces(self.settings.state_path)
+        from lxc_userns.traces.store import Traces
+
+        return (self.ports.traces or Traces)(self.settings.state_path)
+
+    @cached_property
+    def groups(self) -> ControlGroups:
+        """Control groups of the containers."""
+        from lxc_userns.resources import ControlGroups
+
+        return self.ports.groups or ControlGroups()
+
+    @cached_property
+    def defined(self) -> DefinedDomains:
+        """Domains that are defined, running or not."""
+        from lxc_userns.libvirtd.definitions import DefinedDomains
+
+        return self.ports.defined or DefinedDomains()
 
     @cached_property
     def failures(self) -> Failures:
         """Counts of failures."""
+        from lxc_userns.instances.failures import Failures
+
         return Failures(self.settings.state_path)
 
     @cached_property
     def instances(self) -> Instances:
         """All that is known of the instances."""
+        from lxc_userns.instances.instances import Instances
+        from lxc_userns.libvirtd.status import RunningDomains
+
         return Instances(
-            self.store, self.files, self.guests, self.ports.running
+            self.store,
+            lambda: self.files,
+            self.guests,
+            self.ports.running or RunningDomains(),
         )
+
+    @cached_property
+    def leases(self) -> LeaseStore:
+        """Leases of the instances."""
+        from lxc_userns.leases import LeaseStore
+
+        return LeaseStore(self.settings.state_path)
 
     @cached_property
     def allocator(self) -> LeaseAllocator:
         """Lease allocator."""
+        from lxc_userns.leases.allocator import LeaseAllocator
+        from lxc_userns.leases.host_pool import HostPool
+        from lxc_userns.leases.pool import read_pools
+        from lxc_userns.leases.running import ProcessTable
+
         try:
             owner, size = self.settings.subid_owner, self.settings.range_size
         except ConfigError:
@@ -92,18 +143,27 @@ class Services:
             owner, size = "", CONTAINER_IDS
         pool = HostPool(
             instances=self.instances,
-            leases=LeaseStore(self.settings.state_path),
+            leases=self.leases,
             owner=owner,
             size=size,
-            processes=self.ports.processes,
-            read=self.ports.read_pools,
+            processes=self.ports.processes or ProcessTable(),
+            read=self.ports.read_pools or read_pools,
         )
         return LeaseAllocator(pool, self.ports.clock)
 
     @cached_property
+    def paths(self) -> HostPaths:
+        """Paths of the host that instances may be given."""
+        from lxc_userns.host_paths import HostPaths
+
+        return HostPaths(self.settings, self._roots)
+
+    @cached_property
     def planner(self) -> Planner:
         """Planner of what the instances are promised."""
-        return Planner(self.settings, self.files, self.allocator, self._roots)
+        from lxc_userns.plan import Planner
+
+        return Planner(self.settings, self.files, self.allocator, self.paths)
 
     def preparation(
         self,
@@ -119,10 +179,12 @@ class Services:
         :param is_bounded: whether to refuse what takes as long as a tree is
             large.
         """
+        from lxc_userns.prepare import Preparation
+
         return Preparation(
             instances=self.instances,
             allocator=self.allocator,
-            groups=self.ports.groups,
+            groups=self.groups,
             failures=self.failures,
             settings=self.settings,
             progress=progress,
@@ -133,14 +195,40 @@ class Services:
     @cached_property
     def releaser(self) -> Releaser:
         """Releaser of what was prepared."""
+        from lxc_userns.release import Releaser
+
         return Releaser(
             instances=self.instances,
             allocator=self.allocator,
             traces=self.traces,
-            groups=self.ports.groups,
+            groups=self.groups,
         )
 
     @cached_property
     def verifier(self) -> Verifier:
         """Verifier of running containers."""
-        return Verifier(self.instances, self.failures, self.ports.inspector)
+        from lxc_userns.verification.verifier import Verifier
+
+        return Verifier(self.instances, self.failures, self.inspector)
+
+    @cached_property
+    def inspector(self) -> Inspector:
+        """Inspector of running containers."""
+        from lxc_userns.verification.inspector import Inspector
+
+        return self.ports.inspector or Inspector()
+
+    def read_kills(self, controller: int) -> int:
+        """Return how often the kernel killed for want of memory.
+
+        :param controller: libvirt's process of the container.
+        """
+        from lxc_userns.traces import memory
+
+        return (self.ports.read_kills or memory.read_kills)(controller)
+
+    def find_daemon(self) -> Daemon | None:
+        """Return the running libvirtd."""
+        from lxc_userns.libvirtd import daemon
+
+        return (self.ports.find_daemon or daemon.find)()

@@ -5,12 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from lxc_userns.exceptions import RootfsError, translated
-from lxc_userns.idmap import IdMaps
 from lxc_userns.instances.conflicts import PathUse
-from lxc_userns.services import Services
+from lxc_userns.leases import shifted_trees
 from lxc_userns.spec.strategy import Strategy
+
+if TYPE_CHECKING:
+    from lxc_userns.idmap import IdMaps
+    from lxc_userns.services import Services
 
 
 @contextmanager
@@ -25,14 +29,14 @@ def reserved(
     :raises RootfsError: if an instance uses it, or a tree around or
         within it, with other ID maps.
     """
-    rootfs = services.planner.resolve(path)
-    claim = PathUse(rootfs, Strategy.CHOWN, id_maps)
+    rootfs = services.paths.resolve(path)
+    claim = PathUse(path=rootfs, strategy=Strategy.CHOWN, id_maps=id_maps)
     with (
-        services.files.opened_path(rootfs) as fd,
+        services.paths.opened(rootfs) as fd,
         translated(RootfsError, path),
         services.store.lock_trees([fd]),
     ):
         services.instances.check_unused([claim], besides=None)
         if id_maps is not None:
-            services.allocator.note_shift(rootfs, id_maps)
+            shifted_trees.record_shift(services.leases, rootfs, id_maps)
         yield fd

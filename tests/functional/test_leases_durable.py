@@ -32,7 +32,14 @@ CHANGES = ("pwrite64", "fdatasync", "fsync", "ftruncate", "unlink", "rename")
 
 def lease(name: str, number: int) -> Lease:
     start = BASE + number * S
-    return Lease(name, None, start, start, S, 0)
+    return Lease(
+        instance=name,
+        uuid=None,
+        uid_start=start,
+        gid_start=start,
+        count=S,
+        acquired=0,
+    )
 
 
 def test_eight_processes_that_are_killed(tmp_path: Path) -> None:
@@ -218,7 +225,15 @@ BEFORE: Found = (
 AFTER: Found = (
     [
         lease("new", 1),
-        Lease("other", None, BASE + 9 * S, BASE + 9 * S, S, 0, 77),
+        Lease(
+            instance="other",
+            uuid=None,
+            uid_start=BASE + 9 * S,
+            gid_start=BASE + 9 * S,
+            count=S,
+            acquired=0,
+            unknown_since=77,
+        ),
     ],
     IdSet((range(BASE, BASE + 2 * S), range(BASE + 9 * S, BASE + 10 * S))),
     [range(BASE, BASE + S)],

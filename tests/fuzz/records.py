@@ -26,13 +26,16 @@ _STATES = [
 _UUID = "3e3fce45-4f53-4fa7-bb32-11f34168b82b"
 _RECORDS = [
     InstanceRecord(
-        "web1", _UUID, "/srv/a", _MAPS, Strategy.IDMAPPED, "/run/a"
+        name="web1", uuid=_UUID, rootfs="/srv/a", id_maps=_MAPS,
+        strategy=Strategy.IDMAPPED, view="/run/a",
     ),
     InstanceRecord(
-        "web1", _UUID, "/srv/a", None, Strategy.BIND, "/run/a", 12,
-        "asked for", "/srv/a.tar", (Volume("/srv/v", "/v"),),
-        Requirements("host", ("network",), ("sys_time",), ("/dev/kvm",)),
-        (Device("/dev/kvm", "char"),), ("asked",),
+        name="web1", uuid=_UUID, rootfs="/srv/a", id_maps=None,
+        strategy=Strategy.BIND, view="/run/a", ready=12,
+        reason="asked for", archive="/srv/a.tar",
+        volumes=(Volume("/srv/v", "/v"),),
+        needs=Requirements("host", ("network",), ("sys_time",), ("/dev/kvm",)),
+        devices=(Device("/dev/kvm", "char"),), mode_reasons=("asked",),
     ),
 ]  # fmt: skip
 _TOKENS = [b"null", b"NaN", b"1e999", b"[" * 50, b"{", b'"', b"\\ud800", b"-1"]

@@ -16,12 +16,12 @@ PARTITION = f"/machine/lxc-userns-{NAME}.partition"
 MAP = IdMap.parse("0:100000:65536")
 ALLOCATED = PreparedInstance(
     InstanceRecord(
-        NAME,
-        "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c",
-        "/srv/disk",
-        IdMaps(MAP, MAP),
-        Strategy.IDMAPPED,
-        "/srv/root",
+        name=NAME,
+        uuid="0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c",
+        rootfs="/srv/disk",
+        id_maps=IdMaps(MAP, MAP),
+        strategy=Strategy.IDMAPPED,
+        view="/srv/root",
         dropped=("sys_resource",),
     )
 )

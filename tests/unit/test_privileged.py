@@ -53,12 +53,12 @@ MAPS = IdMaps(
     IdMap.parse("0:100000:10,10:200000:65526"), IdMap.parse("0:300000:65536")
 )
 RECORD = InstanceRecord(
-    "web1",
-    UUID,
-    "/srv/web1",
-    MAPS,
-    Strategy.IDMAPPED,
-    "/run/x/web1/root",
+    name="web1",
+    uuid=UUID,
+    rootfs="/srv/web1",
+    id_maps=MAPS,
+    strategy=Strategy.IDMAPPED,
+    view="/run/x/web1/root",
     dropped=("sys_rawio", "sys_resource"),
 )
 

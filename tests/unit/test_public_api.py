@@ -2,14 +2,23 @@
 """Public names of the package, and what importing it costs."""
 
 import importlib
+import pkgutil
 import subprocess
 import sys
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 import lxc_userns
-from lxc_userns import rootfs
+from lxc_userns import (
+    domain,
+    lazy,
+    leases,
+    resources,
+    rootfs,
+    verification,
+)
 
 PUBLIC = [
     "Finding",
@@ -47,6 +56,18 @@ def test_every_name_is_there(module: object) -> None:
         assert value is getattr(module, name)
         assert name in dir(module) or module is rootfs
         assert (getattr(value, "__doc__", "") or "").strip()
+
+
+@pytest.mark.parametrize(
+    "package",
+    [lxc_userns, rootfs, domain, leases, resources, verification],
+)
+def test_no_module_hides_a_name(package: ModuleType) -> None:
+    # It would take the name once it is loaded.
+    modules = {each.name for each in pkgutil.iter_modules(package.__path__)}
+    homes = lazy.read_stub(str(package.__file__))
+    # A package of its own is the name.
+    assert {name for name in modules & {*homes} if name != "rootfs"} == set()
 
 
 def test_star_import() -> None:

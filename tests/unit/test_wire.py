@@ -45,12 +45,12 @@ NEEDS = Requirements(
     devices=("/dev/fuse",),
 )
 RECORD = InstanceRecord(
-    "web1",
-    UUID,
-    "/srv/web1",
-    MAPS,
-    Strategy.IDMAPPED,
-    "/run/x/web1/root",
+    name="web1",
+    uuid=UUID,
+    rootfs="/srv/web1",
+    id_maps=MAPS,
+    strategy=Strategy.IDMAPPED,
+    view="/run/x/web1/root",
     ready=2**64 - 1,
     reason="it is there",
     archive="/srv/web1.tar",

@@ -48,7 +48,7 @@ class Violation(NamedTuple):
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finding(findings.Finding):
     """Something wrong with a domain.
 

@@ -27,13 +27,13 @@ def to_findings(
     )
     return [
         Finding(
-            rule.severity,
-            rule.code,
-            places.path(element),
-            message,
-            rule.remedy,
+            severity=rule.severity,
+            code=rule.code,
+            subject=places.path(element),
+            message=message,
+            remedy=rule.remedy,
             # The stubs do not know its type.
-            cast("int | None", element.sourceline),
+            line=cast("int | None", element.sourceline),
         )
         for rule, element, message in ordered
     ]

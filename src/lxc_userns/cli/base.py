@@ -25,6 +25,7 @@ from lxc_userns.idmap import IdMap, IdMaps
 BYTES = "B"
 
 if TYPE_CHECKING:
+    from lxc_userns.libvirtd.client import Guests
     from lxc_userns.manager import UserNamespaceManager
     from lxc_userns.services import Services
 
@@ -89,16 +90,21 @@ class ConfiguredCommand(Command):
         """The manager of this configuration."""
         from lxc_userns.manager import UserNamespaceManager
 
-        return UserNamespaceManager(self.conf, self.services.guests)
+        return UserNamespaceManager(self.conf, self.guests)
+
+    @cached_property
+    def guests(self) -> Guests:
+        """The domains of this host."""
+        from lxc_userns.libvirtd.client import Guests
+
+        return Guests(is_silent=True)
 
     @cached_property
     def services(self) -> Services:
         """The services of this host, for the whole command."""
-        from lxc_userns.libvirtd import client
         from lxc_userns.services import Services
 
-        client.silence()
-        return Services(self.settings, client.Guests())
+        return Services(self.settings, self.guests)
 
     def id_maps(self, parsed_args: argparse.Namespace) -> IdMaps:
         """The ID maps of the command line, or else of the configuration.

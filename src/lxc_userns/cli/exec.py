@@ -80,10 +80,8 @@ class Exec(ConfiguredCommand):
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         """Run it."""
         from lxc_userns.attach import relay, session
-        from lxc_userns.libvirtd import client
 
         require_root()
-        client.silence()
         spec = session.CommandSpec(
             command=(
                 *parsed_args.command,
@@ -97,7 +95,7 @@ class Exec(ConfiguredCommand):
         )
         _check(spec.workdir, *spec.command)
         name = self._name(parsed_args.name)
-        with session.start(client.Guests(), name, spec) as started:
+        with session.start(self.guests, name, spec) as started:
             passed = relay.Relay(started, has_terminal=parsed_args.tty)
             return passed.run()
 

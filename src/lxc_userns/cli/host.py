@@ -5,15 +5,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cliff.lister import Lister
 
 from lxc_userns.cli.base import ConfiguredCommand, require_root
 from lxc_userns.findings import Severity
-
-if TYPE_CHECKING:
-    from lxc_userns.libvirtd.client import Guests
 
 
 class Check(ConfiguredCommand, Lister):
@@ -31,7 +28,7 @@ class Check(ConfiguredCommand, Lister):
         from lxc_userns import host
         from lxc_userns.cli import report
 
-        checks = host.check_host(self.conf, _connect)
+        checks = host.check_host(self.conf, lambda: self.guests)
         self.failed = any(check.severity >= Severity.ERROR for check in checks)
         if parsed_args.formatter == "table":
             checks = report.merge_mounts(checks)
@@ -96,11 +93,3 @@ class HookRemove(ConfiguredCommand):
         require_root()
         done = "removed" if hook.remove() else "was not installed"
         self.app.stdout.write(f"{hook.HOOK} {done}\n")
-
-
-def _connect() -> Guests:
-    # Loads libvirt, which a host may lack as well.
-    from lxc_userns.libvirtd import client
-
-    client.silence()
-    return client.Guests()

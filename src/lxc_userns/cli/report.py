@@ -44,7 +44,13 @@ def merge_mounts(checks: Sequence[Finding]) -> list[Finding]:
         else:
             others.append(check)
     return others + [
-        Finding(severity, NAME, "", f"{message} ({_shown(points)})", remedy)
+        Finding(
+            severity=severity,
+            code=NAME,
+            subject="",
+            message=f"{message} ({_shown(points)})",
+            remedy=remedy,
+        )
         for (severity, message, remedy), points in merged.items()
     ]
 

@@ -15,7 +15,7 @@ from lxc_userns.config.id_maps import SUBID_OWNER
 from lxc_userns.config.options import GROUP, option_name
 from lxc_userns.config.settings import MAPS, Settings
 from lxc_userns.config.sources import find_places
-from lxc_userns.exceptions import ConfigError, PrerequisiteError, show
+from lxc_userns.exceptions import ConfigError, PrerequisiteError
 from lxc_userns.findings import Finding, Severity
 from lxc_userns.idmap import (
     CONTAINER_IDS,
@@ -29,6 +29,7 @@ from lxc_userns.leases.allocation import capacity
 from lxc_userns.leases.pool import Pool, read_pools
 from lxc_userns.subid import owners, unlisted
 from lxc_userns.subid.held_ids import find_held
+from lxc_userns.text import show
 
 _MOST_LINES = 20
 
@@ -40,7 +41,12 @@ def check_config(conf: cfg.ConfigOpts) -> list[Finding]:
     """
     settings = Settings.from_conf(conf)
     found = [
-        Finding(Severity.ERROR, each.option, show(each.value), each.reason)
+        Finding(
+            severity=Severity.ERROR,
+            code=each.option,
+            subject=show(each.value),
+            message=each.reason,
+        )
         for each in (
             *settings.find_problems(),
             *novas_disks.find_problems(conf),
@@ -48,7 +54,12 @@ def check_config(conf: cfg.ConfigOpts) -> list[Finding]:
     ]
     for name, value, place in find_places(conf):
         found.append(
-            Finding(Severity.INFO, name, show(value), f"from {place}")
+            Finding(
+                severity=Severity.INFO,
+                code=name,
+                subject=show(value),
+                message=f"from {place}",
+            )
         )
     found += _check_pool(settings)
     found += _check_maps(settings)
@@ -73,7 +84,12 @@ def _check_path(check: Callable[[str], None], path: str) -> Iterator[Finding]:
     try:
         check(path)
     except ConfigError as err:
-        yield Finding(Severity.ERROR, err.option, err.value, err.reason)
+        yield Finding(
+            severity=Severity.ERROR,
+            code=err.option,
+            subject=err.value,
+            message=err.reason,
+        )
 
 
 def _check_pool(settings: Settings) -> Iterator[Finding]:
@@ -86,58 +102,78 @@ def _check_pool(settings: Settings) -> Iterator[Finding]:
     except ConfigError:
         return  # Told before.
     except PrerequisiteError as err:
-        yield Finding(Severity.ERROR, name, owner, str(err))
+        yield Finding(
+            severity=Severity.ERROR, code=name, subject=owner, message=str(err)
+        )
         return
     for problem in pools.problems(size):
-        yield Finding(Severity.ERROR, name, owner, problem)
+        yield Finding(
+            severity=Severity.ERROR, code=name, subject=owner, message=problem
+        )
     for _, pool in pools:
         yield from _describe_pool(name, pool, size)
     if size < CONTAINER_IDS:
         size_name = option_name(GROUP, "range_size")
-        yield Finding(Severity.WARN, size_name, str(size), FEW_IDS)
+        yield Finding(
+            severity=Severity.WARN,
+            code=size_name,
+            subject=str(size),
+            message=FEW_IDS,
+        )
 
 
 def _describe_pool(name: str, pool: Pool, size: int) -> Iterator[Finding]:
     for ids in pool.ids:
         shown = f"{ids.start}:{len(ids)}"
         yield Finding(
-            Severity.INFO,
-            name,
-            shown,
-            f"{pool.kind} IDs {_show(ids)} are in the pool",
+            severity=Severity.INFO,
+            code=name,
+            subject=shown,
+            message=f"{pool.kind} IDs {_show(ids)} are in the pool",
         )
         for advisory in (
             *host_advisories(shown, ids),
             *unlisted.advisories(shown, ids),
         ):
-            yield Finding(Severity.WARN, name, shown, advisory)
+            yield Finding(
+                severity=Severity.WARN,
+                code=name,
+                subject=shown,
+                message=advisory,
+            )
     room = capacity(pool.ids, pool.free, size)
     if room:
         yield Finding(
-            Severity.INFO,
-            name,
-            str(room),
-            f"the pool has {pool.kind} IDs for {room} leases of {size}",
+            severity=Severity.INFO,
+            code=name,
+            subject=str(room),
+            message=f"the pool has {pool.kind} IDs for {room} leases of "
+            f"{size}",
         )
     kind: Kind = "uid" if pool.kind == "user" else "gid"
     for ids in pool.ids if unlisted.can_be() else ():
         for holder in unlisted.find(kind, ids):
             yield Finding(
-                Severity.WARN,
-                name,
-                f"{ids.start}:{len(ids)}",
-                f"has IDs of a directory service, as {holder}; lease from "
-                "others",
+                severity=Severity.WARN,
+                code=name,
+                subject=f"{ids.start}:{len(ids)}",
+                message=f"has IDs of a directory service, as {holder}; lease "
+                "from others",
             )
     if pool.absent:
-        yield Finding(Severity.WARN, name, pool.source, pool.describe_absent())
+        yield Finding(
+            severity=Severity.WARN,
+            code=name,
+            subject=pool.source,
+            message=pool.describe_absent(),
+        )
     if pool.holders:
         yield Finding(
-            Severity.WARN,
-            name,
-            pool.source,
-            f"of the pool's {pool.kind} IDs, some are not leased, for they "
-            f"are held by {pool.describe_holders()}",
+            severity=Severity.WARN,
+            code=name,
+            subject=pool.source,
+            message=f"of the pool's {pool.kind} IDs, some are not leased, for "
+            f"they are held by {pool.describe_holders()}",
         )
 
 
@@ -150,10 +186,10 @@ def _check_maps(settings: Settings) -> Iterator[Finding]:
         if settings.has_pool:
             return
         yield Finding(
-            Severity.WARN,
-            "[libvirt] uid_maps, gid_maps",
-            "",
-            "are empty: user namespaces are off",
+            severity=Severity.WARN,
+            code="[libvirt] uid_maps, gid_maps",
+            subject="",
+            message="are empty: user namespaces are off",
         )
         return
     severity = Severity.ERROR if settings.refuses_held else Severity.WARN
@@ -165,9 +201,19 @@ def _check_maps(settings: Settings) -> Iterator[Finding]:
     ):
         yield from _describe(option, id_map)
         for each in held:
-            yield Finding(severity, option, str(each.entry), str(each))
+            yield Finding(
+                severity=severity,
+                code=option,
+                subject=str(each.entry),
+                message=str(each),
+            )
         for advisory in _advisories(id_map):
-            yield Finding(Severity.WARN, option, str(id_map), advisory)
+            yield Finding(
+                severity=Severity.WARN,
+                code=option,
+                subject=str(id_map),
+                message=advisory,
+            )
 
 
 def _advisories(id_map: IdMap) -> Iterator[str]:
@@ -179,10 +225,10 @@ def _advisories(id_map: IdMap) -> Iterator[str]:
 def _describe(option: str, id_map: IdMap) -> Iterator[Finding]:
     for entry in id_map:
         yield Finding(
-            Severity.INFO,
-            option,
-            str(entry),
-            f"guest IDs {_show(entry.guest_ids)} are host IDs "
+            severity=Severity.INFO,
+            code=option,
+            subject=str(entry),
+            message=f"guest IDs {_show(entry.guest_ids)} are host IDs "
             f"{_show(entry.host_ids)}",
         )
 
@@ -195,14 +241,19 @@ def _check_files() -> Iterator[Finding]:
         malformed = read().malformed
         for line in malformed[:_MOST_LINES]:
             yield Finding(
-                Severity.WARN,
-                str(path),
-                show(line.text),
-                f"line {line.line}: {line.reason}; it is not heeded",
+                severity=Severity.WARN,
+                code=str(path),
+                subject=show(line.text),
+                message=f"line {line.line}: {line.reason}; it is not heeded",
             )
         if len(malformed) > _MOST_LINES:
             more = f"{len(malformed) - _MOST_LINES} more lines like these"
-            yield Finding(Severity.WARN, str(path), "", more)
+            yield Finding(
+                severity=Severity.WARN,
+                code=str(path),
+                subject="",
+                message=more,
+            )
 
 
 def _show(ids: range) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 
 from oslo_config import types
 
-from lxc_userns.exceptions import shorten, show
 from lxc_userns.spec.size import format_size, parse_size
+from lxc_userns.text import shorten, show
 
 
 class Integer(types.Integer):

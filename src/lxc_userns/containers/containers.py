@@ -7,9 +7,9 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 from lxc_userns.containers import preview
-from lxc_userns.containers.spec import ContainerSpec
 from lxc_userns.containers.state import (
     UNVERIFIED,
     Container,
@@ -25,17 +25,20 @@ from lxc_userns.exceptions import (
 )
 from lxc_userns.instances import steps
 from lxc_userns.instances.damaged import DamagedRecord
-from lxc_userns.instances.record import InstanceRecord
-from lxc_userns.leases import Lease
 from lxc_userns.libvirtd.client import STOP_TIMEOUT
 from lxc_userns.libvirtd.daemon import LOG_DIRECTORY
 from lxc_userns.linux import hostname
-from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.rollback import undo
-from lxc_userns.rootfs.views.strategies import Progress
-from lxc_userns.services import Services
-from lxc_userns.traces.trace import Trace
-from lxc_userns.verification import VerifiedInstance
+
+if TYPE_CHECKING:
+    from lxc_userns.containers.spec import ContainerSpec
+    from lxc_userns.instances.record import InstanceRecord
+    from lxc_userns.leases import Lease
+    from lxc_userns.manager import UserNamespaceManager
+    from lxc_userns.rootfs.views.strategies import Progress
+    from lxc_userns.services import Services
+    from lxc_userns.traces.trace import Trace
+    from lxc_userns.verification import VerifiedInstance
 
 _LOG = logging.getLogger(__name__)
 

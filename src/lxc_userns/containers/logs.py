@@ -13,11 +13,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from lxc_userns.exceptions import LibvirtError, NoSuchContainerError
-from lxc_userns.services import Services
 from lxc_userns.traces.tail import Tail
+
+if TYPE_CHECKING:
+    from lxc_userns.services import Services
 
 #: Bytes of libvirt's log that are looked at; nobody bounds it.
 _LONGEST = 1 << 20
@@ -53,7 +55,7 @@ class Logs:
         if services.store.load(name) is None and guests.find(name) is None:
             raise NoSuchContainerError(name)
         self._services, self._name = services, name
-        daemon = services.ports.find_daemon()
+        daemon = services.find_daemon()
         self._libvirt = Tail(
             partial(daemon.open_log, name) if daemon else _open_nothing,
             _LONGEST,

@@ -6,9 +6,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from lxc_userns.containers.spec import ContainerSpec
-from lxc_userns.domain import read_bridges, seclabel
+from lxc_userns import domain
 from lxc_userns.exceptions import (
     ConfigError,
     ContainerExistsError,
@@ -16,12 +16,14 @@ from lxc_userns.exceptions import (
 )
 from lxc_userns.instances import steps
 from lxc_userns.instances.prepared import PreparedInstance
-from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.instances.steps import Step
-from lxc_userns.rootfs.views.source import check_program
-from lxc_userns.services import Services
 from lxc_userns.spec.policy import OFF
-from lxc_userns.spec.request import InstanceRequest
+
+if TYPE_CHECKING:
+    from lxc_userns.containers.spec import ContainerSpec
+    from lxc_userns.instances.record import InstanceRecord
+    from lxc_userns.services import Services
+    from lxc_userns.spec.request import InstanceRequest
 
 START = Step("start", "by libvirt")
 VERIFY = Step("verify", "its first process, as the kernel shows it")
@@ -91,7 +93,7 @@ def _choose(
         files.opened_root(record) as root,
         files.opened(record, root.fd, {}) as tree,
     ):
-        check_program(tree, program)
+        files.check_program(tree, program)
         return files.choose(record, tree)
 
 
@@ -117,7 +119,7 @@ def find_security_model(services: Services) -> str | None:
     """
     if services.settings.seclabel == "none":
         return None
-    models = seclabel.parse_models(services.guests.capabilities())
+    models = domain.parse_models(services.guests.capabilities())
     return next(iter(models), None)
 
 
@@ -127,8 +129,8 @@ def check_bridges(services: Services, name: str, xml: str) -> None:
     :param xml: the domain of the container.
     """
     # libvirt makes a pair of devices, and leaves it when it cannot attach it.
-    bridges = read_bridges(xml)
-    found = services.ports.find_daemon() if bridges else None
+    bridges = domain.read_bridges(xml)
+    found = services.find_daemon() if bridges else None
     if found is None:
         return
     with suppress(OSError):  # It is being restarted.

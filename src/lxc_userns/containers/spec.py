@@ -6,15 +6,18 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
+from typing import TYPE_CHECKING
 
-from lxc_userns.domain import Domain, Init, Interface
+from lxc_userns import domain
 from lxc_userns.exceptions import NeedsError
-from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.spec import hostname
 from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.spec.requirements import Requirements
-from lxc_userns.spec.rootfs_kind import RootfsKind
-from lxc_userns.spec.volume import Volume
+
+if TYPE_CHECKING:
+    from lxc_userns.instances.prepared import PreparedInstance
+    from lxc_userns.spec.rootfs_kind import RootfsKind
+    from lxc_userns.spec.volume import Volume
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ class ContainerSpec:
     memory_mib: int = 512
     cpus: float | None = None
     env: Mapping[str, str] = field(default_factory=dict)
-    interfaces: tuple[Interface, ...] = ()
+    interfaces: tuple[domain.Interface, ...] = ()
     strategy: str | None = None
     volumes: tuple[Volume, ...] = ()
     needs: Requirements = field(default_factory=Requirements)
@@ -101,11 +104,11 @@ class ContainerSpec:
 
         :raises DomainXmlError: for a value that it cannot have.
         """
-        base = Domain(
+        base = domain.Domain(
             name=prepared.name,
             uuid=prepared.uuid,
             memory_mib=self.memory_mib,
-            init=Init(self.init[0], self.init[1:], self.env),
+            init=domain.Init(self.init[0], self.init[1:], self.env),
             interfaces=self.interfaces,
             cpus=self.cpus,
         )

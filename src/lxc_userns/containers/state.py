@@ -5,22 +5,25 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from lxc_userns.domain import read_id_maps, read_root_source
+from lxc_userns import domain
 from lxc_userns.exceptions import (
     DomainXmlError,
     InstanceError,
     NoSuchContainerError,
 )
-from lxc_userns.idmap import IdMaps
-from lxc_userns.instances.record import InstanceRecord
-from lxc_userns.instances.verified import Verified
-from lxc_userns.libvirtd.client import Guest
-from lxc_userns.services import Services
-from lxc_userns.spec.requirements import Device, Mode
-from lxc_userns.spec.rootfs_kind import RootfsKind
-from lxc_userns.spec.volume import Volume
 from lxc_userns.traces.trace import Trace
+
+if TYPE_CHECKING:
+    from lxc_userns.idmap import IdMaps
+    from lxc_userns.instances.record import InstanceRecord
+    from lxc_userns.instances.verified import Verified
+    from lxc_userns.libvirtd.client import Guest
+    from lxc_userns.services import Services
+    from lxc_userns.spec.requirements import Device, Mode
+    from lxc_userns.spec.rootfs_kind import RootfsKind
+    from lxc_userns.spec.volume import Volume
 
 #: State of a container that runs, and was not verified since it started.
 UNVERIFIED = "unverified"
@@ -100,8 +103,8 @@ class StateReader:
         # One that is gone meanwhile, or is no good, is shown all the same.
         with suppress(DomainXmlError, NoSuchContainerError):
             xml = self.services.guests.xml(guest.name)
-            root = read_root_source(xml)
-            maps = read_id_maps(xml)
+            root = domain.read_root_source(xml)
+            maps = domain.read_id_maps(xml)
             mode = "host" if maps is None else "private"
         start = self._find_start(guest.name) if guest.is_active else None
         return Container(
@@ -142,7 +145,7 @@ class StateReader:
         if guest is None or guest.controller is None:
             return trace
         try:
-            kills = self.services.ports.read_kills(guest.controller)
+            kills = self.services.read_kills(guest.controller)
             trace = replace(trace, oom_kills=kills)
         except ProcessLookupError:
             # libvirt 9.0 loses the end of a container now and then.
@@ -157,7 +160,7 @@ class StateReader:
             suppress(InstanceError, OSError),
             self.services.guests.init_process(name) as init,
         ):
-            return self.services.ports.inspector.mark(init)
+            return self.services.inspector.mark(init)
         return None
 
 

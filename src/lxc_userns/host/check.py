@@ -34,11 +34,11 @@ class Probe:
             result = self.run()
         except Exception as err:
             result = Finding(
-                self.severity_on_error,
-                "",
-                "",
-                describe(err),
-                self._advise(err),
+                severity=self.severity_on_error,
+                code="",
+                subject="",
+                message=describe(err),
+                remedy=self._advise(err),
             )
         return named(self.name, result)
 
@@ -55,7 +55,9 @@ def named(name: str, result: Finding) -> Finding:
 
 def passed(message: str) -> Finding:
     """Return a finding that all is well."""
-    return Finding(Severity.INFO, "", "", message)
+    return Finding(
+        severity=Severity.INFO, code="", subject="", message=message
+    )
 
 
 def warned(message: str, remedy: str) -> Finding:
@@ -71,7 +73,9 @@ def failed(message: str, remedy: str) -> Finding:
 def _bad(severity: Severity, message: str, remedy: str) -> Finding:
     if not remedy:
         raise ValueError(f"{message}: has no remedy")
-    return Finding(severity, "", "", message, remedy)
+    return Finding(
+        severity=severity, code="", subject="", message=message, remedy=remedy
+    )
 
 
 def combine(good: str, bad: list[Finding]) -> Finding:
@@ -83,11 +87,11 @@ def combine(good: str, bad: list[Finding]) -> Finding:
     if not bad:
         return passed(good)
     return Finding(
-        max(each.severity for each in bad),
-        "",
-        "",
-        "; ".join([good, *(each.message for each in bad)]),
-        "; ".join(dict.fromkeys(each.remedy for each in bad)),
+        severity=max(each.severity for each in bad),
+        code="",
+        subject="",
+        message="; ".join([good, *(each.message for each in bad)]),
+        remedy="; ".join(dict.fromkeys(each.remedy for each in bad)),
     )
 
 

@@ -19,7 +19,7 @@ from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
-from lxc_userns.domain.metadata import NAMESPACE
+from lxc_userns.domain import NAMESPACE
 from lxc_userns.exceptions import PrerequisiteError
 from lxc_userns.findings import Finding
 from lxc_userns.host.check import failed, passed, warned

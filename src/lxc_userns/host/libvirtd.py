@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lxc_userns.domain import seclabel
+from lxc_userns import domain
 from lxc_userns.exceptions import LibvirtError
 from lxc_userns.findings import Finding
 from lxc_userns.host.check import describe, failed, passed, warned
@@ -84,7 +84,7 @@ def judge_silence(error: str, has_driver: bool) -> Finding:
 
 def check_security(connect: Connect) -> Finding:
     """Return whether a security driver confines containers."""
-    models = seclabel.parse_models(connect().capabilities())
+    models = domain.parse_models(connect().capabilities())
     if "apparmor" in models and refuses_mounts(_RULES):
         return warned(
             "apparmor, for containers whose XML has a <seclabel>; it keeps "

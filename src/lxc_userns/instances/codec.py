@@ -5,13 +5,12 @@ from __future__ import annotations
 
 from collections.abc import ItemsView, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.instances.verified import Verified
 from lxc_userns.linux.file_identity import FileIdentity
-from lxc_userns.linux.fuser import Closed
 from lxc_userns.spec.hostname import check_hostname
 from lxc_userns.spec.requirements import (
     DEFAULT_PROCESSES,
@@ -21,6 +20,9 @@ from lxc_userns.spec.requirements import (
 from lxc_userns.spec.rootfs_kind import parse_kind
 from lxc_userns.spec.strategy import Strategy
 from lxc_userns.spec.volume import Volume
+
+if TYPE_CHECKING:
+    from lxc_userns.linux.fuser import Closed
 
 #: Version of the format.
 FORMAT = 4
@@ -122,24 +124,27 @@ def decode(name: str, data: object) -> InstanceRecord:
     identifier, rootfs, strategy, view, reason = texts
     verified = data["verified"]
     return InstanceRecord(
-        name,
-        identifier,
-        rootfs,
-        _decode_maps(data["uid_maps"], data["gid_maps"]),
-        Strategy(strategy),
-        view,
-        ready,
-        reason,
-        archive,
-        tuple(map(Volume.from_dict, data["volumes"])),
-        Requirements.from_dict(data["needs"]),
-        tuple(Device(**each) for each in data["devices"]),
-        tuple(reasons),
-        {
+        name=name,
+        uuid=identifier,
+        rootfs=rootfs,
+        id_maps=_decode_maps(data["uid_maps"], data["gid_maps"]),
+        strategy=Strategy(strategy),
+        view=view,
+        ready=ready,
+        reason=reason,
+        archive=archive,
+        volumes=tuple(map(Volume.from_dict, data["volumes"])),
+        needs=Requirements.from_dict(data["needs"]),
+        devices=tuple(Device(**each) for each in data["devices"]),
+        mode_reasons=tuple(reasons),
+        identities={
             path: FileIdentity.from_dict(each)
             for path, each in _by_path(data["identities"])
         },
-        {path: _decode_closed(each) for path, each in _by_path(data["empty"])},
+        empty={
+            path: _decode_closed(each)
+            for path, each in _by_path(data["empty"])
+        },
         verified=None if verified is None else Verified.from_dict(verified),
         rootfs_kind=None if kind is None else parse_kind(kind),
         max_processes=max_processes,

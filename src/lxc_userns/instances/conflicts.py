@@ -7,12 +7,15 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import TYPE_CHECKING
 
-from lxc_userns.idmap import IdMaps
 from lxc_userns.instances.damaged import DamagedRecord
-from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.spec.strategy import Strategy
-from lxc_userns.spec.volume import Volume
+
+if TYPE_CHECKING:
+    from lxc_userns.idmap import IdMaps
+    from lxc_userns.instances.record import InstanceRecord
+    from lxc_userns.spec.volume import Volume
 
 #: Those that change owners on disk; so does a volume with owners "chown".
 _SHIFTED = {each for each in Strategy if each.traits.shifts_on_disk}
@@ -21,7 +24,7 @@ _SHARED = {each for each in Strategy if each.traits.shares_source}
 _UNDECIDED = Strategy.AUTO
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PathUse:
     """One use of a directory or image.
 
@@ -97,9 +100,9 @@ def claims(record: InstanceRecord | DamagedRecord) -> list[PathUse]:
     if isinstance(record, DamagedRecord):
         return _remaining_claims(record)
     root = PathUse(
-        record.rootfs,
-        record.strategy,
-        record.id_maps,
+        path=record.rootfs,
+        strategy=record.strategy,
+        id_maps=record.id_maps,
         is_image=os.path.isfile(record.rootfs),
     )
     return [root, *_volume_claims(record.volumes, record.id_maps)]
@@ -110,9 +113,9 @@ def _volume_claims(
 ) -> Iterator[PathUse]:
     for volume in volumes:
         yield PathUse(
-            volume.source,
-            volume.owners,
-            id_maps,
+            path=volume.source,
+            strategy=volume.owners,
+            id_maps=id_maps,
             is_root=False,
             readonly=volume.readonly,
         )
@@ -124,10 +127,15 @@ def _remaining_claims(record: DamagedRecord) -> list[PathUse]:
     paths += (e.source for e in record.volumes if e.owners == "chown")
     found = [*_volume_claims(record.volumes, None)]
     if record.rootfs is not None:
-        root = PathUse(record.rootfs, record.strategy, None)
+        root = PathUse(
+            path=record.rootfs, strategy=record.strategy, id_maps=None
+        )
         if root.is_below_overlay:
             found.append(root)
         else:
             paths.append(record.rootfs)
-    alone = (PathUse(e, Strategy.CHOWN, None, is_image=True) for e in paths)
+    alone = (
+        PathUse(path=e, strategy=Strategy.CHOWN, id_maps=None, is_image=True)
+        for e in paths
+    )
     return [*found, *alone]

@@ -16,16 +16,14 @@ from collections.abc import (
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from lxc_userns.exceptions import ReplacedError, RootfsError, translated
-from lxc_userns.idmap import IdMaps
+from lxc_userns.instances import path_lookup
 from lxc_userns.instances.record import InstanceRecord, volume_name
 from lxc_userns.linux import file_identity, safe_path, syncing
-from lxc_userns.linux.fd import owned
-from lxc_userns.linux.file_identity import FileIdentity
 from lxc_userns.rootfs import exposure
-from lxc_userns.rootfs.archive import staging, unpack
-from lxc_userns.rootfs.archive.limits import UnpackLimits
 from lxc_userns.rootfs.views import (
     idmapped,
     mountpoints,
@@ -36,13 +34,19 @@ from lxc_userns.rootfs.views import (
 from lxc_userns.rootfs.views.source import (
     RootfsSource,
     check_layout,
+    check_program,
     open_source,
 )
 from lxc_userns.rootfs.views.state_dir import PrivateFiles
-from lxc_userns.rootfs.views.strategies import Progress, ShiftOptions
-from lxc_userns.rootfs.views.volumes import Source
 from lxc_userns.spec.strategy import Strategy
-from lxc_userns.spec.volume import Volume
+
+if TYPE_CHECKING:
+    from lxc_userns.idmap import IdMaps
+    from lxc_userns.linux.file_identity import FileIdentity
+    from lxc_userns.rootfs.archive.limits import UnpackLimits
+    from lxc_userns.rootfs.views.strategies import Progress, ShiftOptions
+    from lxc_userns.rootfs.views.volumes import Source
+    from lxc_userns.spec.volume import Volume
 
 _LOG = logging.getLogger(__name__)
 _ROOT = "root"
@@ -68,8 +72,10 @@ class Filesystems:
     :param state_path: directory of root's for what instances own.
     :param run_path: directory for their views.
     :param roots: as for :class:`safe_path.Trust`.
-    :param views: makes the mount points below a run path.
-    :param by_name: how views of root filesystems are made.
+    :param views: makes the mount points below a run path; None: those of
+        the kernel.
+    :param by_name: how views of root filesystems are made; None: by the
+        strategies of this package.
     """
 
     def __init__(
@@ -78,13 +84,13 @@ class Filesystems:
         run_path: str,
         roots: Collection[str] = (),
         *,
-        views: Callable[[str], mountpoints.Views] = mountpoints.Views,
-        by_name: Mapping[str, strategies.ViewStrategy] = strategies.STRATEGIES,
+        views: Callable[[str], mountpoints.Views] | None = None,
+        by_name: Mapping[str, strategies.ViewStrategy] | None = None,
     ) -> None:
         self._private = PrivateFiles(state_path)
-        self._views = views(run_path)
+        self._views = (views or mountpoints.Views)(run_path)
         self._roots = roots
-        self._by_name = by_name
+        self._by_name = by_name or strategies.STRATEGIES
 
     @property
     def trust(self) -> safe_path.Trust:
@@ -122,12 +128,14 @@ class Filesystems:
             return record
         with self._private.opened(record.name) as parent:
             if self.is_unpacked(record):
-                staging.remove_left(parent, os.path.basename(record.rootfs))
+                self._archives.staging.remove_left(
+                    parent, os.path.basename(record.rootfs)
+                )
                 return record
             # The tree will be reached as its parent is, and no better.
             place = RootfsSource(os.path.dirname(record.rootfs), parent)
             chosen = strategies.choose(record.strategy, place, record.id_maps)
-            unpack.unpack(
+            self._archives.unpack(
                 record.archive,
                 record.rootfs,
                 record.id_maps,
@@ -138,16 +146,20 @@ class Filesystems:
             )
         return replace(record, strategy=chosen.strategy, reason=chosen.reason)
 
-    @contextmanager
-    def opened_path(self, path: str) -> Iterator[int]:
-        """Open what may be a root filesystem with ``O_PATH``.
+    def is_archive(self, path: str) -> bool:
+        """Return whether it is one; see :func:`unpack.is_archive`."""
+        return bool(self._archives.is_archive(path, self.trust))
 
-        :raises RootfsError: if others could replace it.
-        """
-        with translated(RootfsError, path):
-            fd = safe_path.open_fd(path, self.trust)
-        with owned(fd):
-            yield fd
+    def check_archive(self, path: str) -> None:
+        """Check that it is one; see :func:`unpack.check_archive`."""
+        self._archives.check_archive(path, self.trust)
+
+    @property
+    def _archives(self) -> ModuleType:
+        # Most commands see none.
+        from lxc_userns.rootfs.archive import unpack
+
+        return unpack
 
     def opened_volume(
         self, volume: Volume, empty: exposure.Empty | None = None
@@ -163,7 +175,10 @@ class Filesystems:
             what the record says.
         """
         path = record.rootfs
-        with self.opened_path(path) as fd, translated(RootfsError, path):
+        with (
+            path_lookup.opened(path, self.trust) as fd,
+            translated(RootfsError, path),
+        ):
             # What was unpacked is in a directory of ours alone.
             found = None if record.archive else file_identity.read(fd)
             _check_same(path, record.identities.get(path), found)
@@ -218,6 +233,10 @@ class Filesystems:
         ) as tree:
             check_layout(tree)
             yield tree
+
+    def check_program(self, tree: RootfsSource, program: str) -> None:
+        """Check that a tree has a program; see :func:`check_program`."""
+        check_program(tree, program)
 
     @contextmanager
     def overlaid(

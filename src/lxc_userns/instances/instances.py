@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from lxc_userns.exceptions import (
     LibvirtError,
@@ -15,11 +17,13 @@ from lxc_userns.exceptions import (
 from lxc_userns.idmap import IdMaps
 from lxc_userns.instances.conflicts import PathUse, claims, find_conflicts
 from lxc_userns.instances.damaged import DamagedRecord
-from lxc_userns.instances.filesystems import Filesystems
 from lxc_userns.instances.record import InstanceRecord
-from lxc_userns.instances.store import InstanceStore
-from lxc_userns.libvirtd.client import Guest, Guests
 from lxc_userns.libvirtd.status import RunningDomains
+
+if TYPE_CHECKING:
+    from lxc_userns.instances.filesystems import Filesystems
+    from lxc_userns.instances.store import InstanceStore
+    from lxc_userns.libvirtd.client import Guest, Guests
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +31,20 @@ class Instances:
     """All that is known of a host's instances.
 
     :param store: their records.
-    :param files: their filesystems.
+    :param find_files: gives their filesystems.
     :param guests: their domains, for who holds no lock.
     :param running: their domains that run.
     """
 
     store: InstanceStore
-    files: Filesystems
+    find_files: Callable[[], Filesystems]
     guests: Guests
     running: RunningDomains = field(default_factory=RunningDomains)
+
+    @property
+    def files(self) -> Filesystems:
+        """Their filesystems."""
+        return self.find_files()
 
     def find_guest(self, record: InstanceRecord) -> Guest | None:
         """The domain of an instance, None if there is none.

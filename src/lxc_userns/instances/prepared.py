@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lxc_userns import domain
 from lxc_userns.arguments import check_type
-from lxc_userns.domain import DomainParts, Filesystem, Marker
-from lxc_userns.idmap import IdMaps
 from lxc_userns.instances.record import InstanceRecord, volume_name
 from lxc_userns.resources import partition
-from lxc_userns.spec.requirements import Device, Mode
+
+if TYPE_CHECKING:
+    from lxc_userns.idmap import IdMaps
+    from lxc_userns.spec.requirements import Device, Mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,11 @@ class PreparedInstance:
         return self.record.view
 
     @property
-    def filesystems(self) -> tuple[Filesystem, ...]:
+    def filesystems(self) -> tuple[domain.Filesystem, ...]:
         """The ``<filesystem>`` elements, the root's first."""
         parent = os.path.dirname(self.root)
         mounted = [
-            Filesystem(
+            domain.Filesystem(
                 f"{parent}/{volume_name(number)}",
                 each.target,
                 (each.source,),
@@ -65,17 +67,17 @@ class PreparedInstance:
         # libvirt unmounts what is below a target before it mounts there.
         mounted.sort(key=lambda each: each.target.count("/"))
         origins = (self.record.rootfs, self.record.archive)
-        root = Filesystem(self.root, "/", tuple(filter(None, origins)))
+        root = domain.Filesystem(self.root, "/", tuple(filter(None, origins)))
         return (root, *mounted)
 
     @property
-    def parts(self) -> DomainParts:
+    def parts(self) -> domain.DomainParts:
         """All that its domain has to have, and may have."""
         record = self.record
-        return DomainParts(
+        return domain.DomainParts(
             name=record.name,
             uuid=record.uuid,
-            marker=Marker(
+            marker=domain.Marker(
                 rootfs=record.archive or record.rootfs,
                 rootfs_kind=record.rootfs_kind,
                 strategy=record.strategy,

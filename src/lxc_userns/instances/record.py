@@ -7,13 +7,10 @@ import re
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from lxc_userns.arguments import check_type
 from lxc_userns.exceptions import InstanceError
-from lxc_userns.idmap import IdMaps, Kind
-from lxc_userns.instances.verified import Verified
-from lxc_userns.linux.file_identity import FileIdentity
-from lxc_userns.linux.fuser import Closed
 from lxc_userns.spec.requirements import (
     CAPABILITIES,
     DEFAULT_PROCESSES,
@@ -22,14 +19,20 @@ from lxc_userns.spec.requirements import (
     Mode,
     Requirements,
 )
-from lxc_userns.spec.rootfs_kind import RootfsKind
-from lxc_userns.spec.strategy import Strategy
-from lxc_userns.spec.volume import Volume
+
+if TYPE_CHECKING:
+    from lxc_userns.idmap import IdMaps, Kind
+    from lxc_userns.instances.verified import Verified
+    from lxc_userns.linux.file_identity import FileIdentity
+    from lxc_userns.linux.fuser import Closed
+    from lxc_userns.spec.rootfs_kind import RootfsKind
+    from lxc_userns.spec.strategy import Strategy
+    from lxc_userns.spec.volume import Volume
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceRecord:
     """Record of an instance: its promises, and where its files are.
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lxc_userns.linux.boot import read_boot_id
-from lxc_userns.linux.process import Process
+
+if TYPE_CHECKING:
+    from lxc_userns.linux.process import Process
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import EllipsisType
+from typing import TYPE_CHECKING
 
 from lxc_userns.exceptions import (
     ConfigError,
@@ -16,7 +17,6 @@ from lxc_userns.exceptions import (
     PoolExhaustedError,
 )
 from lxc_userns.idmap import ID_LIMIT, TTY_GID, IdMaps
-from lxc_userns.instances.instances import Instances
 from lxc_userns.instances.record import InstanceRecord, check_name
 from lxc_userns.leases import (
     Lease,
@@ -35,6 +35,9 @@ from lxc_userns.leases.availability import (
 from lxc_userns.leases.host_pool import OPTION, HostPool
 from lxc_userns.leases.request import LeaseRequest
 from lxc_userns.subid.unlisted import Asked
+
+if TYPE_CHECKING:
+    from lxc_userns.instances.instances import Instances
 
 _LOG = logging.getLogger(__name__)
 
@@ -231,18 +234,6 @@ class LeaseAllocator:
         with self.leases.write() as leases:
             _commit(leases, record, known)
             yield
-
-    def note_shift(self, path: str, id_maps: IdMaps) -> None:
-        """Note that somebody is about to shift a tree by hand.
-
-        :param path: absolute path without links.
-        :param id_maps: for which ID maps.
-        """
-        if not self.leases.exists:
-            return
-        with self.leases.write() as leases:
-            for kind, entry in id_maps.entries:
-                leases.note_tree(ShiftedTree(path, kind, entry.host_ids))
 
     def _find_maps(
         self, instance: str, known: InstanceRecord | None

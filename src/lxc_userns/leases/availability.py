@@ -6,17 +6,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from lxc_userns.idmap import Kind
 from lxc_userns.idmap.idset import IdSet
-from lxc_userns.instances.damaged import DamagedRecord
-from lxc_userns.instances.record import InstanceRecord
-from lxc_userns.leases import LeaseStore, LeaseTransaction, ShiftedTree
 from lxc_userns.leases.allocation import FreeRanges
-from lxc_userns.leases.pool import Pool, Pools
-from lxc_userns.leases.running import ProcessTable, RunningIdMap
-from lxc_userns.libvirtd.status import RunningDomains
 from lxc_userns.subid.owners import IdOwner
+
+if TYPE_CHECKING:
+    from lxc_userns.idmap import Kind
+    from lxc_userns.instances.damaged import DamagedRecord
+    from lxc_userns.instances.record import InstanceRecord
+    from lxc_userns.leases import LeaseStore, LeaseTransaction, ShiftedTree
+    from lxc_userns.leases.pool import Pool, Pools
+    from lxc_userns.leases.running import ProcessTable, RunningIdMap
+    from lxc_userns.libvirtd.status import RunningDomains
 
 _LOG = logging.getLogger(__name__)
 _MOST_NAMED = 3

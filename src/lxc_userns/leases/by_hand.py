@@ -6,8 +6,11 @@ Both mean the same instance: it has one lease, however it is named.
 
 from __future__ import annotations
 
-from lxc_userns.leases.allocator import LeaseAllocator
-from lxc_userns.leases.lease import Lease
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lxc_userns.leases.allocator import LeaseAllocator
+    from lxc_userns.leases.lease import Lease
 
 
 def acquire(allocator: LeaseAllocator, instance: str) -> Lease:

@@ -11,15 +11,17 @@ import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from lxc_userns.exceptions import LibvirtError, LxcUsernsError
 from lxc_userns.instances.damaged import DamagedRecord
 from lxc_userns.instances.record import InstanceRecord
-from lxc_userns.leases import Lease
-from lxc_userns.libvirtd.client import Guests
 from lxc_userns.linux import locks
-from lxc_userns.services import Services
+
+if TYPE_CHECKING:
+    from lxc_userns.leases import Lease
+    from lxc_userns.libvirtd.client import Guests
+    from lxc_userns.services import Services
 
 #: Seconds that libvirt has not to know an instance for.
 GRACE_PERIOD = 3600.0
@@ -243,7 +245,7 @@ def _why_kept(services: Services, instance: _Instance) -> str | None:
     for uuid in uuids:
         if services.instances.running.find(instance.name, uuid) is not None:
             return "is running"
-        file = services.ports.defined.find(instance.name, uuid)
+        file = services.defined.find(instance.name, uuid)
         if file is not None:
             return f"is defined in {file}"
     if instance.lease is not None:

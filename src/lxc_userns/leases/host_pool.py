@@ -6,11 +6,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from lxc_userns.exceptions import ConfigError, PrerequisiteError
 from lxc_userns.idmap.idset import IdSet
 from lxc_userns.idmap.ranges import overlap
-from lxc_userns.instances.instances import Instances
 from lxc_userns.leases import Lease, LeaseStore, ShiftedTree, shifted_trees
 from lxc_userns.leases.allocation import capacity
 from lxc_userns.leases.availability import (
@@ -20,7 +20,10 @@ from lxc_userns.leases.availability import (
 )
 from lxc_userns.leases.pool import Pools, read_pools
 from lxc_userns.leases.running import ProcessTable
-from lxc_userns.subid.owners import IdOwner
+
+if TYPE_CHECKING:
+    from lxc_userns.instances.instances import Instances
+    from lxc_userns.subid.owners import IdOwner
 
 _LOG = logging.getLogger(__name__)
 #: The option that names the pool.

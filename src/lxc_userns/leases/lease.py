@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lxc_userns.idmap import KINDS, IdMap, IdMapEntry, IdMaps, Kind
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
     """The host IDs that an instance holds.
 
@@ -18,7 +18,9 @@ class Lease:
     :param gid_start: first group ID.
     :param count: number of IDs of either kind, 1 or more.
     :param acquired: when it was acquired, in seconds of Unix time.
-    :param missing: since when libvirt is known not to know the instance.
+    :param unknown_since: since when libvirt is known not to know the
+        instance, in seconds of Unix time; None: it knows it, as far as is
+        known.
     """
 
     instance: str

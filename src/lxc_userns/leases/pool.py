@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from lxc_userns.exceptions import shorten
-from lxc_userns.idmap import Kind
 from lxc_userns.idmap.idset import IdSet
 from lxc_userns.leases.allocation import capacity, first_fit
 from lxc_userns.subid import owners
@@ -18,6 +17,10 @@ from lxc_userns.subid.owners import (
     IdOwner,
     IdOwnership,
 )
+from lxc_userns.text import shorten
+
+if TYPE_CHECKING:
+    from lxc_userns.idmap import Kind
 
 _FILES = (str(SUBUID), str(SUBGID))
 #: Never leased, whoever owns them: root, the owner that stands for unmapped

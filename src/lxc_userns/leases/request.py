@@ -5,13 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from lxc_userns.idmap import IdMaps
 from lxc_userns.idmap.idset import IdSet
-from lxc_userns.instances.damaged import DamagedRecord
-from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.leases import Lease, LeaseTransaction
-from lxc_userns.leases.pool import Pools
+
+if TYPE_CHECKING:
+    from lxc_userns.idmap import IdMaps
+    from lxc_userns.instances.damaged import DamagedRecord
+    from lxc_userns.instances.record import InstanceRecord
+    from lxc_userns.leases.pool import Pools
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +39,12 @@ class LeaseRequest:
     def at(self, uid_start: int, gid_start: int) -> Lease:
         """The lease that starts there."""
         return Lease(
-            self.instance, self.uuid, uid_start, gid_start, self.size, self.now
+            instance=self.instance,
+            uuid=self.uuid,
+            uid_start=uid_start,
+            gid_start=gid_start,
+            count=self.size,
+            acquired=self.now,
         )
 
     def reuse_previous(

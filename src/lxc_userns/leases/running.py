@@ -6,12 +6,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from lxc_userns.idmap import ID_LIMIT, Kind
-from lxc_userns.libvirtd.status import RunningDomains
 from lxc_userns.linux.process import Process, Rows, in_other_user_namespaces
-from lxc_userns.rootfs.shifting.tree import printable
 from lxc_userns.subid.owners import IdOwner
+from lxc_userns.text import printable
+
+if TYPE_CHECKING:
+    from lxc_userns.libvirtd.status import RunningDomains
 
 
 @dataclass(frozen=True, slots=True)

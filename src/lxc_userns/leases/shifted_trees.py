@@ -6,14 +6,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from typing import TYPE_CHECKING
 
 from lxc_userns.exceptions import LxcUsernsError
 from lxc_userns.idmap.ranges import overlap
 from lxc_userns.instances.conflicts import claims
-from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.leases import LeaseStore, LeaseTransaction, ShiftedTree
 from lxc_userns.rootfs.shifting.state import STATE, State
-from lxc_userns.rootfs.views import source
+
+if TYPE_CHECKING:
+    from lxc_userns.idmap import IdMaps
+    from lxc_userns.instances.record import InstanceRecord
 
 
 def record(leases: LeaseTransaction, record: InstanceRecord) -> None:
@@ -23,6 +26,19 @@ def record(leases: LeaseTransaction, record: InstanceRecord) -> None:
             for kind, entry in record.id_maps.entries:
                 tree = ShiftedTree(claim.path, kind, entry.host_ids)
                 leases.note_tree(tree)
+
+
+def record_shift(store: LeaseStore, path: str, id_maps: IdMaps) -> None:
+    """Note that somebody is about to shift a tree by hand.
+
+    :param path: absolute path without links.
+    :param id_maps: for which ID maps.
+    """
+    if not store.exists:
+        return
+    with store.write() as leases:
+        for kind, entry in id_maps.entries:
+            leases.note_tree(ShiftedTree(path, kind, entry.host_ids))
 
 
 def scan(store: LeaseStore) -> dict[ShiftedTree, bool]:
@@ -59,5 +75,8 @@ def _read_state(path: str) -> bytes:
     if stat.S_ISDIR(os.lstat(path).st_mode):
         # Not opened: whoever shifts it just now has locked it.
         return os.getxattr(path, STATE, follow_symlinks=False)
+    # Images take much to open, and are few.
+    from lxc_userns.rootfs.views import source
+
     with source.open_source(path, readonly=True) as image:
         return os.getxattr(image.fd, STATE)

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, replace
+from dataclasses import astuple, fields, replace
 from itertools import takewhile
+from typing import Any
 
 from lxc_userns.exceptions import LeaseError
 from lxc_userns.idmap import KINDS, IdMaps, Kind
@@ -15,6 +16,7 @@ from lxc_userns.idmap.idset import IdSet
 from lxc_userns.leases.lease import Lease, ShiftedTree
 
 _LEASE = "instance, uuid, uid_start, gid_start, count, acquired, missing"
+_FIELDS = tuple(each.name for each in fields(Lease))
 
 
 class LeaseTransaction:
@@ -27,12 +29,12 @@ class LeaseTransaction:
         """The lease of an instance, None if it has none."""
         query = f"SELECT {_LEASE} FROM lease WHERE instance = ?"  # noqa: S608
         row = self._database.execute(query, (instance,)).fetchone()
-        return None if row is None else Lease(*row)
+        return None if row is None else _lease(row)
 
     def all(self) -> list[Lease]:
         """All leases, by their user IDs."""
         query = f"SELECT {_LEASE} FROM lease ORDER BY uid_start"  # noqa: S608
-        return [Lease(*row) for row in self._database.execute(query)]
+        return [*map(_lease, self._database.execute(query))]
 
     def overlapping(self, kind: Kind, ids: range) -> list[Lease]:
         """The leases that have any of these IDs, by these."""
@@ -44,7 +46,7 @@ class LeaseTransaction:
         # They share no ID: the first that ends before is the last to look at.
         found = takewhile(
             lambda lease: lease.ids(kind).stop > ids.start,
-            (Lease(*row) for row in rows),
+            map(_lease, rows),
         )
         return [*found][::-1]
 
@@ -240,3 +242,8 @@ def _refused(instance: str) -> Iterator[None]:
         raise LeaseError(
             instance, f"no such lease can be given: {err}"
         ) from err
+
+
+def _lease(row: Sequence[Any]) -> Lease:
+    """Return the lease of a row of the columns in :data:`_LEASE`."""
+    return Lease(**dict(zip(_FIELDS, row, strict=True)))

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from threading import Lock, Thread
 from typing import Any
 
-import libvirt
-
+from lxc_userns import lazy
 from lxc_userns.exceptions import (
     InstanceError,
     LibvirtError,
@@ -29,6 +28,8 @@ from lxc_userns.linux import initctl, locks
 from lxc_userns.linux.process import Process
 
 _LOG = logging.getLogger(__name__)
+# Half of what all else costs that most commands load.
+libvirt: Any = lazy.Module("libvirt")
 
 URI = "lxc:///"
 #: Seconds that a container has to stop by itself.
@@ -45,16 +46,21 @@ _INIT_POLL = 0.005
 # itself anew.
 _BUSYBOX_POWER_OFF = signal.SIGUSR2
 _SYSTEMD_POWER_OFF = signal.SIGRTMIN + 4
-_STATES = {
-    libvirt.VIR_DOMAIN_NOSTATE: "unknown",
-    libvirt.VIR_DOMAIN_RUNNING: "running",
-    libvirt.VIR_DOMAIN_BLOCKED: "running",
-    libvirt.VIR_DOMAIN_PAUSED: "paused",
-    libvirt.VIR_DOMAIN_SHUTDOWN: "stopping",
-    libvirt.VIR_DOMAIN_SHUTOFF: "stopped",
-    libvirt.VIR_DOMAIN_CRASHED: "crashed",
-    libvirt.VIR_DOMAIN_PMSUSPENDED: "suspended",
-}
+# By the numbers of virDomainState: a domain that waits for a resource runs.
+_STATES = dict(
+    enumerate(
+        (
+            "unknown",
+            "running",
+            "running",
+            "paused",
+            "stopping",
+            "stopped",
+            "crashed",
+            "suspended",
+        )
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +102,16 @@ class Guests:
 
     :param uri: which libvirtd; connected to when first used, and again when
         it was restarted in between.
+    :param is_silent: whether to keep libvirt from printing errors, in the
+        whole process: for programs, as a library leaves that to its host.
 
     Each call raises RuntimeError in a thread that holds a lock for which a
     hook of libvirt may wait.
     """
 
-    def __init__(self, uri: str = URI) -> None:
+    def __init__(self, uri: str = URI, *, is_silent: bool = False) -> None:
         self._uri = uri
+        self._is_silent = is_silent
         self._connection: Any = None
         self._connecting = Lock()
 
@@ -337,6 +346,8 @@ class Guests:
         return False
 
     def _open(self) -> Any:
+        if self._is_silent:
+            libvirt.registerErrorHandler(lambda *_: None, None)
         try:
             return libvirt.open(self._uri)
         except libvirt.libvirtError as err:
@@ -345,14 +356,6 @@ class Guests:
                 f"{_one_line(err)}; is libvirtd (or virtlxcd) running, "
                 "with its LXC driver?",
             ) from err
-
-
-def silence() -> None:
-    """Keep libvirt from printing errors, in the whole process.
-
-    For programs; a library leaves its host's own handler alone.
-    """
-    libvirt.registerErrorHandler(lambda _context, _error: None, None)
 
 
 def _describe(domain: Any) -> Guest:

@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lxc_userns.linux import directory
-from lxc_userns.linux.mounts import Mount
 from lxc_userns.linux.process import Process
+
+if TYPE_CHECKING:
+    from lxc_userns.linux.mounts import Mount
 
 #: Where libvirt keeps a log of each container.
 LOG_DIRECTORY = "/var/log/libvirt/lxc"

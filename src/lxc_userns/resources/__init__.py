@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Limits of what a container uses of the host, in groups that are root's."""
+"""Limits of what a container uses of the host, in groups that are root's.
 
-from lxc_userns.resources.enforce import differences, enforce
+The names are loaded when they are first used.
+"""
 
-__all__ = ["differences", "enforce"]
+from lxc_userns import lazy
+
+__getattr__, __dir__ = lazy.attach(__name__, __file__)

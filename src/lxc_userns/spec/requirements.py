@@ -37,6 +37,9 @@ CAPABILITIES: Final = tuple(_NAMES.split())
 DROPPED: Final = frozenset(
     {"audit_control", "mac_admin", "mknod", "sys_module", "sys_time"}
 )
+#: What a container's root needs to raise its limits of user namespaces. In a
+#: user namespace it is good for nothing else.
+RAISES_LIMITS: Final = "sys_resource"
 #: Those that are dropped in mode ``private`` besides. What they are for
 #: belongs to no namespace, and services that look for them first, as the
 #: mounts of debugfs and tracefs in systemd, do without; those that a program

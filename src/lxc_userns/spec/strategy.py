@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Self
 
+from lxc_userns.exceptions import ConfigError
+
 #: How the kernel shows a view: idmapped itself, an overlay, or neither.
 MountKind = Literal["idmapped", "overlay", "plain"]
 
@@ -91,3 +93,17 @@ class Strategy(StrEnum):
 
 #: Strategies that can be asked for.
 CHOICES = tuple(each for each in Strategy if each.traits.summary)
+
+
+def find_choice(name: str) -> Strategy:
+    """Return the strategy of a name, if it can be asked for.
+
+    :raises ConfigError: if there is none.
+    """
+    if name not in CHOICES:
+        raise ConfigError(
+            "[lxc_userns] rootfs_strategy",
+            name,
+            f"expected {', '.join(CHOICES)}",
+        )
+    return Strategy(name)

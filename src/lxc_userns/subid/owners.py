@@ -14,12 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from lxc_userns.exceptions import PrerequisiteError, shorten
+from lxc_userns.exceptions import PrerequisiteError
 from lxc_userns.idmap import ID_LIMIT, Kind
 from lxc_userns.idmap.idset import IdSet
 from lxc_userns.linux.process import Process, Rows
 from lxc_userns.subid import files
 from lxc_userns.subid.files import MalformedLine, SubordinateRange
+from lxc_userns.text import shorten
 
 _LOG = logging.getLogger(__name__)
 

@@ -3,25 +3,10 @@
 
 The evidence is the kernel's: nothing that the container says of itself
 counts, and nothing in it is opened.
+
+The names are loaded when they are first used.
 """
 
-from lxc_userns.verification.cgroups import revoke
-from lxc_userns.verification.compare import (
-    VerifiedInstance,
-    describe,
-    mismatches,
-)
-from lxc_userns.verification.expectation import Confinement, Expectation, View
-from lxc_userns.verification.observed import Observed, observe
+from lxc_userns import lazy
 
-__all__ = [
-    "Confinement",
-    "Expectation",
-    "Observed",
-    "VerifiedInstance",
-    "View",
-    "describe",
-    "mismatches",
-    "observe",
-    "revoke",
-]
+__getattr__, __dir__ = lazy.attach(__name__, __file__)

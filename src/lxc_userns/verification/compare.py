@@ -6,16 +6,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from lxc_userns.idmap import TTY_GID, IdMap, IdMaps
-from lxc_userns.linux.mounts import Mount
-from lxc_userns.linux.process import Rows
 from lxc_userns.spec.requirements import CAPABILITIES, Mode
 from lxc_userns.verification import compare_mounts
 from lxc_userns.verification.compare_mounts import OF_NETWORKS, shown
-from lxc_userns.verification.expectation import Expectation, View
-from lxc_userns.verification.observed import Node, Observed
+
+if TYPE_CHECKING:
+    from lxc_userns.linux.mounts import Mount
+    from lxc_userns.linux.process import Rows
+    from lxc_userns.verification.expectation import Expectation, View
+    from lxc_userns.verification.observed import Node, Observed
 
 #: What the namespaces are called, by the kernel's names.
 _NAMES: Final = {

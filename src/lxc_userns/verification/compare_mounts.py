@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from lxc_userns.linux.mounts import Mount
-from lxc_userns.verification.expectation import Expectation, View
-from lxc_userns.verification.observed import Observed
+if TYPE_CHECKING:
+    from lxc_userns.linux.mounts import Mount
+    from lxc_userns.verification.expectation import Expectation, View
+    from lxc_userns.verification.observed import Observed
 
 #: What libvirt shows of the host's /proc. It is that of the network namespace
 #: of whoever looks.

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from lxc_userns.idmap import IdMaps
-from lxc_userns.spec.requirements import Device, Mode
-from lxc_userns.spec.strategy import MountKind
+if TYPE_CHECKING:
+    from lxc_userns.idmap import IdMaps
+    from lxc_userns.spec.requirements import Device, Mode
+    from lxc_userns.spec.strategy import MountKind
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from lxml import etree
 
@@ -21,9 +22,11 @@ from lxc_userns.spec.requirements import (
     SECURITY_MODELS,
     Device,
 )
-from lxc_userns.spec.strategy import MountKind
-from lxc_userns.spec.volume import Volume
 from lxc_userns.verification import Confinement, Expectation, View
+
+if TYPE_CHECKING:
+    from lxc_userns.spec.strategy import MountKind
+    from lxc_userns.spec.volume import Volume
 
 
 def of_record(record: InstanceRecord, domain_xml: str) -> Expectation:

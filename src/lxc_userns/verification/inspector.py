@@ -6,11 +6,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lxc_userns import resources
 from lxc_userns.instances.verified import Verified
 from lxc_userns.linux import hostname
-from lxc_userns.linux.process import Process
 from lxc_userns.verification import (
     Observed,
     mismatches,
@@ -18,6 +18,9 @@ from lxc_userns.verification import (
     revoke,
     ucounts,
 )
+
+if TYPE_CHECKING:
+    from lxc_userns.linux.process import Process
 
 
 def _set_hostname(init: Process, name: str) -> None:

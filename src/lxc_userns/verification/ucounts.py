@@ -10,13 +10,12 @@ container could use up what all others, and the host's root, have.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from lxc_userns.linux import ucounts
-from lxc_userns.linux.process import Process
 
-#: What a container's root needs to raise these limits itself. In a user
-#: namespace it is good for nothing else.
-CAPABILITY = "sys_resource"
+if TYPE_CHECKING:
+    from lxc_userns.linux.process import Process
 
 
 def halve(limits: Mapping[str, int]) -> dict[str, int]:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from lxc_userns.domain.limits import read_limits
 from lxc_userns.exceptions import (
@@ -17,12 +17,7 @@ from lxc_userns.exceptions import (
     LibvirtError,
     NotRunningError,
 )
-from lxc_userns.instances.failures import Failures
-from lxc_userns.instances.instances import Instances
-from lxc_userns.instances.record import InstanceRecord
-from lxc_userns.instances.verified import Verified
 from lxc_userns.linux.bounds import BoundExceededError
-from lxc_userns.linux.process import Process
 from lxc_userns.spec.hostname import of_container
 from lxc_userns.verification import (
     Expectation,
@@ -31,6 +26,13 @@ from lxc_userns.verification import (
     expected,
 )
 from lxc_userns.verification.inspector import Inspector
+
+if TYPE_CHECKING:
+    from lxc_userns.instances.failures import Failures
+    from lxc_userns.instances.instances import Instances
+    from lxc_userns.instances.record import InstanceRecord
+    from lxc_userns.instances.verified import Verified
+    from lxc_userns.linux.process import Process
 
 _LOG = logging.getLogger(__name__)
 

@@ -65,12 +65,12 @@ def test_container_run_has_no_serious_finding() -> None:
     """
     id_map = IdMap.parse("0:2013265920:65536")
     record = InstanceRecord(
-        "web",
-        "3e3fce45-4f53-4fa7-bb32-11f34168b82b",
-        "/srv/web",
-        IdMaps(id_map, id_map),
-        Strategy.IDMAPPED,
-        "/run/lxc-userns/web/root",
+        name="web",
+        uuid="3e3fce45-4f53-4fa7-bb32-11f34168b82b",
+        rootfs="/srv/web",
+        id_maps=IdMaps(id_map, id_map),
+        strategy=Strategy.IDMAPPED,
+        view="/run/lxc-userns/web/root",
         dropped=tuple(DROPPED_PRIVATE),
     )
     spec = ContainerSpec("web", "/srv/web")

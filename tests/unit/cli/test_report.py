@@ -11,31 +11,41 @@ from lxc_userns import host
 from lxc_userns.cli import main, report
 from lxc_userns.findings import Finding, Severity
 
-GOOD = Finding(Severity.INFO, "root", "", "this is root")
-WEAK = Finding(
-    Severity.WARN,
-    "shared limits",
-    "",
-    "sysctl fs.inotify.max_user_instances is 128, of which each may use half",
-    "raise sysctl fs.inotify.max_user_instances to 8192, in /etc/sysctl.d",
+GOOD = Finding(
+    severity=Severity.INFO, code="root", subject="", message="this is root"
 )
-BAD = Finding(Severity.ERROR, "libvirt", "", "does not answer", "start it")
+WEAK = Finding(
+    severity=Severity.WARN,
+    code="shared limits",
+    subject="",
+    message="sysctl fs.inotify.max_user_instances is 128, of which each may "
+    "use half",
+    remedy="raise sysctl fs.inotify.max_user_instances to 8192, in "
+    "/etc/sysctl.d",
+)
+BAD = Finding(
+    severity=Severity.ERROR,
+    code="libvirt",
+    subject="",
+    message="does not answer",
+    remedy="start it",
+)
 MOUNTS = [
     *(
         Finding(
-            Severity.INFO,
-            f"idmapped mounts on {point}",
-            "",
-            "ext4 can be idmapped",
+            severity=Severity.INFO,
+            code=f"idmapped mounts on {point}",
+            subject="",
+            message="ext4 can be idmapped",
         )
         for point in ("/", "/a", "/b", "/c", "/d")
     ),
     Finding(
-        Severity.WARN,
-        "idmapped mounts on /nfs",
-        "",
-        "nfs cannot",
-        "take chown",
+        severity=Severity.WARN,
+        code="idmapped mounts on /nfs",
+        subject="",
+        message="nfs cannot",
+        remedy="take chown",
     ),
 ]
 
@@ -52,17 +62,17 @@ def test_one_line_for_each_kind_of_filesystem() -> None:
     assert merged == [
         GOOD,
         Finding(
-            Severity.INFO,
-            "idmapped mounts",
-            "",
-            "ext4 can be idmapped (/, /a, /b and 2 more)",
+            severity=Severity.INFO,
+            code="idmapped mounts",
+            subject="",
+            message="ext4 can be idmapped (/, /a, /b and 2 more)",
         ),
         Finding(
-            Severity.WARN,
-            "idmapped mounts",
-            "",
-            "nfs cannot (/nfs)",
-            "take chown",
+            severity=Severity.WARN,
+            code="idmapped mounts",
+            subject="",
+            message="nfs cannot (/nfs)",
+            remedy="take chown",
         ),
     ]
 

@@ -77,8 +77,8 @@ def find(conf: cfg.ConfigOpts, severity: Severity) -> list[tuple[str, str]]:
 def test_a_good_configuration() -> None:
     gives = "guest IDs 0-65535 are host IDs 1900000000-1900065535"
     assert check(configure()) == [
-        Finding(Severity.INFO, UID, HIGH, gives),
-        Finding(Severity.INFO, GID, HIGH, gives),
+        Finding(severity=Severity.INFO, code=UID, subject=HIGH, message=gives),
+        Finding(severity=Severity.INFO, code=GID, subject=HIGH, message=gives),
     ]
 
 
@@ -146,7 +146,9 @@ def set_pool(host: dict[str, owners.IdOwnership], uid: str, gid: str) -> None:
 def test_a_good_pool(host: dict[str, owners.IdOwnership]) -> None:
     set_pool(host, LINE, LINE + "lxc:2000200000:65536\n")
     assert check(configure("", "", subid_owner="lxc")) == [
-        Finding(Severity.INFO, POOL, value, message)
+        Finding(
+            severity=Severity.INFO, code=POOL, subject=value, message=message
+        )
         for value, message in (
             ("2000000000:131072", "user IDs 2000000000-2000131071 are in the "
              "pool"),

@@ -21,7 +21,13 @@ def test_what_is_bad_has_a_remedy() -> None:
 
 def test_a_check_has_what_its_result_has() -> None:
     check = Probe("a thing", lambda: warned("so", "do it")).check()
-    assert check == Finding(Severity.WARN, "a thing", "", "so", "do it")
+    assert check == Finding(
+        severity=Severity.WARN,
+        code="a thing",
+        subject="",
+        message="so",
+        remedy="do it",
+    )
 
 
 @pytest.mark.parametrize(
@@ -57,7 +63,13 @@ def test_what_a_probe_says_of_its_errors() -> None:
         raise LxcUsernsError("no")
 
     check = Probe("a thing", look, Severity.WARN, "do it").check()
-    assert check == Finding(Severity.WARN, "a thing", "", "no", "do it")
+    assert check == Finding(
+        severity=Severity.WARN,
+        code="a thing",
+        subject="",
+        message="no",
+        remedy="do it",
+    )
 
 
 def test_an_interrupt_is_none_of_them() -> None:

@@ -70,18 +70,18 @@ def test_nothing_raises(conf: cfg.ConfigOpts, broken: None) -> None:
         assert check.severity in (Severity.INFO, Severity.WARN, Severity.ERROR)
         assert bool(check.remedy) == (check.severity != Severity.INFO)
     assert by_name["libvirt"] == Finding(
-        Severity.ERROR,
-        "libvirt",
-        "",
-        "libvirt.so.0: cannot open shared object file",
-        "install the library of libvirt (Debian package libvirt0)",
+        severity=Severity.ERROR,
+        code="libvirt",
+        subject="",
+        message="libvirt.so.0: cannot open shared object file",
+        remedy="install the library of libvirt (Debian package libvirt0)",
     )
     assert by_name["security driver"] == Finding(
-        Severity.WARN,
-        "security driver",
-        "",
-        "libvirt.so.0: cannot open shared object file",
-        "see the check of libvirt",
+        severity=Severity.WARN,
+        code="security driver",
+        subject="",
+        message="libvirt.so.0: cannot open shared object file",
+        remedy="see the check of libvirt",
     )
     for name in ("state_path", "run_path", "mounts in run_path", "overlays"):
         assert by_name[name].remedy == CONFIGURE

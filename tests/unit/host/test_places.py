@@ -173,21 +173,24 @@ def test_filesystems_by_whether_they_can_be_idmapped(
     monkeypatch.setattr(probe, "find_idmappable", lambda: findings)
     assert filesystems.check_all() == [
         Finding(
-            Severity.INFO, "idmapped mounts on /", "", "ext4 can be idmapped"
+            severity=Severity.INFO,
+            code="idmapped mounts on /",
+            subject="",
+            message="ext4 can be idmapped",
         ),
         Finding(
-            Severity.WARN,
-            "idmapped mounts on /old",
-            "",
-            "ext3 cannot",
-            "mount it as ext4",
+            severity=Severity.WARN,
+            code="idmapped mounts on /old",
+            subject="",
+            message="ext3 cannot",
+            remedy="mount it as ext4",
         ),
         Finding(
-            Severity.WARN,
-            "idmapped mounts on /far",
-            "",
-            "does not answer",
-            "keep root filesystems on another filesystem, or take the "
+            severity=Severity.WARN,
+            code="idmapped mounts on /far",
+            subject="",
+            message="does not answer",
+            remedy="keep root filesystems on another filesystem, or take the "
             "strategy chown for them",
         ),
     ]
@@ -203,10 +206,10 @@ def test_filesystems_that_cannot_be_tried(
     monkeypatch.setattr(probe, "find_idmappable", fail)
     assert filesystems.check_all() == [
         Finding(
-            Severity.WARN,
-            "idmapped mounts",
-            "",
-            "not tried without user namespaces: the kernel makes none",
-            "run this as root, and see the check of user namespaces",
+            severity=Severity.WARN,
+            code="idmapped mounts",
+            subject="",
+            message="not tried without user namespaces: the kernel makes none",
+            remedy="run this as root, and see the check of user namespaces",
         )
     ]

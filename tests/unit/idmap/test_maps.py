@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxc_userns.exceptions import IdMapError, shorten
+from lxc_userns.exceptions import IdMapError
 from lxc_userns.idmap import ID_LIMIT, IdMap, IdMapEntry, IdMaps, advisories
+from lxc_userns.text import shorten
 from tests.unit.id_map_strategies import host_id_maps
 
 TOP = ID_LIMIT - 1

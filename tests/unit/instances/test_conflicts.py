@@ -10,15 +10,21 @@ ONE, OTHER = (
     IdMaps(IdMap.parse(f"0:{host}:65536"), IdMap.parse(f"0:{host}:65536"))
     for host in (100000, 300000)
 )
-CHOWN = PathUse("/r", "chown", ONE)
-IDMAPPED = PathUse("/r", "idmapped", ONE)
-OVERLAY = PathUse("/r", "overlay", ONE)
-AUTO = PathUse("/r", "auto", ONE)
-IMAGE = PathUse("/r", "idmapped", ONE, is_image=True)
-IMAGE_BELOW = PathUse("/r", "overlay", ONE, is_image=True)
-VOLUME = PathUse("/r", "idmap", ONE, is_root=False)
-READ_ONLY = PathUse("/r", "idmap", ONE, is_root=False, readonly=True)
-SHIFTED_VOLUME = PathUse("/r", "chown", ONE, is_root=False)
+CHOWN = PathUse(path="/r", strategy="chown", id_maps=ONE)
+IDMAPPED = PathUse(path="/r", strategy="idmapped", id_maps=ONE)
+OVERLAY = PathUse(path="/r", strategy="overlay", id_maps=ONE)
+AUTO = PathUse(path="/r", strategy="auto", id_maps=ONE)
+IMAGE = PathUse(path="/r", strategy="idmapped", id_maps=ONE, is_image=True)
+IMAGE_BELOW = PathUse(
+    path="/r", strategy="overlay", id_maps=ONE, is_image=True
+)
+VOLUME = PathUse(path="/r", strategy="idmap", id_maps=ONE, is_root=False)
+READ_ONLY = PathUse(
+    path="/r", strategy="idmap", id_maps=ONE, is_root=False, readonly=True
+)
+SHIFTED_VOLUME = PathUse(
+    path="/r", strategy="chown", id_maps=ONE, is_root=False
+)
 
 
 @pytest.mark.parametrize(
@@ -33,15 +39,21 @@ SHIFTED_VOLUME = PathUse("/r", "chown", ONE, is_root=False)
         (AUTO, IDMAPPED),
         (AUTO, AUTO),
         # An image that nobody writes to, with any ID maps.
-        (OVERLAY, PathUse("/r", "overlay", OTHER)),
+        (OVERLAY, PathUse(path="/r", strategy="overlay", id_maps=OTHER)),
         (IMAGE_BELOW, IMAGE_BELOW),
         (OVERLAY, READ_ONLY),
         # Volumes whose owners on disk stay.
-        (VOLUME, PathUse("/r", "idmap", OTHER, is_root=False)),
-        (VOLUME, PathUse("/r", "none", OTHER, is_root=False)),
+        (
+            VOLUME,
+            PathUse(path="/r", strategy="idmap", id_maps=OTHER, is_root=False),
+        ),
+        (
+            VOLUME,
+            PathUse(path="/r", strategy="none", id_maps=OTHER, is_root=False),
+        ),
         (VOLUME, IDMAPPED),
         # Other places.
-        (CHOWN, PathUse("/rr", "chown", OTHER)),
+        (CHOWN, PathUse(path="/rr", strategy="chown", id_maps=OTHER)),
     ],
 )
 def test_uses_that_go_together(one: PathUse, other: PathUse) -> None:
@@ -54,29 +66,35 @@ def test_uses_that_go_together(one: PathUse, other: PathUse) -> None:
     ("one", "other"),
     [
         # Shifted on disk for one, the other loses its files.
-        (CHOWN, PathUse("/r", "chown", OTHER)),
-        (CHOWN, PathUse("/r/sub", "chown", ONE)),
+        (CHOWN, PathUse(path="/r", strategy="chown", id_maps=OTHER)),
+        (CHOWN, PathUse(path="/r/sub", strategy="chown", id_maps=ONE)),
         (CHOWN, IDMAPPED),
         (CHOWN, OVERLAY),
         (CHOWN, VOLUME),
-        (SHIFTED_VOLUME, PathUse("/r", "chown", OTHER, is_root=False)),
+        (
+            SHIFTED_VOLUME,
+            PathUse(path="/r", strategy="chown", id_maps=OTHER, is_root=False),
+        ),
         (SHIFTED_VOLUME, IDMAPPED),
         (SHIFTED_VOLUME, READ_ONLY),
         # An overlay does not expect its lower layer to change.
         (OVERLAY, IDMAPPED),
-        (OVERLAY, PathUse("/r/var", "idmapped", ONE)),
+        (OVERLAY, PathUse(path="/r/var", strategy="idmapped", id_maps=ONE)),
         (OVERLAY, VOLUME),
         (OVERLAY, AUTO),
         # One root filesystem for two tenants.
-        (IDMAPPED, PathUse("/r", "idmapped", OTHER)),
-        (IDMAPPED, PathUse("/", "idmapped", ONE)),
+        (IDMAPPED, PathUse(path="/r", strategy="idmapped", id_maps=OTHER)),
+        (IDMAPPED, PathUse(path="/", strategy="idmapped", id_maps=ONE)),
         # Two kernels' worth of caches write to one disk.
         (IMAGE, IMAGE),
         (IMAGE, IMAGE_BELOW),
-        (IMAGE, PathUse("/r", "auto", ONE, is_image=True)),
+        (
+            IMAGE,
+            PathUse(path="/r", strategy="auto", id_maps=ONE, is_image=True),
+        ),
         # Whatever it will be.
-        (AUTO, PathUse("/r", "chown", OTHER)),
-        (AUTO, PathUse("/r", "idmapped", OTHER)),
+        (AUTO, PathUse(path="/r", strategy="chown", id_maps=OTHER)),
+        (AUTO, PathUse(path="/r", strategy="idmapped", id_maps=OTHER)),
     ],
 )
 def test_uses_that_harm_each_other(one: PathUse, other: PathUse) -> None:

@@ -13,7 +13,14 @@ from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.spec.strategy import Strategy
 
 UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
-RECORD = InstanceRecord("web", UUID, "/srv", None, Strategy.BIND, "/run/v")
+RECORD = InstanceRecord(
+    name="web",
+    uuid=UUID,
+    rootfs="/srv",
+    id_maps=None,
+    strategy=Strategy.BIND,
+    view="/run/v",
+)
 
 
 def test_a_record_keeps_it() -> None:

@@ -24,12 +24,12 @@ from lxc_userns.spec.volume import Volume
 UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
 UID, GID = IdMap.parse("0:100000:65536"), IdMap.parse("0:300000:65536")
 PRIVATE = InstanceRecord(
-    "web1",
-    UUID,
-    "/srv/web1",
-    IdMaps(UID, GID),
-    Strategy.CHOWN,
-    "/run/x/web1/root",
+    name="web1",
+    uuid=UUID,
+    rootfs="/srv/web1",
+    id_maps=IdMaps(UID, GID),
+    strategy=Strategy.CHOWN,
+    view="/run/x/web1/root",
     dropped=("sys_resource",),
 )
 NEEDS = Requirements().to_dict()

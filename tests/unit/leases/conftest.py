@@ -6,6 +6,7 @@ import grp
 import os
 import pwd
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -43,7 +44,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     state = str(tmp_path / "state")
     inventory = Instances(
         InstanceStore(state),
-        Filesystems(state, str(tmp_path / "run")),
+        partial(Filesystems, state, str(tmp_path / "run")),
         cast(Guests, guests),
         FakeRunning(guests),
     )

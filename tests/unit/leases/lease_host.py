@@ -139,7 +139,12 @@ class Host:
 
 def record(name: str, maps: IdMaps | None, **values: object) -> InstanceRecord:
     made = InstanceRecord(
-        name, UUID, "/srv/x", maps, Strategy.IDMAPPED, "/run/x"
+        name=name,
+        uuid=UUID,
+        rootfs="/srv/x",
+        id_maps=maps,
+        strategy=Strategy.IDMAPPED,
+        view="/run/x",
     )
     return replace(made, **values)  # type: ignore[arg-type]
 

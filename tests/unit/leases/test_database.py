@@ -25,7 +25,14 @@ OTHER_UUID = "5dce174d-7133-416f-be8b-e0fc2fac55de"
 
 def lease(name: str, number: int, count: int = S) -> Lease:
     start = BASE + number * S
-    return Lease(name, None, start, start + S * 1000, count, 1000)
+    return Lease(
+        instance=name,
+        uuid=None,
+        uid_start=start,
+        gid_start=start + S * 1000,
+        count=count,
+        acquired=1000,
+    )
 
 
 @pytest.fixture
@@ -358,7 +365,14 @@ def test_a_model(steps: list[tuple[str, int]]) -> None:
                 released.append(set(lease.ids("uid")))
                 continue
             ids = range(number + 1, number + 2 + number % 5)
-            lease = Lease(name, None, ids.start, ids.start, len(ids), 0)
+            lease = Lease(
+                instance=name,
+                uuid=None,
+                uid_start=ids.start,
+                gid_start=ids.start,
+                count=len(ids),
+                acquired=0,
+            )
             if any(set(ids) & set(other) for other in leases.values()):
                 with pytest.raises(LeaseError):
                     table.add(lease)

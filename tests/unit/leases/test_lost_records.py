@@ -32,12 +32,12 @@ from tests.unit.leases.lease_host import (
 
 def test_leases_have_no_default_owner(host: Host) -> None:
     assert host.allocator.acquire("a") == Lease(
-        "a",
-        None,
-        BASE,
-        BASE,
-        S,
-        cast(Lease, host.allocator.find("a")).acquired,
+        instance="a",
+        uuid=None,
+        uid_start=BASE,
+        gid_start=BASE,
+        count=S,
+        acquired=cast(Lease, host.allocator.find("a")).acquired,
     )
 
 
@@ -165,7 +165,10 @@ def test_files_of_a_damaged_record_stay_taken(
     inventory = host.allocator.instances
 
     def check(path: str, how: str, **more: bool) -> None:
-        inventory.check_unused([PathUse(path, how, None, **more)], besides="x")
+        inventory.check_unused(
+            [PathUse(path=path, strategy=how, id_maps=None, **more)],
+            besides="x",
+        )
 
     for path in ("/srv/images/debian", "/srv/images", "/srv/own"):
         for how in ("chown", "idmapped"):

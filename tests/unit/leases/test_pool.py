@@ -101,9 +101,36 @@ def test_many_holders_are_counted() -> None:
 
 def test_what_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     pools = read(monkeypatch, subgid=f"lxc:{BASE}:{2 * S}\n")
-    assert pools.contains(Lease("a", None, BASE + 2 * S, BASE + S, S, 0))
-    assert not pools.contains(Lease("a", None, BASE, BASE + S, S + 1, 0))
-    assert not pools.contains(Lease("a", None, BASE - 1, BASE, S, 0))
+    assert pools.contains(
+        Lease(
+            instance="a",
+            uuid=None,
+            uid_start=BASE + 2 * S,
+            gid_start=BASE + S,
+            count=S,
+            acquired=0,
+        )
+    )
+    assert not pools.contains(
+        Lease(
+            instance="a",
+            uuid=None,
+            uid_start=BASE,
+            gid_start=BASE + S,
+            count=S + 1,
+            acquired=0,
+        )
+    )
+    assert not pools.contains(
+        Lease(
+            instance="a",
+            uuid=None,
+            uid_start=BASE - 1,
+            gid_start=BASE,
+            count=S,
+            acquired=0,
+        )
+    )
 
 
 FREE = 2013265920

@@ -11,6 +11,7 @@ from lxc_userns.exceptions import (
     PoolExhaustedError,
 )
 from lxc_userns.leases import allocator as allocator
+from lxc_userns.leases import shifted_trees
 from lxc_userns.rootfs.shifting.state import State, Work
 from lxc_userns.spec.strategy import Strategy
 from lxc_userns.spec.volume import Volume
@@ -118,10 +119,12 @@ def test_a_tree_that_is_shifted_by_hand(
     host: Host, tmp_path: Path, shifted: Shift
 ) -> None:
     host.set_pool(f"lxc:{BASE}:{S}\n")
-    host.allocator.note_shift("/nowhere", maps(BASE))
+    shifted_trees.record_shift(host.allocator.leases, "/nowhere", maps(BASE))
     assert not host.allocator.leases.exists
     host.allocator.acquire("a")
-    host.allocator.note_shift(str(tmp_path), maps(BASE, 10))
+    shifted_trees.record_shift(
+        host.allocator.leases, str(tmp_path), maps(BASE, 10)
+    )
     shifted(str(tmp_path), State(maps(BASE, 10)))
     host.allocator.release("a")
     with pytest.raises(PoolExhaustedError, match=f"unshift {tmp_path}$"):

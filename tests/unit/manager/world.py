@@ -282,6 +282,7 @@ class World:
 
     def inspect(self, **steps: Any) -> None:
         """Verify by other steps from now on."""
+        assert self.ports.inspector is not None
         self.reach(inspector=replace(self.ports.inspector, **steps))
 
     @property

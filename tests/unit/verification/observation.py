@@ -111,11 +111,11 @@ def find_later(found: Observed, promise: Expectation = PRIVATE) -> list[str]:
 
 
 RECORD = InstanceRecord(
-    "web1",
-    "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c",
-    "/srv/web1",
-    IdMaps(ID_MAP, ID_MAP),
-    Strategy.IDMAPPED,
-    VIEW,
+    name="web1",
+    uuid="0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c",
+    rootfs="/srv/web1",
+    id_maps=IdMaps(ID_MAP, ID_MAP),
+    strategy=Strategy.IDMAPPED,
+    view=VIEW,
     dropped=("sys_resource", *DROPPED_PRIVATE),
 )

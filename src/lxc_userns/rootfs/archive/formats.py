@@ -18,7 +18,7 @@ from lxc_userns.exceptions import RootfsError, translated
 from lxc_userns.linux import safe_path
 from lxc_userns.linux.fd import owned
 from lxc_userns.linux.safe_path import ROOT_ONLY, Trust
-from lxc_userns.rootfs.shifting.tree import printable
+from lxc_userns.text import printable
 
 #: How much of a file's beginning is looked at, in bytes: a header's size.
 LENGTH = 512

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from lxc_userns.exceptions import RootfsError, translated
 from lxc_userns.linux import directory, renames, safe_path
-from lxc_userns.rootfs.shifting.tree import printable
+from lxc_userns.text import printable
 
 _GZIP, _XZ, _ZSTD = (
     ("gzip", "--stdout", "--no-name"),

@@ -22,7 +22,7 @@ from lxc_userns.linux.fd import owned
 from lxc_userns.linux.safe_path import ROOT_ONLY, Trust
 from lxc_userns.rootfs.archive import formats
 from lxc_userns.rootfs.archive.formats import Archive
-from lxc_userns.rootfs.shifting.tree import printable
+from lxc_userns.text import printable
 
 #: Bytes of a document; the most that registries take.
 _LONGEST = 4 << 20

@@ -26,7 +26,7 @@ from lxc_userns.rootfs import refusals
 from lxc_userns.rootfs.archive import destination
 from lxc_userns.rootfs.archive.destination import TREE, Kept, New
 from lxc_userns.rootfs.shifting import acl
-from lxc_userns.rootfs.shifting.tree import printable
+from lxc_userns.text import printable
 
 _MODE = 0o700
 #: Seconds to wait for another process: long enough for those that a killed

@@ -14,7 +14,7 @@ import re
 import sys
 
 from lxc_userns.rootfs.archive.tar_listing import unescape
-from lxc_userns.rootfs.shifting.tree import printable
+from lxc_userns.text import printable
 
 #: Bytes of a line that are looked at, and characters that are passed on.
 _LONGEST_LINE = 1 << 16

@@ -32,8 +32,9 @@ from lxc_userns.rootfs.archive.tar_ids import THROWAWAY
 from lxc_userns.rootfs.shifting import ipc, worker_pool
 from lxc_userns.rootfs.shifting.state import State
 from lxc_userns.rootfs.shifting.translation import Translation
-from lxc_userns.rootfs.shifting.tree import Tree, open_tree, printable
+from lxc_userns.rootfs.shifting.tree import Tree, open_tree
 from lxc_userns.rootfs.views import idmapped
+from lxc_userns.text import printable
 
 Path = str | os.PathLike[str]
 Work = Callable[..., Extraction]

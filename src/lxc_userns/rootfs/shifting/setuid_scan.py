@@ -19,8 +19,8 @@ from itertools import islice
 from lxc_userns.linux import directory, mount_api, threads
 from lxc_userns.linux.fd import owned
 from lxc_userns.rootfs.shifting import filecaps
-from lxc_userns.rootfs.shifting.tree import printable
 from lxc_userns.rootfs.shifting.walk import Walk, open_directory
+from lxc_userns.text import printable
 
 _EXECUTABLE = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 

@@ -28,11 +28,11 @@ from lxc_userns.rootfs.shifting.tree import (
     READ_ONLY,
     Tree,
     open_tree,
-    printable,
     telling_if_half_done,
 )
 from lxc_userns.rootfs.shifting.tree_walks import TreeWalks, plain_owners
 from lxc_userns.rootfs.shifting.worker_pool import Progress, WalkResult
+from lxc_userns.text import printable
 
 _log = logging.getLogger(__name__)
 #: Paths of read-only subvolumes that are shown.

@@ -16,6 +16,7 @@ from lxc_userns.rootfs.shifting import journal
 from lxc_userns.rootfs.shifting.state import STATE, State, Work
 from lxc_userns.rootfs.shifting.walk import open_directory
 from lxc_userns.rootfs.shifting.worker_pool import WorkerError
+from lxc_userns.text import printable
 
 #: Seconds to wait for another process that works on the tree: long enough
 #: for the workers of a killed one to notice that they are alone.
@@ -166,14 +167,6 @@ class Tree:
         root = os.readlink(self.proc_path).rstrip("/")
         below = kernel_path.rstrip("/").removeprefix(root)
         return self.path + printable(below)
-
-
-def printable(path: str) -> str:
-    """Return a path with bytes that are no text, and controls, escaped."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(
-        char if char.isprintable() else ascii(char)[1:-1] for char in text
-    )
 
 
 @contextmanager

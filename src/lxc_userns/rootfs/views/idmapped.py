@@ -11,11 +11,14 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING
 
 from lxc_userns.exceptions import NotIdmappableError, RootfsError
-from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.linux import mount_api, mounts, user_namespaces
 from lxc_userns.linux.fd import owned
+
+if TYPE_CHECKING:
+    from lxc_userns.idmap import IdMap, IdMaps
 
 #: What to do instead, by type of filesystem; None if the kernel is too old.
 Remedy = Callable[[str | None], str]

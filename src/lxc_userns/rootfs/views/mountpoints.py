@@ -14,12 +14,15 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from lxc_userns import own_paths
 from lxc_userns.exceptions import RootfsError, reason_of
-from lxc_userns.idmap import IdMaps
 from lxc_userns.linux import directory, mounts
 from lxc_userns.linux.fd import open_file
+
+if TYPE_CHECKING:
+    from lxc_userns.idmap import IdMaps
 
 #: Mode of ``run_path`` and all in it: passed through, never listed.
 _MODE = 0o711

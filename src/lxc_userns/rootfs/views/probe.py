@@ -18,8 +18,8 @@ from lxc_userns.linux import directory, mount_api, mounts
 from lxc_userns.linux.fd import open_file, owned
 from lxc_userns.rootfs import refusals
 from lxc_userns.rootfs.shifting.acl import ACCESS
-from lxc_userns.rootfs.shifting.tree import printable
 from lxc_userns.rootfs.views import idmapped, overlay
+from lxc_userns.text import printable
 
 #: How long to wait for filesystems that do not answer, in seconds.
 PATIENCE = 5.0

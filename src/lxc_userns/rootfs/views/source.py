@@ -9,15 +9,18 @@ import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lxc_userns.exceptions import RootfsError, translated
-from lxc_userns.idmap import IdMaps
 from lxc_userns.linux import directory, mount_api, mounts, openat2, safe_path
 from lxc_userns.linux.fd import owned, reopen
 from lxc_userns.rootfs import exposure
 from lxc_userns.rootfs.views import idmapped, image
-from lxc_userns.rootfs.views.image import Image
-from lxc_userns.spec.rootfs_kind import RootfsKind
+
+if TYPE_CHECKING:
+    from lxc_userns.idmap import IdMaps
+    from lxc_userns.rootfs.views.image import Image
+    from lxc_userns.spec.rootfs_kind import RootfsKind
 
 _KINDS = (stat.S_IFDIR, stat.S_IFREG, stat.S_IFBLK)
 

@@ -6,12 +6,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from lxc_userns.exceptions import RootfsError, translated
-from lxc_userns.idmap import IdMaps
 from lxc_userns.linux import directory, mounts, removal
 from lxc_userns.rootfs.views import overlay
-from lxc_userns.rootfs.views.overlay import Shift
+
+if TYPE_CHECKING:
+    from lxc_userns.idmap import IdMaps
+    from lxc_userns.rootfs.views.overlay import Shift
 
 _NAME, _MODE = "private", 0o700
 _OVERLAY, _ROOTFS = "overlay", "rootfs"

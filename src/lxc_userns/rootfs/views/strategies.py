@@ -7,28 +7,29 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from lxc_userns.exceptions import (
-    ConfigError,
     ExposedTreeError,
     NotIdmappableError,
     RootfsError,
     UnmappedIdsError,
     translated,
 )
-from lxc_userns.idmap import IdMaps
 from lxc_userns.linux import directory, mount_api
 from lxc_userns.rootfs import refusals
 from lxc_userns.rootfs.shifting import shift
-from lxc_userns.rootfs.shifting.report import ShiftReport
 from lxc_userns.rootfs.views import overlay
 from lxc_userns.rootfs.views.source import (
     RootfsSource,
     add_oldroot,
     check_layout,
 )
-from lxc_userns.spec.strategy import CHOICES, Strategy
+from lxc_userns.spec.strategy import Strategy
+
+if TYPE_CHECKING:
+    from lxc_userns.idmap import IdMaps
+    from lxc_userns.rootfs.shifting.report import ShiftReport
 
 Progress = Callable[[int], None]
 
@@ -220,20 +221,6 @@ class Choice:
     strategy: Strategy
     reason: str
     changes_owners: bool = False
-
-
-def find_choice(name: str) -> Strategy:
-    """Return the strategy of a name, if it can be asked for.
-
-    :raises ConfigError: if there is none.
-    """
-    if name not in CHOICES:
-        raise ConfigError(
-            "[lxc_userns] rootfs_strategy",
-            name,
-            f"expected {', '.join(CHOICES)}",
-        )
-    return Strategy(name)
 
 
 def choose(

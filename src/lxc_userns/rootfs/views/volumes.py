@@ -12,18 +12,21 @@ import stat
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lxc_userns.exceptions import ExposedTreeError, RootfsError, translated
-from lxc_userns.idmap import IdMaps
 from lxc_userns.linux import file_identity, mount_api, mounts, safe_path
 from lxc_userns.linux.fd import open_file, owned
-from lxc_userns.linux.file_identity import FileIdentity
 from lxc_userns.rootfs import exposure, refusals
 from lxc_userns.rootfs.shifting import shift
-from lxc_userns.rootfs.shifting.tree import printable
 from lxc_userns.rootfs.views import idmapped, volume_targets
 from lxc_userns.rootfs.views.strategies import ShiftOptions
-from lxc_userns.spec.volume import Volume
+from lxc_userns.text import printable
+
+if TYPE_CHECKING:
+    from lxc_userns.idmap import IdMaps
+    from lxc_userns.linux.file_identity import FileIdentity
+    from lxc_userns.spec.volume import Volume
 
 _KINDS = (stat.S_IFDIR, stat.S_IFREG, stat.S_IFSOCK)
 
