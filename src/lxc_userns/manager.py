@@ -18,11 +18,7 @@ from lxc_userns.exceptions import (
     NotRunningError,
 )
 from lxc_userns.instances.prepared import PreparedInstance
-from lxc_userns.instances.record import (
-    InstanceRecord,
-    check_name,
-    check_same,
-)
+from lxc_userns.instances.record import InstanceRecord, check_same
 from lxc_userns.libvirtd.client import Guests
 from lxc_userns.services import Services
 from lxc_userns.spec.request import InstanceRequest
@@ -262,12 +258,14 @@ class UserNamespaceManager:
         loss of power, which a filesystem with a journal gets over. It changes
         no state, and does nothing where no view is mounted.
 
-        :raises InstanceError: if it is not a name.
         :raises RootfsError: if that fails.
+        :raises InstanceError: if the name is another instance's by now.
         """
-        name = _name(instance)
-        check_name(name)
-        self._services.files.sync(name)
+        name, services = _name(instance), self._services
+        record = services.store.load(name)
+        if record is not None:
+            check_same(name, record.uuid, _uuid(instance))
+        services.files.sync(name)
 
     @staticmethod
     def _load(
