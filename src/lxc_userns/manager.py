@@ -110,7 +110,7 @@ class UserNamespaceManager:
         preparation = services.preparation(None)
         return PreparedInstance(preparation.allocate(draft, complete))
 
-    @checked(request=REQUEST, progress=PROGRESS)
+    @checked(request=REQUEST, progress=PROGRESS, accept_replaced=bool)
     def prepare(
         self,
         request: InstanceRequest | str,
@@ -158,7 +158,7 @@ class UserNamespaceManager:
             preparation.run(wanted, complete, accept_replaced=accept_replaced)
         )
 
-    @checked(instance=INSTANCE)
+    @checked(instance=INSTANCE, started=bool)
     def verify(
         self,
         instance: str | PreparedInstance,
@@ -199,7 +199,8 @@ class UserNamespaceManager:
                 self._guests.destroy(instance.name, instance.uuid)
             raise
         if report_only is not None:
-            _warn("UserNamespaceManager.verify: report_only", "leave it out")
+            name = f"{type(self).__name__}.verify: report_only"
+            _warn(name, "leave it out", stacklevel=4)
         verifier = services.verifier
         verify = verifier.report if report_only else verifier.verify
         try:
@@ -305,9 +306,9 @@ class UserNamespaceManager:
         return PreparedInstance(services.planner.preview(request, known))
 
 
-def _warn(name: str, remedy: str) -> None:
+def _warn(name: str, remedy: str, *, stacklevel: int = 3) -> None:
     text = f"{name} is deprecated; {remedy}"
-    warnings.warn(text, DeprecationWarning, stacklevel=3)
+    warnings.warn(text, DeprecationWarning, stacklevel)
 
 
 def _not_running(services: Services, record: InstanceRecord) -> str:
