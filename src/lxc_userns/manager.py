@@ -18,11 +18,7 @@ from lxc_userns.exceptions import (
     NotRunningError,
 )
 from lxc_userns.instances.prepared import PreparedInstance
-from lxc_userns.instances.record import (
-    InstanceRecord,
-    check_name,
-    check_same,
-)
+from lxc_userns.instances.record import InstanceRecord, check_same
 from lxc_userns.libvirtd.client import Guests
 from lxc_userns.services import Services
 from lxc_userns.spec.request import InstanceRequest
@@ -114,7 +110,7 @@ class UserNamespaceManager:
         preparation = services.preparation(None)
         return PreparedInstance(preparation.allocate(draft, complete))
 
-    @checked(request=REQUEST, progress=PROGRESS)
+    @checked(request=REQUEST, progress=PROGRESS, accept_replaced=bool)
     def prepare(
         self,
         request: InstanceRequest | str,
@@ -162,7 +158,7 @@ class UserNamespaceManager:
             preparation.run(wanted, complete, accept_replaced=accept_replaced)
         )
 
-    @checked(instance=INSTANCE)
+    @checked(instance=INSTANCE, started=bool)
     def verify(
         self,
         instance: str | PreparedInstance,
@@ -203,7 +199,8 @@ class UserNamespaceManager:
                 self._guests.destroy(instance.name, instance.uuid)
             raise
         if report_only is not None:
-            _warn("UserNamespaceManager.verify: report_only", "leave it out")
+            name = f"{type(self).__name__}.verify: report_only"
+            _warn(name, "leave it out", stacklevel=4)
         verifier = services.verifier
         verify = verifier.report if report_only else verifier.verify
         try:
@@ -262,12 +259,14 @@ class UserNamespaceManager:
         loss of power, which a filesystem with a journal gets over. It changes
         no state, and does nothing where no view is mounted.
 
-        :raises InstanceError: if it is not a name.
         :raises RootfsError: if that fails.
+        :raises InstanceError: if the name is another instance's by now.
         """
-        name = _name(instance)
-        check_name(name)
-        self._services.files.sync(name)
+        name, services = _name(instance), self._services
+        record = services.store.load(name)
+        if record is not None:
+            check_same(name, record.uuid, _uuid(instance))
+        services.files.sync(name)
 
     @staticmethod
     def _load(
@@ -307,9 +306,9 @@ class UserNamespaceManager:
         return PreparedInstance(services.planner.preview(request, known))
 
 
-def _warn(name: str, remedy: str) -> None:
+def _warn(name: str, remedy: str, *, stacklevel: int = 3) -> None:
     text = f"{name} is deprecated; {remedy}"
-    warnings.warn(text, DeprecationWarning, stacklevel=3)
+    warnings.warn(text, DeprecationWarning, stacklevel)
 
 
 def _not_running(services: Services, record: InstanceRecord) -> str:

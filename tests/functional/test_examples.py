@@ -115,7 +115,7 @@ def test_driver_does_not_run_what_differs(
     busybox_rootfs: Path,
     libvirt_connection: libvirt.virConnect,
 ) -> None:
-    """As where somebody else has edited the domain."""
+    """Somebody else has edited its domain."""
     request = InstanceRequest("web", UUID, str(busybox_rootfs))
     driver.spawn(request, DOMAIN.format("/bin/sleep"))
     driver.stop("web")

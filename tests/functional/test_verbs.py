@@ -141,7 +141,7 @@ def test_each_verb_in_each_state_twice(host: InstanceHost, state: str) -> None:
 
 
 def test_verbs_at_once(host: InstanceHost) -> None:
-    """Whoever calls them, one after the other has it."""
+    """One after the other has the instance."""
     request = host.request()
     host.manager.prepare(request)
     host.manager.release(NAME)

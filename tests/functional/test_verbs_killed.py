@@ -4,6 +4,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -129,6 +130,26 @@ def check(
         if not died:
             return at - 1
     raise AssertionError
+
+
+def test_mounts_are_among_the_changes(host: InstanceHost) -> None:
+    seen, told = os.pipe()
+
+    def tell(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "lxc_userns.libc" and is_change(event, arguments):
+            os.write(told, f"{arguments[0]} ".encode())
+
+    def act() -> None:
+        sys.addaudithook(tell)
+        host.manager.prepare(host.request())
+        host.manager.release(NAME)
+
+    assert not run_and_kill(act, 1, lambda *_: False)
+    os.close(told)
+    with open(seen) as stream:
+        # One attaches each of both views, one takes it away.
+        calls = stream.read().split()
+    assert [calls.count(each) for each in ("syscall", "umount2")] == [2, 2]
 
 
 def test_allocate(host: InstanceHost) -> None:

@@ -222,8 +222,9 @@ class Filesystems:
         :param empty: as for :func:`exposure.check_only_root_can_reach`.
         """
         readonly = record.strategy.traits.shares_source
-        if not readonly and not stat.S_ISDIR(os.fstat(fd).st_mode):
-            # An image that is written to is for one alone, and may be ours.
+        is_image = not stat.S_ISDIR(os.fstat(fd).st_mode)
+        if is_image and not readonly and self.is_mounted(record.name):
+            # It is for one alone, and that can be a view of ours.
             self.unmount(record.name)
         kind = record.rootfs_kind
         if record.archive is not None:

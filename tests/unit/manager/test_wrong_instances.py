@@ -40,7 +40,7 @@ def test_a_name_is_not_given_to_another(world: World, verb: str) -> None:
     assert look(world) == before
 
 
-@pytest.mark.parametrize("verb", ["unmount", "release"])
+@pytest.mark.parametrize("verb", ["sync", "unmount", "release"])
 def test_one_that_was_released_is_not_the_next(
     world: World, verb: str
 ) -> None:
@@ -57,7 +57,7 @@ def test_one_that_was_released_is_not_the_next(
         "the verbs with what prepare has returned for that one"
     )
     assert look(world) == before
-    getattr(world.manager, verb)("web1")
+    world.manager.release("web1")
     assert world.strategy.mounted == set()
 
 
