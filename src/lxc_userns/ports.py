@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from lxc_userns.libvirtd.daemon import Daemon
     from lxc_userns.libvirtd.definitions import DefinedDomains
     from lxc_userns.libvirtd.status import RunningDomains
+    from lxc_userns.linux.netlink import NetworkDevice
+    from lxc_userns.linux.process import Process
     from lxc_userns.resources import ControlGroups
     from lxc_userns.rootfs.views.mountpoints import Views
     from lxc_userns.rootfs.views.strategies import ViewStrategy
@@ -40,6 +42,7 @@ class Ports:
     :param read_pools: reads the pool of an owner of subordinate IDs.
     :param clock: gives the seconds of Unix time.
     :param read_kills: counts the kills below libvirt's process of a container.
+    :param read_devices: reads the network devices of a container.
     :param find_daemon: finds the running libvirtd.
     """
 
@@ -54,4 +57,5 @@ class Ports:
     read_pools: Callable[[str], Pools] | None = None
     clock: Callable[[], float] = time.time
     read_kills: Callable[[int], int] | None = None
+    read_devices: Callable[[Process], list[NetworkDevice]] | None = None
     find_daemon: Callable[[], Daemon | None] | None = None

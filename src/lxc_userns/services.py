@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from lxc_userns.libvirtd.client import Guests
     from lxc_userns.libvirtd.daemon import Daemon
     from lxc_userns.libvirtd.definitions import DefinedDomains
+    from lxc_userns.linux.netlink import NetworkDevice
+    from lxc_userns.linux.process import Process
     from lxc_userns.plan import Planner
     from lxc_userns.prepare import Preparation
     from lxc_userns.release import Releaser
@@ -226,6 +228,15 @@ class Services:
         from lxc_userns.traces import memory
 
         return (self.ports.read_kills or memory.read_kills)(controller)
+
+    def read_devices(self, init: Process) -> list[NetworkDevice]:
+        """Return the network devices of a container.
+
+        :param init: its first process.
+        """
+        from lxc_userns.linux import netlink
+
+        return (self.ports.read_devices or netlink.devices_of)(init)
 
     def find_daemon(self) -> Daemon | None:
         """Return the running libvirtd."""

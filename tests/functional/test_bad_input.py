@@ -112,7 +112,10 @@ def test_container_run_refuses(
             "bad: there is no bridge absent0 where libvirt looks; make it: "
             "ip link add absent0 type bridge",
         ),
-        (["--network", "network:absent"], "libvirt: start bad: "),
+        (
+            ["--network", "network:absent"],
+            "bad: libvirt has no network absent: ",
+        ),
     ],
 )
 def test_what_libvirt_refuses_leaves_no_container(

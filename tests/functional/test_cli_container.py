@@ -81,6 +81,7 @@ def test_from_run_to_destroy(
         "view": f"{cli.run}/web1/root",
         "uid_map": ID_MAP,
         "gid_map": ID_MAP,
+        "interfaces": [],
         "ended": None,
         "oom_kills": 0,
     }

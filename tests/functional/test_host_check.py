@@ -23,6 +23,7 @@ ALWAYS = [
     *("shared limits", "programs", "libvirt", "security driver"),
     *("session keyring", "cgroups"),
     *("state_path", "run_path", "mounts in run_path", "hook"),
+    *("network driver", "bridges"),
     *("subordinate user IDs", "subordinate group IDs"),
     *("range for new users", "pool", "overlays"),
 ]

@@ -7,12 +7,14 @@ import argparse
 import logging
 import re
 from functools import cached_property
+from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any
 
 from cliff.lister import Lister
 from cliff.show import ShowOne
 
 from lxc_userns.cli.base import ConfiguredCommand, require_root
+from lxc_userns.traces.tail import printable
 
 if TYPE_CHECKING:
     from lxc_userns.containers import Container, Containers
@@ -96,6 +98,15 @@ def show(container: Container) -> Shown:
         "init_pid": container.init_pid,
         "uid_map": None if maps is None else str(maps.uid),
         "gid_map": None if maps is None else str(maps.gid),
+        "interfaces": [
+            {
+                "name": each.name and printable(each.name),
+                "mac": each.mac,
+                "addresses": [*each.addresses],
+                "network": each.network,
+            }
+            for each in container.interfaces
+        ],
         "ended": container.trace.describe(),
         "oom_kills": container.trace.oom_kills,
         "console": [*container.trace.console],
@@ -111,11 +122,20 @@ class List(ContainerCommand, Lister):
     ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
         """List them."""
         columns = ("name", "state", "mode", "init_pid", "rootfs")
-        found = self.containers.list()
-        return columns, [
-            tuple(getattr(each, column) for column in columns)
-            for each in found
+        return (*columns, "addresses"), [
+            (*(getattr(each, column) for column in columns), _addresses(each))
+            for each in self.containers.list()
         ]
+
+
+def _addresses(container: Container) -> list[str]:
+    """Return its IP addresses that others than its neighbours can use."""
+    return [
+        address
+        for each in container.interfaces
+        for address in each.addresses
+        if not ip_interface(address).is_link_local
+    ]
 
 
 class Show(OnOne, ShowOne):

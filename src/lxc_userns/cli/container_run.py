@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -210,8 +211,10 @@ def _add_surroundings(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NETWORK",
         help="network:NAME of libvirt or bridge:NAME of the host, for "
-        "an interface each; none for a loopback device alone, which is "
-        "the default; host for the host's own network, only in mode host.",
+        "an interface each, with an address if its network gives it none: "
+        "bridge:br0,address=192.0.2.10/24,gateway=192.0.2.1; none for a "
+        "loopback device alone, which is the default; host for the host's "
+        "own network, only in mode host.",
     )
 
 
@@ -293,15 +296,13 @@ def _interfaces(texts: list[str]) -> tuple[Interface, ...]:
 
     if texts in (["none"], ["host"]):
         return ()
-    makers = {"network": Interface.network, "bridge": Interface.bridge}
     interfaces = []
     for text in texts:
-        kind, _, name = text.partition(":")
-        if kind not in makers or not name:
+        if not re.match("(network|bridge):[^,]", text):
             raise ConfigError(
                 "--network",
                 text,
                 "expected network:NAME, bridge:NAME, or none or host alone",
             )
-        interfaces.append(makers[kind](name))
+        interfaces.append(Interface.parse(text))
     return tuple(interfaces)

@@ -211,12 +211,13 @@ class Containers:
         """
         services = self._services
         record = services.store.load(name)
+        states = StateReader(services, with_interfaces=True)
         if record is not None:
-            return StateReader(services).describe(record)
+            return states.with_networks(states.describe(record))
         guest = self._guests.find(name)
         if guest is None:
             raise NoSuchContainerError(name)
-        return StateReader(services).describe_foreign(guest)
+        return states.with_networks(states.describe_foreign(guest))
 
     def list(self) -> list[Container]:
         """All containers as they are now, by name, those of others as well.
@@ -225,7 +226,7 @@ class Containers:
         a warning.
         """
         services = self._services
-        states = StateReader(services)
+        states = StateReader(services, with_interfaces=True)
         found, names = [], set()
         for record in services.store.load_all():
             names.add(record.name)
@@ -272,7 +273,9 @@ class Containers:
         accept_replaced: bool = False,
     ) -> VerifiedInstance:
         with ExitStack() as stack:
-            preview.check_bridges(self._services, name, self._guests.xml(name))
+            preview.check_networks(
+                self._services, name, self._guests.xml(name)
+            )
             self._manager.prepare(
                 name, progress, accept_replaced=accept_replaced
             )

@@ -13,6 +13,8 @@ from lxc_userns.exceptions import (
     ConfigError,
     ContainerExistsError,
     InstanceError,
+    LibvirtError,
+    LibvirtUnreachableError,
 )
 from lxc_userns.instances import steps
 from lxc_userns.instances.prepared import PreparedInstance
@@ -78,7 +80,7 @@ def check(
         record = planner.preview(request, None)
     plan = PreparedInstance(record)
     _check_meant(plan)
-    check_bridges(services, spec.name, spec.to_xml(plan))
+    check_networks(services, spec.name, spec.to_xml(plan))
     return plan
 
 
@@ -123,11 +125,40 @@ def find_security_model(services: Services) -> str | None:
     return next(iter(models), None)
 
 
-def check_bridges(services: Services, name: str, xml: str) -> None:
-    """Refuse bridges that are not there.
+def check_networks(services: Services, name: str, xml: str) -> None:
+    """Refuse bridges and libvirt's networks that are not there.
 
     :param xml: the domain of the container.
     """
+    _check_bridges(services, name, xml)
+    wanted = domain.read_network_names(xml)
+    if not wanted:
+        return
+    try:
+        found = services.guests.networks()
+    except LibvirtUnreachableError:
+        raise
+    except LibvirtError as err:
+        raise InstanceError(
+            name,
+            f"libvirt has no network {wanted[0]}: {err}; install its network "
+            "driver (Debian package libvirt-daemon-driver-network or, before "
+            "Debian 13, libvirt-daemon) and restart it, or attach to a bridge",
+        ) from err
+    for network in wanted:
+        if not found.get(network):
+            verb, state = "start", "is not active"
+            if network not in found:
+                verb, state = "define", "is not there"
+            raise InstanceError(
+                name,
+                f"libvirt's network {network} {state}; {verb} it: "
+                f"virsh -c lxc:/// net-{verb} "
+                f"{network if verb == 'start' else 'FILE'}",
+            )
+
+
+def _check_bridges(services: Services, name: str, xml: str) -> None:
     # libvirt makes a pair of devices, and leaves it when it cannot attach it.
     bridges = domain.read_bridges(xml)
     found = services.find_daemon() if bridges else None

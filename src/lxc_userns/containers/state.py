@@ -30,6 +30,23 @@ UNVERIFIED = "unverified"
 _RUNNING = frozenset({"running", "paused"})
 
 
+@dataclass(frozen=True, slots=True)
+class NetworkInterface:
+    """A network interface of a container.
+
+    :param name: its name as the container has it; None while it does not run.
+    :param mac: its MAC address; empty if it has none.
+    :param addresses: its IP addresses, each with the length of its prefix.
+    :param network: what libvirt has attached it to, as ``bridge:br0``; None
+        if the container has made it itself, or that was not looked for.
+    """
+
+    name: str | None
+    mac: str
+    addresses: tuple[str, ...] = ()
+    network: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
     """A container as it is now.
@@ -63,6 +80,8 @@ class Container:
     :param init_pid: host's process ID of its first process while it runs.
     :param id_maps: what it was promised.
     :param trace: what is known of its last run.
+    :param interfaces: its network interfaces as the kernel has them, without
+        its loopback device; none if it is in the host's network.
     """
 
     name: str
@@ -85,6 +104,7 @@ class Container:
     max_processes: int | None
     hostname: str | None = None
     trace: Trace = field(default_factory=Trace)
+    interfaces: tuple[NetworkInterface, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +112,11 @@ class StateReader:
     """Reader of the states of a host's containers.
 
     :param services: the services of the host.
+    :param with_interfaces: whether to look at network interfaces.
     """
 
     services: Services
+    with_interfaces: bool = False
 
     def describe_foreign(self, guest: Guest) -> Container:
         """Return what libvirt tells of a container that others have made."""
@@ -106,7 +128,7 @@ class StateReader:
             root = domain.read_root_source(xml)
             maps = domain.read_id_maps(xml)
             mode = "host" if maps is None else "private"
-        start = self._find_start(guest.name) if guest.is_active else None
+        start, interfaces = self._look(guest)
         return Container(
             name=guest.name,
             uuid=guest.uuid,
@@ -126,18 +148,37 @@ class StateReader:
             capabilities=(),
             devices=(),
             max_processes=None,
+            interfaces=interfaces,
         )
 
     def describe(self, record: InstanceRecord) -> Container:
         """Return what is known of a container of ours."""
         guest = self.services.instances.find_guest(record)
-        start = None
-        if guest is not None and guest.is_active:
-            start = self._find_start(record.name)
+        start, interfaces = self._look(guest)
         return replace(
             describe_record(record, _state(guest, start, record.verified)),
             init_pid=None if start is None else start.init_pid,
             trace=self._trace(record, guest),
+            interfaces=interfaces,
+        )
+
+    def with_networks(self, container: Container) -> Container:
+        """Add what libvirt has attached its interfaces to.
+
+        Those of one that does not run are libvirt's.
+        """
+        networks: dict[str, str] = {}
+        with suppress(DomainXmlError, NoSuchContainerError):
+            xml = self.services.guests.xml(container.name)
+            networks = domain.read_networks(xml)
+        found = container.interfaces
+        if container.init_pid is None:
+            found = tuple(NetworkInterface(None, mac) for mac in networks)
+        return replace(
+            container,
+            interfaces=tuple(
+                replace(each, network=networks.get(each.mac)) for each in found
+            ),
         )
 
     def _trace(self, record: InstanceRecord, guest: Guest | None) -> Trace:
@@ -154,14 +195,27 @@ class StateReader:
             pass  # The kills are not told then.
         return replace(trace, ended=False)
 
-    def _find_start(self, name: str) -> Verified | None:
+    def _look(
+        self, guest: Guest | None
+    ) -> tuple[Verified | None, tuple[NetworkInterface, ...]]:
+        """Return its start and its network interfaces, if it runs."""
+        start: Verified | None = None
+        interfaces: tuple[NetworkInterface, ...] = ()
+        if guest is None or not guest.is_active:
+            return start, interfaces
         with (
             # One that cannot be looked at keeps nobody from seeing the rest.
             suppress(InstanceError, OSError),
-            self.services.guests.init_process(name) as init,
+            self.services.guests.init_process(guest.name) as init,
         ):
-            return self.services.inspector.mark(init)
-        return None
+            start = self.services.inspector.mark(init)
+            if self.with_interfaces:
+                found = self.services.read_devices(init)
+                interfaces = tuple(
+                    NetworkInterface(each.name, each.mac, each.addresses)
+                    for each in found
+                )
+        return start, interfaces
 
 
 def describe_record(record: InstanceRecord, state: str) -> Container:

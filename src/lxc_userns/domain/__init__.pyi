@@ -11,6 +11,10 @@ from lxc_userns.domain.idmaps import read_id_maps as read_id_maps
 from lxc_userns.domain.init import Init as Init
 from lxc_userns.domain.interface import Interface as Interface
 from lxc_userns.domain.interface import read_bridges as read_bridges
+from lxc_userns.domain.interface import (
+    read_network_names as read_network_names,
+)
+from lxc_userns.domain.interface import read_networks as read_networks
 from lxc_userns.domain.metadata import NAMESPACE as NAMESPACE
 from lxc_userns.domain.metadata import Marker as Marker
 from lxc_userns.domain.metadata import read_marker as read_marker

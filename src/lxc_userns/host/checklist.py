@@ -21,6 +21,7 @@ from lxc_userns.host import (
     keyring,
     libvirtd,
     limits,
+    networks,
     paths,
     programs,
     propagation,
@@ -118,6 +119,18 @@ def _of_libvirt(settings: Settings, connect: Connect) -> Iterator[Probe]:
         lambda: propagation.check(Path(settings.run_path), find_daemon()),
     )
     yield Probe("hook", lambda: hook.check(find_daemon()))
+    yield Probe(
+        "network driver",
+        lambda: networks.check_driver(connect),
+        Severity.WARN,
+        _SEE_LIBVIRT,
+    )
+    yield Probe(
+        "bridges",
+        lambda: networks.check_bridges(connect, find_daemon()),
+        Severity.WARN,
+        _SEE_LIBVIRT,
+    )
 
 
 def _of_ids(settings: Settings) -> Iterator[Probe]:

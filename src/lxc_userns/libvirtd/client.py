@@ -143,6 +143,18 @@ class Guests:
         with self._translated("read the capabilities"):
             return str(self._connect().getCapabilities())
 
+    def networks(self) -> dict[str, bool]:
+        """Return the names of libvirt's networks, and which are active.
+
+        :raises LibvirtError: if libvirtd has no network driver, or cannot be
+            reached.
+        """
+        with self._translated("list networks"):
+            return {
+                each.name(): bool(each.isActive())
+                for each in self._connect().listAllNetworks()
+            }
+
     def define(self, name: str, xml: str) -> None:
         """Define a domain, or define it anew, with validation.
 

@@ -26,10 +26,11 @@ def check_hostname(text: str) -> str:
     return text
 
 
-def of_container(name: str) -> str:
-    """Return the host name that libvirt gives a container.
+def of_container(name: str) -> str | None:
+    """Return the host name that libvirt makes of a container's name.
 
-    :param name: its name, which begins with a letter or digit.
+    :returns: None if it is none.
     """
-    # virLXCContainerSetHostname() of libvirt's lxc_container.c.
-    return re.sub("[^A-Za-z0-9-]", "", name)
+    # It would keep a hyphen at the end.
+    text = re.sub("[^A-Za-z0-9-]", "", name).rstrip("-")
+    return text if _HOSTNAME.fullmatch(text) else None

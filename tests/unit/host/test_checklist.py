@@ -18,6 +18,7 @@ NAMES = [
     *("shared limits", "programs", "libvirt", "security driver"),
     *("session keyring", "cgroups"),
     *("state_path", "run_path", "mounts in run_path", "hook"),
+    *("network driver", "bridges"),
     *("subordinate user IDs", "subordinate group IDs"),
     *("range for new users", "pool", "overlays", "idmapped mounts"),
 ]

@@ -52,3 +52,5 @@ def test_what_is_none(text: str) -> None:
 
 def test_what_libvirt_makes_of_a_name() -> None:
     assert of_container("web-1.a_b") == "web-1ab"
+    assert of_container("web-") == "web"
+    assert of_container("..") is None

@@ -313,3 +313,35 @@ def test_one_is_destroyed_once_the_next_is_looked_at(world: World) -> None:
     steps = [each for each in world.log if each != "limit"]
     gone = ["destroy", "undefine", "unmount"]
     assert steps == [*gone, "shift", "mount", "define", "start"]
+
+
+@pytest.mark.parametrize(
+    ("networks", "reason"),
+    [
+        ({"default": True}, None),
+        ({"default": False}, "is not active; start it: virsh -c lxc:/// "),
+        ({"other": True}, "is not there; define it: virsh -c lxc:/// "),
+        (None, "has no network default: libvirt: list networks: no driver; "),
+    ],
+)
+def test_networks_of_libvirt_are_there(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    networks: dict[str, bool] | None,
+    reason: str | None,
+) -> None:
+    def find() -> dict[str, bool]:
+        if networks is None:
+            raise LibvirtError("list networks", "no driver")
+        return networks
+
+    monkeypatch.setattr(world.guests, "networks", find, raising=False)
+    spec = ContainerSpec(
+        "web1", world.rootfs, interfaces=(Interface.network("default"),)
+    )
+    if reason is None:
+        world.containers.run(spec)
+        return
+    with pytest.raises(InstanceError, match=reason):
+        world.containers.run(spec)
+    assert world.log == []

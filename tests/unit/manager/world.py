@@ -360,6 +360,7 @@ def make_ports(
         processes=ProcessTable(find=lambda: ()),
         read_kills=lambda _controller: 0,
         find_daemon=lambda: None,
+        read_devices=lambda _init: [],
     )
 
 
