@@ -23,6 +23,7 @@ from lxc_userns.instances.conflicts import claims
 from lxc_userns.instances.failures import Failure, Failures
 from lxc_userns.instances.filesystems import identities
 from lxc_userns.instances.record import InstanceRecord
+from lxc_userns.linux import journal
 from lxc_userns.rollback import undo
 from lxc_userns.rootfs.views import strategies
 from lxc_userns.rootfs.views.source import RootfsSource, check_program
@@ -139,6 +140,7 @@ class Preparation:
                 ready.strategy,
                 time.monotonic() - start,
                 ready.reason,
+                extra={journal.INSTANCE: ready.name},
             )
             _warn_of_host_mode(ready)
             return ready
@@ -302,6 +304,7 @@ def _warn_of_host_mode(record: InstanceRecord) -> None:
             "host's: %s",
             record.name,
             "; ".join(record.mode_reasons),
+            extra={journal.INSTANCE: record.name},
         )
 
 

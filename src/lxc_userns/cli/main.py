@@ -19,6 +19,8 @@ from cliff.app import App
 from cliff.command import Command
 from cliff.commandmanager import CommandManager
 
+from lxc_userns.linux import journal
+
 PROGRAM = "lxc-userns"
 _USAGE = 2
 _INTERRUPTED = 128 + signal.SIGINT
@@ -69,16 +71,19 @@ _GROUPS = frozenset(name.split()[0] for name in _COMMANDS)
 class OneLineFormatter(logging.Formatter):
     """An error and its notes in one line, with a traceback only if asked."""
 
-    def __init__(self, *, tracebacks: bool) -> None:
+    def __init__(self, *, tracebacks: bool, levels: bool = True) -> None:
         super().__init__("%(message)s")
         self._tracebacks = tracebacks
+        self._levels = levels
 
     def format(self, record: logging.LogRecord) -> str:
         """Write ``error: what; note``."""
         text = record.getMessage()
         if isinstance(record.msg, BaseException):
             text = describe(record.msg)
-        line = f"{record.levelname.lower()}: {' '.join(text.split())}"
+        line = " ".join(text.split())
+        if self._levels:
+            line = f"{record.levelname.lower()}: {line}"
         if self._tracebacks and record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line
@@ -182,14 +187,26 @@ class LxcUserns(App):
         return parser
 
     def configure_logging(self) -> None:
-        """Send errors to standard error, and all else nowhere unless asked."""
+        """Send errors to standard error, and all else nowhere unless asked.
+
+        Where that is systemd's journal, to the journal with fields.
+        """
         root = logging.getLogger()
         for handler in root.handlers[:]:
             if isinstance(handler.formatter, OneLineFormatter):
                 root.removeHandler(handler)
-        console = logging.StreamHandler(self.stderr)
-        console.setFormatter(OneLineFormatter(tracebacks=self.options.debug))
-        root.addHandler(console)
+        in_journal = journal.has_stderr()
+        handler = (
+            journal.JournalHandler(PROGRAM)
+            if in_journal
+            else logging.StreamHandler(self.stderr)
+        )
+        handler.setFormatter(
+            OneLineFormatter(
+                tracebacks=self.options.debug, levels=not in_journal
+            )
+        )
+        root.addHandler(handler)
         levels = (logging.WARNING, logging.INFO, logging.DEBUG)
         root.setLevel(levels[min(self.options.verbose, 2)])
         # It logs as errors what it goes on to raise.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from dataclasses import dataclass, replace
 from difflib import unified_diff
@@ -21,7 +22,7 @@ from lxc_userns.exceptions import (
 from lxc_userns.hook.guests import HookGuests
 from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.instances.record import InstanceRecord
-from lxc_userns.linux import locks
+from lxc_userns.linux import journal, locks
 from lxc_userns.services import Services
 from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.spec.rootfs_kind import parse_kind
@@ -47,6 +48,7 @@ def call(
     :returns: exit code: 1 if libvirt is to go no further; the reason is on
         standard error, where virsh shows it.
     """
+    logger = _start_logging(name, operation)
     try:
         settings = Settings.from_conf(load_conf(files))
         text = xml.decode()
@@ -61,8 +63,29 @@ def call(
         notes = getattr(err, "__notes__", ())
         line = " ".join("; ".join((text, *notes)).split())
         sys.stderr.write(f"lxc-userns: {line}\n")
+        if logger is not None:
+            logger.error(line)
         return 1
     return 0
+
+
+def _start_logging(name: str, operation: str) -> logging.Logger | None:
+    """Log to the journal, where there is one.
+
+    libvirt shows standard error for a call that fails, and for no other.
+
+    :returns: what logs to the journal.
+    """
+    if not os.path.exists(journal.SOCKET):
+        return None
+    logger = logging.getLogger("lxc_userns")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(
+        journal.JournalHandler(
+            "lxc-userns-hook", instance=name, operation=operation
+        )
+    )
+    return logger
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from lxc_userns.exceptions import (
     LibvirtError,
     NotRunningError,
 )
+from lxc_userns.linux import journal
 from lxc_userns.linux.bounds import BoundExceededError
 from lxc_userns.spec.hostname import of_container
 from lxc_userns.verification import (
@@ -171,7 +172,12 @@ class Verifier:
         ):
             if record.id_maps is not None:
                 for path in self.inspector.revoke(init):
-                    _LOG.info("%s: %s is root's", record.name, path)
+                    _LOG.info(
+                        "%s: %s is root's",
+                        record.name,
+                        path,
+                        extra={journal.INSTANCE: record.name},
+                    )
             found = self.inspector.observe(record.name, init)
             reasons = [
                 *self.inspector.compare(expectation, found, started=started),
