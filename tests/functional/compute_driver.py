@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A compute driver, of a service that is root or is not.
+"""The driver of the documentation, in a service that is root or is not.
 
 usage: python -m tests.functional.compute_driver CONFIG VERBS IMAGE
 
@@ -10,24 +10,23 @@ instance through its life, writes in JSON who did that and what was verified.
 import json
 import os
 import sys
-import uuid
 from dataclasses import asdict
-from typing import Any
 
 import libvirt
 from oslo_config import cfg
 
+from examples.driver import Driver
 from lxc_userns import (
     InstanceRequest,
-    PreparedInstance,
     UserNamespaceManager,
     privileged,
     register_opts,
 )
 
+UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
 DOMAIN = """\
 <domain type='lxc'>
-  <name>{name}</name>
+  <name>web1</name>
   <memory unit='MiB'>64</memory>
   <os><type>exe</type><init>/bin/sleep</init><initarg>1000</initarg></os>
   <devices><console type='pty'/></devices>
@@ -35,58 +34,21 @@ DOMAIN = """\
 """
 
 
-class Driver:
-    """Driver of libvirt's containers.
-
-    :param verbs: a manager, or the module ``lxc_userns.privileged``.
-    """
-
-    def __init__(self, verbs: Any) -> None:
-        self._verbs = verbs
-        self._libvirt = libvirt.open("lxc:///")
-
-    def spawn(self, name: str, image: str) -> dict[str, Any]:
-        """Make an instance and start it."""
-        request = InstanceRequest(
-            name, str(uuid.uuid4()), image, rootfs_kind="image"
-        )
-        prepared = self._verbs.prepare(request)
-        self._libvirt.defineXML(prepared.apply_to(DOMAIN.format(name=name)))
-        return self._start(prepared)
-
-    def start(self, name: str) -> dict[str, Any]:
-        """Start an instance again."""
-        return self._start(self._verbs.prepare(name))
-
-    def _start(self, prepared: PreparedInstance) -> dict[str, Any]:
-        self._libvirt.lookupByName(prepared.name).create()
-        return asdict(self._verbs.verify(prepared, started=True))
-
-    def verify(self, name: str) -> dict[str, Any]:
-        """Look at an instance that runs."""
-        return asdict(self._verbs.verify(name, started=False))
-
-    def stop(self, name: str) -> None:
-        """Stop an instance."""
-        self._libvirt.lookupByName(name).destroy()
-        self._verbs.unmount(name)
-
-    def delete(self, name: str) -> None:
-        """Forget an instance that is stopped."""
-        self._libvirt.lookupByName(name).undefine()
-        self._verbs.release(name)
-
-
 def main() -> None:
     """Take an instance through its life."""
-    config, verbs, image = sys.argv[1:]
+    config, chosen, image = sys.argv[1:]
     register_opts(cfg.CONF)
     cfg.CONF(["--config-file", config], project="service")
-    is_root = verbs == "manager"
-    driver = Driver(UserNamespaceManager(cfg.CONF) if is_root else privileged)
-    verified = [driver.spawn("web1", image), driver.verify("web1")]
+    manager = UserNamespaceManager(cfg.CONF)
+    verbs = manager if chosen == "manager" else privileged
+    driver = Driver(verbs, libvirt.open("lxc:///"))
+    request = InstanceRequest("web1", UUID, image, rootfs_kind="image")
+    driver.spawn(request, DOMAIN)
+    verified = [asdict(verbs.verify("web1", started=False))]
     driver.stop("web1")
-    verified.append(driver.start("web1"))
+    driver.start("web1")
+    driver.verify("web1")
+    verified.append(asdict(verbs.verify("web1", started=False)))
     driver.stop("web1")
     driver.delete("web1")
     json.dump({"uid": os.getuid(), "verified": verified}, sys.stdout)

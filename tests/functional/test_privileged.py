@@ -442,11 +442,17 @@ def test_a_driver_of_root_and_of_a_user(
         )  # fmt: skip
     found = json.loads(done.stdout)
     assert (found["uid"] != 0) == (verbs == "privileged")
-    spawned, looked_at, started = found["verified"]
-    assert spawned["uid_map"] == spawned["gid_map"] == ID_MAP
-    assert not spawned["was_verified"]
-    assert looked_at == {**spawned, "was_verified": True}
-    assert started["pid"] != spawned["pid"]
+    spawned, again = found["verified"]
+    assert spawned["pid"] != again["pid"]
+    assert spawned == {
+        "name": "web1",
+        "mode": "private",
+        "pid": spawned["pid"],
+        "uid_map": ID_MAP,
+        "gid_map": ID_MAP,
+        "was_verified": True,
+    }
+    assert again == {**spawned, "pid": again["pid"]}
     assert made.kept("web1") is None
     assert str(made.directory) not in Path("/proc/self/mountinfo").read_text()
     assert not libvirt_connection.listAllDomains()

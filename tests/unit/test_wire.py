@@ -4,7 +4,7 @@
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -67,6 +67,7 @@ RECORD = InstanceRecord(
     max_processes=7,
     dropped=("sys_resource",),
     security_model="apparmor",
+    hostname="web1.example",
 )
 #: Of each that crosses some, with each field other than by default.
 SAMPLES: tuple[Any, ...] = (
@@ -83,6 +84,7 @@ SAMPLES: tuple[Any, ...] = (
         rootfs_kind="image",
         max_processes=7,
         security_model="selinux",
+        hostname="web1.example",
     ),
     PreparedInstance(RECORD),
     VerifiedInstance("web1", "private", 4321, "0:1:2", "0:3:4", True),
@@ -123,7 +125,7 @@ def classes(kind: Any) -> Iterator[type]:
     if is_dataclass(kind):
         assert isinstance(kind, type)
         yield kind
-        for annotation in get_type_hints(kind).values():
+        for annotation in wire._annotations(kind).values():
             yield from classes(annotation)
 
 
@@ -134,7 +136,7 @@ for sample in SAMPLES:
 CROSSING = {
     kind
     for verb in daemon.VERBS.values()
-    for annotation in get_type_hints(verb).values()
+    for annotation in wire._annotations(verb).values()
     for kind in classes(annotation)
 }
 
@@ -260,6 +262,7 @@ requests = st.builds(
     rootfs_kind=st.sampled_from([None, "directory", "image", "archive"]),
     max_processes=st.none() | numbers,
     security_model=st.sampled_from([None, "apparmor"]),
+    hostname=st.sampled_from([None, "a", "b.example"]),
 )
 records = st.builds(
     replace,

@@ -36,8 +36,8 @@ from lxc_userns.verification import VerifiedInstance
 #: leaves the default to the configuration of the helper.
 CHOOSABLE: Final = frozenset(
     {
-        "name", "needs", "program", "range_size", "rootfs", "rootfs_kind",
-        "security_model", "uuid", "volumes",
+        "hostname", "name", "needs", "program", "range_size", "rootfs",
+        "rootfs_kind", "security_model", "uuid", "volumes",
     }
 )  # fmt: skip
 _GUESTS: Final = Guests()

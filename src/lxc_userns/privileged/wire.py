@@ -13,18 +13,50 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
-from typing import Any, Final, Literal, NoReturn, Union, get_args, get_origin
-from typing import get_type_hints as read_annotations
+from typing import (
+    Any,
+    Final,
+    Literal,
+    NoReturn,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from lxc_userns.arguments import check_type, refuse
 from lxc_userns.exceptions import LxcUsernsError
+from lxc_userns.idmap import IdMap, IdMapEntry, IdMaps
+from lxc_userns.instances.record import InstanceRecord
+from lxc_userns.instances.verified import Verified
+from lxc_userns.linux.file_identity import FileIdentity
+from lxc_userns.linux.fuser import Closed
+from lxc_userns.spec.requirements import Device, Mode, Requirements
+from lxc_userns.spec.rootfs_kind import RootfsKind
+from lxc_userns.spec.strategy import Strategy
+from lxc_userns.spec.volume import Volume
 
 #: Most characters of one text, and most items of one sequence or mapping.
 LONGEST: Final = 1 << 16
 MOST: Final = 1 << 12
 
 _PLAIN: Final = (str, int, bool)
-_annotations = cache(read_annotations)
+#: What the classes may import for type checkers alone.
+_NAMES: Final = {
+    "Closed": Closed,
+    "Device": Device,
+    "FileIdentity": FileIdentity,
+    "IdMap": IdMap,
+    "IdMapEntry": IdMapEntry,
+    "IdMaps": IdMaps,
+    "InstanceRecord": InstanceRecord,
+    "Mode": Mode,
+    "Requirements": Requirements,
+    "RootfsKind": RootfsKind,
+    "Strategy": Strategy,
+    "Verified": Verified,
+    "Volume": Volume,
+}
 
 
 def encode(value: Any) -> Any:
@@ -75,6 +107,11 @@ def decode_result(function: Callable[..., Any], data: object) -> Any:
     """
     kind = _annotations(function)["return"]
     return decode(function.__name__, "result", kind, data)
+
+
+@cache
+def _annotations(of: Any) -> Mapping[str, Any]:
+    return get_type_hints(of, localns=_NAMES)
 
 
 class _Place:
