@@ -29,7 +29,7 @@ from lxc_userns.instances.failures import Failure
 from lxc_userns.instances.record import InstanceRecord
 
 if TYPE_CHECKING:
-    from lxc_userns.libvirtd.client import Guest
+    from lxc_userns.libvirtd.guest import Guest
     from lxc_userns.services import Services
 
 _VERIFIED = ("running", "paused")

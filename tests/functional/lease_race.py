@@ -27,7 +27,8 @@ from lxc_userns.config.options import register_opts
 from lxc_userns.config.settings import Settings
 from lxc_userns.exceptions import PoolExhaustedError
 from lxc_userns.leases import Lease, gc
-from lxc_userns.libvirtd.client import Guest, Guests
+from lxc_userns.libvirtd.client import Guests
+from lxc_userns.libvirtd.guest import Guest
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.services import Services
 from lxc_userns.subid import owners

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lxc_userns.idmap import IdMaps
     from lxc_userns.instances.record import InstanceRecord
     from lxc_userns.instances.verified import Verified
-    from lxc_userns.libvirtd.client import Guest
+    from lxc_userns.libvirtd.guest import Guest
     from lxc_userns.services import Services
     from lxc_userns.spec.requirements import Device, Mode
     from lxc_userns.spec.rootfs_kind import RootfsKind

@@ -8,7 +8,8 @@ would never end (https://libvirt.org/hooks.html).
 from __future__ import annotations
 
 from lxc_userns.exceptions import NoSuchContainerError
-from lxc_userns.libvirtd.client import Guest, Guests
+from lxc_userns.libvirtd.client import Guests
+from lxc_userns.libvirtd.guest import Guest
 from lxc_userns.libvirtd.status import RunningDomain, RunningDomains
 
 

@@ -23,7 +23,8 @@ from lxc_userns.libvirtd.status import RunningDomains
 if TYPE_CHECKING:
     from lxc_userns.instances.filesystems import Filesystems
     from lxc_userns.instances.store import InstanceStore
-    from lxc_userns.libvirtd.client import Guest, Guests
+    from lxc_userns.libvirtd.client import Guests
+    from lxc_userns.libvirtd.guest import Guest
 
 
 @dataclass(frozen=True, slots=True)

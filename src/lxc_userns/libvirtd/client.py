@@ -7,11 +7,9 @@ The only module that speaks to libvirt. libvirt's own errors end here.
 from __future__ import annotations
 
 import logging
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from threading import Lock, Thread
 from typing import Any
 
@@ -23,8 +21,10 @@ from lxc_userns.exceptions import (
     NoSuchContainerError,
     NotRunningError,
 )
+from lxc_userns.libvirtd.guest import Guest, describe
 from lxc_userns.libvirtd.init import find_init
-from lxc_userns.linux import initctl, locks
+from lxc_userns.libvirtd.power_off import power_off
+from lxc_userns.linux import locks
 from lxc_userns.linux.process import Process
 
 _LOG = logging.getLogger(__name__)
@@ -34,65 +34,11 @@ libvirt: Any = lazy.Module("libvirt")
 URI = "lxc:///"
 #: Seconds that a container has to stop by itself.
 STOP_TIMEOUT = 10.0
-_INIT_TIMEOUT = 5.0
-#: One that was frozen in version 1 does not end.
-_KILL_TIMEOUT = 5.0
+_TIMEOUT = 5.0
 _POLL = 0.05
 # libvirt calls a container started some milliseconds before its first process
 # is there.
 _INIT_POLL = 0.005
-
-# SIGTERM makes busybox reboot and systemd execute
-# itself anew.
-_BUSYBOX_POWER_OFF = signal.SIGUSR2
-_SYSTEMD_POWER_OFF = signal.SIGRTMIN + 4
-# By the numbers of virDomainState: a domain that waits for a resource runs.
-_STATES = dict(
-    enumerate(
-        (
-            "unknown",
-            "running",
-            "running",
-            "paused",
-            "stopping",
-            "stopped",
-            "crashed",
-            "suspended",
-        )
-    )
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Guest:
-    """A domain as libvirt sees it.
-
-    :param name: its name.
-    :param uuid: its UUID.
-    :param state: ``running``, ``stopped``, ``paused`` and so on.
-    :param controller: process ID of its ``libvirt_lxc``, None if not active.
-    """
-
-    name: str
-    uuid: str
-    state: str
-    controller: int | None
-
-    @property
-    def is_active(self) -> bool:
-        """Whether it has processes, running or paused."""
-        return self.controller is not None
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether it is active, and libvirt's process for it is gone."""
-        if self.controller is None:
-            return False
-        try:
-            with Process(self.controller):
-                return False
-        except ProcessLookupError:
-            return True
 
 
 class Guests:
@@ -104,13 +50,23 @@ class Guests:
         it was restarted in between.
     :param is_silent: whether to keep libvirt from printing errors, in the
         whole process: for programs, as a library leaves that to its host.
+    :param timeout: seconds in which libvirt notices what a container has done,
+        and a container what libvirt has; one that was frozen in version 1 does
+        not end.
 
     Each call raises RuntimeError in a thread that holds a lock for which a
     hook of libvirt may wait.
     """
 
-    def __init__(self, uri: str = URI, *, is_silent: bool = False) -> None:
+    def __init__(
+        self,
+        uri: str = URI,
+        *,
+        is_silent: bool = False,
+        timeout: float = _TIMEOUT,
+    ) -> None:
         self._uri = uri
+        self._timeout = timeout
         self._is_silent = is_silent
         self._connection: Any = None
         self._connecting = Lock()
@@ -170,7 +126,7 @@ class Guests:
         with self._translated(f"undefine {name}"):
             domain = self._lookup(name)
             if domain is not None:
-                _bring_about(
+                self._bring_about(
                     domain.undefine, lambda: self._lookup(name) is None
                 )
 
@@ -206,8 +162,8 @@ class Guests:
                 # libvirt sends its signals to what cgroup.threads lists; of a
                 # thread that is about to end that is 0, which is libvirtd
                 # itself (virCgroupKillInternal, version 2).
-                _kill_init(domain.ID())
-                _bring_about(
+                self._kill_init(domain.ID())
+                self._bring_about(
                     domain.destroy,
                     lambda: not _is_active(self._lookup(name)),
                 )
@@ -220,7 +176,7 @@ class Guests:
 
         :raises LibvirtError: if libvirt cannot be reached.
         """
-        deadline = time.monotonic() + _INIT_TIMEOUT
+        deadline = time.monotonic() + self._timeout
         while (guest := self.find(name)) is not None and guest.is_lost:
             if time.monotonic() > deadline:
                 _LOG.info("%s: libvirt has missed its end", name)
@@ -258,20 +214,20 @@ class Guests:
         deadline = time.monotonic() + timeout
         with self.init_process(name) as init:
             # What it has open can be on a filesystem that never answers.
-            asking = Thread(target=_power_off, args=(init,), daemon=True)
+            asking = Thread(target=power_off, args=(init,), daemon=True)
             asking.start()
             asking.join(timeout)
             init.wait(max(0, deadline - time.monotonic()))
         # libvirt notices it a moment later, or has missed it.
         rest = max(0, deadline - time.monotonic())
-        _wait_inactive(domain, min(rest, _INIT_TIMEOUT))
+        _wait_inactive(domain, min(rest, self._timeout))
 
     def find(self, name: str) -> Guest | None:
         """The domain of this name, None if there is none."""
         with self._translated(f"look up {name}"):
             domain = self._lookup(name)
             with _skipping_undefined():
-                return None if domain is None else _describe(domain)
+                return None if domain is None else describe(domain)
             return None
 
     def list(self) -> list[Guest]:
@@ -280,7 +236,7 @@ class Guests:
             found = []
             for domain in self._connect().listAllDomains():
                 with _skipping_undefined():
-                    found.append(_describe(domain))
+                    found.append(describe(domain))
             return found
 
     @contextmanager
@@ -293,7 +249,7 @@ class Guests:
             seconds.
         :raises LibvirtError: if libvirt cannot be reached.
         """
-        deadline = time.monotonic() + _INIT_TIMEOUT
+        deadline = time.monotonic() + self._timeout
         # A container that reboots has a new controller in between, and for
         # a moment one without children.
         while (init := find_init(self._controller(name))) is None:
@@ -318,6 +274,28 @@ class Guests:
             is_broken = is_of_one and not self._is_connected()
             kind = LibvirtUnreachableError if is_broken else LibvirtError
             raise kind(operation, _one_line(err)) from err
+
+    def _kill_init(self, controller: int) -> None:
+        with suppress(ProcessLookupError):
+            init = find_init(controller)
+            if init is not None:
+                with init:
+                    init.kill(self._timeout)
+
+    def _bring_about(self, operation: Any, is_so: Callable[[], bool]) -> None:
+        """Do something to a domain; what it comes to counts.
+
+        libvirt reports failures of many kinds for one that has just ended by
+        itself, and for one whose control groups systemd has removed before it.
+        """
+        try:
+            operation()
+        except libvirt.libvirtError:
+            deadline = time.monotonic() + self._timeout
+            while not is_so():
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_POLL)
 
     def _is_connected(self) -> bool:
         return self._connection is not None and self._connection.isAlive()
@@ -370,40 +348,6 @@ class Guests:
             ) from err
 
 
-def _describe(domain: Any) -> Guest:
-    state, _reason = domain.state()
-    # The ID of an LXC domain is the process ID of its controller.
-    number = domain.ID()
-    return Guest(
-        domain.name(),
-        domain.UUIDString(),
-        _STATES.get(state, "unknown"),
-        number if number > 0 else None,
-    )
-
-
-def _power_off(init: Process) -> None:
-    """Ask a container to stop in the way that its init understands."""
-    with suppress(OSError):
-        if init.program == "systemd":
-            return init.send_signal(_SYSTEMD_POWER_OFF)
-        if init.program == "busybox" and init.command == "init":
-            return init.send_signal(_BUSYBOX_POWER_OFF)
-        # System V's init heeds no signal.
-        with suppress(OSError):
-            initctl.ask(init)
-        return init.send_signal(signal.SIGTERM)
-    return None
-
-
-def _kill_init(controller: int) -> None:
-    with suppress(ProcessLookupError):
-        init = find_init(controller)
-        if init is not None:
-            with init:
-                init.kill(_KILL_TIMEOUT)
-
-
 def _wait_inactive(domain: Any, timeout: float) -> None:
     deadline = time.monotonic() + timeout
     while domain.isActive() and time.monotonic() < deadline:
@@ -415,22 +359,6 @@ def _is_active(domain: Any) -> bool:
         with _skipping_undefined():
             return bool(domain.isActive())
     return False
-
-
-def _bring_about(operation: Any, is_so: Callable[[], bool]) -> None:
-    """Do something to a domain; what it comes to counts.
-
-    libvirt reports failures of many kinds for one that has just ended by
-    itself, and for one whose control groups systemd has removed before it.
-    """
-    try:
-        operation()
-    except libvirt.libvirtError:
-        deadline = time.monotonic() + _KILL_TIMEOUT
-        while not is_so():
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(_POLL)
 
 
 @contextmanager

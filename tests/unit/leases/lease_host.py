@@ -17,8 +17,8 @@ from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.instances.store import InstanceStore
 from lxc_userns.leases import allocator as allocator
 from lxc_userns.leases.allocator import LeaseAllocator
-from lxc_userns.libvirtd.client import Guest
 from lxc_userns.libvirtd.definitions import DefinedDomains
+from lxc_userns.libvirtd.guest import Guest
 from lxc_userns.libvirtd.status import RunningDomain, RunningDomains
 from lxc_userns.linux import locks
 from lxc_userns.linux.process import Process, Rows

@@ -20,7 +20,7 @@ from lxc_userns.exceptions import (
 from lxc_userns.leases import allocator as allocator
 from lxc_userns.leases.pool import Pools
 from lxc_userns.leases.running import RunningIdMap
-from lxc_userns.libvirtd.client import Guest
+from lxc_userns.libvirtd.guest import Guest
 from lxc_userns.libvirtd.status import RunningDomain
 from lxc_userns.rootfs.shifting.state import State
 from lxc_userns.spec.strategy import Strategy

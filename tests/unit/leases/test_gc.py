@@ -14,7 +14,7 @@ from lxc_userns.exceptions import (
 )
 from lxc_userns.leases import allocator as allocator
 from lxc_userns.leases import gc
-from lxc_userns.libvirtd.client import Guest
+from lxc_userns.libvirtd.guest import Guest
 from lxc_userns.services import Services
 from lxc_userns.spec.strategy import Strategy
 from tests.unit.leases.lease_host import (

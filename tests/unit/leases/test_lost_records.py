@@ -16,7 +16,7 @@ from lxc_userns.exceptions import (
 from lxc_userns.instances.conflicts import PathUse
 from lxc_userns.leases import Lease
 from lxc_userns.leases import allocator as allocator
-from lxc_userns.libvirtd.client import Guest
+from lxc_userns.libvirtd.guest import Guest
 from lxc_userns.linux.process import Rows
 from lxc_userns.spec.volume import Volume
 from tests.unit.leases.lease_host import (

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """libvirt's errors end in guest.py, and a lost connection is made anew."""
 
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +20,8 @@ from lxc_userns.exceptions import (
     NoSuchContainerError,
     NotRunningError,
 )
-from lxc_userns.libvirtd import client as guest
-from lxc_userns.libvirtd.client import Guest, Guests
+from lxc_userns.libvirtd.client import Guests
+from lxc_userns.libvirtd.guest import Guest
 
 
 def failure(code: int, text: str) -> libvirt.libvirtError:
@@ -34,9 +35,14 @@ ENDED = failure(libvirt.VIR_ERR_OPERATION_INVALID, "domain is not running")
 BROKEN = failure(libvirt.VIR_ERR_INTERNAL_ERROR, "two\n  lines")
 
 
+#: More than any process ID is (PID_MAX_LIMIT): there is none.
+NONE = 1 << 22
+
+
 class FakeDomain:
     def __init__(self, *, active: bool = True) -> None:
         self.active = active
+        self.controller = NONE
         self.error: Exception | None = None
 
     def _end(self) -> None:
@@ -61,7 +67,7 @@ class FakeDomain:
         return [running if self.active else off, 0]
 
     def ID(self) -> int:  # noqa: N802 - libvirt's name
-        return 4200 if self.active else -1
+        return self.controller if self.active else -1
 
     def name(self) -> str:
         return "web1"
@@ -94,8 +100,6 @@ class FakeConnection:
 def connection(monkeypatch: pytest.MonkeyPatch) -> FakeConnection:
     made = FakeConnection()
     monkeypatch.setattr(libvirt, "open", lambda _uri: made)
-    # Nothing is looked for among the machine's processes.
-    monkeypatch.setattr(guest, "_kill_init", lambda _controller: None)
     return made
 
 
@@ -238,7 +242,7 @@ def test_what_it_comes_to_counts(
             end()
         raise error
 
-    monkeypatch.setattr("lxc_userns.libvirtd.client.time.sleep", pause)
+    monkeypatch.setattr(time, "sleep", pause)
     domain.destroy = domain.undefine = fail  # type: ignore[method-assign]
     options = {"timeout": 0} if operation == "stop" else {}
     getattr(Guests(), operation)("web1", **options)
@@ -247,103 +251,80 @@ def test_what_it_comes_to_counts(
 
 @pytest.mark.parametrize("operation", ["destroy", "undefine"])
 def test_what_did_not_come_about(
-    connection: FakeConnection,
-    monkeypatch: pytest.MonkeyPatch,
-    operation: str,
+    connection: FakeConnection, operation: str
 ) -> None:
     connection.domains["web1"] = domain = FakeDomain()
     domain.error = ENDED
-    monkeypatch.setattr(guest, "_KILL_TIMEOUT", 0)
     with pytest.raises(LibvirtError, match=f"{operation} web1: domain is not"):
-        getattr(Guests(), operation)("web1")
+        getattr(Guests(timeout=0), operation)("web1")
     assert domain.active
 
 
 @pytest.mark.parametrize("uuid", ["uuid", "another"])
 @pytest.mark.parametrize("is_there", [False, True])
 def test_an_end_that_libvirt_has_missed(
-    connection: FakeConnection,
-    monkeypatch: pytest.MonkeyPatch,
-    is_there: bool,
-    uuid: str,
+    connection: FakeConnection, is_there: bool, uuid: str
 ) -> None:
     connection.domains["web1"] = domain = FakeDomain()
-
-    @contextmanager
-    def opened(pid: int) -> Iterator[None]:
-        assert pid == 4200
-        if not is_there:
-            raise ProcessLookupError
-        yield
-
-    monkeypatch.setattr(guest, "Process", opened)
-    monkeypatch.setattr(guest, "_INIT_TIMEOUT", 0)
-    Guests().end_lost("web1", uuid)
+    domain.controller = os.getpid() if is_there else NONE
+    Guests(timeout=0).end_lost("web1", uuid)
     assert domain.active == (is_there or uuid == "another")
 
 
 def test_a_stop_does_not_wait_for_an_end_that_libvirt_has_missed(
-    connection: FakeConnection, monkeypatch: pytest.MonkeyPatch
+    connection: FakeConnection,
 ) -> None:
     """However long it had, which has ended already."""
     connection.domains["web1"] = domain = FakeDomain()
     waited = []
-    monkeypatch.setattr(
-        guest,
-        "_wait_inactive",
-        lambda _domain, timeout: waited.append(timeout),
-    )
-    monkeypatch.setattr(guest, "_power_off", lambda _init: None)
-    monkeypatch.setattr(guest, "_kill_init", lambda _controller: None)
 
     class Ended:
+        program = "systemd"
+
+        def send_signal(self, number: int) -> None:
+            raise ProcessLookupError(number)
+
         def wait(self, timeout: float) -> None:
-            assert timeout > 3000
+            waited.append(timeout)
 
-    @contextmanager
-    def init_process(self: Guests, name: str) -> Iterator[Ended]:
-        yield Ended()
+    class Stopped(Guests):
+        @contextmanager
+        def init_process(self, name: str) -> Iterator[Any]:
+            yield Ended()
 
-    monkeypatch.setattr(Guests, "init_process", init_process)
-    Guests().stop("web1", 3600)
-    assert (domain.active, waited) == (False, [5])
+    # It would take an hour if it waited for libvirt as long.
+    Stopped(timeout=0.1).stop("web1", 3600)
+    assert not domain.active
+    assert waited == [pytest.approx(3600, abs=600)]
 
 
 @pytest.mark.parametrize(
     ("is_there", "error"), [(True, InstanceError), (False, NotRunningError)]
 )
 def test_no_first_process(
-    connection: FakeConnection,
-    monkeypatch: pytest.MonkeyPatch,
-    is_there: bool,
-    error: type[Exception],
+    connection: FakeConnection, is_there: bool, error: type[Exception]
 ) -> None:
-    connection.domains["web1"] = FakeDomain()
-    monkeypatch.setattr(Guest, "is_lost", not is_there)
-    monkeypatch.setattr(guest, "find_init", lambda _controller: None)
-    monkeypatch.setattr(guest, "_INIT_TIMEOUT", 0)
-    with pytest.raises(InstanceError) as caught, Guests().init_process("web1"):
+    connection.domains["web1"] = domain = FakeDomain()
+    domain.controller = os.getpid() if is_there else NONE
+    guests = Guests(timeout=0)
+    with pytest.raises(InstanceError) as caught, guests.init_process("web1"):
         pass
     assert caught.type is error
 
 
 def test_a_reboot_is_no_end_that_libvirt_has_missed(
-    connection: FakeConnection, monkeypatch: pytest.MonkeyPatch
+    connection: FakeConnection,
 ) -> None:
     """There is no process for a moment, until the next one."""
-    connection.domains["web1"] = domain = FakeDomain()
-    looked = []
+    controllers = [NONE, NONE, os.getpid()]
 
-    @contextmanager
-    def opened(pid: int) -> Iterator[None]:
-        looked.append(pid)
-        if len(looked) < 3:
-            raise ProcessLookupError
-        yield
+    class Rebooting(FakeDomain):
+        def ID(self) -> int:  # noqa: N802 - libvirt's name
+            return controllers.pop(0)
 
-    monkeypatch.setattr(guest, "Process", opened)
+    connection.domains["web1"] = domain = Rebooting()
     Guests().end_lost("web1", "uuid")
-    assert (domain.active, len(looked)) == (True, 3)
+    assert (domain.active, controllers) == (True, [])
 
 
 def test_what_is_undefined_meanwhile_is_not_found(
@@ -366,7 +347,7 @@ def test_what_is_undefined_meanwhile_is_not_listed(
 
 @pytest.mark.parametrize(
     ("active", "state", "controller"),
-    [(True, "running", 4200), (False, "stopped", None)],
+    [(True, "running", NONE), (False, "stopped", None)],
 )
 def test_find(
     connection: FakeConnection,

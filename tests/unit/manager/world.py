@@ -22,7 +22,8 @@ from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.leases import Lease
 from lxc_userns.leases.running import ProcessTable
-from lxc_userns.libvirtd.client import Guest, Guests
+from lxc_userns.libvirtd.client import Guests
+from lxc_userns.libvirtd.guest import Guest
 from lxc_userns.libvirtd.status import RunningDomain, RunningDomains
 from lxc_userns.linux import locks
 from lxc_userns.linux.process import Process, Rows
