@@ -10,7 +10,7 @@ help:
 	@echo 'make demo       a container in a user namespace, inside and outside'
 	@echo 'make test       static checks, documentation, unit, functional tests'
 	@echo '                and those with a real Nova, of two releases'
-	@echo 'make test-nova  those of one release; NOVA_VERSION=33 chooses'
+	@echo 'make test-nova  those of one release; NOVA_VERSION=32 chooses'
 	@echo 'make test-release  unit and functional tests in another release'
 	@echo '                of Debian or Ubuntu; RELEASE=trixie'
 	@echo 'make test-vm    a selection of functional tests in a virtual machine'
@@ -90,7 +90,10 @@ NOVA_VERSION ?= 34
 NOVA_SHIM ?= $(wildcard packaging/lxc-userns-nova)
 NOVA_VENV = .venv-nova-$(NOVA_VERSION)
 
-NOVA_RELEASES ?= 34 33
+# The newest and the oldest that are supported.
+NOVA_RELEASES ?= 34 31
+# What the release does not work with as it is now, where that is so.
+NOVA_CONSTRAINTS = $(wildcard tests/nova/constraints/$(NOVA_VERSION).txt)
 
 .PHONY: novas test-nova nova-system-packages
 novas: venv nova-system-packages
@@ -107,9 +110,10 @@ test-nova: $(NOVA_VENV)/.installed nova-system-packages
 nova-system-packages: system-packages
 	@tools/install-system-packages qemu-utils sudo
 
-$(NOVA_VENV)/.installed: pyproject.toml | system-packages
+$(NOVA_VENV)/.installed: pyproject.toml $(NOVA_CONSTRAINTS) | system-packages
 	@tools/make-venv "$(PYTHON)" test-nova $(NOVA_VENV) \
-	    "nova==$(NOVA_VERSION).*" $(addprefix --editable ,$(NOVA_SHIM))
+	    "nova==$(NOVA_VERSION).*" $(addprefix --editable ,$(NOVA_SHIM)) \
+	    $(addprefix --constraint ,$(NOVA_CONSTRAINTS))
 	@touch $@
 
 # In a root of another release, where .venv is there already. The unit tests

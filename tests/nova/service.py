@@ -269,7 +269,8 @@ def deafen(driver: Any) -> None:
     It would have gone with the process of nova-compute, and its thread that
     waits for events; now that goes on for the next one.
     """
-    handler = driver._host._event_handler
+    # Until 32 the host has what one of its own does since.
+    handler = getattr(driver._host, "_event_handler", driver._host)
     handler._queue_event = lambda _: None
     type(handler)._native_thread = lambda _: None
 

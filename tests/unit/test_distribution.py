@@ -122,3 +122,33 @@ def test_its_tests_run_from_the_sdist(unpacked: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
     assert "skipped" not in done.stdout
+
+
+def test_nova_finds_the_driver_from_another_directory(tmp_path: Path) -> None:
+    """A distribution's Nova is in dist-packages, which pip does not touch."""
+    tree = tmp_path / "tree"
+    shutil.copytree(TOP / "packaging/lxc-userns-nova", tree, ignore=_IGNORED)
+    wheel = build(tree, "wheel", tmp_path / "out")
+    for name in ("dist/nova/__init__.py", "dist/nova/virt/__init__.py"):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as stream:
+        stream.extractall(site)
+    find = "importlib.util.find_spec('nova.virt.lxc_userns')"
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'dist')!r}); "
+        f"import importlib.util, site; site.addsitedir({str(site)!r}); "
+        f"print({find}.origin); import nova.virt; "
+        "print(importlib.util.find_spec('nova.virt.others'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=_LONGEST,
+        check=False,
+    )
+    place = site / "nova/virt/lxc_userns/__init__.py"
+    assert done.stdout == f"{place}\nNone\n", done.stderr

@@ -9,7 +9,6 @@ once the container runs, is not called.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import nova.conf
@@ -19,7 +18,6 @@ from nova.compute import power_state, task_states
 from nova.virt import driver as virt_driver
 from nova.virt.image import model as imgmodel
 from nova.virt.libvirt import driver as libvirt_driver
-from nova.virt.libvirt import utils as libvirt_utils
 from oslo_log import log as logging
 
 from lxc_userns import privileged
@@ -27,12 +25,12 @@ from lxc_userns.config import novas_disks
 from lxc_userns.config.options import register_opts
 from lxc_userns.config.settings import Settings
 from lxc_userns.exceptions import ConfigError
+from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.linux import cgroups
 from lxc_userns.nova import (
     disks,
     errors,
     extra_specs,
-    guest_config,
     interfaces,
     moves,
 )
@@ -51,6 +49,8 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         # What is attached is not called as before; detach does not find it.
         self.capabilities["supports_attach_interface"] = False
+        #: Between the set-up of an instance's root filesystem and its start.
+        self._prepared: dict[str, PreparedInstance] = {}
         self.vif_driver = interfaces.VIFDriver(self._host)
 
     def init_host(self, host: str) -> None:
@@ -92,16 +92,19 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             super().init_host(host)
 
     def _get_guest_idmaps(self) -> list[Any]:
-        # Those of the instance are added when it is known which one it is.
+        # Those of the instance are put in when it is known which one it is.
         return []
 
     def _get_guest_config(
         self, instance: Any, *args: Any, **kwargs: Any
     ) -> Any:
         guest = super()._get_guest_config(instance, *args, **kwargs)
-        with errors.as_novas(instance):
-            allocated = privileged.allocate(self._request(instance))
-        guest_config.apply(guest, allocated)
+        # The root filesystem is put in with all else that it is promised.
+        guest.devices = [
+            device
+            for device in guest.devices
+            if device.root_name not in ("filesystem", "disk")
+        ]
         return guest
 
     def _create_domain_setup_lxc(
@@ -120,11 +123,19 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             path = connection["data"]["device_path"]
         else:
             path = self._disk_path(instance)
-        request = replace(self._request(instance), rootfs=path)
         with errors.as_novas(instance):
+            request = InstanceRequest(
+                instance.name,
+                instance.uuid,
+                path,
+                # Whatever a tenant has made of it.
+                rootfs_kind="image",
+                **extra_specs.to_request(instance.flavor.extra_specs),
+            )
             # Disks are replaced at a resize and a rebuild.
-            prepared = privileged.prepare(request, accept_replaced=True)
-        LOG.debug("mode %s", prepared.mode, instance=instance)
+            self._prepared[instance.uuid] = privileged.prepare(
+                request, accept_replaced=True
+            )
 
     def _create_domain_cleanup_lxc(self, instance: Any) -> None:
         try:
@@ -156,12 +167,16 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         *args: Any,
         **kwargs: Any,
     ) -> Any:
+        prepared = self._prepared.pop(instance.uuid)
+        LOG.debug("mode %s", prepared.mode, instance=instance)
+        with errors.as_novas(instance):
+            xml = prepared.apply_to(xml)
         guest = super()._create_guest(
             context, xml, instance, power_on, pause, *args, **kwargs
         )
         if power_on or pause:
             with errors.as_novas(instance):
-                privileged.verify(instance.name, started=True)
+                privileged.verify(prepared, started=True)
         return guest
 
     def cleanup(
@@ -305,14 +320,4 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         raise nova_exception.NovaException(
             f"{instance.name}: its disk is neither a file nor a block "
             "device; set [libvirt] images_type = raw"
-        )
-
-    def _request(self, instance: Any) -> InstanceRequest:
-        return InstanceRequest(
-            instance.name,
-            instance.uuid,
-            libvirt_utils.get_instance_path(instance),
-            # Whatever a tenant has made of it.
-            rootfs_kind="image",
-            **extra_specs.to_request(instance.flavor.extra_specs),
         )
