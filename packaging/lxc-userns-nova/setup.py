@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What pyproject.toml cannot say: a file beside the packages."""
+"""Installation of a file beside the packages, beyond pyproject.toml."""
 
 from pathlib import Path
 

@@ -19,7 +19,7 @@ class OtherHost(fake.MediumFakeDriver):  # type: ignore[misc]
     is_broken = False
 
     def get_host_ip_addr(self) -> str:
-        """That of the first host: disks are copied on it, not by ssh."""
+        """Address of the first host: disks are copied on it, not by ssh."""
         return str(cfg.CONF.my_ip)
 
     def check_instance_shared_storage_remote(self, *_: object) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Nova warns of."""
+"""Warnings of Nova about containers."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ DEFAULT = "[DEFAULT] use_cow_images = True: as by default, disks are qcow2"
 
 
 def find(tmp_path: Path, *texts: str) -> list[str]:
-    """What is found in files that are read in this order."""
+    """Return findings in files that are read in this order."""
     files = []
     for number, text in enumerate(texts):
         file = tmp_path / f"{number}.conf"
