@@ -22,7 +22,6 @@ from lxc_userns.libvirtd.guest import Guest
 from lxc_userns.libvirtd.status import RunningDomain, RunningDomains
 from lxc_userns.linux import locks
 from lxc_userns.linux.process import Process, Rows
-from lxc_userns.ports import Ports
 from lxc_userns.rootfs.shifting.state import State
 from lxc_userns.spec.strategy import Strategy
 from lxc_userns.subid.files import parse
@@ -195,8 +194,8 @@ class FakeServices:
         return self.allocator.instances
 
     @property
-    def ports(self) -> Ports:
-        return Ports(defined=DefinedDomains(self.definitions))
+    def defined(self) -> DefinedDomains:
+        return DefinedDomains(self.definitions)
 
     @property
     def store(self) -> "LockedStore":
