@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a host has for its servers, and what each may use of it."""
+"""Resources of a host for its servers, and the share of each."""
 
 import pytest
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a host has for its containers, as Nova's scheduler counts it."""
+"""Resources of a host for its containers, as Nova's scheduler counts."""
 
 from __future__ import annotations
 
