@@ -23,7 +23,7 @@ class OtherHost(fake.MediumFakeDriver):  # type: ignore[misc]
         return str(cfg.CONF.my_ip)
 
     def check_instance_shared_storage_remote(self, *_: object) -> bool:
-        """Whether it sees a file of the first host."""
+        """Return whether it sees a file of the first host."""
         return self.is_sharing
 
     def migrate_disk_and_power_off(self, *_: object, **__: object) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Texts of faults with Nova's defaults, and where Nova tries again."""
+"""Texts that a user is told by default, and where Nova tries again."""
 
 from pathlib import Path
 

@@ -28,7 +28,7 @@ def nova(start_nova: NovaFactory) -> Nova:
 
 
 def is_leased(server: Server) -> bool:
-    """Whether the first host keeps a range for it, and for no other."""
+    """Return whether the first host keeps a range for it alone."""
     leases = server.nova.leftovers().leases
     assert leases in ((), (server.name,))
     return bool(leases)
@@ -42,7 +42,7 @@ def boot(nova: Nova, busybox_image: ImageFactory) -> Server:
 
 
 def is_kept(server: Server) -> bool:
-    """Whether it is here again, with the file."""
+    """Return whether it is here again, with the file."""
     assert server.run_in("cat", "/root/note").stdout == "kept\n"
     return is_private(server, BASE)
 

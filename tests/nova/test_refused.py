@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operations that libvirt's containers have not: refused, untouched."""
+"""Operations that containers have not: refused, with nothing touched."""
 
 import json
 import subprocess

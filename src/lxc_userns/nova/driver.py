@@ -33,6 +33,7 @@ from lxc_userns.nova import (
     extra_specs,
     interfaces,
     moves,
+    resources,
 )
 from lxc_userns.nova.quality import without_warning_of_maps
 from lxc_userns.spec.request import InstanceRequest
@@ -91,6 +92,15 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         with without_warning_of_maps():
             super().init_host(host)
 
+    def update_provider_tree(
+        self, provider_tree: Any, nodename: str, allocations: Any = None
+    ) -> None:
+        """Tell placement what there is, ranges of host IDs among it."""
+        super().update_provider_tree(provider_tree, nodename, allocations)
+        inventory = dict(provider_tree.data(nodename).inventory)
+        resources.add_ranges(CONF, inventory)
+        provider_tree.update_inventory(nodename, inventory)
+
     def _get_guest_idmaps(self) -> list[Any]:
         # Those of the instance are put in when it is known which one it is.
         return []
@@ -105,6 +115,7 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             for device in guest.devices
             if device.root_name not in ("filesystem", "disk")
         ]
+        resources.limit_cpus(guest, instance.flavor)
         return guest
 
     def _create_domain_setup_lxc(

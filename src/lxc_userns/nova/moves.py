@@ -22,12 +22,12 @@ _REVERTED = "reverting"
 
 
 def has_left(instance: Any) -> bool:
-    """Whether an instance is on another host by now."""
+    """Return whether an instance is on another host by now."""
     return instance.host not in (None, CONF.host)
 
 
 def is_leaving(context: Any, instance: Any) -> bool:
-    """Whether an instance that is ended does not come back to this host.
+    """Return whether an instance that is ended does not come back here.
 
     On one that is resized or migrated it may, until that is confirmed.
     """
@@ -44,7 +44,7 @@ def is_leaving(context: Any, instance: Any) -> bool:
 
 
 def _leaves(migration: Any) -> bool:
-    """Whether this host is the end of a migration that goes elsewhere."""
+    """Return whether a migration takes an instance from this host."""
     if migration.source_compute == migration.dest_compute:
         return False
     if migration.migration_type == fields.MigrationType.EVACUATION:

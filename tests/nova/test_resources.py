@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Resources of a host for its servers, and the share of each."""
+
+import pytest
+
+from tests.nova.conftest import ImageFactory, NovaFactory
+from tests.nova.ours import LEASES, is_private
+
+
+@pytest.mark.usefixtures("pool")
+def test_a_host_without_ranges_is_not_chosen(
+    start_nova: NovaFactory, busybox_image: ImageFactory
+) -> None:
+    """The pool has three, of which the flavor needs two."""
+    nova = start_nova(LEASES)
+    image = nova.add_image(busybox_image("ext4"))
+    flavor = nova.flavor(
+        lxc_userns__range_size="131072",
+        resources__CUSTOM_LXC_USERNS_RANGE="2",
+    )
+    assert nova.boot(image, flavor=flavor).uid_map()[0][2] == 131072
+    other = nova.boot(image, "ERROR", flavor=flavor)
+    assert "No valid host was found" in other.fault
+    one = nova.flavor(resources__CUSTOM_LXC_USERNS_RANGE="1")
+    assert is_private(nova.boot(image, flavor=one), 2_000_131_072)
+    nova.clean()
+
+
+@pytest.mark.usefixtures("pool")
+def test_time_of_processors(
+    start_nova: NovaFactory, busybox_image: ImageFactory
+) -> None:
+    nova = start_nova(LEASES)
+    image = nova.add_image(busybox_image("ext4"))
+    for specs, quota in (
+        ({}, 100_000),
+        ({"quota__cpu_period": "50000"}, 50_000),
+        ({"quota__cpu_quota": "20000"}, 20_000),
+    ):
+        server = nova.boot(image, flavor=nova.flavor(**specs))
+        limits = server.domain().schedulerParameters()
+        assert limits["vcpu_quota"] == quota
+        server.delete()
+    nova.clean()
