@@ -432,12 +432,13 @@ def test_a_helper_that_was_killed_with_a_call_unread() -> None:
     end = Thread(target=context.end_with, args=(channel,))
     end.start()
     with here, ThreadPoolExecutor(1) as pool:
-        call = pool.submit(channel.send_recv, "call")
+        # Without a watch over its end, that is an answer of its own.
+        call = pool.submit(channel.send_recv, "call", timeout=60)
         while not select.select([there], [], [], 0)[0]:
             pass
         there.close()
         with pytest.raises(ConnectionResetError, match="helper was killed"):
-            call.result(timeout=60)
+            call.result()
         end.join()
         assert not channel.running
 
