@@ -96,7 +96,7 @@ class Preparation:
         """Do all that is not done yet.
 
         :param wanted: what is promised; its strategy may be ``auto``.
-        :param complete: adds its ID maps; None: it is to be as it was
+        :param complete: adds its ID maps; None: it is to be as it was last
             promised.
         :param accept_replaced: whether what the host gives it may be other
             files than at first.
@@ -115,10 +115,13 @@ class Preparation:
             if complete is not None:
                 wanted = self._complete(wanted, known, complete, stack)
                 steps.log(wanted.name, steps.allocate(wanted))
-            elif known is None:  # It was released meanwhile.
+            elif known is None or known.uuid != wanted.uuid:
+                # It was released meanwhile.
                 raise NoSuchContainerError(
                     wanted.name, "is unknown; call prepare with a request"
                 )
+            else:  # It may have been promised something else meanwhile.
+                wanted = known
             record = _keep_dropped(_keep_choice(wanted, known), known)
             record = _keep_findings(record, known, accept_replaced)
             if known is not None and self.instances.is_active(known):

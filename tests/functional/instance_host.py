@@ -73,6 +73,7 @@ class InstanceHost:
             "name": NAME,
             "uuid": UUID,
             "rootfs": str(self.rootfs),
+            "hostname": "verbs.example",
             "volumes": (Volume(str(self.path / "closed/data"), "/data"),),
         }
         return InstanceRequest(**{**values, **changes})
@@ -173,6 +174,9 @@ def _look(top: Path) -> dict[str, tuple[int, int, int]]:
             status = path.lstat()
             relative = str(path.relative_to(top))
             found[relative] = status.st_mode, status.st_uid, status.st_gid
+            if name == "hostname":
+                text = path.read_text()
+                found[f"{relative}: {text}"] = 0, 0, 0
         directories[:] = [
             each
             for each in directories

@@ -133,7 +133,9 @@ def test_a_running_instance_is_neither_changed_nor_released(
 ) -> None:
     shown = cli.json("container", "run", "live", "--rootfs", busybox_rootfs,
                      "--init", SLEEP)  # fmt: skip
-    request = InstanceRequest("live", shown["uuid"], str(busybox_rootfs))
+    request = InstanceRequest(
+        "live", shown["uuid"], str(busybox_rootfs), hostname="live"
+    )
     assert manager.prepare(request).root == shown["view"]
     other = IdMap.parse("0:1800000000:65536")
     with pytest.raises(InstanceError, match="live: is running; stop it"):

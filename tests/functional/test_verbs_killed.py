@@ -79,8 +79,11 @@ def make_files(host: InstanceHost) -> None:
 
 def make_tree(path: Path) -> None:
     """Make a tree with what a shift has to take care of."""
-    for name in ("dev", "proc", "sys", "sbin", "home"):
+    for name in ("dev", "proc", "sys", "sbin", "home", "etc"):
         (path / name).mkdir(parents=True, mode=0o755)
+    # Each container with files of its own gets others in their place.
+    for name in ("hostname", "machine-id"):
+        (path / "etc" / name).write_text("image\n")
     init = path / "sbin/init"
     init.write_text("#!/bin/sh\n")
     os.chown(path / "home", 1000, 1000)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Verbs on an instance that is another by now, or not what it was."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,8 @@ from lxc_userns.exceptions import (
     RunningError,
 )
 from lxc_userns.instances.prepared import PreparedInstance
+from lxc_userns.instances.record import InstanceRecord
+from lxc_userns.plan import Planner
 from tests.unit.manager.world import (
     MAPS,
     OTHER,
@@ -123,22 +126,54 @@ def test_an_allocation_does_not_weaken_a_promise(pool: World) -> None:
     assert pool.manager.prepare("web1").id_maps == leased(0)
 
 
-def test_what_is_released_meanwhile_is_not_prepared(
+@pytest.fixture
+def meanwhile(
     pool: World, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Callable[[], object]], None]:
+    """Have others act between a look at a record and its lock."""
+
+    def arrange(act: Callable[[], object]) -> None:
+        planner = type(pool.services.planner)
+        check = planner.check_again
+
+        def check_and_act(self: Planner, record: InstanceRecord) -> None:
+            check(self, record)
+            act()
+
+        monkeypatch.setattr(planner, "check_again", check_and_act)
+
+    return arrange
+
+
+@pytest.mark.parametrize("is_taken", [False, True])
+def test_what_is_released_meanwhile_is_not_prepared(
+    pool: World,
+    meanwhile: Callable[[Callable[[], object]], None],
+    is_taken: bool,
 ) -> None:
     """Else it would have IDs that are another's."""
     pool.manager.prepare(pool.request)
-    check = type(pool.services.planner).check_again
 
-    def release(planner: object, record: object) -> None:
-        check(planner, record)  # type: ignore[arg-type]
+    def release() -> None:
         pool.manager.release("web1")
+        if is_taken:
+            pool.manager.prepare(replace(pool.request, uuid=OTHER_UUID))
 
-    monkeypatch.setattr(type(pool.services.planner), "check_again", release)
+    meanwhile(release)
     with pytest.raises(NoSuchContainerError, match="web1: is unknown; call"):
         pool.manager.prepare("web1")
-    assert pool.services.store.load("web1") is None
-    assert pool.strategy.mounted == set()
+    record = pool.services.store.load("web1")
+    assert (record and record.uuid) == (OTHER_UUID if is_taken else None)
+    assert (pool.strategy.mounted == {"web1"}) is is_taken
+
+
+def test_what_is_promised_meanwhile_is_prepared(
+    pool: World, meanwhile: Callable[[Callable[[], object]], None]
+) -> None:
+    pool.manager.prepare(pool.request)
+    other = replace(pool.request, max_processes=7)
+    meanwhile(lambda: pool.manager.prepare(other))
+    assert pool.manager.prepare("web1").record.max_processes == 7
 
 
 def test_an_allocated_instance_is_not_prepared_by_name(pool: World) -> None:
