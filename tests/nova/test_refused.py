@@ -17,7 +17,7 @@ from tests.nova.server import Server
 VOLUME = "a07f71dc-8151-4e7d-a0cc-cd24a3f11113"
 PAGE = Path(__file__).parents[2] / "doc/source/nova/index.rst"
 WAY_OVER = (
-    "qemu-img convert -O raw disk disk.raw",
+    "qemu-img convert -f qcow2 -O raw disk disk.raw",
     "chown --reference=disk disk.raw && mv disk.raw disk",
     "sed -i 's/qcow2/raw/' disk.info",
 )
