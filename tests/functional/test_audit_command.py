@@ -157,8 +157,8 @@ def test_views_are_below_the_configured_run_path(
         (b"", "domain XML: no element found"),
         (b"<domain", "domain XML: "),
         (b"\xff", "not UTF-8 text"),
-        (b"<network/>", "domain XML: the root element is 'network'"),
-        (b"<domain type='kvm'/>", "the domain's type is 'kvm', only 'lxc'"),
+        (b"<network/>", "domain XML: root element 'network'"),
+        (b"<domain type='kvm'/>", "type 'kvm': expected 'lxc'"),
         (
             b'<!DOCTYPE d [<!ENTITY a SYSTEM "file:///etc/passwd">]>'
             b"<domain type='lxc'><name>&a;</name></domain>",

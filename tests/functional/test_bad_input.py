@@ -442,7 +442,7 @@ def test_no_libvirtd(cli: CommandLine, rootfs: Path) -> None:
     [
         (b"<domain", "domain XML: "),
         (b"", "domain XML: no element found"),
-        (b"<x/>", "domain XML: the root element is 'x'"),
+        (b"<x/>", "domain XML: root element 'x'"),
         (b"\xff", "not UTF-8 text"),
         (b"<!DOCTYPE x><domain/>", "domain XML: has a document type"),
     ],

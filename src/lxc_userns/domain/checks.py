@@ -38,7 +38,7 @@ def refuse(what: str, value: object, reason: str) -> NoReturn:
 def check_text(what: str, value: str) -> None:
     """Text of an element: blanks and newlines, but no other controls."""
     if not isinstance(value, str):
-        refuse(what, value, "text is expected")
+        refuse(what, value, "expected text")
     if _NO_XML.search(value):
         refuse(what, value, "has a character that XML cannot carry")
     # libvirt writes it as it is, and a reader makes a newline of it.

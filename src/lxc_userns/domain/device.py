@@ -93,4 +93,5 @@ def _from_element(element: etree._Element) -> Device:
                 return Device(path, "block" if kind == "block" else "char")
             except NeedsError as err:
                 raise DomainXmlError(f"<hostdev>: {err}") from None
-    raise DomainXmlError(f"<hostdev>: type {found!r} is not one that LXC has")
+    names = " or ".join(repr(name) for name, _ in _TYPES.values())
+    raise DomainXmlError(f"<hostdev>: type {found!r}: expected {names}")

@@ -46,7 +46,8 @@ def encode(text: str) -> bytes:
         raise DomainXmlError("domain XML: not valid Unicode text") from None
     if len(data) > MAX_SIZE:
         raise DomainXmlError(
-            f"domain XML: {len(data)} bytes, libvirt takes at most {MAX_SIZE}"
+            f"domain XML: {len(data)} bytes: libvirt takes at most "
+            f"{MAX_SIZE}; shorten it"
         )
     return data
 
@@ -95,19 +96,18 @@ def parse_domain(text: str) -> etree._Element:
     root = parse(text)
     if root.tag != "domain":
         raise DomainXmlError(
-            f"domain XML: the root element is {shown(root.tag)}, "
-            "<domain> is expected"
+            f"domain XML: root element {shown(root.tag)}: expected <domain>"
         )
     if root.get("type") != "lxc":
         raise DomainXmlError(
-            f"domain XML: the domain's type is {shown(root.get('type'))}, "
-            "only 'lxc' has ID maps"
+            f"domain XML: type {shown(root.get('type'))}: expected 'lxc', "
+            "which alone has ID maps"
         )
     kind = text_at(root, "os/type")
     if kind != "exe":
         raise DomainXmlError(
-            f"domain XML: the type of operating system is {shown(kind)}, "
-            "a container's is 'exe'"
+            f"domain XML: type of operating system {shown(kind)}: expected "
+            "'exe', as a container has"
         )
     return root
 
@@ -122,14 +122,16 @@ def attribute(element: etree._Element, name: str) -> str:
     """An attribute that must be there."""
     value = element.get(name)
     if value is None:
-        raise DomainXmlError(f"<{element.tag}> has no {name}")
+        raise DomainXmlError(f"<{element.tag}>: has no {name}; add it")
     return str(value)
 
 
 def text_of(element: etree._Element) -> str:
     """An element's text; there must be nothing else in it."""
     if len(element):
-        raise DomainXmlError(f"<{element.tag}> has more in it than text")
+        raise DomainXmlError(
+            f"<{element.tag}>: expected text alone; remove the elements in it"
+        )
     return str(element.text or "")
 
 
@@ -154,10 +156,15 @@ def scaled_kib(element: etree._Element, amount: str, unit: str | None) -> int:
     """
     factor = _BYTES_IN.get((unit or "KiB").lower())
     if factor is None:
-        raise DomainXmlError(f"<{element.tag}>: unknown unit {shown(unit)}")
+        raise DomainXmlError(
+            f"<{element.tag}>: unit {shown(unit)}: expected one of libvirt's, "
+            "as 'KiB'"
+        )
     size = number_of(f"<{element.tag}>", amount) * factor
     if size % 1024:
-        raise DomainXmlError(f"<{element.tag}>: {size} bytes are no whole KiB")
+        raise DomainXmlError(
+            f"<{element.tag}>: {size} bytes: expected a multiple of 1024"
+        )
     return size // 1024
 
 

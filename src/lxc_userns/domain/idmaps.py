@@ -87,7 +87,7 @@ def from_domain(domain: etree._Element) -> IdMaps | None:
         return None
     if len(elements) > 1:
         raise DomainXmlError(
-            f"domain XML: has {len(elements)} <idmap>, one is expected"
+            f"domain XML: {len(elements)} <idmap> elements: expected one"
         )
     try:
         return _from_element(elements[0])
@@ -100,7 +100,7 @@ def _from_element(element: etree._Element) -> IdMaps:
     for child in element.iterchildren(etree.Element):
         if child.tag not in _KINDS:
             raise DomainXmlError(
-                f"<idmap>: {shown(child.tag)} is neither uid nor gid"
+                f"<idmap>: element {shown(child.tag)}: expected uid or gid"
             )
         entries[child.tag].append(_entry(child))
     for kind in _KINDS:

@@ -87,13 +87,13 @@ BILLION = """<!DOCTYPE domain [<!ENTITY a "{}">]>
     [
         ("", "no element found"),
         ("<domain type='lxc'>", "no element found"),
-        ("<domain type='kvm'/>", "the domain's type is 'kvm'"),
-        ("<domain/>", "the domain's type is None"),
-        ("<network/>", "the root element is 'network'"),
-        ("<domain type='lxc'/>", "the type of operating system is None"),
+        ("<domain type='kvm'/>", "domain XML: type 'kvm'"),
+        ("<domain/>", "domain XML: type None"),
+        ("<network/>", "root element 'network'"),
+        ("<domain type='lxc'/>", "type of operating system None"),
         (
             "<domain type='lxc'><os><type>hvm</type></os></domain>",
-            "the type of operating system is 'hvm'",
+            "type of operating system 'hvm'",
         ),
         (BILLION.format("ha" * 1000), "has a document type"),
         (

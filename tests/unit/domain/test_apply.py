@@ -729,7 +729,7 @@ def test_other_marker_is_replaced(old: str) -> None:
         (
             "<o:container strategy='a'><o:rootfs><b/></o:rootfs>"
             "</o:container>",
-            "has more in it than text",
+            "expected text alone",
         ),
         (
             "<o:container strategy='a'><o:rootfs/><o:volume>x</o:volume>"

@@ -31,7 +31,7 @@ def test_devices_are_read_as_they_were_written() -> None:
 
 def test_device_that_is_none_is_refused() -> None:
     wrong = etree.Element("hostdev", type="usb")
-    with pytest.raises(DomainXmlError, match="'usb' is not one that LXC has"):
+    with pytest.raises(DomainXmlError, match="type 'usb': expected "):
         device.from_domain(domain(wrong))
     nowhere = etree.Element("hostdev", type="misc")
     with pytest.raises(DomainXmlError, match="<hostdev>: "):

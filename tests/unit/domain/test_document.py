@@ -101,14 +101,14 @@ def test_malformed(text: str, reason: str) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("<network/>", "the root element is 'network', <domain> is expected"),
-        ("<domain xmlns='urn:x' type='lxc'/>", "the root element is"),
-        ("<domain/>", "the domain's type is None, only 'lxc' has ID maps"),
-        ("<domain type='kvm'/>", "the domain's type is 'kvm'"),
-        ("<domain type='lxc'/>", "operating system is None"),
+        ("<network/>", "root element 'network': expected <domain>"),
+        ("<domain xmlns='urn:x' type='lxc'/>", "root element"),
+        ("<domain/>", "type None: expected 'lxc', which alone has ID maps"),
+        ("<domain type='kvm'/>", "domain XML: type 'kvm'"),
+        ("<domain type='lxc'/>", "operating system None"),
         (
             "<domain type='lxc'><os><type>hvm</type></os></domain>",
-            "operating system is 'hvm', a container's is 'exe'",
+            "operating system 'hvm': expected 'exe', as a container",
         ),
     ],
 )
@@ -157,9 +157,7 @@ def test_nothing_is_included(tmp_path: Path) -> None:
         "<name xmlns:xi='http://www.w3.org/2001/XInclude'>"
         f"<xi:include href='{secret}' parse='text'/>private",
     )
-    with pytest.raises(
-        DomainXmlError, match="<name> has more in it than text"
-    ):
+    with pytest.raises(DomainXmlError, match="<name>: expected text alone"):
         name_of(text)
 
 

@@ -268,7 +268,7 @@ SHARED = (
         ("<![CDATA[b]]>", "<![CDATA[<b>]]>", "environment variable A '<b>'"),
         ("<![CDATA[b]]>", "<!-- <b/> -->c", "environment variable A '': "),
         ("<![CDATA[b]]>", "", "environment variable A ''"),
-        ("name='A'", "", "<initenv> has no name"),
+        ("name='A'", "", "<initenv>: has no name"),
         ("name='A'", "name='&#10;'", r"environment variable '\\n': has a con"),
     ],
 )

@@ -57,15 +57,15 @@ def test_forms_of_id_maps(inside: str) -> None:
         (UID, "no <gid> entry"),
         (GID, "no <uid> entry"),
         (f"{UID}<!-- {GID} -->", "no <gid> entry"),
-        (UID + GID + "<pid/>", "<idmap>: 'pid' is neither uid nor gid"),
+        (UID + GID + "<pid/>", "<idmap>: element 'pid': expected uid or gid"),
         (
             UID + GID + "<x:uid xmlns:x='a&#10;b'/>",
             "not a valid URI, line 1, col",
         ),
-        (UID + GID + "<x:uid xmlns:x='urn:x'/>", "is neither uid nor"),
-        (GID + "<uid target='1' count='2'/>", "<uid> has no start"),
-        (GID + "<uid start='0' count='2'/>", "<uid> has no target"),
-        (GID + "<uid start='0' target='1'/>", "<uid> has no count"),
+        (UID + GID + "<x:uid xmlns:x='urn:x'/>", "expected uid or"),
+        (GID + "<uid target='1' count='2'/>", "<uid>: has no start"),
+        (GID + "<uid start='0' count='2'/>", "<uid>: has no target"),
+        (GID + "<uid start='0' target='1'/>", "<uid>: has no count"),
         (GID + UID.replace("'0'", "''"), "<idmap>: uid start '': expected"),
         (GID + UID.replace("'0'", "'-0'"), "uid start .* expected a dec"),
         (GID + UID.replace("'0'", "'+0'"), "uid start .* expected a dec"),
@@ -97,7 +97,7 @@ def test_bad_id_maps(inside: str, reason: str) -> None:
 def test_two_idmaps() -> None:
     text = with_idmap(UID + GID)
     text = text.replace("</domain>", f"<idmap>{UID}</idmap></domain>")
-    with pytest.raises(DomainXmlError, match="has 2 <idmap>, one is expec"):
+    with pytest.raises(DomainXmlError, match="2 <idmap> elements: expec"):
         read_id_maps(text)
 
 
