@@ -14,6 +14,7 @@ from oslo_config import cfg
 
 from lxc_userns.arguments import checked
 from lxc_userns.config import allowed_paths
+from lxc_userns.config.groups import GROUP, LIBVIRT_GROUP, option_name
 from lxc_userns.config.option_types import Integer, Size
 from lxc_userns.config.shared_opts import SharedListOpt
 from lxc_userns.idmap import MAX_ENTRIES
@@ -21,8 +22,15 @@ from lxc_userns.rootfs.archive.limits import LEAST_MEMORY
 from lxc_userns.spec.requirements import DEFAULT_PROCESSES, MOST_PROCESSES
 from lxc_userns.spec.strategy import CHOICES, Strategy
 
-LIBVIRT_GROUP = "libvirt"
-GROUP = "lxc_userns"
+__all__ = [
+    "GROUP",
+    "LIBVIRT_GROUP",
+    "LIBVIRT_OPTS",
+    "OPTS",
+    "list_opts",
+    "option_name",
+    "register_opts",
+]
 
 
 def _map_help(kind: str, ids: str) -> str:
@@ -296,11 +304,6 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
     conf.register_opts(LIBVIRT_OPTS, group=LIBVIRT_GROUP)
     conf.register_opts(OPTS, group=GROUP)
     conf.register_opts(allowed_paths.OPTS, group=allowed_paths.GROUP)
-
-
-def option_name(group: str, name: str) -> str:
-    """Return an option as messages name it, ``[group] name``."""
-    return f"[{group}] {name}"
 
 
 def __getattr__(name: str) -> object:
