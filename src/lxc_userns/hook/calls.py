@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from difflib import unified_diff
 
 from lxc_userns import domain
-from lxc_userns.config.load import load_conf
 from lxc_userns.config.settings import Settings
+from lxc_userns.config.snapshot import load_settings
 from lxc_userns.domain import Marker, read_marker, read_uuid
 from lxc_userns.exceptions import (
     InspectionError,
@@ -50,7 +50,7 @@ def call(
     """
     logger = _start_logging(name, operation)
     try:
-        settings = Settings.from_conf(load_conf(files))
+        settings = load_settings(files)
         text = xml.decode()
         marker = read_marker(text)
         if marker is not None:
