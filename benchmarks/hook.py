@@ -22,7 +22,11 @@ _XML = """\
 <domain type='lxc'>
   <name>{name}</name>
   <memory unit='MiB'>128</memory>
-  <os><type>exe</type><init>/bin/sleep</init><initarg>1000</initarg></os>
+  <os>
+    <type>exe</type><init>/bin/sh</init>
+    <initarg>-c</initarg>
+    <initarg>trap exit TERM; sleep 1000 &amp; wait</initarg>
+  </os>
   <features><privnet/></features>
   <devices>
     <filesystem type='mount'>
@@ -35,7 +39,7 @@ _XML = """\
 #: Whether the domain is converted, and whether the hook is there.
 _ROWS: dict[str, list[bool]] = PLAN["hook"]
 #: Seconds between two questions to libvirtd, and for the end of a release.
-_PAUSE, _RELEASE = 0.002, 30.0
+_PAUSE, _RELEASE = 0.005, 30.0
 
 
 def measure(scratch: Scratch, rounds: int) -> Iterator[Cell]:
@@ -76,8 +80,8 @@ def _compare(
         name = _MARKED if is_marked else _PLAIN
         # libvirtd looks at each call whether it is executable.
         hook.HOOK.chmod(0o755 if is_hooked else 0o644)
+        seconds = clock(run, ["virsh", "-c", "lxc:///", "start", name])
         with_waits = Waits()
-        seconds = with_waits(run, ["virsh", "-c", "lxc:///", "start", name])
         end = with_waits(connection.lookupByName(name).destroy)
         _wait_until(lambda: not _is_mounted(views))
         ends[row].append(end)

@@ -262,6 +262,19 @@ an instance for longer, as to shift its files, the start is refused. For
 example 2, where a start is tried again soon.
 """,
     ),
+    cfg.Opt(
+        "hook_linger",
+        Integer(min=0, max=86400),
+        default=300,
+        help="""
+Seconds that a process of libvirt's hook stays for further calls.
+
+To load what a call needs takes longer than the call does, and libvirtd waits
+for it. So the first call leaves a process of root's behind, of some 40 MiB,
+that serves those which follow: a start takes a third of the time then. For
+example 60, where memory is short. 0: each call does everything by itself.
+""",
+    ),
     cfg.StrOpt(
         "unmarked_domains",
         default="ignore",

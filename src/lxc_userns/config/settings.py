@@ -93,6 +93,7 @@ class Settings:
     max_processes = _Value[int]()
     seclabel = _Value[str]()
     hook_timeout = _Value[int]()
+    hook_linger = _Value[int]()
     unmarked_domains = _Value[str]()
     roots = _Value[list[str]](PRIVILEGED_GROUP)
 

@@ -57,6 +57,17 @@ def load_settings(files: list[str] | None, place: str = PLACE) -> Settings:
     return _load(files, place)
 
 
+def forget(place: str = PLACE) -> None:
+    """Remove what is kept.
+
+    :param place: as for :func:`load_settings`.
+    """
+    with suppress(OSError):
+        os.unlink(os.path.join(place, _NAME))
+    with suppress(OSError):  # There may be keepers of others.
+        os.rmdir(place)
+
+
 def _read_conf(files: list[str] | None) -> cfg.ConfigOpts:
     from lxc_userns.config.load import load_conf
 

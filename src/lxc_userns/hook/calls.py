@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import unified_diff
 
@@ -67,6 +68,21 @@ def call(
             logger.error(line)
         return 1
     return 0
+
+
+def keep(files: list[str] | None) -> None:
+    """Leave a keeper behind for the next calls, if that is configured.
+
+    :param files: as for :func:`call`.
+    """
+    # It is for speed alone: whatever is wrong was told, or will be.
+    with suppress(LxcUsernsError, OSError):
+        seconds = load_settings(files).hook_linger
+        if seconds:
+            from lxc_userns.hook import keeper
+
+            sys.stderr.flush()
+            keeper.start(seconds)
 
 
 def _start_logging(name: str, operation: str) -> logging.Logger | None:
