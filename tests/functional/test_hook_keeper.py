@@ -23,7 +23,8 @@ pytestmark = pytest.mark.needs("containers")
 def cli(command_line: CommandLineFactory) -> Iterator[CommandLine]:
     """The program, and no keeper before or afterwards."""
     hook_client.stop()
-    yield command_line("hook_linger = 60\n")
+    # Longer than a test waits.
+    yield command_line("hook_linger = 60\nhook_timeout = 300\n")
     hook_client.stop()
 
 

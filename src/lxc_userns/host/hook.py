@@ -33,7 +33,7 @@ DIRECTORY = Path("/etc/libvirt/hooks/lxc.d")
 HOOK = DIRECTORY / "50-lxc-userns"
 PROGRAM = "lxc-userns-hook"
 #: Which daemon was told last to look for hooks: process ID and start time.
-RELOADED = Path("/run/lxc-userns-hook-reloaded")
+RELOADED = Path("/run/libvirt/lxc-userns-hook-reloaded")
 #: Where AppArmor's profile of libvirtd lets it execute programs that leave
 #: the profile.
 _UNCONFINED = ("/usr/bin", "/usr/sbin", "/bin", "/sbin")
