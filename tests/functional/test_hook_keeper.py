@@ -12,6 +12,7 @@ from pathlib import Path
 import libvirt
 import pytest
 
+from lxc_userns.instances.store import InstanceStore
 from lxc_userns.libvirtd import hook_client
 from tests.functional.command_line import PROGRAM, CommandLine
 from tests.functional.conftest import CommandLineFactory
@@ -36,10 +37,16 @@ def xml(
 ) -> str:
     """The XML of a container that is stopped."""
     busybox_rootfs.parent.chmod(0o700)
-    argv = ["web", "--rootfs", busybox_rootfs, "--init", "/bin/sleep 1000"]
+    argv = [
+        "web",
+        "--rootfs",
+        str(busybox_rootfs),
+        "--init",
+        "/bin/sleep 9999",
+    ]
     cli.json("container", "run", *argv)
     assert cli("container", "stop", "web", "--timeout", "0").code == 0
-    return libvirt_connection.lookupByName("web").XMLDesc()
+    return str(libvirt_connection.lookupByName("web").XMLDesc())
 
 
 def start(cli: CommandLine, step: str) -> subprocess.Popen[str]:
@@ -102,6 +109,7 @@ def test_serves_later_calls(cli: CommandLine, xml: str) -> None:
 
 ASKED = """\
 import sys
+from lxc_userns.instances.store import InstanceStore
 from lxc_userns.libvirtd import hook_client
 done = hook_client.ask(
     "web", sys.argv[1], sys.stdin.buffer.read(), {files}
@@ -137,13 +145,13 @@ def test_reads_the_configuration_of_now(cli: CommandLine, xml: str) -> None:
 
 
 def test_killed_with_the_call(cli: CommandLine, xml: str) -> None:
-    """What libvirt has killed does nothing any more."""
+    """Nothing is done any more for a call that libvirt has killed."""
     call(cli, "release", xml)
     wait_for(is_there)
     pid = keeper()
     children = Path(f"/proc/{pid}/task/{pid}/children")
     with (
-        cli.manager().services.store.lock("web"),
+        InstanceStore(str(cli.state)).lock("web"),
         start(cli, "prepare") as process,
     ):
         assert process.stdin is not None
@@ -156,7 +164,7 @@ def test_killed_with_the_call(cli: CommandLine, xml: str) -> None:
 
 
 def test_killed_itself(cli: CommandLine, xml: str) -> None:
-    """Whatever it leaves, the call does its work, and leaves a new one."""
+    """The call does its work by itself, and leaves a new one."""
     call(cli, "release", xml)
     wait_for(is_there)
     first = keeper()
@@ -191,7 +199,7 @@ def test_none_is_left_if_none_is_wanted(cli: CommandLine, xml: str) -> None:
 def test_serves_nobody_of_another_namespace(
     cli: CommandLine, xml: str
 ) -> None:
-    """That one's mounts would be seen by nobody."""
+    """Mounts of that one would be seen by nobody."""
     call(cli, "release", xml)
     wait_for(is_there)
     code = (

@@ -187,7 +187,7 @@ def _do(
 
 
 def _end_with(connection: socket.socket) -> None:
-    """Have the kernel kill this process when its client has hung up.
+    """Let the kernel kill this process when its client has hung up.
 
     libvirtd counts on that what it has killed does nothing any more.
     """
