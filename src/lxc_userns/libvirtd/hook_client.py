@@ -25,7 +25,7 @@ def ask(
     files: list[str],
     place: str = PLACE,
 ) -> int | None:
-    """Have the keeper do a call.
+    """Let the keeper do a call.
 
     :param name: name of the domain.
     :param operation: name of the step.
