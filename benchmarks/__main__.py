@@ -11,7 +11,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks import contenders, debian, leases, machine, plot, tables
+from benchmarks import (
+    contenders,
+    debian,
+    hook,
+    leases,
+    machine,
+    plot,
+    tables,
+)
 from benchmarks.measure import clock, run, say, take_turns
 from benchmarks.scratch import ID_MAP, Scratch, made
 from benchmarks.tables import PLAN, Cell, cell
@@ -103,6 +111,7 @@ Group = Callable[[Scratch, argparse.Namespace], Iterator[Cell]]
 #: In this order: the trees are put back again and again.
 _GROUPS: dict[str, Group] = {
     "commands": _measure_commands,
+    "hook": lambda scratch, asked: hook.measure(scratch, asked.rounds),
     "leases": lambda scratch, asked: leases.measure(
         scratch.closed / "leases", asked.held, asked.lease_rounds, asked.rounds
     ),

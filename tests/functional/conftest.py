@@ -9,6 +9,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import libvirt
 import pytest
@@ -57,6 +58,20 @@ def capable(request: pytest.FixtureRequest) -> None:
         require(*marker.args)
 
 
+class LastingConnection:
+    """A connection to libvirtd, made anew if that was started anew."""
+
+    def __init__(self) -> None:
+        self._connection = libvirt.open("lxc:///")
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            self._connection.getLibVersion()
+        except libvirt.libvirtError:
+            self._connection = libvirt.open("lxc:///")
+        return getattr(self._connection, name)
+
+
 @pytest.fixture(scope="session")
 def libvirt_connection() -> Iterator[libvirt.virConnect]:
     """Connect to the libvirtd of ``tools/private-libvirtd``.
@@ -72,7 +87,7 @@ def libvirt_connection() -> Iterator[libvirt.virConnect]:
         )
     # Errors come as exceptions; libvirt would print them as well.
     libvirt.registerErrorHandler(lambda *_: None, None)
-    connection = libvirt.open("lxc:///")
+    connection = cast(libvirt.virConnect, LastingConnection())
     yield connection
     for domain in connection.listAllDomains():
         with contextlib.suppress(libvirt.libvirtError):

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import libvirt
@@ -116,6 +117,26 @@ def edit(domain: libvirt.virDomain, pattern: str, new: str) -> None:
         ("<privnet/>", "", "its XML lacks <privnet/>"),
         ("<chown state", "<mknod state='on'/><chown state", "mknod"),
         ("(?<=<source dir=')[^']*", "/", "<filesystem> '/' of source '/'"),
+        ("(?<=<source dir=')[^']*", "{rootfs}", "its XML lacks <filesystem"),
+        (
+            "</devices>",
+            "<filesystem type='mount'><source dir='/etc'/>"
+            "<target dir='/mnt'/></filesystem></devices>",
+            "'/etc'",
+        ),
+        (
+            "</devices>",
+            "<hostdev mode='capabilities' type='misc'><source>"
+            "<char>/dev/null</char></source></hostdev></devices>",
+            "/dev/null",
+        ),
+        (
+            "<domain type='lxc'(.*)</domain>",
+            "<domain type='lxc' xmlns:lxc='http://libvirt.org/schemas/domain/"
+            "lxc/1.0'\\1<lxc:namespace><lxc:sharenet type='netns' value='x'/>"
+            "</lxc:namespace></domain>",
+            "sharenet",
+        ),
         (
             "</features>",
             "</features>",
@@ -133,7 +154,7 @@ def test_edited_by_hand(
 ) -> None:
     """It does not start, unless the edit is harmless."""
     domain = make(any_cli, busybox_rootfs, connection)
-    edit(domain, pattern, new)
+    edit(domain, pattern, new.replace("{rootfs}", str(busybox_rootfs)))
     if said is None:
         domain.create()
         return
@@ -155,6 +176,32 @@ def test_without_its_mark(
     domain = make(any_cli, busybox_rootfs, connection)
     edit(domain, "<metadata>.*</metadata>", "")
     with pytest.raises(libvirt.libvirtError, match=r"\.oldroot|No such file"):
+        domain.create()
+
+
+def test_without_the_hook(
+    any_cli: CommandLine,
+    busybox_rootfs: Path,
+    connection: libvirt.virConnect,
+) -> None:
+    domain = make(any_cli, busybox_rootfs, connection)
+    assert any_cli("host", "hook", "remove").code == 0
+    with pytest.raises(libvirt.libvirtError, match=r"\.oldroot|No such file"):
+        domain.create()
+
+
+def test_without_its_security_label(
+    any_cli: CommandLine,
+    busybox_rootfs: Path,
+    connection: libvirt.virConnect,
+) -> None:
+    """It was promised one: by a libvirtd with AppArmor, say."""
+    domain = make(any_cli, busybox_rootfs, connection)
+    store = InstanceStore(str(any_cli.state))
+    record = store.load("web")
+    assert record is not None
+    store.save(replace(record, security_model="apparmor"))
+    with pytest.raises(libvirt.libvirtError, match="lacks <seclabel"):
         domain.create()
 
 

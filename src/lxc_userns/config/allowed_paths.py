@@ -13,12 +13,13 @@ from typing import Final
 
 from oslo_config import cfg
 
+from lxc_userns.config.groups import PRIVILEGED_GROUP, option_name
 from lxc_userns.config.shared_opts import SharedStrOpt
 from lxc_userns.exceptions import ConfigError, RootfsError
 from lxc_userns.linux import safe_path
 
-GROUP: Final = "lxc_userns_privileged"
-NAME: Final = f"[{GROUP}] roots"
+GROUP: Final = PRIVILEGED_GROUP
+NAME: Final = option_name(GROUP, "roots")
 OPTS: Final = (
     cfg.ListOpt(
         "roots",

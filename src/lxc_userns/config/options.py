@@ -14,6 +14,7 @@ from oslo_config import cfg
 
 from lxc_userns.arguments import checked
 from lxc_userns.config import allowed_paths
+from lxc_userns.config.groups import GROUP, LIBVIRT_GROUP, option_name
 from lxc_userns.config.option_types import Integer, Size
 from lxc_userns.config.shared_opts import SharedListOpt
 from lxc_userns.idmap import MAX_ENTRIES
@@ -21,8 +22,15 @@ from lxc_userns.rootfs.archive.limits import LEAST_MEMORY
 from lxc_userns.spec.requirements import DEFAULT_PROCESSES, MOST_PROCESSES
 from lxc_userns.spec.strategy import CHOICES, Strategy
 
-LIBVIRT_GROUP = "libvirt"
-GROUP = "lxc_userns"
+__all__ = [
+    "GROUP",
+    "LIBVIRT_GROUP",
+    "LIBVIRT_OPTS",
+    "OPTS",
+    "list_opts",
+    "option_name",
+    "register_opts",
+]
 
 
 def _map_help(kind: str, ids: str) -> str:
@@ -254,6 +262,19 @@ an instance for longer, as to shift its files, the start is refused. For
 example 2, where a start is tried again soon.
 """,
     ),
+    cfg.Opt(
+        "hook_linger",
+        Integer(min=0, max=86400),
+        default=300,
+        help="""
+Seconds that a process of libvirt's hook stays for further calls.
+
+To load what a call needs takes longer than the call does, and libvirtd waits
+for it. So the first call leaves a process of root's behind, of some 40 MiB,
+that serves those which follow: a start takes a third of the time then. For
+example 60, where memory is short. 0: each call does everything by itself.
+""",
+    ),
     cfg.StrOpt(
         "unmarked_domains",
         default="ignore",
@@ -296,11 +317,6 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
     conf.register_opts(LIBVIRT_OPTS, group=LIBVIRT_GROUP)
     conf.register_opts(OPTS, group=GROUP)
     conf.register_opts(allowed_paths.OPTS, group=allowed_paths.GROUP)
-
-
-def option_name(group: str, name: str) -> str:
-    """Return an option as messages name it, ``[group] name``."""
-    return f"[{group}] {name}"
 
 
 def __getattr__(name: str) -> object:

@@ -7,55 +7,31 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from oslo_config import cfg
-
-from lxc_userns.arguments import checked
-from lxc_userns.config import allowed_paths
+from lxc_userns.arguments import check_type
+from lxc_userns.config.groups import GROUP, PRIVILEGED_GROUP, option_name
 from lxc_userns.config.id_maps import (
     GID_MAPS,
     SUBID_OWNER,
     UID_MAPS,
     parse_id_maps,
 )
-from lxc_userns.config.names import find_misnamed
-from lxc_userns.config.options import (
-    GROUP,
-    LIBVIRT_GROUP,
-    LIBVIRT_OPTS,
-    OPTS,
-    option_name,
-)
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.idmap import TTY_GID, IdMaps
 from lxc_userns.rootfs.archive.limits import UnpackLimits
 from lxc_userns.spec.policy import Policy
-from lxc_userns.subid.held_ids import check_unheld
+
+# libvirt's hook has values of before, and does without what reads options.
+if TYPE_CHECKING:
+    from oslo_config import cfg
 
 #: The options of the ID maps, as messages name them.
 MAPS: Final = (UID_MAPS, GID_MAPS)
-_OPTIONS: Final = {
-    GROUP: OPTS,
-    allowed_paths.GROUP: allowed_paths.OPTS,
-    LIBVIRT_GROUP: LIBVIRT_OPTS,
-}
-_NAMES: Final = {
-    group: [each.name for each in _OPTIONS[group]]
-    for group in (GROUP, allowed_paths.GROUP)
-}
 _PATHS: Final = tuple(
     option_name(GROUP, each) for each in ("state_path", "run_path")
 )
-#: Where a value is that somebody has written, and that is no default.
-_WRITTEN: Final = frozenset(
-    {
-        cfg.Locations.command_line,
-        cfg.Locations.environment,
-        cfg.Locations.set_override,
-        cfg.Locations.user,
-    }
-)
+_ROOTS: Final = option_name(PRIVILEGED_GROUP, "roots")
 _POLICY: Final = option_name(GROUP, "userns_policy")
 _OWNER: Final = re.compile(r"[^\s:#-][^\s:]*")
 
@@ -117,8 +93,9 @@ class Settings:
     max_processes = _Value[int]()
     seclabel = _Value[str]()
     hook_timeout = _Value[int]()
+    hook_linger = _Value[int]()
     unmarked_domains = _Value[str]()
-    roots = _Value[list[str]](allowed_paths.GROUP)
+    roots = _Value[list[str]](PRIVILEGED_GROUP)
 
     @classmethod
     def from_conf(cls, conf: cfg.ConfigOpts) -> Settings:
@@ -126,10 +103,36 @@ class Settings:
 
         :param conf: a configuration object with our options registered.
         """
-        values, unreadable = _read(conf)
-        maps, bad_maps = parse_id_maps(values, unreadable)
+        # Only here, for hooks of libvirt have no time for it.
+        from lxc_userns.config import reading
+
+        values, unreadable = reading.read_values(conf)
         missing = _find_missing(values)
-        is_bad = missing and _is_required(conf, values)
+        is_bad = missing and reading.is_required(conf, values)
+        return cls._of(
+            values,
+            unreadable,
+            bad_names=tuple(reading.find_misnamed(conf)),
+            bad_policy=(missing,) if missing and is_bad else (),
+        )
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Settings:
+        """Return settings of values in which nothing was wrong.
+
+        :param values: what the settings had that were read.
+        """
+        return cls._of(values, {}, (), ())
+
+    @classmethod
+    def _of(
+        cls,
+        values: Mapping[str, Any],
+        unreadable: Mapping[str, ConfigError],
+        bad_names: tuple[ConfigError, ...],
+        bad_policy: tuple[ConfigError, ...],
+    ) -> Settings:
+        maps, bad_maps = parse_id_maps(values, unreadable)
         return cls(
             values=values,
             bad_values=(
@@ -138,10 +141,10 @@ class Settings:
                 *bad_maps,
             ),
             bad_maps=tuple(bad_maps),
-            bad_names=tuple(find_misnamed(conf, _NAMES)),
+            bad_names=bad_names,
             maps=maps,
-            missing=missing,
-            bad_policy=(missing,) if missing and is_bad else (),
+            missing=_find_missing(values),
+            bad_policy=bad_policy,
         )
 
     def check_value(self, option: str) -> None:
@@ -227,6 +230,8 @@ class Settings:
     ) -> None:
         """Refuse IDs that others hold; see :func:`check_held`."""
         if self.refuses_held:
+            from lxc_userns.subid.held_ids import check_unheld
+
             check_unheld(id_maps, names, self._as_written(SUBID_OWNER))
 
     def _as_written(self, option: str) -> str:
@@ -237,7 +242,6 @@ class Settings:
         return value
 
 
-@checked(conf=cfg.ConfigOpts)
 def load_id_maps(conf: cfg.ConfigOpts) -> IdMaps | None:
     """Return the ID maps that the configuration gives to every instance.
 
@@ -252,6 +256,9 @@ def load_id_maps(conf: cfg.ConfigOpts) -> IdMaps | None:
         the text; or if others hold any of the host IDs, as
         :func:`check_held`.
     """
+    from oslo_config import cfg
+
+    check_type("load_id_maps", "conf", conf, cfg.ConfigOpts)
     return Settings.from_conf(conf).load_id_maps()
 
 
@@ -273,23 +280,6 @@ def check_held(
     Settings.from_conf(conf).check_held(id_maps, names)
 
 
-def _read(
-    conf: cfg.ConfigOpts,
-) -> tuple[dict[str, Any], dict[str, ConfigError]]:
-    """Return the values that can be read, and the errors of the others."""
-    values, unreadable = {}, {}
-    for group, options in _OPTIONS.items():
-        for each in options:
-            name = option_name(group, each.name)
-            try:
-                values[name] = conf[group][each.name]
-            except (cfg.Error, ValueError) as err:
-                # What comes before is where oslo.config found it.
-                reason = str(err).rpartition("is not valid: ")[2]
-                unreadable[name] = ConfigError(name, "", reason)
-    return values, unreadable
-
-
 def _find_missing(values: Mapping[str, Any]) -> ConfigError | None:
     # One that cannot be read is told of elsewhere.
     if any(values.get(each, True) for each in (*MAPS, SUBID_OWNER)):
@@ -300,14 +290,6 @@ def _find_missing(values: Mapping[str, Any]) -> ConfigError | None:
         "neither [libvirt] uid_maps and gid_maps nor [lxc_userns] "
         "subid_owner is set; set either",
     )
-
-
-def _is_required(conf: cfg.ConfigOpts, values: Mapping[str, Any]) -> bool:
-    """Return whether somebody has written that user namespaces are a must."""
-    if values.get(_POLICY) != "required":
-        return False
-    place = conf.get_location("userns_policy", GROUP)
-    return place is not None and place.location in _WRITTEN
 
 
 def _check_values(values: Mapping[str, Any]) -> Iterator[ConfigError]:
@@ -328,8 +310,8 @@ def _check_values(values: Mapping[str, Any]) -> Iterator[ConfigError]:
     for name in _PATHS:
         if name in values:
             yield from _check_path(name, values[name])
-    for path in values.get(allowed_paths.NAME, ()):
-        yield from _check_path(allowed_paths.NAME, path)
+    for path in values.get(_ROOTS, ()):
+        yield from _check_path(_ROOTS, path)
 
 
 def _check_path(option: str, path: str) -> Iterator[ConfigError]:

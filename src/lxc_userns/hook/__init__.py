@@ -39,6 +39,13 @@ def main(argv: list[str] | None = None) -> int:
     xml = sys.stdin.buffer.read(_LONGEST)
     if MARKER not in xml and (operation != "prepare" or b"<idmap" in xml):
         return 0
-    from lxc_userns.hook.calls import call
+    from lxc_userns.libvirtd import hook_client
 
-    return call(name, operation, xml, files or None)
+    status = hook_client.ask(name, operation, xml, files)
+    if status is not None:
+        return status
+    from lxc_userns.hook.calls import call, keep
+
+    status = call(name, operation, xml, files or None)
+    keep(files or None)
+    return status

@@ -6,12 +6,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import unified_diff
 
 from lxc_userns import domain
-from lxc_userns.config.load import load_conf
 from lxc_userns.config.settings import Settings
+from lxc_userns.config.snapshot import load_settings
 from lxc_userns.domain import Marker, read_marker, read_uuid
 from lxc_userns.exceptions import (
     InspectionError,
@@ -50,7 +51,7 @@ def call(
     """
     logger = _start_logging(name, operation)
     try:
-        settings = Settings.from_conf(load_conf(files))
+        settings = load_settings(files)
         text = xml.decode()
         marker = read_marker(text)
         if marker is not None:
@@ -67,6 +68,21 @@ def call(
             logger.error(line)
         return 1
     return 0
+
+
+def keep(files: list[str] | None) -> None:
+    """Leave a keeper behind for the next calls, if that is configured.
+
+    :param files: as for :func:`call`.
+    """
+    # It is for speed alone: whatever is wrong was told, or will be.
+    with suppress(LxcUsernsError, OSError):
+        seconds = load_settings(files).hook_linger
+        if seconds:
+            from lxc_userns.hook import keeper
+
+            sys.stderr.flush()
+            keeper.start(seconds)
 
 
 def _start_logging(name: str, operation: str) -> logging.Logger | None:

@@ -19,11 +19,12 @@ from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
+from lxc_userns.config import snapshot
 from lxc_userns.domain import NAMESPACE
 from lxc_userns.exceptions import PrerequisiteError
 from lxc_userns.findings import Finding
 from lxc_userns.host.check import failed, passed, warned
-from lxc_userns.libvirtd import daemon
+from lxc_userns.libvirtd import daemon, hook_client
 from lxc_userns.libvirtd.daemon import Daemon
 from lxc_userns.linux import safe_path
 from lxc_userns.linux.process import Process
@@ -32,7 +33,7 @@ DIRECTORY = Path("/etc/libvirt/hooks/lxc.d")
 HOOK = DIRECTORY / "50-lxc-userns"
 PROGRAM = "lxc-userns-hook"
 #: Which daemon was told last to look for hooks: process ID and start time.
-RELOADED = Path("/run/lxc-userns-hook-reloaded")
+RELOADED = Path("/run/libvirt/lxc-userns-hook-reloaded")
 #: Where AppArmor's profile of libvirtd lets it execute programs that leave
 #: the profile.
 _UNCONFINED = ("/usr/bin", "/usr/sbin", "/bin", "/sbin")
@@ -97,6 +98,8 @@ def remove() -> bool:
         DIRECTORY.rmdir()
     reload(daemon.find())
     RELOADED.unlink(missing_ok=True)
+    hook_client.stop()
+    snapshot.forget()
     return True
 
 

@@ -137,7 +137,12 @@ class InstanceStore:
         """
         with self._made("instances") as fd:
             text = json.dumps(encode(record), indent=1)
-            directory.replace_file(fd, record.name + _SUFFIX, text)
+            file = record.name + _SUFFIX
+            # Written for good before, and to do that again takes its time.
+            with suppress(OSError):
+                if _read_text(fd, file) == text:
+                    return
+            directory.replace_file(fd, file, text)
 
     def note_verified(self, name: str) -> None:
         """Note that an instance runs as its record says, now.
