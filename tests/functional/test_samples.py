@@ -43,7 +43,7 @@ NOT_RUN = {
     "lxc-userns container exec web --user": "runs until it is ended",
     "lxc-userns container exec web --tty": "the same",
     "skopeo": "needs a network",
-    "lxc-userns rootfs unpack --oci": "tests/functional/rootfs/test_oci.py has some",
+    "lxc-userns rootfs unpack --oci": "test_oci.py has some",
     "lxc-userns metrics --output": "the directory is node_exporter's",
     "virsh -c lxc:/// list": "of a shell beside a libvirtd of one's own",
 }
