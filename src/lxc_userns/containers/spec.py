@@ -70,7 +70,6 @@ class ContainerSpec:
             raise NeedsError(
                 "network", "host", "excludes interfaces of its own"
             )
-
         if self.hostname is not None and self._shares_hostname:
             raise NeedsError("uts", "host", "excludes a host name of its own")
 
@@ -83,7 +82,10 @@ class ContainerSpec:
 
         :param security_model: as for
             :class:`~lxc_userns.spec.request.InstanceRequest`.
+        :raises DomainXmlError: if its first process cannot be one.
         """
+        # Told by the words of who asks for a container.
+        self._make_init()
         name = self.hostname or hostname.of_container(self.name)
         return InstanceRequest(
             self.name,
@@ -99,6 +101,9 @@ class ContainerSpec:
             hostname=None if self._shares_hostname else name,
         )
 
+    def _make_init(self) -> domain.Init:
+        return domain.Init(self.init[0], self.init[1:], self.env)
+
     def to_xml(self, prepared: PreparedInstance) -> str:
         """Return the domain for it.
 
@@ -108,7 +113,7 @@ class ContainerSpec:
             name=prepared.name,
             uuid=prepared.uuid,
             memory_mib=self.memory_mib,
-            init=domain.Init(self.init[0], self.init[1:], self.env),
+            init=self._make_init(),
             interfaces=self.interfaces,
             cpus=self.cpus,
         )
