@@ -27,6 +27,7 @@ pytestmark = pytest.mark.needs("private-libvirtd", "containers")
 #: What is not run here, by its beginning, and why.
 NOT_RUN = {
     "apt-get install": "packages of the system; make venv installs them",
+    "make deb": "takes a root of a release; make test-deb uses its packages",
     "make demo": "has a test in tests/functional/test_private_libvirtd.py",
     "make fuzz": "takes minutes; tests/unit/test_fuzz.py runs its targets",
     "python3 -m venv": "tests/unit/test_distribution.py installs a wheel",
