@@ -77,12 +77,12 @@ def keep(files: list[str] | None) -> None:
     """
     # It is for speed alone: whatever is wrong was told, or will be.
     with suppress(LxcUsernsError, OSError):
-        seconds = load_settings(files).hook_linger
-        if seconds:
+        settings = load_settings(files)
+        if settings.hook_linger:
             from lxc_userns.hook import keeper
 
             sys.stderr.flush()
-            keeper.start(seconds)
+            keeper.start(settings)
 
 
 def _start_logging(name: str, operation: str) -> logging.Logger | None:

@@ -26,9 +26,12 @@ from contextlib import suppress
 from typing import NoReturn
 
 from lxc_userns.config import snapshot
+from lxc_userns.config.settings import Settings
 from lxc_userns.hook.calls import call
+from lxc_userns.hook.guests import HookGuests
 from lxc_userns.libvirtd import hook_client as client
 from lxc_userns.linux import directory
+from lxc_userns.services import Services
 
 _BACKLOG = 64
 _UMASK = 0o022
@@ -39,17 +42,17 @@ _LONGEST_XML = 16 << 20
 _SURROUNDINGS = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 
 
-def start(seconds: int, place: str = client.PLACE) -> None:
+def start(settings: Settings, place: str = client.PLACE) -> None:
     """Leave a keeper behind; the caller goes on.
 
-    :param seconds: how long it waits for calls after the last one.
+    :param settings: how long it waits for calls after the last one.
     :param place: directory for its socket, made if missing.
     """
     if os.fork():
         return
     try:
         _detach()
-        _serve(place, seconds)
+        _serve(settings, place)
     finally:
         os._exit(0)
 
@@ -64,9 +67,9 @@ def _detach() -> None:
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
 
 
-def _serve(place: str, seconds: int) -> None:
+def _serve(settings: Settings, place: str) -> None:
     """Serve calls, until there are none."""
-    _load()
+    _load(settings)
     loaded = _modules()
     with directory.open_private(place, 0o700):
         path = client.socket_path(place)
@@ -80,7 +83,7 @@ def _serve(place: str, seconds: int) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     poll = select.poll()
     poll.register(listener, select.POLLIN)
-    while poll.poll(seconds * 1000):
+    while poll.poll(settings.hook_linger * 1000):
         connection, _ = listener.accept()
         # Else the caller does its work by itself.
         if not _is(path, number) or _modules() != loaded:
@@ -100,21 +103,12 @@ def _is(path: str, number: int) -> bool:
     return False
 
 
-def _load() -> None:
-    """Load all that calls need, and forget whom the first one logged for."""
-    import lxc_userns.instances.filesystems
-    import lxc_userns.leases.allocator
-    import lxc_userns.leases.host_pool
-    import lxc_userns.plan
-    import lxc_userns.prepare
-    import lxc_userns.release
-    import lxc_userns.resources
-    import lxc_userns.rootfs.shifting.shift
-    import lxc_userns.rootfs.views.image
-    import lxc_userns.rootfs.views.overlay
-    import lxc_userns.subid.held_ids
-    import lxc_userns.verification.verifier  # noqa: F401
-
+def _load(settings: Settings) -> None:
+    """Load what calls need; what the first one has needed is there."""
+    services = Services(settings, HookGuests("", "", ""))
+    _ = services.planner, services.releaser, services.verifier
+    services.preparation(None)
+    # Those of the first call are of its domain.
     logging.getLogger("lxc_userns").handlers.clear()
 
 

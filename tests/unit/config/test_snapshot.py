@@ -49,31 +49,40 @@ def test_is_read_once(load: Load, reads: list[str]) -> None:
     assert len(reads) == 1
 
 
+def test_is_read_again_when_its_file_has_changed(
+    load: Load, reads: list[str], tmp_path: Path
+) -> None:
+    load()
+    for timeout in (13, 7):
+        text = FILE.replace("= 7", f"= {timeout}")
+        (tmp_path / "x.conf").write_text(text)
+        assert load().hook_timeout == timeout
+        assert load().hook_timeout == timeout
+    assert len(reads) == 3
+
+
 @pytest.mark.parametrize(
     "path",
     [
-        "x.conf",
-        "home/lxc-userns.conf",
-        "home/lxc-userns.conf.d/a.conf",
-        "home/.lxc-userns/lxc-userns.conf.d/a.conf",
+        "lxc-userns.conf",
+        "lxc-userns.conf.d/a.conf",
+        ".lxc-userns/lxc-userns.conf.d/a.conf",
     ],
 )
-def test_is_read_again_when_a_file_has_come_or_changed(
-    path: str, load: Load, reads: list[str], tmp_path: Path
+def test_is_read_again_when_a_usual_file_has_come_or_gone(
+    path: str, reads: list[str], tmp_path: Path
 ) -> None:
-    load()
-    file = tmp_path / path
+    def load() -> int:
+        place = str(tmp_path / "kept")
+        return snapshot.load_settings(None, place).hook_timeout
+
+    before = load()
+    file = tmp_path / "home" / path
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("[lxc_userns]\nhook_timeout = 13\n")
-    # Files that are given go instead of the usual ones, directories do not.
-    expected = 7 if path == "home/lxc-userns.conf" else 13
-    assert load().hook_timeout == expected
-    assert load().hook_timeout == expected
-    assert len(reads) == 2
+    assert (load(), load()) == (13, 13)
     file.unlink()
-    if path == "x.conf":
-        file.write_text(FILE)
-    assert load().hook_timeout == 7
+    assert (load(), load()) == (before, before)
     assert len(reads) == 3
 
 
