@@ -191,7 +191,7 @@ def test_malformed_lines_are_told_and_not_heeded(
     assert told == {
         repr(text)
         if text.endswith(" ")
-        else text: f"line {number}: {reason}; it is not heeded"
+        else text: f"line {number}: {reason}; the line is ignored"
         for number, (text, reason) in lines
     }
     (users,) = (
@@ -207,8 +207,8 @@ def test_malformed_lines_are_told_and_not_heeded(
     assert (acquired.code, exhausted.code) == (0, 1)
     assert starts(json.loads(acquired.out)) == both(3)[0]
     warnings = [
-        f"warning: /etc/subuid, line {number}, {text!r}: {reason}; it is not "
-        "heeded"
+        f"warning: /etc/subuid, line {number}, {text!r}: {reason}; the "
+        "line is ignored"
         for number, (text, reason) in lines
     ]
     assert acquired.err.splitlines() == warnings

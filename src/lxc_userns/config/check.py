@@ -244,7 +244,8 @@ def _check_files() -> Iterator[Finding]:
                 severity=Severity.WARN,
                 code=str(path),
                 subject=show(line.text),
-                message=f"line {line.line}: {line.reason}; it is not heeded",
+                message=f"line {line.line}: {line.reason}; the line is "
+                "ignored",
             )
         if len(malformed) > _MOST_LINES:
             more = f"{len(malformed) - _MOST_LINES} more lines like these"

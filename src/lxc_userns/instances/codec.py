@@ -120,7 +120,7 @@ def decode(name: str, data: object) -> InstanceRecord:
     kind = data["rootfs_kind"]
     max_processes = data["max_processes"]
     if type(max_processes) is not int:
-        raise ValueError("max_processes is no number")
+        raise ValueError("max_processes: expected a number")
     identifier, rootfs, strategy, view, reason = texts
     verified = data["verified"]
     return InstanceRecord(

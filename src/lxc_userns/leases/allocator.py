@@ -98,7 +98,10 @@ class LeaseAllocator:
             or of another size, or there is no such size.
         """
         if size is not None and not TTY_GID < size < ID_LIMIT:
-            raise LeaseError(instance, f"{size} is no number of IDs for it")
+            raise LeaseError(
+                instance,
+                f"range_size {size}: expected {TTY_GID + 1}..{ID_LIMIT - 1}",
+            )
         while True:
             lease = self._confirm(instance, uuid, size, keep)
             if lease is not None:

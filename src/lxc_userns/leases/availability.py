@@ -57,10 +57,10 @@ class PoolSnapshot:
         :param domains: how to find out the names of what runs.
         """
         for text in pools.malformed[:_MOST_LINES]:
-            _LOG.warning("%s; it is not heeded", text)
+            _LOG.warning("%s; the line is ignored", text)
         if len(pools.malformed) > _MOST_LINES:
             more = len(pools.malformed) - _MOST_LINES
-            _LOG.warning("%d more lines like these are not heeded", more)
+            _LOG.warning("%d more lines like these are ignored", more)
         ids = {kind: pool.ids for kind, pool in pools}
         found = [
             each

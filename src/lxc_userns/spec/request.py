@@ -105,7 +105,7 @@ class InstanceRequest:
 
     def _check_paths(self) -> None:
         if "\0" in self.rootfs:
-            refuse(_REQUEST, "rootfs", self.rootfs, "is no path; give one")
+            refuse(_REQUEST, "rootfs", self.rootfs, "is not a path; give one")
         if self.program is not None and (
             not self.program.startswith("/") or "\0" in self.program
         ):

@@ -176,7 +176,7 @@ def check_device_path(path: str) -> None:
     :raises NeedsError: if it is refused.
     """
     if not _DEVICE.fullmatch(path) or {".", ".."} & {*path.split("/")}:
-        raise NeedsError("device", path, "is no path below /dev")
+        raise NeedsError("device", path, "is not a path below /dev")
     if _OF_ALL.fullmatch(path):
         raise NeedsError("device", path, "every container has one of its own")
 

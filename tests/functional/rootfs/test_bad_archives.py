@@ -274,9 +274,9 @@ def make_target_of_all(out: Path) -> None:
 def test_archives_that_are_no_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for path, reason in (
-        (tmp_path / "fifo", "is no tar archive"),
-        (tmp_path, "is no tar archive"),
-        (Path("/dev/zero"), "is no tar archive"),
+        (tmp_path / "fifo", "is not a tar archive"),
+        (tmp_path, "is not a tar archive"),
+        (Path("/dev/zero"), "is not a tar archive"),
         (tmp_path / "absent\n", "No such file"),
     ):
         assert not unpacking.is_archive(path)

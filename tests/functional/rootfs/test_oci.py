@@ -575,7 +575,7 @@ def test_blobs_are_what_is_stated(
         ([{}] * 1, "a descriptor is not valid"),
         (None, "has no list of layers"),
         ("encrypted", "has a layer of type"),
-        ("text", "is no tar archive"),
+        ("text", "is not a tar archive"),
         ("many", "has 513 layers"),
     ],
 )

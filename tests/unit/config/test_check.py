@@ -320,7 +320,7 @@ def test_malformed_lines_are_warned_of(
     ]
     assert (warning.code, warning.subject) == ("/etc/subgid", "x:y")
     assert warning.message == (
-        "line 2: expected owner:start:count; it is not heeded"
+        "line 2: expected owner:start:count; the line is ignored"
     )
 
 
@@ -487,11 +487,11 @@ def test_values_are_shown_with_all_that_is_in_them(
     found = [each for each in check(configure()) if "/sub" in each.code]
     assert [(each.subject, each.message) for each in found[:3]] == [
         (r"'lxc:1:2\r'", "line 1: it has a carriage return (CR); remove that; "
-         "it is not heeded"),
+         "the line is ignored"),
         ("lxc: 1:2", "line 2: start and count have to be decimal integers; "
-         "it is not heeded"),
+         "the line is ignored"),
         (r"'\ufefflxc:1:2'", "line 3: it has a byte-order mark (U+FEFF); "
-         "remove that; it is not heeded"),
+         "remove that; the line is ignored"),
     ]  # fmt: skip
     assert len(found) == 21
     assert found[-1].message == "83 more lines like these"

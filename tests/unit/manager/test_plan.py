@@ -154,11 +154,11 @@ def test_the_kind_of_a_root_filesystem_is_found_out(
     ("kind", "given", "reason"),
     [
         ("image", "rootfs", "is a directory; give a disk image"),
-        ("archive", "rootfs", "is no tar archive"),
-        ("archive", "image", "is no tar archive"),
+        ("archive", "rootfs", "is not a tar archive"),
+        ("archive", "image", "is not a tar archive"),
         ("image", "archive", "is a tar archive, and no raw image of"),
-        ("directory", "image", "is no directory"),
-        ("directory", "archive", "is no directory"),
+        ("directory", "image", "is not a directory"),
+        ("directory", "archive", "is not a directory"),
     ],
 )
 def test_the_content_never_decides(
@@ -189,7 +189,7 @@ def test_a_later_start_opens_the_same_kind(world: World) -> None:
     write_tar(Path(world.rootfs))
     with pytest.raises(ReplacedError):
         world.manager.prepare("web1")
-    with pytest.raises(RootfsError, match="is no directory"):
+    with pytest.raises(RootfsError, match="is not a directory"):
         world.manager.prepare("web1", accept_replaced=True)
 
 

@@ -182,15 +182,15 @@ def test_a_ceiling_that_was_lowered() -> None:
         ("capabilities", ("all",), "is not one of audit_control, "),
         ("capabilities", "kill", "a sequence is expected"),
         ("devices", "/dev/fuse", "a sequence is expected"),
-        ("devices", ("/etc/passwd",), "is no path below /dev"),
-        ("devices", ("/dev",), "is no path below /dev"),
-        ("devices", ("/dev/",), "is no path below /dev"),
-        ("devices", ("/dev/../etc/x",), "is no path below /dev"),
-        ("devices", ("/dev/./x",), "is no path below /dev"),
-        ("devices", ("/dev//x",), "is no path below /dev"),
-        ("devices", ("dev/x",), "is no path below /dev"),
-        ("devices", ("/dev/x\n",), "is no path below /dev"),
-        ("devices", ("/dev/<x>",), "is no path below /dev"),
+        ("devices", ("/etc/passwd",), "is not a path below /dev"),
+        ("devices", ("/dev",), "is not a path below /dev"),
+        ("devices", ("/dev/",), "is not a path below /dev"),
+        ("devices", ("/dev/../etc/x",), "is not a path below /dev"),
+        ("devices", ("/dev/./x",), "is not a path below /dev"),
+        ("devices", ("/dev//x",), "is not a path below /dev"),
+        ("devices", ("dev/x",), "is not a path below /dev"),
+        ("devices", ("/dev/x\n",), "is not a path below /dev"),
+        ("devices", ("/dev/<x>",), "is not a path below /dev"),
         ("devices", ("/dev/null",), "every container has one of its own"),
         ("devices", ("/dev/pts/0",), "every container has one of its own"),
         ("devices", ("/dev/tty1",), "every container has one of its own"),
@@ -231,7 +231,7 @@ def test_needs_and_their_plain_values() -> None:
 def test_devices_that_are_none() -> None:
     with pytest.raises(NeedsError, match="neither char nor block"):
         Device("/dev/x", "fifo")  # type: ignore[arg-type]
-    with pytest.raises(NeedsError, match="no path below /dev"):
+    with pytest.raises(NeedsError, match="not a path below /dev"):
         Device("/x", "char")
 
 

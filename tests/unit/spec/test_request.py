@@ -29,7 +29,7 @@ TWICE = (Volume("/srv/a", "/data"), Volume("/srv/b", "/data"))
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"rootfs": "/srv/\0web"}, "rootfs .*: is no path"),
+        ({"rootfs": "/srv/\0web"}, "rootfs .*: is not a path"),
         ({"program": "bin/init"}, "program 'bin/init': is no absolute path"),
         ({"program": "/bin/\0"}, "program .*: is no absolute path"),
         (

@@ -30,7 +30,7 @@ _MAGIC = {
     # memory is ours.
     b"\x28\xb5\x2f\xfd": ("zstd", "--decompress", "--stdout", "--long=31"),
 }
-_NO_ARCHIVE = "is no tar archive, plain or compressed by gzip, xz or zstd"
+_NO_ARCHIVE = "is not a tar archive, plain or compressed by gzip, xz or zstd"
 _CHECKSUM = slice(148, 156)
 # int() would take signs and underscores, which tar does not.
 _OCTAL = re.compile(rb"[ \0]*([0-7]+)[ \0]*")

@@ -130,7 +130,7 @@ def _check_kind(fd: int, path: str, kind: RootfsKind | None) -> None:
     if kind == "image" and is_directory:
         raise RootfsError(path, "is a directory; give a disk image")
     if kind == "directory" and not is_directory:
-        raise RootfsError(path, "is no directory; give one")
+        raise RootfsError(path, "is not a directory; give one")
 
 
 def check_layout(tree: RootfsSource) -> None:

@@ -107,7 +107,9 @@ class _Walk:
             self._go_along(os.readlink("", dir_fd=fd))
         elif self.ahead and not stat.S_ISDIR(mode):
             found = "/".join(self.names)
-            raise RootfsError(self.target, f"/{found} in it is no directory")
+            raise RootfsError(
+                self.target, f"/{found} in it is not a directory"
+            )
 
     def _open(self, name: str) -> int | None:
         cover = self.covers.get((*self.names, name))

@@ -282,7 +282,7 @@ def _check(volume: Volume, fd: int) -> mounts.Mount:
     if kind != stat.S_IFDIR and volume.owners == "chown":
         raise RootfsError(
             volume.source,
-            "is no directory, and only those are shifted on disk; give the "
+            "is not a directory, and only those are shifted on disk; give the "
             "directory that it is in, or the option idmap",
         )
     origin = mounts.find_mount(fd)
