@@ -140,7 +140,8 @@ class InstanceStore:
             file = record.name + _SUFFIX
             # Written for good before, and to do that again takes its time.
             with suppress(OSError):
-                if _read_text(fd, file) == text:
+                is_same = _read_text(fd, file) == text
+                if is_same and self.unknown_since(record.name) is None:
                     return
             directory.replace_file(fd, file, text)
 

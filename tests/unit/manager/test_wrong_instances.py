@@ -130,7 +130,7 @@ def test_an_allocation_does_not_weaken_a_promise(pool: World) -> None:
 def meanwhile(
     pool: World, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Callable[[], object]], None]:
-    """Have others act between a look at a record and its lock."""
+    """Let others act between a look at a record and its lock."""
 
     def arrange(act: Callable[[], object]) -> None:
         planner = type(pool.services.planner)
