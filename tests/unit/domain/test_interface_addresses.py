@@ -19,6 +19,7 @@ DOMAIN = """\
 <interface type='network'><mac address='52:54:00:aa:00:02'/>
 <source network='default'/></interface>
 <interface type='direct'><mac address='52:54:00:aa:00:03'/></interface>
+<interface type='direct'/>
 </devices></domain>
 """
 

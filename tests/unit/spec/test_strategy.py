@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from lxc_userns.exceptions import ConfigError
 from lxc_userns.rootfs.views.strategies import STRATEGIES
-from lxc_userns.spec.strategy import CHOICES, Strategy
+from lxc_userns.spec.strategy import CHOICES, Strategy, find_choice
 
 
 def test_each_but_auto_has_a_class() -> None:
@@ -16,6 +17,13 @@ def test_each_but_auto_has_a_class() -> None:
 
 def test_which_can_be_asked_for() -> None:
     assert CHOICES == ("auto", "idmapped", "overlay", "chown")
+
+
+def test_one_that_cannot_be_asked_for() -> None:
+    assert find_choice("overlay") is Strategy.OVERLAY
+    for name in ("plain", "none"):
+        with pytest.raises(ConfigError, match="expected auto, idmapped, ov"):
+            find_choice(name)
 
 
 @pytest.mark.parametrize("each", Strategy)
