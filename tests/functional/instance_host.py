@@ -174,7 +174,7 @@ def _look(top: Path) -> dict[str, tuple[int, int, int]]:
             status = path.lstat()
             relative = str(path.relative_to(top))
             found[relative] = status.st_mode, status.st_uid, status.st_gid
-            if name == "hostname":
+            if relative.endswith("etc/hostname"):
                 text = path.read_text()
                 found[f"{relative}: {text}"] = 0, 0, 0
         directories[:] = [

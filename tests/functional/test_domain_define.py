@@ -179,7 +179,7 @@ def test_foreign_domain_runs(
 @pytest.mark.parametrize(
     ("old", "new", "error", "reason"),
     [
-        ("type='lxc'", "type='kvm'", DomainXmlError, "only 'lxc' has ID maps"),
+        ("type='lxc'", "type='kvm'", DomainXmlError, "'lxc', which alone has"),
         ("foreign<", "other<", DomainConflictError, "<name> 'other'"),
         ("/data/scratch", "/proc/sys", DomainConflictError, "'/proc/sys'"),
     ],

@@ -209,8 +209,11 @@ def test_one_that_was_changed_meanwhile(
 
 
 def test_libvirt_lxc_is_killed(cli: CommandLine, busybox_rootfs: Path) -> None:
-    domain = make(cli, busybox_rootfs)
-    os.kill(domain.ID(), signal.SIGKILL)
+    busybox_rootfs.parent.chmod(0o700)
+    # libvirt 9.0 hangs up on one now and then, and does not see its end.
+    argv = ("--rootfs", busybox_rootfs, "--init", SLEEP)
+    cli.run_to_reboot("web", *argv)
+    os.kill(look_up().ID(), signal.SIGKILL)
     wait_for(lambda: not cli.mounts())
     wait_for(lambda: not look_up().isActive())
     look_up().create()

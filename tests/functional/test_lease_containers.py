@@ -92,8 +92,9 @@ def failing_runs(rootfs: Path) -> dict[str, tuple[list[str], str]]:
         "rootfs": (["--rootfs", "/nonexistent"], "No such file or directory"),
         "init": ([*options, "/absent"], "has no /absent: No such file"),
         "start": (
-            [*options, INIT, "--network", "network:absent"],
-            "libvirt: start ",
+            # Its first process ends while it is looked at, if not before.
+            [*options, "/bin/false"],
+            ": ",
         ),
     }
 

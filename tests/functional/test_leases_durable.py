@@ -70,7 +70,11 @@ def take(number):
     with LeaseStore(sys.argv[1]).write() as leases:
         used = leases.used("uid")
         start = used.ranges[-1].stop if used else 2000000000
-        leases.add(Lease(f"i{number}", None, start, start, 65536, 0))
+        lease = Lease(
+            instance=f"i{number}", uuid=None, uid_start=start,
+            gid_start=start, count=65536, acquired=0,
+        )
+        leases.add(lease)
 
 children = []
 for number in range(200):
@@ -143,7 +147,11 @@ def work(name):
         with LeaseStore(sys.argv[1]).write() as leases:
             used = leases.used("uid")
             start = used.ranges[-1].stop if used else 2000000000
-            leases.add(Lease(f"{name}-{number}", None, start, start, 9, 0))
+            lease = Lease(
+                instance=f"{name}-{number}", uuid=None, uid_start=start,
+                gid_start=start, count=9, acquired=0,
+            )
+            leases.add(lease)
 
 threads = [Thread(target=work, args=(f"{sys.argv[2]}-{n}",)) for n in range(4)]
 for each in threads:
@@ -181,7 +189,11 @@ with LeaseStore(sys.argv[1]).write() as leases:
     old = leases.get("old")
     leases.note_tree(ShiftedTree("/srv/tree", "uid", old.ids("uid")))
     leases.remove(old)
-    leases.add(Lease("new", None, 2000065536, 2000065536, 65536, 0))
+    lease = Lease(
+        instance="new", uuid=None, uid_start=2000065536,
+        gid_start=2000065536, count=65536, acquired=0,
+    )
+    leases.add(lease)
     leases.restore(replace(leases.get("other"), unknown_since=77))
 """
 

@@ -45,6 +45,7 @@ NOT_RUN = {
     "lxc-userns container run net": "needs a bridge; in_network.py makes one",
     "ip link": "the same",
     "def test": "a test of Nova as an example, no command",
+    "lxc-userns container logs app --follow": "runs until it is ended",
     "lxc-userns container exec web --user": "runs until it is ended",
     "lxc-userns container exec web --tty": "the same",
     "skopeo": "needs a network",

@@ -162,7 +162,7 @@ def test_many_from_one_image(
     assert os.stat(f"{prepared.root}/bin/su").st_uid == 1_800_000_000
     pid = pid_of(cli, "one")
     ask(pid, "echo one >/etc/hostname; rm /bin/su; mkdir -m 700 /data")
-    assert ask(pid_of(cli, "two"), "cat /etc/hostname") == "busybox"
+    assert ask(pid_of(cli, "two"), "cat /etc/hostname") == "two"
     assert ask(pid_of(cli, "two"), "/bin/su root -c 'id -u'", ALICE) == "0"
     upper = cli.state / "private/one/overlay/upper"
     assert upper.stat().st_uid == BASE
@@ -350,7 +350,7 @@ def test_users_of_the_host_cannot_use_what_the_containers_root_makes(
     assert as_user(trap).stdout.strip() == "0"
     # And so it is looked at each time, also while the container runs.
     uuid = str(shown["uuid"])
-    request = InstanceRequest("web", uuid, str(rootfs))
+    request = InstanceRequest("web", uuid, str(rootfs), hostname="web")
     with pytest.raises(ExposedTreeError, match=f"chmod 0700 {store}"):
         manager.prepare(request)
     stop(cli, "web")

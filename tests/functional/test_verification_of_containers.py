@@ -533,6 +533,8 @@ def test_an_upgrade_beside_running_containers(
     for key in ("needs", "devices", "mode_reasons"):
         del data[key]
     record.write_text(json.dumps(data | {"format": 2}))
-    request = InstanceRequest("web1", data["uuid"], str(busybox_rootfs))
+    request = InstanceRequest(
+        "web1", data["uuid"], str(busybox_rootfs), hostname="web1"
+    )
     assert manager.prepare(request).mode_reasons == ()
     assert manager.verify("web1", started=False).mode == "private"

@@ -2,6 +2,7 @@
 """Views that cannot be: refused with the reason, nothing is mounted."""
 
 import errno
+import gc
 import os
 import re
 import socket
@@ -53,6 +54,8 @@ def refused(
     kind: type[RootfsError] = RootfsError,
 ) -> None:
     """Refused in one line, and no mount and no descriptor is left."""
+    # Of what other tests have left.
+    gc.collect()
     before = Path("/proc/self/mountinfo").read_text()
     descriptors = os.listdir("/proc/self/fd")
     with pytest.raises(RootfsError, match=reason) as caught:

@@ -105,7 +105,7 @@ LED = "a link in the root filesystem leads"
         (["/chain41"], f"{LED} on and on"),
         (["/etc/file/new"], "/etc/file in it is not a directory"),
         (["/file/new"], "/etc/file in it is not a directory"),
-        (["/etc/file"], "is not a directory in the root filesystem, and"),
+        (["/etc/file"], "is no directory in the root filesystem, and"),
         (["f:/srv"], "is a directory in the root filesystem, and"),
         (["f:/new/file"], "its directory is not in the root filesystem"),
         (["f:/srv/new/file"], "its directory is not in the root filesystem"),
