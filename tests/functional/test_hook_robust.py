@@ -53,8 +53,17 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 def look_up(name: str = "web") -> libvirt.virDomain:
     """Look up a domain; libvirtd may have been started anew."""
-    # The connection lives as long as the domain.
-    return libvirt.open("lxc:///").lookupByName(name)
+    found: list[libvirt.virDomain] = []
+
+    def is_there() -> bool:
+        # It answers before it has read the files of all domains.
+        with suppress(libvirt.libvirtError):
+            # The connection lives as long as the domain.
+            found.append(libvirt.open("lxc:///").lookupByName(name))
+        return found != []
+
+    wait_for(is_there)
+    return found[0]
 
 
 def make(
