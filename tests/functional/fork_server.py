@@ -147,16 +147,21 @@ def _read(pipes: Sequence[int], timeout: float) -> list[bytes]:
     texts = dict.fromkeys(pipes, b"")
     deadline = time.monotonic() + timeout
     left = set(pipes)
+    # Not select(), which takes none above 1023.
+    poll = select.poll()
+    for pipe in pipes:
+        poll.register(pipe, select.POLLIN)
     while left:
         rest = max(0, deadline - time.monotonic())
-        ready, _, _ = select.select(left, [], [], rest)
+        ready = poll.poll(rest * 1000)
         if not ready:
             raise TimeoutError
-        for pipe in ready:
+        for pipe, _ in ready:
             text = os.read(pipe, _LARGEST)
             texts[pipe] += text
             if not text:
                 left.remove(pipe)
+                poll.unregister(pipe)
     return list(texts.values())
 
 
