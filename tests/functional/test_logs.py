@@ -12,6 +12,7 @@ from pathlib import Path
 import libvirt
 import pytest
 
+from tests.functional import foreign
 from tests.functional.command_line import PROGRAM, CommandLine
 from tests.functional.containers import cli as cli
 
@@ -135,20 +136,11 @@ def test_logs_of_a_container_of_others(
     shared_rootfs: Path,
     libvirt_connection: libvirt.virConnect,
 ) -> None:
-    domain = libvirt_connection.createXML(
-        "<domain type='lxc'><name>theirs</name><memory>65536</memory><os>"
-        "<type>exe</type><init>/bin/sleep</init><initarg>1000</initarg></os>"
-        "<features><privnet/></features><devices><filesystem type='mount'>"
-        f"<source dir='{shared_rootfs}'/><target dir='/'/></filesystem>"
-        "<console type='pty'/></devices></domain>"
-    )
-    try:
+    with foreign.running(libvirt_connection, "theirs", shared_rootfs):
         done = cli("container", "logs", "theirs")
         assert done.code == 0
         assert done.out.startswith("libvirt: ")
         assert "console: " not in done.out
-    finally:
-        domain.destroy()
 
 
 def test_bad_input(cli: CommandLine) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from tests.functional import images
+from tests.functional import foreign, images
 from tests.functional.command_line import BASE, COUNT, CommandLine, Result
 from tests.functional.containers import SLEEP, pid_of, run
 from tests.functional.containers import cli as cli
@@ -71,14 +71,7 @@ def test_all_are_those_that_it_is_about(
     libvirt_connection: libvirt.virConnect,
 ) -> None:
     """Containers of others are never among them."""
-    domain = libvirt_connection.createXML(
-        "<domain type='lxc'><name>theirs</name><memory>65536</memory><os>"
-        "<type>exe</type><init>/bin/sleep</init><initarg>1000</initarg></os>"
-        "<features><privnet/></features><devices><filesystem type='mount'>"
-        f"<source dir='{shared_rootfs}'/><target dir='/'/></filesystem>"
-        "<console type='pty'/></devices></domain>"
-    )
-    try:
+    with foreign.running(libvirt_connection, "theirs", shared_rootfs):
         assert pair("container", "stop", "two", *NOW).code == 0
         one = pid_of(pair, "one")
         (started,) = pair.json("container", "start", "--all")
@@ -92,8 +85,6 @@ def test_all_are_those_that_it_is_about(
         assert pair("container", "stop", "--all", *NOW).code == 0
         assert pair("container", "destroy", "--all").code == 0
         assert states(pair) == {"theirs": "running"}
-    finally:
-        domain.destroy()
 
 
 def test_one_failure_keeps_no_other_from_its_turn(pair: CommandLine) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 
 from oslo_config import cfg
 
@@ -123,11 +124,11 @@ def _check_pool(settings: Settings) -> Iterator[Finding]:
 
 
 def _describe_pool(name: str, pool: Pool, size: int) -> Iterator[Finding]:
+    info = partial(Finding, severity=Severity.INFO, code=name)
+    warning = partial(Finding, severity=Severity.WARN, code=name)
     for ids in pool.ids:
         shown = f"{ids.start}:{len(ids)}"
-        yield Finding(
-            severity=Severity.INFO,
-            code=name,
+        yield info(
             subject=shown,
             message=f"{pool.kind} IDs {_show(ids)} are in the pool",
         )
@@ -135,17 +136,10 @@ def _describe_pool(name: str, pool: Pool, size: int) -> Iterator[Finding]:
             *host_advisories(shown, ids),
             *unlisted.advisories(shown, ids),
         ):
-            yield Finding(
-                severity=Severity.WARN,
-                code=name,
-                subject=shown,
-                message=advisory,
-            )
+            yield warning(subject=shown, message=advisory)
     room = capacity(pool.ids, pool.free, size)
     if room:
-        yield Finding(
-            severity=Severity.INFO,
-            code=name,
+        yield info(
             subject=str(room),
             message=f"the pool has {pool.kind} IDs for {room} leases of "
             f"{size}",
@@ -153,24 +147,15 @@ def _describe_pool(name: str, pool: Pool, size: int) -> Iterator[Finding]:
     kind: Kind = "uid" if pool.kind == "user" else "gid"
     for ids in pool.ids if unlisted.can_be() else ():
         for holder in unlisted.find(kind, ids):
-            yield Finding(
-                severity=Severity.WARN,
-                code=name,
+            yield warning(
                 subject=f"{ids.start}:{len(ids)}",
                 message=f"has IDs of a directory service, as {holder}; lease "
                 "from others",
             )
     if pool.absent:
-        yield Finding(
-            severity=Severity.WARN,
-            code=name,
-            subject=pool.source,
-            message=pool.describe_absent(),
-        )
+        yield warning(subject=pool.source, message=pool.describe_absent())
     if pool.holders:
-        yield Finding(
-            severity=Severity.WARN,
-            code=name,
+        yield warning(
             subject=pool.source,
             message=f"of the pool's {pool.kind} IDs, some are not leased, for "
             f"they are held by {pool.describe_holders()}",

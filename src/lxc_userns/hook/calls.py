@@ -9,6 +9,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import unified_diff
+from functools import partial
 
 from lxc_userns import domain
 from lxc_userns.config.settings import Settings
@@ -167,17 +168,13 @@ class _Call:
         record = self.services.store.load(self.name)
         if record is not None and record.uuid == self.uuid:
             planner.check_again(record)
-            preparation = self.services.preparation(None, is_bounded=True)
-            return preparation.run(record)
-        request = self._request()
-        draft = planner.plan(request)
+            wanted, complete = record, None
+        else:
+            request = self._request()
+            wanted = planner.plan(request)
+            complete = partial(planner.assign_id_maps, request)
         preparation = self.services.preparation(None, is_bounded=True)
-        return preparation.run(
-            draft,
-            lambda wanted, known: planner.assign_id_maps(
-                request, wanted, known
-            ),
-        )
+        return preparation.run(wanted, complete)
 
     def _request(self) -> InstanceRequest:
         """Return the request that the mark stands for.

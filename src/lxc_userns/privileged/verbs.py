@@ -119,11 +119,11 @@ def _call(verb: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
 
 def _send(verb: str, arguments: dict[str, Any]) -> object:
     values = read_values(cfg.CONF)
-    if not CONTEXT.client_mode:
-        return daemon.perform(values, verb, arguments)
     try:
         return daemon.perform(values, verb, arguments)
     except _GONE as err:
+        if not CONTEXT.client_mode:  # It is the verb's own.
+            raise
         raise PrerequisiteError(
             f"privileged helper: {err}; see [{SECTION}] helper_command and "
             "the log of the service"
