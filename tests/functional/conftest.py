@@ -21,6 +21,8 @@ from tests.functional.capabilities import in_private_libvirtd, require
 from tests.functional.command_line import CommandLine
 
 _MANY_DESCRIPTORS = 100
+#: How long a test takes that needs this, compared with one of files alone.
+_WEIGHTS = {"containers": 5, "private-libvirtd": 20}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -42,10 +44,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest modules first, lest one be left to the end."""
     weights: dict[str, int] = Counter()
     for item in items:
-        needs = [name for mark in item.iter_markers("needs")
-                 for name in mark.args]  # fmt: skip
-        # One with a container takes some times as long as one without.
-        weights[_module(item)] += 5 if "containers" in needs else 1
+        needs = {name for mark in item.iter_markers("needs")
+                 for name in mark.args}  # fmt: skip
+        weights[_module(item)] += max(
+            [_WEIGHTS[name] for name in needs & _WEIGHTS.keys()], default=1
+        )
     items.sort(key=lambda item: (-weights[_module(item)], _module(item)))
 
 
@@ -113,10 +116,19 @@ def reachable_path() -> Iterator[Path]:
 
     ``tmp_path`` is none: a directory above it is for its owner alone.
     """
+    with reachable_directory() as path:
+        yield path
+
+
+@contextlib.contextmanager
+def reachable_directory() -> Iterator[Path]:
+    """Make the directory of ``reachable_path``, and remove it."""
     path = Path(tempfile.mkdtemp(prefix="lxc-userns-", dir="/var/tmp"))
     path.chmod(0o711)
-    yield path
-    remove_tree(path)
+    try:
+        yield path
+    finally:
+        remove_tree(path)
 
 
 def remove_tree(path: Path) -> None:

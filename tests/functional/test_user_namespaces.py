@@ -14,6 +14,7 @@ import pytest
 
 from lxc_userns.linux import user_namespaces
 from lxc_userns.linux.process import children
+from tests.functional.descriptors import own_descriptors
 
 pytestmark = pytest.mark.needs("user-namespaces")
 BASE = 1_900_000_000
@@ -37,7 +38,7 @@ def maps_of(namespace: int) -> list[str]:
 
 def state() -> tuple[list[str], list[int]]:
     """Descriptors and children of this process."""
-    return os.listdir("/proc/self/fd"), sorted(children(os.getpid()))
+    return own_descriptors(), sorted(children(os.getpid()))
 
 
 def test_it_has_the_maps() -> None:

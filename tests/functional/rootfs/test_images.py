@@ -25,6 +25,7 @@ from lxc_userns.rootfs.views.source import RootfsSource
 from lxc_userns.spec.strategy import Strategy
 from tests.functional import guest, images
 from tests.functional.capabilities import require
+from tests.functional.descriptors import own_descriptors
 from tests.functional.guest import BASE, OTHER_BASE
 from tests.functional.rootfs.test_locks import held_by
 
@@ -163,7 +164,7 @@ def refused(
     """Refused in one line, and no mount, disk or descriptor is left."""
     before = Path("/proc/self/mountinfo").read_text()
     disks = guest.loop_devices(image.parent)
-    descriptors = os.listdir("/proc/self/fd")
+    descriptors = own_descriptors()
     mount = partial(rootfs.mount_idmapped, image, target, MAPS)
     if state is not None:
         mount = partial(rootfs.mount_overlay, image, state, target, MAPS)
@@ -173,7 +174,7 @@ def refused(
     assert caught.value.path == str(image)
     assert Path("/proc/self/mountinfo").read_text() == before
     assert guest.loop_devices(image.parent) == disks
-    assert os.listdir("/proc/self/fd") == descriptors
+    assert own_descriptors() == descriptors
 
 
 def test_one_that_is_written_to_is_for_one(place: Path) -> None:

@@ -16,6 +16,7 @@ from lxc_userns.linux import directory, superblocks
 from lxc_userns.rootfs.views import idmapped, overlay, probe
 from tests.functional import guest
 from tests.functional.conftest import FilesystemFactory
+from tests.functional.descriptors import own_descriptors
 from tests.functional.guest import BASE, GID_OFFSET
 from tests.functional.rootfs import golden
 from tests.functional.rootfs.conftest import Filesystem
@@ -425,13 +426,13 @@ def test_no_descriptor_is_left(one_image: Path, reachable_path: Path) -> None:
     state, view = one_image.parent / "state", reachable_path / "view"
     with guest.mounted(one_image, view, MAPS, state):
         pass
-    before = os.listdir("/proc/self/fd")
+    before = own_descriptors()
     with guest.mounted(one_image, view, MAPS, state):
         with pytest.raises(RootfsError):
             rootfs.mount_overlay(one_image, state, view, MAPS)
         with pytest.raises(RootfsError):
             rootfs.mount_overlay(one_image, state, view, OTHERS)
-    assert os.listdir("/proc/self/fd") == before
+    assert own_descriptors() == before
     with (
         directory.opened(one_image) as tree,
         directory.opened(state) as fd,

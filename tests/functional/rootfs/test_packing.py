@@ -395,12 +395,12 @@ def find_tar() -> dict[str, int]:
     return found if "tar" in found else {}
 
 
-def large(root: Path) -> Path:
+def large(root: Path, size: int = 1 << 20) -> Path:
     root.chmod(0o700)
     tree = root / "tree"
     tree.mkdir(mode=0o755)
     for number in range(3):
-        (tree / f"{number}").write_bytes(os.urandom(1 << 20))
+        (tree / f"{number}").write_bytes(os.urandom(size))
     return tree
 
 
@@ -431,8 +431,12 @@ def test_what_runs_reaches_nothing_else(root: Path, shifted: bool) -> None:
             assert {"ro", "nosuid", "nodev"} <= {*line.split()[5].split(",")}
         assert os.path.samestat(os.stat(proc / "cwd"), tree.stat())
         assert os.statvfs(proc / "cwd").f_flag & os.ST_RDONLY
-        own = [each for each in (proc / "fd").iterdir() if each.name > "2"]
-        # What it has opened itself, of the tree.
+        # What it has opened itself, of the tree, until it waits.
+        own = wait_for(
+            lambda: [
+                each for each in (proc / "fd").iterdir() if each.name > "2"
+            ]
+        )
         assert {each.stat().st_dev for each in own} == {tree.stat().st_dev}
         assert {str(each.readlink()) for each in own} <= {"/", "/0"}
     finally:
@@ -475,7 +479,8 @@ def test_a_file_that_changes(
 ) -> None:
     options = "--checkpoint=1", "--checkpoint-action=sleep=1"
     monkeypatch.setattr(creation, "_OPTIONS", creation._OPTIONS + options)
-    tree = large(root)
+    # Each has a checkpoint within, after 64 KiB.
+    tree = large(root, 3 << 16)
     stop = threading.Event()
 
     def write() -> None:

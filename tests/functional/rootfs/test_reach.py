@@ -19,6 +19,7 @@ from lxc_userns.linux import fuser
 from lxc_userns.rootfs import exposure
 from tests.functional import guest
 from tests.functional.conftest import FilesystemFactory
+from tests.functional.descriptors import own_descriptors
 
 MAPS = guest.id_maps()
 NET_RAW = 1 << 13
@@ -43,11 +44,11 @@ def check(path: Path) -> None:
 
 
 def refused(path: Path, reason: str) -> None:
-    before = os.listdir("/proc/self/fd")
+    before = own_descriptors()
     with pytest.raises(ExposedTreeError, match=reason) as caught:
         check(path)
     assert caught.value.path == str(path)
-    assert os.listdir("/proc/self/fd") == before
+    assert own_descriptors() == before
 
 
 def test_open_and_closed(store: Path) -> None:

@@ -26,6 +26,7 @@ from lxc_userns.rootfs.views import strategies
 from lxc_userns.spec.strategy import Strategy
 from tests.functional import guest
 from tests.functional.conftest import FilesystemFactory
+from tests.functional.descriptors import own_descriptors
 
 MAPS = guest.id_maps()
 
@@ -57,13 +58,13 @@ def refused(
     # Of what other tests have left.
     gc.collect()
     before = Path("/proc/self/mountinfo").read_text()
-    descriptors = os.listdir("/proc/self/fd")
+    descriptors = own_descriptors()
     with pytest.raises(RootfsError, match=reason) as caught:
         rootfs.mount_idmapped(source, target, MAPS)
     assert type(caught.value) is kind
     assert "\n" not in str(caught.value)
     assert Path("/proc/self/mountinfo").read_text() == before
-    assert os.listdir("/proc/self/fd") == descriptors
+    assert own_descriptors() == descriptors
 
 
 @pytest.mark.parametrize("kind", ["ext2", "ext3"])

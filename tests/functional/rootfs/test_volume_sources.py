@@ -18,6 +18,7 @@ from lxc_userns.rootfs.views import volumes
 from lxc_userns.spec.volume import Volume
 from tests.functional import images
 from tests.functional.conftest import FilesystemFactory
+from tests.functional.descriptors import own_descriptors
 from tests.functional.rootfs.volume_host import (
     ALICE,
     ONE,
@@ -171,7 +172,7 @@ def test_sources_that_are_refused(
     hidden: Path, make: Callable[[Path], str], reason: str
 ) -> None:
     source, _, rest = make(hidden).partition(":")
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(own_descriptors())
     volume = Volume.parse(f"{source}:{rest or '/data'}")
     with (
         pytest.raises(RootfsError, match=reason) as raised,
@@ -179,12 +180,12 @@ def test_sources_that_are_refused(
     ):
         pytest.fail("was opened")
     assert raised.value.path == source
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(own_descriptors()) == before
 
 
 def test_a_failure_leaves_nothing(host: Host, hidden: Path) -> None:
     known = [mount.number for mount in mounts.read_mounts()]
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(own_descriptors())
     with (
         volumes.opened(Volume.parse(f"{hidden}:/data")) as source,
         directory.opened(hidden.parent) as parent,
@@ -197,4 +198,4 @@ def test_a_failure_leaves_nothing(host: Host, hidden: Path) -> None:
         with pytest.raises(RootfsError):
             source.mount(ONE, parent, "link")
     assert [mount.number for mount in mounts.read_mounts()] == known
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(own_descriptors()) == before

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Targets of volumes: where libvirt would mount them."""
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -18,6 +17,7 @@ from lxc_userns.libvirtd.client import Guests
 from lxc_userns.linux import directory, mounts
 from lxc_userns.rootfs.views import volumes
 from lxc_userns.spec.volume import Volume
+from tests.functional.descriptors import own_descriptors
 from tests.functional.rootfs.volume_host import (
     BASE,
     ONE,
@@ -121,12 +121,12 @@ def test_targets_that_are_refused(
     image: Path, hidden: Path, requests: list[str], reason: str
 ) -> None:
     (hidden / "evil").symlink_to("/.oldroot/tmp")
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(own_descriptors())
     with pytest.raises(RootfsError) as raised:
         check(image, *requests, hidden=hidden)
     assert reason in raised.value.reason
     assert raised.value.path == requests[-1].rpartition(":")[2]
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(own_descriptors()) == before
 
 
 def test_another_name_for_what_libvirt_mounts(

@@ -13,6 +13,7 @@ import pytest
 
 from lxc_userns import IdMap, IdMaps, rootfs
 from lxc_userns.rootfs.shifting import ipc
+from tests.functional.descriptors import own_descriptors
 from tests.functional.rootfs import golden
 from tests.functional.rootfs.golden import mapped
 
@@ -129,7 +130,7 @@ def test_one_inode_by_two_workers(memory_root: Path) -> None:
 
 
 def descriptors() -> list[str]:
-    return sorted(os.listdir("/proc/self/fd"))
+    return sorted(own_descriptors())
 
 
 def test_nothing_is_left_behind(memory_root: Path) -> None:
