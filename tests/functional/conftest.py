@@ -19,8 +19,8 @@ from lxc_userns.manager import UserNamespaceManager
 from tests.functional import images
 from tests.functional.capabilities import in_private_libvirtd, require
 from tests.functional.command_line import CommandLine
+from tests.functional.descriptors import opened_files
 
-_MANY_DESCRIPTORS = 100
 #: How long a test takes that needs this, compared with one of files alone.
 _WEIGHTS = {"containers": 5, "private-libvirtd": 20}
 
@@ -65,10 +65,18 @@ def capable(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture(autouse=True)
-def few_descriptors() -> None:
-    """Close what earlier tests have left in cycles; select() takes 1024."""
-    if len(os.listdir("/proc/self/fd")) > _MANY_DESCRIPTORS:
+def no_descriptor_left(capable: None) -> Iterator[None]:
+    """Fail a test after which more files and directories are open.
+
+    Connections end with the fixtures that hold them, a little later.
+    """
+    before = opened_files()
+    yield
+    if opened_files().total() > before.total():
+        # Some may be in cycles, as of errors that the test has caught.
         gc.collect()
+        after = opened_files()
+        assert after.total() <= before.total(), after - before
 
 
 class LastingConnection:

@@ -3,6 +3,8 @@
 
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -64,23 +66,16 @@ def call(cli: CommandLine, step: str, xml: str) -> tuple[int, str]:
 
 
 def keeper() -> int | None:
-    """Return the process ID of the keeper."""
-    path = hook_client.socket_path(hook_client.PLACE)
-    for line in Path("/proc/net/unix").read_text().splitlines():
-        if path in line:
-            return _owner(line.split()[6])
-    return None
-
-
-def _owner(inode: str) -> int | None:
-    for pid in filter(str.isdecimal, os.listdir("/proc")):
-        for fd in Path(f"/proc/{pid}/fd").glob("*"):
-            try:
-                if os.readlink(fd) == f"socket:[{inode}]":
-                    return int(pid)
-            except FileNotFoundError:
-                continue
-    return None
+    """Return the process ID of the keeper that a call finds."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+        try:
+            client.connect(hook_client.socket_path(hook_client.PLACE))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
+        credentials = client.getsockopt(
+            socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
+        )
+    return int(struct.unpack("3i", credentials)[0])
 
 
 def wait_for(condition: Callable[[], object]) -> None:
@@ -151,6 +146,8 @@ def test_killed_with_the_call(cli: CommandLine, xml: str) -> None:
     wait_for(is_there)
     pid = keeper()
     children = Path(f"/proc/{pid}/task/{pid}/children")
+    # That of the look.
+    wait_for(lambda: not children.read_text())
     with (
         InstanceStore(str(cli.state)).lock("web"),
         start(cli, "prepare") as process,
@@ -185,8 +182,7 @@ def test_ends_when_its_time_is_up(cli: CommandLine, xml: str) -> None:
     )
     call(cli, "release", xml)
     wait_for(is_there)
-    wait_for(lambda: keeper() is None)
-    assert not is_there()
+    wait_for(lambda: not is_there())
 
 
 def test_none_is_left_if_none_is_wanted(cli: CommandLine, xml: str) -> None:

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The samples of README and documentation, as somebody copies them."""
 
+import fcntl
 import os
 import shutil
 import socket
 import subprocess
 import tarfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -233,21 +234,45 @@ def clean(host: Host, connection: libvirt.virConnect) -> None:
 @pytest.fixture
 def api() -> Iterator[None]:
     """Listen as a service of the host that a container may speak to."""
-    directory = Path("/run/app")
     # The samples name it. What is in it is of this run alone, and of no use
     # to the next when this one is killed.
-    directory.mkdir(exist_ok=True)
-    argv = ["mount", "-t", "tmpfs", "-o", "mode=0755", "app", str(directory)]
-    subprocess.run(argv, check=True)
+    with shared_directory(Path("/run/app")) as directory:
+        argv = ["mount", "-t", "tmpfs", "-o", "mode=0755", "app"]
+        subprocess.run([*argv, directory], check=True)
+        try:
+            with socket.socket(socket.AF_UNIX) as service:
+                service.bind(f"{directory}/api.sock")
+                yield
+        finally:
+            subprocess.run(["umount", "--lazy", directory], check=True)
+
+
+@contextmanager
+def shared_directory(path: Path) -> Iterator[Path]:
+    """Make a directory of the host; the last run that has it removes it.
+
+    The mounts that others have there would go with it.
+    """
+    fd = _locked(path)
     try:
-        with socket.socket(socket.AF_UNIX) as service:
-            service.bind(f"{directory}/api.sock")
-            yield
+        yield path
     finally:
-        subprocess.run(["umount", "--lazy", directory], check=True)
-        # Busy where another run has it.
-        with suppress(OSError):
-            directory.rmdir()
+        with suppress(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.rmdir()
+        os.close(fd)
+
+
+def _locked(path: Path) -> int:
+    while True:
+        path.mkdir(exist_ok=True)
+        with suppress(FileNotFoundError):
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            # It may have been removed before.
+            if os.fstat(fd).st_nlink:
+                return fd
+            os.close(fd)
 
 
 def is_mount(path: Path) -> bool:

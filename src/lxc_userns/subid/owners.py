@@ -147,14 +147,16 @@ def read_host_uids(owner: str = "") -> IdOwnership:
     :raises PrerequisiteError: if that source cannot be asked.
     """
     names = {each.pw_uid: each.pw_name for each in pwd.getpwall()}
-    present = _present(Process("self").uid_map)
+    with Process("self") as this:
+        present = _present(this.uid_map)
     return _read("user", names, present, SUBUID, (), owner)
 
 
 def read_host_gids(owner: str = "") -> IdOwnership:
     """Return the same for groups and subordinate group IDs."""
     names = {each.gr_gid: each.gr_name for each in grp.getgrall()}
-    present = _present(Process("self").gid_map)
+    with Process("self") as this:
+        present = _present(this.gid_map)
     return _read("group", names, present, SUBGID, ("-g",), owner)
 
 

@@ -172,7 +172,7 @@ def test_sources_that_are_refused(
     hidden: Path, make: Callable[[Path], str], reason: str
 ) -> None:
     source, _, rest = make(hidden).partition(":")
-    before = len(own_descriptors())
+    before = own_descriptors()
     volume = Volume.parse(f"{source}:{rest or '/data'}")
     with (
         pytest.raises(RootfsError, match=reason) as raised,
@@ -180,12 +180,12 @@ def test_sources_that_are_refused(
     ):
         pytest.fail("was opened")
     assert raised.value.path == source
-    assert len(own_descriptors()) == before
+    assert own_descriptors() == before
 
 
 def test_a_failure_leaves_nothing(host: Host, hidden: Path) -> None:
     known = [mount.number for mount in mounts.read_mounts()]
-    before = len(own_descriptors())
+    before = own_descriptors()
     with (
         volumes.opened(Volume.parse(f"{hidden}:/data")) as source,
         directory.opened(hidden.parent) as parent,
@@ -198,4 +198,4 @@ def test_a_failure_leaves_nothing(host: Host, hidden: Path) -> None:
         with pytest.raises(RootfsError):
             source.mount(ONE, parent, "link")
     assert [mount.number for mount in mounts.read_mounts()] == known
-    assert len(own_descriptors()) == before
+    assert own_descriptors() == before

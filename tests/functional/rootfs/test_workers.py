@@ -129,20 +129,16 @@ def test_one_inode_by_two_workers(memory_root: Path) -> None:
         assert golden.snapshot(root) == before
 
 
-def descriptors() -> list[str]:
-    return sorted(own_descriptors())
-
-
 def test_nothing_is_left_behind(memory_root: Path) -> None:
     fill(memory_root, 30, 100)
     rootfs.shift(memory_root, MAPS, workers=2)
-    before = (descriptors(), os.getcwd(), threading.active_count())
+    before = (own_descriptors(), os.getcwd(), threading.active_count())
     mask = os.umask(0o027)
     for turn in range(25):
         rootfs.unshift(memory_root, workers=1 + turn % 2)
         rootfs.shift(memory_root, MAPS, workers=1 + turn % 2)
     assert os.umask(mask) == 0o027
-    assert (descriptors(), os.getcwd(), threading.active_count()) == before
+    assert (own_descriptors(), os.getcwd(), threading.active_count()) == before
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
 
@@ -196,14 +192,14 @@ def test_progress(memory_root: Path) -> None:
 
 def test_progress_that_raises_ends_all(memory_root: Path) -> None:
     fill(memory_root, 50, 200)
-    before = descriptors()
+    before = own_descriptors()
 
     def refuse(_: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         rootfs.shift(memory_root, MAPS, workers=2, progress=refuse)
-    assert descriptors() == before
+    assert own_descriptors() == before
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
     rootfs.shift(memory_root, MAPS)

@@ -2,6 +2,7 @@
 """Owners of IDs of this host."""
 
 import grp
+import os
 import pwd
 import subprocess
 from collections.abc import Callable
@@ -91,6 +92,13 @@ def test_reads_this_host(
     assert groups.names[0] == grp.getgrgid(0).gr_name
     assert groups.subordinates == ()
     assert groups.malformed == ()
+
+
+def test_nothing_stays_open() -> None:
+    before = os.listdir("/proc/self/fd")
+    owners.read_host_uids()
+    owners.read_host_gids()
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_what_only_shadow_can_read_is_held() -> None:
