@@ -18,7 +18,7 @@ import pytest
 
 from lxc_userns import rootfs
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.linux import programs
+from lxc_userns.linux import directory, programs
 from lxc_userns.rootfs.shifting import journal
 from tests.functional.conftest import remove_tree
 from tests.functional.rootfs import golden
@@ -281,4 +281,5 @@ def test_worker_process_dies(
     assert not rootfs.verify(root, golden.maps(A)).ok
     rootfs.shift(root, golden.maps(A), workers=2)
     assert rootfs.verify(root, golden.maps(A)).ok
-    assert journal.read_left(os.open(root, os.O_RDONLY)) == {}
+    with directory.opened(root) as fd:
+        assert journal.read_left(fd) == {}
