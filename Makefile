@@ -69,8 +69,7 @@ imports: venv
 	$(BIN)/lint-imports
 
 unit: venv
-	$(BIN)/coverage run -m pytest tests/unit
-	$(BIN)/coverage report
+	$(BIN)/pytest --cov -n auto tests/unit
 
 # What is built of this, offline: by what the environment has.
 dist: venv

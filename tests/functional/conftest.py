@@ -25,17 +25,11 @@ from tests.functional.descriptors import opened_files
 _WEIGHTS = {"containers": 5, "private-libvirtd": 20}
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_configure() -> None:
     """Put the tests' files where set-user-ID programs are such.
 
     In Debian 13 ``/tmp`` is in memory, and without.
     """
-    # Some fork this process. That of a worker has a thread that waits for the
-    # next test to run, and holds no lock that a child could wait for.
-    config.addinivalue_line(
-        "filterwarnings",
-        "ignore:.*is multi-threaded, use of fork:DeprecationWarning",
-    )
     if os.statvfs(tempfile.gettempdir()).f_flag & os.ST_NOSUID:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/var/tmp")
 

@@ -25,6 +25,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.filterwarnings("default"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def loopback() -> None:
+    """Let services of this host speak to each other, in a new network too."""
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+
 @pytest.fixture(scope="session")
 def connection() -> Iterator[libvirt.virConnect]:
     """Connect to the libvirtd of ``tools/private-libvirtd``."""
