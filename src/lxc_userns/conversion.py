@@ -3,24 +3,16 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 from lxc_userns.containers.preview import find_security_model
 from lxc_userns.domain import read_convertible, read_marker, read_uuid
 from lxc_userns.exceptions import InstanceError, NoSuchContainerError
 from lxc_userns.instances.prepared import PreparedInstance
-from lxc_userns.linux import directory
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.rootfs.views.strategies import Progress
 from lxc_userns.services import Services
 from lxc_userns.spec.request import InstanceRequest
-
-#: Directory below ``state_path`` for what domains were before.
-_BEFORE = "converted"
-_LONGEST = 16 << 20
 
 
 class Converter:
@@ -65,7 +57,7 @@ class Converter:
         if converted == before:
             return
         if read_marker(before) is None:
-            self._keep(read_uuid(before), before)
+            self._services.originals.keep(read_uuid(before), before)
         self._guests.define(name, converted)
 
     def revert(self, name: str) -> None:
@@ -78,17 +70,15 @@ class Converter:
         :raises InstanceError: if it is running, or was not converted here.
         """
         uuid = read_uuid(self._stopped(name))
-        with self._kept() as fd:
-            try:
-                before = _read(fd, uuid)
-            except FileNotFoundError:
-                raise InstanceError(
-                    name,
-                    "was not converted in place by this host; edit it by hand",
-                ) from None
-            self._manager.release(name)
-            self._guests.define(name, before)
-            os.unlink(f"{uuid}.xml", dir_fd=fd)
+        before = self._services.originals.read(uuid)
+        if before is None:
+            raise InstanceError(
+                name,
+                "was not converted in place by this host; edit it by hand",
+            )
+        self._manager.release(name)
+        self._guests.define(name, before)
+        self._services.originals.forget(uuid)
 
     def prepare(
         self, name: str, progress: Progress | None = None
@@ -145,21 +135,3 @@ class Converter:
         if guest.is_active and not self._guests.has_missed_end(name):
             raise InstanceError(name, "is running; stop it first")
         return self._guests.xml(name)
-
-    def _keep(self, uuid: str, xml: str) -> None:
-        with self._kept() as fd:
-            directory.replace_file(fd, f"{uuid}.xml", xml)
-
-    @contextmanager
-    def _kept(self) -> Iterator[int]:
-        state = self._services.settings.state_path
-        with directory.make_subdir(state, 0o700, _BEFORE, 0o700) as fd:
-            yield fd
-
-
-def _read(fd: int, uuid: str) -> str:
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(
-        os.open(f"{uuid}.xml", flags, dir_fd=fd), encoding="utf-8"
-    ) as file:
-        return file.read(_LONGEST)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lxc_userns.instances.failures import Failures
     from lxc_userns.instances.filesystems import Filesystems
     from lxc_userns.instances.instances import Instances
+    from lxc_userns.instances.originals import OriginalDomains
     from lxc_userns.instances.store import InstanceStore
     from lxc_userns.leases import LeaseStore
     from lxc_userns.leases.allocator import LeaseAllocator
@@ -68,6 +69,13 @@ class Services:
         from lxc_userns.instances.store import InstanceStore
 
         return InstanceStore(self.settings.state_path)
+
+    @cached_property
+    def originals(self) -> OriginalDomains:
+        """Domains as they were before they were converted."""
+        from lxc_userns.instances.originals import OriginalDomains
+
+        return OriginalDomains(self.settings.state_path)
 
     @cached_property
     def files(self) -> Filesystems:

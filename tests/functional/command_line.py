@@ -3,6 +3,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,9 +16,11 @@ from oslo_config import cfg
 from lxc_userns.config.options import register_opts
 from lxc_userns.config.settings import Settings
 from lxc_userns.libvirtd.client import Guests
+from lxc_userns.linux.process import children
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.services import Services
 from tests.functional import fork_server
+from tests.waiting import wait_for
 
 PROGRAM = Path(sys.executable).with_name("lxc-userns")
 LONGEST = 120.0
@@ -141,6 +144,19 @@ class CommandLine:
                 return shown
             assert self("container", "destroy", name).code == 0
         raise AssertionError("libvirt hangs up on every container")
+
+    def reboot_inside(self, name: str, init_pid: int) -> Any:
+        """Let busybox's init reboot, and return what there is then."""
+        # It heeds signals once it has started what its inittab says.
+        wait_for(lambda: [*children(init_pid)])
+        os.kill(init_pid, signal.SIGTERM)
+
+        def look() -> Any:
+            shown = self.json("container", "show", name)
+            # In between it has no first process.
+            return shown["init_pid"] not in (None, init_pid) and shown
+
+        return wait_for(look)
 
     def mounts(self) -> list[str]:
         """Where views are mounted."""

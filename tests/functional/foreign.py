@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Containers that nobody asked this package to make."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import libvirt
 
 from lxc_userns.libvirtd.client import Guests
 from tests.functional.command_line import BASE, COUNT
+from tests.waiting import wait_for
 
 XML = """\
 <domain type='lxc' xmlns:lxc='http://libvirt.org/schemas/domain/lxc/1.0'>
@@ -93,10 +93,7 @@ def running(
     try:
         with Guests().init_process(name) as init:
             pid = int(init.pid)
-        deadline = time.monotonic() + 20
-        while not result.exists():
-            assert time.monotonic() < deadline, "it says nothing"
-            time.sleep(0.02)
+        wait_for(lambda: result.exists())
         yield Foreign(name, domain, pid, result.read_text())
     finally:
         with suppress(libvirt.libvirtError):

@@ -8,8 +8,7 @@ the host, and nothing is left.
 import json
 import os
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from lxc_userns.linux import netlink
 from tests.functional.command_line import CommandLine
 from tests.functional.containers import SLEEP, run, stop
 from tests.functional.containers import cli as cli
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.needs("containers")
 
@@ -56,13 +56,6 @@ def bridge() -> Iterator[None]:
     ip("link", "set", BRIDGE, "up")
     yield
     ip("link", "delete", BRIDGE)
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def inside(cli: CommandLine, *command: str) -> str:

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import libvirt
@@ -26,6 +25,7 @@ from tests.functional.command_line import (
 )
 from tests.functional.conftest import CommandLineFactory
 from tests.functional.containers import SLEEP, UUID
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.needs("containers")
 
@@ -34,13 +34,6 @@ pytestmark = pytest.mark.needs("containers")
 def cli(command_line: CommandLineFactory) -> CommandLine:
     """The program, which shifts on disk."""
     return command_line("rootfs_strategy = chown\n")
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.05)
 
 
 def id_map_of(pid: int, kind: str) -> list[int]:

@@ -127,6 +127,24 @@ def test_in_place_and_back(
         domain.undefine()
 
 
+def test_what_was_kept_goes_with_the_instance(
+    cli: CommandLine,
+    busybox_rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    domain = libvirt_connection.defineXML(make_xml(busybox_rootfs))
+    assert cli("domain", "convert", "plain", "--in-place").code == 0
+    assert cli("domain", "prepare", "plain").code == 0
+    (kept,) = (cli.state / "converted").iterdir()
+    assert kept.name == f"{domain.UUIDString()}.xml"
+    assert cli.json("gc", "--grace-period", "0") == []
+    assert kept.exists()
+    domain.undefine()
+    (found,) = cli.json("gc", "--grace-period", "0")
+    assert found["outcome"] == "removed"
+    assert not kept.exists()
+
+
 def test_an_image(
     cli: CommandLine,
     tmp_path: Path,

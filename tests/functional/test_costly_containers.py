@@ -7,7 +7,6 @@ exceeds one is told which, and the container is destroyed.
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ from lxc_userns.linux.process import Process
 from lxc_userns.verification import observed
 from tests.functional.command_line import CommandLine
 from tests.functional.test_unverified import AT_FIRST, crash
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.needs("containers")
 
@@ -63,10 +63,7 @@ def excessive(cli: CommandLine, rootfs: Path, script: str) -> Iterator[None]:
     # By the program, as a user would; killed before it verifies anything.
     crash(cli, AT_FIRST, "container", "run", "web1", "--rootfs", rootfs,
           "--init", "/bin/sh /excess")  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not (rootfs / "done").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: (rootfs / "done").exists())
     assert (rootfs / "said").read_text() == ""
     try:
         yield

@@ -9,8 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from lxc_userns.exceptions import (
 from tests.functional.command_line import ID_MAP, CommandLine
 from tests.functional.guest import HOST_USER
 from tests.samples import TOP
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.needs("private-libvirtd", "containers")
 
@@ -181,7 +181,7 @@ def service(cli: CommandLine, reachable_path: Path) -> Iterator[Service]:
         [*argv, str(cli.config), str(path)], cwd=TOP
     ) as process:
         try:
-            wait(lambda: path.exists() or process.poll() is not None)
+            wait_for(lambda: path.exists() or process.poll() is not None)
             made = Service(path)
             yield made
             for each in made.ask("list"):
@@ -191,13 +191,6 @@ def service(cli: CommandLine, reachable_path: Path) -> Iterator[Service]:
             process.wait(60)
     assert process.returncode == 0
     assert not path.exists()
-
-
-def wait(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_service(

@@ -5,8 +5,7 @@ import os
 import re
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from tests.functional import guest
 from tests.functional.command_line import BASE, COUNT, PROGRAM, CommandLine
 from tests.functional.conftest import CommandLineFactory
 from tests.functional.foreign import running
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.needs("containers")
 
@@ -49,13 +49,6 @@ def hooked(
     assert installed.code == 0, installed
     yield cli
     cli("host", "hook", "remove")
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.05)
 
 
 def state(cli: CommandLine) -> str:

@@ -7,8 +7,7 @@ import socket
 import struct
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import libvirt
@@ -18,6 +17,7 @@ from lxc_userns.instances.store import InstanceStore
 from lxc_userns.libvirtd import hook_client
 from tests.functional.command_line import PROGRAM, CommandLine
 from tests.functional.conftest import CommandLineFactory
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.needs("containers")
 
@@ -76,13 +76,6 @@ def keeper() -> int | None:
             socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
         )
     return int(struct.unpack("3i", credentials)[0])
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.02)
 
 
 def is_there() -> bool:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Domains with leases that libvirt's hook serves."""
 
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ from tests.functional.lease_host import (
     host_files,
     id_maps_of,
 )
+from tests.waiting import wait_for
 
 __all__ = ["cli", "container_cli", "host_files"]
 
@@ -82,10 +82,7 @@ def starts(cli: CommandLine) -> tuple[int, int]:
 
 
 def wait_for_unmount(cli: CommandLine) -> None:
-    deadline = time.monotonic() + 30
-    while cli.mounts():
-        assert time.monotonic() < deadline, "the views stay mounted"
-        time.sleep(0.05)
+    wait_for(lambda: not cli.mounts())
 
 
 def outcome(cli: CommandLine, *arguments: str) -> str:

@@ -6,8 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +21,7 @@ from tests.functional import guest
 from tests.functional.command_line import BASE, COUNT, CommandLine
 from tests.functional.conftest import CommandLineFactory
 from tests.functional.libvirt_daemon import AUTOSTARTED, Libvirtd
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.needs("containers")
 
@@ -42,13 +42,6 @@ def cli(command_line: CommandLineFactory) -> Iterator[CommandLine]:
 def libvirtd() -> Libvirtd:
     """The libvirtd around the tests."""
     return Libvirtd.of_here()
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.05)
 
 
 def look_up(name: str = "web") -> libvirt.virDomain:

@@ -10,7 +10,7 @@ import os
 import socket
 import stat
 import subprocess
-import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +22,7 @@ import pytest
 from tests.functional.command_line import BASE, CommandLine
 from tests.functional.foreign import PRIVNET, idmap, running
 from tests.functional.guest import ask
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.needs("containers")
 
@@ -38,11 +39,8 @@ def rootfs(shared_rootfs: Path) -> Path:
     return shared_rootfs
 
 
-def wait_for(result: Path) -> None:
-    deadline = time.monotonic() + 20
-    while not (result.exists() and result.stat().st_size):
-        assert time.monotonic() < deadline, "it says nothing"
-        time.sleep(0.02)
+def has_text(result: Path) -> bool:
+    return result.exists() and result.stat().st_size > 0
 
 
 def ours(
@@ -56,7 +54,7 @@ def ours(
     cli.json("container", "run", "ours", "--rootfs", rootfs, "--init",
              "/bin/sh /try", "--strategy", "chown", *options)  # fmt: skip
     try:
-        wait_for(rootfs / "result")
+        wait_for(lambda: has_text(rootfs / "result"))
         return (rootfs / "result").read_text()
     finally:
         assert cli("container", "destroy", "ours").code == 0
@@ -89,7 +87,7 @@ def test_abstract_sockets(
 ) -> None:
     """libvirt: network isolation."""
     add_connect(rootfs)
-    name = f"lxc-userns-test-{os.getpid()}"
+    name = f"lxc-userns-test-{uuid.uuid4()}"
     script = f"/bin/connect @{name}; ls /sys/class/net"
     with listening(f"\0{name}"):
         with running(
@@ -139,7 +137,7 @@ def open_root(
         <devices><console type='pty'/></devices></domain>"""
     )
     try:
-        wait_for(result)
+        wait_for(lambda: has_text(result))
         yield
     finally:
         domain.destroy()
@@ -185,7 +183,7 @@ def test_control_groups_of_the_host(
     cli: CommandLine, rootfs: Path, libvirt_connection: libvirt.virConnect
 ) -> None:
     """libvirt binds whole hierarchies into containers, to be written to."""
-    name = f"lxc-userns-test-{os.getpid()}"
+    name = f"lxc-userns-test-{uuid.uuid4()}"
     made = Path(f"/sys/fs/cgroup/memory/{name}")
     script = f"mkdir {made} && echo made"
     try:

@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ import pytest
 from lxc_userns.linux import keyrings
 from tests.functional.capabilities import TOOLS
 from tests.functional.command_line import BASE, CommandLine
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.needs("containers")
 
@@ -67,13 +67,6 @@ def run(cli: CommandLine, name: str, rootfs: Path, *steps: str) -> None:
     (rootfs / "script").write_text("\n".join(script) + "\n")
     cli.json("container", "run", name, "--rootfs", rootfs,
              "--init", "/bin/sh /script")  # fmt: skip
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def said(rootfs: Path, number: int) -> list[str]:

@@ -5,8 +5,6 @@ import os
 import pty
 import re
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import libvirt
@@ -15,6 +13,7 @@ import pytest
 from tests.functional import foreign
 from tests.functional.command_line import PROGRAM, CommandLine
 from tests.functional.containers import cli as cli
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.needs("containers")
 
@@ -25,13 +24,6 @@ def run(cli: CommandLine, rootfs: Path, script: str) -> None:
         *("container", "run", "web1", "--rootfs", rootfs),
         *("--init", "/bin/sh /script"),
     )
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def logs(cli: CommandLine, *arguments: str) -> list[str]:

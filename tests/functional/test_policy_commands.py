@@ -6,8 +6,7 @@ import json
 import os
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import libvirt
@@ -18,6 +17,7 @@ from lxc_userns.spec.policy import HOST_CAPABILITIES
 from tests.functional import images
 from tests.functional.command_line import BASE, ID_MAP, CommandLine, Result
 from tests.functional.guest import execute
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.needs("containers")
 
@@ -66,13 +66,6 @@ def warned(result: Result) -> tuple[dict[str, object], str]:
     (line,) = result.err.splitlines()
     assert line.startswith("warning: ")
     return json.loads(result.out), line.removeprefix("warning: ")
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def is_shared(pid: object, kind: str) -> bool:

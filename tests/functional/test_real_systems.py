@@ -5,8 +5,7 @@ import os
 import signal
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 from tests.functional import guest, images
 from tests.functional.command_line import BASE, COUNT, CommandLine
 from tests.functional.conftest import remove_tree
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.needs("containers")
 
@@ -110,13 +110,6 @@ def prepare_debian(rootfs: Path) -> None:
 
 def run(*argv: str | Path) -> None:
     subprocess.run(argv, check=True, timeout=60)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.1)
 
 
 def status(pid: int, key: str) -> str:

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -29,6 +28,7 @@ from tests.functional.lease_host import (
     mounted_host_files,
 )
 from tests.functional.rootfs.kill import run_and_kill
+from tests.waiting import wait_for
 
 SLEEP = "/bin/sleep 1000"
 STRATEGIES = ("idmapped", "overlay", "chown")
@@ -175,9 +175,9 @@ def test_a_view_that_is_left_mounted(
     ask(shown["init_pid"], MADE)
     change_as_root_of(shown["init_pid"], Path(shown["view"]))
     os.kill(shown["init_pid"], signal.SIGKILL)
-    deadline = time.monotonic() + 60
-    while cli.json("container", "show", "web")["state"] != "stopped":
-        assert time.monotonic() < deadline
+    wait_for(
+        lambda: cli.json("container", "show", "web")["state"] == "stopped"
+    )
     assert cli.mounts() == [shown["view"]]
     configure(cli, size=WHOLE)
     prepare(cli, busybox_rootfs, "overlay", shown["uuid"])

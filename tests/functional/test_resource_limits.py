@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -29,6 +28,7 @@ from lxc_userns.resources import differences, processes
 from lxc_userns.resources.groups import ContainerGroups
 from tests.functional.command_line import BASE, CommandLine
 from tests.functional.guest import call, enter
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.needs("containers")
 
@@ -52,13 +52,6 @@ def rootfs(busybox_rootfs: Path) -> Path:
     argv += ["-o", str(busybox_rootfs / "bin/exhaust")]
     subprocess.run([*argv, str(HERE / "exhaust.c")], check=True, timeout=60)
     return busybox_rootfs
-
-
-def wait_for(condition: Callable[[], object], timeout: float = 300) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def run(

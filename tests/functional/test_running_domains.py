@@ -6,8 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import pytest
 from lxc_userns.libvirtd import daemon
 from lxc_userns.libvirtd.status import RunningDomain, RunningDomains
 from tests.functional.foreign import running
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.needs("containers")
 
@@ -36,13 +35,6 @@ def programs(pid: int) -> list[str]:
             if os.readlink(f"/proc/{other}/ns/pid") == namespace:
                 found.append(Path(os.readlink(f"/proc/{other}/exe")).name)
     return found
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.02)
 
 
 def test_running_paused_and_ended(

@@ -5,7 +5,6 @@ import fcntl
 import os
 import stat
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from lxc_userns.linux import initctl
 from lxc_userns.linux.process import Process
 from tests.functional.command_line import CommandLine
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.needs("containers")
 
@@ -74,10 +74,8 @@ def test_nobody_reads_initctl(
         script += "; >/done; exec sleep 1000"
         init = ("--init", f"/bin/sh -c '{script}'")
     cli.json("container", "run", "web1", "--rootfs", busybox_rootfs, *init)
-    deadline = time.monotonic() + 30
-    while directory == "dev" and not (busybox_rootfs / "done").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    if directory == "dev":
+        wait_for(lambda: (busybox_rootfs / "done").exists())
     stopped = cli("container", "stop", "web1", "--timeout", "1")
     assert (stopped.code, stopped.err) == (0, "")
     assert cli.json("container", "show", "web1")["state"] == "stopped"

@@ -6,8 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,18 +29,12 @@ from tests.functional.containers import (
     stop,
 )
 from tests.functional.guest import ask
+from tests.waiting import wait_for
 
 __all__ = ["cli"]
 
 pytestmark = pytest.mark.needs("containers")
 FILESYSTEMS = ("ext4", "xfs", "btrfs", "tmpfs")
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.05)
 
 
 def snapshot(tree: Path) -> dict[str, tuple[int, ...]]:

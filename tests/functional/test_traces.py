@@ -13,6 +13,7 @@ import libvirt
 import pytest
 
 from tests.functional.command_line import CommandLine
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.needs("containers")
 
@@ -113,18 +114,7 @@ def test_one_that_is_short_of_memory(
 
 def test_a_reboot_is_no_end(cli: CommandLine, busybox_rootfs: Path) -> None:
     first = cli.run_to_reboot("web1", "--rootfs", busybox_rootfs)
-    deadline = time.monotonic() + 60
-    while not Path(
-        f"/proc/{first['init_pid']}/task/{first['init_pid']}/children"
-    ).read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    os.kill(first["init_pid"], signal.SIGTERM)  # busybox init: reboot.
-    while True:
-        shown = cli.json("container", "show", "web1")
-        if shown["init_pid"] not in (None, first["init_pid"]):
-            break
-        assert time.monotonic() < deadline
+    shown = cli.reboot_inside("web1", first["init_pid"])
     assert shown["ended"] is None
     os.kill(shown["init_pid"], signal.SIGKILL)
     assert ended(cli)["ended"] is not None
@@ -154,10 +144,7 @@ def watches(pid: str) -> bool:
 def test_a_log_has_bounds(cli: CommandLine, busybox_rootfs: Path) -> None:
     shown = run(cli, busybox_rootfs, "exec yes 'a line of some length'").json()
     log = cli.state / "traces/web1/console.log.1"
-    deadline = time.monotonic() + 60
-    while not log.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for(lambda: log.exists())
     sizes = [each.stat().st_size for each in log.parent.iterdir()]
     assert sum(sizes) < 2 << 20
     assert shown["state"] == "running"

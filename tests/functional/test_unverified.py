@@ -2,18 +2,15 @@
 """Containers whose start was cut short before they were verified."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import libvirt
 import pytest
 
-from lxc_userns.linux.process import children
 from tests.functional.command_line import CommandLine
 from tests.functional.guest import execute
 
@@ -174,16 +171,6 @@ def test_run_of_a_name_that_runs_unverified(
 def test_a_reboot_from_inside(cli: CommandLine, busybox_rootfs: Path) -> None:
     first = cli.run_to_reboot("web1", "--rootfs", busybox_rootfs)
     assert first["state"] == "running"
-    deadline = time.monotonic() + 30
-    # It heeds signals once it has started what its inittab says.
-    while not [*children(first["init_pid"])]:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    os.kill(first["init_pid"], signal.SIGTERM)
-    while True:
-        shown = cli.json("container", "show", "web1")
-        if shown["init_pid"] not in (None, first["init_pid"]):
-            break
-        assert time.monotonic() < deadline
+    shown = cli.reboot_inside("web1", first["init_pid"])
     assert shown["state"] == "unverified"
     assert cli.json("container", "start", "web1")["state"] == "running"

@@ -268,7 +268,11 @@ def _release(services: Services, instance: _Instance) -> bool:
     give_back = partial(
         services.allocator.release, record=record, expected=instance.lease
     )
-    return services.releaser.release(instance.name, give_back)
+    if not services.releaser.release(instance.name, give_back):
+        return False
+    for uuid in instance.uuids:
+        services.originals.forget(uuid)
+    return True
 
 
 def __getattr__(name: str) -> object:

@@ -3,11 +3,9 @@
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -43,14 +41,6 @@ class Unpacking(threading.Thread):
             unpack(archive, path, shifted=shifted)
         except BaseException as err:
             self.error = err
-
-
-def wait_for(found: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + LONGEST
-    while not (value := found()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return value
 
 
 def descendants(pid: int) -> list[tuple[str, int]]:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +27,7 @@ from tests.functional.capabilities import require
 from tests.functional.descriptors import own_descriptors
 from tests.functional.guest import BASE, OTHER_BASE
 from tests.functional.rootfs.test_locks import held_by
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.needs("loop-devices")
 MAPS = guest.id_maps()
@@ -404,10 +404,7 @@ def test_a_killed_process_leaves_no_disk(place: Path) -> None:
 
 
 def wait_for_no_disk(place: Path) -> None:
-    end = time.monotonic() + 30
-    while guest.loop_devices(place):
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    wait_for(lambda: not guest.loop_devices(place))
 
 
 def test_a_disk_goes_with_the_last_that_uses_it(place: Path) -> None:

@@ -28,9 +28,9 @@ from tests.functional.rootfs.archives import id_maps
 from tests.functional.rootfs.sandbox import (
     descendants,
     status,
-    wait_for,
 )
 from tests.functional.rootfs.test_unpacking import WIDE, plain
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.needs("mounts")
 

@@ -21,8 +21,8 @@ from tests.functional.rootfs.sandbox import (
     gone,
     paused,
     status,
-    wait_for,
 )
+from tests.waiting import wait_for
 
 pytestmark = [
     pytest.mark.needs("mounts"),

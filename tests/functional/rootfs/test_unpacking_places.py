@@ -37,8 +37,8 @@ from tests.functional.rootfs.sandbox import (
     Unpacking,
     family,
     paused,
-    wait_for,
 )
+from tests.waiting import wait_for
 
 pytestmark = [
     pytest.mark.needs("mounts"),

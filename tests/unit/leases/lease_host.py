@@ -13,6 +13,7 @@ from lxc_userns.exceptions import (
 )
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.instances.instances import Instances
+from lxc_userns.instances.originals import OriginalDomains
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.instances.store import InstanceStore
 from lxc_userns.leases import allocator as allocator
@@ -200,6 +201,10 @@ class FakeServices:
     @property
     def store(self) -> "LockedStore":
         return LockedStore(self.allocator.leases.file, self)
+
+    @property
+    def originals(self) -> OriginalDomains:
+        return OriginalDomains(str(self.definitions))
 
     @property
     def releaser(self) -> "FakeServices":
