@@ -19,7 +19,7 @@ from lxc_userns.manager import UserNamespaceManager
 from tests.functional import images
 from tests.functional.capabilities import in_private_libvirtd, require
 from tests.functional.command_line import CommandLine
-from tests.functional.descriptors import opened_files
+from tests.functional.descriptors import own_descriptors
 
 #: How long a test takes that needs this, compared with one of files alone.
 _WEIGHTS = {"containers": 5, "private-libvirtd": 20}
@@ -60,16 +60,13 @@ def capable(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(autouse=True)
 def no_descriptor_left(capable: None) -> Iterator[None]:
-    """Fail a test after which more files and directories are open.
-
-    Connections end with the fixtures that hold them, a little later.
-    """
-    before = opened_files()
+    """Fail a test after which this process has more open."""
+    before = own_descriptors()
     yield
-    if opened_files().total() > before.total():
+    if own_descriptors().total() > before.total():
         # Some may be in cycles, as of errors that the test has caught.
         gc.collect()
-        after = opened_files()
+        after = own_descriptors()
         assert after.total() <= before.total(), after - before
 
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from lxc_userns import InstanceRequest
 from tests.functional import images, instance_host
 from tests.functional.instance_host import NAME, InstanceHost
 from tests.functional.rootfs.kill import CHANGES, run_and_kill
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.needs("private-libvirtd", "containers")
 
@@ -129,6 +131,9 @@ def check(
             verb()
         assert host.everything() == wanted, f"killed at {at}"
         host.manager.release(NAME)
+        # A disk goes with a process that is about to end with the killed one.
+        with suppress(AssertionError):
+            wait_for(lambda: host.everything() == nothing, 20)
         assert host.everything() == nothing, f"killed at {at}"
         if not died:
             return at - 1

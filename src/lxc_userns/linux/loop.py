@@ -7,6 +7,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,9 @@ _CONTROL = "/dev/loop-control"
 _DEVICES = Path("/sys/block")
 #: How often to try again when somebody else was faster to take a device.
 _TRIES = 64
+#: Seconds in which a device that nobody has any more goes.
+_PATIENCE = 1.0
+_POLL = 0.02
 
 
 class loop_info64(ctypes.Structure):
@@ -89,11 +93,29 @@ def _check_free(image: int, readonly: bool) -> None:
     would destroy the filesystem in it. What counts is what the kernel has: a
     lock on the file could be held by all who can read it.
     """
-    for device in _devices_of(os.fstat(image)):
-        read = (device / "ro").read_text(encoding="ascii").strip() == "1"
-        if not (readonly and read):
+    deadline = time.monotonic() + _PATIENCE
+    while device := _find_in_the_way(os.fstat(image), readonly):
+        # Unmounted, it goes with whoever has just looked at it as we do.
+        if _read(device / "loop/autoclear") != "1" or (
+            time.monotonic() > deadline
+        ):
             reason = f"it is /dev/{device.name}"
             raise BlockingIOError(errno.EAGAIN, reason)
+        time.sleep(_POLL)
+
+
+def _find_in_the_way(image: os.stat_result, readonly: bool) -> Path | None:
+    for device in _devices_of(image):
+        if not (readonly and _read(device / "ro") == "1"):
+            return device
+    return None
+
+
+def _read(file: Path) -> str:
+    """Return a value of sysfs, empty if the device has gone."""
+    with suppress(OSError):
+        return file.read_text(encoding="ascii").strip()
+    return ""
 
 
 def _devices_of(image: os.stat_result) -> Iterator[Path]:

@@ -177,6 +177,22 @@ def refused(
     assert own_descriptors() == descriptors
 
 
+def test_somebody_looks_at_the_disk_while_it_goes(place: Path) -> None:
+    """As others do who look whose disk it is."""
+    image = make_filled("ext4", place / "image")
+    with guest.mounted(image, place / "view", MAPS):
+        (device,) = (
+            each.parents[1].name
+            for each in Path("/sys/block").glob("loop*/loop/backing_file")
+            if each.read_text() == f"{image}\n"
+        )
+        look = os.open(f"/dev/{device}", os.O_RDONLY)
+    later = threading.Timer(0.3, os.close, [look])
+    later.start()
+    with guest.mounted(image, place / "view", MAPS):
+        later.join()
+
+
 def test_one_that_is_written_to_is_for_one(place: Path) -> None:
     image = make_filled("ext4", place / "image")
     with guest.mounted(image, place / "view", MAPS):
