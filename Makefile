@@ -11,6 +11,7 @@ help:
 	@echo 'make test       static checks, documentation, unit, functional tests'
 	@echo '                and those with a real Nova, of two releases'
 	@echo 'make test-nova  those of one release; NOVA_VERSION=32 chooses'
+	@echo 'make test-recipes  root filesystems as the documentation makes them'
 	@echo 'make test-release  unit and functional tests in another release'
 	@echo '                of Debian or Ubuntu; RELEASE=trixie'
 	@echo 'make test-vm    a selection of functional tests in a virtual machine'
@@ -115,6 +116,12 @@ $(NOVA_VENV)/.installed: pyproject.toml $(NOVA_CONSTRAINTS) | system-packages
 	    $(addprefix --constraint ,$(NOVA_CONSTRAINTS))
 	@touch $@
 
+# Of packages that are fetched each time: apart from those that run often.
+.PHONY: test-recipes
+test-recipes: venv
+	@tools/install-system-packages fdisk mmdebstrap podman qemu-utils skopeo
+	tools/private-libvirtd $(BIN)/pytest tests/functional/image_recipes.py
+
 # In a root of another release, where .venv is there already. The unit tests
 # meet what a user's shell may bring: a narrow umask, a locale that knows ASCII
 # only, and no /bin in PATH.
@@ -147,6 +154,7 @@ test-oldest: .venv-oldest/.installed
 .PHONY: test-platforms
 test-platforms:
 	$(MAKE) test
+	$(MAKE) test-recipes
 	$(MAKE) test-release RELEASE=bookworm
 	$(MAKE) test-release RELEASE=trixie
 # Not by the variable MAKE, for which "make -n" would run the line.

@@ -178,7 +178,7 @@ def refused(
 
 
 def test_somebody_looks_at_the_disk_while_it_goes(place: Path) -> None:
-    """As others do who look whose disk it is."""
+    # As others do who look whose disk it is.
     image = make_filled("ext4", place / "image")
     with guest.mounted(image, place / "view", MAPS):
         (device,) = (
