@@ -139,7 +139,7 @@ def test_debian(recipes: Recipes, program: str, name: str) -> None:
 
 
 def test_podman(recipes: Recipes) -> None:
-    recipes.run(f"podman import /srv/images/debian.tar {LOCAL}")
+    recipes.run(f"podman import -c 'CMD bash' /srv/images/debian.tar {LOCAL}")
     for each in recipes.commands(
         "podman create", "podman export", "podman rm", "/srv/containers/source"
     ):
