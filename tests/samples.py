@@ -2,6 +2,7 @@
 """The samples in README and documentation."""
 
 import re
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,24 @@ def _dedented(lines: list[str]) -> str:
     indents = [len(each) - len(each.lstrip()) for each in lines if each]
     text = "\n".join(each[min(indents) :] for each in lines)
     return text.strip("\n")
+
+
+def run_line(
+    line: str, directory: Path, environment: dict[str, str], longest: float
+) -> subprocess.CompletedProcess[str]:
+    """Run a line as in a root shell.
+
+    :param longest: how many seconds it may take.
+    """
+    return subprocess.run(
+        ["bash", "-ec", line],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=longest,
+        check=False,
+    )
 
 
 def all_samples() -> list[Sample]:

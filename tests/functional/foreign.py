@@ -93,7 +93,7 @@ def running(
     try:
         with Guests().init_process(name) as init:
             pid = int(init.pid)
-        wait_for(lambda: result.exists())
+        wait_for(result.exists)
         yield Foreign(name, domain, pid, result.read_text())
     finally:
         with suppress(libvirt.libvirtError):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lxc_userns import IdMap, IdMaps, rootfs
 from lxc_userns.rootfs.views import idmapped
+from tests.waiting import wait_for
 
 Completed = subprocess.CompletedProcess[str]
 
@@ -150,3 +151,8 @@ def loop_devices(directory: Path) -> list[str]:
         for path in Path("/sys/block").glob("loop*/loop/backing_file")
     ]
     return [each for each in backing if Path(each).is_relative_to(directory)]
+
+
+def wait_for_no_disk(directory: Path) -> None:
+    """Wait until no file in a directory is a disk any more."""
+    wait_for(lambda: not loop_devices(directory))

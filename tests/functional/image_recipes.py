@@ -12,13 +12,12 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import libvirt
 import pytest
 
 from tests.functional import images
-from tests.functional.command_line import PROGRAM
+from tests.functional.command_line import ID_MAP, PROGRAM
 from tests.functional.conftest import reachable_directory
-from tests.samples import TOP, samples
+from tests.samples import TOP, run_line, samples
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.needs("containers", "private-libvirtd")
@@ -28,15 +27,6 @@ REGISTRY = "docker://docker.io/library/debian:13"
 LOCAL = "localhost/debian:13"
 #: Seconds for one command; most of them are spent on downloads.
 LONGEST = 900
-CONFIGURATION = """\
-[libvirt]
-uid_maps = 0:1900000000:65536
-gid_maps = 0:1900000000:65536
-
-[lxc_userns]
-state_path = {0}/state
-run_path = {0}/run
-"""
 
 
 class Recipes:
@@ -48,8 +38,6 @@ class Recipes:
     def __init__(self, path: Path) -> None:
         self.path = path
         (path / "srv").mkdir()
-        configuration = path / "lxc-userns.conf"
-        configuration.write_text(CONFIGURATION.format(path))
         storage = path / "storage.conf"
         storage.write_text(
             f'[storage]\ndriver = "vfs"\ngraphroot = "{path}/images"\n'
@@ -59,7 +47,10 @@ class Recipes:
             **os.environ,
             **images.proxies(),
             "CONTAINERS_STORAGE_CONF": str(storage),
-            "LXC_USERNS_CONFIG_FILE": str(configuration),
+            "OS_LIBVIRT__UID_MAPS": ID_MAP,
+            "OS_LIBVIRT__GID_MAPS": ID_MAP,
+            "OS_LXC_USERNS__STATE_PATH": f"{path}/state",
+            "OS_LXC_USERNS__RUN_PATH": f"{path}/run",
             "PATH": f"{PROGRAM.parent}:{os.environ['PATH']}",
         }
 
@@ -80,18 +71,8 @@ class Recipes:
         """Run a command as in a root shell."""
         command = command.replace(REGISTRY, f"containers-storage:{LOCAL}")
         command = command.replace(REGISTRY.removeprefix("docker://"), LOCAL)
-        command = command.replace(
-            "lxc-userns ", "lxc-userns --config-file $LXC_USERNS_CONFIG_FILE "
-        )
-        done = subprocess.run(
-            ["bash", "-ec", command],
-            cwd=self.path / "srv",
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=LONGEST,
-            check=False,
-        )
+        directory = self.path / "srv"
+        done = run_line(command, directory, self.environment, LONGEST)
         assert done.returncode == 0, (command, done.stdout, done.stderr)
         return done.stdout
 
@@ -107,9 +88,8 @@ class Recipes:
 
 
 @pytest.fixture(scope="module")
-def recipes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recipes]:
+def recipes() -> Iterator[Recipes]:
     """The page's commands; each test has what those before have made."""
-    connection = libvirt.open("lxc:///")
     with reachable_directory() as path:
         found = Recipes(path)
         bind = ["mount", "--no-mtab", "--bind", f"{path}/srv", "/srv"]
@@ -119,10 +99,7 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recipes]:
                 found.run(each)
             yield found
         finally:
-            for domain in connection.listAllDomains():
-                name = domain.name()
-                found.run(f"lxc-userns container destroy {name}")
-            connection.close()
+            found.run("lxc-userns container destroy --all")
             subprocess.run(
                 ["umount", "--lazy", "--no-mtab", "/srv"], check=True
             )

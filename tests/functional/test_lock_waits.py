@@ -17,8 +17,6 @@ pytestmark = pytest.mark.needs("containers", "private-libvirtd")
 #: As ``hook_timeout``; a wait for two of them would be seen.
 SECONDS = 8
 REFUSED = "another operation has held it for"
-
-
 CALLS = {"version", "list", "dumpxml", "start", "restart"}
 
 

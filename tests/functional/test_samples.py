@@ -21,7 +21,7 @@ import lxc_userns
 from lxc_userns import PreparedInstance
 from tests.functional import images
 from tests.functional.command_line import LONGEST, PROGRAM
-from tests.samples import TOP, Sample, samples
+from tests.samples import TOP, Sample, run_line, samples
 
 pytestmark = pytest.mark.needs("private-libvirtd", "containers")
 
@@ -94,15 +94,7 @@ class Host:
 
     def shell(self, line: str) -> str:
         """Run a line as in a root shell."""
-        done = subprocess.run(
-            ["bash", "-ec", line],
-            cwd=self.path / "home",
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=LONGEST,
-            check=False,
-        )
+        done = run_line(line, self.path / "home", self.environment, LONGEST)
         # Of checks alone the exit code may be a finding about this machine.
         is_check = "host check" in line
         assert done.returncode == 0 or is_check, (line, done.stderr)

@@ -99,9 +99,7 @@ def test_one_that_is_short_of_memory(
         f"{eat}; echo one; while ! [ -e /go ]; do sleep 0.1; done; exec {eat}"
     )
     run(cli, busybox_rootfs, script, "--memory", "32").json()
-    deadline = time.monotonic() + 60
-    while not cli.json("container", "show", "web1")["oom_kills"]:
-        assert time.monotonic() < deadline
+    wait_for(lambda: cli.json("container", "show", "web1")["oom_kills"])
     shown = cli.json("container", "show", "web1")
     assert (shown["state"], shown["oom_kills"]) == ("running", 1)
     (busybox_rootfs / "go").touch()
@@ -144,7 +142,7 @@ def watches(pid: str) -> bool:
 def test_a_log_has_bounds(cli: CommandLine, busybox_rootfs: Path) -> None:
     shown = run(cli, busybox_rootfs, "exec yes 'a line of some length'").json()
     log = cli.state / "traces/web1/console.log.1"
-    wait_for(lambda: log.exists())
+    wait_for(log.exists)
     sizes = [each.stat().st_size for each in log.parent.iterdir()]
     assert sum(sizes) < 2 << 20
     assert shown["state"] == "running"

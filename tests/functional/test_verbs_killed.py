@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -15,9 +14,9 @@ import pytest
 
 from lxc_userns import InstanceRequest
 from tests.functional import images, instance_host
+from tests.functional.guest import wait_for_no_disk
 from tests.functional.instance_host import NAME, InstanceHost
 from tests.functional.rootfs.kill import CHANGES, run_and_kill
-from tests.waiting import wait_for
 
 pytestmark = pytest.mark.needs("private-libvirtd", "containers")
 
@@ -132,8 +131,7 @@ def check(
         assert host.everything() == wanted, f"killed at {at}"
         host.manager.release(NAME)
         # A disk goes with a process that is about to end with the killed one.
-        with suppress(AssertionError):
-            wait_for(lambda: host.everything() == nothing, 20)
+        wait_for_no_disk(host.path)
         assert host.everything() == nothing, f"killed at {at}"
         if not died:
             return at - 1

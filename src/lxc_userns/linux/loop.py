@@ -94,47 +94,46 @@ def _check_free(image: int, readonly: bool) -> None:
     lock on the file could be held by all who can read it.
     """
     deadline = time.monotonic() + _PATIENCE
-    while device := _find_in_the_way(os.fstat(image), readonly):
+    status = os.fstat(image)
+    while found := _find_in_the_way(status, readonly):
+        device, flags = found
         # Unmounted, it goes with whoever has just looked at it as we do.
-        if _read(device / "loop/autoclear") != "1" or (
-            time.monotonic() > deadline
-        ):
+        goes = flags & LO_FLAGS_AUTOCLEAR
+        if not goes or time.monotonic() > deadline:
             reason = f"it is /dev/{device.name}"
             raise BlockingIOError(errno.EAGAIN, reason)
         time.sleep(_POLL)
 
 
-def _find_in_the_way(image: os.stat_result, readonly: bool) -> Path | None:
-    for device in _devices_of(image):
-        if not (readonly and _read(device / "ro") == "1"):
-            return device
+def _find_in_the_way(
+    image: os.stat_result, readonly: bool
+) -> tuple[Path, int] | None:
+    for device, flags in _devices_of(image):
+        read = (device / "ro").read_text(encoding="ascii").strip() == "1"
+        if not (readonly and read):
+            return device, flags
     return None
 
 
-def _read(file: Path) -> str:
-    """Return a value of sysfs, empty if the device has gone."""
-    with suppress(OSError):
-        return file.read_text(encoding="ascii").strip()
-    return ""
-
-
-def _devices_of(image: os.stat_result) -> Iterator[Path]:
+def _devices_of(image: os.stat_result) -> Iterator[tuple[Path, int]]:
+    """Yield the disks that a file is, and their flags."""
     for bound in _DEVICES.glob("loop*/loop"):
+        device = bound.parent
         # A device can go meanwhile.
         with suppress(OSError):
-            if _identify(bound.parent.name) == (image.st_dev, image.st_ino):
-                yield bound.parent
+            info = _read(device.name)
+            if (info.lo_device, info.lo_inode) == (image.st_dev, image.st_ino):
+                yield device, info.lo_flags
 
 
-def _identify(name: str) -> tuple[int, int]:
-    """Device and inode number of the file that a disk is made of.
+def _read(name: str) -> loop_info64:
+    """Ask the kernel which file a disk is made of, and how.
 
     Its path, in sysfs, would be one of another mount namespace.
     """
     with open_file(f"/dev/{name}", os.O_RDONLY) as fd:
         found = fcntl.ioctl(fd, LOOP_GET_STATUS64, bytes(loop_info64()))
-    info = loop_info64.from_buffer_copy(found)
-    return info.lo_device, info.lo_inode
+    return loop_info64.from_buffer_copy(found)
 
 
 def _configure(image: int, name: str, readonly: bool) -> tuple[int, str]:

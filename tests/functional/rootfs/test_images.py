@@ -27,7 +27,6 @@ from tests.functional.capabilities import require
 from tests.functional.descriptors import own_descriptors
 from tests.functional.guest import BASE, OTHER_BASE
 from tests.functional.rootfs.test_locks import held_by
-from tests.waiting import wait_for
 
 pytestmark = pytest.mark.needs("loop-devices")
 MAPS = guest.id_maps()
@@ -414,13 +413,9 @@ def test_a_killed_process_leaves_no_disk(place: Path) -> None:
         assert process.stdout.readline() == b"ready\n"
         assert guest.loop_devices(place) == [str(image)]
         process.send_signal(signal.SIGKILL)
-    wait_for_no_disk(place)
+    guest.wait_for_no_disk(place)
     with guest.mounted(image, place / "view", MAPS):
         pass
-
-
-def wait_for_no_disk(place: Path) -> None:
-    wait_for(lambda: not guest.loop_devices(place))
 
 
 def test_a_disk_goes_with_the_last_that_uses_it(place: Path) -> None:
@@ -431,7 +426,7 @@ def test_a_disk_goes_with_the_last_that_uses_it(place: Path) -> None:
     # It can still be written to.
     refused(image, place / "other", "is in use already")
     os.close(fd)
-    wait_for_no_disk(place)
+    guest.wait_for_no_disk(place)
     for _ in range(20):
         with guest.mounted(image, place / "view", MAPS):
             pass
@@ -508,4 +503,4 @@ def test_a_block_device(place: Path) -> None:
         node.unlink()
     finally:
         guest.call("losetup", "--detach", device)
-    wait_for_no_disk(place)
+    guest.wait_for_no_disk(place)

@@ -2,7 +2,6 @@
 """Views that cannot be: refused with the reason, nothing is mounted."""
 
 import errno
-import gc
 import os
 import re
 import socket
@@ -55,8 +54,6 @@ def refused(
     kind: type[RootfsError] = RootfsError,
 ) -> None:
     """Refused in one line, and no mount and no descriptor is left."""
-    # Of what other tests have left.
-    gc.collect()
     before = Path("/proc/self/mountinfo").read_text()
     descriptors = own_descriptors()
     with pytest.raises(RootfsError, match=reason) as caught:
