@@ -4,10 +4,14 @@
 import os
 import re
 import signal
+import socket
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import libvirt
 import pytest
@@ -55,7 +59,20 @@ def ended(cli: CommandLine) -> Any:
 
 def test_one_that_ends_at_once(cli: CommandLine, busybox_rootfs: Path) -> None:
     done = run(cli, busybox_rootfs, "echo hello there; exit 3")
-    error = done.error()
+    check_ended_at_once(cli, done.error())
+
+
+def test_one_that_ends_before_libvirt_reaches_it(
+    cli: CommandLine, busybox_rootfs: Path
+) -> None:
+    """Its own process at libvirt then has no socket any more."""
+    with delayed_connections():
+        done = run(cli, busybox_rootfs, "echo hello there; exit 3")
+    check_ended_at_once(cli, done.error())
+
+
+def check_ended_at_once(cli: CommandLine, error: str) -> None:
+    """Check what is said of a container, and that nothing is left of it."""
     # On a busy machine one has ended before it is found.
     how = "code 3" if IS_FIRST else "(code 3|status unknown)"
     assert re.search(
@@ -65,6 +82,34 @@ def test_one_that_ends_at_once(cli: CommandLine, busybox_rootfs: Path) -> None:
     )
     assert not (cli.state / "traces/web1").exists()
     assert cli.json("container", "list") == []
+
+
+@contextmanager
+def delayed_connections() -> Iterator[None]:
+    """Have libvirtd wait two seconds before each connection of its own."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect("/run/libvirt/libvirt-sock")
+        pid = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 4)
+    # Not by -f: its process for the container, which has one as well, must
+    # not wait.
+    threads = os.listdir(f"/proc/{int.from_bytes(pid, sys.byteorder)}/task")
+    strace = subprocess.Popen(
+        [
+            *("strace", "-o", "/dev/null", "-e", "trace=connect"),
+            *("-e", "inject=connect:delay_enter=2s"),
+            *(f"--attach={thread}" for thread in threads),
+        ],
+        stderr=subprocess.PIPE,
+    )
+    with strace:
+        try:
+            # A line for each, also for one that has ended meanwhile.
+            for _ in threads:
+                cast("IO[bytes]", strace.stderr).readline()
+            assert strace.poll() is None
+            yield
+        finally:
+            strace.terminate()
 
 
 def test_one_that_ends_later(cli: CommandLine, busybox_rootfs: Path) -> None:

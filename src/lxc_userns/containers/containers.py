@@ -312,12 +312,12 @@ class Containers:
         undo(stack, self._guests.destroy, name)
         with services.traces.watched(name) as watch:
             steps.log(name, preview.START)
-            # libvirt names every container, also one that shares the host's
-            # name.
-            with hostname.preserve():
-                self._guests.start(name)
-            steps.log(name, preview.VERIFY)
             try:
+                # libvirt names every container, also one that shares the
+                # host's name.
+                with hostname.preserve():
+                    self._guests.start(name)
+                steps.log(name, preview.VERIFY)
                 return self._manager.verify(name, started=True)
             except NotRunningError as err:
                 raise _ended_at_once(name, watch.wait()) from err

@@ -143,10 +143,17 @@ class Guests:
         """Start a domain that is defined.
 
         :raises NoSuchContainerError: if there is none of this name.
+        :raises NotRunningError: if it has ended before libvirt could reach it.
         :raises LibvirtError: if it does not start.
         """
         with self._translated(f"start {name}"):
-            self._domain(name).create()
+            domain = self._domain(name)
+            try:
+                domain.create()
+            except libvirt.libvirtError as err:
+                if self._is_of_container(err):
+                    raise NotRunningError(name) from err
+                raise
 
     def destroy(self, name: str, uuid: str | None = None) -> None:
         """Kill a domain; nothing happens if it is not active.
@@ -268,12 +275,16 @@ class Guests:
         try:
             yield
         except libvirt.libvirtError as err:
-            # Of this domain are errors of any connection: also of libvirtd's
-            # to a container that ends while it starts.
-            is_of_one = err.get_error_domain() == libvirt.VIR_FROM_RPC
-            is_broken = is_of_one and not self._is_connected()
+            is_broken = _is_of_connection(err) and not self._is_connected()
             kind = LibvirtUnreachableError if is_broken else LibvirtError
             raise kind(operation, _one_line(err)) from err
+
+    def _is_of_container(self, err: Exception) -> bool:
+        """Tell whether libvirtd could not reach a container's process.
+
+        That is the one connection that libvirtd has other than ours.
+        """
+        return _is_of_connection(err) and self._is_connected()
 
     def _kill_init(self, controller: int) -> None:
         with suppress(ProcessLookupError):
@@ -346,6 +357,10 @@ class Guests:
                 f"{_one_line(err)}; is libvirtd (or virtlxcd) running, "
                 "with its LXC driver?",
             ) from err
+
+
+def _is_of_connection(err: Any) -> bool:
+    return bool(err.get_error_domain() == libvirt.VIR_FROM_RPC)
 
 
 def _wait_inactive(domain: Any, timeout: float) -> None:

@@ -17,6 +17,7 @@ from lxc_userns.exceptions import (
     InstanceError,
     LibvirtError,
     LibvirtUnreachableError,
+    LxcUsernsError,
     NoSuchContainerError,
     NotRunningError,
 )
@@ -115,16 +116,47 @@ def test_no_libvirtd(monkeypatch: pytest.MonkeyPatch) -> None:
         Guests().list()
 
 
+def error_of_a_connection() -> libvirt.libvirtError:
+    error = libvirt.libvirtError("Failed to connect socket")
+    error.err = (38, libvirt.VIR_FROM_RPC, "Failed to connect socket")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "is_alive", "kind"),
+    [
+        (error_of_a_connection(), True, NotRunningError),
+        (error_of_a_connection(), False, LibvirtUnreachableError),
+        (BROKEN, True, LibvirtError),
+    ],
+)
+def test_a_start_fails(
+    connection: FakeConnection,
+    error: libvirt.libvirtError,
+    is_alive: bool,
+    kind: type[Exception],
+) -> None:
+    """The connection of a container which ends at once is not ours."""
+    domain = connection.domains["web1"] = FakeDomain(active=False)
+
+    def fail() -> None:
+        connection.alive = is_alive
+        raise error
+
+    domain.create = fail  # type: ignore[method-assign]
+    with pytest.raises(LxcUsernsError) as caught:
+        Guests().start("web1")
+    assert type(caught.value) is kind
+
+
 @pytest.mark.parametrize("is_alive", [True, False])
 def test_an_error_of_some_connection(
     connection: FakeConnection, is_alive: bool
 ) -> None:
     """libvirtd has one to each container as well, which ends with that."""
-    error = libvirt.libvirtError("Failed to connect socket")
-    error.err = (38, libvirt.VIR_FROM_RPC, "Failed to connect socket")
     guests = Guests()
     guests.version()
-    connection.error = error
+    connection.error = error_of_a_connection()
     connection.is_alive_after_error = is_alive
     with pytest.raises(LibvirtError) as caught:
         guests.list()
