@@ -86,7 +86,7 @@ def check_ended_at_once(cli: CommandLine, error: str) -> None:
 
 @contextmanager
 def delayed_connections() -> Iterator[None]:
-    """Have libvirtd wait two seconds before each connection of its own."""
+    """Let libvirtd wait two seconds before each connection of its own."""
     with socket.socket(socket.AF_UNIX) as client:
         client.connect("/run/libvirt/libvirt-sock")
         pid = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 4)

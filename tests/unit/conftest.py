@@ -3,6 +3,7 @@
 
 import _posixsubprocess
 import importlib
+import logging
 import pkgutil
 import sys
 from collections.abc import Iterator
@@ -86,3 +87,16 @@ def untouched_system(
     forbidden.update(FORBIDDEN - allowed)
     yield
     forbidden.clear()
+
+
+@pytest.fixture(autouse=True)
+def same_logging() -> Iterator[None]:
+    """Take off what a test has logged by: its stream is closed then."""
+    loggers = [logging.getLogger(name) for name in (None, "lxc_userns")]
+    before = [(each, each.level, each.handlers[:]) for each in loggers]
+    yield
+    for logger, level, handlers in before:
+        logger.setLevel(level)
+        for handler in logger.handlers[:]:
+            if handler not in handlers:
+                logger.removeHandler(handler)

@@ -33,13 +33,9 @@ def journald(
 
 
 @pytest.fixture
-def logger() -> Iterator[logging.Logger]:
-    """The package's logger, as it was afterwards."""
-    logger = logging.getLogger("lxc_userns")
-    level, handlers = logger.level, logger.handlers[:]
-    yield logger
-    logger.setLevel(level)
-    logger.handlers[:] = handlers
+def logger() -> logging.Logger:
+    """The package's logger; what a test adds to it goes with the test."""
+    return logging.getLogger("lxc_userns")
 
 
 def receive(journald: socket.socket) -> dict[str, str]:
