@@ -108,7 +108,7 @@ test-nova: $(NOVA_VENV)/.installed nova-system-packages
 	tools/private-libvirtd $(NOVA_VENV)/bin/pytest tests/nova
 
 nova-system-packages: system-packages
-	@tools/install-system-packages qemu-utils sudo
+	@tools/install-system-packages qemu-utils
 
 $(NOVA_VENV)/.installed: pyproject.toml $(NOVA_CONSTRAINTS) | system-packages
 	@tools/make-venv "$(PYTHON)" test-nova $(NOVA_VENV) \
