@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from lxc_userns.cli.main import LxcUserns
+from lxc_userns.containers.ending import STOPPED
+from lxc_userns.spec.restart_policy import RestartPolicy
 
 SYSTEMD = Path(__file__).parents[2] / "etc/systemd"
 SERVICES = sorted(SYSTEMD.glob("*.service"))
@@ -37,16 +39,33 @@ def read(unit: Path) -> configparser.ConfigParser:
 
 
 def test_each_service_has_a_timer() -> None:
-    assert len(SERVICES) >= 2
-    timers = {each.stem for each in SYSTEMD.glob("*.timer")}
-    assert timers == {each.stem for each in SERVICES}
+    services = {each.stem for each in SERVICES if "@" not in each.stem}
+    assert len(services) >= 2
+    assert {each.stem for each in SYSTEMD.glob("*.timer")} == services
+
+
+def test_each_restart_policy_has_a_service() -> None:
+    policies = {*RestartPolicy} - {RestartPolicy.NO}
+    units = {policy: f"lxc-userns-{policy}@.service" for policy in policies}
+    assert {*units.values()} == {
+        each.name for each in SERVICES if "@" in each.stem
+    }
+    for policy, unit in units.items():
+        options = read(SYSTEMD / unit)["Service"]
+        assert options["Restart"] == policy
+        assert options["SuccessExitStatus"] == str(STOPPED)
+        assert options["RestartPreventExitStatus"] == str(STOPPED)
 
 
 @pytest.mark.parametrize("unit", SERVICES, ids=lambda each: each.stem)
 def test_a_command_that_is_there(unit: Path) -> None:
-    program, *argv = read(unit)["Service"]["ExecStart"].split()
-    assert program == "/usr/bin/lxc-userns"
-    LxcUserns().command_manager.find_command(argv)
+    options = read(unit)["Service"]
+    for name in {"ExecStart", "ExecStartPre"} & {*options}:
+        program, *argv = options[name].split()
+        assert program == "/usr/bin/lxc-userns"
+        factory, _, rest = LxcUserns().command_manager.find_command(argv)
+        rest = ["web1" if each == "%i" else each for each in rest]
+        factory(LxcUserns(), None).get_parser("x").parse_args(rest)
 
 
 @pytest.mark.parametrize("unit", SERVICES, ids=lambda each: each.stem)
@@ -61,7 +80,9 @@ def test_systemd_finds_no_fault(tmp_path: Path) -> None:
     copies = []
     for unit in (*SERVICES, *SYSTEMD.glob("*.timer")):
         # The program need not be installed.
-        text = unit.read_text().replace("/usr/bin/lxc-userns ", "/bin/true ")
+        text = unit.read_text("utf-8").replace(
+            "/usr/bin/lxc-userns ", "/bin/true "
+        )
         text = "".join(
             line
             for line in text.splitlines(keepends=True)
@@ -74,6 +95,7 @@ def test_systemd_finds_no_fault(tmp_path: Path) -> None:
         ["systemd-analyze", "--man=no", "verify", *copies],
         capture_output=True,
         text=True,
+        encoding="utf-8",
         timeout=120,
         check=False,
     )
@@ -92,6 +114,7 @@ def test_exposure(unit: Path) -> None:
          unit],
         capture_output=True,
         text=True,
+        encoding="utf-8",
         timeout=120,
         check=False,
     )  # fmt: skip

@@ -13,13 +13,13 @@ OTHERS = ("Failed to create", "Failed to fork off")
 
 
 def messages() -> list[str]:
-    return re.findall(r"^``(.*)``$", PAGE.read_text(), re.MULTILINE)
+    return re.findall(r"^``(.*)``$", PAGE.read_text("utf-8"), re.MULTILINE)
 
 
 def literals() -> Iterator[str]:
     """Give all texts in the sources, with blanks for what is filled in."""
     for path in sorted((TOP / "src").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.JoinedStr):
                 yield "".join(
                     str(part.value) if isinstance(part, ast.Constant) else "\0"

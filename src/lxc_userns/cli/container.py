@@ -107,6 +107,7 @@ def show(container: Container) -> Shown:
             }
             for each in container.interfaces
         ],
+        "restart": container.restart.value,
         "ended": container.trace.describe(),
         "oom_kills": container.trace.oom_kills,
         "console": [*container.trace.console],

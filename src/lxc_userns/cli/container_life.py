@@ -7,8 +7,10 @@ import argparse
 from contextlib import suppress
 from typing import Any
 
+from cliff.show import ShowOne
+
 from lxc_userns.cli.base import progress_bar
-from lxc_userns.cli.container import Shown
+from lxc_userns.cli.container import OnOne, Shown
 from lxc_userns.cli.several import OnSeveral, ShowsSeveral
 from lxc_userns.exceptions import AlreadyRunningError, NoSuchContainerError
 
@@ -140,6 +142,53 @@ class Restart(ShowsSeveral):
             return self.show_started(name)
 
         return self.shown(parsed_args, restart)
+
+
+class Wait(OnOne, ShowOne):
+    """Wait until a container has ended, and end as it did.
+
+    One that reboots has not. The exit code is that of its first process, or
+    128 and the number of the signal that ended it; 0 if it has powered itself
+    off, 143 if somebody on the host has stopped or destroyed it, and 125 if
+    that is not known, or it cannot be waited for. Of one that does not run it
+    is that of its last run.
+    """
+
+    _exit_code = 0
+
+    @staticmethod
+    def error_code(_error: Exception) -> int:
+        """Return the exit code for an error."""
+        return 125
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add ``--stop-on-interrupt``."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "--stop-on-interrupt",
+            action="store_true",
+            help="Stop it on SIGINT and SIGTERM, as for a unit of systemd "
+            "that stands for it.",
+        )
+        return parser
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        """Run it, and return the container's exit code."""
+        super().run(parsed_args)
+        return self._exit_code
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
+        """Wait."""
+        name = self.name(parsed_args)
+        try:
+            found = self.containers.wait(name)
+        except KeyboardInterrupt:
+            if not parsed_args.stop_on_interrupt:
+                raise
+            self.containers.stop(name)
+            found = self.containers.wait(name)
+        self._exit_code = found.exit_code
+        return ("name", "ended"), (name, found.describe())
 
 
 class Stop(OnSeveral):

@@ -17,6 +17,7 @@ from lxc_userns.cli.several import ShowsOneOrList
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.spec.hostname import check_hostname
 from lxc_userns.spec.requirements import Requirements
+from lxc_userns.spec.restart_policy import RestartPolicy
 from lxc_userns.spec.size import parse_memory
 from lxc_userns.spec.strategy import CHOICES
 from lxc_userns.spec.volume import Volume
@@ -64,6 +65,14 @@ class Run(OnOne, ShowsOneOrList):
             help="Have libvirt start it at the host's boot, which needs its "
             "hook; see host hook install.",
         )
+        parser.add_argument(
+            "--restart",
+            choices=[each.value for each in RestartPolicy],
+            default=RestartPolicy.NO.value,
+            help="Have systemd start it at boot, and again when it has failed "
+            "or whenever it has ended, unless somebody has stopped it. That "
+            "needs the units of this package (default: %(default)s).",
+        )
         _add_files(parser)
         parser.add_argument(
             "--init",
@@ -99,6 +108,7 @@ class Run(OnOne, ShowsOneOrList):
             max_processes=parsed_args.pids_limit,
             autostart=parsed_args.autostart,
             hostname=parsed_args.hostname,
+            restart=RestartPolicy(parsed_args.restart),
         )
         replace = parsed_args.replace
         if parsed_args.dry_run:

@@ -58,6 +58,7 @@ _COMMANDS = {
     "container stop": "container_life:Stop",
     "container start": "container_life:Start",
     "container restart": "container_life:Restart",
+    "container wait": "container_life:Wait",
     "container destroy": "container_life:Destroy",
     "container autostart": "container:Autostart",
     "complete": "complete:Complete",

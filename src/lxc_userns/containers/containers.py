@@ -6,10 +6,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace as changed
 from functools import partial
 from typing import TYPE_CHECKING
 
 from lxc_userns.containers import preview
+from lxc_userns.containers.ending import wait_for_end
+from lxc_userns.containers.restart_units import RestartUnits
 from lxc_userns.containers.state import (
     UNVERIFIED,
     Container,
@@ -29,8 +32,10 @@ from lxc_userns.libvirtd.client import STOP_TIMEOUT
 from lxc_userns.libvirtd.daemon import LOG_DIRECTORY
 from lxc_userns.linux import hostname
 from lxc_userns.rollback import undo
+from lxc_userns.spec.restart_policy import RestartPolicy
 
 if TYPE_CHECKING:
+    from lxc_userns.containers.ending import Ending
     from lxc_userns.containers.spec import ContainerSpec
     from lxc_userns.instances.record import InstanceRecord
     from lxc_userns.leases import Lease
@@ -51,12 +56,17 @@ class Containers:
 
     :param manager: the verbs on instances.
     :param services: the services of the host.
+    :param units: starts them again; None for systemd of this host.
     """
 
     def __init__(
-        self, manager: UserNamespaceManager, services: Services
+        self,
+        manager: UserNamespaceManager,
+        services: Services,
+        units: RestartUnits | None = None,
     ) -> None:
         self._manager = manager
+        self._units = units or RestartUnits()
         self._services = services
         self._guests = services.guests
 
@@ -85,6 +95,7 @@ class Containers:
             known = services.store.load(name)
             if known is not None and not replace:
                 self._finish_if_unverified(known)
+            self._units.check(spec.restart)
             preview.check(services, spec, request, known, replace=replace)
             if known is not None:
                 steps.log(name, preview.destruction(name))
@@ -98,7 +109,11 @@ class Containers:
                 undo(stack, self._guests.undefine, name)
                 if spec.autostart:
                     self._guests.set_autostart(name, True)
-                return self._start(services, name, stack)
+                found = self._start(services, name, stack)
+                undo(stack, self._units.set_policy, name, RestartPolicy.NO)
+                self._units.set_policy(name, spec.restart)
+                self._units.follow(name)
+                return found
 
     def start(
         self,
@@ -129,6 +144,21 @@ class Containers:
             if guest.is_active:
                 raise AlreadyRunningError(name)
             return self._start_again(name, progress, accept_replaced)
+
+    def wait(self, name: str) -> Ending:
+        """Wait until a container has ended; one that reboots has not.
+
+        :returns: how it has; at once, and how its last run did, if it does
+            not run.
+        :raises NoSuchContainerError: if there is none of this name.
+        :raises NotRunningError: if it does not run, and how its last run ended
+            was not noted.
+        :raises LibvirtError: if libvirt cannot be asked.
+        """
+        known = self._services.store.load(name)
+        if known is None and self._guests.find(name) is None:
+            raise NoSuchContainerError(name)
+        return wait_for_end(self._services, name)
 
     def restart(
         self,
@@ -213,7 +243,8 @@ class Containers:
         record = services.store.load(name)
         states = StateReader(services, with_interfaces=True)
         if record is not None:
-            return states.with_networks(states.describe(record))
+            found = states.with_networks(states.describe(record))
+            return changed(found, restart=self._units.find_policy(name))
         guest = self._guests.find(name)
         if guest is None:
             raise NoSuchContainerError(name)
@@ -256,11 +287,14 @@ class Containers:
             self._finish(known)
 
     def _stop(self, record: InstanceRecord, timeout: float) -> None:
+        self._services.traces.note_stop(record.name)
         if self._services.instances.find_guest(record) is not None:
             self._guests.stop(record.name, timeout)
         self._manager.unmount(record.name)
 
     def _destroy(self, record: InstanceRecord) -> None:
+        self._units.set_policy(record.name, RestartPolicy.NO)
+        self._services.traces.note_stop(record.name)
         if self._services.instances.find_guest(record) is not None:
             self._guests.destroy(record.name)
             self._guests.undefine(record.name)
@@ -280,7 +314,9 @@ class Containers:
                 name, progress, accept_replaced=accept_replaced
             )
             undo(stack, self._manager.unmount, name)
-            return self._start(self._services, name, stack)
+            found = self._start(self._services, name, stack)
+        self._units.follow(name)
+        return found
 
     @contextmanager
     def _locked(

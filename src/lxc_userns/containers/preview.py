@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from lxc_userns import domain
+from lxc_userns.containers.restart_units import RestartUnits
 from lxc_userns.exceptions import (
     ConfigError,
     ContainerExistsError,
@@ -20,6 +21,7 @@ from lxc_userns.instances import steps
 from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.instances.steps import Step
 from lxc_userns.spec.policy import OFF
+from lxc_userns.spec.restart_policy import RestartPolicy
 
 if TYPE_CHECKING:
     from lxc_userns.containers.spec import ContainerSpec
@@ -45,6 +47,7 @@ def list_steps(
     name = spec.name
     request = spec.to_request(find_security_model(services))
     known = services.store.load(name)
+    RestartUnits().check(spec.restart)
     plan = check(services, spec, request, known, replace=replace)
     record = _choose(services, plan.record, spec.init[0])
     if known is not None:
@@ -53,6 +56,8 @@ def list_steps(
     yield from definition(spec)
     yield START
     yield VERIFY
+    if spec.restart is not RestartPolicy.NO:
+        yield Step("restart", f"{spec.restart}, by systemd")
 
 
 def check(

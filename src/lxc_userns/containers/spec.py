@@ -13,6 +13,7 @@ from lxc_userns.exceptions import NeedsError
 from lxc_userns.spec import hostname
 from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.spec.requirements import Requirements
+from lxc_userns.spec.restart_policy import RestartPolicy
 
 if TYPE_CHECKING:
     from lxc_userns.instances.prepared import PreparedInstance
@@ -45,6 +46,8 @@ class ContainerSpec:
         None for what libvirt makes of its name.
     :param autostart: whether libvirt starts it at the host's boot; that needs
         libvirt's hook.
+    :param restart: what systemd does when it has ended; all but nothing needs
+        the units of this package.
     :raises NeedsError: if it shares the host's network and has interfaces, or
         the host's name and has one of its own.
     """
@@ -64,6 +67,7 @@ class ContainerSpec:
     max_processes: int | None = None
     autostart: bool = False
     hostname: str | None = None
+    restart: RestartPolicy = RestartPolicy.NO
 
     def __post_init__(self) -> None:
         if self.interfaces and "network" in self.needs.host_namespaces:

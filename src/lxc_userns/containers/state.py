@@ -13,6 +13,7 @@ from lxc_userns.exceptions import (
     InstanceError,
     NoSuchContainerError,
 )
+from lxc_userns.spec.restart_policy import RestartPolicy
 from lxc_userns.traces.trace import Trace
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Container:
     :param init_pid: host's process ID of its first process while it runs.
     :param id_maps: what it was promised.
     :param trace: what is known of its last run.
+    :param restart: its restart policy, as far as it was looked for.
     :param interfaces: its network interfaces as the kernel has them, without
         its loopback device; none if it is in the host's network.
     """
@@ -104,6 +106,7 @@ class Container:
     max_processes: int | None
     hostname: str | None = None
     trace: Trace = field(default_factory=Trace)
+    restart: RestartPolicy = RestartPolicy.NO
     interfaces: tuple[NetworkInterface, ...] = ()
 
 

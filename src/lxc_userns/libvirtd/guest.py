@@ -13,6 +13,8 @@ _STATES = (
     "unknown", "running", "running", "paused", "stopping", "stopped",
     "crashed", "suspended",
 )  # fmt: skip
+#: VIR_DOMAIN_SHUTOFF, and VIR_DOMAIN_SHUTOFF_DESTROYED.
+_DESTROYED = (5, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +25,15 @@ class Guest:
     :param uuid: its UUID.
     :param state: ``running``, ``stopped``, ``paused`` and so on.
     :param controller: process ID of its ``libvirt_lxc``, None if not active.
+    :param is_destroyed: whether it is not for somebody destroyed it; libvirt
+        forgets that when it is restarted.
     """
 
     name: str
     uuid: str
     state: str
     controller: int | None
+    is_destroyed: bool = False
 
     @property
     def is_active(self) -> bool:
@@ -49,7 +54,7 @@ class Guest:
 
 def describe(domain: Any) -> Guest:
     """Return a domain of libvirt's binding, as it is now."""
-    state, _reason = domain.state()
+    state, reason = domain.state()
     # The ID of an LXC domain is the process ID of its controller.
     number = domain.ID()
     return Guest(
@@ -57,4 +62,5 @@ def describe(domain: Any) -> Guest:
         domain.UUIDString(),
         _STATES[state] if state < len(_STATES) else _STATES[0],
         number if number > 0 else None,
+        (state, reason) == _DESTROYED,
     )

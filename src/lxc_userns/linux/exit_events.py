@@ -13,7 +13,8 @@ import errno
 import os
 import socket
 import struct
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 
 _NETLINK_CONNECTOR = 11
 _SO_ATTACH_FILTER = 26
@@ -98,6 +99,16 @@ def subscribe(parent: int) -> ExitEvents | None:
     with suppress(OSError):
         return ExitEvents(parent)
     return None
+
+
+@contextmanager
+def listening(parent: int) -> Iterator[ExitEvents | None]:
+    """Listen for a while, as :func:`subscribe`."""
+    events = subscribe(parent)
+    with ExitStack() as stack:
+        if events is not None:
+            stack.callback(events.close)
+        yield events
 
 
 def _attach(receiver: socket.socket, parent: int) -> None:

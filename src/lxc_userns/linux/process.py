@@ -272,10 +272,10 @@ class Process:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             return _has_ended(pidfd, timeout)
 
-    def wait(self, timeout: float) -> bool:
+    def wait(self, timeout: float | None) -> bool:
         """Wait for its end, and tell whether it has ended.
 
-        :param timeout: seconds to wait.
+        :param timeout: seconds to wait; None for as long as it takes.
         """
         with self.opened_pidfd() as pidfd:
             return _has_ended(pidfd, timeout)
@@ -372,10 +372,10 @@ def _or_ended() -> Iterator[None]:
         raise
 
 
-def _has_ended(pidfd: int, timeout: float) -> bool:
+def _has_ended(pidfd: int, timeout: float | None) -> bool:
     ended = select.poll()
     ended.register(pidfd, select.POLLIN)
-    return bool(ended.poll(timeout * 1000))
+    return bool(ended.poll(None if timeout is None else timeout * 1000))
 
 
 def children(pid: int) -> Iterator[int]:

@@ -14,12 +14,15 @@ from typing import IO, Any, cast
 
 from lxc_userns import own_paths
 from lxc_userns.linux import directory, programs, removal
+from lxc_userns.linux.fd import owned
 from lxc_userns.traces import watcher
 from lxc_userns.traces.console import LOG, OLDER
 from lxc_userns.traces.tail import printable
 from lxc_userns.traces.trace import Trace
 
 _NAME, _MODE = "traces", 0o700
+#: File that is there once somebody has stopped the container.
+_STOP = "stop"
 #: What is shown of a console.
 _LINES, _BYTES = 10, 2000
 #: Seconds that the end of a container takes to be noted.
@@ -73,6 +76,34 @@ class Traces:
         with self._opened(name) as fd, suppress(FileNotFoundError):
             if fd is not None:
                 return directory.open_regular(fd, OLDER if older else LOG)
+        return None
+
+    def note_stop(self, name: str) -> None:
+        """Note that somebody stops a container now."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+        with (
+            self._translated(),
+            directory.make_subdir(
+                self._state_path, _MODE, _NAME, _MODE
+            ) as traces,
+        ):
+            # Of one that libvirt has started nothing was noted.
+            if name not in os.listdir(traces):
+                directory.make_in(traces, name, _MODE)
+            with (
+                directory.opened_in(traces, name) as fd,
+                owned(os.open(_STOP, flags, 0o600, dir_fd=fd)) as stop,
+            ):
+                os.utime(stop)
+
+    def stop_time(self, name: str) -> int | None:
+        """Return when somebody stopped a container last, in nanoseconds.
+
+        :returns: None if nobody has since ``container run`` or ``start``.
+        """
+        with self._opened(name) as fd, suppress(FileNotFoundError):
+            if fd is not None:
+                return os.stat(_STOP, dir_fd=fd).st_mtime_ns
         return None
 
     def remove(self, name: str) -> None:

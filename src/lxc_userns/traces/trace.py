@@ -31,7 +31,7 @@ class Trace:
         return "; ".join(self._clauses()) if self.ended else None
 
     def _clauses(self) -> Iterator[str]:
-        yield _describe(self.status)
+        yield describe_status(self.status)
         if self.oom_kills:
             yield (
                 f"{self.oom_kills} of its processes were killed for want of "
@@ -39,7 +39,8 @@ class Trace:
             )
 
 
-def _describe(status: int | None) -> str:
+def describe_status(status: int | None) -> str:
+    """Say how a process ended, by what :manpage:`wait(2)` tells."""
     if status is None:
         return "exit status unknown"
     if os.WIFEXITED(status):

@@ -18,7 +18,8 @@ import time
 from collections.abc import Collection
 from contextlib import suppress
 
-from lxc_userns.linux import exit_events, pidfds
+from lxc_userns.linux import exit_events
+from lxc_userns.linux.exit_status import ExitStatus
 from lxc_userns.linux.process import Process
 from lxc_userns.traces import memory
 from lxc_userns.traces.console import Console, Log
@@ -35,8 +36,6 @@ _SETTLED = 15.0
 _PAUSE = 0.2
 #: Seconds between looks for kills while nothing else happens.
 _INTERVAL = 1.0
-#: Seconds that the kernel takes to tell how a process ended.
-_REAPED = 2.0
 #: By which the kernel ends what calls reboot(2) to restart; a pidfd tells of
 #: the kill with which that begins instead.
 _RESTARTS = {signal.SIGHUP, signal.SIGKILL}
@@ -73,7 +72,7 @@ class _Watched:
         self.status: int | None = None
         self.kills = 0
         self._pidfd = os.pidfd_open(pid)
-        self._init: tuple[int, int] | None = None
+        self._init: ExitStatus | None = None
         self._files: list[str] = []
         self._settled = time.monotonic() + _SETTLED
         # Its children are told of before one is found.
@@ -99,7 +98,7 @@ class _Watched:
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
         if self._init is not None and self.status is None:
-            poll.register(self._init[1], select.POLLIN)
+            poll.register(self._init.pidfd, select.POLLIN)
         is_shared = self._console is not None and self._console.is_shared
         if self._console is not None and not is_shared:
             poll.register(self._console.fd, select.POLLIN)
@@ -107,10 +106,11 @@ class _Watched:
         if self._is_settling:
             timeout = _TICK
         ready = {fd for fd, _ in poll.poll(timeout * 1000)}
+        # First of all: its parent waits for it at once.
+        if self._init is not None and self._init.pidfd in ready:
+            self._note_death(self._init)
         if self._init is not None and (not ready or self._is_settling):
             self._count_kills()
-        if self._init is not None and self._init[1] in ready:
-            self._note_death(*self._init)
         if self._console is not None and self._console.fd in ready:
             self._console.read()
 
@@ -129,20 +129,12 @@ class _Watched:
             for pid in map(int, stream.read().split()):
                 with suppress(OSError), Process(pid) as process:
                     if process.is_first and process.parent == self.pid:
-                        self._init = pid, os.pidfd_open(pid)
+                        self._init = ExitStatus(pid, self._events)
                         return
 
-    def _note_death(self, pid: int, pidfd: int) -> None:
-        """Note what the kernel tells while it is not yet waited for."""
+    def _note_death(self, init: ExitStatus) -> None:
+        self.status = init.wait()
         self._count_kills()
-        deadline = time.monotonic() + _REAPED
-        while self.status is None and time.monotonic() < deadline:
-            self.status = _zombie_status(pid)
-            if self.status is None:
-                self.status = self._told_status(pid, pidfd)
-            if _has_ended(self._pidfd):
-                break
-            time.sleep(_TICK)
 
     def _count_kills(self) -> None:
         """Count them once more: its groups go with it, and the count too."""
@@ -157,19 +149,12 @@ class _Watched:
         if self._init is not None:
             self._count_kills()
             if self.status is None:
-                self.status = self._told_status(*self._init)
-            os.close(self._init[1])
+                self.status = self._init.read()
+            self._init.close()
         if self._events is not None:
             if self._init is None:
                 self.status = _only(self._events.read().values())
             self._events.close()
-
-    def _told_status(self, pid: int, pidfd: int) -> int | None:
-        """Return how the first process ended, once it was waited for."""
-        status = pidfds.exit_status(pidfd)
-        if status is None and self._events is not None:
-            status = self._events.read().get(pid)
-        return status
 
 
 def _only(statuses: Collection[int]) -> int | None:
@@ -243,18 +228,6 @@ def _has_ended(pidfd: int) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))
-
-
-def _zombie_status(pid: int) -> int | None:
-    """Return the wait status of a process that was not waited for yet."""
-    with suppress(OSError, ValueError, IndexError):
-        with open(f"/proc/{pid}/stat", encoding="utf-8") as stream:
-            # The name, in parentheses, can have any character.
-            fields = stream.read().rpartition(")")[2].split()
-        # See proc_pid_stat(5).
-        if fields[3 - 3] == "Z":
-            return int(fields[52 - 3])
-    return None
 
 
 def _write_end(directory: int, watched: _Watched) -> None:

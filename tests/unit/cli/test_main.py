@@ -56,6 +56,7 @@ COMMANDS = {
     "container start",
     "container stop",
     "container verify",
+    "container wait",
     "domain audit",
     "domain idmap",
     "host check",

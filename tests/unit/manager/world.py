@@ -13,9 +13,9 @@ from oslo_config import cfg
 from lxc_userns.config.settings import Settings
 from lxc_userns.containers import Containers, ContainerSpec
 from lxc_userns.exceptions import (
-    InstanceError,
     LibvirtError,
     NoSuchContainerError,
+    NotRunningError,
     RootfsError,
 )
 from lxc_userns.idmap import IdMap, IdMaps
@@ -175,7 +175,7 @@ class FakeGuests:
     def init_process(self, name: str) -> Iterator[Process]:
         guest = self.find(name)
         if guest is None or not guest.is_active:
-            raise InstanceError(name, "is not running")
+            raise NotRunningError(name)
         yield cast(Process, self.init)
 
     def capabilities(self) -> str:
@@ -232,6 +232,13 @@ class FakeTraces:
     """Traces of no containers."""
 
     last: Trace = field(default_factory=Trace)
+    stopped: int | None = None
+
+    def note_stop(self, _name: str) -> None:
+        self.stopped = (self.stopped or 0) + 1
+
+    def stop_time(self, _name: str) -> int | None:
+        return self.stopped
 
     @contextmanager
     def watched(self, _name: str) -> Iterator[FakeWatch]:

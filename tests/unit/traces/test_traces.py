@@ -6,11 +6,12 @@ import os
 import select
 import time
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 
 from lxc_userns.linux import exit_events, pidfds
+from lxc_userns.linux.exit_status import ExitStatus
 from lxc_userns.traces import memory, watcher
 from lxc_userns.traces.console import Log
 from lxc_userns.traces.store import Traces
@@ -119,7 +120,7 @@ def test_it_looks_often_only_while_a_container_starts(
     monkeypatch.setattr(memory, "find_files", lambda _: found)
     watched = watcher._Watched(0, cast(Log, None))
     if has_init:
-        watched._init = (1, -1)
+        watched._init = ExitStatus(os.getpid(), None)
     for now[0] in (0, 1, 3600):
         watched._wait()
     is_found = has_init and has_group
@@ -162,9 +163,11 @@ def test_how_it_ended_before_linux_6_15(
     monkeypatch.setattr(memory, "find_files", lambda _: [])
     monkeypatch.setattr(watcher, "_has_ended", lambda _: True)
     monkeypatch.setattr(pidfds, "exit_status", lambda _: None)
+    monkeypatch.setattr(os, "pread", lambda *_: b"7 (x) S 0")
     watched = watcher._Watched(0, cast(Log, None))
     if init is not None:
-        watched._init = (init, os.dup(0))
+        watched._init = ExitStatus(os.getpid(), cast(Any, events))
+        watched._init._pid = init
     watched.follow()
     assert watched.status == status
     assert events.told == [{}]

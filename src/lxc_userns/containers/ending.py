@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""End of a container, and waiting for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lxc_userns.exceptions import NotRunningError
+from lxc_userns.linux import exit_events
+from lxc_userns.linux.exit_status import ExitStatus
+from lxc_userns.linux.process import Process
+from lxc_userns.traces.trace import describe_status
+
+if TYPE_CHECKING:
+    from lxc_userns.libvirtd.client import Guests
+    from lxc_userns.services import Services
+    from lxc_userns.traces.store import Traces
+    from lxc_userns.traces.trace import Trace
+
+#: Exit code for one that somebody on the host has stopped: as of a program
+#: that SIGTERM has ended.
+STOPPED = 128 + signal.SIGTERM
+#: Exit code for one of which it is not known how it ended.
+UNKNOWN = 125
+_UNCERTAIN = (None, signal.SIGKILL)
+#: Seconds that an end takes to be noted.
+_NOTED, _POLL = 2.0, 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """End of a container.
+
+    :param status: how its first process ended, as :manpage:`wait(2)` tells
+        it; None if that is not known.
+    :param is_stopped: whether somebody on the host has stopped it, by
+        ``container stop``, ``container destroy`` or ``virsh destroy``.
+    """
+
+    status: int | None
+    is_stopped: bool
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code for a process that stands for it.
+
+        That of its first process, or 128 and the number of the signal that
+        ended it; 0 if it has powered itself off, 125 if that is not known,
+        143 if somebody on the host has stopped it.
+        """
+        if self.is_stopped:
+            return STOPPED
+        if self.status is None:
+            return UNKNOWN
+        if os.WIFEXITED(self.status):
+            return os.WEXITSTATUS(self.status)
+        number = os.WTERMSIG(self.status)
+        # By which the kernel ends what calls reboot(2) to power off.
+        return 0 if number == signal.SIGINT else 128 + number
+
+    def describe(self) -> str:
+        """Say how it ended."""
+        return "stopped" if self.is_stopped else describe_status(self.status)
+
+
+def wait_for_end(
+    services: Services, name: str, *, patience: float = _NOTED
+) -> Ending:
+    """Wait until a container has ended; one that reboots has not.
+
+    :param patience: seconds that the note of an end may take then.
+    :returns: how it has, or did if it does not run.
+    :raises NotRunningError: if it does not run, and did not before.
+    :raises LibvirtError: if libvirt cannot be asked.
+    """
+    guests, traces = services.guests, services.traces
+    noted, stopped = traces.read(name), traces.stop_time(name)
+    status, was_running = _follow(guests, name)
+    # Two look, for what has powered itself off is told but for a moment.
+    # What was noted of one that ran then is of a run before.
+    if status in _UNCERTAIN and not (was_running and noted.ended):
+        noted = _await_note(traces, name, patience)
+        status = status if noted.status is None else noted.status
+    # In this order: the note goes with the domain, and after it.
+    is_noted = traces.stop_time(name) not in (
+        (None, stopped) if was_running else (None,)
+    )
+    guest = guests.find(name)
+    is_stopped = guest is None or guest.is_destroyed or is_noted
+    if not (was_running or noted.ended or is_stopped):
+        raise NotRunningError(name)
+    return Ending(status, is_stopped)
+
+
+def _follow(guests: Guests, name: str) -> tuple[int | None, bool]:
+    """Wait; return the status, if it is told, and whether it ran at all."""
+    status, was_running = None, False
+    with suppress(NotRunningError):
+        while True:
+            with guests.init_process(name) as init:
+                status, was_running = _wait(init), True
+    return status, was_running
+
+
+def _wait(init: Process) -> int | None:
+    with (
+        suppress(ProcessLookupError),
+        exit_events.listening(init.parent) as events,
+        ExitStatus(int(init.pid), events) as status,
+    ):
+        # While this one is there, the number is its own.
+        _ = init.parent
+        return status.wait()
+    return None
+
+
+def _await_note(traces: Traces, name: str, patience: float) -> Trace:
+    deadline = time.monotonic() + patience
+    while not (trace := traces.read(name)).ended:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(_POLL)
+    return trace
