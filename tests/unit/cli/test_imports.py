@@ -106,4 +106,6 @@ def test_a_command_loads_what_it_uses(
         command = (*command, "--dry-run", str(tree))
     loaded = run(tmp_path, blocked, *command)
     assert "lxc_userns.cli.main" in loaded
-    assert loaded & unused == set()
+    # By wrapt, which oslo.config has until 10.
+    others = {"asyncio"} if "wrapt" in loaded else set()
+    assert loaded & unused <= others
