@@ -6,6 +6,7 @@ from dataclasses import astuple
 import pytest
 
 from lxc_userns.containers import ContainerSpec
+from lxc_userns.containers.logs import Logs
 from lxc_userns.domain import Interface
 from lxc_userns.exceptions import (
     ConfigError,
@@ -166,6 +167,16 @@ def test_one_whose_end_libvirt_has_missed_counts_as_stopped(
     assert world.log == ["shift", "mount"]
     with pytest.raises(NotRunningError):
         world.manager.verify("web1", started=False)
+
+
+def test_whose_end_libvirt_has_missed_is_not_followed_on(
+    world: World,
+) -> None:
+    run(world)
+    world.reach(find_daemon=lambda: None)
+    guest = world.guests.domains["web1"]
+    world.guests.domains["web1"] = LostGuest(*astuple(guest))
+    assert [*Logs(world.services, "web1").follow()] == []
 
 
 def test_stop_start_destroy(world: World) -> None:

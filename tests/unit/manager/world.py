@@ -247,6 +247,9 @@ class FakeTraces:
     def read(self, _name: str) -> Trace:
         return self.last
 
+    def open_console(self, _name: str, *, older: bool = False) -> None:
+        """Nothing was printed."""
+
     def remove(self, _name: str) -> None:
         pass
 
