@@ -115,13 +115,8 @@ class Preparation:
             if complete is not None:
                 wanted = self._complete(wanted, known, complete, stack)
                 steps.log(wanted.name, steps.allocate(wanted))
-            elif known is None or known.uuid != wanted.uuid:
-                # It was released meanwhile.
-                raise NoSuchContainerError(
-                    wanted.name, "is unknown; call prepare with a request"
-                )
             else:  # It may have been promised something else meanwhile.
-                wanted = known
+                wanted = _promised(wanted, known)
             record = _keep_dropped(_keep_choice(wanted, known), known)
             record = _keep_findings(record, known, accept_replaced)
             if known is not None and self.instances.is_active(known):
@@ -136,17 +131,14 @@ class Preparation:
                 undo(stack, store.remove, record.name)
                 undo(stack, self.instances.files.remove, record.name)
             ready = self._prepare(record, known, stack)
-            _LOG.info(
-                "%s: %s is prepared by strategy %s in %.3f s: %s",
-                ready.name,
-                ready.rootfs,
-                ready.strategy,
-                time.monotonic() - start,
-                ready.reason,
-                extra={journal.INSTANCE: ready.name},
-            )
-            _warn_of_host_mode(ready)
-            return ready
+        seconds = time.monotonic() - start
+        _LOG.info(
+            "%s: %s is prepared by strategy %s in %.3f s: %s",
+            *(ready.name, ready.rootfs, ready.strategy, seconds, ready.reason),
+            extra={journal.INSTANCE: ready.name},
+        )
+        _warn_of_host_mode(ready)
+        return ready
 
     def _complete(
         self,
@@ -168,16 +160,7 @@ class Preparation:
         store, files = self.instances.store, self.instances.files
         empty = dict(record.empty)
         sources = stack.enter_context(files.opened_volumes(record, empty))
-        if record.archive is not None:
-            if self.is_bounded and not files.is_unpacked(record):
-                raise UnpreparedError(record.name, "its archive: not unpacked")
-            if not files.is_unpacked(record):
-                steps.log(record.name, steps.unpack(record))
-            # Before the first change, so that release can undo them all.
-            self._promise(known or record, known)
-            record = files.unpack(
-                record, self.settings.unpack_limits, self.progress
-            )
+        record = self._unpack(record, known)
         root = stack.enter_context(files.opened_root(record))
         given = [root.fd, *(source.fd for source in sources)]
         stack.enter_context(store.lock_trees(given))
@@ -215,6 +198,21 @@ class Preparation:
         undo(stack, self.groups.remove, record.name)
         self.groups.make(record.name, record.max_processes)
         return ready
+
+    def _unpack(
+        self, record: InstanceRecord, known: InstanceRecord | None
+    ) -> InstanceRecord:
+        """Unpack its archive, if it has one that was not."""
+        files = self.instances.files
+        if record.archive is None:
+            return record
+        if not files.is_unpacked(record):
+            if self.is_bounded:
+                raise UnpreparedError(record.name, "its archive: not unpacked")
+            steps.log(record.name, steps.unpack(record))
+        # Before the first change, so that release can undo them all.
+        self._promise(known or record, known)
+        return files.unpack(record, self.settings.unpack_limits, self.progress)
 
     def _check_bounded(
         self, record: InstanceRecord, tree: RootfsSource, options: ShiftOptions
@@ -342,6 +340,18 @@ def _is_same(known: InstanceRecord, ready: InstanceRecord) -> bool:
     return not is_replaced and _ignoring_reasons(known) == _ignoring_reasons(
         ready
     )
+
+
+def _promised(
+    wanted: InstanceRecord, known: InstanceRecord | None
+) -> InstanceRecord:
+    """Return what an instance was last promised."""
+    if known is None or known.uuid != wanted.uuid:
+        # It was released meanwhile.
+        raise NoSuchContainerError(
+            wanted.name, "is unknown; call prepare with a request"
+        )
+    return known
 
 
 def _keep_choice(

@@ -40,7 +40,21 @@ _ADDED: Mapping[int, Mapping[str, Any]] = {
         "security_model": None,
     },
 }
-_TEXTS = ("uuid", "rootfs", "strategy", "view", "reason")
+_NONE = type(None)
+#: Types of the values that are taken as they are.
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "uuid": (str,),
+    "rootfs": (str,),
+    "strategy": (str,),
+    "view": (str,),
+    "reason": (str,),
+    "ready": (int, _NONE),
+    "archive": (str, _NONE),
+    "max_processes": (int,),
+    "security_model": (str, _NONE),
+    "hostname": (str, _NONE),
+}
+_WORDS = {str: "text", int: "number", _NONE: "null"}
 
 
 class NewerError(ValueError):
@@ -101,42 +115,27 @@ def decode(name: str, data: object) -> InstanceRecord:
     :raises NewerError: if a later version has written it.
     :raises Exception: of whatever kind, if it is damaged.
     """
-    data = _upgrade(name, data)
-    texts = [data[key] for key in _TEXTS]
-    reasons, dropped = data["mode_reasons"], data["dropped"]
-    if not all(isinstance(text, str) for text in (*texts, *reasons, *dropped)):
-        raise ValueError("a value is no text")
-    security_model = data["security_model"]
-    if not isinstance(security_model, str | None):
-        raise ValueError("security_model is no text")
-    hostname = data.get("hostname")
-    if not isinstance(hostname, str | None):
-        raise ValueError("hostname is no text")
-    ready, archive = data["ready"], data["archive"]
-    if not isinstance(ready, int | None):
-        raise ValueError("ready is no inode number")
-    if not isinstance(archive, str | None):
-        raise ValueError("archive is no text")
-    kind = data["rootfs_kind"]
-    max_processes = data["max_processes"]
-    if type(max_processes) is not int:
-        raise ValueError("max_processes: expected a number")
-    identifier, rootfs, strategy, view, reason = texts
-    verified = data["verified"]
+    data = {"hostname": None, **_upgrade(name, data)}
+    for key, types in _TYPES.items():
+        _check(key, data[key], types)
+    for key in ("mode_reasons", "dropped"):
+        for each in data[key]:
+            _check(key, each, (str,))
+    kind, verified = data["rootfs_kind"], data["verified"]
     return InstanceRecord(
         name=name,
-        uuid=identifier,
-        rootfs=rootfs,
+        uuid=data["uuid"],
+        rootfs=data["rootfs"],
         id_maps=_decode_maps(data["uid_maps"], data["gid_maps"]),
-        strategy=Strategy(strategy),
-        view=view,
-        ready=ready,
-        reason=reason,
-        archive=archive,
+        strategy=Strategy(data["strategy"]),
+        view=data["view"],
+        ready=data["ready"],
+        reason=data["reason"],
+        archive=data["archive"],
         volumes=tuple(map(Volume.from_dict, data["volumes"])),
         needs=Requirements.from_dict(data["needs"]),
         devices=tuple(Device(**each) for each in data["devices"]),
-        mode_reasons=tuple(reasons),
+        mode_reasons=tuple(data["mode_reasons"]),
         identities={
             path: FileIdentity.from_dict(each)
             for path, each in _by_path(data["identities"])
@@ -147,11 +146,18 @@ def decode(name: str, data: object) -> InstanceRecord:
         },
         verified=None if verified is None else Verified.from_dict(verified),
         rootfs_kind=None if kind is None else parse_kind(kind),
-        max_processes=max_processes,
-        dropped=tuple(dropped),
-        security_model=security_model,
-        hostname=hostname and check_hostname(hostname),
+        max_processes=data["max_processes"],
+        dropped=tuple(data["dropped"]),
+        security_model=data["security_model"],
+        hostname=data["hostname"] and check_hostname(data["hostname"]),
     )
+
+
+def _check(key: str, value: object, types: tuple[type, ...]) -> None:
+    # A truth value is no number.
+    if isinstance(value, bool) or not isinstance(value, types):
+        expected = " or ".join(_WORDS[each] for each in types)
+        raise ValueError(f"{key} is no {expected}")
 
 
 def _by_path(data: Any) -> ItemsView[str, Any]:
