@@ -73,6 +73,7 @@ def test_from_run_to_destroy(
         "uid_map": ID_MAP,
         "gid_map": ID_MAP,
         "interfaces": [],
+        "restart": "no",
         "ended": None,
         "oom_kills": 0,
     }

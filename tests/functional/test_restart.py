@@ -104,6 +104,15 @@ def test_one_that_somebody_stops(
     assert waiting.end() == (143, "stopped")
 
 
+def test_a_stop_for_a_unit(cli: CommandLine, rootfs: Path) -> None:
+    """There is nobody that waits any more: it may be starting again."""
+    stop = "container", "stop", "--ignore", "web1", "--waited-by"
+    assert cli(*stop, "").code == 0
+    assert cli.json("container", "show", "web1")["state"] == "running"
+    assert cli(*stop, "1").code == 0
+    assert cli.json("container", "show", "web1")["state"] == "stopped"
+
+
 def test_one_that_was_stopped_before(cli: CommandLine, rootfs: Path) -> None:
     assert cli("container", "stop", "web1").code == 0
     assert Waiting(cli).end() == (143, "stopped")
@@ -149,6 +158,9 @@ def test_who_cannot_be_waited_for(cli: CommandLine) -> None:
     assert error == "theirs: is not running"
 
 
+@pytest.mark.skipif(
+    os.path.isdir("/run/systemd/system"), reason="systemd is here"
+)
 @pytest.mark.parametrize("policy", ["on-failure", "always"])
 def test_a_policy_without_systemd(
     policy: str, cli: CommandLine, busybox_rootfs: Path

@@ -19,6 +19,7 @@ from oslo_config import cfg
 
 import lxc_userns
 from lxc_userns import PreparedInstance
+from lxc_userns.linux.fd import open_file
 from tests.functional import images
 from tests.functional.command_line import LONGEST, PROGRAM
 from tests.samples import TOP, Sample, run_line, samples
@@ -49,6 +50,7 @@ NOT_RUN = {
     "lxc-userns container logs app --follow": "runs until it is ended",
     "lxc-userns container exec web --user": "runs until it is ended",
     "lxc-userns container exec web --tty": "the same",
+    "lxc-userns container wait web": "the same",
     "skopeo": "needs a network",
     "lxc-userns rootfs unpack --oci": "test_oci.py has some",
     "lxc-userns metrics --output": "the directory is node_exporter's",
@@ -168,11 +170,14 @@ def host(
         monkeypatch.setenv(f"OS_LXC_USERNS__{name.upper()}_PATH", str(path))
     monkeypatch.setenv("PATH", f"{PROGRAM.parent}:{os.environ['PATH']}")
     made = Host(reachable_path, dict(os.environ))
-    try:
-        prepare(made)
-        yield made
-    finally:
-        clean(made, libvirt_connection)
+    # What samples make in /run another run of these tests would have, too.
+    with open_file("/run", os.O_RDONLY | os.O_DIRECTORY) as run:
+        fcntl.flock(run, fcntl.LOCK_EX)
+        try:
+            prepare(made)
+            yield made
+        finally:
+            clean(made, libvirt_connection)
 
 
 def prepare(host: Host) -> None:

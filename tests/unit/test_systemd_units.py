@@ -60,7 +60,7 @@ def test_each_restart_policy_has_a_service() -> None:
 @pytest.mark.parametrize("unit", SERVICES, ids=lambda each: each.stem)
 def test_a_command_that_is_there(unit: Path) -> None:
     options = read(unit)["Service"]
-    for name in {"ExecStart", "ExecStartPre"} & {*options}:
+    for name in {"ExecStart", "ExecStartPre", "ExecStop"} & {*options}:
         program, *argv = options[name].split()
         assert program == "/usr/bin/lxc-userns"
         factory, _, rest = LxcUserns().command_manager.find_command(argv)

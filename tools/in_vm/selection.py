@@ -48,7 +48,7 @@ SELECTION: dict[str, tuple[str, ...]] = {
         "test_what_its_root_changes_for_itself",
     ),
     "test_exit_events": (),
-    "test_restart_units": (),
+    "restart_units": (),
     "test_traces": (
         "test_one_that_ends_at_once",
         "test_one_that_ends_later",

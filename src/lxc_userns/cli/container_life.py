@@ -161,17 +161,6 @@ class Wait(OnOne, ShowOne):
         """Return the exit code for an error."""
         return 125
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Add ``--stop-on-interrupt``."""
-        parser = super().get_parser(prog_name)
-        parser.add_argument(
-            "--stop-on-interrupt",
-            action="store_true",
-            help="Stop it on SIGINT and SIGTERM, as for a unit of systemd "
-            "that stands for it.",
-        )
-        return parser
-
     def run(self, parsed_args: argparse.Namespace) -> int:
         """Run it, and return the container's exit code."""
         super().run(parsed_args)
@@ -180,13 +169,7 @@ class Wait(OnOne, ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         """Wait."""
         name = self.name(parsed_args)
-        try:
-            found = self.containers.wait(name)
-        except KeyboardInterrupt:
-            if not parsed_args.stop_on_interrupt:
-                raise
-            self.containers.stop(name)
-            found = self.containers.wait(name)
+        found = self.containers.wait(name)
         self._exit_code = found.exit_code
         return ("name", "ended"), (name, found.describe())
 
@@ -198,14 +181,22 @@ class Stop(OnSeveral):
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Add the time and ``--ignore``."""
+        """Add the time, ``--ignore`` and ``--waited-by``."""
         parser = super().get_parser(prog_name)
         _add_timeout(parser)
         _add_ignore(parser)
+        parser.add_argument(
+            "--waited-by",
+            metavar="PID",
+            help="Do nothing if this is empty: for a unit of systemd, whose "
+            "MAINPID is the process that waits for the container.",
+        )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Stop them."""
+        if parsed_args.waited_by == "":
+            return
 
         def stop(name: str) -> None:
             with suppress(*_ignored(parsed_args)):

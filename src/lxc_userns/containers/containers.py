@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace as changed
@@ -357,6 +358,14 @@ class Containers:
                 return self._manager.verify(name, started=True)
             except NotRunningError as err:
                 raise _ended_at_once(name, watch.wait()) from err
+            except IsolationError:
+                raise
+            except InstanceError as err:
+                # libvirt's process for it may be there for a while after it.
+                trace = watch.wait()
+                if trace.status in (None, signal.SIGKILL):
+                    raise
+                raise _ended_at_once(name, trace) from err
 
     def _record(self, services: Services, name: str) -> InstanceRecord:
         record = services.store.load(name)

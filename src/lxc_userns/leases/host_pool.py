@@ -156,7 +156,10 @@ class HostPool:
                 for of, ids in record.held_ids
             )
         ]
-        if names:
+        with self.leases.read() as leases:
+            # Somebody may have got the first one of all meanwhile.
+            is_lost = leases.is_new
+        if names and is_lost:
             shown = ", ".join(names[:_MOST])
             more = f" and {len(names) - _MOST} more" if names[_MOST:] else ""
             _LOG.warning(
