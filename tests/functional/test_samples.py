@@ -170,8 +170,8 @@ def host(
         monkeypatch.setenv(f"OS_LXC_USERNS__{name.upper()}_PATH", str(path))
     monkeypatch.setenv("PATH", f"{PROGRAM.parent}:{os.environ['PATH']}")
     made = Host(reachable_path, dict(os.environ))
-    # What samples make in /run another run of these tests would have, too.
-    with open_file("/run", os.O_RDONLY | os.O_DIRECTORY) as run:
+    # Samples make places in /run, which another run of these tests has too.
+    with open_file("/home", os.O_RDONLY | os.O_DIRECTORY) as run:
         fcntl.flock(run, fcntl.LOCK_EX)
         try:
             prepare(made)

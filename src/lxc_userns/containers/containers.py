@@ -288,18 +288,26 @@ class Containers:
             self._finish(known)
 
     def _stop(self, record: InstanceRecord, timeout: float) -> None:
-        self._services.traces.note_stop(record.name)
-        if self._services.instances.find_guest(record) is not None:
+        if self._note_stop(record):
             self._guests.stop(record.name, timeout)
         self._manager.unmount(record.name)
 
     def _destroy(self, record: InstanceRecord) -> None:
         self._units.set_policy(record.name, RestartPolicy.NO)
-        self._services.traces.note_stop(record.name)
-        if self._services.instances.find_guest(record) is not None:
+        if self._note_stop(record):
             self._guests.destroy(record.name)
             self._guests.undefine(record.name)
         self._manager.release(record.name)
+
+    def _note_stop(self, record: InstanceRecord) -> bool:
+        """Note that it is stopped; return whether libvirt knows it."""
+        guest = self._services.instances.find_guest(record)
+        controller = None if guest is None else guest.controller
+        traces = self._services.traces
+        # A note of the run that has just ended is not to be lost.
+        if controller or traces.stopped_run(record.name) is None:
+            traces.note_stop(record.name, controller)
+        return guest is not None
 
     def _start_again(
         self,

@@ -79,32 +79,37 @@ def wait_for_end(
     :raises LibvirtError: if libvirt cannot be asked.
     """
     guests, traces = services.guests, services.traces
-    noted, stopped = traces.read(name), traces.stop_time(name)
-    status, was_running = _follow(guests, name)
-    # Two look, for what has powered itself off is told but for a moment.
-    # What was noted of one that ran then is of a run before.
-    if status in _UNCERTAIN and not (was_running and noted.ended):
+    noted = traces.read(name)
+    status, controller = _follow(guests, name)
+    if status in _UNCERTAIN and not (controller and noted.ended):
+        # Two look, for what has powered itself off is told but for a moment.
+        # What was noted of one that ran then is of a run before.
         noted = _await_note(traces, name, patience)
         status = status if noted.status is None else noted.status
     # In this order: the note goes with the domain, and after it.
-    is_noted = traces.stop_time(name) not in (
-        (None, stopped) if was_running else (None,)
-    )
+    stopped = traces.stopped_run(name)
     guest = guests.find(name)
+    is_noted = stopped is not None and controller in (None, stopped)
     is_stopped = guest is None or guest.is_destroyed or is_noted
-    if not (was_running or noted.ended or is_stopped):
+    if not (controller or noted.ended or is_stopped):
         raise NotRunningError(name)
     return Ending(status, is_stopped)
 
 
-def _follow(guests: Guests, name: str) -> tuple[int | None, bool]:
-    """Wait; return the status, if it is told, and whether it ran at all."""
-    status, was_running = None, False
+def _follow(guests: Guests, name: str) -> tuple[int | None, int | None]:
+    """Wait for the end of a container.
+
+    :returns: its status, if that is told, and the process ID of its
+        ``libvirt_lxc``; None if it does not run.
+    """
+    status, controller = None, None
     with suppress(NotRunningError):
         while True:
             with guests.init_process(name) as init:
-                status, was_running = _wait(init), True
-    return status, was_running
+                with suppress(ProcessLookupError):
+                    controller = init.parent
+                status = _wait(init)
+    return status, controller
 
 
 def _wait(init: Process) -> int | None:

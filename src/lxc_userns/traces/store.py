@@ -78,9 +78,13 @@ class Traces:
                 return directory.open_regular(fd, OLDER if older else LOG)
         return None
 
-    def note_stop(self, name: str) -> None:
-        """Note that somebody stops a container now."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+    def note_stop(self, name: str, controller: int | None) -> None:
+        """Note that somebody stops a container now.
+
+        :param controller: process ID of its ``libvirt_lxc``, which tells this
+            run from others; None if it does not run.
+        """
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         with (
             self._translated(),
             directory.make_subdir(
@@ -94,16 +98,20 @@ class Traces:
                 directory.opened_in(traces, name) as fd,
                 owned(os.open(_STOP, flags, 0o600, dir_fd=fd)) as stop,
             ):
-                os.utime(stop)
+                os.write(stop, str(controller or 0).encode())
 
-    def stop_time(self, name: str) -> int | None:
-        """Return when somebody stopped a container last, in nanoseconds.
+    def stopped_run(self, name: str) -> int | None:
+        """Return which run of a container somebody has stopped last.
 
-        :returns: None if nobody has since ``container run`` or ``start``.
+        :returns: the process ID that :meth:`note_stop` was given, 0 if it was
+            None; None if nobody has since ``container run`` or ``start``.
         """
-        with self._opened(name) as fd, suppress(FileNotFoundError):
+        with self._opened(name) as fd, suppress(OSError, ValueError):
             if fd is not None:
-                return os.stat(_STOP, dir_fd=fd).st_mtime_ns
+                with open(
+                    directory.open_regular(fd, _STOP), encoding="ascii"
+                ) as stream:
+                    return int(stream.read())
         return None
 
     def remove(self, name: str) -> None:

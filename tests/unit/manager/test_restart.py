@@ -146,7 +146,7 @@ def test_an_end_before_anybody_waited(world: World) -> None:
     world.guests.add("web1", active=False)
     world.traces.last = Trace(ended=True, status=7 << 8)
     assert world.containers.wait("web1") == Ending(7 << 8, False)
-    world.traces.note_stop("web1")
+    world.traces.note_stop("web1", None)
     assert world.containers.wait("web1") == Ending(7 << 8, True)
 
 

@@ -234,10 +234,10 @@ class FakeTraces:
     last: Trace = field(default_factory=Trace)
     stopped: int | None = None
 
-    def note_stop(self, _name: str) -> None:
-        self.stopped = (self.stopped or 0) + 1
+    def note_stop(self, _name: str, controller: int | None) -> None:
+        self.stopped = controller or 0
 
-    def stop_time(self, _name: str) -> int | None:
+    def stopped_run(self, _name: str) -> int | None:
         return self.stopped
 
     @contextmanager
