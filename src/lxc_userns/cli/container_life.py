@@ -11,6 +11,7 @@ from cliff.show import ShowOne
 
 from lxc_userns.cli.base import progress_bar
 from lxc_userns.cli.container import OnOne, Shown
+from lxc_userns.cli.exit_codes import OWN_FAILURE
 from lxc_userns.cli.several import OnSeveral, ShowsSeveral
 from lxc_userns.exceptions import AlreadyRunningError, NoSuchContainerError
 
@@ -159,7 +160,7 @@ class Wait(OnOne, ShowOne):
     @staticmethod
     def error_code(_error: Exception) -> int:
         """Return the exit code for an error."""
-        return 125
+        return OWN_FAILURE
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         """Run it, and return the container's exit code."""

@@ -8,11 +8,11 @@ import os
 import re
 
 from lxc_userns.cli.base import ConfiguredCommand, require_root
+from lxc_userns.cli.exit_codes import OWN_FAILURE
 from lxc_userns.cli.main import LxcUserns
 from lxc_userns.exceptions import ConfigError
 
 _UUID = re.compile(r"[\da-f]{8}-(?:[\da-f]{4}-){3}[\da-f]{12}", re.IGNORECASE)
-_OWN_FAILURE = 125
 
 
 class Exec(ConfiguredCommand):
@@ -33,7 +33,7 @@ class Exec(ConfiguredCommand):
     @staticmethod
     def error_code(error: Exception) -> int:
         """Return the exit code for an error, none of a command's usual."""
-        return int(getattr(error, "code", _OWN_FAILURE))
+        return int(getattr(error, "code", OWN_FAILURE))
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add the command and what it is to have."""

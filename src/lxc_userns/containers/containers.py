@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from lxc_userns.containers import preview
-from lxc_userns.containers.ending import wait_for_end
+from lxc_userns.containers.ending import ended_at_once, wait_for_end
 from lxc_userns.containers.restart_units import RestartUnits
 from lxc_userns.containers.state import (
     UNVERIFIED,
@@ -30,7 +30,6 @@ from lxc_userns.exceptions import (
 from lxc_userns.instances import steps
 from lxc_userns.instances.damaged import DamagedRecord
 from lxc_userns.libvirtd.client import STOP_TIMEOUT
-from lxc_userns.libvirtd.daemon import LOG_DIRECTORY
 from lxc_userns.linux import hostname
 from lxc_userns.rollback import undo
 from lxc_userns.spec.restart_policy import RestartPolicy
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
     from lxc_userns.manager import UserNamespaceManager
     from lxc_userns.rootfs.views.strategies import Progress
     from lxc_userns.services import Services
-    from lxc_userns.traces.trace import Trace
     from lxc_userns.verification import VerifiedInstance
 
 _LOG = logging.getLogger(__name__)
@@ -365,7 +363,7 @@ class Containers:
                 steps.log(name, preview.VERIFY)
                 return self._manager.verify(name, started=True)
             except NotRunningError as err:
-                raise _ended_at_once(name, watch.wait()) from err
+                raise ended_at_once(name, watch.wait()) from err
             except IsolationError:
                 raise
             except InstanceError as err:
@@ -373,7 +371,7 @@ class Containers:
                 trace = watch.wait()
                 if trace.status in (None, signal.SIGKILL):
                     raise
-                raise _ended_at_once(name, trace) from err
+                raise ended_at_once(name, trace) from err
 
     def _record(self, services: Services, name: str) -> InstanceRecord:
         record = services.store.load(name)
@@ -397,15 +395,3 @@ def _withdraw(services: Services, name: str, before: Lease | None) -> None:
     with services.store.lock(name):
         restore = partial(services.allocator.restore_lease, before=before)
         services.releaser.release(name, restore)
-
-
-def _ended_at_once(name: str, trace: Trace) -> InstanceError:
-    how = trace.describe() or "the reason is not known"
-    said = "; ".join(trace.console)
-    printed = f"it printed: {said}" if said else "it printed nothing"
-    log = f"{LOG_DIRECTORY}/{name}.log"
-    return InstanceError(
-        name,
-        f"its first process ended at once: {how}; {printed}; what libvirt "
-        f"says is in {log}",
-    )

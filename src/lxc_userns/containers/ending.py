@@ -6,11 +6,12 @@ from __future__ import annotations
 import os
 import signal
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lxc_userns.exceptions import NotRunningError
+from lxc_userns.exceptions import InstanceError, NotRunningError
+from lxc_userns.libvirtd.daemon import LOG_DIRECTORY
 from lxc_userns.linux import exit_events
 from lxc_userns.linux.exit_status import ExitStatus
 from lxc_userns.linux.process import Process
@@ -68,6 +69,19 @@ class Ending:
         return "stopped" if self.is_stopped else describe_status(self.status)
 
 
+def ended_at_once(name: str, trace: Trace) -> InstanceError:
+    """Return the error for a container that did not stay."""
+    how = trace.describe() or "the reason is not known"
+    said = "; ".join(trace.console)
+    printed = f"it printed: {said}" if said else "it printed nothing"
+    log = f"{LOG_DIRECTORY}/{name}.log"
+    return InstanceError(
+        name,
+        f"its first process ended at once: {how}; {printed}; what libvirt "
+        f"says is in {log}",
+    )
+
+
 def wait_for_end(
     services: Services, name: str, *, patience: float = _NOTED
 ) -> Ending:
@@ -116,7 +130,7 @@ def _wait(init: Process) -> int | None:
     with (
         suppress(ProcessLookupError),
         exit_events.listening(init.parent) as events,
-        ExitStatus(int(init.pid), events) as status,
+        closing(ExitStatus(int(init.pid), events)) as status,
     ):
         # While this one is there, the number is its own.
         _ = init.parent

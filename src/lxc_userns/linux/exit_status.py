@@ -12,9 +12,6 @@ from lxc_userns.linux import pidfds
 
 TYPE_CHECKING = False  # It loads little, for processes that start quickly.
 if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
-
     from lxc_userns.linux.exit_events import ExitEvents
 
 _POLL = 0.002
@@ -45,17 +42,6 @@ class ExitStatus:
             stack.callback(os.close, self._stat)
             self._opened = stack.pop_all()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """Hold it no more."""
         self._opened.close()
@@ -75,12 +61,12 @@ class ExitStatus:
 
         :returns: None if it has not, or nothing tells, yet or any more.
         """
-        with suppress(OSError):
+        with suppress(OSError, ValueError, IndexError):
+            text = os.pread(self._stat, _LONGEST, 0)
             # Its name, in parentheses, can have any character.
-            fields = os.pread(self._stat, _LONGEST, 0).rpartition(b")")[2]
-            state, *_, status = fields.split()
-            if state == b"Z":
-                return int(status)
+            fields = text.rpartition(b")")[2].split()
+            if fields[3 - 3] == b"Z":
+                return int(fields[52 - 3])
         found = pidfds.exit_status(self.pidfd)
         if found is None and self._events is not None:
             found = self._events.read().get(self._pid)
