@@ -13,13 +13,14 @@ TOP = Path(__file__).parents[2]
 LONGEST = 900
 
 
-def test_containers_on_a_bridge() -> None:
-    """All tests of ``in_network.py``, with a libvirtd in that network."""
+@pytest.mark.parametrize("module", ["in_network", "in_libvirt_network"])
+def test_containers_with_networks(module: str) -> None:
+    """All tests of a module, with a libvirtd in a network of its own."""
     done = subprocess.run(
         [
             *("unshare", "--net", TOP / "tools/private-libvirtd"),
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-            TOP / "tests/functional/in_network.py",
+            TOP / f"tests/functional/{module}.py",
         ],
         cwd=TOP,
         capture_output=True,
