@@ -27,8 +27,9 @@ BEGIN = b"begin\n"
 SILENT_FOR = 300.0
 TICK = 5.0
 #: The real processor's weaknesses are not in the emulated one, and to work
-#: around them takes it a while.
-CMDLINE = "root=/dev/vda rw console=ttyS0 panic=-1 mitigations=off"
+#: around them takes it a while. After a panic the kernel stays where it is,
+#: for a job may reboot it.
+CMDLINE = "root=/dev/vda rw console=ttyS0 panic=0 mitigations=off"
 #: Bytes of the disk for the results, which takes only what is written.
 RESULTS_SIZE = 4 << 30
 PANIC = "Kernel panic"
@@ -72,6 +73,8 @@ def run_job(
 ) -> int:
     """Boot a guest, run a command in it and wait for the guest's end.
 
+    The command is run again after a reboot as long as it asks for one.
+
     :param results: directory for what the job leaves, the guest's journal and
         its console; None: not wanted.
     :returns: the command's exit status.
@@ -114,7 +117,7 @@ def qemu_command(
     disks += [("results", fd_path(returned), "cache=unsafe")]
     # What ends the parent's life ends that of the guest.
     argv = ["setpriv", "--pdeathsig", "KILL", QEMU, "-nodefaults"]
-    argv += ["-no-user-config", "-display", "none", "-no-reboot"]
+    argv += ["-no-user-config", "-display", "none"]
     argv += ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off,svm=off"]
     argv += ["-smp", str(size.processors), "-m", str(size.memory)]
     argv += ["-kernel", str(image.kernel), "-initrd", str(image.initrd)]
@@ -169,11 +172,16 @@ def forward_output(qemu: subprocess.Popen[bytes], console: IO[bytes]) -> bool:
         if not data:
             return False
         head += data
-    while data := os.read(stream, 1 << 16):
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-    qemu.wait()
-    return True
+    while True:
+        if select.select([stream], [], [], TICK)[0]:
+            data = os.read(stream, 1 << 16)
+            if not data:
+                qemu.wait()
+                return True
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        elif PANIC in read_console(console):
+            return True
 
 
 def wait_while_booting(stream: int, console: IO[bytes]) -> bool:
@@ -190,14 +198,15 @@ def wait_while_booting(stream: int, console: IO[bytes]) -> bool:
             size, give_up = grown, time.monotonic() + SILENT_FOR
         if select.select([stream], [], [], TICK)[0]:
             return True
-        if time.monotonic() > give_up:
+        if time.monotonic() > give_up or PANIC in read_console(console):
             return False
 
 
 def read_console(console: IO[bytes]) -> str:
-    """Read what the guest's kernel said."""
-    console.seek(0)
-    return console.read().decode(errors="replace").replace("\r", "")
+    """Read what the guest's kernel has said so far."""
+    fd = console.fileno()
+    said = os.pread(fd, os.fstat(fd).st_size, 0)
+    return said.decode(errors="replace").replace("\r", "")
 
 
 def read_results(returned: IO[bytes], results: Path | None) -> int | None:

@@ -3,7 +3,8 @@
 
 All of them would take hours. These have in them what a kernel, libvirt,
 systemd and a security module have a part in: whole lives of containers in
-both modes, each strategy, verification, policy, leases, limits, audit.
+both modes, each strategy, verification, policy, leases, limits, audit,
+libvirt's hook, commands in containers, units.
 """
 
 #: Modules, and tests of each; none: all of the module.
@@ -48,6 +49,22 @@ SELECTION: dict[str, tuple[str, ...]] = {
         "test_what_its_root_changes_for_itself",
     ),
     "test_exit_events": (),
+    "test_hook": (),
+    "test_hook_leases": (),
+    "test_hook_keeper": ("test_serves_later_calls",),
+    "test_exec": (
+        "test_nothing_of_the_host_comes_in[private]",
+        "test_it_is_as_the_first_process_is",
+        "test_users[alice-1000 1000 1000 50]",
+        "test_signals[TERM]",
+        "test_terminal[private]",
+        "test_attack_on_the_joining_process",
+        "test_attack_by_what_is_executed[private]",
+        "test_limits_hold",
+    ),
+    "test_own_names": ("test_two_of_one_image",),
+    "test_pack_command": ("test_an_instance_by_its_name[overlay]",),
+    "test_systemd_units": (),
     "restart_units": (),
     "test_traces": (
         "test_one_that_ends_at_once",

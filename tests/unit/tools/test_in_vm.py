@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``tools/in-vm``, as far as no guest is needed for it."""
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -8,6 +9,7 @@ from importlib.machinery import SourceFileLoader
 from io import BytesIO
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -59,6 +61,28 @@ def test_panic_is_named() -> None:
         "[1.2] Kernel panic - not syncing: no init"
     )
     assert "its console ends with" in guest.describe_death("a\nb\n", True)
+
+
+@pytest.mark.parametrize("is_begun", [True, False])
+def test_a_guest_that_panics_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_begun: bool
+) -> None:
+    """What it has said is forwarded before."""
+    monkeypatch.setattr(guest, "TICK", 0.01)
+    forwarded = BytesIO()
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=forwarded))
+    reader, writer = os.pipe()
+    with (
+        open(reader, "rb") as stream,
+        open(writer, "wb", buffering=0) as job,
+        (tmp_path / "console").open("w+b", buffering=0) as console,
+    ):
+        if is_begun:
+            job.write(guest.BEGIN + b"said\n")
+        console.write(b"Kernel panic - not syncing\r\n")
+        qemu = cast("subprocess.Popen[bytes]", SimpleNamespace(stdout=stream))
+        assert guest.forward_output(qemu, console) == is_begun
+    assert forwarded.getvalue() == (b"said\n" if is_begun else b"")
 
 
 @pytest.fixture
