@@ -35,6 +35,18 @@ LONGEST_BOOTSTRAP = 900.0
 
 TAR = ["tar", "--numeric-owner", "--acls", "--xattrs", "--xattrs-include=*"]
 
+#: Types of partitions: a root filesystem, one of Linux, the firmware's.
+ROOT = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"
+LINUX = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
+EFI = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
+#: Where the second partition begins, in bytes.
+PARTITION = 2 << 20
+TABLE = """\
+label: {label}
+start=2048, size=2048, type={other}
+start={start}, size={size}, type={type}
+"""
+
 FILES = {
     "etc/passwd": "root::0:0:root:/root:/bin/sh\n"
     "alice::1000:1000:Alice:/home/alice:/bin/sh\n"
@@ -102,6 +114,36 @@ def make_image(
         run(["umount", point])
         point.rmdir()
     return path
+
+
+def make_partitioned(
+    disk: Path,
+    filesystem: Path,
+    label: str = "gpt",
+    type: str = ROOT,
+    other: str = EFI,
+) -> None:
+    """Make a disk image with a filesystem in the second partition of two.
+
+    :param label: ``gpt`` or ``dos``.
+    :param type: type of the second one.
+    :param other: type of the first one.
+    """
+    size = filesystem.stat().st_size
+    with disk.open("wb") as stream:
+        stream.truncate(PARTITION + size + (4 << 20))
+    table = TABLE.format(
+        label=label,
+        other=other,
+        start=PARTITION // 512,
+        size=size // 512,
+        type=type,
+    )
+    argv = ["sfdisk", "--quiet", str(disk)]
+    subprocess.run(argv, input=table, text=True, check=True)
+    argv = ["dd", f"if={filesystem}", f"of={disk}", "bs=1M"]
+    argv += [f"seek={PARTITION >> 20}", "conv=notrunc,sparse", "status=none"]
+    subprocess.run(argv, check=True)
 
 
 def unpack_debian(init: str, path: Path) -> Path:

@@ -21,6 +21,7 @@ from tests.functional.containers import (
     stop,
 )
 from tests.functional.guest import ask, loop_devices
+from tests.functional.images import EFI, LINUX, ROOT
 
 __all__ = ["cli"]
 
@@ -56,6 +57,65 @@ def test_an_image(
     assert ask(pid_of(cli, "disk"), "cat /file") == "kept"
     assert cli("container", "destroy", "disk").code == 0
     assert image.exists()
+
+
+def around(disk: Path, size: int) -> tuple[bytes, bytes]:
+    """Return what is before the root filesystem, and behind it."""
+    content, start = disk.read_bytes(), images.PARTITION
+    return content[:start], content[start + size :]
+
+
+@pytest.mark.parametrize(
+    ("kind", "label", "type", "other"),
+    [
+        ("ext4", "gpt", ROOT, EFI),
+        ("xfs", "gpt", LINUX, EFI),
+        ("ext4", "dos", "83", "ef"),
+    ],
+)
+def test_a_partitioned_image(
+    cli: CommandLine,
+    busybox_rootfs: Path,
+    tmp_path: Path,
+    kind: str,
+    label: str,
+    type: str,
+    other: str,
+) -> None:
+    filesystem = make_disk(kind, busybox_rootfs, tmp_path / "filesystem")
+    size = filesystem.stat().st_size
+    disk = tmp_path / "disk.img"
+    images.make_partitioned(disk, filesystem, label, type, other)
+    before = around(disk, size)
+    run(cli, "disk", disk)
+    ask(pid_of(cli, "disk"), "echo kept >/file")
+    assert cli("container", "verify", "disk").code == 0
+    stop(cli, "disk")
+    assert loop_devices(tmp_path) == []
+    assert around(disk, size) == before
+    cli.json("container", "start", "disk")
+    assert ask(pid_of(cli, "disk"), "cat /file") == "kept"
+    assert cli("container", "destroy", "disk").code == 0
+    run(cli, "below", disk, "--strategy", "overlay")
+    assert ask(pid_of(cli, "below"), "cat /file") == "kept"
+    assert cli("container", "destroy", "below").code == 0
+
+
+def test_a_partitioned_image_that_is_ambiguous(
+    cli: CommandLine, busybox_rootfs: Path, tmp_path: Path
+) -> None:
+    filesystem = make_disk("ext4", busybox_rootfs, tmp_path / "filesystem")
+    disk = tmp_path / "disk.img"
+    start = "container", "run", "disk", "--rootfs", disk, "--init", SLEEP
+    for type, other, said in (
+        (LINUX, LINUX, "several partitions that may be the root filesystem "),
+        (EFI, EFI, "a partition table without a partition of Linux"),
+        # The filesystem of another partition is not taken instead.
+        (EFI, ROOT, f"{disk}, partition 1: is no raw image of ext2"),
+    ):
+        images.make_partitioned(disk, filesystem, "gpt", type, other)
+        assert said in cli(*start).error()
+        assert loop_devices(tmp_path) == []
 
 
 def test_an_image_below_two_overlays(

@@ -81,11 +81,16 @@ ImageFactory = Callable[[str], Path]
 
 @pytest.fixture(scope="session")
 def busybox_image(directory: Path, busybox_rootfs: Path) -> ImageFactory:
-    """Make a disk image of busybox: ``busybox_image("ext4")``."""
+    """Make a disk image of busybox: ``busybox_image("ext4")``.
+
+    ``partitioned`` is one with the firmware's partition before it.
+    """
 
     def make(kind: str) -> Path:
         path = directory / f"busybox.{kind}"
-        if not path.exists():
+        if not path.exists() and kind == "partitioned":
+            images.make_partitioned(path, make("ext4"))
+        elif not path.exists():
             images.make_image(kind, path, 32, root=busybox_rootfs)
         return path
 

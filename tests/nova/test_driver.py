@@ -83,7 +83,7 @@ def live(server: Server) -> None:
     assert mode_of(server, "/home/alice/note") == "2750 1000"
 
 
-@pytest.mark.parametrize("kind", ["ext4", "ext3"])
+@pytest.mark.parametrize("kind", ["ext4", "ext3", "partitioned"])
 def test_the_life_of_a_server(
     nova: Nova, busybox_image: ImageFactory, kind: str
 ) -> None:

@@ -63,7 +63,11 @@ class loop_config(ctypes.Structure):
 
 @contextmanager
 def attached(
-    image: int, name: str, *, readonly: bool
+    image: int,
+    name: str,
+    *,
+    readonly: bool,
+    part: tuple[int, int] | None = None,
 ) -> Iterator[tuple[int, str]]:
     """Make a disk of an image file, for one that writes or many that read.
 
@@ -73,6 +77,8 @@ def attached(
     :param image: descriptor of the file, opened for this alone, and for
         writing unless ``readonly``.
     :param name: what tools shall show for it, at most 63 bytes of it.
+    :param part: where the disk begins in the file, and its length, both in
+        bytes and multiples of 512; None: it is all of the file.
     :returns: descriptor and path of the block device.
     :raises BlockingIOError: if the file is a disk already, and either is
         written to.
@@ -81,7 +87,7 @@ def attached(
     """
     with locks.held_for("image", image):
         _check_free(image, readonly)
-        device, path = _configure(image, name, readonly)
+        device, path = _configure(image, name, readonly, part or (0, 0))
     with owned(device):
         yield device, path
 
@@ -136,8 +142,11 @@ def _read(name: str) -> loop_info64:
     return loop_info64.from_buffer_copy(found)
 
 
-def _configure(image: int, name: str, readonly: bool) -> tuple[int, str]:
+def _configure(
+    image: int, name: str, readonly: bool, part: tuple[int, int]
+) -> tuple[int, str]:
     config = loop_config(fd=image)
+    config.info.lo_offset, config.info.lo_sizelimit = part
     config.info.lo_flags = LO_FLAGS_AUTOCLEAR
     if readonly:
         config.info.lo_flags |= LO_FLAGS_READ_ONLY

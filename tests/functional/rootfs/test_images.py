@@ -357,7 +357,7 @@ def ambiguous(image: Path) -> None:
             lambda path: path.write_bytes(b"QFI\xfb" + bytes(1 << 20)),
             "is a qcow2 image, and no raw image of",
         ),
-        (partitioned, "has a partition table; give an image of the one"),
+        (partitioned, "its partition 1 is not within it"),
         (truncated, "its ext4 cannot be mounted: "),
         (damaged, "its ext4 cannot be mounted: "),
         (ambiguous, "has signatures of btrfs and ext4; .* see wipefs"),

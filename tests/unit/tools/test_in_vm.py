@@ -67,7 +67,7 @@ def test_panic_is_named() -> None:
 def test_a_guest_that_panics_is_given_up(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_begun: bool
 ) -> None:
-    """What it has said is forwarded before."""
+    """Its output is forwarded before."""
     monkeypatch.setattr(guest, "TICK", 0.01)
     forwarded = BytesIO()
     monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=forwarded))

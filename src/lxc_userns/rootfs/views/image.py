@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Raw disk images: one filesystem in a file or on a block device.
+"""Raw disk images: a filesystem in a file or on a block device.
+
+Of a file that is partitioned it is the one in the partition that is known as
+the root filesystem.
 
 libvirt cannot mount one for a container with ID maps: it would do so inside,
 where the kernel lets nobody mount a disk.
@@ -18,7 +21,8 @@ from lxc_userns.exceptions import ImageError, RootfsError
 from lxc_userns.linux import block_devices, btrfs, loop, mount_api, superblocks
 from lxc_userns.linux.fd import reopen
 from lxc_userns.rootfs import exposure
-from lxc_userns.rootfs.views import fstype, superblock
+from lxc_userns.rootfs.views import fstype, partitions, superblock
+from lxc_userns.rootfs.views.partitions import Partition
 
 #: Types of filesystem and what they are mounted with. ext2 and ext3 are
 #: mounted as ext4, for only under that name does their driver support
@@ -96,11 +100,12 @@ def opened(fd: int, path: str, readonly: bool) -> Iterator[Image]:
         written to is for one user alone.
     :raises ExposedTreeError: if it is a block device that is mounted where
         users of the host can reach it.
-    :raises ImageError: if it is not an image of one filesystem, or that asks
-        for other devices.
+    :raises ImageError: if it is not an image of one filesystem, that is not
+        the only one that may be the root filesystem, or it asks for other
+        devices.
     :raises RootfsError: if it is in use.
     """
-    fs_type = _find_type(fd, path)
+    place, fs_type = _find_filesystem(fd, path)
     readonly = readonly or fs_type in _NEVER_WRITTEN
     with ExitStack() as stack:
         if stat.S_ISBLK(os.fstat(fd).st_mode):
@@ -110,7 +115,7 @@ def opened(fd: int, path: str, readonly: bool) -> Iterator[Image]:
         else:
             mode = os.O_RDONLY if readonly else os.O_RDWR
             file = stack.enter_context(reopen(fd, mode))
-            attached = _attached(file, path, readonly)
+            attached = _attached(file, path, readonly, place)
             device, name = stack.enter_context(attached)
         _check_alone(device, path, fs_type)
         number = os.fstat(device).st_rdev
@@ -127,12 +132,13 @@ def _check_device(path: str) -> None:
 
 @contextmanager
 def _attached(
-    file: int, path: str, readonly: bool
+    file: int, path: str, readonly: bool, place: Partition | None
 ) -> Iterator[tuple[int, str]]:
     with ExitStack() as stack:
         try:
+            part = (place.start, place.size) if place else None
             found = stack.enter_context(
-                loop.attached(file, path, readonly=readonly)
+                loop.attached(file, path, readonly=readonly, part=part)
             )
         except BlockingIOError as err:
             raise RootfsError(
@@ -174,9 +180,25 @@ def _check_unknown(device: int, path: str, fsid: str) -> None:
         )
 
 
-def _find_type(fd: int, path: str) -> str:
-    """Return the type of the filesystem in an image."""
+def _find_filesystem(fd: int, path: str) -> tuple[Partition | None, str]:
+    """Return the partition to take, if there are any, and what is in it."""
     found = fstype.read(os.pread(fd, fstype.LENGTH, 0))
+    if found.filesystems or not found.is_partitioned:
+        return None, _choose_type(found, path)
+    if stat.S_ISBLK(os.fstat(fd).st_mode):
+        raise ImageError(
+            path,
+            "has a partition table; give the partition that is the root "
+            "filesystem",
+        )
+    place = partitions.find_root(fd, path)
+    head = os.pread(fd, min(fstype.LENGTH, place.size), place.start)
+    text = f"{path}, partition {place.number}"
+    return place, _choose_type(fstype.read(head), text)
+
+
+def _choose_type(found: fstype.Signature, path: str) -> str:
+    """Return the type of the filesystem in an image."""
     if len(found.filesystems) > 1:
         kinds = " and ".join(found.filesystems)
         raise ImageError(
@@ -186,12 +208,6 @@ def _find_type(fd: int, path: str) -> str:
         )
     if found.filesystems:
         return found.filesystems[0]
-    if found.is_partitioned:
-        raise ImageError(
-            path,
-            "has a partition table; give an image of the one partition that "
-            "is the root filesystem",
-        )
     # First, for Nova shows no more than 255 characters.
     other = f"{found.other}, and " if found.other else ""
     raise ImageError(
