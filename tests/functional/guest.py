@@ -4,7 +4,7 @@
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lxc_userns import IdMap, IdMaps, rootfs
@@ -144,13 +144,18 @@ def mountinfo(point: Path) -> list[list[str]]:
     return [line.split() for line in lines if line.split()[4] == str(point)]
 
 
+def disks() -> Iterator[tuple[str, str]]:
+    """Yield the loop devices of this machine, and the file of each."""
+    for path in Path("/sys/block").glob("loop*/loop/backing_file"):
+        # Those of other tests come and go meanwhile.
+        with suppress(OSError):
+            yield path.parents[1].name, path.read_text().removesuffix("\n")
+
+
 def loop_devices(directory: Path) -> list[str]:
     """Files in a directory that are disks."""
-    backing = [
-        path.read_text().removesuffix("\n")
-        for path in Path("/sys/block").glob("loop*/loop/backing_file")
-    ]
-    return [each for each in backing if Path(each).is_relative_to(directory)]
+    files = (file for _, file in disks())
+    return [file for file in files if Path(file).is_relative_to(directory)]
 
 
 def wait_for_no_disk(directory: Path) -> None:

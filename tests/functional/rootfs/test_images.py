@@ -181,9 +181,7 @@ def test_somebody_looks_at_the_disk_while_it_goes(place: Path) -> None:
     image = make_filled("ext4", place / "image")
     with guest.mounted(image, place / "view", MAPS):
         (device,) = (
-            each.parents[1].name
-            for each in Path("/sys/block").glob("loop*/loop/backing_file")
-            if each.read_text() == f"{image}\n"
+            name for name, file in guest.disks() if file == str(image)
         )
         look = os.open(f"/dev/{device}", os.O_RDONLY)
     later = threading.Timer(0.3, os.close, [look])
