@@ -3,16 +3,26 @@
 
 from __future__ import annotations
 
+import logging
+import uuid
+from contextlib import suppress
 from dataclasses import replace
 
 from lxc_userns.containers.preview import find_security_model
 from lxc_userns.domain import read_convertible, read_marker, read_uuid
-from lxc_userns.exceptions import InstanceError, NoSuchContainerError
+from lxc_userns.exceptions import (
+    InstanceError,
+    LibvirtUnreachableError,
+    NoSuchContainerError,
+)
 from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.rootfs.views.strategies import Progress
 from lxc_userns.services import Services
 from lxc_userns.spec.request import InstanceRequest
+from lxc_userns.spec.strategy import Strategy
+
+_LOG = logging.getLogger(__name__)
 
 
 class Converter:
@@ -34,7 +44,8 @@ class Converter:
 
         Its ID maps, or a lease of them, are given to its name at once; its
         root filesystem is left alone until it is prepared. Converting again
-        changes nothing.
+        changes nothing. Without a UUID it gets that of the domain of its name
+        that libvirt knows, or what was converted has, or a new one.
 
         :param domain_xml: an LXC domain; all that need not change stays byte
             for byte.
@@ -42,6 +53,7 @@ class Converter:
             as its mark or the configuration has it.
         :raises DomainConflictError: with everything that keeps it from
             running in a user namespace.
+        :raises InstanceError: if it is prepared by another strategy.
         :raises LxcUsernsError: if anything else is in the way.
         """
         return self._allocate(domain_xml, strategy).apply_to(domain_xml)
@@ -60,25 +72,42 @@ class Converter:
             self._services.originals.keep(read_uuid(before), before)
         self._guests.define(name, converted)
 
-    def revert(self, name: str) -> None:
+    def revert(self, name: str, *, discard: bool = False) -> None:
         """Give a domain back the XML that it had before it was converted.
 
         What was prepared is released: a tree that is shifted on disk stays
-        so, see :func:`~lxc_userns.rootfs.unshift`.
+        so, see :func:`~lxc_userns.rootfs.unshift`, and is warned of.
 
+        :param discard: whether to remove what it has changed on its overlay.
         :raises NoSuchContainerError: if there is none of this name.
-        :raises InstanceError: if it is running, or was not converted here.
+        :raises InstanceError: if it is running, was not converted here, or
+            would lose files of its own.
         """
-        uuid = read_uuid(self._stopped(name))
-        before = self._services.originals.read(uuid)
-        if before is None:
+        xml = self._stopped(name)
+        identifier = read_uuid(xml)
+        before = self._services.originals.read(identifier)
+        # What is kept may be of a domain that had this UUID before.
+        if before is None or read_marker(xml) is None:
             raise InstanceError(
                 name,
                 "was not converted in place by this host; edit it by hand",
             )
+        record = self._services.store.load(name)
+        if record is not None and record.has_own_files and not discard:
+            raise InstanceError(
+                name,
+                f"has files of its own, by the strategy {record.strategy}, "
+                "and would lose them; copy what is to be kept while it runs, "
+                "then give --discard",
+            )
         self._manager.release(name)
         self._guests.define(name, before)
-        self._services.originals.forget(uuid)
+        self._services.originals.forget(identifier)
+        if record is not None and record.strategy is Strategy.CHOWN:
+            _LOG.warning(
+                "%s: %s stays shifted on disk; see lxc-userns rootfs unshift",
+                *(name, record.rootfs),
+            )
 
     def prepare(
         self, name: str, progress: Progress | None = None
@@ -108,6 +137,12 @@ class Converter:
         services = self._services
         record = services.store.load(request.name)
         if record is not None and record.uuid == request.uuid:
+            if strategy not in (None, Strategy.AUTO, record.strategy):
+                raise InstanceError(
+                    record.name,
+                    f"is prepared by the strategy {record.strategy}; revert "
+                    "it, or destroy and define it anew, then convert it",
+                )
             return PreparedInstance(record)
         planned = PreparedInstance(services.planner.preview(request, record))
         # Refused before it has a lease.
@@ -121,12 +156,25 @@ class Converter:
         found = read_convertible(domain_xml)
         return InstanceRequest(
             found.name,
-            found.uuid,
+            found.uuid or self._find_uuid(found.name),
             found.rootfs,
             strategy=strategy or found.strategy,
             volumes=found.volumes,
             security_model=find_security_model(self._services),
         )
+
+    def _find_uuid(self, name: str) -> str:
+        """Return the UUID for a domain whose XML has none."""
+        with suppress(LibvirtUnreachableError):
+            guest = self._guests.find(name)
+            if guest is not None:
+                return guest.uuid
+        services = self._services
+        for known in (services.store.load, services.allocator.find):
+            found = known(name)
+            if found is not None and found.uuid is not None:
+                return found.uuid
+        return str(uuid.uuid4())
 
     def _stopped(self, name: str) -> str:
         guest = self._guests.find(name)

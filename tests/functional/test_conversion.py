@@ -214,6 +214,92 @@ def test_what_is_not_there(
     assert done.err == f"error: {told}\n"
 
 
+def test_what_is_kept_is_of_one_domain(
+    cli: CommandLine,
+    busybox_rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    """Another that gets its UUID is not what it was."""
+    xml = make_xml(busybox_rootfs)
+    domain = libvirt_connection.defineXML(xml)
+    assert cli("domain", "convert", "plain", "--in-place").code == 0
+    assert cli("domain", "prepare", "plain").code == 0
+    assert cli("container", "destroy", "plain").code == 0
+    assert [*(cli.state / "converted").iterdir()] == []
+    domain = libvirt_connection.defineXML(xml)
+    assert cli("domain", "convert", "plain", "--in-place").code == 0
+    domain.undefine()
+    other = xml.replace("<memory", "<title>other</title><memory")
+    domain = libvirt_connection.defineXML(other)
+    try:
+        done = cli("domain", "convert", "plain", "--in-place", "--revert")
+        assert "was not converted" in done.error()
+        assert "<title>other</title>" in domain.XMLDesc()
+    finally:
+        domain.undefine()
+
+
+@pytest.mark.parametrize("strategy", ["overlay", "chown"])
+def test_files_of_its_own(
+    strategy: str,
+    cli: CommandLine,
+    busybox_rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    """They are not removed, nor left shifted, in silence."""
+    domain = libvirt_connection.defineXML(make_xml(busybox_rootfs))
+    convert = ("domain", "convert", "plain", "--in-place")
+    try:
+        assert cli(*convert, "--strategy", strategy).code == 0
+        assert cli("domain", "prepare", "plain").code == 0
+        told = cli(*convert, "--strategy", "idmapped").error()
+        assert f"is prepared by the strategy {strategy}; revert" in told
+        assert cli(*convert, "--strategy", strategy).code == 0
+        done = cli(*convert, "--revert")
+        if strategy == "overlay":
+            assert "would lose them" in done.error()
+            assert (cli.state / "private/plain/overlay").exists()
+            done = cli(*convert, "--revert", "--discard")
+            assert (done.code, done.err) == (0, "")
+            assert not (cli.state / "private/plain").exists()
+        else:
+            assert done.code == 0
+            assert f"{busybox_rootfs} stays shifted on disk" in done.err
+        assert read_id_maps(domain.XMLDesc()) is None
+        assert cli(*convert, "--discard").code == 2
+    finally:
+        domain.undefine()
+
+
+def test_without_a_uuid(
+    cli: CommandLine,
+    tmp_path: Path,
+    busybox_rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    """It keeps the one that it was given, before and after it is defined."""
+    line = "<uuid>5d66d54a-3cf5-455c-963f-05d90bc16fe7</uuid>"
+    xml = make_xml(busybox_rootfs).replace(line, "")
+    domain = libvirt_connection.defineXML(xml)
+    uuid = f"<uuid>{domain.UUIDString()}</uuid>"
+    try:
+        converted, _ = convert(cli, tmp_path, xml)
+        assert uuid in converted
+        libvirt_connection.defineXML(converted)
+        assert cli("domain", "prepare", "plain").code == 0
+        domain.undefine()
+        converted, _ = convert(cli, tmp_path, xml)
+        assert uuid in converted
+        libvirt_connection.defineXML(converted)
+    finally:
+        cli("container", "destroy", "plain")
+
+
+def test_xml_without_end(cli: CommandLine) -> None:
+    told = cli("domain", "convert", "/dev/zero").error()
+    assert "libvirt takes at most" in told
+
+
 def test_not_converted(
     cli: CommandLine,
     busybox_rootfs: Path,

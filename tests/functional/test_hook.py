@@ -18,7 +18,7 @@ from lxc_userns.libvirtd.status import RunningDomains
 from tests.functional import guest
 from tests.functional.command_line import BASE, COUNT, PROGRAM, CommandLine
 from tests.functional.conftest import CommandLineFactory
-from tests.functional.foreign import running
+from tests.functional.foreign import idmap, running
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.needs("containers")
@@ -287,17 +287,43 @@ def test_others_are_left_alone(
         assert any_cli.mounts() == []
 
 
+@pytest.mark.parametrize(
+    ("name", "ids"),
+    [
+        ("other", ""),
+        ("other", "<metadata><a:b xmlns:a='urn:b'><!-- <idmap --></a:b>"
+                  "</metadata>"),
+        ("other", "<os><initenv name='A'>b&lt;idmap/&gt;</initenv></os>"),
+        ("other", "<idmap><uid start='0' target='0' count='9'/>"
+                  "<gid start='0' target='0' count='9'/></idmap>"),
+        ("--config-file", ""),
+    ],
+)  # fmt: skip
 def test_others_are_refused(
+    command_line: CommandLineFactory,
+    connection: libvirt.virConnect,
+    shared_rootfs: Path,
+    name: str,
+    ids: str,
+) -> None:
+    """Those that look as if they had ID maps of their own, too."""
+    for _ in hooked(command_line, "unmarked_domains = refuse\n"):
+        with (
+            pytest.raises(libvirt.libvirtError, match="unmarked_domains"),
+            running(connection, name, shared_rootfs, ids=ids),
+        ):
+            pytest.fail("it started")
+
+
+def test_others_with_id_maps_are_not(
     command_line: CommandLineFactory,
     connection: libvirt.virConnect,
     shared_rootfs: Path,
 ) -> None:
     for _ in hooked(command_line, "unmarked_domains = refuse\n"):
-        with (
-            pytest.raises(libvirt.libvirtError, match="unmarked_domains"),
-            running(connection, "other", shared_rootfs),
-        ):
-            pytest.fail("it started")
+        subprocess.run(["chmod", "-R", "a+rwX", shared_rootfs], check=True)
+        with running(connection, "other", shared_rootfs, ids=idmap()) as other:
+            assert other.init
 
 
 def test_what_others_could_replace_is_not_installed(

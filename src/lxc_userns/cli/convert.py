@@ -60,7 +60,13 @@ class Convert(_ConversionCommand):
         parser.add_argument(
             "--revert",
             action="store_true",
-            help="With --in-place: back to what it was before.",
+            help="With --in-place: back to what it was before. Files that "
+            "are shifted on disk stay so; see rootfs unshift.",
+        )
+        parser.add_argument(
+            "--discard",
+            action="store_true",
+            help="With --revert: remove what it has changed on its overlay.",
         )
         return parser
 
@@ -70,8 +76,13 @@ class Convert(_ConversionCommand):
         if parsed_args.revert and not parsed_args.in_place:
             parser = self.get_parser("lxc-userns domain convert")
             usage_error(parser, "--revert needs --in-place")
+        if parsed_args.discard and not parsed_args.revert:
+            parser = self.get_parser("lxc-userns domain convert")
+            usage_error(parser, "--discard needs --revert")
         if parsed_args.revert:
-            self.converter.revert(parsed_args.domain)
+            self.converter.revert(
+                parsed_args.domain, discard=parsed_args.discard
+            )
         elif parsed_args.in_place:
             self.converter.convert_in_place(
                 parsed_args.domain, parsed_args.strategy

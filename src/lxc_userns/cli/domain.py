@@ -215,12 +215,18 @@ def _is_file(name: str) -> bool:
 def read_text(name: str) -> str:
     """Return the text of a file, or of standard input for ``-``.
 
-    :raises DomainXmlError: if it is not UTF-8.
+    :raises DomainXmlError: if it is not UTF-8, or larger than libvirt takes.
     """
+    from lxc_userns.domain.document import MAX_SIZE
+
     # Also when it was closed: then there is no sys.stdin.
     file: str | int = 0 if name == "-" else name
     with open(file, "rb", closefd=name != "-") as stream:
-        data = stream.read()
+        data = stream.read(MAX_SIZE + 1)
+    if len(data) > MAX_SIZE:
+        raise DomainXmlError(
+            f"{name}: libvirt takes at most {MAX_SIZE} bytes; shorten it"
+        )
     try:
         return data.decode()
     except UnicodeDecodeError as err:

@@ -283,8 +283,8 @@ example 60, where memory is short. 0: each call does everything by itself.
             ("refuse", "they do not start, while the hook is installed."),
         ],
         help="""
-What becomes of LXC domains without <idmap>, whose root is the host's root,
-and which do not carry the mark of this package.
+What becomes of LXC domains without <idmap>, or with one to host ID 0, whose
+root is the host's root, and which do not carry the mark of this package.
 
 For example refuse, where nobody but root's own programs may start any. Those
 that this package made, or converted, carry the mark, also in the host's user

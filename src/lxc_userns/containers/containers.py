@@ -296,6 +296,7 @@ class Containers:
             self._guests.destroy(record.name)
             self._guests.undefine(record.name)
         self._manager.release(record.name)
+        self._services.originals.forget(record.uuid)
 
     def _note_stop(self, record: InstanceRecord) -> bool:
         """Note that it is stopped; return whether libvirt knows it."""

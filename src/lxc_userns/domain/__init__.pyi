@@ -7,6 +7,7 @@ from lxc_userns.domain.edit import add_id_maps as add_id_maps
 from lxc_userns.domain.features import Capabilities as Capabilities
 from lxc_userns.domain.filesystem import Filesystem as Filesystem
 from lxc_userns.domain.filesystem import read_root_source as read_root_source
+from lxc_userns.domain.idmaps import maps_root as maps_root
 from lxc_userns.domain.idmaps import read_id_maps as read_id_maps
 from lxc_userns.domain.init import Init as Init
 from lxc_userns.domain.interface import Interface as Interface

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass
 
 from lxml import etree
 
 from lxc_userns.domain.document import parse_domain
-from lxc_userns.domain.filesystem import source_of, target_of, type_of
+from lxc_userns.domain.filesystem import (
+    source_of,
+    target_of,
+    type_of,
+    userns_problems,
+)
 from lxc_userns.domain.metadata import read_marker
 from lxc_userns.exceptions import DomainXmlError
 from lxc_userns.spec.volume import Volume
@@ -20,14 +24,14 @@ class Convertible:
     """Domain that is to become an instance.
 
     :param name: its name.
-    :param uuid: its UUID; a new one if it had none.
+    :param uuid: its UUID; None if it has none yet.
     :param rootfs: its root filesystem: a directory, image or block device.
     :param volumes: directories and files of the host that it sees besides.
     :param strategy: strategy of the mark that it has; None if it has none.
     """
 
     name: str
-    uuid: str
+    uuid: str | None
     rootfs: str
     volumes: tuple[Volume, ...]
     strategy: str | None = None
@@ -40,7 +44,7 @@ def read_convertible(domain_xml: str) -> Convertible:
     it, which refuses what a user namespace does not go with.
 
     :raises DomainXmlError: if this is not an LXC domain, or it has no name or
-        no root filesystem.
+        no root filesystem, or an image that is not its root filesystem.
     :raises VolumeError: if a filesystem of it cannot be a volume.
     """
     domain = parse_domain(domain_xml)
@@ -48,11 +52,11 @@ def read_convertible(domain_xml: str) -> Convertible:
     name = domain.findtext("name")
     if not name:
         raise DomainXmlError("domain XML: has no <name>; add it")
-    identifier = domain.findtext("uuid") or str(uuid.uuid4())
+    identifier = (domain.findtext("uuid") or "").strip() or None
     if marker is not None:
         return Convertible(
             name=name,
-            uuid=identifier.strip(),
+            uuid=identifier,
             rootfs=marker.rootfs,
             volumes=marker.volumes,
             strategy=marker.strategy,
@@ -68,13 +72,22 @@ def read_convertible(domain_xml: str) -> Convertible:
             f"domain {name}: expected one <filesystem> with the target '/' "
             f"and a source, found {len(roots)}; correct it"
         )
+    others = [each for each in mounted if target_of(each) != "/"]
+    # A volume is made read-only by its mount; an image would be a file.
+    problems = [
+        problem
+        for each in others
+        for problem in userns_problems(
+            type_of(each), target_of(each) or "", False
+        )
+    ]
+    if problems:
+        raise DomainXmlError(f"domain {name}: {'; '.join(problems)}")
     return Convertible(
         name=name,
-        uuid=identifier.strip(),
+        uuid=identifier,
         rootfs=source_of(roots[0]) or "",
-        volumes=tuple(
-            _to_volume(each) for each in mounted if target_of(each) != "/"
-        ),
+        volumes=tuple(map(_to_volume, others)),
     )
 
 

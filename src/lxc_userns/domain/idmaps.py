@@ -135,3 +135,18 @@ def read_id_maps(domain_xml: str) -> IdMaps | None:
         or breaks a rule of :class:`~lxc_userns.idmap.IdMaps`.
     """
     return from_domain(parse_domain(domain_xml))
+
+
+def maps_root(domain_xml: str) -> bool:
+    """Tell whether a domain has ID maps, and none of them to host ID 0.
+
+    :param domain_xml: an LXC domain, as libvirt has written it.
+    :raises DomainXmlError: if this is not an LXC domain.
+    """
+    domain = parse_domain(domain_xml)
+    targets = [
+        each.get("target")
+        for kind in _KINDS
+        for each in domain.iterfind(f"idmap/{kind}")
+    ]
+    return bool(targets) and "0" not in targets

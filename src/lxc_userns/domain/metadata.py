@@ -78,7 +78,10 @@ class Marker:
         """
         root = element.find(_ROOTFS)
         if element.tag != _CONTAINER or root is None:
-            raise DomainXmlError(f"metadata <{element.tag}>: is not a marker")
+            raise DomainXmlError(
+                f"metadata <{element.tag}>: is not a marker; remove it, and "
+                "convert the domain again"
+            )
         try:
             volumes = tuple(map(Volume.parse, _texts(element, _VOLUME)))
         except VolumeError as err:

@@ -11,10 +11,15 @@ import sys
 
 #: Namespace of our part of a domain's metadata.
 MARKER = b"urn:lxc-userns:domain:1.0"
-_USAGE = "usage: lxc-userns-hook [--config-file FILE]... NAME OPERATION ..."
+_USAGE = (
+    "usage: lxc-userns-hook [--config-file FILE]... NAME OPERATION "
+    "SUB-OPERATION EXTRA"
+)
 #: libvirt takes no larger document.
 _LONGEST = 16 << 20
 _OPERATIONS = ("prepare", "started", "reconnect", "release")
+#: Number of arguments that libvirt gives each hook.
+_OF_LIBVIRT = 4
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,17 +32,18 @@ def main(argv: list[str] | None = None) -> int:
     """
     arguments = [*(sys.argv[1:] if argv is None else argv)]
     files: list[str] = []
-    while arguments[:1] == ["--config-file"] and len(arguments) > 1:
+    # A domain can have the name of an option: libvirt's are the last.
+    while arguments[:-_OF_LIBVIRT][:1] == ["--config-file"]:
         files.append(arguments[1])
         del arguments[:2]
-    if len(arguments) < 2 or arguments[0].startswith("--"):
+    if len(arguments) != _OF_LIBVIRT:
         sys.stderr.write(f"{_USAGE}\n")
         return 2
     name, operation = arguments[:2]
     if operation not in _OPERATIONS:
         return 0
     xml = sys.stdin.buffer.read(_LONGEST)
-    if MARKER not in xml and (operation != "prepare" or b"<idmap" in xml):
+    if MARKER not in xml and operation != "prepare":
         return 0
     from lxc_userns.libvirtd import hook_client
 

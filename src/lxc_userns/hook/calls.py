@@ -225,10 +225,10 @@ def _missing(xml: str, wanted: str) -> str:
 
 
 def _check_unmarked(name: str, xml: str, settings: Settings) -> None:
-    """Refuse a domain without ID maps, if that is configured."""
-    if settings.unmarked_domains == "refuse" and "<idmap" not in xml:
+    """Refuse a domain whose root is the host's, if that is configured."""
+    if settings.unmarked_domains == "refuse" and not domain.maps_root(xml):
         raise LxcUsernsError(
-            f"{name}: has no <idmap>, so that its root would be the host's "
-            "root, and [lxc_userns] unmarked_domains refuses that; run: "
-            f"{_CONVERT.format(name)}"
+            f"{name}: its root would be the host's root, as it has no <idmap> "
+            "or one to host ID 0, and [lxc_userns] unmarked_domains refuses "
+            f"that; run: {_CONVERT.format(name)}"
         )

@@ -49,7 +49,6 @@ case $2 in prepare | started | reconnect | release) ;; *) exit 0 ;; esac
 xml=$(cat)
 case $xml in
 *{marker}*) ;;
-*'<idmap'*) exit 0 ;;
 *) [ "$2" = prepare ] && grep -Eqrs '^[^#]*unmarked_domains' {configuration} \\
     || exit 0 ;;
 esac

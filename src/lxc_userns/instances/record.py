@@ -114,6 +114,12 @@ class InstanceRecord:
         return "host" if self.id_maps is None else "private"
 
     @property
+    def has_own_files(self) -> bool:
+        """Whether it has files below the state path that nobody else has."""
+        is_private = self.strategy.traits.private_upper
+        return is_private or self.archive is not None
+
+    @property
     def dropped_capabilities(self) -> tuple[str, ...]:
         """Capabilities that its domain drops in the mode that it has."""
         return self.dropped if self.mode == "private" else ()

@@ -255,9 +255,7 @@ def _why_kept(services: Services, instance: _Instance) -> str | None:
 
 
 def _has_own_files(record: InstanceRecord | DamagedRecord | None) -> bool:
-    return isinstance(record, InstanceRecord) and (
-        record.archive is not None or record.strategy.traits.private_upper
-    )
+    return isinstance(record, InstanceRecord) and record.has_own_files
 
 
 def _release(services: Services, instance: _Instance) -> bool:

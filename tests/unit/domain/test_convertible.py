@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Domains of others that instances can be made of."""
 
-from uuid import UUID
-
 import pytest
 
 from lxc_userns.domain import (
@@ -56,10 +54,17 @@ def test_filesystems(kind: str, attribute: str) -> None:
     )
 
 
-def test_without_a_uuid_it_gets_one() -> None:
-    found = [read_convertible(make(DIRECTORY, uuid="")) for _ in range(2)]
-    first, second = (UUID(each.uuid) for each in found)
-    assert first != second
+@pytest.mark.parametrize("uuid", ["", "<uuid/>", "<uuid> </uuid>"])
+def test_without_a_uuid(uuid: str) -> None:
+    assert read_convertible(make(DIRECTORY, uuid=uuid)).uuid is None
+
+
+@pytest.mark.parametrize("kind", ["file", "block"])
+def test_images_that_are_no_root(kind: str) -> None:
+    """A volume of one would be a file, not what is in it."""
+    image = DATA.replace("<filesystem>", f"<filesystem type='{kind}'>")
+    with pytest.raises(DomainXmlError, match="mount it on the host"):
+        read_convertible(make(DIRECTORY + image))
 
 
 def test_a_mark_prevails() -> None:

@@ -98,7 +98,7 @@ def test_calls(form: str, program: Path, tmp_path: Path) -> None:
 def test_calls_for_unmarked(
     is_directory: bool, program: Path, tmp_path: Path
 ) -> None:
-    """If they may be refused, those without maps are passed on at prepare."""
+    """If they may be refused they are passed on at prepare, to be read."""
     place = tmp_path / "conf.d"
     place.mkdir()
     config = place / "a.conf"
@@ -109,7 +109,7 @@ def test_calls_for_unmarked(
     for form in ("maps", "neither"):
         for step in CALLED:
             said = run(text, tmp_path, step, FORMS[form])
-            assert bool(said) == (form == "neither" and step == "prepare")
+            assert bool(said) == (step == "prepare")
 
 
 @pytest.mark.allow_subprocess
