@@ -361,6 +361,8 @@ class Filesystems:
                     exposure.check_only_root_can_reach(
                         root.fd, root.path, empty
                     )
+        if record.id_maps is None:  # Nothing is idmapped then.
+            return
         with self.opened_volumes(record, empty) as sources:
             for source in sources:
                 source.check_not_exposed()
