@@ -253,6 +253,8 @@ def test_a_user_has_no_capabilities_and_a_home(box: Box) -> None:
         (("false",), 1, ""),
         (("sh", "-c", "exit 77"), 77, ""),
         (("sh", "-c", "kill -9 $$"), 137, ""),
+        # Only what interrupts the program itself is said to.
+        (("sh", "-c", "exit 130"), 130, ""),
         (("nosuch",), 127, "box: 'nosuch': not found"),
         (("/no/such",), 127, "box: '/no/such': not found"),
         (("/etc/passwd",), 126, "box: '/etc/passwd': Permission denied"),

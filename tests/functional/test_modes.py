@@ -105,3 +105,16 @@ def test_from_run_to_destroy(
     call("destroy", "web1")
     assert cli.json("container", "list") == []
     assert cli.mounts() == []
+
+
+def test_what_runs_in_mode_host_can_be_prepared_again(
+    cli: CommandLine, busybox_rootfs: Path, reachable_path: Path
+) -> None:
+    """A volume that is not idmapped may be reached by users of the host."""
+    options = ("--mode", "host", "--init", "/bin/sleep 1000")
+    (reachable_path / "volume").mkdir()
+    volume = ("--volume", f"{reachable_path}/volume:/srv")
+    root = ("--rootfs", busybox_rootfs)
+    run = cli("container", "run", "web1", *root, *options, *volume)
+    assert run.code == 0, run
+    assert cli.manager().prepare("web1").mode == "host"

@@ -2,6 +2,7 @@
 """``container run``: steps without taking them, CPU time, autostart."""
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -101,6 +102,48 @@ def test_what_a_dry_run_refuses(
     steps = cli.json(*dry, *options, "--replace")
     assert steps[0]["step"] == "destroy"
     assert pid_of(cli, "web1") == pid
+
+
+def test_what_keeps_the_one_that_is_there(
+    cli: CommandLine, busybox_rootfs: Path, reachable_path: Path
+) -> None:
+    """A container is not destroyed for one that cannot be made."""
+    volume = reachable_path / "volume"
+    volume.mkdir()
+    shutil.copytree(busybox_rootfs, reachable_path / "root", symlinks=True)
+    run(cli, "web1", busybox_rootfs)
+    pid = pid_of(cli, "web1")
+    sleep = ("--init", SLEEP)
+    for rootfs, options, reason in (
+        (busybox_rootfs, ("--init", "/bin/absent"), "has no /bin/absent"),
+        (
+            busybox_rootfs,
+            (*sleep, "--volume", f"{volume}:/srv"),
+            "users of the host can reach it",
+        ),
+        (
+            reachable_path / "root",
+            (*sleep, "--strategy", "idmapped"),
+            "users of the host can reach it",
+        ),
+    ):
+        arguments = ("container", "run", "web1", "--replace", *options)
+        for more in ((), ("--dry-run",)):
+            found = cli(*arguments, "--rootfs", rootfs, *more)
+            assert reason in found.error()
+    assert pid_of(cli, "web1") == pid
+
+
+def test_replacing_one_warns_once(
+    cli: CommandLine, busybox_rootfs: Path, reachable_path: Path
+) -> None:
+    run(cli, "web1", busybox_rootfs)
+    root = reachable_path / "root"
+    shutil.copytree(busybox_rootfs, root, symlinks=True)
+    options = ("--replace", "--rootfs", root, "--init", SLEEP)
+    done = cli("container", "run", "web1", *options)
+    assert done.code == 0
+    assert done.err.count("strategy chown changes the owners") == 1
 
 
 def quota(pid: int) -> tuple[int, int]:

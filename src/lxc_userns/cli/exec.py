@@ -71,6 +71,7 @@ class Exec(ConfiguredCommand):
         parser.add_argument(
             "command",
             nargs="*",
+            default=[],
             metavar="CMD",
             help="Program and its arguments (default: the user's login "
             "shell).",

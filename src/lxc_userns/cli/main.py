@@ -127,6 +127,8 @@ class LxcUserns(App):
         # Of no entry points, which older versions of cliff ask for.
         manager = CommandManager("")
         self._error_code: int | None = None
+        #: Whether a command has come to its end, by whatever exit code.
+        self.has_ended = False
         #: Those of "container exec", in which no option is looked for.
         self.command_in_container: list[str] = []
         super().__init__(
@@ -239,6 +241,7 @@ class LxcUserns(App):
             self.stderr.write(f"error: {self._explain(asked)}\n")
             return _USAGE
         code: int = super().run_subcommand(argv)
+        self.has_ended = True
         return code if self._error_code is None else self._error_code
 
     def clean_up(
@@ -272,15 +275,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     _prepare_streams()
     try:
         with _ending_in_order():
-            code = LxcUserns().run(
-                list(sys.argv[1:] if argv is None else argv)
-            )
+            program = LxcUserns()
+            code = program.run(list(sys.argv[1:] if argv is None else argv))
+            # What "container exec" runs can end by the same code.
+            if code == _INTERRUPTED and not program.has_ended:
+                raise KeyboardInterrupt
     except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
         code = _INTERRUPTED
     except SystemExit as end:  # --help, --version and wrong usage.
         code = end.code if isinstance(end.code, int) else 0
-    if code == _INTERRUPTED:
-        sys.stderr.write("interrupted\n")
     return _flush() or code
 
 

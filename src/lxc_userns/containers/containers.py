@@ -95,8 +95,13 @@ class Containers:
             if known is not None and not replace:
                 self._finish_if_unverified(known)
             self._units.check(spec.restart)
-            preview.check(services, spec, request, known, replace=replace)
+            plan = preview.check(
+                services, spec, request, known, replace=replace
+            )
             if known is not None:
+                preview.look_at_files(
+                    services, plan.record, spec.init[0], warns=False
+                )
                 steps.log(name, preview.destruction(name))
                 self._destroy(known)
             with ExitStack() as stack:

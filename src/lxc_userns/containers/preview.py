@@ -49,7 +49,7 @@ def list_steps(
     known = services.store.load(name)
     RestartUnits().check(spec.restart)
     plan = check(services, spec, request, known, replace=replace)
-    record = _choose(services, plan.record, spec.init[0])
+    record = look_at_files(services, plan.record, spec.init[0])
     if known is not None:
         yield destruction(name)
     yield from steps.of_preparation(record)
@@ -89,19 +89,33 @@ def check(
     return plan
 
 
-def _choose(
-    services: Services, record: InstanceRecord, program: str
+def look_at_files(
+    services: Services,
+    record: InstanceRecord,
+    program: str,
+    *,
+    warns: bool = True,
 ) -> InstanceRecord:
-    """Return a record with its strategy, of what need not be mounted."""
+    """Return a record with its strategy, of what need not be mounted.
+
+    :param program: what its root filesystem has to have.
+    :param warns: as for :meth:`Filesystems.choose`.
+    :raises RootfsError: if its files cannot be used.
+    """
+    files = services.files
+    files.check_volumes(record)
     if record.rootfs_kind != "directory":
         return record
-    files = services.files
     with (
         files.opened_root(record) as root,
         files.opened(record, root.fd, {}) as tree,
     ):
         files.check_program(tree, program)
-        return files.choose(record, tree)
+        found = files.choose(record, tree, warns=warns)
+        if found.id_maps and found.strategy.traits.needs_idmapped_mounts:
+            with tree.idmapped(found.id_maps):
+                pass  # As far as is told by one that hangs nowhere.
+        return found
 
 
 def destruction(name: str) -> Step:

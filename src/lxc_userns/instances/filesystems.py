@@ -209,6 +209,16 @@ class Filesystems:
                 )
             yield sources
 
+    def check_volumes(self, record: InstanceRecord) -> None:
+        """Check its volumes as mounting them does, but for their targets.
+
+        :raises RootfsError: as :meth:`opened_volumes`.
+        :raises ExposedTreeError: if users of the host could get at one.
+        """
+        with self.opened_volumes(record, {}) as sources:
+            for source in sources:
+                source.check_idmapped(record.id_maps)
+
     @contextmanager
     def opened(
         self, record: InstanceRecord, fd: int, empty: exposure.Empty
@@ -256,16 +266,23 @@ class Filesystems:
             yield view
 
     def choose(
-        self, record: InstanceRecord, tree: RootfsSource
+        self,
+        record: InstanceRecord,
+        tree: RootfsSource,
+        *,
+        warns: bool = True,
     ) -> InstanceRecord:
-        """The record, with the strategy that suits the root filesystem."""
+        """The record, with the strategy that suits the root filesystem.
+
+        :param warns: whether to warn of what that changes.
+        """
         if record.reason:
             return record
         chosen = strategies.choose(record.strategy, tree, record.id_maps)
         reason = chosen.reason
         if record.strategy == Strategy.AUTO != chosen.strategy:
             reason += _way_back(record, chosen)
-        if chosen.changes_owners:
+        if chosen.changes_owners and warns:
             _LOG.warning(
                 "%s: strategy chown changes the owners of all files in %s on "
                 "disk: %s",
@@ -344,6 +361,8 @@ class Filesystems:
                     exposure.check_only_root_can_reach(
                         root.fd, root.path, empty
                     )
+        if record.id_maps is None:  # Nothing is idmapped then.
+            return
         with self.opened_volumes(record, empty) as sources:
             for source in sources:
                 source.check_not_exposed()

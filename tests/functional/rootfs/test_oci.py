@@ -437,6 +437,21 @@ def test_acls_as_text(tmp_path: Path, user: str) -> None:
     assert "user:4242:r--" in shown
 
 
+@both
+@pytest.mark.parametrize("size", [1024, 10_240])
+def test_a_layer_without_files(
+    tmp_path: Path, size: int, shifted: bool
+) -> None:
+    """Layers that BuildKit makes of WORKDIR, say, with no compression."""
+    empty = tmp_path / "empty.tar"
+    empty.write_bytes(bytes(size))
+    file = craft(tmp_path / "0.tar", ("file", {}))
+    layout = Layout(tmp_path / "layout")
+    layout.finish(layout.add_image([empty, file, empty]))
+    unpack(layout.path, tmp_path / "out", shifted=shifted)
+    assert names(tmp_path / "out") == ["file"]
+
+
 class TestChoice:
     """Which image of a layout it is."""
 
@@ -537,6 +552,35 @@ def test_bad_indexes(
     layout = make([("file", {})])
     (layout / "index.json").write_text(json.dumps(document))
     assert reason in refused(layout, tmp_path / "out")
+
+
+@pytest.mark.parametrize("text", ["\ud800\x1b[31m", "x" * 100_000])
+def test_texts_of_a_document_in_messages(tmp_path: Path, text: str) -> None:
+    layout = Layout(tmp_path / "layout")
+    layer = layout.add(b"", text)
+    layout.finish(layout.add_json({"layers": [layer]}, MANIFEST))
+    found = [refused(layout.path, tmp_path / "out")]
+    note = {"org.opencontainers.image.ref.name": text}
+    image = layout.add_json({}, MANIFEST, annotations=note)
+    layout.finish(image, image)
+    found.append(refused(layout.path, tmp_path / "out"))
+    assert "has a layer of type" in found[0]
+    assert "has several images" in found[1]
+    for each in found:
+        assert "locale" not in each
+        assert len(each) < 1000
+
+
+def test_a_manifest_of_any_size(make: Make, tmp_path: Path) -> None:
+    """It is not read to its end, which may take hours of a sparse file."""
+    layout = make([("file", {})])
+    digest = "0" * 64
+    with (layout / "blobs/sha256" / digest).open("wb") as stream:
+        stream.truncate(1 << 33)
+    image = {"mediaType": MANIFEST, "digest": f"sha256:{digest}"}
+    document = {"manifests": [image | {"size": 1 << 33}]}
+    (layout / "index.json").write_text(json.dumps(document))
+    assert "is no JSON" in refused(layout, tmp_path / "out")
 
 
 def test_documents_that_are_too_much(make: Make, tmp_path: Path) -> None:

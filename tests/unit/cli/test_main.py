@@ -522,3 +522,8 @@ def test_no_progress_into_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     with base.progress_bar("shift") as progress:
         assert progress is None
     assert capsys.readouterr() == ("", "")
+
+
+def test_what_exec_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["container", "exec"]) == 2
+    assert "arguments are required: NAME;" in capsys.readouterr().err

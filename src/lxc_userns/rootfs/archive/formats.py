@@ -75,6 +75,14 @@ def find_decompressor(head: bytes) -> tuple[str, ...] | None:
     return () if _is_header(head) else None
 
 
+def is_end(head: bytes) -> bool:
+    """Return whether a tar archive that begins so has no members.
+
+    :param head: as for :func:`find_decompressor`.
+    """
+    return len(head) == LENGTH and not any(head)
+
+
 @contextmanager
 def opened(
     path: str | os.PathLike[str], trust: Trust = ROOT_ONLY

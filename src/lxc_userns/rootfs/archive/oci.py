@@ -22,7 +22,7 @@ from lxc_userns.linux.fd import owned
 from lxc_userns.linux.safe_path import ROOT_ONLY, Trust
 from lxc_userns.rootfs.archive import formats
 from lxc_userns.rootfs.archive.formats import Archive
-from lxc_userns.text import printable
+from lxc_userns.text import printable, shorten
 
 #: Bytes of a document; the most that registries take.
 _LONGEST = 4 << 20
@@ -43,6 +43,7 @@ _LAYER = re.compile(
     r"|application/vnd\.docker\.image\.rootfs(\.foreign)?\.diff\.tar(\.gzip)?"
 )
 _DIGEST = re.compile(r"(sha256):([0-9a-f]{64})|(sha512):([0-9a-f]{128})")
+_NO_DOCUMENT = "is no JSON document of an image"
 _REF = "org.opencontainers.image.ref.name"
 #: Names of architectures as Go has them (GOARCH), by those of the kernel.
 _ARCHITECTURES = {
@@ -161,7 +162,7 @@ class _Layout:
         if not known:
             raise self._error("has no image for this machine")
         if len(known) > 1:
-            refs = ", ".join(printable(str(each.ref)) for each in known[:9])
+            refs = ", ".join(_shown(str(each.ref)) for each in known[:9])
             raise self._error(
                 f"has several images: {refs}; copy the one that is meant to a "
                 "layout of its own, as by skopeo copy oci:DIR:NAME oci:NEW"
@@ -177,7 +178,7 @@ class _Layout:
             )
         for each in layers:
             if not _LAYER.fullmatch(each.media_type):
-                kind = printable(each.media_type)
+                kind = _shown(each.media_type)
                 raise self._error(f"has a layer of type {kind}, not of tar")
         return layers
 
@@ -196,7 +197,10 @@ class _Layout:
     def opened(self, layer: _Descriptor) -> Iterator[Archive]:
         """Open the archive of a layer."""
         with self._blob(layer) as (fd, shown):
-            yield Archive(shown, fd, formats.decompressor_of(fd, shown))
+            if formats.is_end(os.pread(fd, formats.LENGTH, 0)):
+                yield Archive(shown, fd, ())  # A layer without files.
+            else:
+                yield Archive(shown, fd, formats.decompressor_of(fd, shown))
 
     @contextmanager
     def _blob(self, blob: _Descriptor) -> Iterator[tuple[int, str]]:
@@ -215,6 +219,8 @@ class _Layout:
             yield fd, shown
 
     def _read_blob(self, blob: _Descriptor) -> dict[str, Any]:
+        if blob.size > _LONGEST:  # All of it would be read for its digest.
+            raise self._error(f"{blob.digest} {_NO_DOCUMENT}")
         with self._blob(blob) as (fd, shown):
             return self._parse(fd, shown)
 
@@ -242,7 +248,13 @@ class _Layout:
                     return document
         except (ValueError, RecursionError):
             pass
-        raise RootfsError(shown, "is no JSON document of an image")
+        raise RootfsError(shown, _NO_DOCUMENT)
 
     def _error(self, reason: str) -> RootfsError:
         return RootfsError(self.shown, reason)
+
+
+def _shown(text: str) -> str:
+    """Make text of a document, which may have lone surrogates, printable."""
+    raw = shorten(text).encode(errors="backslashreplace")
+    return printable(raw.decode())

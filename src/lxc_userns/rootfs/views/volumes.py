@@ -133,8 +133,7 @@ class Source:
             self._attributes,
             self._another_option,
         ) as view:
-            self._check_guest_owned(id_maps)
-            self.check_not_exposed()
+            self.check_idmapped(id_maps)
             yield view
 
     @property
@@ -149,6 +148,16 @@ class Source:
         if self.volume.readonly or self._kind == stat.S_IFSOCK:
             attributes |= mount_api.MOUNT_ATTR_RDONLY
         return attributes
+
+    def check_idmapped(self, id_maps: IdMaps | None) -> None:
+        """Refuse what :meth:`mount` would not idmap for a container.
+
+        :raises ExposedTreeError: as :meth:`check_not_exposed`.
+        :raises RootfsError: if its owner is no guest ID.
+        """
+        if id_maps is not None and self.volume.owners == "idmap":
+            self._check_guest_owned(id_maps)
+            self.check_not_exposed()
 
     def _check_guest_owned(self, id_maps: IdMaps) -> None:
         """Refuse what is shifted on disk: it would be shifted twice."""
