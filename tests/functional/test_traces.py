@@ -71,6 +71,18 @@ def test_one_that_ends_before_libvirt_reaches_it(
     check_ended_at_once(cli, done.error())
 
 
+def test_one_that_ends_before_the_hook_sees_it(
+    cli: CommandLine, busybox_rootfs: Path
+) -> None:
+    """libvirt then says no more than that its hook has failed."""
+    assert cli("host", "hook", "install").code == 0
+    try:
+        done = run(cli, busybox_rootfs, "echo hello there; exit 3")
+    finally:
+        assert cli("host", "hook", "remove").code == 0
+    check_ended_at_once(cli, done.error())
+
+
 def check_ended_at_once(cli: CommandLine, error: str) -> None:
     """Check what is said of a container, and that nothing is left of it."""
     # On a busy machine one has ended before it is found.

@@ -24,6 +24,7 @@ from lxc_userns.exceptions import (
     AlreadyRunningError,
     InstanceError,
     IsolationError,
+    LibvirtError,
     NoSuchContainerError,
     NotRunningError,
 )
@@ -372,8 +373,9 @@ class Containers:
                 raise ended_at_once(name, watch.wait()) from err
             except IsolationError:
                 raise
-            except InstanceError as err:
-                # libvirt's process for it may be there for a while after it.
+            except (InstanceError, LibvirtError) as err:
+                # libvirt's process for it may be there for a while after it,
+                # and libvirt's hook, if it is installed, fails without it.
                 trace = watch.wait()
                 if trace.status in (None, signal.SIGKILL):
                     raise
