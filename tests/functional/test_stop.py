@@ -174,3 +174,9 @@ def test_a_full_pipe_keeps_nobody(tmp_path: Path) -> None:
     thread.join(30)
     assert not thread.is_alive()
     assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+@pytest.mark.parametrize("seconds", ["nan", "-5", "soon", ""])
+def test_a_timeout_that_is_none(cli: CommandLine, seconds: str) -> None:
+    error = cli("container", "stop", "web1", "--timeout", seconds).error(2)
+    assert f"{seconds}: expected 0 or more seconds" in error

@@ -234,12 +234,20 @@ class Destroy(OnSeveral):
 def _add_timeout(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=_seconds,
         default=_DEFAULT_TIMEOUT,
         metavar="SECONDS",
         help="How long each has to stop; 0 kills it at once (default: "
         "%(default)s).",
     )
+
+
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        seconds = float(text)
+        if seconds >= 0:  # "nan" is not.
+            return seconds
+    raise argparse.ArgumentTypeError(f"{text}: expected 0 or more seconds")
 
 
 def _add_ignore(parser: argparse.ArgumentParser) -> None:

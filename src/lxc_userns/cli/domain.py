@@ -217,7 +217,7 @@ def read_text(name: str) -> str:
 
     :raises DomainXmlError: if it is not UTF-8, or larger than libvirt takes.
     """
-    from lxc_userns.domain.document import MAX_SIZE
+    from lxc_userns.domain import MAX_SIZE
 
     # Also when it was closed: then there is no sys.stdin.
     file: str | int = 0 if name == "-" else name

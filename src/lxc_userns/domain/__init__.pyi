@@ -2,6 +2,7 @@
 
 from lxc_userns.domain.convertible import Convertible as Convertible
 from lxc_userns.domain.convertible import read_convertible as read_convertible
+from lxc_userns.domain.document import MAX_SIZE as MAX_SIZE
 from lxc_userns.domain.document import read_uuid as read_uuid
 from lxc_userns.domain.edit import add_id_maps as add_id_maps
 from lxc_userns.domain.features import Capabilities as Capabilities
