@@ -18,6 +18,7 @@ from lxc_userns.libvirtd.status import RunningDomains
 from tests.functional import guest
 from tests.functional.command_line import BASE, COUNT, PROGRAM, CommandLine
 from tests.functional.conftest import CommandLineFactory
+from tests.functional.containers import end_domain
 from tests.functional.foreign import idmap, running
 from tests.waiting import wait_for
 
@@ -69,7 +70,7 @@ def make(
     rootfs.parent.chmod(0o700)
     cli.json("container", "run", "web", "--rootfs", rootfs, "--init", SLEEP)
     domain = connection.lookupByName("web")
-    domain.destroy()
+    end_domain(domain)
     wait_for(lambda: cli.mounts() == [])
     return domain
 
@@ -89,7 +90,7 @@ def test_start_and_destroy(
         assert cli.mounts() != []
         found = RunningDomains().find("web")
         assert found is not None
-        stopped.destroy()
+        end_domain(stopped)
         wait_for(lambda: cli.mounts() == [])
         assert state(cli) == "stopped"
 
@@ -211,7 +212,7 @@ def test_reboot_from_inside(
 
     wait_for(is_new)
     wait_for(lambda: state(cli) == "running")
-    connection.lookupByName("web").destroy()
+    end_domain(connection.lookupByName("web"))
 
 
 def test_twice_at_once(

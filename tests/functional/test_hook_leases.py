@@ -2,7 +2,6 @@
 """Domains with leases that libvirt's hook serves."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import libvirt
@@ -10,6 +9,7 @@ import pytest
 
 from tests.functional.command_line import CommandLine
 from tests.functional.conftest import CommandLineFactory
+from tests.functional.containers import end_domain
 from tests.functional.lease_host import (
     WHOLE,
     HostFiles,
@@ -106,7 +106,7 @@ def test_a_lease_from_convert_to_gc(
         domain.create()
         assert starts(leased) == first
         assert leased.json(*NOW) == []
-        domain.destroy()
+        end_domain(domain)
         wait_for_unmount(leased)
         # What is defined keeps it, stopped or not.
         assert leased.json(*NOW) == []
@@ -119,7 +119,7 @@ def test_a_lease_from_convert_to_gc(
     assert leased.json(*NOW) == []
     domain.undefine()  # It goes on as a transient one.
     assert leased.json(*NOW) == []
-    domain.destroy()
+    end_domain(domain)
     wait_for_unmount(leased)
     assert outcome(leased, "gc") == "waiting"
     assert held(leased) == {"plain": first}
@@ -141,7 +141,7 @@ def test_a_transient_domain(
         domain = libvirt_connection.createXML(xml)
         assert starts(leased) == first
         assert leased.json(*NOW) == []
-        domain.destroy()
+        end_domain(domain)
         wait_for_unmount(leased)
         assert outcome(leased, "gc") == "waiting"
         assert held(leased) == {"plain": first}
@@ -166,7 +166,7 @@ def test_a_new_domain_of_the_name_of_an_undefined_one(
     xml = converted(cli, busybox_rootfs)
     domain = libvirt_connection.defineXML(xml)
     domain.create()
-    domain.destroy()
+    end_domain(domain)
     wait_for_unmount(cli)
     domain.undefine()
     # By hand, and as it is meant to be.
@@ -190,8 +190,7 @@ def test_a_new_domain_of_the_name_of_an_undefined_one(
         starts(cli)
         assert cli.json(*NOW) == []
     finally:
-        with suppress(libvirt.libvirtError):
-            domain.destroy()
+        end_domain(domain)
         domain.undefine()
     wait_for_unmount(cli)
 

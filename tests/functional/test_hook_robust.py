@@ -20,6 +20,7 @@ from lxc_userns.libvirtd.status import RunningDomains
 from tests.functional import guest
 from tests.functional.command_line import BASE, COUNT, CommandLine
 from tests.functional.conftest import CommandLineFactory
+from tests.functional.containers import end_domain
 from tests.functional.libvirt_daemon import AUTOSTARTED, Libvirtd
 from tests.waiting import wait_for
 
@@ -71,7 +72,7 @@ def make(
 
 def destroy(cli: CommandLine, name: str = "web") -> None:
     """End a container by libvirt alone; nothing is left mounted."""
-    look_up(name).destroy()
+    end_domain(look_up(name))
     wait_for(lambda: not mounts_of(cli, name))
 
 
@@ -264,7 +265,7 @@ def test_many_at_once(
         list(pool.map(lambda name: look_up(name).create(), names))
     assert [uid_map(name) for name in names] == [OURS] * MANY
     with ThreadPoolExecutor(MANY) as pool:
-        list(pool.map(lambda name: look_up(name).destroy(), names))
+        list(pool.map(lambda name: end_domain(look_up(name)), names))
     wait_for(lambda: not cli.mounts())
     for name in names:
         look_up(name).setAutostart(True)
@@ -322,8 +323,7 @@ def test_libvirtd_in_a_mount_namespace_of_its_own(
         look_up().create()
         assert uid_map() == OURS
         assert cli.mounts() == []
-        look_up().destroy()
-        wait_for(lambda: not look_up().isActive())
+        end_domain(look_up())
     finally:
         with suppress(libvirt.libvirtError):
             look_up().destroy()

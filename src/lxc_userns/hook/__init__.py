@@ -11,15 +11,12 @@ import sys
 
 #: Namespace of our part of a domain's metadata.
 MARKER = b"urn:lxc-userns:domain:1.0"
-_USAGE = (
-    "usage: lxc-userns-hook [--config-file FILE]... NAME OPERATION "
-    "SUB-OPERATION EXTRA"
-)
+_USAGE = "usage: lxc-userns-hook [--config-file FILE]... NAME OPERATION ..."
 #: libvirt takes no larger document.
 _LONGEST = 16 << 20
 _OPERATIONS = ("prepare", "started", "reconnect", "release")
-#: Number of arguments that libvirt gives each hook.
-_OF_LIBVIRT = 4
+#: Number of arguments that libvirt gives each hook, and the third of them.
+_OF_LIBVIRT, _SUB_OPERATIONS = 4, ("begin", "end")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,11 +29,14 @@ def main(argv: list[str] | None = None) -> int:
     """
     arguments = [*(sys.argv[1:] if argv is None else argv)]
     files: list[str] = []
-    # A domain can have the name of an option: libvirt's are the last.
-    while arguments[:-_OF_LIBVIRT][:1] == ["--config-file"]:
+    while arguments[:1] == ["--config-file"] and len(arguments) > 1:
+        # A domain can have the name of an option.
+        is_of_libvirt = len(arguments) == _OF_LIBVIRT
+        if is_of_libvirt and arguments[2] in _SUB_OPERATIONS:
+            break
         files.append(arguments[1])
         del arguments[:2]
-    if len(arguments) != _OF_LIBVIRT:
+    if len(arguments) < 2:
         sys.stderr.write(f"{_USAGE}\n")
         return 2
     name, operation = arguments[:2]

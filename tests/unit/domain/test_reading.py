@@ -4,7 +4,7 @@
 import pytest
 from hypothesis import given
 
-from lxc_userns.domain import read_id_maps
+from lxc_userns.domain import maps_root, read_id_maps
 from lxc_userns.exceptions import DomainXmlError
 from lxc_userns.idmap import IdMaps
 from tests.unit.domain import strategies
@@ -104,3 +104,28 @@ def test_two_idmaps() -> None:
 def test_foreign_idmap_is_none() -> None:
     text = with_idmap(UID).replace("<idmap>", "<idmap xmlns='urn:x'>")
     assert read_id_maps(text) is None
+
+
+def maps_of(*targets: str) -> str:
+    rows = "".join(
+        f"<{kind} start='0' target='{target}' count='10'/>"
+        for target in targets
+        for kind in ("uid", "gid")
+    )
+    return with_idmap(rows)
+
+
+@pytest.mark.parametrize(
+    ("domain_xml", "expected"),
+    [
+        (maps_of("100000"), True),
+        (maps_of("0"), False),
+        (maps_of("100000", "0"), False),
+        (maps_of(), False),
+        # In a comment, or of somebody else.
+        (with_idmap(f"<!-- {UID} {GID} -->"), False),
+        (with_idmap(UID).replace("<idmap>", "<idmap xmlns='urn:x'>"), False),
+    ],
+)
+def test_whose_root_is_not_the_hosts(domain_xml: str, expected: bool) -> None:
+    assert maps_root(domain_xml) == expected

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole containers: run, started, stopped and destroyed."""
 
+import signal
 from dataclasses import astuple
 
 import pytest
@@ -29,6 +30,9 @@ from tests.unit.manager.world import (
     failing,
     run,
 )
+
+ENDED = Trace(ended=True, status=3 << 8, console=("hello",))
+AT_ONCE = r"at once: exit code 3; it printed: hello; .*/lxc/web1\.log"
 
 
 def test_an_end_that_libvirt_has_lost(world: World) -> None:
@@ -218,13 +222,23 @@ def test_a_failed_start_is_undone(world: World) -> None:
 def test_a_container_that_ends_at_once(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    world.traces.next = ENDED
     monkeypatch.setattr(world.guests, "start", world.guests._step)
-    with pytest.raises(
-        InstanceError,
-        match=r"at once: exit code 3; it printed: hello; .*/lxc/web1\.log",
-    ):
+    with pytest.raises(InstanceError, match=AT_ONCE):
         run(world)
     assert world.containers.list() == []
+
+
+def test_a_container_that_ends_before_the_hook_sees_it(world: World) -> None:
+    """libvirt tells no more than that its hook has failed."""
+    world.traces.next = ENDED
+    world.guests.fail_at = "start"
+    with pytest.raises(InstanceError, match=AT_ONCE):
+        run(world)
+    # One that verification has ended is not told as that.
+    world.traces.next = Trace(ended=True, status=signal.SIGKILL)
+    with pytest.raises(LibvirtError):
+        run(world)
 
 
 def test_a_start_that_was_not_verified(world: World) -> None:

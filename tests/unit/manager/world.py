@@ -222,9 +222,12 @@ class FakeRunning(RunningDomains):
                 )
 
 
+@dataclass
 class FakeWatch:
+    trace: Trace
+
     def wait(self) -> Trace:
-        return Trace(ended=True, status=3 << 8, console=("hello",))
+        return self.trace
 
 
 @dataclass
@@ -232,6 +235,8 @@ class FakeTraces:
     """Traces of no containers."""
 
     last: Trace = field(default_factory=Trace)
+    #: Of one that is started meanwhile.
+    next: Trace = field(default_factory=Trace)
     stopped: int | None = None
 
     def note_stop(self, _name: str, controller: int | None) -> None:
@@ -242,7 +247,7 @@ class FakeTraces:
 
     @contextmanager
     def watched(self, _name: str) -> Iterator[FakeWatch]:
-        yield FakeWatch()
+        yield FakeWatch(self.next)
 
     def read(self, _name: str) -> Trace:
         return self.last
