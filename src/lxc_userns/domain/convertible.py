@@ -72,7 +72,19 @@ def read_convertible(domain_xml: str) -> Convertible:
             f"domain {name}: expected one <filesystem> with the target '/' "
             f"and a source, found {len(roots)}; correct it"
         )
-    others = [each for each in mounted if target_of(each) != "/"]
+    return Convertible(
+        name=name,
+        uuid=identifier,
+        rootfs=source_of(roots[0]) or "",
+        volumes=_read_volumes(name, mounted),
+    )
+
+
+def _read_volumes(
+    name: str, filesystems: list[etree._Element]
+) -> tuple[Volume, ...]:
+    """Return what a domain sees of the host besides its root filesystem."""
+    others = [each for each in filesystems if target_of(each) != "/"]
     # A volume is made read-only by its mount; an image would be a file.
     problems = [
         problem
@@ -83,12 +95,7 @@ def read_convertible(domain_xml: str) -> Convertible:
     ]
     if problems:
         raise DomainXmlError(f"domain {name}: {'; '.join(problems)}")
-    return Convertible(
-        name=name,
-        uuid=identifier,
-        rootfs=source_of(roots[0]) or "",
-        volumes=tuple(map(_to_volume, others)),
-    )
+    return tuple(map(_to_volume, others))
 
 
 def _to_volume(element: etree._Element) -> Volume:

@@ -19,7 +19,10 @@ _EXT_END = 0x450
 _EXT_MOST_LOG_BLOCK_SIZE = 6
 _EXT_LAST_REVISION = 1
 _MBR_SIGNATURE = b"\x55\xaa"
-_MBR_ENTRIES = range(0x1BE, 0x1FE, 16)
+#: Where the entries of a master boot record are, which have 16 bytes each.
+MBR_ENTRIES = range(0x1BE, 0x1FE, 16)
+#: How a GUID partition table begins, in the second sector.
+GPT_MAGIC = b"EFI PART"
 
 # See the kernel's Documentation/filesystems, and blkid(8) for the idea.
 _FILESYSTEMS: Mapping[str, tuple[int, bytes]] = {
@@ -87,13 +90,13 @@ def _is_ext(head: bytes) -> bool:
 
 
 def _is_partitioned(head: bytes) -> bool:
-    if any(_has(head, (size, b"EFI PART")) for size in (512, 4096)):
+    if any(_has(head, (size, GPT_MAGIC)) for size in (512, 4096)):
         return True
     if not _has(head, (510, _MBR_SIGNATURE)):
         return False
     # The boot code of a filesystem ends so too; a partition is active or
     # not, and has a type.
-    entries = [head[start : start + 16] for start in _MBR_ENTRIES]
+    entries = [head[start : start + 16] for start in MBR_ENTRIES]
     return all(entry[0] in (0, 0x80) for entry in entries) and any(
         entry[4] for entry in entries
     )

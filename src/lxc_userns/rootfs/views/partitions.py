@@ -18,16 +18,15 @@ from typing import Final
 from uuid import UUID
 
 from lxc_userns.exceptions import ImageError
+from lxc_userns.rootfs.views.fstype import GPT_MAGIC, MBR_ENTRIES
 
 #: Bytes of a sector: those of disk images, also where a disk has others.
 SECTOR = 512
 
-_GPT_MAGIC = b"EFI PART"
 _GPT_HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
 _GPT_ENTRY = struct.Struct("<16s16sQQ")
 #: Bytes of the entries that are read at most; 128 of 128 bytes are usual.
 _GPT_MOST = 1 << 20
-_MBR_ENTRIES = range(0x1BE, 0x1FE, 16)
 _MBR_LINUX, _MBR_GPT = 0x83, 0xEE
 #: "Linux filesystem", which a root filesystem may be.
 _LINUX = UUID("0fc63daf-8483-4772-8e79-3d69d8477de4")
@@ -75,9 +74,9 @@ def find_root(fd: int, path: str) -> Partition:
     :param path: the same as the caller knows it.
     :raises ImageError: if that is not exactly one, or the table is damaged.
     """
-    end = os.fstat(fd).st_size
+    end, partitions = os.fstat(fd).st_size, _read(fd, path)
     for rank in (2, 1):
-        found = [each for each in _read(fd, path) if each.rank == rank]
+        found = [each for each in partitions if each.rank == rank]
         if len(found) > 1:
             numbers = ", ".join(str(each.number) for each in found)
             raise ImageError(
@@ -102,8 +101,8 @@ def find_root(fd: int, path: str) -> Partition:
 
 def _read(fd: int, path: str) -> Sequence[Partition]:
     head = os.pread(fd, 2 * SECTOR, 0)
-    types = {head[place + 4] for place in _MBR_ENTRIES}
-    if head.startswith(_GPT_MAGIC, SECTOR):
+    types = {head[place + 4] for place in MBR_ENTRIES}
+    if head.startswith(GPT_MAGIC, SECTOR):
         return [*_read_gpt(fd, path, head[SECTOR:])]
     if _MBR_GPT in types:
         raise ImageError(
@@ -114,7 +113,7 @@ def _read(fd: int, path: str) -> Sequence[Partition]:
 
 def _read_mbr(head: bytes) -> Iterator[Partition]:
     """Yield the primary partitions."""
-    for number, place in enumerate(_MBR_ENTRIES, 1):
+    for number, place in enumerate(MBR_ENTRIES, 1):
         kind = head[place + 4]
         start, size = struct.unpack_from("<II", head, place + 8)
         rank = int(kind == _MBR_LINUX)
