@@ -6,16 +6,13 @@ import os
 from tests.nova.release import RELEASE
 
 
-def choose(backend: str | None) -> None:
-    """Choose ``threading``, ``eventlet``, or what nova-compute has.
+def choose() -> None:
+    """Choose what this release's nova-compute has.
 
     To be called before any module of Nova is loaded.
     """
-    if backend is None:
-        backend = "threading" if RELEASE >= 34 else "eventlet"
-    os.environ["OS_NOVA_DISABLE_EVENTLET_PATCHING"] = str(
-        backend == "threading"
-    ).lower()
+    threading = str(RELEASE >= 34).lower()
+    os.environ["OS_NOVA_DISABLE_EVENTLET_PATCHING"] = threading
     # It patches, or sees to it that nobody can; until 31 when it is imported.
     from nova import monkey_patch
 

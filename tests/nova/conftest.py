@@ -16,6 +16,7 @@ import pytest
 from tests.functional import images
 from tests.functional.capabilities import in_private_libvirtd, require
 from tests.nova import harness
+from tests.nova.fork_server import ForkServer
 from tests.nova.user import User, made_user
 
 
@@ -110,8 +111,16 @@ def debian_image(directory: Path) -> Path:
 NovaFactory = Callable[..., harness.Nova]
 
 
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    """Load Nova once for all tests."""
+    server = ForkServer()
+    yield server
+    server.close()
+
+
 def run_novas(
-    directory: Path, connection: libvirt.virConnect
+    directory: Path, connection: libvirt.virConnect, shared: ForkServer
 ) -> Iterator[NovaFactory]:
     """Make a factory of Novas that end with the generator."""
     with ExitStack() as stack:
@@ -121,7 +130,9 @@ def run_novas(
         ) -> harness.Nova:
             path = Path(tempfile.mkdtemp(prefix="nova-", dir=directory))
             path.chmod(0o711)
-            context = harness.running(path, connection, settings, **options)
+            context = harness.running(
+                path, connection, settings, shared=shared, **options
+            )
             return stack.enter_context(context)
 
         yield start
@@ -152,18 +163,21 @@ def make_user(directory: Path) -> Iterator[UserFactory]:
 
 @pytest.fixture
 def start_nova(
-    directory: Path, connection: libvirt.virConnect, make_user: UserFactory
+    directory: Path,
+    connection: libvirt.virConnect,
+    fork_server: ForkServer,
+    make_user: UserFactory,
 ) -> Iterator[NovaFactory]:
     """Start a Nova for one test; see :func:`tests.nova.harness.running`."""
-    yield from run_novas(directory, connection)
+    yield from run_novas(directory, connection, fork_server)
 
 
 @pytest.fixture(scope="module")
 def start_shared_nova(
-    directory: Path, connection: libvirt.virConnect
+    directory: Path, connection: libvirt.virConnect, fork_server: ForkServer
 ) -> Iterator[NovaFactory]:
     """Start a Nova for a module of tests."""
-    yield from run_novas(directory, connection)
+    yield from run_novas(directory, connection, fork_server)
 
 
 @pytest.fixture

@@ -11,13 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import libvirt
 
+from tests.nova.fork_server import ForkServer, Process
 from tests.nova.leftovers import Leftovers
 from tests.nova.server import Server
 from tests.nova.user import BIN, User
@@ -84,7 +85,7 @@ class Nova:
     def __init__(
         self,
         directory: Path,
-        process: subprocess.Popen[bytes],
+        process: Process,
         channel: socket.socket,
         connection: libvirt.virConnect,
     ) -> None:
@@ -369,9 +370,9 @@ def running(
     connection: libvirt.virConnect,
     settings: Settings | None = None,
     *,
+    shared: ForkServer | None = None,
     user: User | None = None,
     privsep_daemon: bool = True,
-    concurrency: str | None = None,
     start_compute: bool = True,
 ) -> Iterator[Nova]:
     """Run a Nova for as long as the context lasts.
@@ -381,11 +382,11 @@ def running(
     :param directory: an empty one of mode 0711 that others can pass through.
     :param connection: to the libvirtd of ``tools/private-libvirtd``.
     :param settings: what the configuration has besides: section, name, value.
+    :param shared: where it is forked, but for those of a user, and without
+        a daemon: these have a process that is loaded for them alone.
     :param user: whom it runs as; root if not given.
     :param privsep_daemon: whether privileged functions run in a process of
         their own, as they do in real life.
-    :param concurrency: ``threading`` or ``eventlet``; what this release's
-        nova-compute has, if not given.
     """
     lay_out(directory, user)
     program = user.helper if user else [str(BIN / "privsep-helper")]
@@ -396,30 +397,21 @@ def running(
         " ".join(helper) if privsep_daemon else None,
     )
     change_configuration(directory / "nova.conf", settings or {})
-    (directory / "service.json").write_text(
-        json.dumps(
-            {"concurrency": concurrency, "privsep_daemon": privsep_daemon}
-        )
-    )
-    ours, theirs = socket.socketpair()
-    argv = [*(user.setpriv() if user else []), sys.executable]
-    argv += ["-W", "ignore", "-m", "tests.nova.service", str(theirs.fileno())]
-    with ours, theirs, (directory / "output").open("wb") as output:
+    with ExitStack() as stack:
+        server = shared
+        if server is None or user or not privsep_daemon:
+            words = user.setpriv() if user else []
+            server = ForkServer(words, privsep_daemon=privsep_daemon)
+            stack.callback(server.close)
+        output = stack.enter_context((directory / "output").open("wb"))
+        ours, theirs = map(stack.enter_context, socket.socketpair())
         ours.settimeout(4 * DEADLINE)
-        process = subprocess.Popen(
-            [*argv, str(directory)],
-            cwd=REPOSITORY,
-            env=os.environ
-            | {"HOME": str(directory), "TMPDIR": str(directory / "tmp")},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            pass_fds=[theirs.fileno()],
-        )
+        descriptors = theirs.fileno(), output.fileno()
+        process = server.fork(directory, *descriptors)
         theirs.close()
         nova = Nova(directory, process, ours, connection)
         try:
-            nova.answer()
+            server.schemas = nova.ask("start", server.schemas)
             if start_compute:
                 nova.start_compute()
             nova.problems()
@@ -445,11 +437,10 @@ def lay_out(directory: Path, user: User | None) -> None:
 def end(nova: Nova) -> None:
     """End Nova, and what it has left."""
     nova.hang_up()
-    try:
-        nova.process.wait(DEADLINE / 2)
-    except subprocess.TimeoutExpired:
+    if not nova.process.wait(DEADLINE / 2):
         nova.process.kill()
-        nova.process.wait()
+        nova.process.wait(DEADLINE)
+    os.close(nova.process.descriptor)
     nova.leftovers().remove(nova.connection)
     for name in ("glance", "instances", "state", "tmp"):
         shutil.rmtree(nova.directory / name)

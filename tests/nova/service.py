@@ -1,44 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nova's API, scheduler, conductor and compute service in one process.
 
-usage: python -m tests.nova.service DESCRIPTOR DIRECTORY
-
-Reads requests from the socket of that number, one JSON object a line, answers
-each, and ends when the socket does. The services are real; the stores of
-images, networks and volumes, and the way from one service to another, are
-Nova's own fixtures. ``DIRECTORY`` has ``nova.conf``, gets ``nova.log`` and,
-for each record of a warning or worse, a line in ``problems.jsonl``.
+Reads requests from a socket, one JSON object a line, answers each, and ends
+when the socket does. The services are real; the stores of images, networks
+and volumes, and the way from one service to another, are Nova's own fixtures.
+Its directory has ``nova.conf``, gets ``nova.log`` and, for
+each record of a warning or worse, a line in ``problems.jsonl``.
 """
 
 import importlib
 import json
 import logging
-import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import traceback
 from pathlib import Path
 from typing import Any
 
-from tests.nova import concurrency
+import fixtures
+
+# The API loads its parts when it is started; here, before there are any.
+import nova.api.openstack.compute.routes  # noqa: F401
+from nova.tests import fixtures as nova_fixtures
+from nova.tests.functional import integrated_helpers
+from oslo_config import cfg
+
+from lxc_userns import privileged
 from tests.nova.harness import FIRST_HOST
 
-DIRECTORY = Path(sys.argv[2])
-SETTINGS = json.loads((DIRECTORY / "service.json").read_text())
-# Before any other module of Nova, and before what these use.
-concurrency.choose(SETTINGS["concurrency"])
-if not SETTINGS["privsep_daemon"]:
-    importlib.import_module("tests.nova.privsep").stay_in_process()
-
-import fixtures  # noqa: E402
-from nova.tests import fixtures as nova_fixtures  # noqa: E402
-from nova.tests.functional import integrated_helpers  # noqa: E402
-from oslo_config import cfg  # noqa: E402
-
-from lxc_userns import privileged  # noqa: E402
+#: What the fixtures know of the databases' schemas: database, version, SQL.
+Schemas = list[tuple[str, str | None, str]]
 
 
 class Nothing(fixtures.Fixture):
@@ -60,7 +53,7 @@ class Configuration(nova_fixtures.ConfFixture):
 def read_configuration() -> None:
     """Read the file, as a service does that starts."""
     cfg.CONF(
-        ["--config-file", str(DIRECTORY / "nova.conf")],
+        ["--config-file", str(Nova.directory / "nova.conf")],
         project="nova",
         prog="nova-compute",
     )
@@ -90,7 +83,7 @@ class Images(nova_fixtures.GlanceFixture):
 
     def path(self, image_id: str) -> Path:
         """Where the contents of an image are."""
-        return DIRECTORY / "glance" / image_id
+        return Nova.directory / "glance" / image_id
 
     def download(
         self,
@@ -145,7 +138,8 @@ class Problems(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.stream = (DIRECTORY / "problems.jsonl").open("a", buffering=1)
+        path = Nova.directory / "problems.jsonl"
+        self.stream = path.open("a", buffering=1)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record."""
@@ -179,6 +173,7 @@ def unpoison() -> None:
 class Nova(integrated_helpers._IntegratedTestBase):
     """All of Nova, started by :meth:`setUp`."""
 
+    directory: Path
     ADMIN_API = True
     CAST_AS_CALL = False
     STUB_COMPUTE_ID = False
@@ -186,7 +181,7 @@ class Nova(integrated_helpers._IntegratedTestBase):
 
     def _setup_services(self) -> None:
         root = logging.getLogger()
-        log = logging.FileHandler(DIRECTORY / "nova.log")
+        log = logging.FileHandler(Nova.directory / "nova.log")
         log.setFormatter(
             logging.Formatter(
                 "%(asctime)s %(levelname)s [%(name)s] %(message)s"
@@ -214,6 +209,19 @@ class Requests:
     def __init__(self, nova: Nova) -> None:
         self.nova = nova
         self.compute: Any = None
+
+    def start(self, schemas: Schemas) -> list[list[str | None]]:
+        """Start all but the compute service; the schemas then.
+
+        :param schemas: of one before, for it takes a second to make them.
+        """
+        known = nova_fixtures.DB_SCHEMA
+        known.update({(name, version): sql for name, version, sql in schemas})
+        self.nova.setUp()
+        # The fixtures nest such directories deeper than names of sockets
+        # reach. What they would undo ends with the process.
+        tempfile.tempdir = str(Nova.directory / "tmp")
+        return [[*key, sql] for key, sql in known.items()]
 
     def api(self, method: str, path: str, body: object = None) -> Any:
         """Send a request to the API as an administrator."""
@@ -301,25 +309,12 @@ def answer(requests: Requests, request: dict[str, Any]) -> bytes:
     return json.dumps(result).encode() + b"\n"
 
 
-def main() -> None:
-    """Serve."""
-    channel = socket.socket(fileno=int(sys.argv[1]))
+def run(channel: socket.socket, directory: Path) -> None:
+    """Serve one Nova.
+
+    :param directory: its own.
+    """
+    Nova.directory = directory
     unpoison()
     # It only looks like a test; of the names of methods any will do.
-    nova_process = Nova("setUp")
-    nova_process.setUp()
-    # The fixtures nest such directories deeper than names of sockets reach.
-    tempfile.tempdir = str(DIRECTORY / "tmp")
-    channel.sendall(b'{"result": null}\n')
-    # What the fixtures would undo ends with the process.
-    serve(channel, Requests(nova_process))
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
-    # Nova's threads that wait for events of libvirt would never end.
-    os._exit(0)
+    serve(channel, Requests(Nova("setUp")))
