@@ -153,7 +153,9 @@ class UserNamespaceManager:
         else:
             wanted = services.planner.plan(request)
             complete = partial(services.planner.assign_id_maps, request)
-            preparation = services.preparation(progress, request.program)
+            preparation = services.preparation(
+                progress, request.program, grow=request.grow
+            )
         return PreparedInstance(
             preparation.run(wanted, complete, accept_replaced=accept_replaced)
         )

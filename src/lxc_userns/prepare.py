@@ -53,6 +53,7 @@ class Preparation:
     :param settings: how to shift, and what unpacking an archive may take.
     :param progress: called with the number of inodes seen so far.
     :param program: what the root filesystem of a new instance has to have.
+    :param grow: whether that of an image is grown to all of it.
     :param groups: control groups of the containers.
     :param failures: counts those of it.
     :param is_bounded: whether to refuse what takes as long as a tree is
@@ -64,6 +65,7 @@ class Preparation:
     settings: Settings
     progress: Progress | None = None
     program: str | None = None
+    grow: bool = False
     groups: ControlGroups
     failures: Failures
     is_bounded: bool = False
@@ -166,7 +168,8 @@ class Preparation:
         stack.enter_context(store.lock_trees(given))
         record = replace(record, identities=identities(root, sources))
         self._check_unused(record)
-        tree = stack.enter_context(files.opened(record, root.fd, empty))
+        opened = files.opened(record, root.fd, empty, grow=self.grow)
+        tree = stack.enter_context(opened)
         if known is None and self.program is not None:
             check_program(tree, self.program)
         record = files.choose(record, tree)

@@ -141,6 +141,9 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
                 path,
                 # Whatever a tenant has made of it.
                 rootfs_kind="image",
+                # Nova makes the file larger, and of what is in it ext2 to
+                # ext4 without a partition alone.
+                grow=True,
                 **extra_specs.to_request(instance.flavor.extra_specs),
             )
             # Disks are replaced at a resize and a rebuild.
