@@ -153,7 +153,9 @@ class UserNamespaceManager:
         else:
             wanted = services.planner.plan(request)
             complete = partial(services.planner.assign_id_maps, request)
-            preparation = services.preparation(progress, request.program)
+            preparation = services.preparation(
+                progress, request.program, grow=request.grow
+            )
         return PreparedInstance(
             preparation.run(wanted, complete, accept_replaced=accept_replaced)
         )
@@ -255,9 +257,10 @@ class UserNamespaceManager:
     def sync(self, instance: str | PreparedInstance) -> None:
         """Write to disk what the kernel has of its root filesystem.
 
-        For who copies an image while it is mounted: the copy is as after a
-        loss of power, which a filesystem with a journal gets over. It changes
-        no state, and does nothing where no view is mounted.
+        For who copies an image while it is mounted. What is written during
+        the copy may be in it in part: stop the instance where it has to be of
+        one moment. It changes no state, and does nothing where no view is
+        mounted.
 
         :raises RootfsError: if that fails.
         :raises InstanceError: if the name is another instance's by now.

@@ -53,10 +53,10 @@ class Preparation:
     :param settings: how to shift, and what unpacking an archive may take.
     :param progress: called with the number of inodes seen so far.
     :param program: what the root filesystem of a new instance has to have.
+    :param grow: whether an image's is grown to all of it.
     :param groups: control groups of the containers.
     :param failures: counts those of it.
-    :param is_bounded: whether to refuse what takes as long as a tree is
-        large.
+    :param is_bounded: whether to refuse what walks a tree.
     """
 
     instances: Instances
@@ -64,6 +64,7 @@ class Preparation:
     settings: Settings
     progress: Progress | None = None
     program: str | None = None
+    grow: bool = False
     groups: ControlGroups
     failures: Failures
     is_bounded: bool = False
@@ -166,7 +167,8 @@ class Preparation:
         stack.enter_context(store.lock_trees(given))
         record = replace(record, identities=identities(root, sources))
         self._check_unused(record)
-        tree = stack.enter_context(files.opened(record, root.fd, empty))
+        opened = files.opened(record, root.fd, empty, grow=self.grow)
+        tree = stack.enter_context(opened)
         if known is None and self.program is not None:
             check_program(tree, self.program)
         record = files.choose(record, tree)
@@ -175,9 +177,8 @@ class Preparation:
         ready = replace(record, ready=tree.inode, verified=None)
         # An image can be written anew and be the same file.
         is_done = known is not None and _is_same(known, ready)
-        options = self._shift_options(
-            recheck=tree.inode is None or not is_done
-        )
+        recheck = tree.inode is None or not is_done
+        options = self._shift_options(recheck=recheck)
         self._check_bounded(record, tree, options)
         if known is not None and known.id_maps != record.id_maps:
             files.unmount(record.name)
@@ -337,9 +338,8 @@ def _is_same(known: InstanceRecord, ready: InstanceRecord) -> bool:
         each.identities.get(ready.rootfs) for each in (known, ready)
     )
     is_replaced = before and now and before.is_same(now) is False
-    return not is_replaced and _ignoring_reasons(known) == _ignoring_reasons(
-        ready
-    )
+    one, other = map(_ignoring_reasons, (known, ready))
+    return not is_replaced and one == other
 
 
 def _promised(

@@ -180,12 +180,14 @@ class Services:
         progress: Progress | None,
         program: str | None = None,
         *,
+        grow: bool = False,
         is_bounded: bool = False,
     ) -> Preparation:
         """Return the preparation of one instance.
 
         :param progress: called with the number of inodes seen so far.
         :param program: what the root filesystem of a new one has to have.
+        :param grow: whether that of an image is grown to all of it.
         :param is_bounded: whether to refuse what takes as long as a tree is
             large.
         """
@@ -199,6 +201,7 @@ class Services:
             settings=self.settings,
             progress=progress,
             program=program,
+            grow=grow,
             is_bounded=is_bounded,
         )
 

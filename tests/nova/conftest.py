@@ -84,15 +84,20 @@ ImageFactory = Callable[[str], Path]
 def busybox_image(directory: Path, busybox_rootfs: Path) -> ImageFactory:
     """Make a disk image of busybox: ``busybox_image("ext4")``.
 
-    ``partitioned`` is one with the firmware's partition before it.
+    ``partitioned`` is one with the firmware's partition before it, and
+    ``partitioned-xfs`` another one.
     """
 
     def make(kind: str) -> Path:
         path = directory / f"busybox.{kind}"
-        if not path.exists() and kind == "partitioned":
-            images.make_partitioned(path, make("ext4"))
-        elif not path.exists():
-            images.make_image(kind, path, 32, root=busybox_rootfs)
+        if path.exists():
+            return path
+        partitioned, _, inner = kind.partition("-")
+        if partitioned == "partitioned":
+            images.make_partitioned(path, make(inner or "ext4"))
+        else:
+            size = {"xfs": 300, "btrfs": 120}.get(kind, 32)
+            images.make_image(kind, path, size, root=busybox_rootfs)
         return path
 
     return make

@@ -35,14 +35,17 @@ def is_leased(server: Server) -> bool:
 
 
 def boot(nova: Nova, busybox_image: ImageFactory) -> Server:
-    """Boot one that has a file of its own."""
-    server = nova.boot(nova.add_image(busybox_image("ext4")))
+    """Boot one that has a file of its own, and a config drive."""
+    image = nova.add_image(busybox_image("ext4"))
+    server = nova.boot(image, config_drive=True)
     server.run_in("sh", "-c", "echo kept >/root/note; sync")
     return server
 
 
 def is_kept(server: Server) -> bool:
-    """Return whether it is here again, with the file."""
+    """Return whether it is here again, with both."""
+    told = "/config-drive/openstack/latest/meta_data.json"
+    assert server.id in server.run_in("cat", told).stdout
     assert server.run_in("cat", "/root/note").stdout == "kept\n"
     return is_private(server, BASE)
 

@@ -3,8 +3,10 @@
 
 import pytest
 
+from tests.functional.capabilities import require
 from tests.nova.conftest import ImageFactory, NovaFactory
-from tests.nova.ours import LEASES, is_private
+from tests.nova.ours import LEASES, changed, is_private
+from tests.nova.server import Server
 
 
 @pytest.mark.usefixtures("pool")
@@ -41,4 +43,32 @@ def test_time_of_processors(
         limits = server.domain().schedulerParameters()
         assert limits["vcpu_quota"] == quota
         server.delete()
+    nova.clean()
+
+
+def gibibytes(server: Server) -> float:
+    """The size of its root filesystem, as its own processes see it."""
+    shown = server.run_in("stat", "-f", "-c", "%b %S", "/").stdout
+    number, size = map(int, shown.split())
+    return number * size / (1 << 30)
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "partitioned-xfs"])
+def test_a_root_is_as_large_as_the_flavors_disk(
+    start_nova: NovaFactory, busybox_image: ImageFactory, kind: str
+) -> None:
+    """And stays so from start to start, and grows with another flavor."""
+    require(kind.rpartition("-")[2])
+    nova = start_nova(changed("DEFAULT", allow_resize_to_same_host="True"))
+    server = nova.boot(nova.add_image(busybox_image(kind)))
+    assert 0.75 < gibibytes(server) <= 1
+    server.reboot("HARD")
+    assert 0.75 < gibibytes(server) <= 1
+    server.resize(nova.flavor(2))
+    server.confirm()
+    assert 1.75 < gibibytes(server) <= 2
+    assert is_private(server)
+    # What is uploaded is the disk as it is.
+    other = nova.boot(nova.add_image(server.disk), flavor=nova.flavor(3))
+    assert 2.75 < gibibytes(other) <= 3
     nova.clean()

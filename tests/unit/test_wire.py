@@ -84,6 +84,7 @@ SAMPLES: tuple[Any, ...] = (
         rootfs_kind="image",
         max_processes=7,
         security_model="selinux",
+        grow=True,
         hostname="web1.example",
     ),
     PreparedInstance(RECORD),
@@ -263,6 +264,7 @@ requests = st.builds(
     max_processes=st.none() | numbers,
     security_model=st.sampled_from([None, "apparmor"]),
     hostname=st.sampled_from([None, "a", "b.example"]),
+    grow=st.booleans(),
 )
 records = st.builds(
     replace,

@@ -221,7 +221,12 @@ class Filesystems:
 
     @contextmanager
     def opened(
-        self, record: InstanceRecord, fd: int, empty: exposure.Empty
+        self,
+        record: InstanceRecord,
+        fd: int,
+        empty: exposure.Empty,
+        *,
+        grow: bool = False,
     ) -> Iterator[RootfsSource]:
         """Open a root filesystem, and check what libvirt will mount on.
 
@@ -230,6 +235,7 @@ class Filesystems:
 
         :param fd: what :meth:`opened_root` gave.
         :param empty: as for :func:`exposure.check_only_root_can_reach`.
+        :param grow: as for :func:`open_source`.
         """
         readonly = record.strategy.traits.shares_source
         is_image = not stat.S_ISDIR(os.fstat(fd).st_mode)
@@ -240,7 +246,12 @@ class Filesystems:
         if record.archive is not None:
             kind = "directory"  # What was unpacked from it.
         with open_source(
-            record.rootfs, readonly=readonly, fd=fd, empty=empty, kind=kind
+            record.rootfs,
+            readonly=readonly,
+            fd=fd,
+            empty=empty,
+            kind=kind,
+            grow=grow,
         ) as tree:
             check_layout(tree)
             yield tree

@@ -8,7 +8,7 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -67,7 +67,7 @@ def attached(
     name: str,
     *,
     readonly: bool,
-    part: tuple[int, int] | None = None,
+    part: Callable[[], tuple[int, int]] | None = None,
 ) -> Iterator[tuple[int, str]]:
     """Make a disk of an image file, for one that writes or many that read.
 
@@ -77,8 +77,9 @@ def attached(
     :param image: descriptor of the file, opened for this alone, and for
         writing unless ``readonly``.
     :param name: what tools shall show for it, at most 63 bytes of it.
-    :param part: where the disk begins in the file, and its length, both in
-        bytes and multiples of 512; None: it is all of the file.
+    :param part: returns where the disk begins in the file, and its length,
+        both in bytes and multiples of 512; called when nobody else has the
+        file as a disk. None: it is all of the file.
     :returns: descriptor and path of the block device.
     :raises BlockingIOError: if the file is a disk already, and either is
         written to.
@@ -87,7 +88,8 @@ def attached(
     """
     with locks.held_for("image", image):
         _check_free(image, readonly)
-        device, path = _configure(image, name, readonly, part or (0, 0))
+        place = part() if part else (0, 0)
+        device, path = _configure(image, name, readonly, place)
     with owned(device):
         yield device, path
 

@@ -12,6 +12,8 @@ from nova.virt import driver
 from nova.virt.libvirt import config as vconfig
 from nova.virt.libvirt import utils as libvirt_utils
 
+from lxc_userns.exceptions import ConfigError
+
 CONF = nova.conf.CONF
 _find_disk = libvirt_utils.find_disk
 
@@ -80,6 +82,36 @@ def describe_root(
             "over_committed_disk_size": found.st_size - used,
         }
     ]
+
+
+def check_root_alone(flavor: Any, block_device_info: Any) -> None:
+    """Check that an instance is to have no disk besides its root's.
+
+    :param block_device_info: as Nova's driver gets it, or None.
+    :raises ConfigError: if its flavor or it itself asks for one.
+    """
+    info = block_device_info
+    swap = driver.block_device_info_get_swap(info)
+    for name, is_asked_for in (
+        (
+            "ephemeral disk",
+            flavor.ephemeral_gb
+            or driver.block_device_info_get_ephemerals(info),
+        ),
+        ("swap", flavor.swap or driver.swap_is_usable(swap)),
+    ):
+        if is_asked_for:
+            raise ConfigError(
+                name,
+                "",
+                "a container sees no disk but that of its root; choose a "
+                "flavor without, with a larger root disk",
+            )
+
+
+def has_same_others(old: Any, new: Any) -> bool:
+    """Return whether two flavors have the same disks besides the root's."""
+    return (old.ephemeral_gb, old.swap) == (new.ephemeral_gb, new.swap)
 
 
 def _disk_path(uuid: str) -> str:

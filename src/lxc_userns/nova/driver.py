@@ -14,7 +14,7 @@ from typing import Any
 import nova.conf
 from nova import block_device
 from nova import exception as nova_exception
-from nova.compute import power_state, task_states
+from nova.compute import power_state, task_states, vm_states
 from nova.virt import driver as virt_driver
 from nova.virt.image import model as imgmodel
 from nova.virt.libvirt import driver as libvirt_driver
@@ -28,6 +28,7 @@ from lxc_userns.exceptions import ConfigError
 from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.linux import cgroups
 from lxc_userns.nova import (
+    config_drive,
     disks,
     errors,
     extra_specs,
@@ -118,6 +119,51 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         resources.limit_cpus(guest, instance.flavor)
         return guest
 
+    def spawn(
+        self, context: Any, instance: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Create an instance, unless it is to have disks it cannot see.
+
+        :raises nova.exception.BuildAbortException: then, with nothing done.
+        """
+        # Those of before go on as they are.
+        if instance.vm_state == vm_states.BUILDING:
+            info = kwargs.get("block_device_info")
+            with errors.as_novas(instance):
+                disks.check_root_alone(instance.flavor, info)
+        super().spawn(context, instance, *args, **kwargs)
+
+    def _create_guest_with_network(
+        self,
+        context: Any,
+        xml: str,
+        instance: Any,
+        *args: Any,
+        post_xml_callback: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        # Nova does this when the domain is defined, and views are mounted
+        # before.
+        if post_xml_callback is not None:
+            post_xml_callback()
+        guest = super()._create_guest_with_network(
+            context, xml, instance, *args, **kwargs
+        )
+        if post_xml_callback is not None:
+            # It takes this from the domain.
+            found = self._build_device_metadata(context, instance)
+            instance.device_metadata = found
+        return guest
+
+    def _create_configdrive(
+        self,
+        _context: Any,
+        instance: Any,
+        injection_info: Any,
+        **_kwargs: Any,
+    ) -> None:
+        config_drive.write(instance, injection_info)
+
     def _create_domain_setup_lxc(
         self,
         context: Any,
@@ -141,6 +187,10 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
                 path,
                 # Whatever a tenant has made of it.
                 rootfs_kind="image",
+                # Nova makes the file larger, and of what is in it ext2 to
+                # ext4 without a partition alone.
+                grow=True,
+                volumes=config_drive.volumes(instance),
                 **extra_specs.to_request(instance.flavor.extra_specs),
             )
             # Disks are replaced at a resize and a rebuild.
@@ -232,12 +282,14 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         """Move an instance, or give it another flavor, with the same IDs.
 
         :raises nova.exception.InstanceFaultRollback: if the flavor asks for
-            others; the instance runs on.
+            others, or disks besides the root's; the instance runs on.
         """
         with errors.as_refusals():
             extra_specs.check_same(
                 instance.flavor.extra_specs, flavor.extra_specs
             )
+            if not disks.has_same_others(instance.flavor, flavor):
+                disks.check_root_alone(flavor, None)
         return super().migrate_disk_and_power_off(
             context, instance, dest, flavor, *args, **kwargs
         )

@@ -36,7 +36,7 @@ from lxc_userns.verification import VerifiedInstance
 #: leaves the default to the configuration of the helper.
 CHOOSABLE: Final = frozenset(
     {
-        "hostname", "name", "needs", "program", "range_size", "rootfs",
+        "grow", "hostname", "name", "needs", "program", "range_size", "rootfs",
         "rootfs_kind", "security_model", "uuid", "volumes",
     }
 )  # fmt: skip

@@ -29,6 +29,7 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "max_processes": (int, _NONE),
     "security_model": (str, _NONE),
     "hostname": (str, _NONE),
+    "grow": (bool,),
 }
 
 
@@ -64,6 +65,10 @@ class InstanceRequest:
     :param hostname: its host name, as :manpage:`hostname(7)` has it, of at
         most 64 characters; None: libvirt makes one of its name, and what its
         root filesystem says stays.
+    :param grow: whether an xfs or btrfs is grown to all of its image each
+        time it is prepared, and the partition that it is in as well. What is
+        shared, by the strategy ``overlay``, stays as it is. This is not
+        promised: by its name alone an instance is prepared without.
     :raises ArgumentError: for a value of another type, a strategy that there
         is not, a path that is none, or two values that contradict each other:
         ``id_maps`` and ``range_size``, either and the mode ``host``, two
@@ -83,6 +88,7 @@ class InstanceRequest:
     max_processes: int | None = None
     security_model: str | None = None
     hostname: str | None = None
+    grow: bool = False
 
     def __post_init__(self) -> None:
         for name, types in _TYPES.items():

@@ -16,12 +16,19 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from lxc_userns.exceptions import ImageError, RootfsError
 from lxc_userns.linux import block_devices, btrfs, loop, mount_api, superblocks
 from lxc_userns.linux.fd import reopen
 from lxc_userns.rootfs import exposure
-from lxc_userns.rootfs.views import fstype, partitions, superblock
+from lxc_userns.rootfs.views import (
+    fstype,
+    growth,
+    partition_growth,
+    partitions,
+    superblock,
+)
 from lxc_userns.rootfs.views.partitions import Partition
 
 #: Types of filesystem and what they are mounted with. ext2 and ext3 are
@@ -56,14 +63,18 @@ class Image:
     :param fs_type: type of the filesystem, ``ext4`` for ext2 and ext3 too.
     :param device: path of the block device.
     :param number: its number, as ``st_rdev`` has it.
+    :param fd: descriptor of it.
     :param readonly: whether nothing is written to it.
+    :param grow: whether it is to be grown when it is mounted first.
     """
 
     path: str
     fs_type: str
     device: str
     number: int
+    fd: int
     readonly: bool
+    grow: bool
 
     def mount(self) -> int:
         """Mount it, ``nodev``, on no directory.
@@ -88,7 +99,9 @@ class Image:
 
 
 @contextmanager
-def opened(fd: int, path: str, readonly: bool) -> Iterator[Image]:
+def opened(
+    fd: int, path: str, readonly: bool, *, grow: bool = False
+) -> Iterator[Image]:
     """Open an image, so that it can be mounted.
 
     What was mounted and attached by the end goes on to work; the device is
@@ -98,6 +111,8 @@ def opened(fd: int, path: str, readonly: bool) -> Iterator[Image]:
     :param path: the same as the caller knows it.
     :param readonly: whether nothing is to be written to it. An image that is
         written to is for one user alone.
+    :param grow: whether it is to be grown; its partition, if it is in one, is
+        before. What is not written to stays as it is, and so does ext4.
     :raises ExposedTreeError: if it is a block device that is mounted where
         users of the host can reach it.
     :raises ImageError: if it is not an image of one filesystem, that is not
@@ -107,6 +122,7 @@ def opened(fd: int, path: str, readonly: bool) -> Iterator[Image]:
     """
     place, fs_type = _find_filesystem(fd, path)
     readonly = readonly or fs_type in _NEVER_WRITTEN
+    grow = grow and not readonly and growth.can_grow(fs_type)
     with ExitStack() as stack:
         if stat.S_ISBLK(os.fstat(fd).st_mode):
             _check_device(path)
@@ -115,11 +131,11 @@ def opened(fd: int, path: str, readonly: bool) -> Iterator[Image]:
         else:
             mode = os.O_RDONLY if readonly else os.O_RDWR
             file = stack.enter_context(reopen(fd, mode))
-            attached = _attached(file, path, readonly, place)
+            attached = _attached(file, path, readonly, place, grow)
             device, name = stack.enter_context(attached)
         _check_alone(device, path, fs_type)
         number = os.fstat(device).st_rdev
-        yield Image(path, fs_type, name, number, readonly)
+        yield Image(path, fs_type, name, number, device, readonly, grow)
 
 
 def _check_device(path: str) -> None:
@@ -132,11 +148,16 @@ def _check_device(path: str) -> None:
 
 @contextmanager
 def _attached(
-    file: int, path: str, readonly: bool, place: Partition | None
+    file: int, path: str, readonly: bool, place: Partition | None, grow: bool
 ) -> Iterator[tuple[int, str]]:
+    def find_part(place: Partition) -> tuple[int, int]:
+        if grow:
+            place = partition_growth.grow(file, path, place)
+        return place.start, place.size
+
     with ExitStack() as stack:
         try:
-            part = (place.start, place.size) if place else None
+            part = partial(find_part, place) if place else None
             found = stack.enter_context(
                 loop.attached(file, path, readonly=readonly, part=part)
             )

@@ -23,11 +23,11 @@ from lxc_userns.rootfs.views.fstype import GPT_MAGIC, MBR_ENTRIES
 #: Bytes of a sector: those of disk images, also where a disk has others.
 SECTOR = 512
 
-_GPT_HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
+GPT_HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
 _GPT_ENTRY = struct.Struct("<16s16sQQ")
 #: Bytes of the entries that are read at most; 128 of 128 bytes are usual.
 _GPT_MOST = 1 << 20
-_MBR_LINUX, _MBR_GPT = 0x83, 0xEE
+_MBR_LINUX, MBR_GPT = 0x83, 0xEE
 #: "Linux filesystem", which a root filesystem may be.
 _LINUX = UUID("0fc63daf-8483-4772-8e79-3d69d8477de4")
 #: Root filesystems, by architecture.
@@ -64,6 +64,11 @@ class Partition:
     size: int
     rank: int
 
+    @property
+    def end(self) -> int:
+        """Return where what is behind it begins, in bytes."""
+        return self.start + self.size
+
 
 def find_root(fd: int, path: str) -> Partition:
     """Return the partition of an image that is the root filesystem.
@@ -74,7 +79,7 @@ def find_root(fd: int, path: str) -> Partition:
     :param path: the same as the caller knows it.
     :raises ImageError: if that is not exactly one, or the table is damaged.
     """
-    end, partitions = os.fstat(fd).st_size, _read(fd, path)
+    end, partitions = os.fstat(fd).st_size, read(fd, path)
     for rank in (2, 1):
         found = [each for each in partitions if each.rank == rank]
         if len(found) > 1:
@@ -85,7 +90,7 @@ def find_root(fd: int, path: str) -> Partition:
                 f"({numbers}); give an image of the one that is",
             )
         for each in found:
-            if not 0 < each.start < each.start + each.size <= end:
+            if not 0 < each.start < each.end <= end:
                 raise ImageError(
                     path,
                     f"its partition {each.number} is not within it; is the "
@@ -99,12 +104,17 @@ def find_root(fd: int, path: str) -> Partition:
     )
 
 
-def _read(fd: int, path: str) -> Sequence[Partition]:
+def read(fd: int, path: str) -> Sequence[Partition]:
+    """Return the partitions of an image, in the order of their numbers.
+
+    :param fd: as for :func:`find_root`, and so is path.
+    :raises ImageError: if the table is damaged.
+    """
     head = os.pread(fd, 2 * SECTOR, 0)
     types = {head[place + 4] for place in MBR_ENTRIES}
     if head.startswith(GPT_MAGIC, SECTOR):
         return [*_read_gpt(fd, path, head[SECTOR:])]
-    if _MBR_GPT in types:
+    if MBR_GPT in types:
         raise ImageError(
             path, "its partition table is not of sectors of 512 bytes"
         )
@@ -117,13 +127,14 @@ def _read_mbr(head: bytes) -> Iterator[Partition]:
         kind = head[place + 4]
         start, size = struct.unpack_from("<II", head, place + 8)
         rank = int(kind == _MBR_LINUX)
-        yield Partition(number, start * SECTOR, size * SECTOR, rank)
+        if kind:
+            yield Partition(number, start * SECTOR, size * SECTOR, rank)
 
 
 def _read_gpt(fd: int, path: str, sector: bytes) -> Iterator[Partition]:
-    header = _GPT_HEADER.unpack_from(sector)
+    header = GPT_HEADER.unpack_from(sector)
     _, _, length, checksum, *_, place, number, size, entries_checksum = header
-    is_sound = _GPT_HEADER.size <= length <= SECTOR
+    is_sound = GPT_HEADER.size <= length <= SECTOR
     is_sound = is_sound and _GPT_ENTRY.size <= size
     is_sound = is_sound and number * size <= _GPT_MOST
     if is_sound:
@@ -133,6 +144,8 @@ def _read_gpt(fd: int, path: str, sector: bytes) -> Iterator[Partition]:
     entries = b""
     if is_sound and place * SECTOR < os.fstat(fd).st_size:
         entries = os.pread(fd, number * size, place * SECTOR)
+    # Of those that the image ends in the checksum can be right.
+    is_sound = is_sound and len(entries) == number * size
     if not is_sound or zlib.crc32(entries) != entries_checksum:
         raise ImageError(path, "its partition table is damaged")
     for index in range(number):
@@ -140,4 +153,5 @@ def _read_gpt(fd: int, path: str, sector: bytes) -> Iterator[Partition]:
         guid = UUID(bytes_le=kind)
         rank = 2 if guid in _ROOTS else int(guid == _LINUX)
         start, end = first * SECTOR, (last + 1) * SECTOR
-        yield Partition(index + 1, start, end - start, rank)
+        if guid.int:
+            yield Partition(index + 1, start, end - start, rank)

@@ -15,7 +15,7 @@ from lxc_userns.exceptions import RootfsError, translated
 from lxc_userns.linux import directory, mount_api, mounts, openat2, safe_path
 from lxc_userns.linux.fd import owned, reopen
 from lxc_userns.rootfs import exposure
-from lxc_userns.rootfs.views import idmapped, image
+from lxc_userns.rootfs.views import growth, idmapped, image
 
 if TYPE_CHECKING:
     from lxc_userns.idmap import IdMaps
@@ -90,6 +90,7 @@ def open_source(
     fd: int | None = None,
     empty: exposure.Empty | None = None,
     kind: RootfsKind | None = None,
+    grow: bool = False,
 ) -> Iterator[RootfsSource]:
     """Open a directory, or mount a raw disk image nowhere.
 
@@ -100,6 +101,8 @@ def open_source(
         only for messages.
     :param empty: as for :func:`exposure.check_only_root_can_reach`.
     :param kind: ``directory`` or ``image`` if it has to be that.
+    :param grow: whether the filesystem of an image is grown to all of it, if
+        it is xfs or btrfs and written to.
     :raises RootfsError: if it is neither, not the one that it has to be, or
         others could replace it.
     """
@@ -114,10 +117,12 @@ def open_source(
             )
             return
         with (
-            image.opened(file, path, readonly) as found,
+            image.opened(file, path, readonly, grow=grow) as found,
             owned(found.mount()) as mount,
             directory.opened_in(mount, ".") as root,
         ):
+            if found.grow:
+                growth.grow(found, root)
             yield RootfsSource(path, root, found)
 
 

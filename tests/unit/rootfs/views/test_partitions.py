@@ -165,6 +165,18 @@ def test_entries_that_cannot_be(
         find(gpt((ROOT, 100, 109), spoil=resize))
 
 
+def test_entries_that_the_image_ends_in(tmp_path: Path) -> None:
+    """With the checksum of those that are there."""
+    file = tmp_path / "disk"
+    file.write_bytes(gpt((ROOT, 100, 109), number=8192))
+    fd = os.open(file, os.O_RDONLY)
+    try:
+        with pytest.raises(ImageError, match=DAMAGED):
+            partitions.find_root(fd, "disk")
+    finally:
+        os.close(fd)
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     place=st.integers(0, 4 * SECTOR),

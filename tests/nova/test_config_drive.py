@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Config drives, and disks that a container cannot see."""
+
+import base64
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.nova.conftest import ImageFactory, NovaFactory, UserFactory
+from tests.nova.harness import Nova
+from tests.nova.ours import DRIVER, changed, is_private
+from tests.nova.server import Server
+
+SCRIPT = "#!/bin/sh\n"
+
+
+@pytest.fixture
+def nova(start_nova: NovaFactory) -> Iterator[Nova]:
+    """Start one with ID maps, and look that nothing is left."""
+    nova = start_nova(changed("DEFAULT", allow_resize_to_same_host="True"))
+    yield nova
+    nova.clean()
+    nova.wait_for_no_leftovers()
+
+
+def boot(nova: Nova, image: str) -> Server:
+    """Boot a server that is told something."""
+    return nova.boot(
+        image,
+        config_drive=True,
+        user_data=base64.b64encode(SCRIPT.encode()).decode(),
+        metadata={"role": "web"},
+    )
+
+
+def is_told(server: Server) -> bool:
+    """Whether it has its config drive, and nothing more of the host."""
+    directory = "/config-drive/openstack/latest"
+    told = json.loads(
+        server.run_in("cat", f"{directory}/meta_data.json").stdout
+    )
+    assert told["uuid"] == server.id
+    assert told["meta"] == {"role": "web"}
+    assert server.run_in("cat", f"{directory}/user_data").stdout == SCRIPT
+    for path in ("/config-drive/new", f"{directory}/user_data"):
+        done = server.run_in("touch", path, check=False)
+        assert "Read-only file system" in done.stderr
+    line = server.run_in("grep", " /config-drive ", "/proc/mounts").stdout
+    assert {"ro", "nosuid", "nodev"} <= {*line.split()[3].split(",")}
+    return is_private(server)
+
+
+def test_a_config_drive(nova: Nova, busybox_image: ImageFactory) -> None:
+    image = nova.add_image(busybox_image("ext4"))
+    server = boot(nova, image)
+    assert is_told(server)
+    hidden = server.directory / "config-drive"
+    assert hidden.stat().st_mode & 0o777 == 0o700
+    server.stop()
+    server.start()
+    assert is_told(server)
+    server.reboot("HARD")
+    assert is_told(server)
+    server.action("rebuild", {"imageRef": image})
+    server.wait()
+    assert is_told(server)
+    assert not (server.directory / "disk.config").exists()
+    server.delete()
+    assert not hidden.exists()
+    other = nova.boot(image)
+    assert other.run_in("ls", "/config-drive", check=False).returncode
+    assert nova.tracebacks() == []
+
+
+def test_a_config_drive_of_a_service_that_is_not_root(
+    make_user: UserFactory,
+    start_nova: NovaFactory,
+    busybox_image: ImageFactory,
+) -> None:
+    nova = start_nova(DRIVER, user=make_user("sudo"))
+    server = boot(nova, nova.add_image(busybox_image("ext4")))
+    assert is_told(server)
+    server.delete()
+    nova.wait_for_no_leftovers()
+
+
+@pytest.mark.parametrize(
+    ("others", "name"),
+    [("OS-FLV-EXT-DATA:ephemeral", "ephemeral disk"), ("swap", "swap")],
+)
+def test_disks_that_a_container_cannot_see(
+    nova: Nova, busybox_image: ImageFactory, others: str, name: str
+) -> None:
+    image = nova.add_image(busybox_image("ext4"))
+    flavor = nova.flavor(1, others)
+    said = f"{name}: a container sees no disk but that of its root"
+    server = nova.boot(image, "ERROR", flavor=flavor)
+    assert said in server.fault
+    assert "maximum number of retries" not in server.fault
+    assert not server.directory.exists()
+    server = nova.boot(image)
+    pid = server.init_pid()
+    server.action("resize", {"flavorRef": flavor})
+    assert said in server.what_failed("resize")
+    assert server.wait().init_pid() == pid
