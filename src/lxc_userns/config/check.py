@@ -165,10 +165,11 @@ def _describe_pool(name: str, pool: Pool, size: int) -> Iterator[Finding]:
 def _check_maps(settings: Settings) -> Iterator[Finding]:
     try:
         id_maps = settings.id_maps
+        has_pool = settings.has_pool
     except ConfigError:
         return  # Told before.
     if id_maps is None:
-        if settings.has_pool:
+        if has_pool:
             return
         yield Finding(
             severity=Severity.WARN,

@@ -104,6 +104,15 @@ def test_every_problem_at_once() -> None:
     ]
 
 
+@pytest.mark.usefixtures("host")
+def test_a_pool_that_cannot_be_read_is_one_problem_among_others() -> None:
+    conf = configure("", "", run_path="run", subid_owner="$nosuch")
+    assert [name for name, _ in find(conf, Severity.ERROR)] == [
+        "[lxc_userns] subid_owner",
+        "[lxc_userns] run_path",
+    ]
+
+
 @pytest.mark.parametrize(
     ("names", "subuid", "holders"),
     [
