@@ -7,8 +7,9 @@ Looked at before the first change of a start, by ``config check`` and by
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from lxc_userns import exceptions
@@ -48,10 +49,19 @@ CHECKS: Final[dict[str, Callable[[str], None]]] = {
 }
 
 
-def translated(name: str, path: str) -> AbstractContextManager[None]:
+@contextmanager
+def translated(name: str, path: str) -> Iterator[None]:
     """Raise a system call's error as one of the option that names a path.
 
     :param name: ``state_path`` or ``run_path``.
     :raises ConfigError: in place of any OSError.
     """
-    return exceptions.translated(ConfigError, f"[lxc_userns] {name}", path)
+    with exceptions.translated(ConfigError, f"[lxc_userns] {name}", path):
+        try:
+            yield
+        except PermissionError as err:
+            # Of the kernel, which gives no remedy.
+            if err.errno is None or os.geteuid() == 0:
+                raise
+            reason = f"{err.strerror}; run this as root"
+            raise PermissionError(reason) from err

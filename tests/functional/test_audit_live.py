@@ -249,6 +249,31 @@ def test_a_source_of_two_domains(
     assert "'web'" in found.message
 
 
+def test_sources_that_are_links(
+    cli: CommandLine, tree: Path, define: Define, reachable_path: Path
+) -> None:
+    """libvirt follows them when it mounts."""
+    for name, target in (("sockets", "/run"), ("host", "/"), ("copy", tree)):
+        (reachable_path / name).symlink_to(target)
+    devices = "".join(
+        f"<filesystem type='mount'><source dir='{reachable_path / name}'/>"
+        f"<target dir='/{name}'/></filesystem>"
+        for name in ("sockets", "copy")
+    )
+    define("web", reachable_path / "host", devices=devices)
+    define("db", tree)
+    found = audit(cli, "web")
+    (host,) = found["host-root-filesystem"]
+    assert "filesystem '/' is '/' of the host" in host.message
+    (path,) = found["host-path"]
+    assert "filesystem '/sockets' is '/run' of the host" in path.message
+    assert any(
+        f"filesystem '/copy' has files ('{tree}') of the domain 'db'"
+        in each.message
+        for each in found["shared-source"]
+    )
+
+
 def test_control_groups(cli: CommandLine, tree: Path, define: Define) -> None:
     types = {
         line.split()[4]: line.partition(" - ")[2].split()[0]

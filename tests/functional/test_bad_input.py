@@ -499,6 +499,16 @@ def test_configuration_files_that_cannot_be_read(
         assert message in error
 
 
+def test_a_configuration_file_of_another_user(tmp_path: Path) -> None:
+    file = tmp_path / "x.conf"
+    file.touch()
+    check = ("--config-file", file, "config", "check", "-f", "json")
+    warned = f"it belongs to user 4321; chown root {file}"
+    assert warned not in call(*check).out
+    os.chown(file, 4321, 0)
+    assert warned in call(*check).out
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -227,6 +227,33 @@ def test_a_root_that_the_service_has_swapped(service: Service) -> None:
     assert "is a symbolic link" in problem
 
 
+def test_links_to_files_of_root(service: Service) -> None:
+    """A service may make them where the kernel does not forbid it."""
+    one = service.instances / "one"
+    secret = service.directory / "secret"
+    secret.touch(mode=0o600)
+    (one / "link").hardlink_to(secret)
+    setting = service.directory / "setting"
+    setting.write_text("0\n")
+    sysctl = "/proc/sys/fs/protected_hardlinks"
+    request = service.request(one)
+    with ExitStack() as stack:
+        subprocess.run(["mount", "--bind", setting, sysctl], check=True)
+        stack.callback(subprocess.run, ["umount", sysctl], check=True)
+        answers = service.call_all(
+            ("prepare", {"request": request}),
+            ("allocate", {"request": request}),
+            ("prepare", {"request": "web1"}),
+        )
+        (problem,) = service.call("find_problems")["result"]
+    for answer in answers:
+        assert answer["error"] == "PrerequisiteError", answer
+        assert answer["text"] == problem
+    assert "protected_hardlinks is 0" in problem
+    assert secret.stat().st_uid == 0
+    assert service.kept("web1") is None
+
+
 def test_directories_of_the_services_own_user(service: Service) -> None:
     """Nova has its own, above and below."""
     nova = service.directory / "nova"

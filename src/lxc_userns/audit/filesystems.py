@@ -166,7 +166,8 @@ def find(domain: etree._Element, run_path: str) -> Iterator[Violation]:
     yield from _roots(domain, filesystems)
     for seen in filesystems:
         yield from _refused(seen, mapped)
-        yield from _source_rules(seen, run_path)
+        yield from find_sensitive(seen, run_path)
+        yield from _writable(seen, run_path)
         target = normalised(seen.target)
         if is_reserved(target):
             yield RESERVED_TARGET.violation(
@@ -216,20 +217,34 @@ def _refused(seen: FilesystemEntry, mapped: bool) -> Iterator[Violation]:
             yield READONLY.violation(seen.element, problem)
 
 
-def _source_rules(seen: FilesystemEntry, run_path: str) -> Iterator[Violation]:
+def find_sensitive(
+    seen: FilesystemEntry, run_path: str
+) -> Iterator[Violation]:
+    """Yield violations if a source is not for containers.
+
+    :param run_path: where our views are.
+    """
     source = seen.source
     # Of a disk or an image the container sees what is on it.
     if source is None or seen.kind not in _SHOWN:
         return
-    what = f"filesystem {shown(seen.target)} is {shown(source)} of the host"
+    what = _describe_source(seen)
     if source == "/":
         yield HOST_ROOT.violation(seen.element, f"{what}: all that it has")
     elif reason := sensitivity(source, run_path):
         yield HOST_PATH.violation(seen.element, f"{what}: {reason}")
-    if (
-        not (seen.is_root or seen.readonly or is_view(source, run_path))
-        and seen.kind == "mount"
-    ):
+
+
+def _writable(seen: FilesystemEntry, run_path: str) -> Iterator[Violation]:
+    if seen.source is None or seen.kind != "mount":
+        return
+    if not (seen.is_root or seen.readonly or is_view(seen.source, run_path)):
         yield WRITABLE.violation(
-            seen.element, f"{what}, and can be written to"
+            seen.element, f"{_describe_source(seen)}, and can be written to"
         )
+
+
+def _describe_source(seen: FilesystemEntry) -> str:
+    return (
+        f"filesystem {shown(seen.target)} is {shown(seen.source)} of the host"
+    )

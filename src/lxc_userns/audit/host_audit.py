@@ -14,7 +14,11 @@ from lxml import etree
 
 from lxc_userns import resources
 from lxc_userns.audit import Finding, host_rules, static
-from lxc_userns.audit.filesystems import FilesystemEntry, read_filesystems
+from lxc_userns.audit.filesystems import (
+    FilesystemEntry,
+    find_sensitive,
+    read_filesystems,
+)
 from lxc_userns.audit.finding import Violation
 from lxc_userns.audit.id_maps import has_id_maps, read_entries
 from lxc_userns.audit.locations import to_findings
@@ -65,9 +69,9 @@ class Domain:
     def filesystems(self) -> list[FilesystemEntry]:
         """Its filesystems, each with its source on disk."""
         found = read_filesystems(self.domain)
-        if self.record is None:
-            return found
-        return [*_on_disk(found, self.record)]
+        if self.record is not None:
+            found = [*_on_disk(found, self.record)]
+        return [*map(_without_links, found)]
 
 
 def _on_disk(
@@ -88,6 +92,23 @@ def _on_disk(
             yield replace(seen, source=volume.source, readonly=volume.readonly)
         else:
             yield seen
+
+
+def _without_links(seen: FilesystemEntry) -> FilesystemEntry:
+    """Return a filesystem with the source that libvirt would mount."""
+    if seen.source is None:
+        return seen
+    return replace(seen, source=normalised(os.path.realpath(seen.source)))
+
+
+def _find_behind_links(
+    domain: etree._Element, run_path: str
+) -> Iterator[Violation]:
+    """Yield violations of what links of the host lead to."""
+    for seen in read_filesystems(domain):
+        found = _without_links(seen)
+        if found != seen:
+            yield from find_sensitive(found, os.path.realpath(run_path))
 
 
 class Auditor:
@@ -165,6 +186,7 @@ class Auditor:
     def _find(self, this: Domain, others: list[Domain]) -> Iterator[Violation]:
         domain = this.domain
         yield from static.find(domain, self._run_path)
+        yield from _find_behind_links(domain, self._run_path)
         running = {each.name: each.domain for each in others if each.is_active}
         yield from host_rules.find_overlaps(domain, running)
         yield from _find_held(domain)

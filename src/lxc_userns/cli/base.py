@@ -156,10 +156,11 @@ def require_root() -> None:
     """
     user = os.geteuid()
     if user != 0:
+        # By this the exit code is told from that of what was found.
         raise PrerequisiteError(
             f"this is user {user}, and only root can see the containers and "
             "leases of this host; run this as root"
-        )
+        ) from PermissionError()
 
 
 def add_map_arguments(

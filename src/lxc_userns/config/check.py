@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -15,7 +16,7 @@ from lxc_userns.config import allowed_paths, novas_disks
 from lxc_userns.config.id_maps import SUBID_OWNER
 from lxc_userns.config.options import GROUP, option_name
 from lxc_userns.config.settings import MAPS, Settings
-from lxc_userns.config.sources import find_places
+from lxc_userns.config.sources import find_files, find_places
 from lxc_userns.exceptions import ConfigError, PrerequisiteError
 from lxc_userns.findings import Finding, Severity
 from lxc_userns.idmap import (
@@ -28,6 +29,7 @@ from lxc_userns.idmap import (
 )
 from lxc_userns.leases.allocation import capacity
 from lxc_userns.leases.pool import Pool, read_pools
+from lxc_userns.linux import safe_path
 from lxc_userns.subid import owners, unlisted
 from lxc_userns.subid.held_ids import find_held
 from lxc_userns.text import show
@@ -65,8 +67,42 @@ def check_config(conf: cfg.ConfigOpts) -> list[Finding]:
     found += _check_pool(settings)
     found += _check_maps(settings)
     found += _check_paths(settings)
+    found += _check_writers(conf)
     found += _check_files()
     return found
+
+
+def _check_writers(conf: cfg.ConfigOpts) -> Iterator[Finding]:
+    """Warn of users who may say what root does."""
+    # Into a directory of files one can be put as well.
+    places = [f"{each}/.conf" for each in conf.config_dir or ()]
+    # oslo.config finds a file by the project's name and by the program's.
+    for path in dict.fromkeys((*find_files(conf), *places)):
+        reason = ""
+        with suppress(OSError):
+            reason = _find_writers(os.path.abspath(path))
+        if reason:
+            yield Finding(
+                severity=Severity.WARN,
+                code=path,
+                subject="",
+                message="others may write it, and so say what root does: "
+                f"{reason}",
+            )
+
+
+def _find_writers(path: str) -> str:
+    """Return why others may write a file; empty if they may not."""
+    try:
+        status = os.stat(safe_path.resolve(path))
+    except safe_path.ReplaceableError as err:
+        return str(err)
+    if status.st_uid not in (0, os.geteuid()):
+        return f"it belongs to user {status.st_uid}; chown root {path}"
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"it has mode {mode:04o}; chmod go-w {path}"
+    return ""
 
 
 def _check_paths(settings: Settings) -> Iterator[Finding]:
@@ -165,10 +201,11 @@ def _describe_pool(name: str, pool: Pool, size: int) -> Iterator[Finding]:
 def _check_maps(settings: Settings) -> Iterator[Finding]:
     try:
         id_maps = settings.id_maps
+        has_pool = settings.has_pool
     except ConfigError:
         return  # Told before.
     if id_maps is None:
-        if settings.has_pool:
+        if has_pool:
             return
         yield Finding(
             severity=Severity.WARN,

@@ -17,11 +17,15 @@ class Integer(types.Integer):
     def __call__(self, value: Any) -> Any:
         """Convert a value."""
         try:
-            return super().__call__(value)
+            number = super().__call__(value)
         except ValueError as err:
             text = str(value)
             said = str(err).replace(text, shorten(text))
             raise ValueError(f"{show(text)}: {said}") from None
+        # oslo.config takes no text for no number, and for no limit then.
+        if number is None:
+            raise ValueError("is empty; give a whole number")
+        return number
 
 
 class Size(types.ConfigType):

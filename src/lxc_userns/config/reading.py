@@ -53,6 +53,9 @@ def read_values(
                 # What comes before is where oslo.config found it.
                 reason = str(err).rpartition("is not valid: ")[2]
                 unreadable[name] = ConfigError(name, "", reason)
+            except RecursionError:
+                reason = "refers to itself by $; write the value"
+                unreadable[name] = ConfigError(name, "", reason)
     return values, unreadable
 
 

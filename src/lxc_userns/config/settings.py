@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from lxc_userns.arguments import check_type
@@ -53,6 +52,13 @@ class _Value(Generic[_T]):
         return value
 
 
+class _Path(_Value[str]):
+    """The same for a path, without needless slashes and dots."""
+
+    def __get__(self, settings: Settings, owner: type) -> str:
+        return _normalised(super().__get__(settings, owner))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Values of our options at one moment.
@@ -84,8 +90,8 @@ class Settings:
     rootfs_strategy = _Value[str]()
     unmapped_ids = _Value[str]()
     userns_policy = _Value[Policy]()
-    state_path = _Value[str]()
-    run_path = _Value[str]()
+    state_path = _Path()
+    run_path = _Path()
     shift_workers = _Value[int]()
     unpack_max_bytes = _Value[int]()
     unpack_max_inodes = _Value[int]()
@@ -307,16 +313,40 @@ def _check_values(values: Mapping[str, Any]) -> Iterator[ConfigError]:
             str(size),
             f"is too small: guest group {TTY_GID} (tty) has to be mapped",
         )
-    for name in _PATHS:
-        if name in values:
-            yield from _check_path(name, values[name])
+    yield from _check_paths(values)
     for path in values.get(_ROOTS, ()):
         yield from _check_path(_ROOTS, path)
 
 
+def _check_paths(values: Mapping[str, Any]) -> Iterator[ConfigError]:
+    paths = [(name, values[name]) for name in _PATHS if name in values]
+    problems = [err for each in paths for err in _check_path(*each)]
+    yield from problems
+    if problems or len(paths) < len(_PATHS):
+        return
+    (_, state), (name, run) = paths
+    one, other = (f"{_normalised(each)}/" for each in (state, run))
+    # One is closed to those who pass through the other, and what is in it
+    # would have the names of instances.
+    if one.startswith(other) or other.startswith(one):
+        reason = f"state_path is {state}, and neither may be in the other"
+        yield ConfigError(name, run, f"{reason}; give another path")
+
+
 def _check_path(option: str, path: str) -> Iterator[ConfigError]:
-    parts = PurePosixPath(path).parts
-    if not path.startswith("/") or ".." in parts or len(parts) < 2:
+    plain = _normalised(path)
+    if (
+        not path.startswith("/")
+        or plain == "/"
+        or "/../" in f"{plain}/"
+        or "\0" in path
+    ):
         yield ConfigError(
             option, path, "an absolute path below / without '..' is needed"
         )
+
+
+def _normalised(path: str) -> str:
+    """Return an absolute path without needless slashes and dots."""
+    parts = (part for part in path.split("/") if part not in ("", "."))
+    return "/" + "/".join(parts)

@@ -41,6 +41,17 @@ def find_places(conf: cfg.ConfigOpts) -> Iterator[tuple[str, str, str]]:
                 yield name, values[name], place
 
 
+def find_files(conf: cfg.ConfigOpts) -> list[str]:
+    """Return the configuration files that are read, in that order.
+
+    :param conf: a configuration object that has been called.
+    """
+    files = [*(conf.config_file or ())]
+    for each in conf.config_dir or ():
+        files += sorted(glob(f"{each}/*.conf"))
+    return files
+
+
 def _find_place(conf: cfg.ConfigOpts, group: str, name: str) -> str:
     """Where a value is from; empty if oslo.config does not tell."""
     try:
@@ -66,9 +77,7 @@ def _find_file(conf: cfg.ConfigOpts, group: str, name: str) -> str:
 
     What oslo.config gives is the last file that has its section.
     """
-    files = [*(conf.config_file or ())]
-    for each in conf.config_dir or ():
-        files += sorted(glob(f"{each}/*.conf"))
+    files = find_files(conf)
     parsed = [] if conf._namespace is None else conf._namespace._parsed
     # The last one is the first there.
     if len(files) == len(parsed):

@@ -112,7 +112,8 @@ class LeaseStore:
                 database = _connect(self._place(create))
                 stack.callback(database.close)
                 _check_version(database)
-            except (OSError, sqlite3.Error) as err:
+            # What SQLite says of damage quotes it, and need not be text.
+            except (OSError, sqlite3.Error, UnicodeDecodeError) as err:
                 raise self._error(err) from err
             try:
                 yield database
@@ -130,12 +131,14 @@ class LeaseStore:
                 raise OSError(errno.ELOOP, "is a symbolic link", self.file)
         return self.file
 
-    def _error(self, err: OSError | sqlite3.Error) -> ConfigError:
+    def _error(
+        self, err: OSError | sqlite3.Error | UnicodeDecodeError
+    ) -> ConfigError:
         strerror = getattr(err, "strerror", None)
         reason = f"the leases in {self.file}: {strerror or err}"
         code = getattr(err, "sqlite_errorcode", sqlite3.SQLITE_OK)
         # The rest of the bits says where.
-        if code & 0xFF in _DAMAGED:
+        if code & 0xFF in _DAMAGED or isinstance(err, UnicodeDecodeError):
             reason += f"; {_REMEDY}"
         return ConfigError("[lxc_userns] state_path", self._path, reason)
 

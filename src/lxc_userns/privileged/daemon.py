@@ -21,11 +21,17 @@ from lxc_userns.config import options
 from lxc_userns.config.allowed_paths import check_root, read_roots
 from lxc_userns.config.check import check_config
 from lxc_userns.config.values import check_same, read_values
-from lxc_userns.exceptions import ConfigError, InstanceError
+from lxc_userns.exceptions import (
+    ConfigError,
+    InstanceError,
+    LxcUsernsError,
+    PrerequisiteError,
+)
 from lxc_userns.findings import Severity
 from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.instances.record import check_name
 from lxc_userns.libvirtd.client import Guests
+from lxc_userns.linux import hard_links
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.privileged import wire
 from lxc_userns.privileged.context import CONTEXT
@@ -72,15 +78,15 @@ def perform(configured: object, verb: object, arguments: object) -> Any:
 
 def find_problems() -> tuple[str, ...]:
     """Return why no instance could be started."""
-    problems = [
+    problems: list[LxcUsernsError] = [
         ConfigError(each.code, each.subject, each.message)
         for each in check_config(cfg.CONF)
         if each.severity >= Severity.ERROR
     ]
     try:
-        for root in read_roots(cfg.CONF):
+        for root in _read_roots():
             check_root(root)
-    except ConfigError as err:
+    except (ConfigError, PrerequisiteError) as err:
         problems.append(err)
     # check_config() looks at those that are written down, too.
     return tuple(dict.fromkeys(map(str, problems)))
@@ -97,7 +103,7 @@ def prepare(
 ) -> PreparedInstance:
     """Prepare an instance, from what the service may ask for."""
     if isinstance(request, str):
-        read_roots(cfg.CONF)
+        _read_roots()
     else:
         _check_request(request)
     return _manager().prepare(request, accept_replaced=accept_replaced)
@@ -143,10 +149,17 @@ def _manager() -> UserNamespaceManager:
     return UserNamespaceManager(cfg.CONF, _GUESTS, roots=roots)
 
 
+def _read_roots() -> tuple[str, ...]:
+    """Return where the service may have files, if it has its own alone."""
+    roots = read_roots(cfg.CONF)
+    hard_links.check_protected()
+    return roots
+
+
 def _check_request(request: InstanceRequest) -> None:
     """Refuse what only the configuration of the helper decides."""
     check_name(request.name)
-    read_roots(cfg.CONF)
+    _read_roots()
     for each in fields(request):
         if (
             each.name not in CHOOSABLE

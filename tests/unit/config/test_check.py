@@ -104,6 +104,15 @@ def test_every_problem_at_once() -> None:
     ]
 
 
+@pytest.mark.usefixtures("host")
+def test_a_pool_that_cannot_be_read_is_one_problem_among_others() -> None:
+    conf = configure("", "", run_path="run", subid_owner="$nosuch")
+    assert [name for name, _ in find(conf, Severity.ERROR)] == [
+        "[lxc_userns] subid_owner",
+        "[lxc_userns] run_path",
+    ]
+
+
 @pytest.mark.parametrize(
     ("names", "subuid", "holders"),
     [
@@ -378,6 +387,49 @@ def test_where_values_are_from(
     value, place = found["[lxc_userns] range_size"]
     assert value.startswith("unreadable")
     assert place == f"from the file {last}"
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> cfg.ConfigOpts:
+    """A configuration of root's: a file, and one in a directory."""
+    (tmp_path / "conf.d").mkdir()
+    for name in ("a.conf", "conf.d/b.conf"):
+        (tmp_path / name).write_text("[lxc_userns]\nsubid_owner = lxc\n")
+    conf = cfg.ConfigOpts()
+    register_opts(conf)
+    conf(
+        [],
+        default_config_files=[str(tmp_path / "a.conf")] * 2,
+        default_config_dirs=[str(tmp_path / "conf.d")],
+    )
+    return conf
+
+
+@pytest.mark.usefixtures("host")
+@pytest.mark.parametrize(
+    ("name", "mode", "changed"),
+    [
+        ("a.conf", 0o644, []),
+        ("a.conf", 0o664, ["a.conf"]),
+        ("a.conf", 0o602, ["a.conf"]),
+        ("conf.d/b.conf", 0o666, ["conf.d/b.conf"]),
+        ("conf.d", 0o775, ["conf.d/b.conf", "conf.d/.conf"]),
+    ],
+)
+def test_files_that_others_may_write_are_warned_of(
+    files: cfg.ConfigOpts,
+    tmp_path: Path,
+    name: str,
+    mode: int,
+    changed: list[str],
+) -> None:
+    """Their content decides what root does."""
+    (tmp_path / name).chmod(mode)
+    assert [
+        code
+        for code, message in find(files, Severity.WARN)
+        if "others may write it" in message
+    ] == [str(tmp_path / each) for each in changed]
 
 
 DIRECTORY = "200000-2000199999, which SSSD and FreeIPA give to users"

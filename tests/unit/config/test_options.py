@@ -259,6 +259,27 @@ def test_all_problems_of_the_maps_at_once(tmp_path: Path) -> None:
         ("state_path = /", "state_path", "an absolute path below /"),
         ("state_path =", "state_path", "an absolute path below /"),
         ("run_path = /run/../etc", "run_path", "without '..'"),
+        ("state_path = /a\0b", "state_path", "an absolute path below /"),
+        ("state_path = $state_path", "state_path", "refers to itself"),
+        *(
+            (f"{name} =", name, "is empty; give a whole number")
+            for name in (
+                "range_size",
+                "shift_workers",
+                "max_processes",
+                "hook_timeout",
+                "hook_linger",
+                "unpack_max_inodes",
+            )
+        ),
+        *(
+            (f"{state}\n{run}", "run_path", "neither may be in the other")
+            for state, run in (
+                ("state_path = /a/b", "run_path = /a/b"),
+                ("state_path = /a/b/", "run_path = /a//b/c"),
+                ("state_path = /a/./b/c", "run_path = /a/b"),
+            )
+        ),
     ],
 )
 def test_every_rule_of_the_other_options(

@@ -79,6 +79,23 @@ def test_a_problem_is_told_to_who_reads_its_option(
         _ = settings.id_maps
 
 
+@pytest.mark.parametrize(
+    "text", ["/a/b/", "/a//b", "//a/b", "/a/./b/.", "/a/b"]
+)
+def test_paths_have_no_needless_slashes(tmp_path: Path, text: str) -> None:
+    """One at the end would name nothing in the directory that was meant."""
+    _, settings = read(tmp_path, f"[lxc_userns]\nstate_path = {text}\n")
+    assert settings.state_path == "/a/b"
+
+
+def test_paths_with_a_common_beginning_are_not_in_each_other(
+    tmp_path: Path,
+) -> None:
+    text = "[lxc_userns]\nstate_path = /a/b\nrun_path = /a/bc\n"
+    _, settings = read(tmp_path, text)
+    assert settings.find_problems() == []
+
+
 def test_a_pool_that_cannot_be_read_is_no_missing_pool(
     tmp_path: Path,
 ) -> None:

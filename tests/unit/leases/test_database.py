@@ -275,6 +275,14 @@ def forget_version(file: Path) -> None:
         database.execute("PRAGMA user_version = 0")
 
 
+def break_text(file: Path) -> None:
+    """SQLite quotes what it cannot read, which is no text then."""
+    data = file.read_bytes()
+    file.write_bytes(
+        data.replace(b"CREATE TABLE lease", b"CRE\xffTE TABLE lease")
+    )
+
+
 def open_to_others(file: Path) -> None:
     file.parent.chmod(0o755)
 
@@ -286,6 +294,7 @@ def open_to_others(file: Path) -> None:
         (make_directory, "leases.sqlite3"),
         (make_later, r"has version 9, this .* knows 1: .* a newer version"),
         (forget_version, "it has tables, and no version; it is damaged"),
+        (break_text, "it is damaged: restore a backup"),
         (open_to_others, "0755"),
     ],
 )

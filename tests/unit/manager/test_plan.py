@@ -309,12 +309,17 @@ def test_configurations_that_stop_it(
 @pytest.mark.parametrize("name", ["state_path", "run_path"])
 @pytest.mark.parametrize("where", ["{0}/x/y", "{0}", "{1}"])
 def test_a_tree_that_holds_our_own_directories(
-    world: World, tmp_path: Path, name: str, where: str
+    world: World,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    name: str,
+    where: str,
 ) -> None:
     for path in (Path(world.rootfs), tmp_path):
         path.chmod(0o700 if name == "state_path" else 0o711)
-    # The default is elsewhere.
+    # Neither may be in the other. The default is elsewhere.
     world.conf.clear_override("run_path", "lxc_userns")
+    world.set(state_path=str(tmp_path_factory.mktemp("elsewhere") / "x"))
     world.set(**{name: where.format(world.rootfs, tmp_path)})
     with pytest.raises(RootfsError, match=rf"\[lxc_userns\] {name}"):
         world.manager.prepare(world.request)
