@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Domains of others, converted for libvirt's hook."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,6 +145,61 @@ def test_what_was_kept_goes_with_the_instance(
     (found,) = cli.json("gc", "--grace-period", "0")
     assert found["outcome"] == "removed"
     assert not kept.exists()
+
+
+def test_what_was_kept_of_one_that_was_never_prepared(
+    cli: CommandLine,
+    busybox_rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    """There is neither a record nor a lease that it could go with."""
+    domain = libvirt_connection.defineXML(make_xml(busybox_rootfs))
+    assert cli("domain", "convert", "plain", "--in-place").code == 0
+    converted = domain.XMLDesc()
+    (kept,) = (cli.state / "converted").iterdir()
+    assert cli.json("gc", "--grace-period", "0") == []
+    domain.undefine()
+    (waiting,) = cli.json("gc", "plain")
+    assert (waiting["instance"], waiting["uuid"]) == ("plain", kept.stem)
+    assert waiting["outcome"] == "waiting"
+    # It was about to be defined anew.
+    domain = libvirt_connection.defineXML(converted)
+    assert cli.json("gc", "--grace-period", "0") == []
+    done = cli("domain", "convert", "plain", "--in-place", "--revert")
+    assert done.code == 0
+    assert cli("domain", "convert", "plain", "--in-place").code == 0
+    domain.undefine()
+    assert cli.json("lease", "gc", "--grace-period", "0") == []
+    assert cli.json("gc", "other", "--grace-period", "0") == []
+    (removed,) = cli.json("gc", "--grace-period", "0")
+    assert removed["outcome"] == "removed"
+    assert not kept.exists()
+    assert cli.json("gc", "--grace-period", "0") == []
+
+
+def test_gc_that_is_killed_before_it_has_done_all(
+    cli: CommandLine,
+    busybox_rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    """The next one finds what the record does not lead to any more."""
+    domain = libvirt_connection.defineXML(make_xml(busybox_rootfs))
+    assert cli("domain", "convert", "plain", "--in-place").code == 0
+    assert cli("domain", "prepare", "plain").code == 0
+    domain.undefine()
+    script = """
+import os, sys
+from lxc_userns.instances.originals import OriginalDomains
+OriginalDomains.forget = lambda self, uuid: os.kill(os.getpid(), 9)
+from lxc_userns.cli.main import main
+main(["--config-file", sys.argv[1], "gc", "--grace-period", "0"])
+"""
+    argv = [sys.executable, "-c", script, str(cli.config)]
+    assert subprocess.run(argv, timeout=60, check=False).returncode == -9
+    assert [*(cli.state / "instances").iterdir()] == []
+    (removed,) = cli.json("gc", "--grace-period", "0")
+    assert removed["outcome"] == "removed"
+    assert [*(cli.state / "converted").iterdir()] == []
 
 
 def test_an_image(
