@@ -221,6 +221,23 @@ def test_an_image(
         cli("container", "destroy", "plain")
 
 
+@pytest.mark.parametrize("kind", ["file", "block"])
+def test_an_image_that_the_kernel_does_not_mount(
+    kind: str, cli: CommandLine, tmp_path: Path
+) -> None:
+    """It is refused before anything is leased or defined."""
+    image = tmp_path / "image"
+    image.write_bytes(b"QFI\xfb\0\0\0\3" + bytes(4096))
+    attribute = {"file": "file", "block": "dev"}[kind]
+    xml = XML.format(kind=kind, attribute=attribute, rootfs=image, devices="")
+    out, err = convert(cli, tmp_path, xml)
+    assert out == ""
+    assert f"{image}: is a qcow2 image, and no raw image" in err
+    remedy = f"qemu-img convert -f qcow2 -O raw {image} {image}.raw"
+    assert remedy in err
+    assert cli.json("lease", "list") == []
+
+
 def test_reasons_that_keep_a_domain_from_it(
     cli: CommandLine, tmp_path: Path, busybox_rootfs: Path
 ) -> None:
@@ -324,6 +341,8 @@ def test_files_of_its_own(
             assert f"{busybox_rootfs} stays shifted on disk" in done.err
         assert read_id_maps(domain.XMLDesc()) is None
         assert cli(*convert, "--discard").code == 2
+        done = cli(*convert, "--revert", "--strategy", strategy)
+        assert "--revert takes no --strategy" in done.error(2)
     finally:
         domain.undefine()
 
