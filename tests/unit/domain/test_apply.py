@@ -336,7 +336,7 @@ def test_mode_host(schema: etree.RelaxNG, made: strategies.Document) -> None:
 
 
 def test_a_filesystem_that_was_added_to_what_is_marked() -> None:
-    """Whoever has defined it cannot request a volume."""
+    """Volumes cannot be requested there any more."""
     marked = apply(DOCUMENTS["bare"], BARE)
     added = filesystem("mount", "/srv/x", "/x") + "</devices>"
     (told,) = refused(marked.replace("</devices>", added), BARE)
