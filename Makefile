@@ -36,6 +36,7 @@ system-packages:
 
 .venv/.installed: pyproject.toml | system-packages
 	@tools/make-venv "$(PYTHON)" test,docs
+	@tools/get-ansible-collection .venv/share/ansible
 	@touch $@
 
 .PHONY: demo

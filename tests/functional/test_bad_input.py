@@ -113,6 +113,11 @@ def test_container_run_refuses(
             "ip link add absent0 type bridge",
         ),
         (
+            ["--network", "bridge:lo", "--dry-run"],
+            "bad: lo is a network device, and no bridge; see those that are: "
+            "ip link show type bridge",
+        ),
+        (
             ["--network", "network:absent"],
             "bad: libvirt has no network absent: ",
         ),

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Domains of others, converted for libvirt's hook."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -145,6 +147,61 @@ def test_what_was_kept_goes_with_the_instance(
     assert not kept.exists()
 
 
+def test_what_was_kept_of_one_that_was_never_prepared(
+    cli: CommandLine,
+    busybox_rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    """There is neither a record nor a lease that it could go with."""
+    domain = libvirt_connection.defineXML(make_xml(busybox_rootfs))
+    assert cli("domain", "convert", "plain", "--in-place").code == 0
+    converted = domain.XMLDesc()
+    (kept,) = (cli.state / "converted").iterdir()
+    assert cli.json("gc", "--grace-period", "0") == []
+    domain.undefine()
+    (waiting,) = cli.json("gc", "plain")
+    assert (waiting["instance"], waiting["uuid"]) == ("plain", kept.stem)
+    assert waiting["outcome"] == "waiting"
+    # It was about to be defined anew.
+    domain = libvirt_connection.defineXML(converted)
+    assert cli.json("gc", "--grace-period", "0") == []
+    done = cli("domain", "convert", "plain", "--in-place", "--revert")
+    assert done.code == 0
+    assert cli("domain", "convert", "plain", "--in-place").code == 0
+    domain.undefine()
+    assert cli.json("lease", "gc", "--grace-period", "0") == []
+    assert cli.json("gc", "other", "--grace-period", "0") == []
+    (removed,) = cli.json("gc", "--grace-period", "0")
+    assert removed["outcome"] == "removed"
+    assert not kept.exists()
+    assert cli.json("gc", "--grace-period", "0") == []
+
+
+def test_gc_that_is_killed_before_it_has_done_all(
+    cli: CommandLine,
+    busybox_rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    """The next one finds what the record does not lead to any more."""
+    domain = libvirt_connection.defineXML(make_xml(busybox_rootfs))
+    assert cli("domain", "convert", "plain", "--in-place").code == 0
+    assert cli("domain", "prepare", "plain").code == 0
+    domain.undefine()
+    script = """
+import os, sys
+from lxc_userns.instances.originals import OriginalDomains
+OriginalDomains.forget = lambda self, uuid: os.kill(os.getpid(), 9)
+from lxc_userns.cli.main import main
+main(["--config-file", sys.argv[1], "gc", "--grace-period", "0"])
+"""
+    argv = [sys.executable, "-c", script, str(cli.config)]
+    assert subprocess.run(argv, timeout=60, check=False).returncode == -9
+    assert [*(cli.state / "instances").iterdir()] == []
+    (removed,) = cli.json("gc", "--grace-period", "0")
+    assert removed["outcome"] == "removed"
+    assert [*(cli.state / "converted").iterdir()] == []
+
+
 def test_an_image(
     cli: CommandLine,
     tmp_path: Path,
@@ -162,6 +219,23 @@ def test_an_image(
         assert uid_map(domain) == ["0", str(BASE), "65536"]
     finally:
         cli("container", "destroy", "plain")
+
+
+@pytest.mark.parametrize("kind", ["file", "block"])
+def test_an_image_that_the_kernel_does_not_mount(
+    kind: str, cli: CommandLine, tmp_path: Path
+) -> None:
+    """It is refused before anything is leased or defined."""
+    image = tmp_path / "image"
+    image.write_bytes(b"QFI\xfb\0\0\0\3" + bytes(4096))
+    attribute = {"file": "file", "block": "dev"}[kind]
+    xml = XML.format(kind=kind, attribute=attribute, rootfs=image, devices="")
+    out, err = convert(cli, tmp_path, xml)
+    assert out == ""
+    assert f"{image}: is a qcow2 image, and no raw image" in err
+    remedy = f"qemu-img convert -f qcow2 -O raw {image} {image}.raw"
+    assert remedy in err
+    assert cli.json("lease", "list") == []
 
 
 def test_reasons_that_keep_a_domain_from_it(
@@ -267,6 +341,8 @@ def test_files_of_its_own(
             assert f"{busybox_rootfs} stays shifted on disk" in done.err
         assert read_id_maps(domain.XMLDesc()) is None
         assert cli(*convert, "--discard").code == 2
+        done = cli(*convert, "--revert", "--strategy", strategy)
+        assert "--revert takes no --strategy" in done.error(2)
     finally:
         domain.undefine()
 

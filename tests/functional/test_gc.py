@@ -24,6 +24,12 @@ INIT = ("--init", "/bin/sleep 1000")
 NOW = ("gc", "--grace-period", "0", "-f", "json")
 UNIT = Path(__file__).parents[2] / "etc/systemd/lxc-userns-gc.service"
 
+#: As RestrictNamespaces= has it (systemd.exec(5)), with the same error.
+WITHOUT_NAMESPACES = (
+    *("strace", "--follow-forks", "-qq", "-o", "/dev/null"),
+    *("-e", "trace=setns,unshare", "-e", "inject=setns,unshare:error=EPERM"),
+)
+
 
 @pytest.fixture
 def cli(command_line: CommandLineFactory) -> CommandLine:
@@ -59,7 +65,14 @@ def hardened() -> list[str]:
     names = [each for each in text.split() if each.startswith("CAP_")]
     rights = "".join(f",+{each[4:].lower()}" for each in names)
     assert len(names) > 3
-    return ["setpriv", "--no-new-privs", f"--bounding-set=-all{rights}", "--"]
+    assert "RestrictNamespaces=yes" in text
+    return [
+        *WITHOUT_NAMESPACES,
+        "setpriv",
+        "--no-new-privs",
+        f"--bounding-set=-all{rights}",
+        "--",
+    ]
 
 
 def test_a_domain_that_was_undefined(

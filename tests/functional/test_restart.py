@@ -6,12 +6,14 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import libvirt
 import pytest
 
 from tests.functional.command_line import CommandLine, Result
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.needs("containers")
 
@@ -38,6 +40,21 @@ class Waiting:
             )
         )
         self._thread.start()
+
+    def follows(self, pid: int) -> bool:
+        """Return whether it holds a process.
+
+        What keeps the container's traces does so, too.
+        """
+        if not self._thread.is_alive():
+            return True
+        for file in Path("/proc").glob("[0-9]*/fdinfo/*"):
+            with suppress(OSError):
+                if f"\nPid:\t{pid}\n" in file.read_text():
+                    program = file.parents[1] / "cmdline"
+                    if b"watcher" not in program.read_bytes():
+                        return True
+        return False
 
     def end(self) -> tuple[int, str]:
         """Return the exit code, and how the container has ended."""
@@ -121,6 +138,48 @@ def test_one_that_was_stopped_before(cli: CommandLine, rootfs: Path) -> None:
     waiting = Waiting(cli)
     go_on(rootfs, "exit 7")
     assert waiting.end() == (7, "exit code 7")
+
+
+def test_one_that_is_destroyed_and_ends_in_order(
+    cli: CommandLine, rootfs: Path
+) -> None:
+    """Its first process ends by itself, for it was asked to."""
+    waiting = Waiting(cli)
+    script = "trap 'exit 5' TERM; touch /ready; while :; do sleep 0.05; done"
+    go_on(rootfs, script)
+    wait_for((rootfs / "ready").exists)
+    assert cli("container", "destroy", "web1").code == 0
+    assert waiting.end() == (143, "stopped")
+
+
+def test_one_that_is_undefined(cli: CommandLine, rootfs: Path) -> None:
+    """It runs on, and nobody stops it."""
+    waiting = Waiting(cli)
+    with libvirt.open("lxc:///") as connection:
+        connection.lookupByName("web1").undefine()
+    go_on(rootfs, "exit 7")
+    assert waiting.end() == (7, "exit code 7")
+    assert Waiting(cli).end() == (7, "exit code 7")
+
+
+def test_one_that_libvirt_has_started_and_is_undefined(
+    cli: CommandLine, rootfs: Path
+) -> None:
+    """Nobody but who waits sees how it ends."""
+    assert cli("container", "stop", "web1").code == 0
+    assert cli("host", "hook", "install").code == 0
+    try:
+        with libvirt.open("lxc:///") as connection:
+            domain = connection.lookupByName("web1")
+            domain.create()
+            pid = cli.json("container", "show", "web1")["init_pid"]
+            waiting = Waiting(cli)
+            wait_for(lambda: waiting.follows(pid))
+            domain.undefine()
+        go_on(rootfs, "exit 7")
+        assert waiting.end() == (7, "exit code 7")
+    finally:
+        cli("host", "hook", "remove")
 
 
 def test_one_that_is_killed(cli: CommandLine, rootfs: Path) -> None:

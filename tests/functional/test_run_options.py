@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``container run``: steps without taking them, CPU time, autostart."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import libvirt
 import pytest
 
+from lxc_userns.host import hook
 from tests.functional.command_line import ID_MAP, CommandLine
 from tests.functional.containers import SLEEP, pid_of, run
 from tests.functional.containers import cli as cli
@@ -71,7 +73,8 @@ def test_the_steps_are_those_that_are_taken(
                  "--init", SLEEP, *options)  # fmt: skip
     cli.json("container", "list")
     before = files(cli.config.parent, reachable_path)
-    listed = cli.json(*arguments, "--dry-run")
+    # Of autostart without the hook is warned.
+    listed = json.loads(cli(*arguments, "--dry-run", "-f", "json").out)
     assert files(cli.config.parent, reachable_path) == before
     assert cli.mounts() == []
     assert libvirt_connection.listAllDomains() == []
@@ -192,8 +195,27 @@ def test_start_at_boot(
     busybox_rootfs: Path,
     libvirt_connection: libvirt.virConnect,
 ) -> None:
-    run(cli, "boot", busybox_rootfs, "--autostart")
+    """It is told what that lacks."""
+    argv = ("container", "run", "boot", "--rootfs", busybox_rootfs,
+            "--init", SLEEP)  # fmt: skip
+    warning = (
+        "warning: boot: would not start at boot: libvirt's hook is not "
+        "installed; run: lxc-userns host hook install\n"
+    )
+    for option in (("--dry-run",), ()):
+        done = cli(*argv, "--autostart", *option)
+        assert (done.code, done.err) == (0, warning)
     assert libvirt_connection.lookupByName("boot").autostart() == 1
+    assert cli("container", "autostart", "boot", "on").err == warning
+    assert cli("container", "autostart", "boot", "off").err == ""
+    assert cli("host", "hook", "install").code == 0
+    try:
+        assert cli("container", "autostart", "boot", "on").err == ""
+        hook.HOOK.chmod(0o644)
+        told = cli("container", "autostart", "boot", "on").err
+        assert "is not executable; libvirt ignores it; run lxc-userns" in told
+    finally:
+        cli("host", "hook", "remove")
     assert cli("container", "destroy", "boot").code == 0
     run(cli, "boot", busybox_rootfs)
     assert libvirt_connection.lookupByName("boot").autostart() == 0

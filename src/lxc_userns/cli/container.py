@@ -47,6 +47,14 @@ class ContainerCommand(ConfiguredCommand):
             return self.services.instances.names_of(given)[0]
         return given
 
+    def warn_of_autostart(self, name: str) -> None:
+        """Warn if libvirt could not start a container at boot."""
+        from lxc_userns.host import hook
+
+        reason = hook.why_not_called(self.services.find_daemon())
+        if reason:
+            _LOG.warning("%s: would not start at boot: %s", name, reason)
+
     def show_started(self, name: str) -> Shown:
         """Show a container that was started, and fail if it has ended."""
         container = self.containers.show(name)
@@ -166,6 +174,7 @@ class Autostart(OnOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Switch it on or off."""
-        self.containers.set_autostart(
-            self.name(parsed_args), parsed_args.switch == "on"
-        )
+        name, is_on = self.name(parsed_args), parsed_args.switch == "on"
+        self.containers.set_autostart(name, is_on)
+        if is_on:
+            self.warn_of_autostart(name)

@@ -111,6 +111,8 @@ class Run(OnOne, ShowsOneOrList):
             restart=RestartPolicy(parsed_args.restart),
         )
         replace = parsed_args.replace
+        if spec.autostart:
+            self.warn_of_autostart(spec.name)
         if parsed_args.dry_run:
             steps = list_steps(self.services, spec, replace=replace)
             return self.table_columns, [*map(astuple, steps)]

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from lxc_userns.cli.base import (
     ConfiguredCommand,
@@ -73,12 +73,7 @@ class Convert(_ConversionCommand):
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Convert it."""
         require_root()
-        if parsed_args.revert and not parsed_args.in_place:
-            parser = self.get_parser("lxc-userns domain convert")
-            usage_error(parser, "--revert needs --in-place")
-        if parsed_args.discard and not parsed_args.revert:
-            parser = self.get_parser("lxc-userns domain convert")
-            usage_error(parser, "--discard needs --revert")
+        self._check_options(parsed_args)
         if parsed_args.revert:
             self.converter.revert(
                 parsed_args.domain, discard=parsed_args.discard
@@ -92,6 +87,18 @@ class Convert(_ConversionCommand):
             self.app.stdout.write(
                 self.converter.convert(text, parsed_args.strategy)
             )
+
+    def _check_options(self, parsed_args: argparse.Namespace) -> None:
+        """Refuse options that would be without effect."""
+        if parsed_args.revert and not parsed_args.in_place:
+            self._refuse("--revert needs --in-place")
+        if parsed_args.revert and parsed_args.strategy:
+            self._refuse("--revert takes no --strategy")
+        if parsed_args.discard and not parsed_args.revert:
+            self._refuse("--discard needs --revert")
+
+    def _refuse(self, message: str) -> NoReturn:
+        usage_error(self.get_parser("lxc-userns domain convert"), message)
 
 
 class Prepare(_ConversionCommand):

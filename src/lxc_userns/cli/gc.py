@@ -65,6 +65,7 @@ class Gc(_Collect):
     finds it still unknown after the grace period: its views are unmounted, its
     record is removed, its lease returned. A tree that is shifted on disk stays
     so. What runs is kept, and what has files of its own: no files are removed.
+    What was kept of a domain that was converted, and is gone, goes too.
     """
 
     columns = (

@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from types import FrameType
@@ -295,23 +295,34 @@ def _ending_in_order() -> Iterator[None]:
     What is half done is undone then: a container that is started, and not
     yet verified, does not go on to run.
     """
-    before = {}
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:
-            before[number] = signal.signal(number, _interrupt)
+    before = [
+        number
+        for number in _HANDLERS
+        if signal.getsignal(number) is signal.SIG_DFL
+    ]
+    for number in before:
+        signal.signal(number, _HANDLERS[number])
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number in before:
             # After one there may come more, as of a whole process group.
-            if signal.getsignal(number) is _interrupt:
-                signal.signal(number, handler)
+            if signal.getsignal(number) is _HANDLERS[number]:
+                signal.signal(number, signal.SIG_DFL)
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:
     # Once is enough; the undoing is not to be interrupted.
     signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
+
+
+_HANDLERS: Mapping[signal.Signals, Callable[[int, FrameType | None], None]] = {
+    signal.SIGTERM: _interrupt,
+    signal.SIGHUP: _interrupt,
+    # Not of an interpreter that has its own handler; and twice is possible.
+    signal.SIGINT: signal.default_int_handler,
+}
 
 
 def _flush() -> int:

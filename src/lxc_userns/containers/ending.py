@@ -18,6 +18,7 @@ from lxc_userns.linux.process import Process
 from lxc_userns.traces.trace import describe_status
 
 if TYPE_CHECKING:
+    from lxc_userns.instances.record import InstanceRecord
     from lxc_userns.libvirtd.client import Guests
     from lxc_userns.services import Services
     from lxc_userns.traces.store import Traces
@@ -93,6 +94,7 @@ def wait_for_end(
     :raises LibvirtError: if libvirt cannot be asked.
     """
     guests, traces = services.guests, services.traces
+    known = services.store.load(name)
     noted = traces.read(name)
     status, controller = _follow(guests, name)
     if status in _UNCERTAIN and not (controller and noted.ended):
@@ -104,10 +106,30 @@ def wait_for_end(
     stopped = traces.stopped_run(name)
     guest = guests.find(name)
     is_noted = stopped is not None and controller in (None, stopped)
-    is_stopped = guest is None or guest.is_destroyed or is_noted
+    if guest is None:
+        is_stopped = is_noted or _is_destroyed(services, name, known)
+    else:
+        is_stopped = is_noted or guest.is_destroyed
     if not (controller or noted.ended or is_stopped):
         raise NotRunningError(name)
     return Ending(status, is_stopped)
+
+
+def _is_destroyed(
+    services: Services, name: str, known: InstanceRecord | None
+) -> bool:
+    """Return whether a container was destroyed that libvirt does not know.
+
+    Else its domain was undefined while it ran, or is of others.
+
+    :param known: its record, when it was still there.
+    """
+    if known is None:
+        return False
+    # Who destroys one removes the record last, under this lock.
+    with services.store.lock_container(name):
+        found = services.store.load(name)
+    return found is None or found.uuid != known.uuid
 
 
 def _follow(guests: Guests, name: str) -> tuple[int | None, int | None]:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from lxc_userns.spec.request import InstanceRequest
 
 START = Step("start", "by libvirt")
+#: Kinds of network devices that libvirt attaches interfaces to.
+_BRIDGES = ("bridge", "openvswitch")
 VERIFY = Step("verify", "its first process, as the kernel shows it")
 
 
@@ -190,6 +192,13 @@ def _check_bridges(services: Services, name: str, xml: str) -> None:
                 f"there is no bridge {bridge} where libvirt looks; make it: "
                 f"ip link add {bridge} type bridge",
             )
+        for bridge in bridges:
+            if found.kind_of_device(bridge) not in _BRIDGES:
+                raise InstanceError(
+                    name,
+                    f"{bridge} is a network device, and no bridge; see those "
+                    "that are: ip link show type bridge",
+                )
 
 
 def _check_meant(plan: PreparedInstance) -> None:

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 from lxml import etree
 
-from lxc_userns.domain.document import parse_domain
+from lxc_userns.domain.checks import shown
+from lxc_userns.domain.document import child, parse_domain
 from lxc_userns.domain.filesystem import (
     source_of,
     target_of,
@@ -44,7 +46,8 @@ def read_convertible(domain_xml: str) -> Convertible:
     it, which refuses what a user namespace does not go with.
 
     :raises DomainXmlError: if this is not an LXC domain, or it has no name or
-        no root filesystem, or an image that is not its root filesystem.
+        no root filesystem, an image that is not its root filesystem, or one
+        that is not raw.
     :raises VolumeError: if a filesystem of it cannot be a volume.
     """
     domain = parse_domain(domain_xml)
@@ -72,11 +75,26 @@ def read_convertible(domain_xml: str) -> Convertible:
             f"domain {name}: expected one <filesystem> with the target '/' "
             f"and a source, found {len(roots)}; correct it"
         )
+    _check_format(name, roots[0])
     return Convertible(
         name=name,
         uuid=identifier,
         rootfs=source_of(roots[0]) or "",
         volumes=_read_volumes(name, mounted),
+    )
+
+
+def _check_format(name: str, root: etree._Element) -> None:
+    """Refuse an image that libvirt has a program of its own read for it."""
+    kind = child(root, "driver", "format")
+    if kind in (None, "raw"):
+        return
+    source = source_of(root) or ""
+    words = ("qemu-img", "convert", "-f", kind, "-O", "raw", source)
+    raise DomainXmlError(
+        f"domain {name}: its root filesystem has the format {shown(kind)}, "
+        "which the kernel does not mount; convert it, and name what comes of "
+        f"it, without <driver>: {shlex.join([*words, f'{source}.raw'])}"
     )
 
 

@@ -134,6 +134,11 @@ def _read(element: etree._Element) -> Marker | None:
         return None
 
 
+def is_marked(domain: etree._Element) -> bool:
+    """Return whether a ``<domain>`` has a marker, well-formed or not."""
+    return any(True for _ in _ours(domain))
+
+
 def _ours(domain: etree._Element) -> Iterator[etree._Element]:
     for element in domain.iterfind("metadata/*"):
         if etree.QName(element).namespace == NAMESPACE:

@@ -38,6 +38,13 @@ from lxc_userns.spec.requirements import (
 
 #: Where libvirt keeps a container unless it is told otherwise.
 _DEFAULT_PARTITION = "/machine"
+#: What is to be done with a filesystem that was not promised.
+_REQUEST = "request it as a volume"
+_CONVERT_ANEW = (
+    "remove it, or have the container made anew with it: by lxc-userns domain "
+    "convert {} --in-place --revert, adding it, and converting once more, or "
+    "by container destroy and run"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,8 +195,12 @@ def _network(domain: etree._Element, parts: DomainParts) -> Iterator[str]:
 def _devices(
     domain: etree._Element, parts: DomainParts, editor: Editor
 ) -> Iterator[str]:
+    # One with our mark has been defined; others are just made of a request.
+    remedy = _REQUEST
+    if metadata.is_marked(domain):
+        remedy = _CONVERT_ANEW.format(parts.name)
     yield from promised_filesystems.conflicts(
-        domain, parts.filesystems, editor
+        domain, parts.filesystems, editor, remedy
     )
     yield from device.conflicts(domain, parts.devices, editor)
 

@@ -24,7 +24,10 @@ from lxc_userns.domain.splice import Editor
 
 
 def conflicts(
-    domain: etree._Element, promised: Sequence[Filesystem], editor: Editor
+    domain: etree._Element,
+    promised: Sequence[Filesystem],
+    editor: Editor,
+    remedy: str,
 ) -> Iterator[str]:
     """Yield what contradicts the promise; edit what does not.
 
@@ -32,6 +35,7 @@ def conflicts(
     of the view.
 
     :param promised: in the order in which libvirt has to mount them.
+    :param remedy: what is to be done with one that was not promised.
     """
     by_target = {each.target: each for each in promised}
     found: list[tuple[etree._Element, str]] = []
@@ -40,7 +44,7 @@ def conflicts(
         found.append((element, target))
         ours = by_target.get(target)
         if ours is None:
-            yield from _foreign_conflicts(element, target, by_target)
+            yield from _foreign_conflicts(element, target, by_target, remedy)
         else:
             yield from _own_conflicts(element, ours, editor)
     targets = [target for _, target in found]
@@ -74,7 +78,10 @@ def _own_conflicts(
 
 
 def _foreign_conflicts(
-    element: etree._Element, target: str, promised: dict[str, Filesystem]
+    element: etree._Element,
+    target: str,
+    promised: dict[str, Filesystem],
+    remedy: str,
 ) -> Iterator[str]:
     what, kind = _describe(element), type_of(element)
     readonly = element.find("readonly") is not None
@@ -86,8 +93,7 @@ def _foreign_conflicts(
     elif kind not in ("bind", "ram"):
         yield (
             f"{what} of type {shown(kind)}, source "
-            f"{shown(source_of(element))}: was not promised; request it as a "
-            "volume"
+            f"{shown(source_of(element))}: was not promised; {remedy}"
         )
     elif is_reserved(normalised(target)):
         yield f"{what}: libvirt has a mount of its own there; move it"
@@ -96,7 +102,7 @@ def _foreign_conflicts(
     ):
         yield (
             f"{what} of source {shown(source_of(element))}: is of the host; "
-            "request it as a volume"
+            "give it as type 'mount', by its path there"
         )
     else:
         yield from userns_problems(kind, target, readonly)

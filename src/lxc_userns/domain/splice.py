@@ -116,8 +116,9 @@ class Editor:
         self._made[parent.tag].extend(elements)
 
     def replace(self, old: etree._Element, new: etree._Element) -> None:
-        """Put an element in the place of another."""
+        """Put an element in the place of another, with the comments in it."""
         span = self._spans[old]
+        _keep_comments(old, new)
         text = self._layout.lines(_depth(old), new).lstrip()
         self._changes.append((span.start, span.end, text))
 
@@ -161,6 +162,22 @@ class Editor:
         slash = self._data.rindex(b"/", span.start, span.end)
         close = self._layout.indentation(depth) + b"</" + span.name + b">"
         return slash, span.end, b">" + text + close
+
+
+def _keep_comments(old: etree._Element, new: etree._Element) -> None:
+    """Give an element the comments of another, each before what it was."""
+    for comment in old.iter(etree.Comment):
+        above = [comment, *comment.iterancestors()]
+        branch = above[above.index(old) - 1]
+        below = [] if branch is comment else [branch]
+        below += branch.itersiblings(etree.Element)
+        places = (new.find(each.tag) for each in below)
+        place = next((each for each in places if each is not None), None)
+        kept = etree.Comment(comment.text)
+        if place is None:
+            new.append(kept)
+        else:
+            place.addprevious(kept)
 
 
 def _depth(element: etree._Element) -> int:
@@ -216,7 +233,9 @@ class _Layout:
         if self.newline:
             etree.indent(element, self.unit, level=depth)
         element.tail = None
-        text = etree.tostring(element).decode().replace("\n", self.newline)
+        text = etree.tostring(element).decode()
+        if self.newline:
+            text = text.replace("\n", self.newline)
         return self.indentation(depth) + text.encode()
 
 

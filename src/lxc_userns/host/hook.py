@@ -22,7 +22,7 @@ from pathlib import Path
 from lxc_userns.config import snapshot
 from lxc_userns.domain import NAMESPACE
 from lxc_userns.exceptions import PrerequisiteError
-from lxc_userns.findings import Finding
+from lxc_userns.findings import Finding, Severity
 from lxc_userns.host.check import failed, passed, warned
 from lxc_userns.libvirtd import daemon, hook_client
 from lxc_userns.libvirtd.daemon import Daemon
@@ -142,6 +142,19 @@ def check(found: Daemon | None) -> Finding:
             f"like start ({_INSTALL})"
         )
     return judge(text, status, _is_known(found, status))
+
+
+def why_not_called(found: Daemon | None) -> str:
+    """Return why libvirt would not call the hook; empty if nothing is known.
+
+    :param found: as for :func:`check`.
+    """
+    if not HOOK.exists():
+        return f"libvirt's hook is not installed; run: {_INSTALL}"
+    finding = check(found)
+    if finding.severity <= Severity.INFO:
+        return ""
+    return f"{finding.message}; {finding.remedy}"
 
 
 def judge(text: str, status: os.stat_result, known: bool | None) -> Finding:

@@ -33,6 +33,7 @@ from lxc_userns.rootfs.views import (
 )
 from lxc_userns.rootfs.views.source import (
     RootfsSource,
+    check_image,
     check_layout,
     check_program,
     open_source,
@@ -208,6 +209,11 @@ class Filesystems:
                     proven=source.volume.owned,
                 )
             yield sources
+
+    def check_image(self, record: InstanceRecord) -> None:
+        """Check what its image is; see :func:`check_image`."""
+        with self.opened_root(record) as root:
+            check_image(root.fd, root.path)
 
     def check_volumes(self, record: InstanceRecord) -> None:
         """Check its volumes as mounting them does, but for their targets.

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from lxc_userns import own_paths
 from lxc_userns.exceptions import InstanceError
+from lxc_userns.instances import unknown_note
 from lxc_userns.instances.codec import FORMAT, NewerError, decode, encode
 from lxc_userns.instances.damaged import DamagedRecord, salvage
 from lxc_userns.instances.record import InstanceRecord, check_name
@@ -30,8 +31,6 @@ from lxc_userns.linux.fd import open_file
 _SUFFIX = ".json"
 # Whatever is there: a FIFO is not waited for.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-#: Extended attribute of a record's file, which older versions leave alone.
-_UNKNOWN_SINCE = "user.lxc_userns.unknown_since"
 #: What keeps one file from being read, and no others.
 _UNREADABLE = (errno.EIO, errno.EISDIR, errno.ELOOP, errno.ENXIO)
 
@@ -191,7 +190,7 @@ class InstanceStore:
             record as it is.
         """
         with self._opened(name) as fd:
-            return None if fd is None else _read_note(fd)
+            return None if fd is None else unknown_note.read(fd)
 
     def mark_unknown(self, name: str, now: int) -> None:
         """Note that libvirt may not know an instance, unless that is noted.
@@ -203,18 +202,14 @@ class InstanceStore:
         :raises ConfigError: if the filesystem keeps no extended attributes.
         """
         with self._opened(name) as fd:
-            # A note of the future is of a clock that was set back since.
-            if fd is None or 0 <= (_read_note(fd) or -1) <= now:
-                return
-            os.setxattr(fd, _UNKNOWN_SINCE, str(now).encode())
-            os.fsync(fd)
+            if fd is not None:
+                unknown_note.write(fd, now)
 
     def confirm(self, name: str) -> None:
         """Note that libvirt knows an instance."""
         with self._opened(name) as fd:
-            if fd is not None and _read_note(fd) is not None:
-                os.removexattr(fd, _UNKNOWN_SINCE)
-                os.fsync(fd)
+            if fd is not None:
+                unknown_note.remove(fd)
 
     @contextmanager
     def _opened(self, name: str) -> Iterator[int | None]:
@@ -275,17 +270,6 @@ class InstanceStore:
 def _read_text(fd: int, name: str) -> str:
     with open(os.open(name, _READ, dir_fd=fd), "rb") as stream:
         return stream.read().decode("utf-8", "surrogateescape")
-
-
-def _read_note(fd: int) -> int | None:
-    try:
-        return int(os.getxattr(fd, _UNKNOWN_SINCE))
-    except ValueError:
-        return None
-    except OSError as err:
-        if err.errno in (errno.ENODATA, errno.EOPNOTSUPP):
-            return None
-        raise
 
 
 def _newer(file: str, err: Exception) -> str:

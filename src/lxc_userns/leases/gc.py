@@ -19,6 +19,7 @@ from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.linux import locks
 
 if TYPE_CHECKING:
+    from lxc_userns.instances.originals import OriginalDomain
     from lxc_userns.leases import Lease
     from lxc_userns.libvirtd.client import Guests
     from lxc_userns.services import Services
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 GRACE_PERIOD = 3600.0
 #: Seconds to wait for whoever works on an instance.
 _PATIENCE = 5.0
+_UNKNOWN = "libvirt does not know it"
 
 Outcome = Literal["returned", "removed", "waiting", "kept"]
 
@@ -67,7 +69,8 @@ def collect_garbage(
 
     One that libvirt does not know is only noted when it is met first, for its
     domain may be about to be defined, or defined anew. So two calls are
-    needed, at least as far apart as the period.
+    needed, at least as far apart as the period. The same goes for what is kept
+    of a domain that was converted, and has become no instance.
 
     :param services: the services of the host.
     :param grace_period: how long, in seconds; with 0 one call is enough.
@@ -87,6 +90,8 @@ def collect_garbage(
             each.confirm(services)
         else:
             orphans += _collect_one(services, each, grace_period)
+    if records:
+        orphans += _collect_originals(services, only, grace_period)
     return orphans
 
 
@@ -225,14 +230,13 @@ def _judge(
         if reason is not None:
             yield instance.orphan("kept", reason)
         elif seconds < grace_period:
-            reason = f"libvirt has not known it for {seconds} seconds"
-            yield instance.orphan("waiting", reason)
+            yield instance.orphan("waiting", _unknown_for(seconds))
         elif _has_own_files(instance.record):
             reason = "has files of its own; destroy or release the instance"
             yield instance.orphan("kept", reason)
         elif _release(services, instance):
             outcome: Outcome = "returned" if instance.lease else "removed"
-            yield instance.orphan(outcome, "libvirt does not know it")
+            yield instance.orphan(outcome, _UNKNOWN)
 
 
 def _why_kept(services: Services, instance: _Instance) -> str | None:
@@ -271,6 +275,57 @@ def _release(services: Services, instance: _Instance) -> bool:
     for uuid in instance.uuids:
         services.originals.forget(uuid)
     return True
+
+
+def _collect_originals(
+    services: Services, only: Collection[str], grace_period: float
+) -> Iterator[Orphan]:
+    """Collect what is kept of converted domains that are no instances.
+
+    Of one that is, it goes with that.
+    """
+    kept = services.originals.all()
+    if not kept:
+        return
+    instances = _Instance.all(services)
+    used = {uuid for each in instances for uuid in each.uuids}
+    used |= _Known.ask(services.guests).uuids
+    for each in kept:
+        if each.uuid in used:
+            services.originals.confirm(each.uuid)
+        elif not only or each.name in only:
+            try:
+                yield from _judge_original(services, each, grace_period)
+            except LibvirtError:
+                raise
+            except (LxcUsernsError, OSError) as err:
+                yield Orphan(each.name, each.uuid, None, "kept", str(err))
+
+
+def _judge_original(
+    services: Services, original: OriginalDomain, grace_period: float
+) -> Iterator[Orphan]:
+    """Do with what is kept of a domain what is to be done."""
+    name, uuid = original.name, original.uuid
+    now = int(services.allocator.clock())
+    with locks.time_limit(_PATIENCE), services.originals.lock():
+        since = services.originals.mark_unknown(uuid, now)
+        # Who keeps one has found it defined, and waits for this lock.
+        if since is None or uuid in _Known.ask(services.guests).uuids:
+            return
+        seconds = now - since
+        file = services.defined.find(uuid, uuid)
+        if file is not None:
+            yield Orphan(name, uuid, None, "kept", f"is defined in {file}")
+        elif seconds < grace_period:
+            yield Orphan(name, uuid, None, "waiting", _unknown_for(seconds))
+        else:
+            services.originals.forget(uuid)
+            yield Orphan(name, uuid, None, "removed", _UNKNOWN)
+
+
+def _unknown_for(seconds: int) -> str:
+    return f"libvirt has not known it for {seconds} seconds"
 
 
 def __getattr__(name: str) -> object:

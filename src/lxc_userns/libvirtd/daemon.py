@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lxc_userns.linux import directory
+from lxc_userns.linux import directory, netlink
 from lxc_userns.linux.process import Process
 
 if TYPE_CHECKING:
@@ -51,6 +51,18 @@ class Daemon:
         lines = Path(f"/proc/{self.pid}/net/dev").read_text().splitlines()
         # Two are the heading; a name may be followed by its numbers at once.
         return frozenset(line.partition(":")[0].strip() for line in lines[2:])
+
+    def kind_of_device(self, name: str) -> str:
+        """Return what kind of network device one is that it can use.
+
+        :returns: as :func:`~lxc_userns.linux.netlink.read_kind`.
+        :raises OSError: if there is none, or the daemon has ended.
+        """
+        with (
+            Process(self.pid) as process,
+            process.opened_namespace("net") as namespace,
+        ):
+            return netlink.read_kind(namespace, name)
 
     def open_log(self, name: str) -> int | None:
         """Open the log that it and its own process keep of a container.

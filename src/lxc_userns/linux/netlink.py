@@ -24,7 +24,8 @@ _ADDRESS = struct.Struct("=BBBBI")
 _ERROR, _DONE = 2, 3
 _NEWLINK, _GETLINK, _NEWADDR, _GETADDR = 16, 18, 20, 22
 _REQUEST_DUMP = 0x301
-_IFLA_ADDRESS, _IFLA_IFNAME = 1, 3
+_REQUEST_ONE = 0x1
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINKINFO, _INFO_KIND = 1, 3, 18, 1
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _LOOPBACK = 0x8
 _SCOPE_LINK = 253
@@ -85,6 +86,27 @@ def read_devices(namespace: int) -> list[NetworkDevice]:
     ]
 
 
+def read_kind(namespace: int, name: str) -> str:
+    """Return what kind of network device one of a namespace is.
+
+    :param namespace: descriptor of it.
+    :returns: as :manpage:`ip-link(8)` has it, ``bridge`` for one; empty for
+        a loopback device and most hardware.
+    :raises OSError: if there is none of this name, or as :func:`read_devices`.
+    """
+    value = name.encode() + b"\0"
+    attribute = _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), _IFLA_IFNAME)
+    request = _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + attribute + value
+    request += bytes(_align(len(request)) - len(request))
+    with ThreadPoolExecutor(1) as thread:
+        connection, other = thread.submit(_connect, namespace).result()
+    with connection, other:
+        answers = _ask(connection, _GETLINK, _NEWLINK, request, _REQUEST_ONE)
+        found = _attributes(next(answers)[_LINK.size :])
+    info = _attributes(found.get(_IFLA_LINKINFO, b""))
+    return info.get(_INFO_KIND, b"").rstrip(b"\0").decode(errors="replace")
+
+
 def devices_of(process: Process) -> list[NetworkDevice]:
     """Return the network devices of a process; none if they are the caller's.
 
@@ -113,7 +135,7 @@ def _links(
 ) -> Iterator[tuple[int, int, _Attributes]]:
     """Yield index, flags and attributes of each link."""
     request = _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
-    for data in islice(_dump(connection, _GETLINK, _NEWLINK, request), _MOST):
+    for data in islice(_ask(connection, _GETLINK, _NEWLINK, request), _MOST):
         _, _, index, flags, _ = _LINK.unpack_from(data)
         yield index, flags, _attributes(data[_LINK.size :])
 
@@ -121,7 +143,7 @@ def _links(
 def _addresses(connection: socket.socket) -> Iterator[tuple[int, int, str]]:
     """Yield the link's index, the scope and the text of each address."""
     request = _ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
-    found = _dump(connection, _GETADDR, _NEWADDR, request)
+    found = _ask(connection, _GETADDR, _NEWADDR, request)
     for data in islice(found, _MOST * _MOST):
         _, prefix, _, scope, index = _ADDRESS.unpack_from(data)
         attributes = _attributes(data[_ADDRESS.size :])
@@ -131,12 +153,19 @@ def _addresses(connection: socket.socket) -> Iterator[tuple[int, int, str]]:
             yield index, scope, f"{ipaddress.ip_address(raw)}/{prefix}"
 
 
-def _dump(
-    connection: socket.socket, request: int, answer: int, body: bytes
+def _ask(
+    connection: socket.socket,
+    request: int,
+    answer: int,
+    body: bytes,
+    flags: int = _REQUEST_DUMP,
 ) -> Iterator[bytes]:
-    """Yield the bodies of the kernel's answers to a request for all."""
+    """Yield the bodies of the kernel's answers to a request, by default all.
+
+    A request for one has no end but its answer.
+    """
     length = _HEADER.size + len(body)
-    header = _HEADER.pack(length, request, _REQUEST_DUMP, request, 0)
+    header = _HEADER.pack(length, request, flags, request, 0)
     connection.send(header + body)
     while True:
         data = connection.recv(_LONGEST)

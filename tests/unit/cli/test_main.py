@@ -4,6 +4,8 @@
 import errno
 import json
 import os
+import signal
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -337,6 +339,39 @@ def test_exit_codes_by_the_cause(
     for number, code in ((0, root), (1000, user)):
         monkeypatch.setattr(os, "geteuid", lambda number=number: number)
         assert exit_code(error) == code
+
+
+@pytest.mark.allow_subprocess
+@pytest.mark.parametrize(
+    ("module", "code", "said"),
+    [
+        ("cliff.app", -signal.SIGINT, ""),
+        ("cliff.lister", 130, "interrupted\n"),
+    ],
+)
+def test_interrupted_while_it_is_loaded(
+    module: str, code: int, said: str
+) -> None:
+    """Nobody is shown a traceback."""
+    script = """
+import os, signal, sys
+module = sys.argv[1]
+def hook(event, arguments):
+    if event == "import" and arguments[0] == module:
+        os.kill(os.getpid(), signal.SIGINT)
+sys.addaudithook(hook)
+from lxc_userns.__main__ import main
+sys.argv[1:] = ["domain", "audit", "/dev/null"]
+sys.exit(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, module],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (code, said)
 
 
 def test_interrupted(

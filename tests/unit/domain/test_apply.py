@@ -335,6 +335,23 @@ def test_mode_host(schema: etree.RelaxNG, made: strategies.Document) -> None:
     assert apply(edited, strategies.HOST) == edited
 
 
+def test_a_filesystem_that_was_added_to_what_is_marked() -> None:
+    """Volumes cannot be requested there any more."""
+    marked = apply(DOCUMENTS["bare"], BARE)
+    added = filesystem("mount", "/srv/x", "/x") + "</devices>"
+    (told,) = refused(marked.replace("</devices>", added), BARE)
+    assert "was not promised; remove it, or" in told
+    assert "lxc-userns domain convert bare --in-place --revert" in told
+    assert "request" not in told
+
+
+def test_what_is_of_the_host() -> None:
+    added = filesystem("bind", "/.oldroot/etc", "/x") + "</devices>"
+    marked = apply(DOCUMENTS["bare"], BARE)
+    (told,) = refused(marked.replace("</devices>", added), BARE)
+    assert "is of the host; give it as type 'mount', by its path" in told
+
+
 def bare(old: str = "", new: str = "") -> str:
     text = DOCUMENTS["bare"]
     assert old in text

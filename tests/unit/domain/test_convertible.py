@@ -67,6 +67,21 @@ def test_images_that_are_no_root(kind: str) -> None:
         read_convertible(make(DIRECTORY + image))
 
 
+@pytest.mark.parametrize("kind", ["file", "block"])
+def test_images_that_the_kernel_does_not_mount(kind: str) -> None:
+    root = ROOT.format(kind, "file" if kind == "file" else "dev")
+    driver = "<driver type='nbd' format='{}'/><source"
+    bad = make(root.replace("<source", driver.format("qcow2")))
+    remedy = "qemu-img convert -f qcow2 -O raw /srv/web /srv/web.raw"
+    with pytest.raises(DomainXmlError, match=remedy):
+        read_convertible(bad)
+    strange = make(root.replace("<source", driver.format("a b")))
+    with pytest.raises(DomainXmlError, match="format 'a b'"):
+        read_convertible(strange)
+    good = make(root.replace("<source", driver.format("raw")))
+    assert read_convertible(good).rootfs == "/srv/web"
+
+
 def test_a_mark_prevails() -> None:
     """Its filesystems are views then."""
     marker = Marker(

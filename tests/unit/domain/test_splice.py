@@ -27,6 +27,33 @@ def test_a_parent_is_made_once() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "new", "edited"),
+    [
+        (
+            "<a>\n  <b>\n    <!--1-->\n    <c/><!--2\n--><d/>\n    <!--3-->"
+            "\n  </b>\n</a>",
+            "<b><c x='y'/><d/></b>",
+            '<a>\n  <b>\n    <!--1-->\n    <c x="y"/>\n    <!--2\n-->'
+            "\n    <d/>\n    <!--3-->\n  </b>\n</a>",
+        ),
+        (
+            "<a><b><c><e><!--1\n--></e></c><!--2--><d/></b></a>",
+            "<b><d/></b>",
+            "<a><b><!--1\n--><!--2--><d/></b></a>",
+        ),
+    ],
+    ids=["lines", "no lines"],
+)
+def test_comments_stay_in_what_is_replaced(
+    text: str, new: str, edited: str
+) -> None:
+    root = etree.fromstring(text)
+    editor = Editor(text, root)
+    editor.replace(root[0], etree.fromstring(new))
+    assert editor.to_text() == edited
+
+
+@pytest.mark.parametrize(
     ("text", "other"),
     [
         ("<a/>", "<a><b/></a>"),

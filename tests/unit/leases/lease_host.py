@@ -204,7 +204,8 @@ class FakeServices:
 
     @property
     def originals(self) -> OriginalDomains:
-        return OriginalDomains(str(self.definitions))
+        file = Path(self.allocator.leases.file)
+        return OriginalDomains(str(file.parent))
 
     @property
     def releaser(self) -> "FakeServices":

@@ -376,10 +376,13 @@ def test_one_that_somebody_works_on(
     monkeypatch.setattr(gc, "_PATIENCE", 0.05)
     host.save("a", maps(5000))
     host.save("b", maps(5000))
-    with getattr(host.allocator.instances.store, lock)("a"):
+    services.originals.keep(OTHER_UUID, "<name>c</name>")
+    store = host.allocator.instances.store
+    with getattr(store, lock)("a"), services.originals.lock():
         found = gc_in_thread(services)
-    assert found["a"][0] == "kept"
-    assert "another operation has held it for" in found["a"][1]
+    for name in ("a", "c"):
+        assert found[name][0] == "kept"
+        assert "another operation has held it for" in found[name][1]
     assert found["b"][0] == "removed"
 
 
@@ -395,6 +398,50 @@ def test_no_record_without_libvirt(host: Host, services: FakeServices) -> None:
     with pytest.raises(LibvirtError):
         collect_all(services, 0)
     assert host.allocator.instances.store.unknown_since("a") is None
+
+
+ORIGINAL = "<domain><name>a&amp;b</name>"
+
+
+def test_what_is_kept_of_a_converted_domain(
+    host: Host, services: FakeServices, clock: list[float]
+) -> None:
+    services.originals.keep(UUID, ORIGINAL)
+    waiting = ("waiting", "libvirt has not known it for 0 seconds")
+    assert collect_all(services, 60) == {"a&b": waiting}
+    clock[0] += 60
+    host.guests.found = [Guest("renamed", UUID, "stopped", None)]
+    assert collect_all(services, 60) == {}
+    host.guests.found = []
+    assert collect_all(services, 60) == {"a&b": waiting}
+    clock[0] += 59
+    assert collect_all(services, 60)["a&b"][0] == "waiting"
+    # Converted once more.
+    services.originals.keep(UUID, ORIGINAL)
+    assert collect_all(services, 60) == {"a&b": waiting}
+    clock[0] += 60
+    assert collect_all(services, 60)["a&b"][0] == "removed"
+    assert services.originals.all() == []
+
+
+def test_what_is_kept_goes_with_its_instance(
+    host: Host, services: FakeServices
+) -> None:
+    services.originals.keep(UUID, ORIGINAL)
+    host.save("over", maps(5000), strategy=Strategy.OVERLAY)
+    assert [*collect_all(services, 0)] == ["over"]
+    assert services.originals.read(UUID) == ORIGINAL
+
+
+def test_what_is_kept_of_one_that_is_defined_on_disk(
+    services: FakeServices, tmp_path: Path
+) -> None:
+    services.definitions = tmp_path
+    services.originals.keep(UUID, "no XML")
+    file = tmp_path / "a.xml"
+    file.write_text(f"<name>a</name>\n  <uuid>{UUID}</uuid>")
+    kept = ("kept", f"is defined in {file}")
+    assert collect_all(services, 0) == {UUID: kept}
 
 
 def test_its_name_until_now() -> None:

@@ -271,6 +271,9 @@ class FakeDaemon:
 
     network_devices: frozenset[str]
 
+    def kind_of_device(self, name: str) -> str:
+        return "bridge" if name.startswith("br") else ""
+
 
 @dataclass
 class World:

@@ -43,6 +43,13 @@ _OTHERS: Mapping[str, tuple[int, bytes]] = {
     "compressed by zstd": (0, b"\x28\xb5\x2f\xfd"),
 }
 
+#: Formats of disks for virtual machines, and what qemu-img(1) calls them.
+OF_QEMU: Mapping[str | None, str] = {
+    "a qcow2 image": "qcow2",
+    "a VMDK image": "vmdk",
+    "a VHDX image": "vhdx",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Signature:

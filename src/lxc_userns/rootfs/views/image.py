@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -96,6 +97,16 @@ class Image:
             why = _REASONS.get(err.errno or 0, err.strerror)
             reason = f"its {self.fs_type} cannot be mounted: {why}"
             raise RootfsError(self.path, reason) from err
+
+
+def check(fd: int, path: str) -> None:
+    """Check that an image has a root filesystem, and mount nothing.
+
+    :param fd: descriptor of the file or block device, read-only.
+    :param path: the same as the caller knows it.
+    :raises ImageError: as :func:`opened`, as far as that is told.
+    """
+    _find_filesystem(fd, path)
 
 
 @contextmanager
@@ -231,8 +242,14 @@ def _choose_type(found: fstype.Signature, path: str) -> str:
         return found.filesystems[0]
     # First, for Nova shows no more than 255 characters.
     other = f"{found.other}, and " if found.other else ""
+    remedy = ""
+    if found.other in fstype.OF_QEMU:
+        words = ("qemu-img", "convert", "-f", fstype.OF_QEMU[found.other])
+        argv = (*words, "-O", "raw", path, f"{path}.raw")
+        remedy = f"; make one: {shlex.join(argv)}"
     raise ImageError(
         path,
         f"is {other}no raw image of {_SHOWN}; a root filesystem is that, a "
-        "directory, or a tar archive, plain or compressed by gzip, xz or zstd",
+        "directory, or a tar archive, plain or compressed by gzip, xz or zstd"
+        f"{remedy}",
     )

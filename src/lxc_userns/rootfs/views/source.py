@@ -126,6 +126,18 @@ def open_source(
             yield RootfsSource(path, root, found)
 
 
+def check_image(fd: int, path: str) -> None:
+    """Check that an image has a root filesystem, and mount nothing.
+
+    :param fd: ``O_PATH`` descriptor of it.
+    :param path: its path, for messages.
+    :raises RootfsError: if it is no image, or none that could be mounted.
+    """
+    _check_kind(fd, path, "image")
+    with translated(RootfsError, path), reopen(fd, os.O_RDONLY) as file:
+        image.check(file, path)
+
+
 def _check_kind(fd: int, path: str, kind: RootfsKind | None) -> None:
     mode = os.fstat(fd).st_mode
     # To open a device can be to start what it drives.
