@@ -14,6 +14,7 @@ import pytest
 
 from lxc_userns import linux
 from lxc_userns.linux import libc, loop
+from tests.unit.id_host import IdHost
 
 # Events of sys.addaudithook(3): the interpreter raises them by whatever name
 # a function was imported.
@@ -87,6 +88,14 @@ def untouched_system(
     forbidden.update(FORBIDDEN - allowed)
     yield
     forbidden.clear()
+
+
+@pytest.fixture
+def id_host(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> IdHost:
+    """A host without users, groups and subordinate IDs, until there are."""
+    return IdHost(tmp_path_factory.mktemp("host"), monkeypatch)
 
 
 @pytest.fixture(autouse=True)

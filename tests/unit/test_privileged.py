@@ -43,9 +43,9 @@ from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.spec.requirements import Device, Requirements
 from lxc_userns.spec.strategy import Strategy
 from lxc_userns.spec.volume import Volume
-from lxc_userns.subid import owners
 from lxc_userns.verification import VerifiedInstance
 from lxc_userns.verification.verifier import Verifier
+from tests.unit.id_host import IdHost
 from tests.unit.test_wire import across
 
 UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
@@ -481,19 +481,13 @@ def test_what_comes_back_needs_no_privileges(
 
 
 def test_ids_of_a_user_of_the_host(
-    in_process: cfg.ConfigOpts,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    in_process: cfg.ConfigOpts, tmp_path: Path, id_host: IdHost
 ) -> None:
     root = tmp_path / "instances"
     (root / "web1").mkdir()
     for kind in ("uid_maps", "gid_maps"):
         in_process.set_override(kind, ["0:100000:65536"], "libvirt")
-    for kind, names in (("user", {100007: "alice"}), ("group", {})):
-        host = owners.IdOwnership(kind, names, ())
-        monkeypatch.setattr(
-            owners, f"read_host_{kind[0]}ids", lambda *_, host=host: host
-        )
+    id_host.users = {100007: "alice"}
     held = "host IDs 100000-165535 are held by user alice"
     problems = privileged.find_problems()
     assert any(held in each for each in problems)
