@@ -21,6 +21,7 @@ from lxc_userns.rootfs.shifting import tree
 from lxc_userns.rootfs.views import idmapped
 from tests.functional import guest
 from tests.functional.rootfs.test_refusals import ACTIONS, MAPS, refused
+from tests.waiting import hurried
 
 LOCKS = Path(locks.PLACE)
 
@@ -60,7 +61,7 @@ def held_by(*prefix: str | Path, path: Path) -> Iterator[None]:
 @pytest.fixture
 def quick() -> Iterator[None]:
     """Give up soon."""
-    with locks.time_limit(0.3):
+    with hurried():
         yield
 
 

@@ -22,7 +22,6 @@ from lxc_userns.exceptions import (
     PrerequisiteError,
     RootfsError,
 )
-from lxc_userns.linux import locks
 from lxc_userns.rootfs.archive.tar import SHORTAGES
 from tests import system_calls
 from tests.functional.conftest import mount_new
@@ -41,7 +40,7 @@ from tests.functional.rootfs.sandbox import (
     family,
     paused,
 )
-from tests.waiting import wait_for
+from tests.waiting import hurried, wait_for
 
 pytestmark = [
     pytest.mark.needs("mounts"),
@@ -58,7 +57,7 @@ def test_two_at_once(
         work = Unpacking(large, tmp_path / "out", True)
         work.start()
         found = wait_for(lambda: family(os.getpid()))
-    with locks.time_limit(0.3):
+    with hurried():
         reason = refused(small, tmp_path / "out")
     assert "another process is unpacking to it" in reason
     # Others are not kept waiting.

@@ -27,6 +27,7 @@ from tests.unit.leases.lease_host import (
     maps,
     record,
 )
+from tests.waiting import hurried
 
 Collect = Callable[[float], dict[str, tuple[str, str]]]
 
@@ -370,13 +371,11 @@ def test_a_damaged_record_without_a_lease(
 def test_one_that_somebody_works_on(
     host: Host,
     services: FakeServices,
-    monkeypatch: pytest.MonkeyPatch,
     lock: str,
 ) -> None:
-    monkeypatch.setattr(gc, "_PATIENCE", 0.05)
     host.save("a", maps(5000))
     host.save("b", maps(5000))
-    with getattr(host.allocator.instances.store, lock)("a"):
+    with getattr(host.allocator.instances.store, lock)("a"), hurried():
         found = gc_in_thread(services)
     assert found["a"][0] == "kept"
     assert "another operation has held it for" in found["a"][1]
