@@ -4,9 +4,12 @@
 import _posixsubprocess
 import importlib
 import logging
+import os
 import pkgutil
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import NoReturn
 
@@ -90,6 +93,14 @@ def untouched_system(
     forbidden.update(FORBIDDEN - allowed)
     yield
     forbidden.clear()
+
+
+@pytest.fixture
+def passable_path() -> Iterator[Path]:
+    """A directory that users can pass through, which pytest's own are not."""
+    with TemporaryDirectory() as path:
+        os.chmod(path, 0o711)
+        yield Path(path)
 
 
 @pytest.fixture

@@ -34,7 +34,6 @@ from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.instances.store import InstanceStore
 from lxc_userns.libvirtd.client import Guests
-from lxc_userns.linux import directory
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.nova import extra_specs
 from lxc_userns.privileged import context, daemon, wire
@@ -145,6 +144,12 @@ def test_each_field_is_somebody_s_to_choose() -> None:
 
 
 @pytest.fixture
+def tmp_path(passable_path: Path) -> Path:
+    """A directory that users can pass through, as run_path has to be."""
+    return passable_path
+
+
+@pytest.fixture
 def in_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[cfg.ConfigOpts]:
@@ -155,9 +160,7 @@ def in_process(
     for name in ("state_path", "run_path"):
         conf.set_override(name, str(tmp_path / name), "lxc_userns")
     monkeypatch.setattr(cfg, "CONF", conf)
-    # pytest's own directories are closed to others.
-    monkeypatch.setattr(directory, "check_passable", lambda _path: None)
-    monkeypatch.setattr(privileged.CONTEXT, "client_mode", False)
+    privileged.CONTEXT.set_client_mode(False)
     (tmp_path / "instances").mkdir()
     conf.set_override(
         "roots", [str(tmp_path / "instances")], "lxc_userns_privileged"
@@ -165,6 +168,7 @@ def in_process(
     daemon._manager.cache_clear()
     yield conf
     daemon._manager.cache_clear()
+    privileged.CONTEXT.set_client_mode(True)
 
 
 def keep(conf: cfg.ConfigOpts, record: InstanceRecord) -> None:
@@ -413,7 +417,7 @@ def test_a_helper_that_is_not_there(
     monkeypatch.setattr(daemon, "perform", perform)
     with pytest.raises(type(error)):
         privileged.release("web1")
-    monkeypatch.setattr(privileged.CONTEXT, "client_mode", True)
+    privileged.CONTEXT.set_client_mode(True)
     with pytest.raises(
         PrerequisiteError, match="privileged helper: "
     ) as caught:

@@ -15,14 +15,13 @@ PACKAGE = "lxc_userns"
 #: By the room that they are in. Lower a number when there are fewer.
 MOST = {
     "cli": 1,
-    "config": 3,
     "containers": 1,
     "domain": 2,
     "host": 4,
     "libvirtd": 6,
-    "linux": 10,
+    "linux": 8,
     "metrics": 1,
-    "privileged": 6,
+    "privileged": 4,
     "resources": 1,
     "rootfs": 16,
     "traces": 3,

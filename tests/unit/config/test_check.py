@@ -15,7 +15,6 @@ from lxc_userns.config.options import register_opts
 from lxc_userns.config.settings import Settings
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.findings import Finding, Severity
-from lxc_userns.linux import directory
 from tests.unit.id_host import IdHost
 
 HIGH = "0:1900000000:65536"
@@ -224,15 +223,15 @@ def test_leases_too_small_for_a_terminal() -> None:
 
 @pytest.mark.usefixtures("host")
 def test_directories_that_a_start_refuses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    passable_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = tmp_path / "run"
+    run = passable_path / "run"
     run.mkdir()
     run.chmod(0o755)
-    conf = configure(run_path=str(run), state_path=str(tmp_path / "not/yet"))
+    state = str(passable_path / "not/yet")
+    conf = configure(run_path=str(run), state_path=state)
     for name, check in CHECKS.items():
         monkeypatch.setitem(own_paths.CHECKS, name, check)
-    monkeypatch.setattr(directory, "check_passable", lambda _path: None)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert find(conf, Severity.ERROR) == [
         (
@@ -241,7 +240,7 @@ def test_directories_that_a_start_refuses(
         )
     ]
     run.chmod(0o711)
-    link = tmp_path / "link"
+    link = passable_path / "link"
     link.symlink_to(run)
     conf.set_override("roots", [str(run), str(link)], "lxc_userns_privileged")
     ((name, message),) = find(conf, Severity.ERROR)

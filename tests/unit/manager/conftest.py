@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Worlds for the pipeline of an instance."""
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 from oslo_config import cfg
@@ -26,11 +24,9 @@ from tests.unit.manager.world import (
 
 
 @pytest.fixture
-def tmp_path() -> Iterator[Path]:
+def tmp_path(passable_path: Path) -> Path:
     """A directory that users can pass through, as run_path has to be."""
-    with TemporaryDirectory() as path:
-        os.chmod(path, 0o711)
-        yield Path(path)
+    return passable_path
 
 
 @pytest.fixture
