@@ -19,12 +19,12 @@ MOST = {
     "domain": 2,
     "host": 4,
     "libvirtd": 6,
-    "linux": 8,
+    "linux": 5,
     "metrics": 1,
     "privileged": 4,
     "resources": 1,
     "rootfs": 16,
-    "traces": 3,
+    "traces": 1,
     "verification": 2,
 }
 
