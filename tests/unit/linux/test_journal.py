@@ -20,7 +20,7 @@ XML = b"""<domain type='lxc'><name>web</name><metadata>
 
 
 def journal_is_at(path: str, patch: pytest.MonkeyPatch) -> None:
-    """Have what is sent to the journal's socket reach another one."""
+    """Send to another socket what is for the journal."""
 
     class Redirected(socket.socket):
         def sendto(self, data: bytes, address: str) -> int:  # type: ignore[override]

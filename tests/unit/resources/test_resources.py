@@ -141,7 +141,7 @@ def systemctl(
 
 
 def machined(patch: pytest.MonkeyPatch, is_there: bool) -> None:
-    """Have systemd-machined, or have it not."""
+    """Let systemd-machined be there, or not."""
     asked = {
         "/run/systemd/system",
         "/run/dbus/system_bus_socket",

@@ -90,7 +90,7 @@ def test_kills(tmp_path: Path) -> None:
 
 
 def nobody_tells(patch: pytest.MonkeyPatch) -> None:
-    """Have a kernel that tells nobody of the end of processes."""
+    """Stand for a kernel that tells of no ends of processes."""
 
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
