@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from uuid import NAMESPACE_DNS, UUID, uuid5
@@ -22,10 +23,12 @@ from lxc_userns.leases import Lease, LeaseStore
 from lxc_userns.leases.allocation import FreeRanges, choose
 from lxc_userns.leases.allocator import LeaseAllocator
 from lxc_userns.leases.host_pool import HostPool
+from lxc_userns.leases.pool import Pools, make_pools
 from lxc_userns.libvirtd.client import Guests
 from lxc_userns.linux import directory
 from lxc_userns.linux.process import in_other_user_namespaces
 from lxc_userns.subid import owners
+from lxc_userns.subid.files import parse
 
 #: IDs of each lease.
 SIZE = 65536
@@ -42,18 +45,22 @@ _CROWDS, _LEASES = (1, 2, 4, 8), 80
 class Database:
     """A database of leases, with a pool of which nothing else is leased.
 
-    :param path: directory for it, and for what stands for files of ``/etc``.
+    :param path: directory for it, and for what stands for ``/etc/subuid``.
     """
 
     def __init__(self, path: Path) -> None:
-        self._subids, self._source = path / "subids", path / "nsswitch.conf"
+        self._subids = path / "subids"
         state = str(path / "state")
         files = partial(Filesystems, state, str(path / "run"))
         guests = Guests(is_silent=True)
         instances = Instances(InstanceStore(state), files, guests)
         self.store = LeaseStore(state)
         pool = HostPool(
-            instances=instances, leases=self.store, owner=_OWNER, size=SIZE
+            instances=instances,
+            leases=self.store,
+            owner=_OWNER,
+            size=SIZE,
+            read=self._read_pools,
         )
         self._allocator = LeaseAllocator(pool)
 
@@ -63,7 +70,6 @@ class Database:
         path.mkdir(parents=True)
         made = cls(path)
         made._subids.write_text(f"{_OWNER}:{_FIRST}:{(held + room) * SIZE}\n")
-        made._source.write_text("subid: files\n")
         with made.store.write() as leases:
             for start in range(_FIRST, _FIRST + held * SIZE, SIZE):
                 leases.add(_lease(f"instance-{start:08x}", start))
@@ -77,9 +83,16 @@ class Database:
 
     def acquire(self, name: str = _NAME) -> None:
         """Acquire a lease on a host that has this pool."""
-        files = {"SUBUID": self._subids, "SUBGID": self._subids}
-        vars(owners).update(files, NSSWITCH=self._source)
         self._allocator.acquire(name, str(uuid5(NAMESPACE_DNS, name)))
+
+    def _read_pools(self, owner: str) -> Pools:
+        """Read who has which IDs of the host, and what stands for a file."""
+        ranges, _ = parse(self._subids.read_text())
+        reads = owners.read_host_uids, owners.read_host_gids
+        users, groups = (
+            replace(read(owner), subordinates=ranges) for read in reads
+        )
+        return make_pools(owner, users, groups)
 
     def add(self) -> None:
         """Find a range and lease it; nothing but the database is asked."""

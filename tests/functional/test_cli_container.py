@@ -12,10 +12,9 @@ import libvirt
 import pytest
 
 from lxc_userns.domain import Marker, read_marker
-from lxc_userns.instances.record import InstanceRecord
-from lxc_userns.instances.store import InstanceStore
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.spec.request import InstanceRequest
+from tests import system_calls
 from tests.functional.command_line import (
     BASE,
     ID_MAP,
@@ -336,7 +335,6 @@ def test_a_tree_that_is_swapped_is_not_followed(
     cli: CommandLine,
     manager: UserNamespaceManager,
     busybox_rootfs: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # The host's own, which a link in the path leads to all of a sudden.
     victim = busybox_rootfs.parent / "victim/busybox-rootfs/bin"
@@ -344,17 +342,17 @@ def test_a_tree_that_is_swapped_is_not_followed(
     above = busybox_rootfs.parent / "above"
     above.mkdir()
     busybox_rootfs.rename(above / "busybox-rootfs")
-    save = InstanceStore.save
 
-    def swap(store: InstanceStore, record: InstanceRecord) -> None:
-        save(store, record)
-        if not above.is_symlink():
+    def swap(_path: object, uid: int, *_: object) -> None:
+        # Right before the first file gets another owner.
+        if uid == BASE and not above.is_symlink():
             above.rename(above.with_name("moved"))
             above.symlink_to("victim")
 
-    monkeypatch.setattr(InstanceStore, "save", swap)
     request = InstanceRequest("swap", UUID, str(above / "busybox-rootfs"))
-    manager.prepare(request)
+    with system_calls.acting("os.chown", swap):
+        manager.prepare(request)
+    assert above.is_symlink()
     assert victim.stat().st_uid == victim.parent.stat().st_uid == 0
     moved = above.with_name("moved") / "busybox-rootfs"
     assert moved.stat().st_uid == BASE

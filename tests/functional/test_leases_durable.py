@@ -10,14 +10,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lxc_userns.idmap.idset import IdSet
 from lxc_userns.leases import Lease, LeaseStore
-from lxc_userns.leases import database as store_module
 from tests.functional.conftest import FilesystemFactory
 
 HERE = Path(__file__).parent
@@ -317,14 +318,12 @@ def test_a_power_cut(
         assert [*table.released("uid")] == [leases[0].ids("uid")]
 
     # That it would be lost if nobody took care.
-    connect = store_module._connect
+    class Careless(sqlite3.Connection):
+        def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+            return super().execute(sql.replace("= FULL", "= OFF"), *values)
 
-    def careless(file: str) -> sqlite3.Connection:
-        database = connect(file)
-        database.execute("PRAGMA synchronous = OFF")
-        return database
-
-    monkeypatch.setattr(store_module, "_connect", careless)
+    connect = partial(sqlite3.connect, factory=Careless)
+    monkeypatch.setattr(sqlite3, "connect", connect)
     with power_cut(place, kind), store.write() as table:
         table.remove(leases[1])
     with store.read() as table:

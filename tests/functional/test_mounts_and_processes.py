@@ -13,10 +13,11 @@ import pytest
 
 from lxc_userns import IdMap, IdMaps
 from lxc_userns.exceptions import ConfigError, RootfsError
-from lxc_userns.linux import directory, mount_api, mounts, openat2
+from lxc_userns.linux import directory, mounts, openat2
 from lxc_userns.linux.process import Process, children
 from lxc_userns.rootfs.views import mountpoints
 from lxc_userns.rootfs.views import source as backing
+from tests import system_calls
 from tests.functional import guest
 
 needs_mounts = pytest.mark.needs("mounts")
@@ -147,20 +148,20 @@ def test_paths_are_followed_as_in_the_container(tmp_path: Path) -> None:
 
 
 @needs_mounts
-@pytest.mark.parametrize("name", ["_open_tree", "_mount_setattr"])
-def test_bind_on_kernels_before_mount_setattr(
-    place: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> int:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-
-    monkeypatch.setattr(mount_api, name, refuse)
+@pytest.mark.parametrize(
+    "call", [system_calls.OPEN_TREE, system_calls.MOUNT_SETATTR]
+)
+def test_bind_on_kernels_before_mount_setattr(place: Path, call: int) -> None:
     source = place / "source"
     options = "nosuid,noexec"
     guest.call("mount", "-t", "tmpfs", "-o", options, "none", source)
     guest.call("mount", "--make-shared", source)
     (source / "sub").mkdir()
-    with opened(source) as fd, opened(place) as parent:
+    with (
+        opened(source) as fd,
+        opened(place) as parent,
+        system_calls.failing(call),
+    ):
         mounts.bind(fd, parent, "point")
     assert {"nosuid", "noexec", "nodev"} <= options_of(place / "point")
     guest.call("mount", "-t", "tmpfs", "none", source / "sub")

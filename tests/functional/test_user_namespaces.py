@@ -9,7 +9,9 @@ import sys
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -157,11 +159,18 @@ def test_a_kernel_that_makes_none(before: str, said: str) -> None:
     assert re.fullmatch(said, done.stdout.strip()), done
 
 
-def test_without_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(user_namespaces, "_PROGRAM", ("no-such-program",))
+def test_without_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = partial(subprocess.Popen, env={"PATH": str(tmp_path)})
+
+    def start(argv: list[str], *, env: object, **options: Any) -> Any:
+        return nothing(argv, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", start)
     before = state()
     with (
-        pytest.raises(OSError, match="no-such-program: No such file"),
+        pytest.raises(OSError, match="unshare: No such file"),
         user_namespaces.create([UID], [GID]),
     ):
         pass

@@ -22,7 +22,6 @@ from benchmarks import (
 from benchmarks.tables import PLAN, cell, ratios, single
 from lxc_userns.leases.host_pool import HostPool
 from lxc_userns.leases.running import ProcessTable
-from lxc_userns.subid import owners
 
 CONTENTS = [*trees.contents(range(1000))]
 
@@ -251,8 +250,6 @@ def _nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     processes = ProcessTable(find=lambda: ())
     pool = partial(HostPool, processes=processes)
     monkeypatch.setattr(leases, "HostPool", pool)
-    for name in ("SUBUID", "SUBGID", "NSSWITCH"):
-        monkeypatch.setattr(owners, name, getattr(owners, name))
 
 
 def test_leases_are_removed_by_the_beginning_of_a_name(tmp_path: Path) -> None:

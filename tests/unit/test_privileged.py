@@ -34,7 +34,6 @@ from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.instances.store import InstanceStore
 from lxc_userns.libvirtd.client import Guests
-from lxc_userns.linux import directory
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.nova import extra_specs
 from lxc_userns.privileged import context, daemon, wire
@@ -43,9 +42,9 @@ from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.spec.requirements import Device, Requirements
 from lxc_userns.spec.strategy import Strategy
 from lxc_userns.spec.volume import Volume
-from lxc_userns.subid import owners
 from lxc_userns.verification import VerifiedInstance
 from lxc_userns.verification.verifier import Verifier
+from tests.unit.id_host import IdHost
 from tests.unit.test_wire import across
 
 UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
@@ -145,6 +144,12 @@ def test_each_field_is_somebody_s_to_choose() -> None:
 
 
 @pytest.fixture
+def tmp_path(passable_path: Path) -> Path:
+    """A directory that users can pass through, as run_path has to be."""
+    return passable_path
+
+
+@pytest.fixture
 def in_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[cfg.ConfigOpts]:
@@ -155,9 +160,7 @@ def in_process(
     for name in ("state_path", "run_path"):
         conf.set_override(name, str(tmp_path / name), "lxc_userns")
     monkeypatch.setattr(cfg, "CONF", conf)
-    # pytest's own directories are closed to others.
-    monkeypatch.setattr(directory, "check_passable", lambda _path: None)
-    monkeypatch.setattr(privileged.CONTEXT, "client_mode", False)
+    privileged.CONTEXT.set_client_mode(False)
     (tmp_path / "instances").mkdir()
     conf.set_override(
         "roots", [str(tmp_path / "instances")], "lxc_userns_privileged"
@@ -165,6 +168,7 @@ def in_process(
     daemon._manager.cache_clear()
     yield conf
     daemon._manager.cache_clear()
+    privileged.CONTEXT.set_client_mode(True)
 
 
 def keep(conf: cfg.ConfigOpts, record: InstanceRecord) -> None:
@@ -413,7 +417,7 @@ def test_a_helper_that_is_not_there(
     monkeypatch.setattr(daemon, "perform", perform)
     with pytest.raises(type(error)):
         privileged.release("web1")
-    monkeypatch.setattr(privileged.CONTEXT, "client_mode", True)
+    privileged.CONTEXT.set_client_mode(True)
     with pytest.raises(
         PrerequisiteError, match="privileged helper: "
     ) as caught:
@@ -481,19 +485,13 @@ def test_what_comes_back_needs_no_privileges(
 
 
 def test_ids_of_a_user_of_the_host(
-    in_process: cfg.ConfigOpts,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    in_process: cfg.ConfigOpts, tmp_path: Path, id_host: IdHost
 ) -> None:
     root = tmp_path / "instances"
     (root / "web1").mkdir()
     for kind in ("uid_maps", "gid_maps"):
         in_process.set_override(kind, ["0:100000:65536"], "libvirt")
-    for kind, names in (("user", {100007: "alice"}), ("group", {})):
-        host = owners.IdOwnership(kind, names, ())
-        monkeypatch.setattr(
-            owners, f"read_host_{kind[0]}ids", lambda *_, host=host: host
-        )
+    id_host.users = {100007: "alice"}
     held = "host IDs 100000-165535 are held by user alice"
     problems = privileged.find_problems()
     assert any(held in each for each in problems)

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tar in the middle of its work, and who is around it then."""
 
+import marshal
 import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lxc_userns.linux.process import Process, children
-from lxc_userns.rootfs.archive import tar
 from lxc_userns.rootfs.shifting import ipc
 from tests.functional.rootfs.archives import unpack
 
@@ -18,12 +19,25 @@ LONGEST = 60.0
 
 
 @contextmanager
-def paused(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def tar_with(*options: str) -> Iterator[None]:
+    """Give tar further options, in what its supervisor is sent."""
+    dumps = marshal.dumps
+
+    def dump(value: Any) -> bytes:
+        if isinstance(value, dict) and "tar" in value:
+            program, argv = value["tar"]
+            value = value | {"tar": (program, (*argv, *options))}
+        return dumps(value)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(marshal, "dumps", dump)
+        yield
+
+
+@contextmanager
+def paused() -> Iterator[None]:
     """Let tar wait at the first record, long enough to be looked at."""
-    options = "--checkpoint=1", "--checkpoint-action=sleep=1000"
-    with monkeypatch.context() as patch:
-        whole = (*tar._OPTIONS, *options)
-        patch.setattr(tar, "_OPTIONS", whole)
+    with tar_with("--checkpoint=1", "--checkpoint-action=sleep=1000"):
         yield
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.rootfs.archive import tar
 from lxc_userns.rootfs.archive import unpack as unpacking
 from tests.functional.rootfs import golden
 from tests.functional.rootfs.archives import (
@@ -29,6 +28,7 @@ from tests.functional.rootfs.archives import (
     refused,
     unpack,
 )
+from tests.functional.rootfs.sandbox import tar_with
 
 pytestmark = [
     pytest.mark.needs("mounts"),
@@ -223,7 +223,6 @@ TRUSTING = "--absolute-names", "--keep-directory-symlink"
 def test_nothing_outside_changes(
     tmp_path: Path,
     reachable_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     members: list[Member],
     options: tuple[str, ...],
     shifted: bool,
@@ -236,13 +235,12 @@ def test_nothing_outside_changes(
     archive = craft(tmp_path / "a.tar", *filled)
     archive.chmod(0o666)
     data = archive.read_bytes()
-    whole = tar._OPTIONS + options
-    monkeypatch.setattr(tar, "_OPTIONS", whole)
     target = (reachable_path if shifted else tmp_path) / "target"
-    try:
-        unpack(archive, target, shifted=shifted)
-    except RootfsError:
-        assert not target.exists()
+    with tar_with(*options):
+        try:
+            unpack(archive, target, shifted=shifted)
+        except RootfsError:
+            assert not target.exists()
     assert seen(out) == before
     assert archive.read_bytes() == data
     assert stat.S_ISCHR(os.lstat("/dev/null").st_mode)

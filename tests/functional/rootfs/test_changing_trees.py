@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lxc_userns import IdMap, IdMaps, rootfs
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.rootfs.shifting import tree_walks, walk, worker
+from lxc_userns.rootfs.shifting import tree_walks
 
 MAP = IdMap.parse("0:100000:65536")
 MAPS = IdMaps(MAP, MAP)
@@ -53,18 +54,25 @@ def meanwhile(action: Callable[[int], object]) -> Iterator[None]:
         thread.join()
 
 
+_LOOK = os.O_PATH | os.O_DIRECTORY
+
+
 def at_each_read(
     monkeypatch: pytest.MonkeyPatch, action: Callable[[Path], object]
 ) -> None:
     """Do something right after the names of each directory were read."""
-    read = walk._Frame.read
+    read = os.listdir
 
-    def read_and_act(frame: walk._Frame, noatime: bool) -> list[bytes]:
-        names = read(frame, noatime)
-        action(Path(os.readlink(f"/proc/self/fd/{frame.fd}")))
+    def read_and_act(path: Any) -> list[Any]:
+        names = read(path)
+        if path == b"." or isinstance(path, int):
+            place = path if isinstance(path, int) else os.open(path, _LOOK)
+            action(Path(os.readlink(f"/proc/self/fd/{place}")))
+            if place is not path:
+                os.close(place)
         return names
 
-    monkeypatch.setattr(walk._Frame, "read", read_and_act)
+    monkeypatch.setattr(os, "listdir", read_and_act)
 
 
 def shift_all(root: Path) -> rootfs.ShiftReport:
@@ -210,19 +218,19 @@ def test_directory_that_was_handed_on_is_gone(
     """A worker finds another name, or a link, where it is to begin."""
     fill(root, 3, 3)
     (root / "elsewhere").mkdir()
-    calls: list[bytes] = []
+    names = [b"link", b"absent"]
+    pass_on = os.write
 
-    def open_below(top: int, trail: bytes) -> int:
-        if len(calls) < 2:
-            calls.append(trail)
-            name = b"absent" if len(calls) == 1 else b"link"
-            return walk.open_below(top, name)
-        return walk.open_below(top, trail)
+    def pass_on_another(fd: int, data: Any) -> int:
+        # The root directory, which is what all begins with.
+        if data == b"d" and names:
+            data += names.pop()
+        return pass_on(fd, data)
 
     (root / "link").symlink_to("elsewhere")
-    monkeypatch.setattr(worker, "open_below", open_below)
+    monkeypatch.setattr(os, "write", pass_on_another)
     shift_all(root)
-    assert len(calls) == 2
+    assert names == []
     assert owners(root) == {100000}
 
 
@@ -235,11 +243,11 @@ def test_error_names_the_right_path(
     (root / "d5" / "below" / "deep").mkdir()
     target = "d5/below/deep" if what == "directory" else "d5/f1"
     wanted = os.stat(root / target)
-    open_directory, lchown = walk.open_directory, os.lchown
+    opened, lchown = os.open, os.lchown
 
-    def refuse_directory(name: bytes | str, dir_fd: int | None = None) -> int:
-        fd = open_directory(name, dir_fd)
-        if os.path.samestat(os.fstat(fd), wanted) and what == "directory":
+    def refuse_directory(name: Any, flags: int, *rest: Any, **at: Any) -> int:
+        fd = opened(name, flags, *rest, **at)
+        if flags & os.O_DIRECTORY and os.path.samestat(os.fstat(fd), wanted):
             os.close(fd)
             raise PermissionError(13, "Permission denied", name)
         return fd
@@ -250,8 +258,9 @@ def test_error_names_the_right_path(
             raise OSError(5, "Input/output error", path)
         lchown(path, *owner)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(walk, "open_directory", refuse_directory)
-    if what == "file":
+    if what == "directory":
+        monkeypatch.setattr(os, "open", refuse_directory)
+    else:
         monkeypatch.setattr(os, "lchown", refuse)
         monkeypatch.setattr(os, "chown", refuse_open(wanted))
     with pytest.raises(RootfsError, match="half-done") as caught:

@@ -18,7 +18,7 @@ import pytest
 
 from lxc_userns import rootfs
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.linux import directory, programs
+from lxc_userns.linux import directory
 from lxc_userns.rootfs.shifting import journal
 from tests.functional.conftest import remove_tree
 from tests.functional.rootfs import golden
@@ -267,7 +267,10 @@ def test_worker_process_dies(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dies = [sys.executable, "-c", "raise SystemExit(7)"]
-    monkeypatch.setattr(programs, "python_argv", lambda *_: dies)
+    started = partial(subprocess.Popen, dies)
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda _argv, **options: started(**options)
+    )
     for number in range(1500):
         (root / str(number)).touch()
     # Large enough that it dies before the other worker is through.

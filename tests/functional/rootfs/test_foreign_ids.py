@@ -10,10 +10,11 @@ import pytest
 
 from lxc_userns import IdMap, IdMaps, rootfs
 from lxc_userns.exceptions import UnmappedIdsError
-from lxc_userns.rootfs.shifting import setuid_scan, worker_pool
+from lxc_userns.rootfs.shifting import setuid_scan
 from lxc_userns.rootfs.shifting.state import STATE, State, Work
 from lxc_userns.rootfs.views import source, strategies
 from lxc_userns.rootfs.views.strategies import ShiftOptions
+from tests import system_calls
 from tests.functional.rootfs import golden
 from tests.functional.rootfs.kill import run_and_kill
 
@@ -130,7 +131,7 @@ def test_they_are_counted_and_an_error_if_they_shall(
 
 
 def test_what_a_tree_remembers_after_nobody(
-    tree: Path, monkeypatch: pytest.MonkeyPatch
+    tree: Path,
 ) -> None:
     """The policy is for owners, and others are as unmapped as before."""
     (tree / "owner").touch()
@@ -141,11 +142,11 @@ def test_what_a_tree_remembers_after_nobody(
         os.chown(tree / name, 70002, 5)
     shift = partial(rootfs.shift, tree, MAPS, workers=1)
     assert shift(unmapped="nobody").unmapped == 3
-    monkeypatch.setattr(worker_pool, "walk", None)
-    for policy in ("nobody", "keep"):
-        report = shift(unmapped=policy)
-        assert (report.inodes, report.shifted, report.unmapped) == (4, 0, 2)
-    monkeypatch.undo()
+    with system_calls.never("os.listdir"):
+        for policy in ("nobody", "keep"):
+            report = shift(unmapped=policy)
+            seen = report.inodes, report.shifted, report.unmapped
+            assert seen == (4, 0, 2)
     assert shift(unmapped="nobody", recheck=True).unmapped == 2
     with pytest.raises(UnmappedIdsError) as caught:
         shift(unmapped="error")

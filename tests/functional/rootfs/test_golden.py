@@ -11,7 +11,7 @@ import pytest
 
 from lxc_userns import IdMap, IdMaps, rootfs
 from lxc_userns.exceptions import RootfsError, UnmappedIdsError
-from lxc_userns.rootfs.shifting import worker_pool
+from tests import system_calls
 from tests.functional.rootfs import golden
 from tests.functional.rootfs.golden import UNMAPPED, mapped
 
@@ -56,8 +56,7 @@ def test_shift_and_back(any_root: Path) -> None:
     assert report.shifted == len(moved_inodes(before, shifted))
     verified = rootfs.verify(any_root)
     assert (verified.ok, verified.inodes) == (True, inodes)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker_pool, "walk", None)
+    with system_calls.never("os.listdir"):
         again = rootfs.shift(any_root, id_maps(A, gid), progress=refuse)
     assert (again.inodes, again.shifted) == (inodes, 0)
     assert again.unmapped == report.unmapped

@@ -2,7 +2,6 @@
 """An image made by somebody who wants the host's root to do harm."""
 
 import ctypes  # noqa: TID251 - for renameat2(2)
-import errno
 import json
 import os
 import stat
@@ -10,17 +9,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from lxc_userns import IdMap, IdMaps, rootfs
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.linux import mount_api
-from lxc_userns.rootfs.shifting import walk
 from lxc_userns.rootfs.shifting.journal import JOURNAL, MOST_NOTES
 from lxc_userns.rootfs.shifting.state import STATE, State, Work
+from tests import system_calls
 from tests.functional.rootfs import golden
 
 MAP = IdMap.parse("0:100000:65536")
@@ -138,19 +136,17 @@ def test_swapped_between_status_and_entry(
     (tree / "place").mkdir(parents=True)
     (tree / "link").symlink_to(canary)
     swap = exchanger(tree / "place", tree / "link")
-    open_directory = walk.open_directory
     entered = []
 
-    def swap_first(name: bytes | str, dir_fd: int | None = None) -> int:
+    def swap_first(name: object, *_: object) -> None:
         if name == b"place":
             entered.append(name)
             swap()
-        return open_directory(name, dir_fd)
 
-    monkeypatch.setattr(walk, "open_directory", swap_first)
     # By one worker, which is a thread. It meets the directory where the link
     # was when it walks again.
-    rootfs.shift(tree, MAPS, workers=1)
+    with system_calls.acting("open", swap_first):
+        rootfs.shift(tree, MAPS, workers=1)
     assert entered
     assert golden.snapshot(canary) == before
     assert os.lstat(tree / "link").st_uid == 100000
@@ -195,13 +191,10 @@ def test_mount_below_is_left_alone(root: Path, source: str) -> None:
 
 
 @pytest.fixture
-def old_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+def old_kernel() -> Iterator[None]:
     """A kernel that makes no detached copies of mounts."""
-
-    def refuse(_: int) -> int:
-        raise OSError(errno.ENOSYS, "Function not implemented")
-
-    monkeypatch.setattr(mount_api, "clone_mount", refuse)
+    with system_calls.failing(system_calls.OPEN_TREE):
+        yield
 
 
 @pytest.mark.usefixtures("old_kernel")

@@ -6,16 +6,17 @@ import os
 import stat
 import struct
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lxc_userns import rootfs
 from lxc_userns.exceptions import ExposedTreeError, RootfsError
 from lxc_userns.linux import inode_flags
-from lxc_userns.rootfs.archive import destination
 from lxc_userns.rootfs.refusals import INTERRUPTED
+from tests import system_calls
 from tests.functional.rootfs import golden
 from tests.functional.rootfs.archives import (
     BASE,
@@ -236,18 +237,26 @@ class Killed(BaseException):
     """Ends a process for which it does not matter who catches what."""
 
 
-class MortalOs:
-    """The module ``os``, until so many names were renamed or removed."""
+@contextmanager
+def dying_after(moment: int) -> Iterator[None]:
+    """Die once so many names have come to their place."""
+    left = moment
 
-    def __init__(self, moment: int) -> None:
-        self._left = moment
+    def count(name: str, *_: object) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Killed
 
-    def __getattr__(self, name: str) -> Any:
-        if name in ("rename", "rmdir"):
-            self._left -= 1
-            if self._left < 0:
-                raise Killed
-        return getattr(os, name)
+    def count_last(name: str, *_: object) -> None:
+        if name == "whole":
+            count(name)
+
+    with (
+        system_calls.acting("os.rename", count),
+        system_calls.acting("os.rmdir", count_last),
+    ):
+        yield
 
 
 @pytest.mark.parametrize("moment", range(1, 4))
@@ -255,17 +264,14 @@ def test_one_that_is_killed_as_it_comes_to_its_place(
     any_root: Path,
     archive: Path,
     moment: int,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """No use of it until the next one has put the rest in place."""
     out = any_root / "out"
     out.mkdir()
     os.chown(out, 1000, 1000)
     out.chmod(0o750)
-    with monkeypatch.context() as patch:
-        patch.setattr(destination, "os", MortalOs(moment))
-        with pytest.raises(Killed):
-            unpack(archive, out)
+    with dying_after(moment), pytest.raises(Killed):
+        unpack(archive, out)
     assert os.path.exists(out / holder_of(out).name / "whole")
     if moment < 3:
         with pytest.raises(RootfsError, match="unpack to it again"):

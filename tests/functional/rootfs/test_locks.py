@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 from lxc_userns import rootfs
-from lxc_userns.exceptions import RootfsError
 from lxc_userns.linux import directory, locks
 from lxc_userns.rootfs.shifting import tree
 from lxc_userns.rootfs.views import idmapped
 from tests.functional import guest
 from tests.functional.rootfs.test_refusals import ACTIONS, MAPS, refused
+from tests.waiting import hurried
 
 LOCKS = Path(locks.PLACE)
 
@@ -59,9 +59,10 @@ def held_by(*prefix: str | Path, path: Path) -> Iterator[None]:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick() -> Iterator[None]:
     """Give up soon."""
-    monkeypatch.setattr(tree, "_PATIENCE", 0.3)
+    with hurried():
+        yield
 
 
 @pytest.mark.usefixtures("quick")
@@ -106,19 +107,30 @@ def test_nobody_else_gets_at_the_locks(root: Path) -> None:
     assert not lock_files(root)
 
 
+@pytest.mark.parametrize(
+    ("uid", "mode", "reason"),
+    [(0, 0o755, "has mode 0755"), (1000, 0o700, "belongs to user 1000")],
+)
 def test_a_directory_of_locks_that_others_can_open_is_none(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, tmp_path: Path, uid: int, mode: int, reason: str
 ) -> None:
     place = tmp_path / "locks"
     place.mkdir()
-    place.chmod(0o755)
-    monkeypatch.setattr(locks, "PLACE", str(place))
-    with pytest.raises(RootfsError, match=f"{place} has mode 0755"):
-        rootfs.shift(root, MAPS)
-    place.chmod(0o700)
-    os.chown(place, 1000, 0)
-    with pytest.raises(RootfsError, match=f"{place} belongs to user 1000"):
-        rootfs.shift(root, MAPS)
+    place.chmod(mode)
+    os.chown(place, uid, 0)
+    LOCKS.mkdir(mode=0o700, exist_ok=True)
+    # In a mount namespace of its own: others need the locks meanwhile.
+    script = f'mount --bind {place} {LOCKS} && exec "$@"'
+    shift = [sys.executable, "-m", "lxc_userns", "rootfs", "shift", str(root)]
+    maps = ["--uid-map", str(MAPS.uid), "--gid-map", str(MAPS.gid)]
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, "sh", *shift, *maps],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    assert f"{LOCKS} {reason}" in done.stderr
     assert root.stat().st_uid == 0
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images that ask the kernel for block devices of the host."""
 
+import errno
 import hashlib
 import os
 import struct
@@ -9,12 +10,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lxc_userns import rootfs
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.linux import btrfs
 from lxc_userns.rootfs.views import superblock
 from tests.functional import guest
 from tests.functional.capabilities import require
@@ -144,9 +145,19 @@ def test_a_btrfs_that_hides_it(
         before = digest(device)
         assert "cannot be mounted" in attack(image)
         # Neither would it help to write to the image after it was looked at.
+        head = image.read_bytes()[: superblock.LENGTH]
         patch_btrfs(image, 0x88, struct.pack("<Q", 2))
-        monkeypatch.setattr(superblock, "find_objection", lambda *_: None)
+        pread, looked = os.pread, []
+
+        def look_before(fd: int, size: int, offset: int) -> bytes:
+            if size == superblock.LENGTH:
+                looked.append(fd)
+                return head
+            return pread(fd, size, offset)
+
+        monkeypatch.setattr(os, "pread", look_before)
         assert "cannot be mounted" in attack(image)
+        assert looked
         assert digest(device) == before
 
 
@@ -191,7 +202,14 @@ def test_a_btrfs_by_the_uuid_of_another(
     """Where the kernel puts devices of one UUID together."""
     image, copy = new_btrfs(place), place / "copy"
     guest.call("cp", "--sparse=always", image, copy)
-    monkeypatch.setattr(btrfs, "mixes_equal_ids", lambda: True)
+    stat = os.stat
+
+    def on_older_linux(path: Any, **options: Any) -> os.stat_result:
+        if str(path) == "/sys/fs/btrfs/features/temp_fsid":
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "stat", on_older_linux)
     guest.call("mount", "-o", "loop", image, place / "host")
     assert "is that of the btrfs mounted from loop" in attack(copy)
     guest.call("umount", place / "host")

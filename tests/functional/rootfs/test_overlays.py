@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Overlays: one image for many, what each changes for itself."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -12,8 +13,10 @@ import pytest
 
 from lxc_userns import IdMaps, rootfs
 from lxc_userns.exceptions import NotIdmappableError, RootfsError
-from lxc_userns.linux import directory, superblocks
+from lxc_userns.linux import directory
+from lxc_userns.linux.superblocks import FSCONFIG_CMD_CREATE
 from lxc_userns.rootfs.views import idmapped, overlay, probe
+from tests import system_calls
 from tests.functional import guest
 from tests.functional.conftest import FilesystemFactory
 from tests.functional.descriptors import own_descriptors
@@ -401,18 +404,23 @@ def test_no_upper_layer_on_an_overlay(
         guest.call("umount", merged)
 
 
-def test_kernels_without_it(
-    one_image: Path,
-    reachable_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def refuse(*_: object) -> int:
-        # What Linux before 5.19 says to an idmapped layer.
-        raise OSError(22, "idmapped layers are currently not supported")
+def test_kernels_without_it(one_image: Path, reachable_path: Path) -> None:
+    opened: list[object] = []
 
-    monkeypatch.setattr(superblocks, "mount", refuse)
+    def refuse(_context: int, command: int, *_: object) -> None:
+        if (opened[-1], command) == (b"overlay", FSCONFIG_CMD_CREATE):
+            # What Linux before 5.19 says to an idmapped layer.
+            text = "idmapped layers are currently not supported"
+            raise OSError(errno.EINVAL, text)
+
     (reachable_path / "view").mkdir()
-    with pytest.raises(NotIdmappableError, match=r"5\.19 .*not supported"):
+    with (
+        system_calls.acting(
+            system_calls.FSOPEN, lambda kind, _: opened.append(kind)
+        ),
+        system_calls.acting(system_calls.FSCONFIG, refuse),
+        pytest.raises(NotIdmappableError, match=r"5\.19 .*not supported"),
+    ):
         rootfs.mount_overlay(
             one_image,
             one_image.parent / "state",

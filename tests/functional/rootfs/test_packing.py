@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trees, packed and unpacked again: with guest IDs whatever is on disk."""
 
+import errno
 import os
 import signal
 import socket
@@ -19,15 +20,17 @@ from hypothesis import strategies as st
 
 from lxc_userns import IdMaps, rootfs
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.rootfs.archive import creation, tar_ids
+from lxc_userns.linux.mount_api import MOUNT_ATTR_IDMAP
 from lxc_userns.rootfs.shifting.state import STATE
-from lxc_userns.rootfs.views import idmapped
+from tests import system_calls
 from tests.functional.conftest import remove_tree
 from tests.functional.rootfs import golden
 from tests.functional.rootfs.archives import id_maps
 from tests.functional.rootfs.sandbox import (
     descendants,
+    paused,
     status,
+    tar_with,
 )
 from tests.functional.rootfs.test_unpacking import WIDE, plain
 from tests.waiting import wait_for
@@ -179,13 +182,19 @@ def test_capabilities_are_as_seen_inside(tree: Path) -> None:
     assert b"PaxHeaders." not in data
 
 
-def test_a_filesystem_that_cannot_be_idmapped(
-    tree: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_filesystem_that_cannot_be_idmapped(tree: Path) -> None:
+    def refuse(
+        _fd: int, _path: bytes, _flags: int, given: Any, _: int
+    ) -> None:
+        if given._obj.attr_set == MOUNT_ATTR_IDMAP:
+            calls.append(given)
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    calls: list[object] = []
     rootfs.pack(tree, tree.parent / "a.tar")
-    monkeypatch.setattr(tar_ids, "HALF", 0)
-    monkeypatch.setattr(idmapped, "set_idmap", None)
-    rootfs.pack(tree, tree.parent / "b.tar")
+    with system_calls.acting(system_calls.MOUNT_SETATTR, refuse):
+        rootfs.pack(tree, tree.parent / "b.tar")
+    assert calls
     first, second = (tree.parent / f"{n}.tar" for n in "ab")
     assert first.read_bytes() == second.read_bytes()
 
@@ -384,10 +393,10 @@ class Packing(threading.Thread):
 
 
 @pytest.fixture
-def paused(monkeypatch: pytest.MonkeyPatch) -> None:
+def tar_pauses() -> Iterator[None]:
     """Let tar wait at the first record, long enough to be looked at."""
-    options = "--checkpoint=1", "--checkpoint-action=sleep=1000"
-    monkeypatch.setattr(creation, "_OPTIONS", creation._OPTIONS + options)
+    with paused():
+        yield
 
 
 def find_tar() -> dict[str, int]:
@@ -404,7 +413,7 @@ def large(root: Path, size: int = 1 << 20) -> Path:
     return tree
 
 
-@pytest.mark.usefixtures("paused")
+@pytest.mark.usefixtures("tar_pauses")
 @pytest.mark.parametrize("shifted", [True, False])
 def test_what_runs_reaches_nothing_else(root: Path, shifted: bool) -> None:
     tree = large(root)
@@ -446,7 +455,7 @@ def test_what_runs_reaches_nothing_else(root: Path, shifted: bool) -> None:
     assert [each.name for each in root.iterdir()] == ["tree"]
 
 
-@pytest.mark.usefixtures("paused")
+@pytest.mark.usefixtures("tar_pauses")
 @pytest.mark.parametrize("name", ["zstd", "python"])
 def test_another_is_killed(root: Path, name: str) -> None:
     # Other tests have processes as well.
@@ -473,12 +482,16 @@ def test_another_is_killed(root: Path, name: str) -> None:
     assert [each.name for each in root.iterdir()] == ["tree"]
 
 
+@pytest.fixture
+def tar_is_slow() -> Iterator[None]:
+    """Let tar wait a second at each record."""
+    with tar_with("--checkpoint=1", "--checkpoint-action=sleep=1"):
+        yield
+
+
 @pytest.mark.parametrize("live", [True, False])
-def test_a_file_that_changes(
-    root: Path, monkeypatch: pytest.MonkeyPatch, live: bool
-) -> None:
-    options = "--checkpoint=1", "--checkpoint-action=sleep=1"
-    monkeypatch.setattr(creation, "_OPTIONS", creation._OPTIONS + options)
+@pytest.mark.usefixtures("tar_is_slow")
+def test_a_file_that_changes(root: Path, live: bool) -> None:
     # Each has a checkpoint within, after 64 KiB.
     tree = large(root, 3 << 16)
     stop = threading.Event()

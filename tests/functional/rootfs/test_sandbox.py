@@ -37,7 +37,7 @@ def test_what_runs_can_do_nothing_else(
     monkeypatch: pytest.MonkeyPatch,
     shifted: bool,
 ) -> None:
-    with paused(monkeypatch):
+    with paused():
         work = Unpacking(large, tmp_path / "out", shifted)
         work.start()
         found = wait_for(lambda: family(os.getpid()))
@@ -98,7 +98,7 @@ def test_one_of_them_is_killed(
     monkeypatch: pytest.MonkeyPatch,
     victim: str,
 ) -> None:
-    with paused(monkeypatch):
+    with paused():
         work = Unpacking(large, tmp_path / "out", True)
         work.start()
         found = wait_for(lambda: family(os.getpid()))
@@ -125,7 +125,7 @@ def test_the_caller_gives_up(
             found.append(gone(all_of_them))
             raise KeyboardInterrupt
 
-    with paused(monkeypatch), pytest.raises(KeyboardInterrupt):
+    with paused(), pytest.raises(KeyboardInterrupt):
         unpack(large, tmp_path / "out", progress=interrupt)
     assert wait_for(found[0])
     assert not (tmp_path / "out").exists()

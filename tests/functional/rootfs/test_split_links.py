@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -107,6 +108,12 @@ def test_what_goes_without_saying(
     default = tmp_path / "index"
     if said is not None:
         default.write_text(said)
-    monkeypatch.setattr(mounts, "_INDEX_BY_DEFAULT", str(default))
+    really = open
+
+    def opened(path: str, **options: str) -> IO[str]:
+        assert path == "/sys/module/overlay/parameters/index"
+        return really(default, **options)  # type: ignore[call-overload,no-any-return]
+
+    monkeypatch.setattr("builtins.open", opened)
     assert mounts.splits_links(Mount(1, "/", "overlay")) is expected
     assert not mounts.splits_links(Mount(1, "/", "ext4"))

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from lxc_userns.rootfs.archive import tar
 from lxc_userns.rootfs.archive.limits import UnpackLimits
 from lxc_userns.rootfs.archive.tar import SHORTAGES
+from tests import system_calls
 from tests.functional.conftest import mount_new
 from tests.functional.rootfs.archives import (
     COMPRESSORS,
@@ -23,6 +23,7 @@ from tests.functional.rootfs.archives import (
     refused,
     unpack,
 )
+from tests.functional.rootfs.sandbox import tar_with
 
 pytestmark = [
     pytest.mark.needs("mounts"),
@@ -237,12 +238,12 @@ def test_a_filesystem_is_never_filled(tmp_path: Path, disk: Path) -> None:
 
 
 def test_there_is_no_room_from_the_beginning(
-    tmp_path: Path, disk: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, disk: Path
 ) -> None:
-    monkeypatch.setattr(tar, "extract", None)
     archive = craft(tmp_path / "a.tar", ("a", {}))
     os.truncate(archive, 500 * MIB)
-    assert refused(archive, disk / "out") == SHORTAGES["free bytes"]
+    with system_calls.never("subprocess.Popen"):
+        assert refused(archive, disk / "out") == SHORTAGES["free bytes"]
 
 
 def test_inodes_run_short(tmp_path: Path) -> None:
@@ -258,9 +259,7 @@ def test_inodes_run_short(tmp_path: Path) -> None:
         subprocess.run(["umount", place], check=True)
 
 
-def test_what_others_write_does_not_count(
-    tmp_path: Path, disk: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_others_write_does_not_count(tmp_path: Path, disk: Path) -> None:
     """Free space falls by more than may be unpacked, in its course."""
     other = disk / "other"
 
@@ -271,9 +270,7 @@ def test_what_others_write_does_not_count(
     data = os.urandom(MIB)
     members = ((f"f{number}", {"data": data}) for number in range(40))
     archive = craft(tmp_path / "a.tar", *members)
-    options = "--checkpoint=320", "--checkpoint-action=sleep=1"
-    whole = tar._OPTIONS + options
-    monkeypatch.setattr(tar, "_OPTIONS", whole)
-    report = unpack(archive, disk / "out", limits=LIMITS, progress=write)
+    with tar_with("--checkpoint=320", "--checkpoint-action=sleep=1"):
+        report = unpack(archive, disk / "out", limits=LIMITS, progress=write)
     assert report.inodes == 41
     assert other.stat().st_size == 100 * MIB

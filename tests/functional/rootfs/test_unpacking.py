@@ -16,7 +16,7 @@ import pytest
 from lxc_userns import rootfs
 from lxc_userns.exceptions import UnmappedIdsError
 from lxc_userns.rootfs.archive.limits import UnpackLimits
-from lxc_userns.rootfs.shifting import worker_pool
+from tests import system_calls
 from tests.functional.conftest import remove_tree
 from tests.functional.rootfs import golden
 from tests.functional.rootfs.archives import (
@@ -98,8 +98,7 @@ def test_it_says_what_it_is_shifted_for(root: Path, text: str) -> None:
     assert golden.notes(before) == [(b"", golden.OURS + "state")]
     verified = rootfs.verify(root / "out", id_maps(text))
     assert (verified.ok, verified.inodes) == (True, report.inodes)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker_pool, "walk", None)
+    with system_calls.never("os.listdir"):
         again = rootfs.shift(root / "out", id_maps(text))
     assert (again.inodes, again.shifted) == (report.inodes, 0)
     assert golden.snapshot(root / "out") == before

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where an archive is unpacked to: taken, shared, full, unable."""
 
+import errno
 import fcntl
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,9 +22,8 @@ from lxc_userns.exceptions import (
     PrerequisiteError,
     RootfsError,
 )
-from lxc_userns.linux import programs, syncing
-from lxc_userns.rootfs.archive import staging
 from lxc_userns.rootfs.archive.tar import SHORTAGES
+from tests import system_calls
 from tests.functional.conftest import mount_new
 from tests.functional.rootfs.archives import (
     BASE,
@@ -38,7 +40,7 @@ from tests.functional.rootfs.sandbox import (
     family,
     paused,
 )
-from tests.waiting import wait_for
+from tests.waiting import hurried, wait_for
 
 pytestmark = [
     pytest.mark.needs("mounts"),
@@ -50,14 +52,13 @@ def test_two_at_once(
     tmp_path: Path,
     large: Path,
     small: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(staging, "_PATIENCE", 0.3)
-    with paused(monkeypatch):
+    with paused():
         work = Unpacking(large, tmp_path / "out", True)
         work.start()
         found = wait_for(lambda: family(os.getpid()))
-    reason = refused(small, tmp_path / "out")
+    with hurried():
+        reason = refused(small, tmp_path / "out")
     assert "another process is unpacking to it" in reason
     # Others are not kept waiting.
     assert unpack(small, tmp_path / "other").inodes == 2
@@ -274,8 +275,8 @@ def test_a_program_is_missing(
     suffixes = {value: key for key, value in COMPRESSORS.items()}
     if program in suffixes:
         small = compress(small, suffixes[program])
-    environment = programs.ENVIRONMENT | {"PATH": str(found)}
-    monkeypatch.setattr(programs, "ENVIRONMENT", environment)
+    which = partial(shutil.which, path=str(found))
+    monkeypatch.setattr(shutil, "which", lambda name, **_: which(name))
     with pytest.raises(PrerequisiteError, match=f"^{program} is needed"):
         unpack(small, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -292,15 +293,14 @@ def test_a_program_fails_and_does_not_say_why(
     script = reachable_path / "gzip"
     script.write_text('#!/bin/sh\n/usr/bin/gzip "$@"\nexit 3\n')
     script.chmod(0o755)
-    path = f"{reachable_path}:/usr/bin"
-    environment = programs.ENVIRONMENT | {"PATH": path}
-    monkeypatch.setattr(programs, "ENVIRONMENT", environment)
+    which = partial(shutil.which, path=f"{reachable_path}:/usr/bin")
+    monkeypatch.setattr(shutil, "which", lambda name, **_: which(name))
     reason = refused(archive, tmp_path / "out")
     assert reason == "gzip failed with exit code 3"
 
 
 def test_power_is_lost_no_sooner_than_all_is_on_the_disk(
-    tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, small: Path
 ) -> None:
     """All is synced before the tree gets its name."""
     seen = []
@@ -309,15 +309,11 @@ def test_power_is_lost_no_sooner_than_all_is_on_the_disk(
         seen.append(sorted(os.listdir(f"/proc/self/fd/{fd}/tree")))
         assert not (tmp_path / "out").exists()
 
-    monkeypatch.setattr(syncing, "sync_filesystem", sync)
-    unpack(small, tmp_path / "out")
+    with system_calls.acting("syncfs", sync):
+        unpack(small, tmp_path / "out")
     assert seen == [["file"]]
-
-    def fail(_: int) -> None:
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(syncing, "sync_filesystem", fail)
-    assert refused(small, tmp_path / "other") == "Input/output error"
+    with system_calls.failing("syncfs", errno.EIO):
+        assert refused(small, tmp_path / "other") == "Input/output error"
 
 
 @pytest.mark.parametrize("removed", [False, True])

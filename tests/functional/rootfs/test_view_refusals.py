@@ -19,10 +19,10 @@ from lxc_userns.exceptions import (
     NotIdmappableError,
     RootfsError,
 )
-from lxc_userns.linux import mount_api
 from lxc_userns.rootfs.views import source as backing
 from lxc_userns.rootfs.views import strategies
 from lxc_userns.spec.strategy import Strategy
+from tests import system_calls
 from tests.functional import guest
 from tests.functional.conftest import FilesystemFactory
 from tests.functional.descriptors import own_descriptors
@@ -214,21 +214,18 @@ def test_no_permission(
     assert re.match(reason, done.stdout), done
 
 
-@pytest.mark.parametrize("name", ["_open_tree", "_mount_setattr"])
-def test_kernels_without_it(
-    tree: Path, view: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> int:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-
-    monkeypatch.setattr(mount_api, name, refuse)
-    refused(
-        tree,
-        view,
-        r"no idmapped mounts, Linux 5\.12 has; take the strategy chown",
-        NotIdmappableError,
-    )
-    assert choose(tree) == Strategy.CHOWN
+@pytest.mark.parametrize(
+    "call", [system_calls.OPEN_TREE, system_calls.MOUNT_SETATTR]
+)
+def test_kernels_without_it(tree: Path, view: Path, call: int) -> None:
+    with system_calls.failing(call):
+        refused(
+            tree,
+            view,
+            r"no idmapped mounts, Linux 5\.12 has; take the strategy chown",
+            NotIdmappableError,
+        )
+        assert choose(tree) == Strategy.CHOWN
 
 
 @pytest.mark.parametrize(
@@ -239,17 +236,10 @@ def test_kernels_without_it(
     ],
 )
 def test_other_reasons(
-    tree: Path,
-    view: Path,
-    number: int,
-    reason: str,
-    monkeypatch: pytest.MonkeyPatch,
+    tree: Path, view: Path, number: int, reason: str
 ) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(mount_api, "set_id_maps", refuse)
-    refused(tree, view, reason, NotIdmappableError)
+    with system_calls.failing(system_calls.MOUNT_SETATTR, number):
+        refused(tree, view, reason, NotIdmappableError)
 
 
 def test_sources_that_are_neither_directory_nor_image(

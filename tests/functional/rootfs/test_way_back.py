@@ -15,8 +15,8 @@ import pytest
 
 from lxc_userns import rootfs
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.rootfs.shifting import worker_pool
 from lxc_userns.rootfs.shifting.journal import JOURNAL
+from tests import system_calls
 from tests.functional import guest, images
 from tests.functional.capabilities import require
 from tests.functional.conftest import remove_tree
@@ -476,29 +476,25 @@ def test_empty_read_only_subvolume(subvolumes: tuple[Path, Path]) -> None:
 
 
 def test_snapshot_made_while_it_was_shifted(
-    subvolumes: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    subvolumes: tuple[Path, Path],
 ) -> None:
     """Not there when it is looked for, and the way back is free of it."""
     tree, below = subvolumes
     subvolume("property", "set", below, "ro", "false")
     before = snapshot(tree)
-    walk = worker_pool.walk
     for text in (A, OVERLAP):
-
-        def walk_later(
-            task: worker_pool.WalkTask, *args: object
-        ) -> worker_pool.WalkResult:
-            if task.acts:
-                subvolume("property", "set", below, "ro", "true")
-            return walk(task, *args)  # type: ignore[arg-type]
-
-        monkeypatch.setattr(worker_pool, "walk", walk_later)
-        with pytest.raises(RootfsError, match="read-only") as caught:
+        with (
+            # All was looked at before the first change of an owner.
+            system_calls.acting(
+                "os.chown",
+                lambda *_: subvolume("property", "set", below, "ro", "true"),
+            ),
+            pytest.raises(RootfsError, match="read-only") as caught,
+        ):
             shift(tree, text)
         assert caught.value.path.startswith(str(below))
         assert "half-done" in caught.value.reason
         assert "unshift to go back" in caught.value.reason
-        monkeypatch.undo()
         # Also if it is only walked in the end, and what is in it was done.
         unshift_or_open(tree, below)
         assert snapshot(tree) == before

@@ -13,7 +13,6 @@ import pytest
 
 from lxc_userns import IdMap, IdMaps, rootfs
 from lxc_userns.linux.process import children
-from lxc_userns.rootfs.shifting import ipc
 from tests.functional.descriptors import own_descriptors
 from tests.functional.rootfs import golden
 from tests.functional.rootfs.golden import mapped
@@ -70,28 +69,29 @@ def test_waits_for_whoever_has_the_inode(
     os.link(file, memory_root / "link")
     holders: list[subprocess.Popen[bytes]] = []
 
-    def create() -> ipc.SharedFlags:
-        board = make_board()
+    make_memfd = os.memfd_create
+
+    def make_locked(name: str, flags: int) -> int:
+        board = make_memfd(name, flags)
         code = (
-            "import sys; from lxc_userns.rootfs.shifting import ipc;"
-            "board = ipc.SharedFlags(int(sys.argv[1]));"
-            "board.lock(int(sys.argv[2]));"
+            "import fcntl, sys;"
+            "board, inode = map(int, sys.argv[1:]);"
+            "fcntl.lockf(board, fcntl.LOCK_EX, 1, inode);"
             "print('locked', flush=True); sys.stdin.read()"
         )
         inode = str(os.stat(file).st_ino)
         holder = subprocess.Popen(
-            [sys.executable, "-c", code, str(board.fd), inode],
+            [sys.executable, "-c", code, str(board), inode],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            pass_fds=[board.fd],
+            pass_fds=[board],
         )
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"locked\n"
         holders.append(holder)
         return board
 
-    make_board = ipc.SharedFlags.create
-    monkeypatch.setattr(ipc.SharedFlags, "create", create)
+    monkeypatch.setattr(os, "memfd_create", make_locked)
     thread = threading.Thread(target=rootfs.shift, args=(memory_root, MAPS))
     thread.start()
     thread.join(1)

@@ -1,25 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Findings of ``config check`` on a host."""
 
-import grp
 import os
 import pwd
+import subprocess
 from pathlib import Path
 
 import pytest
 from oslo_config import cfg
 
 from lxc_userns import own_paths
-from lxc_userns.config import check as config_check
 from lxc_userns.config.check import check_config
 from lxc_userns.config.options import register_opts
 from lxc_userns.config.settings import Settings
-from lxc_userns.exceptions import ConfigError, PrerequisiteError
+from lxc_userns.exceptions import ConfigError
 from lxc_userns.findings import Finding, Severity
-from lxc_userns.idmap.idset import IdSet
-from lxc_userns.linux import directory
-from lxc_userns.subid import owners
-from lxc_userns.subid.files import parse
+from tests.unit.id_host import IdHost
 
 HIGH = "0:1900000000:65536"
 CHECKS = dict(own_paths.CHECKS)
@@ -27,19 +23,11 @@ UID, GID = "[libvirt] uid_maps", "[libvirt] gid_maps"
 
 
 @pytest.fixture
-def host(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> dict[str, owners.IdOwnership]:
-    """The IDs of a host; put others in, as ``user`` and ``group``."""
-    held = {
-        kind: owners.IdOwnership(kind, {}, ()) for kind in ("user", "group")
-    }
-    monkeypatch.setattr(owners, "NSSWITCH", tmp_path / "nsswitch.conf")
-    monkeypatch.setattr(owners, "read_host_uids", lambda *_: held["user"])
-    monkeypatch.setattr(owners, "read_host_gids", lambda *_: held["group"])
+def host(id_host: IdHost, monkeypatch: pytest.MonkeyPatch) -> IdHost:
+    """A host whose own paths are all right."""
     for name in own_paths.CHECKS:
         monkeypatch.setitem(own_paths.CHECKS, name, lambda _path: None)
-    return held
+    return id_host
 
 
 def configure(
@@ -128,12 +116,13 @@ def test_a_pool_that_cannot_be_read_is_one_problem_among_others() -> None:
     ],
 )
 def test_ids_that_others_hold(
-    host: dict[str, owners.IdOwnership],
+    host: IdHost,
     names: dict[int, str],
     subuid: str,
     holders: list[str],
 ) -> None:
-    host["user"] = owners.IdOwnership("user", names, *parse(subuid))
+    host.users = names
+    host.hold(subuid)
     expected = [
         (UID, f"host IDs 1900000000-1900065535 are held by {holder}")
         for holder in holders
@@ -145,15 +134,8 @@ POOL = "[lxc_userns] subid_owner"
 LINE = "lxc:2000000000:131072\n"
 
 
-def set_pool(host: dict[str, owners.IdOwnership], uid: str, gid: str) -> None:
-    for kind, text in (("user", uid), ("group", gid)):
-        host[kind] = owners.IdOwnership(
-            kind, {}, *parse(text), source=f"/etc/sub{kind[0]}id"
-        )
-
-
-def test_a_good_pool(host: dict[str, owners.IdOwnership]) -> None:
-    set_pool(host, LINE, LINE + "lxc:2000200000:65536\n")
+def test_a_good_pool(host: IdHost) -> None:
+    host.hold(LINE, LINE + "lxc:2000200000:65536\n")
     assert check(configure("", "", subid_owner="lxc")) == [
         Finding(
             severity=Severity.INFO, code=POOL, subject=value, message=message
@@ -171,8 +153,8 @@ def test_a_good_pool(host: dict[str, owners.IdOwnership]) -> None:
     ]  # fmt: skip
 
 
-def test_pools_that_are_none(host: dict[str, owners.IdOwnership]) -> None:
-    set_pool(host, "", LINE.replace("131072", "65535"))
+def test_pools_that_are_none(host: IdHost) -> None:
+    host.hold("", LINE.replace("131072", "65535"))
     conf = configure("", "", subid_owner="lxc")
     advice = "add the line lxc:2013265920:65536000 to /etc/sub"
     assert find(conf, Severity.ERROR) == [
@@ -186,9 +168,9 @@ def test_pools_that_are_none(host: dict[str, owners.IdOwnership]) -> None:
 
 
 def test_what_is_unwise_about_a_pool(
-    host: dict[str, owners.IdOwnership],
+    host: IdHost,
 ) -> None:
-    set_pool(host, "lxc:60000:600000\nbob:100000:5\n", LINE)
+    host.hold("lxc:60000:600000\nbob:100000:5\n", LINE)
     conf = configure("", "", subid_owner="lxc", range_size="1000")
     held = "held by the subordinate user IDs of bob (100000:5)"
     found = find(conf, Severity.WARN)
@@ -207,17 +189,23 @@ def test_what_is_unwise_about_a_pool(
     assert find(conf, Severity.ERROR) == []
 
 
-@pytest.mark.usefixtures("host")
 def test_a_pool_that_cannot_be_asked_for(
-    monkeypatch: pytest.MonkeyPatch,
+    host: IdHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def read(_owner: str = "") -> owners.IdOwnership:
-        raise PrerequisiteError("getsubids is not installed")
+    def run(*_: object, **__: object) -> None:
+        raise FileNotFoundError
 
-    monkeypatch.setattr(owners, "read_host_gids", read)
-    monkeypatch.setattr(config_check, "_check_files", tuple)
+    host.file("/etc/nsswitch.conf").write_text("subid: sss\n")
+    monkeypatch.setattr(subprocess, "run", run)
     conf = configure("", "", subid_owner="lxc")
-    assert find(conf, Severity.ERROR) == [(POOL, "getsubids is not installed")]
+    assert find(conf, Severity.ERROR) == [
+        (
+            POOL,
+            "/etc/nsswitch.conf has the subordinate IDs come from 'sss', and "
+            "getsubids, which asks it, is not installed (Debian package "
+            "uidmap)",
+        )
+    ]
 
 
 @pytest.mark.parametrize("owner", ["-g", "a:b", "a b", "#x", "a\nb"])
@@ -244,15 +232,15 @@ def test_leases_too_small_for_a_terminal() -> None:
 
 @pytest.mark.usefixtures("host")
 def test_directories_that_a_start_refuses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    passable_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = tmp_path / "run"
+    run = passable_path / "run"
     run.mkdir()
     run.chmod(0o755)
-    conf = configure(run_path=str(run), state_path=str(tmp_path / "not/yet"))
+    state = str(passable_path / "not/yet")
+    conf = configure(run_path=str(run), state_path=state)
     for name, check in CHECKS.items():
         monkeypatch.setitem(own_paths.CHECKS, name, check)
-    monkeypatch.setattr(directory, "check_passable", lambda _path: None)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert find(conf, Severity.ERROR) == [
         (
@@ -261,7 +249,7 @@ def test_directories_that_a_start_refuses(
         )
     ]
     run.chmod(0o711)
-    link = tmp_path / "link"
+    link = passable_path / "link"
     link.symlink_to(run)
     conf.set_override("roots", [str(run), str(link)], "lxc_userns_privileged")
     ((name, message),) = find(conf, Severity.ERROR)
@@ -272,9 +260,9 @@ def test_directories_that_a_start_refuses(
 
 
 def test_ids_that_others_hold_may_be_allowed(
-    host: dict[str, owners.IdOwnership],
+    host: IdHost,
 ) -> None:
-    host["user"] = owners.IdOwnership("user", {1900000001: "alice"}, ())
+    host.users = {1900000001: "alice"}
     (refused,) = find(configure(), Severity.ERROR)
     conf = configure(held_ids="allow")
     assert find(conf, Severity.WARN) == [refused]
@@ -282,19 +270,19 @@ def test_ids_that_others_hold_may_be_allowed(
 
 
 def test_groups_are_compared_with_groups(
-    host: dict[str, owners.IdOwnership],
+    host: IdHost,
 ) -> None:
-    host["group"] = owners.IdOwnership("group", {1900000005: "staff"}, ())
+    host.groups = {1900000005: "staff"}
     ((name, message),) = find(configure(), Severity.ERROR)
     assert name == GID
     assert message.endswith("are held by group staff (1900000005)")
 
 
 def test_many_holders_are_not_all_listed(
-    host: dict[str, owners.IdOwnership],
+    host: IdHost,
 ) -> None:
     names = {1900000000 + i: f"user{i}" for i in range(100)}
-    host["user"] = owners.IdOwnership("user", names, ())
+    host.users = names
     found = find(configure(), Severity.ERROR)
     assert len(found) == 6
     assert found[-1][1].endswith("are held by 95 more")
@@ -319,9 +307,9 @@ def test_warnings(uid: str, message: str) -> None:
 
 
 def test_malformed_lines_are_warned_of(
-    host: dict[str, owners.IdOwnership],
+    host: IdHost,
 ) -> None:
-    host["group"] = owners.IdOwnership("group", {}, *parse("\nx:y\n"))
+    host.hold(group="\nx:y\n")
     (warning,) = [
         each
         for each in check_config(configure())
@@ -453,17 +441,14 @@ SUBIDS = "2147483648-4294836223, which FreeIPA gives to users as subordinate"
     ],
 )
 def test_ids_that_directory_services_give(
-    host: dict[str, owners.IdOwnership],
-    monkeypatch: pytest.MonkeyPatch,
+    host: IdHost,
     nsswitch: str,
     ids: str,
     advice: list[str],
 ) -> None:
     """They are maps for all, and a pool."""
-    owners.NSSWITCH.write_text(nsswitch)
-    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
-    monkeypatch.setattr(grp, "getgrgid", {}.__getitem__)
-    set_pool(host, f"lxc:{ids}\n", f"lxc:{ids}\n")
+    host.file("/etc/nsswitch.conf").write_text(nsswitch)
+    host.hold(f"lxc:{ids}\n", f"lxc:{ids}\n")
     pool = configure("", "", subid_owner="lxc")
     host_maps = f"0:{ids}"
     for conf, names in (
@@ -471,7 +456,7 @@ def test_ids_that_directory_services_give(
         (configure(host_maps, host_maps), (UID, GID)),
     ):
         if names[0] == UID:
-            set_pool(host, "", "")
+            host.hold("", "")
         said = [
             (name, message)
             for name, message in find(conf, Severity.WARN)
@@ -486,19 +471,18 @@ def test_ids_that_directory_services_give(
 
 
 def test_users_whom_a_directory_service_does_not_list(
-    host: dict[str, owners.IdOwnership], monkeypatch: pytest.MonkeyPatch
+    host: IdHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    owners.NSSWITCH.write_text("passwd: files nis\n")
+    host.file("/etc/nsswitch.conf").write_text("passwd: files nis\n")
     entry = pwd.struct_passwd(("carol", "x", 1, 1, "", "/", ""))
     users = {1900065535: entry, 2013265920: entry}
     monkeypatch.setattr(pwd, "getpwuid", users.__getitem__)
-    monkeypatch.setattr(grp, "getgrgid", {}.__getitem__)
     assert find(configure(), Severity.ERROR) == [
         (UID, "host IDs 1900000000-1900065535 are held by user carol "
          "(1900065535)"),
     ]  # fmt: skip
     line = "lxc:2013265920:131072\n"
-    set_pool(host, line, line)
+    host.hold(line, line)
     assert find(configure("", "", subid_owner="lxc"), Severity.WARN) == [
         (POOL, "has IDs of a directory service, as user carol (2013265920); "
          "lease from others"),
@@ -506,14 +490,11 @@ def test_users_whom_a_directory_service_does_not_list(
 
 
 def test_in_a_user_namespace_of_few_ids(
-    host: dict[str, owners.IdOwnership],
+    host: IdHost,
 ) -> None:
-    here = IdSet((range(70000), range(100000, 300000)))
     line = "lxc:65536:131072\nlxc:299999:65536\n"
-    for kind in ("user", "group"):
-        host[kind] = owners.IdOwnership(
-            kind, {}, *parse(line), source="/etc/x", present=here
-        )
+    host.map(range(70000), range(100000, 300000))
+    host.hold(line, line)
     conf = configure("", "", subid_owner="lxc")
     gives = [value for value, message in (
         (each.subject, each.message) for each in check(conf)
@@ -521,21 +502,21 @@ def test_in_a_user_namespace_of_few_ids(
     assert gives == ["65536:4464", "100000:96608", "299999:1"] * 2
     assert (
         POOL,
-        "of the user IDs in /etc/x, 70000:30000, 300000:65535 are not in the "
-        "user namespace that this runs in (/proc/self/uid_map, gid_map), and "
-        "so not in the pool",
+        "of the user IDs in /etc/subuid, 70000:30000, 300000:65535 are not in "
+        "the user namespace that this runs in (/proc/self/uid_map, gid_map), "
+        "and so not in the pool",
     ) in find(conf, Severity.WARN)
-    host["user"] = owners.IdOwnership("user", {}, (), present=here)
+    host.hold("", line)
     conf = configure("0:69999:2", "0:69000:9")
     message = find(conf, Severity.ERROR)[0][1]
     assert message.startswith("host IDs 69999-70000 are held by others, for")
 
 
 def test_values_are_shown_with_all_that_is_in_them(
-    host: dict[str, owners.IdOwnership],
+    host: IdHost,
 ) -> None:
     many = "".join(f"x{n}\n" for n in range(100))
-    set_pool(host, "lxc:1:2\r\nlxc: 1:2\n\ufefflxc:1:2\n" + many, "")
+    host.hold("lxc:1:2\r\nlxc: 1:2\n\ufefflxc:1:2\n" + many, "")
     found = [each for each in check(configure()) if "/sub" in each.code]
     assert [(each.subject, each.message) for each in found[:3]] == [
         (r"'lxc:1:2\r'", "line 1: it has a carriage return (CR); remove that; "

@@ -16,7 +16,7 @@ from lxc_userns.config.settings import Settings, check_held, load_id_maps
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.rootfs.archive.limits import UnpackLimits
-from lxc_userns.subid import owners
+from tests.unit.id_host import IdHost
 
 GENERATOR = Path(__file__).parents[3] / "etc/lxc-userns"
 
@@ -178,12 +178,9 @@ def test_every_rule_of_the_maps(
 
 
 def test_ids_that_a_user_has_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, id_host: IdHost
 ) -> None:
-    alice = owners.IdOwnership("user", {100007: "alice"}, ())
-    monkeypatch.setattr(owners, "read_host_uids", lambda *_: alice)
-    nobody = owners.IdOwnership("group", {}, ())
-    monkeypatch.setattr(owners, "read_host_gids", lambda *_: nobody)
+    id_host.users = {100007: "alice"}
     reason = r"\[libvirt\] uid_maps = 0:100000:65536: .* user alice \(100007"
     for more in ("", "[lxc_userns]\nheld_ids = alow\n"):
         conf = configure(tmp_path, maps(GOOD, GOOD, more))
@@ -202,12 +199,10 @@ def test_ids_that_a_user_has_are_refused(
 
 
 def test_what_starts_nothing_asks_nobody(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, id_host: IdHost
 ) -> None:
     """Maps of one's own are refused by what refuses a start."""
-    alice = owners.IdOwnership("user", {100007: "alice"}, ())
-    monkeypatch.setattr(owners, "read_host_uids", lambda *_: alice)
-    monkeypatch.setattr(owners, "read_host_gids", lambda *_: alice)
+    id_host.users = {100007: "alice"}
     id_map = IdMap.parse(GOOD)
     id_maps = IdMaps(id_map, id_map)
     domain = (

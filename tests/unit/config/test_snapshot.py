@@ -2,8 +2,10 @@
 """Settings of libvirt's hook: kept as long as nothing has changed."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from oslo_config import cfg
@@ -19,15 +21,16 @@ FILE = "[lxc_userns]\nhook_timeout = 7\nstate_path = /var/lib/x\n"
 def reads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """How often oslo.config has read the configuration."""
     made: list[str] = []
-    read = snapshot._read_conf
+    read = cfg.ConfigOpts.__call__
 
-    def count(files: list[str] | None) -> cfg.ConfigOpts:
+    def count(conf: cfg.ConfigOpts, *given: Any, **named: Any) -> Any:
         made.append("read")
-        return read(files)
+        return read(conf, *given, **named)
 
-    monkeypatch.setattr(snapshot, "_read_conf", count)
-    # What was just written counts as long settled.
-    monkeypatch.setattr(snapshot, "_SETTLED", -(10**12))
+    monkeypatch.setattr(cfg.ConfigOpts, "__call__", count)
+    # What was just written is long settled.
+    now = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: now() + 10**12)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
     (tmp_path / "x.conf").write_text(FILE)
@@ -180,10 +183,14 @@ def test_what_is_wrong_is_not_kept(
 
 
 def test_a_file_that_may_change_once_more_is_not_kept(
-    load: Load, reads: list[str], monkeypatch: pytest.MonkeyPatch
+    load: Load,
+    reads: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A second change in the same moment has the same time."""
-    monkeypatch.setattr(snapshot, "_SETTLED", 10**12)
+    changed = (tmp_path / "x.conf").stat().st_ctime_ns
+    monkeypatch.setattr(time, "time_ns", lambda: changed + 10**9)
     load()
     load()
     assert len(reads) == 2

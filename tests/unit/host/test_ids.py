@@ -8,9 +8,9 @@ import pytest
 from lxc_userns.findings import Finding, Severity
 from lxc_userns.host import ids
 from lxc_userns.host.check import failed, passed, warned
-from lxc_userns.subid import owners
 from lxc_userns.subid.files import parse
 from lxc_userns.subid.owners import IdOwnership
+from tests.unit.id_host import IdHost
 
 FILE = Path("/etc/subuid")
 CORRECT = "correct or remove these lines of /etc/subuid"
@@ -110,13 +110,9 @@ def test_range_for_new_users(text: str, result: Finding) -> None:
 
 
 @pytest.mark.parametrize("text", [None, LOW])
-def test_login_defs_may_be_missing(
-    text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "login.defs"
+def test_login_defs_may_be_missing(text: str | None, id_host: IdHost) -> None:
     if text is not None:
-        path.write_text(text)
-    monkeypatch.setattr(ids, "LOGIN_DEFS", path)
+        id_host.file("/etc/login.defs").write_text(text)
     assert ids.check_login_defs().severity == (
         Severity.INFO if text else Severity.WARN
     )
@@ -135,43 +131,25 @@ def test_login_defs_may_be_missing(
             "lxc",
             "lxc:2000000000:10\n",
             failed(
-                "the 10 subordinate user IDs of lxc in /etc/x have no room "
-                "for 65536; the 10 subordinate group IDs of lxc in /etc/x "
-                "have no room for 65536",
-                "give it 65536 or more there that nobody has; give it 65536 "
-                "or more there that nobody has",
+                "the 10 subordinate user IDs of lxc in /etc/subuid have no "
+                "room for 65536; the 10 subordinate group IDs of lxc in "
+                "/etc/subgid have no room for 65536",
+                "add the line lxc:2013265920:65536000 to /etc/subuid; add "
+                "the line lxc:2013265920:65536000 to /etc/subgid",
             ),
         ),
     ],
 )
-def test_pool(
-    owner: str,
-    text: str,
-    result: Finding,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
-    monkeypatch.setattr(owners, "NSSWITCH", tmp_path / "absent")
-    for kind in ("user", "group"):
-        found = IdOwnership(kind, {}, *parse(text), source="/etc/x")
-        name = f"read_host_{kind[0]}ids"
-        monkeypatch.setattr(owners, name, lambda _owner, found=found: found)
+def test_pool(owner: str, text: str, result: Finding, id_host: IdHost) -> None:
+    id_host.hold(text, text)
     assert ids.check_pool(owner, 65536) == result
 
 
 def test_a_pool_in_the_range_of_a_directory_service(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    id_host: IdHost,
 ) -> None:
-    nsswitch = tmp_path / "nsswitch.conf"
-    nsswitch.write_text("passwd: files sss\n")
-    monkeypatch.setattr(owners, "NSSWITCH", nsswitch)
-    for kind, text in (
-        ("user", "lxc:2000000000:131072\n"),
-        ("group", "lxc:2013265920:131072\n"),
-    ):
-        found = IdOwnership(kind, {}, *parse(text), source="/etc/x")
-        name = f"read_host_{kind[0]}ids"
-        monkeypatch.setattr(owners, name, lambda _owner, found=found: found)
+    id_host.file("/etc/nsswitch.conf").write_text("passwd: files sss\n")
+    id_host.hold("lxc:2000000000:131072\n", "lxc:2013265920:131072\n")
     result = ids.check_pool("lxc", 65536)
     assert (result.severity, result.message.split("; ")[:2]) == (
         Severity.WARN,
@@ -179,7 +157,7 @@ def test_a_pool_in_the_range_of_a_directory_service(
             "the subordinate IDs of lxc give 2 leases of 65536",
             "the user range 2000000000:131072 meets 200000-2000199999, which "
             "SSSD and FreeIPA give to users by default, and "
-            f"{nsswitch} names sss",
+            "/etc/nsswitch.conf names sss",
         ],
     )
     assert "group" not in result.message

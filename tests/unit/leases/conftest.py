@@ -24,7 +24,7 @@ from lxc_userns.leases.running import ProcessTable
 from lxc_userns.libvirtd.client import Guests
 from lxc_userns.linux.process import Process
 from lxc_userns.rootfs.shifting.state import STATE, State
-from lxc_userns.subid import owners
+from tests.unit.id_host import IdHost
 from tests.unit.leases.lease_host import (
     BASE,
     Directory,
@@ -39,7 +39,7 @@ from tests.unit.leases.lease_host import (
 
 
 @pytest.fixture
-def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+def host(tmp_path: Path, id_host: IdHost) -> Host:
     guests = FakeGuests()
     state = str(tmp_path / "state")
     inventory = Instances(
@@ -69,7 +69,6 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
             owner, made.ids["user"], made.ids["group"]
         ),
     )
-    monkeypatch.setattr(owners, "NSSWITCH", tmp_path / "absent")
     return made
 
 
@@ -105,11 +104,11 @@ def clock(host: Host) -> list[float]:
 
 
 @pytest.fixture
-def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Directory:
+def service(id_host: IdHost, monkeypatch: pytest.MonkeyPatch) -> Directory:
     service = Directory()
-    file = tmp_path / "nsswitch.conf"
-    file.write_text("# by hand\npasswd: files sss [!UNAVAIL=return]\n")
-    monkeypatch.setattr(owners, "NSSWITCH", file)
+    id_host.file("/etc/nsswitch.conf").write_text(
+        "# by hand\npasswd: files sss [!UNAVAIL=return]\n"
+    )
     monkeypatch.setattr(pwd, "getpwuid", service.find)
     monkeypatch.setattr(grp, "getgrgid", service.find)
     return service

@@ -13,6 +13,7 @@ from lxc_userns.exceptions import (
     PoolExhaustedError,
 )
 from lxc_userns.leases import allocator as allocator
+from tests.unit.id_host import IdHost
 from tests.unit.leases.lease_host import BASE, Directory, Host, S
 
 #: First multiple of 200000 from there on.
@@ -75,9 +76,9 @@ def test_a_pool_within_a_directory(host: Host, service: Directory) -> None:
 
 
 def test_a_host_whose_users_are_all_listed(
-    host: Host, service: Directory, tmp_path: Path
+    host: Host, service: Directory, id_host: IdHost
 ) -> None:
     for text in ("", "passwd: files systemd\ngroup: compat # sss\n"):
-        (tmp_path / "nsswitch.conf").write_text(text)
+        id_host.file("/etc/nsswitch.conf").write_text(text)
         host.allocator.acquire(f"a{len(text)}")
     assert service.asked == []

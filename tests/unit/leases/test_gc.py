@@ -27,6 +27,7 @@ from tests.unit.leases.lease_host import (
     maps,
     record,
 )
+from tests.waiting import hurried
 
 Collect = Callable[[float], dict[str, tuple[str, str]]]
 
@@ -370,15 +371,17 @@ def test_a_damaged_record_without_a_lease(
 def test_one_that_somebody_works_on(
     host: Host,
     services: FakeServices,
-    monkeypatch: pytest.MonkeyPatch,
     lock: str,
 ) -> None:
-    monkeypatch.setattr(gc, "_PATIENCE", 0.05)
     host.save("a", maps(5000))
     host.save("b", maps(5000))
     services.originals.keep(OTHER_UUID, "<name>c</name>")
     store = host.allocator.instances.store
-    with getattr(store, lock)("a"), services.originals.lock():
+    with (
+        getattr(store, lock)("a"),
+        services.originals.lock(),
+        hurried(),
+    ):
         found = gc_in_thread(services)
     for name in ("a", "c"):
         assert found[name][0] == "kept"

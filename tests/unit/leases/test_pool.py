@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pool: what is in it, who holds some of it, what to do without one."""
 
+import subprocess
+
 import pytest
 
 from lxc_userns.idmap.idset import IdSet
 from lxc_userns.leases import Lease
-from lxc_userns.leases.pool import Pool, Pools, read_pools
-from lxc_userns.subid import owners
+from lxc_userns.leases.pool import Pool, Pools, make_pools, read_pools
 from lxc_userns.subid.files import parse
 from lxc_userns.subid.owners import IdOwner, IdOwnership
+from tests.unit.id_host import IdHost
 
 S = 65536
 BASE = 2_000_000_000
@@ -16,39 +18,36 @@ LINE = f"lxc:{BASE}:{4 * S}\n"
 
 
 def read(
-    monkeypatch: pytest.MonkeyPatch,
+    host: IdHost,
     subuid: str = LINE,
     subgid: str = LINE,
     users: dict[int, str] | None = None,
     groups: dict[int, str] | None = None,
-    source: str = "",
 ) -> Pools:
+    host.users, host.groups = users or {}, groups or {}
+    host.hold(subuid, subgid)
+    return read_pools("lxc")
+
+
+def test_the_owner_is_asked_for(
+    id_host: IdHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = []
-    for name, text, names in (
-        ("user", subuid, users),
-        ("group", subgid, groups),
-    ):
-        found = IdOwnership(
-            name,
-            names or {},
-            *parse(text),
-            source=source or f"/etc/sub{name[0]}id",
-        )
 
-        def answer(owner: str, found: IdOwnership = found) -> IdOwnership:
-            asked.append(owner)
-            return found
+    def run(argv: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        asked.append([*argv])
+        return subprocess.CompletedProcess(argv, 0, f"0: lxc {BASE} 5\n", "")
 
-        kind = "uid" if name == "user" else "gid"
-        monkeypatch.setattr(owners, f"read_host_{kind}s", answer)
-    made = read_pools("lxc")
-    assert asked == ["lxc", "lxc"]
-    return made
+    monkeypatch.setattr(subprocess, "run", run)
+    id_host.file("/etc/nsswitch.conf").write_text("subid: sss\n")
+    pools = read(id_host)
+    assert asked == [["getsubids", "lxc"], ["getsubids", "-g", "lxc"]]
+    assert [*pools.uid.ids] == [*pools.gid.ids] == [range(BASE, BASE + 5)]
 
 
-def test_of_all_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_all_lines(id_host: IdHost) -> None:
     subuid = f"lxc:{BASE + S}:{S}\nroot:5:5\nlxc:{BASE}:{S}\nlxc:{BASE}:{S}\n"
-    pools = read(monkeypatch, subuid, "lxc:100000:10\nlxc:200000:10\n")
+    pools = read(id_host, subuid, "lxc:100000:10\nlxc:200000:10\n")
     assert [*pools.uid.ids] == [range(BASE, BASE + 2 * S)]
     assert [*pools.gid.ids] == [range(100000, 100010), range(200000, 200010)]
     assert pools.uid.holders == pools.gid.holders == ()
@@ -59,15 +58,15 @@ def test_of_all_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pools.problems(10) == []
 
 
-def test_some_ids_are_never_leased(monkeypatch: pytest.MonkeyPatch) -> None:
-    pools = read(monkeypatch, "lxc:0:100000\n", "lxc:65534:1\n")
+def test_some_ids_are_never_leased(id_host: IdHost) -> None:
+    pools = read(id_host, "lxc:0:100000\n", "lxc:65534:1\n")
     assert [*pools.uid.ids] == [range(1, 65534), range(65536, 100000)]
     assert not pools.gid.ids
 
 
-def test_who_holds_some_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_holds_some_of_it(id_host: IdHost) -> None:
     pools = read(
-        monkeypatch,
+        id_host,
         LINE + f"bob:{BASE + 2 * S - 5}:10\n",
         users={BASE + 7: "alice", BASE - 1: "x", BASE + 4 * S: "y"},
         groups={BASE + 4 * S - 1: "staff"},
@@ -99,8 +98,8 @@ def test_many_holders_are_counted() -> None:
     assert described == "user u0, user u1, user u2, user u3, user u4, 4 more"
 
 
-def test_what_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    pools = read(monkeypatch, subgid=f"lxc:{BASE}:{2 * S}\n")
+def test_what_is_in_it(id_host: IdHost) -> None:
+    pools = read(id_host, subgid=f"lxc:{BASE}:{2 * S}\n")
     assert pools.contains(
         Lease(
             instance="a",
@@ -171,44 +170,48 @@ ADVICE = f"add the line lxc:{FREE}:{1000 * S} to /etc/sub"
     ],
 )
 def test_pools_that_are_none(
-    monkeypatch: pytest.MonkeyPatch,
+    id_host: IdHost,
     subuid: str,
     subgid: str,
     problems: list[str],
 ) -> None:
-    assert read(monkeypatch, subuid, subgid).problems(S) == problems
+    assert read(id_host, subuid, subgid).problems(S) == problems
 
 
-def test_a_source_has_no_line_to_add(monkeypatch: pytest.MonkeyPatch) -> None:
-    pools = read(monkeypatch, "", LINE, source="the source sss")
+def test_a_source_has_no_line_to_add() -> None:
+    users, groups = (
+        IdOwnership(kind, {}, *parse(text), source="the source sss")
+        for kind, text in (("user", ""), ("group", LINE))
+    )
+    pools = make_pools("lxc", users, groups)
     assert pools.problems(S) == [
         "lxc has no subordinate user IDs in the source sss; give it 65536 or "
         "more there that nobody has"
     ]
 
 
-def test_the_advice_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_advice_is_good(id_host: IdHost) -> None:
     """The line can be added as it is, to both files."""
     others = f"bob:{FREE + 5}:{S}\n"
     groups = {FREE + 500 * S: "staff"}
-    pools = read(monkeypatch, others, "", groups=groups)
+    pools = read(id_host, others, "", groups=groups)
     line = pools.suggest_subid_line(S) or ""
     # The room behind the group, though this is the file of users.
     owner, start, count = line.split(":")
     assert (owner, int(count)) == ("lxc", 1000 * S)
     assert int(start) > FREE + 500 * S
-    after = read(monkeypatch, others + line, line, groups=groups)
+    after = read(id_host, others + line, line, groups=groups)
     assert after.problems(S) == []
     assert after.uid.holders == after.gid.holders == ()
 
 
-def test_advice_where_little_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_advice_where_little_is_free(id_host: IdHost) -> None:
     most = f"bob:{FREE}:{2147352576 - FREE - 15 * S}\n"
-    line = read(monkeypatch, most, "").suggest_subid_line(S)
+    line = read(id_host, most, "").suggest_subid_line(S)
     assert line is not None
     assert line.endswith(f":{10 * S}")
     everything = f"bob:1:{2**32 - 2}\n"
-    pools = read(monkeypatch, everything, "")
+    pools = read(id_host, everything, "")
     assert pools.suggest_subid_line(S) is None
     assert pools.problems(S)[0].endswith(
         f"in /etc/subuid; give it {S} or more there that nobody has"
@@ -216,20 +219,20 @@ def test_advice_where_little_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_advice_where_one_file_is_filled(
-    monkeypatch: pytest.MonkeyPatch,
+    id_host: IdHost,
 ) -> None:
-    assert read(monkeypatch, LINE, "").suggest_subid_line(S) == LINE.strip()
+    assert read(id_host, LINE, "").suggest_subid_line(S) == LINE.strip()
     # Unless it is too little, or somebody has some of it there.
-    assert read(monkeypatch, "lxc:5:5\n", "").suggest_subid_line(S) == (
+    assert read(id_host, "lxc:5:5\n", "").suggest_subid_line(S) == (
         f"lxc:{FREE}:{1000 * S}"
     )
     groups = {BASE + 5: "staff"}
-    pools = read(monkeypatch, LINE, "", groups=groups)
+    pools = read(id_host, LINE, "", groups=groups)
     assert pools.suggest_subid_line(S) == f"lxc:{FREE}:{1000 * S}"
 
 
-def test_malformed_lines_have_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    pools = read(monkeypatch, "\nlxc:0x10:5\n" + LINE, "lxc\n" + LINE)
+def test_malformed_lines_have_a_place(id_host: IdHost) -> None:
+    pools = read(id_host, "\nlxc:0x10:5\n" + LINE, "lxc\n" + LINE)
     assert pools.malformed == (
         "/etc/subuid, line 2, 'lxc:0x10:5': start and count have to be "
         "decimal integers",

@@ -19,13 +19,26 @@ XML = b"""<domain type='lxc'><name>web</name><metadata>
 <c:container xmlns:c='urn:lxc-userns:domain:1.0'/></metadata></domain>"""
 
 
+def journal_is_at(path: str, patch: pytest.MonkeyPatch) -> None:
+    """Send to another socket what is for the journal."""
+
+    class Redirected(socket.socket):
+        def sendto(self, data: bytes, address: str) -> int:  # type: ignore[override]
+            assert address == "/run/systemd/journal/socket"
+            return super().sendto(data, path)
+
+    exists = os.path.exists
+    patch.setattr(socket, "socket", Redirected)
+    patch.setattr(os.path, "exists", lambda _: exists(path))
+
+
 @pytest.fixture
 def journald(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[socket.socket]:
     """Listen where the journal would."""
     path = f"{tmp_path}/socket"
-    monkeypatch.setattr(journal, "SOCKET", path)
+    journal_is_at(path, monkeypatch)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(path)
         listener.setblocking(False)
@@ -99,7 +112,7 @@ def test_without_a_journal(
     logger: logging.Logger,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(journal, "SOCKET", f"{tmp_path}/none")
+    journal_is_at(f"{tmp_path}/none", monkeypatch)
     logger.addHandler(JournalHandler("it"))
     logger.warning("said")
     assert capsys.readouterr().err == "said\n"
@@ -161,7 +174,7 @@ def test_the_hook_without_a_journal(
     logger: logging.Logger,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(journal, "SOCKET", f"{tmp_path}/none")
+    journal_is_at(f"{tmp_path}/none", monkeypatch)
     handlers = logger.handlers[:]
     assert calls.call("web", "prepare", XML, ["/nowhere.conf"]) == 1
     assert logger.handlers == handlers

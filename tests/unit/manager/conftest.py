@@ -1,19 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Worlds for the pipeline of an instance."""
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 from oslo_config import cfg
 
 from lxc_userns.config.options import register_opts
 from lxc_userns.spec.request import InstanceRequest
-from lxc_userns.subid import owners
-from lxc_userns.subid.files import parse
-from lxc_userns.subid.owners import IdOwnership
+from tests.unit.id_host import IdHost
 from tests.unit.manager.world import (
     ID_MAP,
     POOL,
@@ -28,11 +24,9 @@ from tests.unit.manager.world import (
 
 
 @pytest.fixture
-def tmp_path() -> Iterator[Path]:
+def tmp_path(passable_path: Path) -> Path:
     """A directory that users can pass through, as run_path has to be."""
-    with TemporaryDirectory() as path:
-        os.chmod(path, 0o711)
-        yield Path(path)
+    return passable_path
 
 
 @pytest.fixture
@@ -69,28 +63,18 @@ def world(tmp_path: Path) -> World:
 
 
 @pytest.fixture
-def alice(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+def alice(id_host: IdHost) -> Callable[[], None]:
     """Makes a user who has an ID of the containers."""
 
     def make() -> None:
-        user = IdOwnership("user", {100500: "alice"}, ())
-        monkeypatch.setattr(owners, "read_host_uids", lambda *_: user)
-        group = IdOwnership("group", {}, ())
-        monkeypatch.setattr(owners, "read_host_gids", lambda *_: group)
+        id_host.users = {100500: "alice"}
 
     return make
 
 
 @pytest.fixture
-def pool(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+def pool(world: World, id_host: IdHost) -> World:
     """A world in which each instance has a lease, and two can."""
-    hosts = {
-        kind: IdOwnership(kind, {}, *parse(POOL), source="/etc/x")
-        for kind in ("user", "group")
-    }
-    # Maps of a request are compared with the host's owners of IDs.
-    for kind, found in hosts.items():
-        name = f"read_host_{kind[0]}ids"
-        monkeypatch.setattr(owners, name, lambda _owner, found=found: found)
+    id_host.hold(POOL, POOL)
     world.set(uid_maps=[], gid_maps=[], subid_owner="lxc")
     return world

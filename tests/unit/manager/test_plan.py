@@ -22,9 +22,7 @@ from lxc_userns.exceptions import (
 from lxc_userns.idmap import IdMaps
 from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.spec.rootfs_kind import RootfsKind
-from lxc_userns.subid import owners
-from lxc_userns.subid.files import parse
-from lxc_userns.subid.owners import IdOwnership
+from tests.unit.id_host import IdHost
 from tests.unit.manager.world import HELD, ID_MAP, MAPS, OTHER, World
 
 
@@ -112,15 +110,11 @@ def test_a_name_means_the_same_to_all(world: World) -> None:
 
 
 def test_ids_of_the_pool_are_held_by_nobody_else(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, id_host: IdHost
 ) -> None:
     """Maps of a request may be those of a lease."""
-    for kind in ("user", "group"):
-        ranges, _ = parse("nova:100000:65536\nlxc-userns:300000:65536")
-        host = IdOwnership(kind, {}, ranges)
-        monkeypatch.setattr(
-            owners, f"read_host_{kind[0]}ids", lambda *_, host=host: host
-        )
+    lines = "nova:100000:65536\nlxc-userns:300000:65536"
+    id_host.hold(lines, lines)
     with pytest.raises(ConfigError, match="subordinate user IDs of nova"):
         world.plan(replace(world.request, id_maps=MAPS))
     world.set(uid_maps=[], gid_maps=[], subid_owner="nova")

@@ -4,25 +4,27 @@
 The groups are directories of plain files, as the kernel's look.
 """
 
+import errno
+import io
+import os
+import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import IO, Any, cast
 
 import pytest
 
 from lxc_userns.domain.limits import BlockDevice, ResourceLimits
-from lxc_userns.linux import cgroup_files, systemd
 from lxc_userns.linux.mounts import Mount
 from lxc_userns.linux.process import Process
 from lxc_userns.resources import (
     differences,
     enforce,
     partition,
-    processes,
     settings,
 )
 from lxc_userns.resources.groups import ContainerGroups, Place
@@ -54,6 +56,23 @@ def hierarchy(point: Path, fs_type: str, options: str) -> Mount:
     )  # fmt: skip
 
 
+def mount(patch: pytest.MonkeyPatch, mounts: list[Mount]) -> None:
+    """Let these be mounted, and nothing else."""
+    lines = [
+        f"{each.number} 0 {each.device} {each.root} {each.point} rw - "
+        f"{each.fs_type} none {','.join(each.fs_options)}\n"
+        for each in mounts
+    ]
+    opened = open
+
+    def open_(path: Any, *rest: Any, **options: Any) -> IO[Any]:
+        if path == "/proc/self/mountinfo":
+            return io.BytesIO("".join(lines).encode())
+        return cast(IO[Any], opened(path, *rest, **options))
+
+    patch.setattr("builtins.open", open_)
+
+
 @dataclass
 class FakeProcess:
     """A first process whose parent is libvirt's."""
@@ -70,8 +89,7 @@ class FakeProcess:
 def top(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where version 2 is mounted."""
     mounts = [hierarchy(tmp_path, "cgroup2", "rw")]
-    for module in (ENFORCE, partition):
-        monkeypatch.setattr(module, "read_mounts", lambda: mounts)
+    mount(monkeypatch, mounts)
     return tmp_path
 
 
@@ -95,6 +113,46 @@ FILES = {
     "io__weight": "default 100\n",
     "io__max": "",
 }
+
+
+def append(patch: pytest.MonkeyPatch, name: str = "") -> None:
+    """Truncate no files when they are opened, or none of a name."""
+    opened = os.open
+
+    def open_(path: str, flags: int, *rest: int, **options: int) -> int:
+        if path.endswith(name):
+            flags = flags & ~os.O_TRUNC | os.O_APPEND
+        return opened(path, flags, *rest, **options)
+
+    patch.setattr(os, "open", open_)
+
+
+def systemctl(
+    patch: pytest.MonkeyPatch, act: Callable[[str, list[str]], object]
+) -> None:
+    """Stand for systemd, which is told to set properties of a unit."""
+
+    def run(argv: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        assert argv[:3] == ["systemctl", "set-property", "--runtime"]
+        act(argv[3], argv[4:])
+        return subprocess.CompletedProcess(argv, 0, "", "")
+
+    patch.setattr(subprocess, "run", run)
+
+
+def machined(patch: pytest.MonkeyPatch, is_there: bool) -> None:
+    """Let systemd-machined be there, or not."""
+    asked = {
+        "/run/systemd/system",
+        "/run/dbus/system_bus_socket",
+        "/usr/share/dbus-1/system-services/org.freedesktop.machine1.service",
+    }
+    exists = os.path.exists
+    patch.setattr(
+        os.path,
+        "exists",
+        lambda path: is_there if path in asked else exists(path),
+    )
 
 
 def run(own: str, limits: ResourceLimits, most: int = 4096) -> list[str]:
@@ -136,10 +194,11 @@ def test_what_the_kernel_does_not_take_is_a_difference(
     own = make(above / "lxc-42-web1.libvirt-lxc")
     (above / "memory.high").unlink()
 
-    def refuse(group: str, name: str, value: str) -> None:
-        raise OSError(22, "Invalid argument", f"{group}/{name}")
+    def refuse(_fd: int, _data: bytes) -> int:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
-    monkeypatch.setattr(cgroup_files, "write", refuse)
+    append(monkeypatch)
+    monkeypatch.setattr(os, "write", refuse)
     limits = ResourceLimits(memory=MEBIBYTE, soft_memory=MEBIBYTE)
     assert run(f"/{own.relative_to(top)}", limits) == [
         f"{above}/memory.max is 'max', promised was 1048576",
@@ -188,7 +247,7 @@ def test_systemd_keeps_the_limits_of_a_scope(
         # On BFQ's scale.
         (above / "io.weight").write_text("default 136\n")
 
-    monkeypatch.setattr(systemd, "set_properties", set_properties)
+    systemctl(monkeypatch, set_properties)
     monkeypatch.setattr(ENFORCE, "_numbers", lambda _limits: NUMBERS)
     assert run(f"/machine.slice/{SCOPE}/libvirt", ALL) == []
     assert set_for == {
@@ -216,7 +275,7 @@ def test_a_value_that_systemd_has_not_set(
 ) -> None:
     above = make(top / "machine.slice" / SCOPE, **FILES)
     make(above / "libvirt")
-    monkeypatch.setattr(systemd, "set_properties", lambda *_: None)
+    systemctl(monkeypatch, lambda *_: None)
     limits = ResourceLimits(cpu_weight=512)
     assert run(f"/machine.slice/{SCOPE}/libvirt", limits) == [
         f"{above}/cpu.weight is '100', promised was 512"
@@ -253,7 +312,7 @@ def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for controller, files in VERSION_1.items():
         mounts.append(hierarchy(tmp_path / controller, "cgroup", controller))
         make(Path(f"{tmp_path}/{controller}{own_1(controller)}"), **files)
-    monkeypatch.setattr(ENFORCE, "read_mounts", lambda: mounts)
+    mount(monkeypatch, mounts)
     monkeypatch.setattr(ENFORCE, "_numbers", lambda _limits: NUMBERS)
     return tmp_path
 
@@ -316,16 +375,20 @@ def test_processes_of_version_1(
     make(limited, cgroup__procs="", pids__max="max\n", pids__current="2\n")
     begun = iter([[], [3], []])
 
-    def move(pid: int, group: str) -> None:
+    write = os.write
+
+    def move(fd: int, data: bytes) -> int:
         """One begins another before it is moved itself."""
-        assert group == str(limited)
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        if path != str(limited / "cgroup.procs"):
+            return write(fd, data)
         listed = Path(f"{old}/memory{own_1('memory')}/cgroup.procs")
         for other in next(begun, []):
             listed.write_text(listed.read_text() + f"{other}\n")
-        with (limited / "cgroup.procs").open("a") as stream:
-            stream.write(f"{pid}\n")
+        return write(fd, data + b"\n")
 
-    monkeypatch.setattr(cgroup_files, "move", move)
+    append(monkeypatch, "/cgroup.procs")
+    monkeypatch.setattr(os, "write", move)
     assert run_1(ResourceLimits(), 77) == []
     assert (limited / "pids.max").read_text() == "77"
     moved = (limited / "cgroup.procs").read_text().split()
@@ -336,8 +399,8 @@ def test_processes_of_version_1(
 def test_processes_that_cannot_be_caught(
     old: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make(old / "pids/lxc-userns/web1", pids__max="max\n", pids__current="2\n")
-    monkeypatch.setattr(cgroup_files, "move", lambda *_: None)
+    limited = old / "pids/lxc-userns/web1"
+    make(limited, cgroup__procs="", pids__max="max\n", pids__current="2\n")
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
     assert run_1(ResourceLimits(), 77) == [
@@ -362,11 +425,13 @@ def test_a_process_that_ends_while_it_is_looked_at(
     lists = {own: [{1, 2}] * 5, str(limited): [{1}, {1}, {2}, {1}, {1, 2}]}
     looked = []
 
-    def read(group: str) -> set[int]:
+    def walk(group: str) -> Iterator[tuple[str, list[str], list[str]]]:
         looked.append(group)
-        return lists[group].pop(0)
+        text = "".join(f"{each}\n" for each in lists[group].pop(0))
+        Path(group, "cgroup.procs").write_text(text)
+        yield group, [], ["cgroup.procs"]
 
-    monkeypatch.setattr(cgroup_files, "processes", read)
+    monkeypatch.setattr(os, "walk", walk)
     init = cast(
         Process, FakeProcess({name: own_1(name) for name in VERSION_1})
     )
@@ -377,7 +442,9 @@ def test_a_process_that_ends_while_it_is_looked_at(
 def test_without_a_hierarchy_of_pids(
     old: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "find_group", lambda *_: None)
+    controllers = VERSION_1.keys() - {"pids"}
+    mounts = [hierarchy(old / name, "cgroup", name) for name in controllers]
+    mount(monkeypatch, mounts)
     (reason,) = run_1(ResourceLimits(), 77)
     assert "set max_processes to 0" in reason
     assert run_1(ResourceLimits(), 0) == []
@@ -390,7 +457,7 @@ def scope_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         hierarchy(tmp_path / name, "cgroup", name)
         for name in ("memory", "pids", "cpu")
     ]
-    monkeypatch.setattr(ENFORCE, "read_mounts", lambda: mounts)
+    mount(monkeypatch, mounts)
     for controller in ("memory", "cpu"):
         make(tmp_path / controller / "machine.slice" / SCOPE / "libvirt")
     make(tmp_path / "pids/machine.slice" / SCOPE, pids__max="max\n")
@@ -407,10 +474,8 @@ def test_a_scope_in_version_1(
     scope_1: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (scope_1 / "cpu/machine.slice" / SCOPE / "cpu.shares").write_text("9\n")
-    units = []
-    monkeypatch.setattr(
-        systemd, "set_properties", lambda unit, _: units.append(unit)
-    )
+    units: list[str] = []
+    systemctl(monkeypatch, lambda unit, _: units.append(unit))
     init = in_scope(f"/machine.slice/{SCOPE}")
     assert enforce("web1", init, ResourceLimits(cpu_weight=9), 77) == []
     limited = scope_1 / "pids/machine.slice" / SCOPE / "pids.max"
@@ -419,13 +484,12 @@ def test_a_scope_in_version_1(
 
 
 def test_a_scope_that_is_that_of_libvirtd(
-    scope_1: Path, monkeypatch: pytest.MonkeyPatch
+    scope_1: Path,
 ) -> None:
     """It runs in a container of systemd's itself."""
     make(scope_1 / "pids/machine.slice/machine-host.scope")
     limited = scope_1 / "pids/lxc-userns/web1"
     make(limited, pids__max="max\n")
-    monkeypatch.setattr(cgroup_files, "move", lambda *_: None)
     init = in_scope("/machine.slice/machine-host.scope")
     assert enforce("web1", init, ResourceLimits(), 77) == []
     assert (limited / "pids.max").read_text() == "77"
@@ -490,7 +554,7 @@ def test_the_weight_of_one_disk() -> None:
 
 
 def test_partition(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(systemd, "has_machined", lambda: False)
+    machined(monkeypatch, False)
     (top / "cgroup.subtree_control").touch()
     assert partition.find("web1") == "/machine/lxc-userns-web1.partition"
     partition.make("web1", 77)
@@ -504,7 +568,7 @@ def test_partition(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_partition(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(systemd, "has_machined", lambda: True)
+    machined(monkeypatch, True)
     assert partition.find("web1") is None
     partition.make("web1", 77)
     assert [*top.iterdir()] == []
@@ -512,6 +576,6 @@ def test_no_partition(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         hierarchy(top, "cgroup", "rw,memory"),
         hierarchy(top / "unified", "cgroup2", "rw"),
     ]
-    monkeypatch.setattr(systemd, "has_machined", lambda: False)
-    monkeypatch.setattr(partition, "read_mounts", lambda: mounts)
+    machined(monkeypatch, False)
+    mount(monkeypatch, mounts)
     assert partition.find("web1") is None

@@ -1,20 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Owners of IDs of this host."""
 
-import grp
 import os
 import pwd
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from lxc_userns.exceptions import PrerequisiteError
-from lxc_userns.linux.process import Process
 from lxc_userns.subid import owners
 from lxc_userns.subid.files import SubordinateRange, parse
 from lxc_userns.subid.owners import IdOwnership
+from tests.unit.id_host import IdHost
 
 HELD = IdOwnership(
     "user",
@@ -69,18 +67,14 @@ def test_own_subordinates_do_not_count() -> None:
     )
 
 
-def test_reads_this_host(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    subuid = tmp_path / "subuid"
-    subuid.write_bytes(
+def test_reads_this_host(id_host: IdHost) -> None:
+    id_host.file("/etc/subuid").write_bytes(
         b"alice:100000:65536\nbroken\n\xff:300000:1\nbob:1:2\r\n"
     )
-    monkeypatch.setattr(owners, "SUBUID", subuid)
-    monkeypatch.setattr(owners, "SUBGID", tmp_path / "absent")
+    id_host.users, id_host.groups = {0: "root"}, {0: "wheel"}
     users = owners.read_host_uids()
     assert users.kind == "user"
-    assert users.names[0] == pwd.getpwuid(0).pw_name
+    assert users.names == {0: "root"}
     assert users.subordinates == (
         SubordinateRange("alice", 100000, 65536, 1),
         SubordinateRange("\udcff", 300000, 1, 3),
@@ -89,7 +83,7 @@ def test_reads_this_host(
     assert [each.line for each in users.malformed] == [2, 4]
     groups = owners.read_host_gids()
     assert groups.kind == "group"
-    assert groups.names[0] == grp.getgrgid(0).gr_name
+    assert groups.names == {0: "wheel"}
     assert groups.subordinates == ()
     assert groups.malformed == ()
 
@@ -113,11 +107,9 @@ def test_what_only_shadow_can_read_is_held() -> None:
     assert holder.ids == range(120, 136)
 
 
-def test_files_that_cannot_be_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(owners, "SUBUID", tmp_path)
-    with pytest.raises(PrerequisiteError, match=f"{tmp_path}: Is a directory"):
+def test_files_that_cannot_be_read(id_host: IdHost) -> None:
+    id_host.file("/etc/subuid").mkdir()
+    with pytest.raises(PrerequisiteError, match="/etc/subuid: Is a directory"):
         owners.read_host_uids()
 
 
@@ -144,14 +136,13 @@ Files = Callable[[str, str], None]
 
 
 @pytest.fixture
-def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Files:
+def files(id_host: IdHost) -> Files:
     """Write ``/etc/subuid`` and ``/etc/nsswitch.conf`` of a host."""
+    id_host.users = {0: "root"}
 
     def write(subuid: str, nsswitch: str) -> None:
-        for name, text in (("SUBUID", subuid), ("NSSWITCH", nsswitch)):
-            file = tmp_path / name
-            file.write_text(text)
-            monkeypatch.setattr(owners, name, file)
+        id_host.hold(subuid)
+        id_host.file("/etc/nsswitch.conf").write_text(nsswitch)
 
     return write
 
@@ -171,14 +162,14 @@ def answer(
 
 
 def test_the_files_are_the_source(
-    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = answer(monkeypatch, 1, "")
     for nsswitch in ("", "subid: files\n"):
         files("lxc:100000:10\nroot:5:1\n0:7:1\n", nsswitch)
         host = owners.read_host_uids("lxc")
         assert [*host.owned("lxc")] == [range(100000, 100010)]
-        assert host.source == str(tmp_path / "SUBUID")
+        assert host.source == "/etc/subuid"
         # root is in any passwd.
         assert [*host.owned("root")] == [range(5, 6), range(7, 8)]
     assert calls == []
@@ -256,7 +247,6 @@ def test_nobody_is_asked_for_each_owner(
     """A directory service may be far away, and a file have many lines."""
     lines = "".join(f"user{n}:{n * 10 + 100}:10\n" for n in range(1000))
     asked: list[object] = []
-    listed = pwd.getpwall()
 
     def ask(name: object) -> pwd.struct_passwd:
         asked.append(name)
@@ -264,7 +254,6 @@ def test_nobody_is_asked_for_each_owner(
 
     monkeypatch.setattr(pwd, "getpwnam", ask)
     monkeypatch.setattr(pwd, "getpwuid", ask)
-    monkeypatch.setattr(pwd, "getpwall", lambda: listed)
     files(lines + "lxc:100000:10\n5000:5:5\n", "")
     assert [*owners.read_host_uids("lxc").owned("lxc")] == [
         range(100000, 100010)
@@ -287,13 +276,9 @@ def test_an_owner_that_a_directory_service_does_not_list(
         assert [*found] == [range(100000, 100010), range(200000, 200010)]
 
 
-def test_ids_that_there_are_not_are_others(
-    files: Files, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ids_that_there_are_not_are_others(id_host: IdHost) -> None:
     """A user namespace has 65536 IDs, and some more."""
-    files("", "")
-    rows = ((0, 100000, 65536), (200000, 500000, 10))
-    monkeypatch.setattr(Process, "uid_map", rows)
+    id_host.map(range(65536), range(200000, 200010))
     host = owners.read_host_uids()
     assert [*host.present] == [range(65536), range(200000, 200010)]
     (holder,) = host.holders(range(200005, 200100))

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Traces of containers: how an end is told, what of a console is shown."""
 
+import errno
 import json
 import os
 import select
+import socket
 import time
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import pytest
 
-from lxc_userns.linux import exit_events, pidfds
 from lxc_userns.linux.exit_status import ExitStatus
 from lxc_userns.traces import memory, watcher
 from lxc_userns.traces.console import Log
@@ -88,6 +89,15 @@ def test_kills(tmp_path: Path) -> None:
     assert memory.count_kills([str(control), str(events)]) == 2
 
 
+def nobody_tells(patch: pytest.MonkeyPatch) -> None:
+    """Stand for a kernel that tells of no ends of processes."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    patch.setattr(socket, "socket", refuse)
+
+
 class FakePoll:
     """Nothing ever happens; how long that was waited for is kept."""
 
@@ -115,7 +125,7 @@ def test_it_looks_often_only_while_a_container_starts(
     monkeypatch.setattr(select, "poll", FakePoll)
     monkeypatch.setattr(FakePoll, "waited", [])
     monkeypatch.setattr(os, "pidfd_open", lambda _: -1)
-    monkeypatch.setattr(exit_events, "subscribe", lambda _: None)
+    nobody_tells(monkeypatch)
     found = [str(tmp_path / "memory.events")] if has_group else []
     monkeypatch.setattr(memory, "find_files", lambda _: found)
     watched = watcher._Watched(0, cast(Log, None))
@@ -158,13 +168,15 @@ def test_how_it_ended_before_linux_6_15(
     status: int | None,
 ) -> None:
     events = FakeEvents(told)
-    monkeypatch.setattr(os, "pidfd_open", lambda _: os.dup(0))
-    monkeypatch.setattr(exit_events, "subscribe", lambda _: events)
-    monkeypatch.setattr(memory, "find_files", lambda _: [])
-    monkeypatch.setattr(watcher, "_has_ended", lambda _: True)
-    monkeypatch.setattr(pidfds, "exit_status", lambda _: None)
+    nobody_tells(monkeypatch)
+    # Something can always be read, as of a process that has ended, and there
+    # is no ioctl.
+    monkeypatch.setattr(
+        os, "pidfd_open", lambda _: os.open("/dev/null", os.O_RDONLY)
+    )
     monkeypatch.setattr(os, "pread", lambda *_: b"7 (x) S 0")
     watched = watcher._Watched(0, cast(Log, None))
+    watched._events = cast(Any, events)
     if init is not None:
         watched._init = ExitStatus(os.getpid(), cast(Any, events))
         watched._init._pid = init

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Control groups that a container could write."""
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import pytest
 
@@ -86,7 +87,12 @@ def find(
     controllers = "" if mount.fs_type == "cgroup2" else "cpu"
     if "name=systemd" in mount.fs_options:
         controllers = "name=systemd"
-    monkeypatch.setattr(cgroups, "delegated", lambda: DELEGATED)
+
+    def opened(path: str, **options: Any) -> IO[str]:
+        assert path == "/sys/kernel/cgroup/delegate"
+        return io.StringIO("".join(f"{each}\n" for each in DELEGATED))
+
+    monkeypatch.setattr("builtins.open", opened)
     init = FakeProcess(cgroups={controllers: own}, **changes)
     top = Path(mount.point)
     return {
@@ -162,7 +168,14 @@ def test_groups_that_have_gone(
 def test_more_groups_than_are_looked_at(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(cgroups, "_MOST_NAMES", 10)
+    scandir = os.scandir
+
+    @contextmanager
+    def many(place: int | str) -> Iterator[Iterator[os.DirEntry[str]]]:
+        with scandir(place) as entries:
+            yield (each for each in entries for _ in range(500))
+
+    monkeypatch.setattr(os, "scandir", many)
     mount = hierarchy(make(tmp_path), "cgroup2", "rw")
     # Those of its neighbours are none of its doing.
     for number in range(20):
@@ -173,6 +186,6 @@ def test_more_groups_than_are_looked_at(
         (own / f"below{number}").mkdir()
     with pytest.raises(
         BoundExceededError,
-        match=f"^has more than 10 names in its control group {own}$",
+        match=f"^has more than 10000 names in its control group {own}$",
     ):
         find(monkeypatch, mount, "/machine/own")

@@ -50,6 +50,12 @@ def find_shortage(fd: int, bytes_needed: int) -> str | None:
     return None
 
 
+def _sync(view: int) -> None:
+    # By a descriptor that is not O_PATH.
+    with open_file(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=view) as fd:
+        syncing.sync_filesystem(fd)
+
+
 class Meter:
     """Adds up what tar reads and makes, by several threads.
 
@@ -58,6 +64,7 @@ class Meter:
         that is another number.
     :param stop: called once, when a limit is exceeded or space runs short.
     :param pausing: stops tar while it is called, and has it go on after.
+    :param sync: writes out what is written to the filesystem of a directory.
     """
 
     def __init__(
@@ -66,6 +73,7 @@ class Meter:
         limits: Mapping[str, int],
         stop: Callable[[], None],
         pausing: Callable[[Callable[[], int]], int],
+        sync: Callable[[int], object] = _sync,
     ) -> None:
         #: What was exceeded, if anything was.
         self.exceeded: str | None = None
@@ -74,6 +82,7 @@ class Meter:
         self._limits = limits
         self._max_bytes = limits.get(TREE, limits[BYTES])
         self._stop = stop
+        self._sync = sync
         self._pausing = pausing
         self._lock = threading.Lock()
         self._unsynced = 0
@@ -113,7 +122,7 @@ class Meter:
     def _find_shortage(self) -> str | None:
         # To btrfs, space is free until something was written to it.
         if find_shortage(self._view, self._unsynced) == FREE_BYTES:
-            _sync(self._view)
+            self._sync(self._view)
             self._unsynced = 0
         return find_shortage(self._view, 0)
 
@@ -134,12 +143,6 @@ class Meter:
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
         return int(used)
-
-
-def _sync(view: int) -> None:
-    # By a descriptor that is not O_PATH.
-    with open_file(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=view) as fd:
-        syncing.sync_filesystem(fd)
 
 
 def _usage(status: os.stat_result) -> float:

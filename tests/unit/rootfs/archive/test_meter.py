@@ -55,14 +55,13 @@ class Disk:
             self.stopped.append("killed")
 
         limits = {BYTES: max_bytes, INODES: 10}
-        return meter.Meter(0, limits, stop, self.measured)
+        return meter.Meter(0, limits, stop, self.measured, self.sync)
 
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     made = Disk()
     monkeypatch.setattr(os, "fstatvfs", made.status)
-    monkeypatch.setattr(meter, "_sync", made.sync)
     return made
 
 
