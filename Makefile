@@ -36,7 +36,6 @@ system-packages:
 
 .venv/.installed: pyproject.toml | system-packages
 	@tools/make-venv "$(PYTHON)" test,docs
-	@tools/get-ansible-collection .venv/share/ansible
 	@touch $@
 
 .PHONY: demo

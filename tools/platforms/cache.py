@@ -89,6 +89,7 @@ def recipe_key(
     tools = checkout / "tools"
     for path in (
         *recipe,
+        tools / "get-ansible-collection",
         tools / "install-system-packages",
         tools / "make-venv",
     ):

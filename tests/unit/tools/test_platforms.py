@@ -108,7 +108,11 @@ def test_use_comes_before_the_look(
 
 def test_only_what_is_installed_decides_upon_a_disk(tmp_path: Path) -> None:
     (tmp_path / "tools").mkdir()
-    for name in ("install-system-packages", "make-venv"):
+    for name in (
+        "get-ansible-collection",
+        "install-system-packages",
+        "make-venv",
+    ):
         (tmp_path / "tools" / name).touch()
     project = tmp_path / "pyproject.toml"
 
