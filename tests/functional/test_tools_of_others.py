@@ -74,6 +74,8 @@ def virt_install(rootfs: Path) -> str:
         *("--memory", "128", "--filesystem", f"{rootfs},/"),
         *("--boot", "init=/bin/sleep,initargs=1000", "--network", "none"),
         "--print-xml",
+        # Its interpreter is the one of the system, for its modules are.
+        PATH="/usr/sbin:/usr/bin:/sbin:/bin",
     )
 
 
