@@ -84,6 +84,25 @@ def test_a_volume_that_users_of_the_host_reach_is_refused(
     assert cli(*arguments, f"{data}:/data:ro").code == 0
 
 
+@pytest.mark.parametrize("strategy", ["chown", "idmapped", "overlay"])
+def test_links_of_the_root_filesystem_are_followed(
+    cli: CommandLine, busybox_rootfs: Path, strategy: str
+) -> None:
+    (busybox_rootfs / "srv/www").mkdir(parents=True)
+    (busybox_rootfs / "www").symlink_to("srv/www")
+    data = busybox_rootfs.parent / "data"
+    data.mkdir()
+    (data / "page").write_text("text")
+    made = cli.json(
+        *("container", "run", "web", "--rootfs", busybox_rootfs),
+        *("--strategy", strategy, "--init", SLEEP),
+        *("--volume", f"{data}:/www", "--volume", f"{data}:/www/new"),
+    )
+    assert ask(made["init_pid"], "cat /srv/www/page") == "text"
+    assert ask(made["init_pid"], "cat /srv/www/new/page") == "text"
+    assert cli("container", "verify", "web").code == 0
+
+
 @pytest.mark.parametrize(
     ("volume", "message"),
     [

@@ -393,6 +393,23 @@ class Filesystems:
             ):
                 syncing.sync_filesystem(fd)
 
+    def follow_targets(self, record: InstanceRecord) -> dict[str, str]:
+        """Return where its root filesystem leads its volumes, by target.
+
+        :raises RootfsError: if a link leads one out of it.
+        :raises OSError: if its views are not there.
+        """
+        name = record.name
+        with ExitStack() as stack:
+            root = stack.enter_context(self._views.opened_path(name, _ROOT))
+            views = {
+                volume.target: stack.enter_context(
+                    self._views.opened_path(name, volume_name(number))
+                )
+                for number, volume in enumerate(record.volumes)
+            }
+            return volumes.follow_targets(root, views)
+
     def unmount(self, instance: str) -> None:
         """Unmount all views of an instance; safe to repeat."""
         self._views.unmount(instance)

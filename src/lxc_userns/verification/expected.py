@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from lxml import etree
@@ -29,12 +29,19 @@ if TYPE_CHECKING:
     from lxc_userns.spec.volume import Volume
 
 
-def of_record(record: InstanceRecord, domain_xml: str) -> Expectation:
+def of_record(
+    record: InstanceRecord,
+    domain_xml: str,
+    places: Mapping[str, str] | None = None,
+) -> Expectation:
     """Return the expectation of an instance of ours.
 
     :param domain_xml: its domain as it runs, which has the label that libvirt
         made for it.
+    :param places: where links in its root filesystem led its volumes, by
+        target; None: that is not looked at.
     """
+    places = places or {}
     parent = os.path.dirname(record.view)
     root = record.strategy.traits.mount
     views = [View("/", record.view, root, frozenset({"nodev"}))]
@@ -42,7 +49,8 @@ def of_record(record: InstanceRecord, domain_xml: str) -> Expectation:
         is_idmapped = volume.owners == "idmap" and record.id_maps is not None
         kind: MountKind = "idmapped" if is_idmapped else "plain"
         source = f"{parent}/{volume_name(number)}"
-        views.append(View(volume.target, source, kind, _flags(volume)))
+        target = places.get(volume.target, volume.target)
+        views.append(View(target, source, kind, _flags(volume)))
     return Expectation(
         record.name,
         record.id_maps,

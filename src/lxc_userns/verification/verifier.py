@@ -106,7 +106,7 @@ class Verifier:
         if not self._is_active(record):
             raise NotRunningError(record.name)
         xml = self.instances.guests.xml(record.name)
-        expectation = expected.of_record(record, xml)
+        expectation = self._expect(record, xml, started)
         found, mark = self._compare(
             expectation, xml, _LEFT, record.max_processes, started=started
         )
@@ -164,7 +164,7 @@ class Verifier:
         self, record: InstanceRecord, started: bool
     ) -> tuple[VerifiedInstance, Verified]:
         xml = self.instances.guests.xml(record.name)
-        expectation = expected.of_record(record, xml)
+        expectation = self._expect(record, xml, started)
         wanted = read_limits(xml)
         with (
             self.instances.guests.init_process(record.name) as init,
@@ -196,6 +196,16 @@ class Verifier:
             if not mark.is_same_start(record.verified):
                 self._name(record, init)
         return describe(expectation, found), mark
+
+    def _expect(
+        self, record: InstanceRecord, xml: str, started: bool
+    ) -> Expectation:
+        places = None
+        # Later, where they are is the affair of its root.
+        if started and record.volumes:
+            # In its views on the host: nothing is looked up in it.
+            places = self.instances.files.follow_targets(record)
+        return expected.of_record(record, xml, places)
 
     def _name(self, record: InstanceRecord, init: Process) -> None:
         """Give a container its host name, if libvirt gave it another."""

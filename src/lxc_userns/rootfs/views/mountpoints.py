@@ -76,11 +76,21 @@ class Views:
     @contextmanager
     def opened(self, instance: str, name: str) -> Iterator[int]:
         """Open the root of a view that is mounted, a directory."""
+        with (
+            self.opened_path(instance, name) as path,
+            directory.opened_in(path, ".") as fd,
+        ):
+            yield fd
+
+    @contextmanager
+    def opened_path(self, instance: str, name: str) -> Iterator[int]:
+        """Open the root of a view that is mounted, of any kind: ``O_PATH``."""
+        flags = os.O_PATH | os.O_NOFOLLOW
         with self._instance(instance) as parent:
             if parent is None:
                 path = self.path(instance, name)
                 raise RootfsError(path, "is not mounted")
-            with directory.opened_in(parent, name) as fd:
+            with open_file(name, flags, dir_fd=parent) as fd:
                 yield fd
 
     def is_mounted(self, instance: str) -> bool:

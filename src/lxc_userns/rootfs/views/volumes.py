@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -254,6 +254,24 @@ def check_targets(root: int, sources: Sequence[Source]) -> None:
                     "each a place of its own",
                 )
         covers[place.names] = source.fd
+
+
+def follow_targets(root: int, views: Mapping[str, int]) -> dict[str, str]:
+    """Return where links in a root filesystem lead the targets of volumes.
+
+    :param root: as for :func:`check_targets`.
+    :param views: descriptors of what is mounted there, by target.
+    :returns: paths without links, by target.
+    :raises RootfsError: as for :func:`check_targets`.
+    """
+    covers: dict[volume_targets.Names, int] = {}
+    places: dict[str, str] = {}
+    for target in sorted(views, key=lambda each: each.count("/")):
+        with translated(RootfsError, target):
+            names = volume_targets.follow(root, target, covers).names
+        covers[names] = views[target]
+        places[target] = f"/{'/'.join(names)}"
+    return places
 
 
 def _depth(source: Source) -> int:
