@@ -2,6 +2,7 @@
 """Raw disk images: mounted, shared, and freed."""
 
 import base64
+import errno
 import os
 import signal
 import subprocess
@@ -18,10 +19,11 @@ import pytest
 
 from lxc_userns import IdMap, IdMaps, rootfs
 from lxc_userns.exceptions import ExposedTreeError, RootfsError
-from lxc_userns.linux import mount_api
+from lxc_userns.linux import mount_api, mounts
 from lxc_userns.rootfs.views import source, strategies
 from lxc_userns.rootfs.views.source import RootfsSource
 from lxc_userns.spec.strategy import Strategy
+from tests import system_calls
 from tests.functional import guest, images
 from tests.functional.capabilities import require
 from tests.functional.descriptors import own_descriptors
@@ -463,6 +465,32 @@ def test_an_image_goes_to_maps_that_cover_less(place: Path) -> None:
             chown = strategies.STRATEGIES[Strategy.CHOWN]
             chown.prepare_tree(tree, maps, strategies.ShiftOptions())
             assert os.stat("file", dir_fd=tree.fd).st_uid == wanted
+
+
+def refuse_detached(fd: int, *_: object) -> None:
+    """As the kernel does before Linux 6.15."""
+    if mounts.find_mount(fd) is None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+
+@pytest.mark.parametrize(
+    "strategy", [Strategy.CHOWN, Strategy.IDMAPPED, Strategy.OVERLAY]
+)
+def test_a_mount_that_is_nowhere_cannot_be_copied(
+    place: Path, strategy: Strategy
+) -> None:
+    image = make_filled("ext4", place / "image")
+    parent = os.open(place, os.O_RDONLY)
+    there = strategies.MountTarget(parent, "view", str(place / "state"))
+    with system_calls.acting(system_calls.OPEN_TREE, refuse_detached):
+        readonly = strategy.traits.shares_source
+        with source.open_source(str(image), readonly=readonly) as tree:
+            chosen = strategies.STRATEGIES[strategy]
+            chosen.prepare_tree(tree, MAPS, strategies.ShiftOptions())
+            chosen.mount(tree, MAPS, there)
+    os.close(parent)
+    assert (place / "view/file").stat().st_uid == BASE + 1000
+    guest.call("umount", place / "view")
 
 
 def test_a_plain_image(place: Path) -> None:

@@ -222,6 +222,10 @@ def _without_submounts(path: str, fd: int) -> int:
             mount_api.set_attributes(mount, mount_api.MOUNT_ATTR_NOATIME)
         return mount
     except OSError:
+        # A mount that is detached, as of an image, cannot be copied before
+        # Linux 6.15; nothing is mounted below it.
+        if mounts.find_mount(fd) is None:
+            return fd
         below = mounts.points_below(os.readlink(f"/proc/self/fd/{fd}"))
     if below:
         raise RootfsError(
