@@ -30,7 +30,11 @@ def checkout(tmp_path: Path) -> Path:
     (path / "src/lxc_userns").mkdir(parents=True)
     (path / "tools").mkdir()
     shutil.copy(TOOLS.parent / "pyproject.toml", path)
-    for name in ("install-system-packages", "make-venv"):
+    for name in (
+        "get-ansible-collection",
+        "install-system-packages",
+        "make-venv",
+    ):
         shutil.copy(TOOLS / name, path / "tools")
     (path / "new").write_text("not added\n")
     subprocess.run(["git", "init", "--quiet", path], check=True)

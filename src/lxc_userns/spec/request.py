@@ -50,7 +50,7 @@ class InstanceRequest:
         that of the configuration.
     :param volumes: files of the host that it sees besides.
     :param program: what it will start, an absolute path in it; its root
-        filesystem is left alone unless it has that.
+        filesystem is left alone, but for its growth, unless it has that.
     :param needs: what it asks for that not every container is to have; what
         the policy of the configuration does not allow is refused.
     :param rootfs_kind: what ``rootfs`` is: ``directory``, ``image`` or

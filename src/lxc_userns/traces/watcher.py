@@ -32,7 +32,8 @@ _PROGRAM = "libvirt_lxc"
 _TICK, _PATIENT_TICK, _REBOOT = 0.002, 0.01, 15.0
 #: Seconds in which a container is begun and in its control groups.
 _SETTLED = 15.0
-#: Seconds between looks whether somebody else still has the console.
+#: Seconds between looks whether somebody else still has the console, and from
+#: what it wrote to a look for kills: its group goes with it, with the count.
 _PAUSE = 0.2
 #: Seconds between looks for kills while nothing else happens.
 _INTERVAL = 1.0
@@ -75,6 +76,7 @@ class _Watched:
         self._init: ExitStatus | None = None
         self._files: list[str] = []
         self._settled = time.monotonic() + _SETTLED
+        self._is_quiet = True
         # Its children are told of before one is found.
         self._events = exit_events.subscribe(pid)
         self._console: Console | None = None
@@ -102,7 +104,7 @@ class _Watched:
         is_shared = self._console is not None and self._console.is_shared
         if self._console is not None and not is_shared:
             poll.register(self._console.fd, select.POLLIN)
-        timeout = _PAUSE if is_shared else _INTERVAL
+        timeout = _INTERVAL if self._is_quiet and not is_shared else _PAUSE
         if self._is_settling:
             timeout = _TICK
         ready = {fd for fd, _ in poll.poll(timeout * 1000)}
@@ -113,6 +115,7 @@ class _Watched:
             self._count_kills()
         if self._console is not None and self._console.fd in ready:
             self._console.read()
+        self._is_quiet = not ready
 
     @property
     def _is_settling(self) -> bool:

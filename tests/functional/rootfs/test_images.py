@@ -468,7 +468,7 @@ def test_an_image_goes_to_maps_that_cover_less(place: Path) -> None:
 
 
 def refuse_detached(fd: int, *_: object) -> None:
-    """As the kernel does before Linux 6.15."""
+    """Refuse what the kernel refuses before Linux 6.15."""
     if mounts.find_mount(fd) is None:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
