@@ -2,6 +2,7 @@
 """Bad input: one clear line, exit code 1, nothing changed."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,13 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from tests.functional.command_line import BASE, PROGRAM, CommandLine, call
+from tests.functional.command_line import (
+    BASE,
+    LONGEST,
+    PROGRAM,
+    CommandLine,
+    call,
+)
 from tests.functional.conftest import FilesystemFactory
 
 SLEEP = ("--init", "/bin/sleep 1000")
@@ -568,11 +575,18 @@ def test_output_that_goes_nowhere(
 
 @pytest.mark.parametrize("name", ["INT", "TERM", "HUP"])
 def test_interrupted(cli: CommandLine, tmp_path: Path, name: str) -> None:
-    # It waits for a pipe that nobody writes to.
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    result = cli(
-        *("domain", "idmap", fifo),
-        prefix=("timeout", "--preserve-status", f"--signal={name}", "2"),
-    )
-    assert (result.code, result.err) == (130, "interrupted\n")
+    argv = [str(PROGRAM), "--config-file", str(cli.config)]
+    # A shell may have started the tests with some ignored.
+    with subprocess.Popen(
+        ["env", "--default-signal", *argv, "domain", "idmap", str(fifo)],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        # It is there once the other end is opened, and reads what never comes.
+        writer = os.open(fifo, os.O_WRONLY)
+        process.send_signal(getattr(signal, f"SIG{name}"))
+        _, err = process.communicate(timeout=LONGEST)
+        os.close(writer)
+    assert (process.returncode, err) == (130, "interrupted\n")
