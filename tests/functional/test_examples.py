@@ -148,6 +148,14 @@ class Service:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def is_there(self) -> bool:
+        """Return whether it listens: the socket is there a moment before."""
+        try:
+            self.send()
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        return True
+
     def send(self, *lines: bytes) -> list[dict[str, Any]]:
         """Send lines by one connection, and receive as many answers."""
         with socket.socket(socket.AF_UNIX) as connection:
@@ -181,8 +189,8 @@ def service(cli: CommandLine, reachable_path: Path) -> Iterator[Service]:
         [*argv, str(cli.config), str(path)], cwd=TOP
     ) as process:
         try:
-            wait_for(lambda: path.exists() or process.poll() is not None)
             made = Service(path)
+            wait_for(lambda: made.is_there() or process.poll() is not None)
             yield made
             for each in made.ask("list"):
                 made.ask("delete", name=each["name"])
