@@ -51,6 +51,18 @@ def make_xml(rootfs: Path, devices: str = "") -> str:
     )
 
 
+@pytest.fixture
+def converted(
+    cli: CommandLine,
+    busybox_rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
+) -> libvirt.virDomain:
+    """A domain that was converted in place."""
+    domain = libvirt_connection.defineXML(make_xml(busybox_rootfs))
+    assert cli("domain", "convert", "plain", "--in-place").code == 0
+    return domain
+
+
 def convert(
     cli: CommandLine, path: Path, xml: str, *options: str
 ) -> tuple[str, str]:
@@ -130,18 +142,14 @@ def test_in_place_and_back(
 
 
 def test_what_was_kept_goes_with_the_instance(
-    cli: CommandLine,
-    busybox_rootfs: Path,
-    libvirt_connection: libvirt.virConnect,
+    cli: CommandLine, converted: libvirt.virDomain
 ) -> None:
-    domain = libvirt_connection.defineXML(make_xml(busybox_rootfs))
-    assert cli("domain", "convert", "plain", "--in-place").code == 0
     assert cli("domain", "prepare", "plain").code == 0
     (kept,) = (cli.state / "converted").iterdir()
-    assert kept.name == f"{domain.UUIDString()}.xml"
+    assert kept.name == f"{converted.UUIDString()}.xml"
     assert cli.json("gc", "--grace-period", "0") == []
     assert kept.exists()
-    domain.undefine()
+    converted.undefine()
     (found,) = cli.json("gc", "--grace-period", "0")
     assert found["outcome"] == "removed"
     assert not kept.exists()
@@ -149,21 +157,19 @@ def test_what_was_kept_goes_with_the_instance(
 
 def test_what_was_kept_of_one_that_was_never_prepared(
     cli: CommandLine,
-    busybox_rootfs: Path,
+    converted: libvirt.virDomain,
     libvirt_connection: libvirt.virConnect,
 ) -> None:
     """There is neither a record nor a lease that it could go with."""
-    domain = libvirt_connection.defineXML(make_xml(busybox_rootfs))
-    assert cli("domain", "convert", "plain", "--in-place").code == 0
-    converted = domain.XMLDesc()
+    xml = converted.XMLDesc()
     (kept,) = (cli.state / "converted").iterdir()
     assert cli.json("gc", "--grace-period", "0") == []
-    domain.undefine()
+    converted.undefine()
     (waiting,) = cli.json("gc", "plain")
     assert (waiting["instance"], waiting["uuid"]) == ("plain", kept.stem)
     assert waiting["outcome"] == "waiting"
     # It was about to be defined anew.
-    domain = libvirt_connection.defineXML(converted)
+    domain = libvirt_connection.defineXML(xml)
     assert cli.json("gc", "--grace-period", "0") == []
     done = cli("domain", "convert", "plain", "--in-place", "--revert")
     assert done.code == 0
@@ -178,15 +184,11 @@ def test_what_was_kept_of_one_that_was_never_prepared(
 
 
 def test_gc_that_is_killed_before_it_has_done_all(
-    cli: CommandLine,
-    busybox_rootfs: Path,
-    libvirt_connection: libvirt.virConnect,
+    cli: CommandLine, converted: libvirt.virDomain
 ) -> None:
     """The next one finds what the record does not lead to any more."""
-    domain = libvirt_connection.defineXML(make_xml(busybox_rootfs))
-    assert cli("domain", "convert", "plain", "--in-place").code == 0
     assert cli("domain", "prepare", "plain").code == 0
-    domain.undefine()
+    converted.undefine()
     script = """
 import os, sys
 from lxc_userns.instances.originals import OriginalDomains

@@ -402,13 +402,11 @@ class Filesystems:
         name = record.name
         with ExitStack() as stack:
             root = stack.enter_context(self._views.opened_path(name, _ROOT))
-            views = {
-                volume.target: stack.enter_context(
-                    self._views.opened_path(name, volume_name(number))
-                )
-                for number, volume in enumerate(record.volumes)
-            }
-            return volumes.follow_targets(root, views)
+            mounted = []
+            for number, volume in enumerate(record.volumes):
+                view = self._views.opened_path(name, volume_name(number))
+                mounted.append((volume.target, stack.enter_context(view)))
+            return volumes.follow_targets(root, mounted)
 
     def unmount(self, instance: str) -> None:
         """Unmount all views of an instance; safe to repeat."""

@@ -161,14 +161,9 @@ def _check_device(path: str) -> None:
 def _attached(
     file: int, path: str, readonly: bool, place: Partition | None, grow: bool
 ) -> Iterator[tuple[int, str]]:
-    def find_part(place: Partition) -> tuple[int, int]:
-        if grow:
-            place = partition_growth.grow(file, path, place)
-        return place.start, place.size
-
+    part = partial(_find_part, file, path, place, grow) if place else None
     with ExitStack() as stack:
         try:
-            part = partial(find_part, place) if place else None
             found = stack.enter_context(
                 loop.attached(file, path, readonly=readonly, part=part)
             )
@@ -180,6 +175,15 @@ def _attached(
                 "overlay",
             ) from err
         yield found
+
+
+def _find_part(
+    file: int, path: str, place: Partition, grow: bool
+) -> tuple[int, int]:
+    """Return where a partition begins and its length, grown if asked for."""
+    if grow:
+        place = partition_growth.grow(file, path, place)
+    return place.start, place.size
 
 
 def _check_alone(device: int, path: str, fs_type: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -240,42 +240,51 @@ def check_targets(root: int, sources: Sequence[Source]) -> None:
     :raises RootfsError: if a link leads a target out of the root filesystem,
         libvirt could not mount there, or one volume would hide another.
     """
-    covers: dict[volume_targets.Names, int] = {}
-    for source in sorted(sources, key=_depth):
-        target = source.volume.target
-        with translated(RootfsError, target):
-            place = volume_targets.follow(root, target, covers)
-        _check_place(source, place)
-        for names in covers:
+    taken: list[volume_targets.Names] = []
+    mounted = [(each.volume.target, each.fd) for each in sources]
+    for number, place in _follow(root, mounted):
+        _check_place(sources[number], place)
+        for names in taken:
             if names[: len(place.names)] == place.names:
                 raise RootfsError(
-                    target,
+                    sources[number].volume.target,
                     f"would hide the volume on /{'/'.join(names)}; give "
                     "each a place of its own",
                 )
-        covers[place.names] = source.fd
+        taken.append(place.names)
 
 
-def follow_targets(root: int, views: Mapping[str, int]) -> dict[str, str]:
+def follow_targets(
+    root: int, mounted: Sequence[tuple[str, int]]
+) -> dict[str, str]:
     """Return where links in a root filesystem lead the targets of volumes.
 
     :param root: as for :func:`check_targets`.
-    :param views: descriptors of what is mounted there, by target.
+    :param mounted: targets, each with a descriptor of what is mounted there.
     :returns: paths without links, by target.
     :raises RootfsError: as for :func:`check_targets`.
     """
+    return {
+        mounted[number][0]: f"/{'/'.join(place.names)}"
+        for number, place in _follow(root, mounted)
+    }
+
+
+def _follow(
+    root: int, mounted: Sequence[tuple[str, int]]
+) -> Iterator[tuple[int, volume_targets.FollowedTarget]]:
+    """Follow targets in the order in which libvirt mounts there.
+
+    :returns: which each is, and where it leads with those before mounted.
+    """
     covers: dict[volume_targets.Names, int] = {}
-    places: dict[str, str] = {}
-    for target in sorted(views, key=lambda each: each.count("/")):
+    order = range(len(mounted))
+    for number in sorted(order, key=lambda each: mounted[each][0].count("/")):
+        target, fd = mounted[number]
         with translated(RootfsError, target):
-            names = volume_targets.follow(root, target, covers).names
-        covers[names] = views[target]
-        places[target] = f"/{'/'.join(names)}"
-    return places
-
-
-def _depth(source: Source) -> int:
-    return source.volume.target.count("/")
+            place = volume_targets.follow(root, target, covers)
+        yield number, place
+        covers[place.names] = fd
 
 
 def _check_place(source: Source, place: volume_targets.FollowedTarget) -> None:
