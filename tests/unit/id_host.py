@@ -46,14 +46,14 @@ class IdHost:
 
     def hold(self, user: str = "", group: str = "") -> None:
         """Set the text of ``/etc/subuid`` and ``/etc/subgid``."""
-        self.file("/etc/subuid").write_text(user)
-        self.file("/etc/subgid").write_text(group)
+        self.file("/etc/subuid").write_text(user, "utf-8")
+        self.file("/etc/subgid").write_text(group, "utf-8")
 
     def map(self, *ids: range) -> None:
         """Set what IDs there are in the user namespace of this process."""
         rows = "".join(f"{each.start} 0 {len(each)}\n" for each in ids)
         for name in MAPS:
-            self.file(name).write_text(rows)
+            self.file(name).write_text(rows, "utf-8")
 
     def _opened(self, path: Any, *rest: Any, **options: Any) -> int:
         if path in MAPS and self.file(path).exists():

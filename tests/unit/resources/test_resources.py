@@ -119,8 +119,8 @@ def append(patch: pytest.MonkeyPatch, name: str = "") -> None:
     """Truncate no files when they are opened, or none of a name."""
     opened = os.open
 
-    def open_(path: str, flags: int, *rest: int, **options: int) -> int:
-        if path.endswith(name):
+    def open_(path: Any, flags: int, *rest: int, **options: int) -> int:
+        if os.fspath(path).endswith(name):
             flags = flags & ~os.O_TRUNC | os.O_APPEND
         return opened(path, flags, *rest, **options)
 
