@@ -562,6 +562,13 @@ def test_output_that_goes_nowhere(
         )
     assert done.returncode == 1
     assert done.stderr == f"error: {where}No space left on device\n"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [str(PROGRAM), "--version"], stdout=full, stderr=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+    why = "error: standard output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, why)
     closed = ("sh", "-c", 'exec "$@" >&-', "sh")
     assert call(*command[1:], prefix=closed).err == ""
     reader, writer = os.pipe()

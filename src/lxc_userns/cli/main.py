@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from cliff.app import App
 from cliff.command import Command
@@ -115,6 +115,13 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and not all of the usage."""
         usage_error(self, message)
+
+    # cliff would print a traceback of what cannot be printed.
+    def _print_message(self, message: str, file: Any = None) -> None:
+        try:
+            super()._print_message(message, file)
+        except OSError as err:
+            sys.exit(_fail_to_print(err))
 
 
 class LxcUserns(App):
@@ -331,11 +338,16 @@ def _flush() -> int:
         sys.stdout.flush()
         return 0
     except OSError as err:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(err, BrokenPipeError):
-            return _BROKEN_PIPE
-        sys.stderr.write(f"error: standard output: {err.strerror}\n")
-        return 1
+        return _fail_to_print(err)
+
+
+def _fail_to_print(err: OSError) -> int:
+    """Say why, and print nothing more; return the exit code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(err, BrokenPipeError):
+        return _BROKEN_PIPE
+    sys.stderr.write(f"error: standard output: {err.strerror}\n")
+    return 1
 
 
 def _prepare_streams() -> None:
