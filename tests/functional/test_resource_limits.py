@@ -5,6 +5,7 @@ Control groups of either version: of version 1 libvirt's own groups are
 root's; of version 2 they have been the container's.
 """
 
+import glob
 import os
 import shutil
 import signal
@@ -132,9 +133,10 @@ def processes_in(group: Path) -> set[int]:
 def groups_left(name: str) -> list[Path]:
     """Groups that were made for a container."""
     return [
-        path
+        Path(path)
         for pattern in (f"**/lxc-userns/{name}", f"**/lxc-userns-{name}.*")
-        for path in HIERARCHY.glob(pattern)
+        # pathlib's raises for a group that goes meanwhile.
+        for path in glob.glob(f"{HIERARCHY}/{pattern}", recursive=True)
     ]
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Containers that are waited for, and those that systemd starts again."""
 
+import glob
 import json
 import os
 import signal
@@ -17,9 +18,9 @@ from tests.waiting import wait_for
 
 pytestmark = pytest.mark.needs("containers")
 
-#: Waits for a file, and goes on as that says.
 #: The kernel tells a power-off from a kill for a moment, which can be missed.
 POWERED_OFF = ((0, "powered off"), (137, "signal SIGKILL"))
+#: Waits for a file, and goes on as that says.
 SCRIPT = "PATH=/bin:/sbin; until [ -e /go ]; do sleep 0.05; done; . /go"
 
 
@@ -48,7 +49,8 @@ class Waiting:
         """
         if not self._thread.is_alive():
             return True
-        for file in Path("/proc").glob("[0-9]*/fdinfo/*"):
+        # pathlib's raises for a process that ends meanwhile.
+        for file in map(Path, glob.iglob("/proc/[0-9]*/fdinfo/*")):
             with suppress(OSError):
                 if f"\nPid:\t{pid}\n" in file.read_text():
                     program = file.parents[1] / "cmdline"
