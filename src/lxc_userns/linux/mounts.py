@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import BinaryIO
 
 from lxc_userns.linux import libc, mount_api
@@ -34,6 +35,8 @@ KERNEL_STATE = frozenset(
 
 #: Some ten thousand mounts; a container can make as many as it likes.
 _MOST_BYTES = 4 << 20
+#: Lines that are kept: those of the host, and of some tens of containers.
+_MOST_KEPT = 2048
 _WITHOUT_ROOT = frozenset({"idmapped", "nosuid"})
 _KEPT = os.ST_RDONLY | os.ST_NOSUID | os.ST_NOEXEC
 
@@ -202,6 +205,8 @@ def parse_all(stream: BinaryIO) -> Iterator[Mount]:
         yield parse(line)
 
 
+# Each container that is looked at takes several readings of the same lines.
+@lru_cache(maxsize=_MOST_KEPT)
 def parse(line: bytes) -> Mount:
     """Read a line of ``mountinfo``."""
     before, _, after = line.rstrip(b"\n").partition(b" - ")

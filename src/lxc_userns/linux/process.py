@@ -173,6 +173,11 @@ class Process:
         """Processes in its PID and user namespace, itself included, held."""
         own = self.namespace("pid"), self.namespace("user")
         for number in _running():
+            # Most are in others, and are told from these without being held.
+            with suppress(OSError):
+                status = os.stat(f"/proc/{number}/ns/pid")
+                if (status.st_dev, status.st_ino) != own[0]:
+                    continue
             with (
                 suppress(ProcessLookupError, PermissionError),
                 Process(number) as process,
