@@ -18,6 +18,7 @@ from benchmarks import (
     leases,
     machine,
     plot,
+    running,
     tables,
 )
 from benchmarks.measure import clock, run, say, take_turns
@@ -112,6 +113,7 @@ Group = Callable[[Scratch, argparse.Namespace], Iterator[Cell]]
 _GROUPS: dict[str, Group] = {
     "commands": _measure_commands,
     "hook": lambda scratch, asked: hook.measure(scratch, asked.rounds),
+    "running": lambda scratch, asked: running.measure(scratch, asked.rounds),
     "leases": lambda scratch, asked: leases.measure(
         scratch.closed / "leases", asked.held, asked.lease_rounds, asked.rounds
     ),

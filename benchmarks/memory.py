@@ -24,11 +24,11 @@ def main(path: str, id_map: str) -> None:
     def look(_inodes: int) -> None:
         for pid in children(os.getpid()):
             # One that has ended has no memory any more.
-            workers[pid] = max(workers.get(pid, 0), _highest(pid))
+            workers[pid] = max(workers.get(pid, 0), highest(pid))
 
     shift(path, id_maps, progress=look)
     found = {
-        "caller_MiB": _highest(os.getpid()),
+        "caller_MiB": highest(os.getpid()),
         "workers_MiB": sum(workers.values()),
         "processes": len(workers),
         "again_ms": clock(shift, path, id_maps) * 1000,
@@ -36,7 +36,8 @@ def main(path: str, id_map: str) -> None:
     print(json.dumps(found))
 
 
-def _highest(pid: int) -> float:
+def highest(pid: int) -> float:
+    """Return the highest resident memory of a process until now, in MiB."""
     # Not ru_maxrss, which a process inherits from the one that executed it.
     status = Path(f"/proc/{pid}/status").read_text()
     found = re.search(r"^VmHWM:\s*(\d+)", status, re.MULTILINE)
