@@ -360,19 +360,31 @@ def test_names_of_every_kind(root: Path) -> None:
     assert left == {*names, "anode", "xnode", "xx", "d"}
 
 
-def test_a_path_that_is_too_long(root: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (b"n" * 250, "n{78}"),
+        (b"a\nb\xff" * 60, r"(a\\nb\\xff){9}"),
+    ],
+)
+def test_a_path_that_is_too_long(root: Path, name: bytes, shown: str) -> None:
     root.chmod(0o700)
     tree = root / "tree"
-    tree.mkdir()
-    fd = os.open(tree, os.O_RDONLY)
-    for _ in range(17):
-        os.mkdir("n" * 250, dir_fd=fd)
-        fd, old = os.open("n" * 250, os.O_RDONLY, dir_fd=fd), fd
-        os.close(old)
-    os.close(fd)
-    refused("has a path of .* bytes, n.* tar can unpack 4093", tree,
+    os.close(make_deep(tree, name, 17))
+    refused(f"has a path of .* bytes, {shown}.* tar can unpack 4093", tree,
             root / "a.tar")  # fmt: skip
     assert not (root / "a.tar").exists()
+
+
+def make_deep(tree: Path, name: bytes, levels: int) -> int:
+    """Make a directory of as many levels; return a descriptor of the last."""
+    tree.mkdir(mode=0o755)
+    fd = os.open(tree, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir(name, dir_fd=fd)
+        fd, old = os.open(name, os.O_RDONLY, dir_fd=fd), fd
+        os.close(old)
+    return fd
 
 
 class Packing(threading.Thread):

@@ -13,6 +13,7 @@ import os
 import stat
 
 from lxc_userns.linux.fd import owned
+from lxc_userns.text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 LONGEST_PATH = 4096 - 3
 #: Bytes of the names of device nodes that fit into a command line.
 _MOST_NAMES = 1 << 20
+#: Characters of a path that are shown.
+_LONGEST_SHOWN = 78
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: Errors of what is no longer where it was.
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
@@ -99,7 +102,9 @@ def _is_device(status: os.stat_result) -> bool:
 def _check_length(path: str) -> None:
     size = len(os.fsencode(path)) - len("./")
     if size > LONGEST_PATH:
+        # Escaped, or the result of the sandbox would be none.
+        shown = printable(path[2:80])[:_LONGEST_SHOWN]
         raise ContentsError(
-            f"has a path of {size} bytes, {path[2:80]}..., and tar can "
+            f"has a path of {size} bytes, {shown}..., and tar can "
             f"unpack {LONGEST_PATH}; shorten it"
         )
