@@ -9,6 +9,7 @@ import stat
 import subprocess
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from hypothesis import strategies as st
 from lxc_userns import IdMaps, rootfs
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.linux.mount_api import MOUNT_ATTR_IDMAP
+from lxc_userns.rootfs.archive import meter
+from lxc_userns.rootfs.archive.contents import Contents
 from lxc_userns.rootfs.shifting.state import STATE
 from tests import system_calls
 from tests.functional.conftest import remove_tree
@@ -360,6 +363,17 @@ def test_names_of_every_kind(root: Path) -> None:
     assert left == {*names, "anode", "xnode", "xx", "d"}
 
 
+def look_at_contents(root: int) -> None:
+    Contents(root)
+
+
+def measure(root: int) -> None:
+    """Measure the tree as an unpacking does."""
+    limits = {meter.BYTES: 1, meter.INODES: 1}
+    found = meter.Meter(root, limits, lambda: None, lambda look: look())
+    assert found._measure() >= 0
+
+
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
@@ -385,6 +399,29 @@ def make_deep(tree: Path, name: bytes, levels: int) -> int:
         fd, old = os.open(name, os.O_RDONLY, dir_fd=fd), fd
         os.close(old)
     return fd
+
+
+@pytest.mark.parametrize("look", [look_at_contents, measure])
+def test_many_directories_far_below(
+    memory_root: Path, look: Callable[[int], object]
+) -> None:
+    """What is in memory are names, and not a path of 4 KiB for each."""
+    fd = make_deep(memory_root / "tree", b"d" * 250, 15)
+    for number in range(2000):
+        os.mkdir(f"{number}", dir_fd=fd)
+    os.close(fd)
+    place = os.getcwd()
+    root = os.open(memory_root / "tree", os.O_RDONLY)
+    os.fchdir(root)
+    tracemalloc.start()
+    try:
+        look(root)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        os.chdir(place)
+        os.close(root)
+    assert most < 1 << 20
 
 
 class Packing(threading.Thread):

@@ -15,10 +15,6 @@ import stat
 from lxc_userns.linux.fd import owned
 from lxc_userns.text import printable
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 #: Bytes of a path below the root that tar can unpack: to the kernel it is one
 #: with ``./`` before it, and a null byte after (PATH_MAX of limits.h).
 LONGEST_PATH = 4096 - 3
@@ -52,26 +48,34 @@ class Contents:
         self.nodes: set[tuple[int, int]] = set()
         self._root = root
         self._named = 0
-        waiting = ["."]
+        # Names wait, not paths: each of those can have 4 KiB.
+        waiting = [(".", self._read("."))]
         while waiting:
-            waiting += self._read(waiting.pop())
+            path, names = waiting[-1]
+            if names:
+                below = f"{path}/{names.pop()}"
+                waiting.append((below, self._read(below)))
+            else:
+                waiting.pop()
 
-    def _read(self, path: str) -> Iterator[str]:
-        """Look at a directory; yield those in it."""
+    def _read(self, path: str) -> list[str]:
+        """Look at a directory; return the names of those in it."""
         try:
             fd = os.open(path, _FLAGS, dir_fd=self._root)
         except OSError as err:
             if err.errno in _GONE:
-                return
+                return []
             raise
+        names = []
         with owned(fd), os.scandir(fd) as entries:
             for entry in entries:
                 below = f"{path}/{entry.name}"
                 _check_length(below)
                 if entry.is_dir(follow_symlinks=False):
-                    yield below
+                    names.append(entry.name)
                 elif not (entry.is_symlink() or entry.is_file()):
                     self._look_at(entry, below)
+        return names
 
     def _look_at(self, entry: os.DirEntry[str], path: str) -> None:
         try:
