@@ -20,7 +20,6 @@ from lxc_userns.rootfs.archive.formats import Archive
 from lxc_userns.rootfs.archive.limits import UnpackLimits
 from lxc_userns.rootfs.archive.outcome import Outcome
 from lxc_userns.rootfs.archive.tar_errors import TarDiagnostics
-from lxc_userns.spec.size import format_size
 
 #: Told the bytes of the archive read so far.
 Progress = supervisor.Progress
@@ -279,20 +278,12 @@ def _make_layer(
 def _explain(exceeded: str, limits: UnpackLimits) -> str:
     """Why it was not unpacked to its end."""
     if exceeded == meter.BYTES:
-        size = format_size(limits.max_bytes)
-        return _exceeds(f"unpacks to more than {size}", "max_bytes")
+        return limits.bytes_exceeded
     if exceeded == meter.INODES:
-        reason = f"has more than {limits.max_inodes} files"
-        return _exceeds(reason, "max_inodes")
+        return limits.inodes_exceeded
     if exceeded == "memory":
-        size = format_size(limits.max_memory)
-        reason = f"needs more than {size} of memory to be unpacked"
-        return _exceeds(reason, "max_memory")
+        return limits.memory_exceeded
     return SHORTAGES[exceeded]
-
-
-def _exceeds(reason: str, option: str) -> str:
-    return f"{reason}; raise [lxc_userns] unpack_{option} if it may"
 
 
 def _receive(fd: int, path: str) -> Outcome:
