@@ -71,8 +71,14 @@ _END = re.compile(rb"\nblock [0-9]+: \*\* Block of NULs \*\*\n$")
 # with it comes that files without one lose the raw one.
 _RAW_ACLS = ("--xattrs-include=system.posix_acl_*",)
 _TEXT_ACLS = ("--acls",)
-_RAW, _TEXT = b" SCHILY.xattr.system.posix_acl_", b" SCHILY.acl."
-_STRINGS = (_RAW, _TEXT)
+_TEXT = b" SCHILY.acl."
+# With the beginning of a value (acl_ea_header of the kernel), which no file
+# has that is only about them, as this one.
+_RAW = tuple(
+    b" SCHILY.xattr.system.posix_acl_%b=\2\0\0\0" % kind
+    for kind in (b"access", b"default")
+)
+_STRINGS = (*_RAW, _TEXT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +221,7 @@ def extract(
     if taken is not None:
         taken.read += result.read
         taken.members += result.members - 1  # A line for the end.
-    lost = _TEXT in result.found and _RAW not in result.found
+    lost = _TEXT in result.found and not {*_RAW}.intersection(result.found)
     return Extraction(
         diagnostics.devices,
         frozenset(diagnostics.owners),
