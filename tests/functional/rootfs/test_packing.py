@@ -28,7 +28,7 @@ from lxc_userns.rootfs.shifting.state import STATE
 from tests import system_calls
 from tests.functional.conftest import remove_tree
 from tests.functional.rootfs import golden
-from tests.functional.rootfs.archives import id_maps
+from tests.functional.rootfs.archives import BASE, id_maps
 from tests.functional.rootfs.sandbox import (
     descendants,
     paused,
@@ -238,6 +238,18 @@ def test_other_maps_than_the_mark(tree: Path) -> None:
         "is shifted for .* as it says itself", tree, tree.parent / "a.tar",
         maps,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("owner", [(0, 0), (BASE, 0), (300000, 300000)])
+def test_maps_that_a_tree_without_a_mark_is_not_of(
+    tree: Path, owner: tuple[int, int]
+) -> None:
+    """Owners would be taken for unmapped ones, or a shift advised."""
+    os.chown(tree, *owner)
+    archive = tree.parent / "a.tar"
+    reason = f"belongs to {owner[0]}:{owner[1]}.* no mark .* or none if it"
+    refused(reason, tree, archive, id_maps())
+    assert not archive.exists()
 
 
 def test_what_is_mounted_in_it_is_left_out(tree: Path) -> None:

@@ -213,8 +213,7 @@ def _find_maps(tree: Tree, id_maps: IdMaps | None) -> IdMaps | None:
     """Return what a tree is shifted for, None if it is not."""
     state = tree.read_state()
     if state is None:
-        if id_maps is None:
-            _check_guest_owner(tree)
+        _check_owner(tree, id_maps)
         return id_maps
     if state.work is not None:
         raise RootfsError(
@@ -230,17 +229,31 @@ def _find_maps(tree: Tree, id_maps: IdMaps | None) -> IdMaps | None:
     return state.maps
 
 
-def _check_guest_owner(tree: Tree) -> None:
-    """Refuse a tree of host IDs that does not say for which ID maps."""
+def _check_owner(tree: Tree, id_maps: IdMaps | None) -> None:
+    """Refuse a tree that does not say what it is shifted for, if it is.
+
+    A shift refuses a root directory that the ID maps do not cover.
+
+    :param id_maps: what it is shifted for, None if it is not.
+    """
     status = os.fstat(tree.fd)
-    owner = status.st_uid, status.st_gid
-    if max(owner) >= CONTAINER_IDS:
-        uid, gid = owner
+    uid, gid = status.st_uid, status.st_gid
+    if id_maps is None and max(uid, gid) >= CONTAINER_IDS:
         raise RootfsError(
             tree.path,
             f"belongs to {uid}:{gid}, which is no guest ID, and the mark that "
             "says what it is shifted for is lost; give its ID maps (--uid-map "
             f"0:{uid}:COUNT --gid-map 0:{gid}:COUNT), or chown it",
+        )
+    if id_maps is not None and None in (
+        id_maps.unshift_uid(uid),
+        id_maps.unshift_gid(gid),
+    ):
+        raise RootfsError(
+            tree.path,
+            f"belongs to {uid}:{gid}, which is no host ID of {id_maps}, and "
+            "has no mark that says what it is shifted for; give the ID maps "
+            "that it is shifted for, or none if it is not",
         )
 
 
