@@ -23,8 +23,10 @@ from lxc_userns import IdMaps, rootfs
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.linux.mount_api import MOUNT_ATTR_IDMAP
 from lxc_userns.rootfs.archive import meter
+from lxc_userns.rootfs.archive import pack as packing
 from lxc_userns.rootfs.archive.contents import Contents
 from lxc_userns.rootfs.shifting.state import STATE
+from lxc_userns.rootfs.views import source, strategies
 from tests import system_calls
 from tests.functional.conftest import remove_tree
 from tests.functional.rootfs import golden
@@ -263,6 +265,27 @@ def test_what_is_mounted_in_it_is_left_out(tree: Path) -> None:
     names = subprocess.check_output(["tar", "-tf", tree.parent / "a.tar"])
     assert b"./shared/\n" in names
     assert b"outside" not in names
+
+
+def test_an_overlay_on_an_image_with_whiteouts(root: Path) -> None:
+    """They are listed there, and cannot be looked up."""
+    root.chmod(0o700)
+    image = root / "image"
+    (image / "below").mkdir(parents=True)
+    for name in ("gone", "below/gone", "below/a\n*"):
+        os.mknod(image / name, stat.S_IFCHR, 0)
+    (image / "below/file").write_text("data")
+    maps = id_maps()
+    with (
+        source.open_source(str(image)) as tree,
+        strategies.overlaid(tree, maps, str(root / "state")) as view,
+    ):
+        report = packing.pack_view("/view", view, root / "a.tar", maps)
+    out = root / "out"
+    made = rootfs.unpack(root / "a.tar", out, None, shifted=False)
+    assert (made.inodes, made.whiteouts) == (3, 0)
+    assert report == rootfs.PackReport(3, 0, 0)
+    assert os.listdir(out) == ["below"]
 
 
 @pytest.mark.parametrize("kind", ["file", "directory", "link"])

@@ -43,6 +43,9 @@ class Contents:
     def __init__(self, root: int) -> None:
         #: Names of device nodes, as tar has them.
         self.devices: list[str] = []
+        #: Names that are listed, and are of nothing: on an overlay, whiteouts
+        #: of a layer below that nothing is merged with.
+        self.absent: list[str] = []
         #: Inodes that are sockets or device nodes.
         self.sockets: set[tuple[int, int]] = set()
         self.nodes: set[tuple[int, int]] = set()
@@ -81,19 +84,23 @@ class Contents:
         try:
             status = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
+            self._leave_out(self.absent, path)
             return
         number = status.st_dev, status.st_ino
         if stat.S_ISSOCK(status.st_mode):
             self.sockets.add(number)
         elif _is_device(status):
             self.nodes.add(number)
-            self.devices.append(path)
-            self._named += len(os.fsencode(path))
-            if self._named > _MOST_NAMES:
-                raise ContentsError(
-                    "has too many device nodes to leave them out by name; "
-                    "remove them: no container can use any"
-                )
+            self._leave_out(self.devices, path)
+
+    def _leave_out(self, names: list[str], path: str) -> None:
+        names.append(path)
+        self._named += len(os.fsencode(path))
+        if self._named > _MOST_NAMES:
+            raise ContentsError(
+                "has too many device nodes to leave them out by name; "
+                "remove them: no container can use any"
+            )
 
 
 def _is_device(status: os.stat_result) -> bool:
