@@ -55,7 +55,8 @@ _ATTRIBUTES = (
 class PackReport:
     """Report on a tree that was packed.
 
-    :param inodes: inodes in the archive, hard links counted once.
+    :param inodes: inodes in the archive, hard links counted once, of FIFOs
+        and whiteouts too, though these are in it as files of their own.
     :param skipped: device nodes, which were left out as :func:`unpack` leaves
         them out, each name of one counted.
     :param sockets: sockets, which were left out: without the process that
@@ -92,7 +93,8 @@ def pack(
     tree of it for whatever ID maps: content, owners, modes, times of change,
     hard links, holes, symbolic links, FIFOs, ACLs, file capabilities and
     ``user.*`` attributes. Not in it are device nodes, sockets, inode flags,
-    other extended attributes, and what is mounted in the tree.
+    other extended attributes, that FIFOs or whiteouts are hard links of each
+    other, and what is mounted in the tree.
 
     Whether a container uses the tree is the caller's to know.
 
