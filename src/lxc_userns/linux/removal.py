@@ -33,4 +33,6 @@ def remove_tree(parent: int, name: str) -> None:
             check=False,
         )
         if done.returncode:
-            raise OSError(done.stderr.strip().splitlines()[0])
+            # Who is killed says nothing.
+            end = f"{name} is not removed: rm ended with {done.returncode}"
+            raise OSError([*done.stderr.strip().splitlines(), end][0])

@@ -397,6 +397,19 @@ def test_limits_are_for_all_layers(
     shutil.rmtree(tmp_path / "out")
 
 
+def test_what_is_too_large_is_not_read_first(tmp_path: Path) -> None:
+    """Blobs can be sparse, and one can be a layer many times."""
+    layout = Layout(tmp_path / "layout")
+    layer = layout.add(bytes(1 << 20), LAYER)
+    layout.blob(layer["digest"]).write_bytes(b"x" * (1 << 20))
+    layout.finish(layout.add_json({"layers": [layer] * 9}, MANIFEST))
+    limits = UnpackLimits(max_bytes=8 << 20)
+    said = refused(layout.path, tmp_path / "out", limits=limits)
+    assert "unpacks to more than 8 MiB; raise" in said
+    said = refused(layout.path, tmp_path / "out")
+    assert "has another sha256" in said
+
+
 def test_limits_count_while_it_is_listed(tmp_path: Path) -> None:
     """A small blob can be large before anything of it is written."""
     bomb = tmp_path / "bomb.tar"

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,11 +22,15 @@ from hypothesis import strategies as st
 from lxc_userns import IdMaps, rootfs
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.linux.mount_api import MOUNT_ATTR_IDMAP
+from lxc_userns.rootfs.archive import meter
+from lxc_userns.rootfs.archive import pack as packing
+from lxc_userns.rootfs.archive.contents import Contents
 from lxc_userns.rootfs.shifting.state import STATE
+from lxc_userns.rootfs.views import source, strategies
 from tests import system_calls
 from tests.functional.conftest import remove_tree
 from tests.functional.rootfs import golden
-from tests.functional.rootfs.archives import id_maps
+from tests.functional.rootfs.archives import BASE, id_maps
 from tests.functional.rootfs.sandbox import (
     descendants,
     paused,
@@ -237,6 +242,18 @@ def test_other_maps_than_the_mark(tree: Path) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("owner", [(0, 0), (BASE, 0), (300000, 300000)])
+def test_maps_that_a_tree_without_a_mark_is_not_of(
+    tree: Path, owner: tuple[int, int]
+) -> None:
+    """Owners would be taken for unmapped ones, or a shift advised."""
+    os.chown(tree, *owner)
+    archive = tree.parent / "a.tar"
+    reason = f"belongs to {owner[0]}:{owner[1]}.* no mark .* or none if it"
+    refused(reason, tree, archive, id_maps())
+    assert not archive.exists()
+
+
 def test_what_is_mounted_in_it_is_left_out(tree: Path) -> None:
     mount = ["mount", "-t", "tmpfs", "none", str(tree / "shared")]
     subprocess.run(mount, check=True)
@@ -248,6 +265,27 @@ def test_what_is_mounted_in_it_is_left_out(tree: Path) -> None:
     names = subprocess.check_output(["tar", "-tf", tree.parent / "a.tar"])
     assert b"./shared/\n" in names
     assert b"outside" not in names
+
+
+def test_an_overlay_on_an_image_with_whiteouts(root: Path) -> None:
+    """They are listed there, and cannot be looked up."""
+    root.chmod(0o700)
+    image = root / "image"
+    (image / "below").mkdir(parents=True)
+    for name in ("gone", "below/gone", "below/a\n*"):
+        os.mknod(image / name, stat.S_IFCHR, 0)
+    (image / "below/file").write_text("data")
+    maps = id_maps()
+    with (
+        source.open_source(str(image)) as tree,
+        strategies.overlaid(tree, maps, str(root / "state")) as view,
+    ):
+        report = packing.pack_view("/view", view, root / "a.tar", maps)
+    out = root / "out"
+    made = rootfs.unpack(root / "a.tar", out, None, shifted=False)
+    assert (made.inodes, made.whiteouts) == (3, 0)
+    assert report == rootfs.PackReport(3, 0, 0)
+    assert os.listdir(out) == ["below"]
 
 
 @pytest.mark.parametrize("kind", ["file", "directory", "link"])
@@ -360,19 +398,65 @@ def test_names_of_every_kind(root: Path) -> None:
     assert left == {*names, "anode", "xnode", "xx", "d"}
 
 
-def test_a_path_that_is_too_long(root: Path) -> None:
+def look_at_contents(root: int) -> None:
+    Contents(root)
+
+
+def measure(root: int) -> None:
+    """Measure the tree as an unpacking does."""
+    limits = {meter.BYTES: 1, meter.INODES: 1}
+    found = meter.Meter(root, limits, lambda: None, lambda look: look())
+    assert found._measure() >= 0
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (b"n" * 250, "n{78}"),
+        (b"a\nb\xff" * 60, r"(a\\nb\\xff){9}"),
+    ],
+)
+def test_a_path_that_is_too_long(root: Path, name: bytes, shown: str) -> None:
     root.chmod(0o700)
     tree = root / "tree"
-    tree.mkdir()
-    fd = os.open(tree, os.O_RDONLY)
-    for _ in range(17):
-        os.mkdir("n" * 250, dir_fd=fd)
-        fd, old = os.open("n" * 250, os.O_RDONLY, dir_fd=fd), fd
-        os.close(old)
-    os.close(fd)
-    refused("has a path of .* bytes, n.* tar can unpack 4093", tree,
+    os.close(make_deep(tree, name, 17))
+    refused(f"has a path of .* bytes, {shown}.* tar can unpack 4093", tree,
             root / "a.tar")  # fmt: skip
     assert not (root / "a.tar").exists()
+
+
+def make_deep(tree: Path, name: bytes, levels: int) -> int:
+    """Make a directory of as many levels; return a descriptor of the last."""
+    tree.mkdir(mode=0o755)
+    fd = os.open(tree, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir(name, dir_fd=fd)
+        fd, old = os.open(name, os.O_RDONLY, dir_fd=fd), fd
+        os.close(old)
+    return fd
+
+
+@pytest.mark.parametrize("look", [look_at_contents, measure])
+def test_many_directories_far_below(
+    memory_root: Path, look: Callable[[int], object]
+) -> None:
+    """What is in memory are names, and not a path of 4 KiB for each."""
+    fd = make_deep(memory_root / "tree", b"d" * 250, 15)
+    for number in range(2000):
+        os.mkdir(f"{number}", dir_fd=fd)
+    os.close(fd)
+    place = os.getcwd()
+    root = os.open(memory_root / "tree", os.O_RDONLY)
+    os.fchdir(root)
+    tracemalloc.start()
+    try:
+        look(root)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        os.chdir(place)
+        os.close(root)
+    assert most < 1 << 20
 
 
 class Packing(threading.Thread):

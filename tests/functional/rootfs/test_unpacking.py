@@ -15,6 +15,7 @@ import pytest
 
 from lxc_userns import rootfs
 from lxc_userns.exceptions import UnmappedIdsError
+from lxc_userns.rootfs.archive import tar
 from lxc_userns.rootfs.archive.limits import UnpackLimits
 from tests import system_calls
 from tests.functional.conftest import remove_tree
@@ -168,6 +169,19 @@ def test_acls_as_text_alone(tmp_path: Path) -> None:
     archive = craft(tmp_path / "a.tar", ("file", text_acl("1000")))
     assert unpack(archive, out).inodes == 2
     found = os.getxattr(out / "file", golden.ACCESS)
+    assert found == acl(BASE + 1000, BASE + 5)
+
+
+def test_acls_as_text_beside_a_file_about_acls(tmp_path: Path) -> None:
+    """Our own program is one, which an image can well have."""
+    content = Path(tar.__file__).read_bytes()
+    archive = craft(
+        tmp_path / "a.tar",
+        ("file", text_acl("1000")),
+        ("tar.py", {"data": content}),
+    )
+    unpack(archive, tmp_path / "out")
+    found = os.getxattr(tmp_path / "out/file", golden.ACCESS)
     assert found == acl(BASE + 1000, BASE + 5)
 
 

@@ -299,6 +299,27 @@ def test_a_program_fails_and_does_not_say_why(
     assert reason == "gzip failed with exit code 3"
 
 
+def test_what_removes_a_tree_is_killed(
+    root: Path, tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for want of memory; what is left is for the next one."""
+    script = tmp_path / "bin/rm"
+    script.parent.mkdir()
+    script.write_text("#!/bin/sh\nkill -9 $$\n")
+    script.chmod(0o755)
+    data = small.read_bytes()
+    small.write_bytes(data[:1024])
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(script.parent), prepend=":")
+        with pytest.raises(RootfsError, match="is cut short") as caught:
+            unpack(small, root / "out")
+    (note,) = caught.value.__notes__
+    assert note.endswith("tree is not removed: rm ended with -9")
+    small.write_bytes(data)
+    unpack(small, root / "out")
+    assert os.listdir(root) == ["out"]
+
+
 def test_power_is_lost_no_sooner_than_all_is_on_the_disk(
     tmp_path: Path, small: Path
 ) -> None:

@@ -13,16 +13,15 @@ import os
 import stat
 
 from lxc_userns.linux.fd import owned
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from lxc_userns.text import printable
 
 #: Bytes of a path below the root that tar can unpack: to the kernel it is one
 #: with ``./`` before it, and a null byte after (PATH_MAX of limits.h).
 LONGEST_PATH = 4096 - 3
 #: Bytes of the names of device nodes that fit into a command line.
 _MOST_NAMES = 1 << 20
+#: Characters of a path that are shown.
+_LONGEST_SHOWN = 78
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: Errors of what is no longer where it was.
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
@@ -44,49 +43,64 @@ class Contents:
     def __init__(self, root: int) -> None:
         #: Names of device nodes, as tar has them.
         self.devices: list[str] = []
+        #: Names that are listed, and are of nothing: on an overlay, whiteouts
+        #: of a layer below that nothing is merged with.
+        self.absent: list[str] = []
         #: Inodes that are sockets or device nodes.
         self.sockets: set[tuple[int, int]] = set()
         self.nodes: set[tuple[int, int]] = set()
         self._root = root
         self._named = 0
-        waiting = ["."]
+        # Names wait, not paths: each of those can have 4 KiB.
+        waiting = [(".", self._read("."))]
         while waiting:
-            waiting += self._read(waiting.pop())
+            path, names = waiting[-1]
+            if names:
+                below = f"{path}/{names.pop()}"
+                waiting.append((below, self._read(below)))
+            else:
+                waiting.pop()
 
-    def _read(self, path: str) -> Iterator[str]:
-        """Look at a directory; yield those in it."""
+    def _read(self, path: str) -> list[str]:
+        """Look at a directory; return the names of those in it."""
         try:
             fd = os.open(path, _FLAGS, dir_fd=self._root)
         except OSError as err:
             if err.errno in _GONE:
-                return
+                return []
             raise
+        names = []
         with owned(fd), os.scandir(fd) as entries:
             for entry in entries:
                 below = f"{path}/{entry.name}"
                 _check_length(below)
                 if entry.is_dir(follow_symlinks=False):
-                    yield below
+                    names.append(entry.name)
                 elif not (entry.is_symlink() or entry.is_file()):
                     self._look_at(entry, below)
+        return names
 
     def _look_at(self, entry: os.DirEntry[str], path: str) -> None:
         try:
             status = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
+            self._leave_out(self.absent, path)
             return
         number = status.st_dev, status.st_ino
         if stat.S_ISSOCK(status.st_mode):
             self.sockets.add(number)
         elif _is_device(status):
             self.nodes.add(number)
-            self.devices.append(path)
-            self._named += len(os.fsencode(path))
-            if self._named > _MOST_NAMES:
-                raise ContentsError(
-                    "has too many device nodes to leave them out by name; "
-                    "remove them: no container can use any"
-                )
+            self._leave_out(self.devices, path)
+
+    def _leave_out(self, names: list[str], path: str) -> None:
+        names.append(path)
+        self._named += len(os.fsencode(path))
+        if self._named > _MOST_NAMES:
+            raise ContentsError(
+                "has too many device nodes to leave them out by name; "
+                "remove them: no container can use any"
+            )
 
 
 def _is_device(status: os.stat_result) -> bool:
@@ -99,7 +113,9 @@ def _is_device(status: os.stat_result) -> bool:
 def _check_length(path: str) -> None:
     size = len(os.fsencode(path)) - len("./")
     if size > LONGEST_PATH:
+        # Escaped, or the result of the sandbox would be none.
+        shown = printable(path[2:80])[:_LONGEST_SHOWN]
         raise ContentsError(
-            f"has a path of {size} bytes, {path[2:80]}..., and tar can "
+            f"has a path of {size} bytes, {shown}..., and tar can "
             f"unpack {LONGEST_PATH}; shorten it"
         )

@@ -132,17 +132,32 @@ class Meter:
 
     def _measure(self) -> int:
         """Return what the new tree takes on disk, in bytes."""
-        used = 0.0
         # Names are relative to it, and so no longer than tar can make them.
         os.fchdir(self._view)
-        waiting = ["."]
+        used, names = _measure_in(".")
+        # Names wait, not paths: each of those can have 4 KiB.
+        waiting = [(".", names)]
         while waiting:
-            with os.scandir(waiting.pop()) as entries:
-                for entry in entries:
-                    used += _usage(entry.stat(follow_symlinks=False))
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
+            path, names = waiting[-1]
+            if names:
+                below = f"{path}/{names.pop()}"
+                more, below_names = _measure_in(below)
+                used += more
+                waiting.append((below, below_names))
+            else:
+                waiting.pop()
         return int(used)
+
+
+def _measure_in(path: str) -> tuple[float, list[str]]:
+    """Return what is used in a directory, and those that are in it."""
+    used, names = 0.0, []
+    with os.scandir(path) as entries:
+        for entry in entries:
+            used += _usage(entry.stat(follow_symlinks=False))
+            if entry.is_dir(follow_symlinks=False):
+                names.append(entry.name)
+    return used, names
 
 
 def _usage(status: os.stat_result) -> float:

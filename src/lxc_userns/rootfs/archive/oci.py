@@ -22,6 +22,7 @@ from lxc_userns.linux.fd import owned
 from lxc_userns.linux.safe_path import ROOT_ONLY, Trust
 from lxc_userns.rootfs.archive import formats
 from lxc_userns.rootfs.archive.formats import Archive
+from lxc_userns.rootfs.archive.limits import UnpackLimits
 from lxc_userns.text import printable, shorten
 
 #: Bytes of a document; the most that registries take.
@@ -57,13 +58,16 @@ _ARCHITECTURES = {
 
 @contextmanager
 def opened(
-    path: str | os.PathLike[str], trust: Trust = ROOT_ONLY
+    path: str | os.PathLike[str],
+    limits: UnpackLimits,
+    trust: Trust = ROOT_ONLY,
 ) -> Iterator[list[Archive]]:
     """Open the layers of the image in a layout.
 
     Each blob has the size and the digest that are stated of it.
 
     :param path: the directory.
+    :param limits: what unpacking them may take.
     :param trust: rules for the directories above its files.
     :returns: its layers, the lowest first.
     :raises RootfsError: if it is no layout, has not just one image for this
@@ -74,7 +78,7 @@ def opened(
     with ExitStack() as stack:
         yield [
             stack.enter_context(layout.opened(each))
-            for each in layout.find_layers()
+            for each in layout.find_layers(limits)
         ]
 
 
@@ -130,7 +134,7 @@ class _Layout:
     shown: str
     trust: Trust
 
-    def find_layers(self) -> list[_Descriptor]:
+    def find_layers(self, limits: UnpackLimits) -> list[_Descriptor]:
         """Return the layers of its image."""
         match self._read("oci-layout"):
             case {"imageLayoutVersion": str(version)} if (
@@ -144,7 +148,7 @@ class _Layout:
             chosen = self._choose(self._descriptors(index, "manifests"))
             document = self._read_blob(chosen)
             if chosen.media_type in _MANIFESTS:
-                return self._layers(document)
+                return self._layers(document, limits)
             index = document
         raise self._error(f"has more than {_MOST_INDEXES} indexes in a row")
 
@@ -169,7 +173,9 @@ class _Layout:
             )
         return known[0]
 
-    def _layers(self, manifest: dict[str, Any]) -> list[_Descriptor]:
+    def _layers(
+        self, manifest: dict[str, Any], limits: UnpackLimits
+    ) -> list[_Descriptor]:
         layers = self._descriptors(manifest, "layers")
         if not 0 < len(layers) <= _MOST_LAYERS:
             raise self._error(
@@ -180,6 +186,9 @@ class _Layout:
             if not _LAYER.fullmatch(each.media_type):
                 kind = _shown(each.media_type)
                 raise self._error(f"has a layer of type {kind}, not of tar")
+        # All of them is read for their digests.
+        if sum(each.size for each in layers) > limits.max_bytes:
+            raise self._error(limits.bytes_exceeded)
         return layers
 
     def _descriptors(

@@ -55,7 +55,8 @@ _ATTRIBUTES = (
 class PackReport:
     """Report on a tree that was packed.
 
-    :param inodes: inodes in the archive, hard links counted once.
+    :param inodes: inodes in the archive, hard links counted once, of FIFOs
+        and whiteouts too, though these are in it as files of their own.
     :param skipped: device nodes, which were left out as :func:`unpack` leaves
         them out, each name of one counted.
     :param sockets: sockets, which were left out: without the process that
@@ -92,7 +93,8 @@ def pack(
     tree of it for whatever ID maps: content, owners, modes, times of change,
     hard links, holes, symbolic links, FIFOs, ACLs, file capabilities and
     ``user.*`` attributes. Not in it are device nodes, sockets, inode flags,
-    other extended attributes, and what is mounted in the tree.
+    other extended attributes, that FIFOs or whiteouts are hard links of each
+    other, and what is mounted in the tree.
 
     Whether a container uses the tree is the caller's to know.
 
@@ -213,8 +215,7 @@ def _find_maps(tree: Tree, id_maps: IdMaps | None) -> IdMaps | None:
     """Return what a tree is shifted for, None if it is not."""
     state = tree.read_state()
     if state is None:
-        if id_maps is None:
-            _check_guest_owner(tree)
+        _check_owner(tree, id_maps)
         return id_maps
     if state.work is not None:
         raise RootfsError(
@@ -230,17 +231,31 @@ def _find_maps(tree: Tree, id_maps: IdMaps | None) -> IdMaps | None:
     return state.maps
 
 
-def _check_guest_owner(tree: Tree) -> None:
-    """Refuse a tree of host IDs that does not say for which ID maps."""
+def _check_owner(tree: Tree, id_maps: IdMaps | None) -> None:
+    """Refuse a tree that does not say what it is shifted for, if it is.
+
+    A shift refuses a root directory that the ID maps do not cover.
+
+    :param id_maps: what it is shifted for, None if it is not.
+    """
     status = os.fstat(tree.fd)
-    owner = status.st_uid, status.st_gid
-    if max(owner) >= CONTAINER_IDS:
-        uid, gid = owner
+    uid, gid = status.st_uid, status.st_gid
+    if id_maps is None and max(uid, gid) >= CONTAINER_IDS:
         raise RootfsError(
             tree.path,
             f"belongs to {uid}:{gid}, which is no guest ID, and the mark that "
             "says what it is shifted for is lost; give its ID maps (--uid-map "
             f"0:{uid}:COUNT --gid-map 0:{gid}:COUNT), or chown it",
+        )
+    if id_maps is not None and None in (
+        id_maps.unshift_uid(uid),
+        id_maps.unshift_gid(gid),
+    ):
+        raise RootfsError(
+            tree.path,
+            f"belongs to {uid}:{gid}, which is no host ID of {id_maps}, and "
+            "has no mark that says what it is shifted for; give the ID maps "
+            "that it is shifted for, or none if it is not",
         )
 
 

@@ -35,7 +35,8 @@ def _create(job: dict[str, Any]) -> dict[str, Any]:
         contents = Contents(job["view"])
     except ContentsError as err:
         return {"refused": str(err)}
-    children = [*_start(job, contents.devices)]
+    left_out = contents.devices + contents.absent
+    children = [*_start(job, left_out)]
     tar, *compressor = [child.wait() for child in children]
     return {
         "tar": tar,
@@ -46,9 +47,9 @@ def _create(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _start(job: dict[str, Any], devices: list[str]) -> list[sandbox.Child]:
+def _start(job: dict[str, Any], left_out: list[str]) -> list[sandbox.Child]:
     program, argv = job["tar"]
-    excluded = [f"--exclude={name}" for name in devices]
+    excluded = [f"--exclude={name}" for name in left_out]
     command = program, (*argv, *excluded, ".")
     memory, target = job["memory"], job["archive"]
     empty, end = os.pipe()

@@ -20,7 +20,6 @@ from lxc_userns.rootfs.archive.formats import Archive
 from lxc_userns.rootfs.archive.limits import UnpackLimits
 from lxc_userns.rootfs.archive.outcome import Outcome
 from lxc_userns.rootfs.archive.tar_errors import TarDiagnostics
-from lxc_userns.spec.size import format_size
 
 #: Told the bytes of the archive read so far.
 Progress = supervisor.Progress
@@ -72,8 +71,14 @@ _END = re.compile(rb"\nblock [0-9]+: \*\* Block of NULs \*\*\n$")
 # with it comes that files without one lose the raw one.
 _RAW_ACLS = ("--xattrs-include=system.posix_acl_*",)
 _TEXT_ACLS = ("--acls",)
-_RAW, _TEXT = b" SCHILY.xattr.system.posix_acl_", b" SCHILY.acl."
-_STRINGS = (_RAW, _TEXT)
+_TEXT = b" SCHILY.acl."
+# With the beginning of a value (acl_ea_header of the kernel), which no file
+# has that is only about them, as this one.
+_RAW = tuple(
+    b" SCHILY.xattr.system.posix_acl_%b=\2\0\0\0" % kind
+    for kind in (b"access", b"default")
+)
+_STRINGS = (*_RAW, _TEXT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +221,7 @@ def extract(
     if taken is not None:
         taken.read += result.read
         taken.members += result.members - 1  # A line for the end.
-    lost = _TEXT in result.found and _RAW not in result.found
+    lost = _TEXT in result.found and not {*_RAW}.intersection(result.found)
     return Extraction(
         diagnostics.devices,
         frozenset(diagnostics.owners),
@@ -279,20 +284,12 @@ def _make_layer(
 def _explain(exceeded: str, limits: UnpackLimits) -> str:
     """Why it was not unpacked to its end."""
     if exceeded == meter.BYTES:
-        size = format_size(limits.max_bytes)
-        return _exceeds(f"unpacks to more than {size}", "max_bytes")
+        return limits.bytes_exceeded
     if exceeded == meter.INODES:
-        reason = f"has more than {limits.max_inodes} files"
-        return _exceeds(reason, "max_inodes")
+        return limits.inodes_exceeded
     if exceeded == "memory":
-        size = format_size(limits.max_memory)
-        reason = f"needs more than {size} of memory to be unpacked"
-        return _exceeds(reason, "max_memory")
+        return limits.memory_exceeded
     return SHORTAGES[exceeded]
-
-
-def _exceeds(reason: str, option: str) -> str:
-    return f"{reason}; raise [lxc_userns] unpack_{option} if it may"
 
 
 def _receive(fd: int, path: str) -> Outcome:

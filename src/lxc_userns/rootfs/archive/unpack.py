@@ -183,7 +183,8 @@ def unpack_oci(
     :raises RootfsError: also if a blob has not the digest that is stated.
     """
     maps = _wanted_maps(id_maps, shifted)
-    with oci.opened(layout, trust) as layers:
+    limits = limits or UnpackLimits()
+    with oci.opened(layout, limits, trust) as layers:
         shown = printable(os.fspath(layout))
         work = partial(tar.extract_layers, layers)
         plan = _Plan(shown, layers, work, limits, progress)
