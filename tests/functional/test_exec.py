@@ -337,6 +337,29 @@ def test_a_command_that_reads_nothing_leaves_the_rest(
     assert (done.stdout, done.stderr) == ("one\ntwo\nthree\n", "")
 
 
+@pytest.mark.parametrize(
+    ("redirection", "arguments", "said"),
+    [
+        (">/dev/full", ("echo", "lost"), "standard output"),
+        (">/dev/full", ("yes",), "standard output"),
+        (">/dev/full", ("-t", "yes"), "standard output"),
+        ("2>/dev/full", ("sh", "-c", "echo lost >&2"), ""),
+    ],
+)
+def test_output_that_cannot_be_written(
+    private: Box, redirection: str, arguments: tuple[str, ...], said: str
+) -> None:
+    """It is lost, whatever the command says of itself."""
+    argv = ["sh", "-c", f'exec "$@" {redirection} </dev/null', "sh"]
+    done = subprocess.run(
+        [*argv, *private.argv(*arguments)],
+        capture_output=True, text=True, timeout=LONGEST, check=False,
+    )  # fmt: skip
+    assert done.returncode == 125
+    error = f"error: {said}: No space left on device\n" if said else ""
+    assert (done.stdout, done.stderr) == ("", error)
+
+
 def test_closed_streams(private: Box) -> None:
     closed = ["sh", "-c", 'exec "$@" <&- 2>&-', "sh"]
     done = subprocess.run(
@@ -349,6 +372,12 @@ def test_closed_streams(private: Box) -> None:
         assert process.stdout is not None
         process.stdout.close()
         assert process.wait(LONGEST) == 141
+    # A terminal that is not read any more has gone.
+    with started(private, "-t", "yes") as process:
+        assert line(process) == "y\n"
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(LONGEST) == 129
 
 
 def test_a_process_in_the_background_is_left(private: Box) -> None:
