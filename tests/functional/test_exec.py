@@ -492,6 +492,12 @@ def test_terminal_without_one_of_the_host(private: Box) -> None:
     assert others == ["24 80", "<word>", "word"]
 
 
+def test_the_last_line_for_a_terminal_does_not_end(private: Box) -> None:
+    done = private.exec("-t", "cat", input=b"one\ntwo")
+    assert done.code == 0
+    assert "two" in done.out
+
+
 def test_terminal_that_is_none(private: Box) -> None:
     """The container has put something else in place of the device."""
     script = (

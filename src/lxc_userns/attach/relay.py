@@ -21,7 +21,8 @@ from lxc_userns.linux import pseudoterminals
 
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _CHUNK = 1 << 16
-#: What a terminal takes for the end of input.
+#: By which a terminal passes on a line that has not ended, or else ends its
+#: input.
 _END_OF_INPUT = b"\x04"
 _HUNG_UP = 128 + signal.SIGHUP
 #: Milliseconds that a terminal has to pass on what was printed last, where
@@ -62,6 +63,7 @@ class Relay:
             {streams[0]: 1} if has_terminal else {streams[1]: 1, streams[2]: 2}
         )
         self._pending = b""
+        self._is_in_line = False
         self._has_input = _is_open(0)
         self._has_keyboard = self._has_input and os.isatty(0)
         self._is_hung_up = False
@@ -163,7 +165,9 @@ class Relay:
         except OSError:  # The terminal has gone.
             data = b""
         self._pending = data
-        if not data:
+        if data:
+            self._is_in_line = not data.endswith(b"\n")
+        else:
             self._end_input()
 
     def _end_input(self) -> None:
@@ -173,7 +177,7 @@ class Relay:
         elif self._has_keyboard:
             self._is_hung_up = True
         else:
-            self._pending = _END_OF_INPUT
+            self._pending = _END_OF_INPUT * (1 + self._is_in_line)
 
     def _write_input(self) -> None:
         if self._sink is None:
