@@ -337,6 +337,21 @@ def test_a_command_that_reads_nothing_leaves_the_rest(
     assert (done.stdout, done.stderr) == ("one\ntwo\nthree\n", "")
 
 
+def test_a_command_that_writes_to_its_own_input(
+    private: Box, tmp_path: Path
+) -> None:
+    """Bytes that it was never given are not left to who reads next."""
+    lines = tmp_path / "lines"
+    lines.write_text("one\ntwo\n")
+    with lines.open("rb", buffering=0) as stream:
+        stream.seek(4)
+        script = "sleep 0.5; printf 1234 >/proc/self/fd/0"
+        subprocess.run(
+            private.argv("sh", "-c", script), stdin=stream, check=True
+        )
+        assert stream.tell() == 4
+
+
 @pytest.mark.parametrize(
     ("redirection", "arguments", "said"),
     [

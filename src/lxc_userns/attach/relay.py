@@ -64,6 +64,7 @@ class Relay:
         )
         self._pending = b""
         self._is_in_line = False
+        self._given = 0
         self._has_input = _is_open(0)
         self._has_keyboard = self._has_input and os.isatty(0)
         self._is_hung_up = False
@@ -165,6 +166,7 @@ class Relay:
         except OSError:  # The terminal has gone.
             data = b""
         self._pending = data
+        self._given += len(data)
         if data:
             self._is_in_line = not data.endswith(b"\n")
         else:
@@ -234,7 +236,8 @@ class Relay:
         pipe = os.open(f"/proc/self/fd/{sink}", os.O_RDONLY | os.O_NONBLOCK)
         try:
             yield
-            unread = len(self._pending) + _count_unread(pipe)
+            # The command may have written to it.
+            unread = min(len(self._pending) + _count_unread(pipe), self._given)
             with suppress(OSError):
                 os.lseek(0, -unread, os.SEEK_CUR)
         finally:
