@@ -15,11 +15,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import libvirt
 import pytest
 
+from lxc_userns.attach import session
+from lxc_userns.exceptions import NotRunningError
 from lxc_userns.libvirtd.client import Guests
+from lxc_userns.libvirtd.guest import Guest
 from lxc_userns.linux import pseudoterminals
 from lxc_userns.linux.process import Process, children
 from tests.functional import foreign, images
@@ -634,6 +638,35 @@ def test_a_container_ends_meanwhile(private: Box) -> None:
         private.cli("container", "stop", NAME, "--timeout", "0")
         assert process.wait(LONGEST) == 137
     assert private.exec("id").error(125) == "box: is not running"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Guests of which one ends as soon as it was found."""
+
+    pid: int
+
+    def find(self, name: str) -> Guest:
+        return Guest(name, "", "running", 1)
+
+    @contextmanager
+    def init_process(self, _name: str) -> Iterator[Process]:
+        with Process(self.pid) as process:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            yield process
+
+
+def test_a_container_ends_while_it_is_joined() -> None:
+    """Its first process is gone before it can be held."""
+    process = subprocess.Popen(["sleep", "1000"])
+    guests = cast(Guests, Ending(process.pid))
+    with (
+        pytest.raises(NotRunningError, match="box: is not running"),
+        session.start(guests, NAME, session.CommandSpec()),
+    ):
+        pass
+    process.returncode = -signal.SIGKILL
 
 
 def test_limits_hold(

@@ -280,8 +280,11 @@ class Process:
         :param timeout: seconds to wait; None, or more than some weeks, for as
             long as it takes.
         """
-        with self.opened_pidfd() as pidfd:
-            return _has_ended(pidfd, timeout)
+        try:
+            with self.opened_pidfd() as pidfd:
+                return _has_ended(pidfd, timeout)
+        except ProcessLookupError:
+            return True  # Its parent has waited for it.
 
     @contextmanager
     def opened_pidfd(self) -> Iterator[int]:
