@@ -99,6 +99,10 @@ def test_commands(ansible: Ansible) -> None:
     assert (
         "\n1000\n" in ansible("-m", "raw", "-a", "id -u", user="alice").stdout
     )
+    # Which an inventory has as a number.
+    assert (
+        "\n1000\n" in ansible("-m", "raw", "-a", "id -u", user="1000").stdout
+    )
     failed = ansible("-m", "raw", "-a", "echo 'no way' >&2; exit 7")
     assert "FAILED | rc=7" in failed.stdout
     assert "no way" in failed.stdout

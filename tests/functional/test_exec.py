@@ -15,11 +15,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import libvirt
 import pytest
 
+from lxc_userns.attach import session
+from lxc_userns.exceptions import NotRunningError
 from lxc_userns.libvirtd.client import Guests
+from lxc_userns.libvirtd.guest import Guest
 from lxc_userns.linux import pseudoterminals
 from lxc_userns.linux.process import Process, children
 from tests.functional import foreign, images
@@ -337,6 +341,44 @@ def test_a_command_that_reads_nothing_leaves_the_rest(
     assert (done.stdout, done.stderr) == ("one\ntwo\nthree\n", "")
 
 
+def test_a_command_that_writes_to_its_own_input(
+    private: Box, tmp_path: Path
+) -> None:
+    """Bytes that it was never given are not left to who reads next."""
+    lines = tmp_path / "lines"
+    lines.write_text("one\ntwo\n")
+    with lines.open("rb", buffering=0) as stream:
+        stream.seek(4)
+        script = "sleep 0.5; printf 1234 >/proc/self/fd/0"
+        subprocess.run(
+            private.argv("sh", "-c", script), stdin=stream, check=True
+        )
+        assert stream.tell() == 4
+
+
+@pytest.mark.parametrize(
+    ("redirection", "arguments", "said"),
+    [
+        (">/dev/full", ("echo", "lost"), "standard output"),
+        (">/dev/full", ("yes",), "standard output"),
+        (">/dev/full", ("-t", "yes"), "standard output"),
+        ("2>/dev/full", ("sh", "-c", "echo lost >&2"), ""),
+    ],
+)
+def test_output_that_cannot_be_written(
+    private: Box, redirection: str, arguments: tuple[str, ...], said: str
+) -> None:
+    """It is lost, whatever the command says of itself."""
+    argv = ["sh", "-c", f'exec "$@" {redirection} </dev/null', "sh"]
+    done = subprocess.run(
+        [*argv, *private.argv(*arguments)],
+        capture_output=True, text=True, timeout=LONGEST, check=False,
+    )  # fmt: skip
+    assert done.returncode == 125
+    error = f"error: {said}: No space left on device\n" if said else ""
+    assert (done.stdout, done.stderr) == ("", error)
+
+
 def test_closed_streams(private: Box) -> None:
     closed = ["sh", "-c", 'exec "$@" <&- 2>&-', "sh"]
     done = subprocess.run(
@@ -349,6 +391,12 @@ def test_closed_streams(private: Box) -> None:
         assert process.stdout is not None
         process.stdout.close()
         assert process.wait(LONGEST) == 141
+    # A terminal that is not read any more has gone.
+    with started(private, "-t", "yes") as process:
+        assert line(process) == "y\n"
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(LONGEST) == 129
 
 
 def test_a_process_in_the_background_is_left(private: Box) -> None:
@@ -461,6 +509,12 @@ def test_terminal_without_one_of_the_host(private: Box) -> None:
     device, *others = sorted(done.out.split("\r\n"))[1:]
     assert re.fullmatch(r"/dev/pts/\d+", device)
     assert others == ["24 80", "<word>", "word"]
+
+
+def test_the_last_line_for_a_terminal_does_not_end(private: Box) -> None:
+    done = private.exec("-t", "cat", input=b"one\ntwo")
+    assert done.code == 0
+    assert "two" in done.out
 
 
 def test_terminal_that_is_none(private: Box) -> None:
@@ -584,6 +638,35 @@ def test_a_container_ends_meanwhile(private: Box) -> None:
         private.cli("container", "stop", NAME, "--timeout", "0")
         assert process.wait(LONGEST) == 137
     assert private.exec("id").error(125) == "box: is not running"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Guests of which one ends as soon as it was found."""
+
+    pid: int
+
+    def find(self, name: str) -> Guest:
+        return Guest(name, "", "running", 1)
+
+    @contextmanager
+    def init_process(self, _name: str) -> Iterator[Process]:
+        with Process(self.pid) as process:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            yield process
+
+
+def test_a_container_ends_while_it_is_joined() -> None:
+    """Its first process is gone before it can be held."""
+    process = subprocess.Popen(["sleep", "1000"])
+    guests = cast(Guests, Ending(process.pid))
+    with (
+        pytest.raises(NotRunningError, match="box: is not running"),
+        session.start(guests, NAME, session.CommandSpec()),
+    ):
+        pass
+    process.returncode = -signal.SIGKILL
 
 
 def test_limits_hold(

@@ -141,3 +141,12 @@ def test_bad_input(cli: CommandLine) -> None:
     assert "expected a number of lines" in cli(
         "container", "logs", "absent", "--lines", "-1"
     ).error(2)
+
+
+def test_odd_ways_to_call_it(cli: CommandLine, busybox_rootfs: Path) -> None:
+    run(cli, busybox_rootfs, "echo up; exec sleep 1000")
+    wait_for(lambda: console(logs(cli)) == ["up"])
+    assert console(logs(cli, "--lines", "9" * 30)) == ["up"]
+    argv = ["sh", "-c", 'exec "$@" >&-', "sh", *command(cli)]
+    done = subprocess.run(argv, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")

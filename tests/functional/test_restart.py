@@ -184,6 +184,50 @@ def test_one_that_libvirt_has_started_and_is_undefined(
         cli("host", "hook", "remove")
 
 
+def test_one_that_had_ended_when_it_was_stopped(
+    cli: CommandLine, rootfs: Path
+) -> None:
+    """Nothing happened to it."""
+    waiting = Waiting(cli)
+    go_on(rootfs, "exit 7")
+    assert waiting.end() == (7, "exit code 7")
+    assert cli("container", "stop", "web1").code == 0
+    assert Waiting(cli).end() == (7, "exit code 7")
+
+
+@pytest.mark.parametrize("is_watched", [False, True])
+def test_one_that_libvirt_has_started_since(
+    is_watched: bool, cli: CommandLine, rootfs: Path
+) -> None:
+    """Notes of a run before are nothing of the last."""
+    stop = "container", "stop", "web1", "--timeout"
+    # What is killed may be about to reboot, and is still watched for a while.
+    if is_watched:
+        assert cli(*stop, "0").code == 0
+    else:
+        go_on(rootfs, "echo earlier; exit 5")
+        assert Waiting(cli).end()[0] == 5
+        assert cli(*stop, "0").code == 0
+        (rootfs / "go").unlink()
+    assert cli("host", "hook", "install").code == 0
+    try:
+        with libvirt.open("lxc:///") as connection:
+            domain = connection.lookupByName("web1")
+            domain.create()
+            assert "earlier" not in cli("container", "logs", "web1").out
+            go_on(rootfs, "exit 7")
+            show = "container", "show", "web1"
+            wait_for(lambda: cli.json(*show)["state"] == "stopped")
+        code, said = Waiting(cli).end()
+        # On a slow machine it may not be watched any more.
+        if not is_watched or code != 7:
+            assert code == 125
+            assert said == "error: web1: is not running\n"
+            assert cli.json(*show)["ended"] is None
+    finally:
+        cli("host", "hook", "remove")
+
+
 def test_one_that_is_killed(cli: CommandLine, rootfs: Path) -> None:
     """By whom is not known: as by the kernel, for want of memory."""
     waiting = Waiting(cli)

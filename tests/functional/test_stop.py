@@ -180,3 +180,22 @@ def test_a_full_pipe_keeps_nobody(tmp_path: Path) -> None:
 def test_a_timeout_that_is_none(cli: CommandLine, seconds: str) -> None:
     error = cli("container", "stop", "web1", "--timeout", seconds).error(2)
     assert f"{seconds}: expected 0 or more seconds" in error
+
+
+@pytest.mark.parametrize("timeout", ["99999999", "inf"])
+def test_as_long_as_it_takes(
+    cli: CommandLine, busybox_rootfs: Path, timeout: str
+) -> None:
+    """It has time to stop by itself, however much that is."""
+    script = (
+        'trap "sleep 1; exit 3" TERM; >/ready; while :; do sleep 0.1; done'
+    )
+    (busybox_rootfs / "script").write_text(f"PATH=/bin\n{script}\n")
+    cli.json(
+        "container", "run", "web1", "--rootfs", busybox_rootfs,
+        "--init", "/bin/sh /script",
+    )  # fmt: skip
+    wait_for((busybox_rootfs / "ready").exists)
+    assert cli("container", "stop", "web1", "--timeout", timeout).code == 0
+    shown = cli.json("container", "show", "web1")
+    assert shown["ended"] == "exit code 3"

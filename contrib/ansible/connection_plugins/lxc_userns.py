@@ -25,6 +25,7 @@ version_added: "0.1"
 options:
   remote_addr:
     description: Name of the container.
+    type: str
     default: inventory_hostname
     vars:
       - name: inventory_hostname
@@ -32,11 +33,13 @@ options:
       - name: ansible_lxc_userns_container
   remote_user:
     description: User of the container, by name or number; its root if unset.
+    type: str
     vars:
       - name: ansible_user
       - name: ansible_lxc_userns_user
   program:
     description: Path of the program.
+    type: str
     default: lxc-userns
     vars:
       - name: ansible_lxc_userns_program

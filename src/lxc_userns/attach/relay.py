@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import select
@@ -20,7 +21,8 @@ from lxc_userns.linux import pseudoterminals
 
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _CHUNK = 1 << 16
-#: What a terminal takes for the end of input.
+#: By which a terminal passes on a line that has not ended, or else ends its
+#: input.
 _END_OF_INPUT = b"\x04"
 _HUNG_UP = 128 + signal.SIGHUP
 #: Milliseconds that a terminal has to pass on what was printed last, where
@@ -30,6 +32,7 @@ _MOST_LAST_WORDS = 1 << 20
 #: Milliseconds; a signal may come just before it is waited for something.
 _LONGEST_WAIT = 1000
 _READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
+_NAMES = {1: "standard output", 2: "standard error"}
 
 
 def terminal_size() -> tuple[int, int]:
@@ -60,16 +63,21 @@ class Relay:
             {streams[0]: 1} if has_terminal else {streams[1]: 1, streams[2]: 2}
         )
         self._pending = b""
+        self._is_in_line = False
+        self._given = 0
         self._has_input = _is_open(0)
         self._has_keyboard = self._has_input and os.isatty(0)
         self._is_hung_up = False
+        self._failure: OSError | None = None
         os.set_blocking(streams[0], False)
 
     def run(self) -> int:
         """Pass on streams and signals; return the exit code of the command.
 
         128 + n if it was killed by signal n; 129 if the caller's terminal has
-        gone, with which the command's goes.
+        gone, or nobody reads what its own says, with which that goes.
+
+        :raises OSError: if something that it said could not be written.
         """
         is_raw = self._has_terminal and self._has_keyboard
         with (
@@ -81,10 +89,13 @@ class Relay:
                 self._end_input()
             while not (self._is_hung_up or self._has_ended()):
                 pass
-            if self._is_hung_up:
-                return _HUNG_UP
-            self._drain()
-        return self._session.wait()
+            has_ended = not self._is_hung_up
+            if has_ended:
+                self._drain()
+        code = self._session.wait() if has_ended else _HUNG_UP
+        if self._failure is not None:
+            raise self._failure
+        return code
 
     def _has_ended(self) -> bool:
         """Wait for something, and pass it on."""
@@ -123,13 +134,29 @@ class Relay:
             return 0
         except OSError:  # Nobody has the other end of the terminal.
             data = b""
-        if not data or not _write_all(self._sources[source], data):
+        target = self._sources[source]
+        is_written = self._write_output(target, data)
+        if not (data and is_written):
             del self._sources[source]
             if self._has_terminal:
+                if not is_written:
+                    # Else it would wait for ever to print more.
+                    self._is_hung_up = True
                 self._close_input()
             else:
                 self._close(source)
         return len(data)
+
+    def _write_output(self, fd: int, data: bytes) -> bool:
+        """Write output; return whether that can be gone on with."""
+        try:
+            _write_all(fd, data)
+        except OSError as err:
+            # That nobody reads any more is for the command to know.
+            if err.errno != errno.EPIPE and not os.isatty(fd):
+                self._failure = OSError(err.errno, err.strerror, _NAMES[fd])
+            return False
+        return True
 
     def _read_input(self) -> None:
         try:
@@ -139,7 +166,10 @@ class Relay:
         except OSError:  # The terminal has gone.
             data = b""
         self._pending = data
-        if not data:
+        self._given += len(data)
+        if data:
+            self._is_in_line = not data.endswith(b"\n")
+        else:
             self._end_input()
 
     def _end_input(self) -> None:
@@ -149,7 +179,7 @@ class Relay:
         elif self._has_keyboard:
             self._is_hung_up = True
         else:
-            self._pending = _END_OF_INPUT
+            self._pending = _END_OF_INPUT * (1 + self._is_in_line)
 
     def _write_input(self) -> None:
         if self._sink is None:
@@ -206,7 +236,8 @@ class Relay:
         pipe = os.open(f"/proc/self/fd/{sink}", os.O_RDONLY | os.O_NONBLOCK)
         try:
             yield
-            unread = len(self._pending) + _count_unread(pipe)
+            # The command may have written to it.
+            unread = min(len(self._pending) + _count_unread(pipe), self._given)
             with suppress(OSError):
                 os.lseek(0, -unread, os.SEEK_CUR)
         finally:
@@ -243,8 +274,7 @@ class Relay:
             )
 
 
-def _write_all(fd: int, data: bytes) -> bool:
-    """Write all of it; return whether somebody is there to read it."""
+def _write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         try:
@@ -253,9 +283,6 @@ def _write_all(fd: int, data: bytes) -> bool:
             poll = select.poll()
             poll.register(fd, select.POLLOUT)
             poll.poll()
-        except OSError:
-            return False
-    return True
 
 
 def _count_unread(fd: int) -> int:

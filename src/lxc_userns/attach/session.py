@@ -127,8 +127,8 @@ def start(guests: Guests, name: str, spec: CommandSpec) -> Iterator[Session]:
         raise InstanceError(
             name, f"is paused; resume it: virsh -c lxc:/// resume {name}"
         )
-    with guests.init_process(name) as init, init.opened_pidfd() as pidfd:
-        session = _start(name, init, pidfd, spec)
+    with guests.init_process(name) as init:
+        session = _start(name, init, spec)
     try:
         yield session
     except BaseException:
@@ -138,22 +138,27 @@ def start(guests: Guests, name: str, spec: CommandSpec) -> Iterator[Session]:
         session.close()
 
 
-def _start(name: str, init: Process, pidfd: int, spec: CommandSpec) -> Session:
+def _start(name: str, init: Process, spec: CommandSpec) -> Session:
     try:
-        groups = surroundings.find_groups(init)
-        taken = surroundings.Surroundings.read(init)
-        job = {**asdict(taken), **_encode(spec), "pidfd": pidfd}
-        with _joiner(pidfd) as (process, control):
-            for group in groups:
-                cgroup_files.move(process.pid, group.path)
-            _send(process, job)
-            return _receive(name, control)
+        with init.opened_pidfd() as pidfd:
+            return _join(name, init, pidfd, spec)
     except (OSError, CommandFailedError) as err:
         if init.wait(0):
             raise NotRunningError(name) from err
         if isinstance(err, CommandFailedError):
             raise
         raise InstanceError(name, f"cannot be joined: {err}") from err
+
+
+def _join(name: str, init: Process, pidfd: int, spec: CommandSpec) -> Session:
+    groups = surroundings.find_groups(init)
+    taken = surroundings.Surroundings.read(init)
+    job = {**asdict(taken), **_encode(spec), "pidfd": pidfd}
+    with _joiner(pidfd) as (process, control):
+        for group in groups:
+            cgroup_files.move(process.pid, group.path)
+        _send(process, job)
+        return _receive(name, control)
 
 
 def _encode(spec: CommandSpec) -> dict[str, object]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -69,4 +70,4 @@ def _count(text: str) -> int:
         raise argparse.ArgumentTypeError(
             f"{text}: expected a number of lines, 0 or more"
         )
-    return int(text)
+    return min(int(text), sys.maxsize)

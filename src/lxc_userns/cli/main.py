@@ -358,9 +358,14 @@ def _prepare_streams() -> None:
             # Nothing that is opened is to become one of them.
             os.open(os.devnull, os.O_RDWR)
     # Either is None if it was closed.
-    sys.stdout = sys.stdout or io.StringIO()
-    sys.stderr = sys.stderr or io.StringIO()
+    sys.stdout = sys.stdout or _open_nowhere()
+    sys.stderr = sys.stderr or _open_nowhere()
     for stream in (sys.stdout, sys.stderr):
         # Paths need not be text in the encoding of the terminal.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _open_nowhere() -> io.TextIOWrapper:
+    fd = os.open(os.devnull, os.O_WRONLY)
+    return os.fdopen(fd, "w", encoding="utf-8")

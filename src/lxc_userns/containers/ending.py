@@ -105,7 +105,9 @@ def wait_for_end(
     # In this order: the note goes with the domain, and after it.
     stopped = traces.stopped_run(name)
     guest = guests.find(name)
-    is_noted = stopped is not None and controller in (None, stopped)
+    # Of the run that was waited for, or else the last that was noted.
+    run = controller or noted.controller
+    is_noted = stopped is not None and run in (None, stopped)
     if guest is None:
         is_stopped = is_noted or _is_destroyed(services, name, known)
     else:

@@ -139,6 +139,7 @@ class _Call:
         if operation == "prepare":
             self._prepare()
         elif operation == "started":
+            self.services.traces.begin_unwatched(self.name)
             self._verify(is_new=True)
         elif operation == "reconnect":
             self._verify(is_new=False)

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from threading import Lock, Thread
+from threading import TIMEOUT_MAX, Lock, Thread
 from typing import Any
 
 from lxc_userns import lazy
@@ -223,7 +223,7 @@ class Guests:
             # What it has open can be on a filesystem that never answers.
             asking = Thread(target=power_off, args=(init,), daemon=True)
             asking.start()
-            asking.join(timeout)
+            asking.join(min(timeout, TIMEOUT_MAX))
             init.wait(max(0, deadline - time.monotonic()))
         # libvirt notices it a moment later, or has missed it.
         rest = max(0, deadline - time.monotonic())

@@ -27,6 +27,8 @@ _LONGEST_STATUS = 1 << 20
 #: Where a label is: AppArmor has a file of its own beside another module.
 _LABELS = ("attr/apparmor/current", "attr/current")
 _LONGEST_LABEL = 1 << 12
+#: Seconds from which on poll(2) cannot wait.
+_TOO_LONG = 2**31 / 1000
 _CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
 
@@ -280,10 +282,14 @@ class Process:
     def wait(self, timeout: float | None) -> bool:
         """Wait for its end, and tell whether it has ended.
 
-        :param timeout: seconds to wait; None for as long as it takes.
+        :param timeout: seconds to wait; None, or more than some weeks, for as
+            long as it takes.
         """
-        with self.opened_pidfd() as pidfd:
-            return _has_ended(pidfd, timeout)
+        try:
+            with self.opened_pidfd() as pidfd:
+                return _has_ended(pidfd, timeout)
+        except ProcessLookupError:
+            return True  # Its parent has waited for it.
 
     @contextmanager
     def opened_pidfd(self) -> Iterator[int]:
@@ -380,7 +386,9 @@ def _or_ended() -> Iterator[None]:
 def _has_ended(pidfd: int, timeout: float | None) -> bool:
     ended = select.poll()
     ended.register(pidfd, select.POLLIN)
-    return bool(ended.poll(None if timeout is None else timeout * 1000))
+    if timeout is None or timeout >= _TOO_LONG:
+        return bool(ended.poll())
+    return bool(ended.poll(timeout * 1000))
 
 
 def children(pid: int) -> Iterator[int]:

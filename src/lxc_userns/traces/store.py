@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -65,6 +66,7 @@ class Traces:
                 end["status"] if end else None,
                 end["oom_kills"] if end else 0,
                 tuple(_read_lines(fd)),
+                end.get("controller") if end else None,
             )
 
     def open_console(self, name: str, *, older: bool = False) -> int | None:
@@ -122,6 +124,16 @@ class Traces:
         ):
             if traces is not None and name in os.listdir(traces):
                 removal.remove_tree(traces, name)
+
+    def begin_unwatched(self, name: str) -> None:
+        """Remove the traces of earlier runs of one that libvirt has started.
+
+        Nothing happens if a process watches it, as one that reboots.
+        """
+        with self._opened(name) as fd, suppress(BlockingIOError):
+            if fd is not None:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self.remove(name)
 
     @contextmanager
     def _opened(self, name: str) -> Iterator[int | None]:

@@ -19,12 +19,15 @@ class Trace:
     :param oom_kills: how many of its processes the kernel has killed for want
         of memory.
     :param console: the last lines that it has printed.
+    :param controller: process ID that its ``libvirt_lxc`` had, which tells
+        this run from others; None if that was not noted.
     """
 
     ended: bool = False
     status: int | None = None
     oom_kills: int = 0
     console: tuple[str, ...] = ()
+    controller: int | None = None
 
     def describe(self) -> str | None:
         """Say how it ended; None if it has not, as far as is known."""

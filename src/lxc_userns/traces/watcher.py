@@ -9,6 +9,7 @@ the container was started or could not be.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
@@ -47,6 +48,8 @@ def main() -> None:
     name, directory = sys.argv[2], int(sys.argv[3])
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, -10)
+    # By which others know that somebody watches.
+    fcntl.flock(directory, fcntl.LOCK_SH)
     log = Log(directory)
     before = _read_pid(name)
     os.write(1, b"ready\n")
@@ -237,6 +240,7 @@ def _write_end(directory: int, watched: _Watched) -> None:
     end = {
         "status": watched.status,
         "oom_kills": watched.kills,
+        "controller": watched.pid,
         "time": int(time.time()),
     }
     new = f".{END}"
