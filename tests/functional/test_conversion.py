@@ -9,7 +9,7 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from lxc_userns.domain import read_id_maps
+from lxc_userns.domain import read_id_maps, read_marker
 from tests.functional import guest, images
 from tests.functional.command_line import BASE, CommandLine
 from tests.functional.conftest import CommandLineFactory
@@ -311,6 +311,38 @@ def test_what_is_kept_is_of_one_domain(
         done = cli("domain", "convert", "plain", "--in-place", "--revert")
         assert "was not converted" in done.error()
         assert "<title>other</title>" in domain.XMLDesc()
+    finally:
+        domain.undefine()
+
+
+@pytest.mark.parametrize("is_prepared", [True, False])
+def test_without_its_mark(
+    is_prepared: bool,
+    cli: CommandLine,
+    busybox_rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    """Somebody has edited that away; what it was before stays known."""
+    domain = libvirt_connection.defineXML(make_xml(busybox_rootfs))
+    convert = ("domain", "convert", "plain", "--in-place")
+    try:
+        before = domain.XMLDesc()
+        assert cli(*convert).code == 0
+        if is_prepared:
+            assert cli("domain", "prepare", "plain").code == 0
+        xml = domain.XMLDesc()
+        start, end = xml.index("  <metadata>"), xml.index("  <memory")
+        libvirt_connection.defineXML(xml[:start] + xml[end:])
+        done = cli(*convert)
+        if is_prepared:
+            assert (done.code, done.err) == (0, "")
+            assert read_marker(domain.XMLDesc()) is not None
+        else:
+            assert "domain convert plain --in-place --revert" in done.error()
+        done = cli(*convert, "--revert")
+        assert (done.code, done.err) == (0, "")
+        assert domain.XMLDesc() == before
+        assert cli(*convert).code == 0
     finally:
         domain.undefine()
 
