@@ -95,8 +95,8 @@ class Converter:
 
         :param discard: whether to remove what it has changed on its overlay.
         :raises NoSuchContainerError: if there is none of this name.
-        :raises InstanceError: if it is running, was not converted here, or
-            would lose files of its own.
+        :raises InstanceError: if it is running, was not converted here, has
+            another name since, or would lose files of its own.
         """
         xml = self._stopped(name)
         identifier = read_uuid(xml)
@@ -106,6 +106,13 @@ class Converter:
             raise InstanceError(
                 name,
                 "was not converted in place by this host; edit it by hand",
+            )
+        former = read_convertible(before).name
+        if former != name:
+            raise InstanceError(
+                name,
+                f"was called {former} when it was converted; give it that "
+                "name again, or edit it by hand",
             )
         record = self._services.store.load(name)
         if record is not None and record.has_own_files and not discard:

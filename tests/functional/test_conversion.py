@@ -315,6 +315,26 @@ def test_what_is_kept_is_of_one_domain(
         domain.undefine()
 
 
+def test_back_under_another_name(
+    cli: CommandLine, converted: libvirt.virDomain
+) -> None:
+    """It is refused before anything of it is released."""
+    xml = converted.XMLDesc()
+    converted.undefine()
+    other = xml.replace("<name>plain<", "<name>other<")
+    connection = converted.connect()
+    domain = connection.defineXML(other.replace("/plain/", "/other/"))
+    try:
+        assert cli("domain", "prepare", "other").code == 0
+        convert = ("domain", "convert", "other", "--in-place")
+        told = cli(*convert, "--revert").error()
+        assert "was called plain when it was converted" in told
+        assert [*(cli.state / "instances").iterdir()] != []
+        assert cli(*convert).code == 0
+    finally:
+        domain.undefine()
+
+
 @pytest.mark.parametrize("is_prepared", [True, False])
 def test_without_its_mark(
     is_prepared: bool,
