@@ -3,6 +3,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -306,6 +307,7 @@ def test_others_are_left_alone(
         ("other", "<idmap><uid start='0' target='0' count='9'/>"
                   "<gid start='0' target='0' count='9'/></idmap>"),
         ("--config-file", ""),
+        ("my box", ""),
     ],
 )  # fmt: skip
 def test_others_are_refused(
@@ -316,9 +318,11 @@ def test_others_are_refused(
     ids: str,
 ) -> None:
     """Those that look as if they had ID maps of their own, too."""
+    remedy = f"run: lxc-userns domain convert {shlex.quote(name)} --in-place"
+    said = f"unmarked_domains refuses that; {remedy}"
     for _ in hooked(command_line, "unmarked_domains = refuse\n"):
         with (
-            pytest.raises(libvirt.libvirtError, match="unmarked_domains"),
+            pytest.raises(libvirt.libvirtError, match=said),
             running(connection, name, shared_rootfs, ids=ids),
         ):
             pytest.fail("it started")

@@ -223,8 +223,10 @@ def _missing(xml: str, wanted: str) -> str:
 def _check_unmarked(name: str, xml: str, settings: Settings) -> None:
     """Refuse a domain whose root is the host's, if that is configured."""
     if settings.unmarked_domains == "refuse" and not domain.maps_root(xml):
+        import shlex  # Loaded late: a call has no time for it.
+
         raise LxcUsernsError(
             f"{name}: its root would be the host's root, as it has no <idmap> "
             "or one to host ID 0, and [lxc_userns] unmarked_domains refuses "
-            f"that; run: {_CONVERT.format(name)}"
+            f"that; run: {_CONVERT.format(shlex.quote(name))}"
         )
