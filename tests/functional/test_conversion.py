@@ -335,6 +335,26 @@ def test_back_under_another_name(
         domain.undefine()
 
 
+def test_a_full_disk(
+    cli: CommandLine,
+    busybox_rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    domain = libvirt_connection.defineXML(make_xml(busybox_rootfs))
+    before = domain.XMLDesc()
+    cli.state.mkdir(mode=0o700)
+    argv = ["mount", "-t", "tmpfs", "-o", "nr_inodes=4,mode=700", "tmpfs"]
+    subprocess.run([*argv, cli.state], check=True, timeout=60)
+    try:
+        told = cli("domain", "convert", "plain", "--in-place").error()
+        assert told.startswith(f"[lxc_userns] state_path = {cli.state}: ")
+        assert told.endswith("No space left on device")
+        assert domain.XMLDesc() == before
+    finally:
+        subprocess.run(["umount", cli.state], check=True, timeout=60)
+        domain.undefine()
+
+
 @pytest.mark.parametrize("is_prepared", [True, False])
 def test_without_its_mark(
     is_prepared: bool,
