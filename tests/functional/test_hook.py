@@ -288,6 +288,23 @@ def test_what_takes_long_is_refused(
         assert busybox_rootfs.stat().st_uid == before == 0
 
 
+def test_another_run_path(
+    any_cli: CommandLine, busybox_rootfs: Path, connection: libvirt.virConnect
+) -> None:
+    """Its XML has a view below the one that it was prepared for."""
+    domain = make(any_cli, busybox_rootfs, connection)
+    text = any_cli.config.read_text()
+    run_path = f"run_path = {any_cli.run}"
+    any_cli.config.write_text(text.replace(run_path, f"{run_path}2"))
+    said = f"run_path = {any_cli.run}2: web was made with {any_cli.run}; set"
+    with pytest.raises(libvirt.libvirtError, match=said):
+        domain.create()
+    assert said in any_cli("container", "start", "web").error()
+    any_cli.config.write_text(text)
+    domain.create()
+    assert state(any_cli) == "running"
+
+
 def test_others_are_left_alone(
     any_cli: CommandLine,
     connection: libvirt.virConnect,
