@@ -280,6 +280,11 @@ def test_autostart(
         (("none", "--in-place"), "none: no such container"),
         (("none", "--in-place", "--revert"), "none: no such container"),
         (("/none",), "/none: No such file or directory"),
+        (
+            ("none",),
+            "none: No such file or directory; the domain of a name is "
+            "converted by --in-place",
+        ),
     ],
 )
 def test_what_is_not_there(
