@@ -9,7 +9,12 @@ from contextlib import suppress
 from dataclasses import replace
 
 from lxc_userns.containers.preview import find_security_model
-from lxc_userns.domain import read_convertible, read_marker, read_uuid
+from lxc_userns.domain import (
+    read_convertible,
+    read_marker,
+    read_root_source,
+    read_uuid,
+)
 from lxc_userns.exceptions import (
     InstanceError,
     LibvirtUnreachableError,
@@ -62,13 +67,23 @@ class Converter:
         """Convert a domain that libvirt knows, and keep what it was.
 
         :raises NoSuchContainerError: if there is none of this name.
-        :raises InstanceError: if it is running.
+        :raises InstanceError: if it is running, or has lost its mark before
+            it was prepared.
         """
         before = self._stopped(name)
+        is_new = not self._is_converted(name, before)
+        is_known = self._services.store.load(name) is not None
+        if not (is_new or is_known or read_marker(before)):
+            raise InstanceError(
+                name,
+                "has lost its mark, which alone tells what its view is of; "
+                f"run: lxc-userns domain convert {name} --in-place --revert, "
+                "and convert it again",
+            )
         converted = self.convert(before, strategy)
         if converted == before:
             return
-        if read_marker(before) is None:
+        if is_new:
             self._services.originals.keep(read_uuid(before), before)
         self._guests.define(name, converted)
 
@@ -80,17 +95,24 @@ class Converter:
 
         :param discard: whether to remove what it has changed on its overlay.
         :raises NoSuchContainerError: if there is none of this name.
-        :raises InstanceError: if it is running, was not converted here, or
-            would lose files of its own.
+        :raises InstanceError: if it is running, was not converted here, has
+            another name since, or would lose files of its own.
         """
         xml = self._stopped(name)
         identifier = read_uuid(xml)
         before = self._services.originals.read(identifier)
         # What is kept may be of a domain that had this UUID before.
-        if before is None or read_marker(xml) is None:
+        if before is None or not self._is_converted(name, xml):
             raise InstanceError(
                 name,
                 "was not converted in place by this host; edit it by hand",
+            )
+        former = read_convertible(before).name
+        if former != name:
+            raise InstanceError(
+                name,
+                f"was called {former} when it was converted; give it that "
+                "name again, or edit it by hand",
             )
         record = self._services.store.load(name)
         if record is not None and record.has_own_files and not discard:
@@ -177,6 +199,11 @@ class Converter:
             if found is not None and found.uuid is not None:
                 return found.uuid
         return str(uuid.uuid4())
+
+    def _is_converted(self, name: str, xml: str) -> bool:
+        """Return whether a domain was converted, also if its mark is gone."""
+        view = self._services.files.view(name)
+        return read_marker(xml) is not None or read_root_source(xml) == view
 
     def _stopped(self, name: str) -> str:
         guest = self._guests.find(name)

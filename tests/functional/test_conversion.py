@@ -9,7 +9,7 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from lxc_userns.domain import read_id_maps
+from lxc_userns.domain import read_id_maps, read_marker
 from tests.functional import guest, images
 from tests.functional.command_line import BASE, CommandLine
 from tests.functional.conftest import CommandLineFactory
@@ -280,6 +280,11 @@ def test_autostart(
         (("none", "--in-place"), "none: no such container"),
         (("none", "--in-place", "--revert"), "none: no such container"),
         (("/none",), "/none: No such file or directory"),
+        (
+            ("none",),
+            "none: No such file or directory; the domain of a name is "
+            "converted by --in-place",
+        ),
     ],
 )
 def test_what_is_not_there(
@@ -311,6 +316,78 @@ def test_what_is_kept_is_of_one_domain(
         done = cli("domain", "convert", "plain", "--in-place", "--revert")
         assert "was not converted" in done.error()
         assert "<title>other</title>" in domain.XMLDesc()
+    finally:
+        domain.undefine()
+
+
+def test_back_under_another_name(
+    cli: CommandLine, converted: libvirt.virDomain
+) -> None:
+    """It is refused before anything of it is released."""
+    xml = converted.XMLDesc()
+    converted.undefine()
+    other = xml.replace("<name>plain<", "<name>other<")
+    connection = converted.connect()
+    domain = connection.defineXML(other.replace("/plain/", "/other/"))
+    try:
+        assert cli("domain", "prepare", "other").code == 0
+        convert = ("domain", "convert", "other", "--in-place")
+        told = cli(*convert, "--revert").error()
+        assert "was called plain when it was converted" in told
+        assert [*(cli.state / "instances").iterdir()] != []
+        assert cli(*convert).code == 0
+    finally:
+        domain.undefine()
+
+
+def test_a_full_disk(
+    cli: CommandLine,
+    busybox_rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    domain = libvirt_connection.defineXML(make_xml(busybox_rootfs))
+    before = domain.XMLDesc()
+    cli.state.mkdir(mode=0o700)
+    argv = ["mount", "-t", "tmpfs", "-o", "nr_inodes=4,mode=700", "tmpfs"]
+    subprocess.run([*argv, cli.state], check=True, timeout=60)
+    try:
+        told = cli("domain", "convert", "plain", "--in-place").error()
+        assert told.startswith(f"[lxc_userns] state_path = {cli.state}: ")
+        assert told.endswith("No space left on device")
+        assert domain.XMLDesc() == before
+    finally:
+        subprocess.run(["umount", cli.state], check=True, timeout=60)
+        domain.undefine()
+
+
+@pytest.mark.parametrize("is_prepared", [True, False])
+def test_without_its_mark(
+    is_prepared: bool,
+    cli: CommandLine,
+    busybox_rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    """Somebody has edited that away; what it was before stays known."""
+    domain = libvirt_connection.defineXML(make_xml(busybox_rootfs))
+    convert = ("domain", "convert", "plain", "--in-place")
+    try:
+        before = domain.XMLDesc()
+        assert cli(*convert).code == 0
+        if is_prepared:
+            assert cli("domain", "prepare", "plain").code == 0
+        xml = domain.XMLDesc()
+        start, end = xml.index("  <metadata>"), xml.index("  <memory")
+        libvirt_connection.defineXML(xml[:start] + xml[end:])
+        done = cli(*convert)
+        if is_prepared:
+            assert (done.code, done.err) == (0, "")
+            assert read_marker(domain.XMLDesc()) is not None
+        else:
+            assert "domain convert plain --in-place --revert" in done.error()
+        done = cli(*convert, "--revert")
+        assert (done.code, done.err) == (0, "")
+        assert domain.XMLDesc() == before
+        assert cli(*convert).code == 0
     finally:
         domain.undefine()
 

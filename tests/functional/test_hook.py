@@ -3,6 +3,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -287,6 +288,23 @@ def test_what_takes_long_is_refused(
         assert busybox_rootfs.stat().st_uid == before == 0
 
 
+def test_another_run_path(
+    any_cli: CommandLine, busybox_rootfs: Path, connection: libvirt.virConnect
+) -> None:
+    """Its XML has a view below the one that it was prepared for."""
+    domain = make(any_cli, busybox_rootfs, connection)
+    text = any_cli.config.read_text()
+    run_path = f"run_path = {any_cli.run}"
+    any_cli.config.write_text(text.replace(run_path, f"{run_path}2"))
+    said = f"run_path = {any_cli.run}2: web was made with {any_cli.run}; set"
+    with pytest.raises(libvirt.libvirtError, match=said):
+        domain.create()
+    assert said in any_cli("container", "start", "web").error()
+    any_cli.config.write_text(text)
+    domain.create()
+    assert state(any_cli) == "running"
+
+
 def test_others_are_left_alone(
     any_cli: CommandLine,
     connection: libvirt.virConnect,
@@ -306,6 +324,7 @@ def test_others_are_left_alone(
         ("other", "<idmap><uid start='0' target='0' count='9'/>"
                   "<gid start='0' target='0' count='9'/></idmap>"),
         ("--config-file", ""),
+        ("my box", ""),
     ],
 )  # fmt: skip
 def test_others_are_refused(
@@ -316,9 +335,11 @@ def test_others_are_refused(
     ids: str,
 ) -> None:
     """Those that look as if they had ID maps of their own, too."""
+    remedy = f"run: lxc-userns domain convert {shlex.quote(name)} --in-place"
+    said = f"unmarked_domains refuses that; {remedy}"
     for _ in hooked(command_line, "unmarked_domains = refuse\n"):
         with (
-            pytest.raises(libvirt.libvirtError, match="unmarked_domains"),
+            pytest.raises(libvirt.libvirtError, match=said),
             running(connection, name, shared_rootfs, ids=ids),
         ):
             pytest.fail("it started")

@@ -183,6 +183,28 @@ def test_libvirtd_is_started_anew(
     destroy(cli)
 
 
+@pytest.mark.parametrize("file", ["configuration", "record"])
+def test_what_tells_its_promise_cannot_be_read(
+    file: str, cli: CommandLine, busybox_rootfs: Path, libvirtd: Libvirtd
+) -> None:
+    """A container runs on: nothing tells that it differs."""
+    make(cli, busybox_rootfs)
+    pid = init_of()
+    record = cli.state / "instances/web.json"
+    path = cli.config if file == "configuration" else record
+    text = path.read_text()
+    try:
+        with libvirtd.down():
+            path.write_text(f"{text}neither\n")
+        # Its domain is locked while the hook is called for it.
+        assert look_up().isActive()
+    finally:
+        path.write_text(text)
+    assert init_of() == pid
+    assert cli("container", "verify", "web").code == 0
+    destroy(cli)
+
+
 #: Mounts a directory of the host in a container, which it was not promised.
 EXPOSE = """\
 import ctypes, os, sys

@@ -76,6 +76,23 @@ def test_another_libvirt_lxc(
         assert names() == ["vm"]
 
 
+def test_a_libvirt_lxc_of_a_user(reachable_path: Path) -> None:
+    """A program of a user of the host, called the same way."""
+    own = reachable_path / "libvirt_lxc"
+    shutil.copy("/bin/bash", own)
+    user = ("setpriv", "--reuid", "1000", "--regid", "1000", "--clear-groups")
+    argv = [*user, str(own), "-c", "echo; sleep 1000; :", "--name", "vm"]
+    with subprocess.Popen(
+        argv, stdout=subprocess.PIPE, process_group=0
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == b"\n"
+            assert RUNNING.find("vm") is None
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
 def test_another_mount_namespace(
     libvirt_connection: libvirt.virConnect, shared_rootfs: Path
 ) -> None:

@@ -83,7 +83,7 @@ class Convert(_ConversionCommand):
                 parsed_args.domain, parsed_args.strategy
             )
         else:
-            text = read_text(parsed_args.domain)
+            text = _read_file(parsed_args.domain)
             self.app.stdout.write(
                 self.converter.convert(text, parsed_args.strategy)
             )
@@ -99,6 +99,15 @@ class Convert(_ConversionCommand):
 
     def _refuse(self, message: str) -> NoReturn:
         usage_error(self.get_parser("lxc-userns domain convert"), message)
+
+
+def _read_file(name: str) -> str:
+    try:
+        return read_text(name)
+    except FileNotFoundError as err:
+        if "/" not in name:
+            err.add_note("the domain of a name is converted by --in-place")
+        raise
 
 
 class Prepare(_ConversionCommand):

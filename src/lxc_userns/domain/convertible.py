@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import shlex
+import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 
 from lxml import etree
@@ -26,7 +28,7 @@ class Convertible:
     """Domain that is to become an instance.
 
     :param name: its name.
-    :param uuid: its UUID; None if it has none yet.
+    :param uuid: its UUID in the usual form; None if it has none yet.
     :param rootfs: its root filesystem: a directory, image or block device.
     :param volumes: directories and files of the host that it sees besides.
     :param strategy: strategy of the mark that it has; None if it has none.
@@ -55,7 +57,7 @@ def read_convertible(domain_xml: str) -> Convertible:
     name = domain.findtext("name")
     if not name:
         raise DomainXmlError("domain XML: has no <name>; add it")
-    identifier = (domain.findtext("uuid") or "").strip() or None
+    identifier = _read_uuid(domain)
     if marker is not None:
         return Convertible(
             name=name,
@@ -82,6 +84,14 @@ def read_convertible(domain_xml: str) -> Convertible:
         rootfs=source_of(roots[0]) or "",
         volumes=_read_volumes(name, mounted),
     )
+
+
+def _read_uuid(domain: etree._Element) -> str | None:
+    text = (domain.findtext("uuid") or "").strip()
+    # libvirt takes it in capitals, and without hyphens, too.
+    with suppress(ValueError):
+        return str(uuid.UUID(text))
+    return text or None
 
 
 def _check_format(name: str, root: etree._Element) -> None:

@@ -16,10 +16,9 @@ from lxc_userns.config.settings import Settings
 from lxc_userns.config.snapshot import load_settings
 from lxc_userns.domain import Marker, read_marker, read_uuid
 from lxc_userns.exceptions import (
-    InspectionError,
     InstanceError,
+    IsolationError,
     LxcUsernsError,
-    NotRunningError,
 )
 from lxc_userns.hook.guests import HookGuests
 from lxc_userns.instances.prepared import PreparedInstance
@@ -29,7 +28,6 @@ from lxc_userns.services import Services
 from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.spec.rootfs_kind import parse_kind
 
-_LOG = logging.getLogger(__name__)
 #: Characters of a message about XML.
 _LONGEST = 200
 #: Seconds to wait for a lock before views are left mounted: libvirt goes on
@@ -67,7 +65,8 @@ def call(
         sys.stderr.write(f"lxc-userns: {line}\n")
         if logger is not None:
             logger.error(line)
-        return 1
+        # What runs is ended for a difference, and for nothing else.
+        return int(operation != "reconnect" or isinstance(err, IsolationError))
     return 0
 
 
@@ -134,7 +133,8 @@ class _Call:
     def run(self, operation: str) -> None:
         """Do what the domain needs at a step.
 
-        :raises LxcUsernsError: if libvirt is to go no further.
+        :raises LxcUsernsError: if libvirt is to go no further; at reconnect
+            an IsolationError alone.
         """
         if operation == "prepare":
             self._prepare()
@@ -194,23 +194,19 @@ class _Call:
         )
 
     def _verify(self, *, is_new: bool) -> None:
-        """Verify the domain; libvirt ends it if that raises.
+        """Verify the domain.
 
         :param is_new: whether it has just been started.
+        :raises IsolationError: if it differs, or was never verified and
+            cannot be looked at.
         """
         record = self.services.store.load(self.name)
         if record is None or record.uuid != self.uuid:
-            raise InstanceError(
+            raise IsolationError(
                 self.name, "it was not prepared; start it again"
             )
         started = is_new or record.verified is None
-        try:
-            self.services.verifier.verify(record, started=started)
-        except (InspectionError, NotRunningError) as err:
-            if started:
-                raise
-            # What runs is ended for a difference, and for nothing else.
-            _LOG.warning("%s", err)
+        self.services.verifier.verify(record, started=started)
 
     def _unmount(self) -> None:
         """Unmount the views; libvirt takes no notice of an error."""
@@ -228,8 +224,10 @@ def _missing(xml: str, wanted: str) -> str:
 def _check_unmarked(name: str, xml: str, settings: Settings) -> None:
     """Refuse a domain whose root is the host's, if that is configured."""
     if settings.unmarked_domains == "refuse" and not domain.maps_root(xml):
+        import shlex  # Loaded late: a call has no time for it.
+
         raise LxcUsernsError(
             f"{name}: its root would be the host's root, as it has no <idmap> "
             "or one to host ID 0, and [lxc_userns] unmarked_domains refuses "
-            f"that; run: {_CONVERT.format(name)}"
+            f"that; run: {_CONVERT.format(shlex.quote(name))}"
         )

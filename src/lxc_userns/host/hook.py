@@ -49,7 +49,7 @@ case $2 in prepare | started | reconnect | release) ;; *) exit 0 ;; esac
 xml=$(cat)
 case $xml in
 *{marker}*) ;;
-*) [ "$2" = prepare ] && grep -Eqrs '^[^#]*unmarked_domains' {configuration} \\
+*) [ "$2" = prepare ] && grep -EqRs '^[^#]*unmarked_domains' {configuration} \\
     || exit 0 ;;
 esac
 printf '%s\\n' "$xml" | {command} "$@"

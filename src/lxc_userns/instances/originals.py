@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from lxc_userns import own_paths
 from lxc_userns.instances import unknown_note
 from lxc_userns.linux import directory, locks
 from lxc_userns.linux.fd import owned
@@ -45,8 +46,10 @@ class OriginalDomains:
         """Write the XML of a domain to disk, in place of what is kept.
 
         :raises LockTimeoutError: as :meth:`lock`.
+        :raises ConfigError: if the state path cannot be used.
         """
         with (
+            own_paths.translated("state_path", self._path),
             self.lock(),
             directory.make_subdir(self._path, _MODE, _NAME, _MODE) as fd,
         ):

@@ -10,7 +10,7 @@ may be any of its name.
 
 The processes of every libvirtd in this PID namespace count, whatever mount
 namespace it is in: each is asked in its own. Those in others do not, for
-containers have programs of any name.
+containers have programs of any name; nor do those of other users than root.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ _DELETED = " (deleted)"
 _STATE = re.compile(r"<domstatus\b[^>]* pid='(\d+)'")
 _UUID = re.compile(r"</name>\s*<uuid>([0-9a-f-]{36})</uuid>")
 _LONGEST = 1 << 20
+_ROOT = "0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +133,12 @@ def _controllers() -> Iterator[tuple[Process, str]]:
             continue
         with suppress(ProcessLookupError), Process(int(pid)) as process:
             name = process.option("--name")
-            # A container can have a program of that name as well.
-            if name is not None and _may_be_in(process, ours):
+            # A container can have a program of that name, and so can users.
+            if (
+                name is not None
+                and process.status("Uid") == [_ROOT]
+                and _may_be_in(process, ours)
+            ):
                 yield process, name
 
 

@@ -59,6 +59,19 @@ def test_without_a_uuid(uuid: str) -> None:
     assert read_convertible(make(DIRECTORY, uuid=uuid)).uuid is None
 
 
+@pytest.mark.parametrize(
+    ("uuid", "expected"),
+    [
+        (IDENTIFIER.upper(), IDENTIFIER),
+        (f" {IDENTIFIER.replace('-', '')}\n", IDENTIFIER),
+        ("5d66", "5d66"),
+    ],
+)
+def test_a_uuid_as_libvirt_takes_it(uuid: str, expected: str) -> None:
+    xml = make(DIRECTORY, uuid=f"<uuid>{uuid}</uuid>")
+    assert read_convertible(xml).uuid == expected
+
+
 @pytest.mark.parametrize("kind", ["file", "block"])
 def test_images_that_are_no_root(kind: str) -> None:
     """A volume of one would be a file, not what is in it."""

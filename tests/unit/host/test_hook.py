@@ -113,6 +113,18 @@ def test_calls_for_unmarked(
 
 
 @pytest.mark.allow_subprocess
+def test_calls_for_unmarked_by_a_link(program: Path, tmp_path: Path) -> None:
+    """Files of a directory are read through links, too."""
+    place = tmp_path / "conf.d"
+    place.mkdir()
+    config = tmp_path / "refuse.conf"
+    config.write_text("[lxc_userns]\nunmarked_domains=refuse\n")
+    (place / "a.conf").symlink_to(config)
+    text = hook.render([str(program)], [str(place)])
+    assert run(text, tmp_path, "prepare", FORMS["neither"])
+
+
+@pytest.mark.allow_subprocess
 def test_exit_code(tmp_path: Path, program: Path) -> None:
     program.write_text("#!/bin/sh\necho no >&2\nexit 1\n")
     script = tmp_path / "hook"
