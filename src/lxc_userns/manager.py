@@ -266,10 +266,12 @@ class UserNamespaceManager:
         :raises InstanceError: if the name is another instance's by now.
         """
         name, services = _name(instance), self._services
-        record = services.store.load(name)
-        if record is not None:
-            check_same(name, record.uuid, _uuid(instance))
-        services.files.sync(name)
+        # What is open in a view keeps it from being unmounted.
+        with services.store.lock(name):
+            record = services.store.load(name)
+            if record is not None:
+                check_same(name, record.uuid, _uuid(instance))
+            services.files.sync(name)
 
     @staticmethod
     def _load(

@@ -166,6 +166,18 @@ def test_verbs_at_once(host: InstanceHost) -> None:
     assert host.everything() == nothing
 
 
+def test_a_view_that_is_synced_can_be_unmounted(host: InstanceHost) -> None:
+    """A snapshot is being made, and the instance is stopped meanwhile."""
+    manager = host.manager
+    with ThreadPoolExecutor(2) as threads:
+        for _ in range(20):
+            manager.prepare(host.request())
+            syncs = [threads.submit(manager.sync, NAME) for _ in range(6)]
+            manager.unmount(NAME)
+            for each in syncs:
+                each.result()
+
+
 def test_the_table_has_every_verb_and_state() -> None:
     page = (TOP / "doc/source/reference/verbs.rst").read_text()
     assert [
