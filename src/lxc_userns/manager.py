@@ -271,6 +271,7 @@ class UserNamespaceManager:
             record = services.store.load(name)
             if record is not None:
                 check_same(name, record.uuid, _uuid(instance))
+                services.files.check_view(record)
             services.files.sync(name)
 
     @staticmethod

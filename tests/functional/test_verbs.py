@@ -178,6 +178,38 @@ def test_a_view_that_is_synced_can_be_unmounted(host: InstanceHost) -> None:
                 each.result()
 
 
+def test_by_another_run_path(host: InstanceHost) -> None:
+    """Another program, or a service since its configuration was changed."""
+    manager, run = host.manager, str(host.path / "run")
+    manager.prepare(host.request())
+    before = host.everything()
+    host.conf.set_override("run_path", f"{run}-of-others", "lxc_userns")
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: manager.prepare(host.request()),
+        lambda: manager.prepare(NAME),
+        lambda: manager.sync(NAME),
+        lambda: manager.unmount(NAME),
+        lambda: manager.release(NAME),
+    )
+    for each in calls:
+        with pytest.raises(exceptions.ConfigError) as caught:
+            each()
+        assert f"views of {NAME} are below {run}; set it to" in str(
+            caught.value
+        )
+        assert host.everything() == before
+    host.conf.set_override("run_path", run, "lxc_userns")
+    manager.unmount(NAME)
+    host.conf.set_override("run_path", f"{run}-of-others", "lxc_userns")
+    # Its domain has the place of before.
+    with pytest.raises(exceptions.ConfigError, match="are below"):
+        manager.prepare(NAME)
+    # Who prepares it by a request writes its domain anew.
+    prepared = manager.prepare(host.request())
+    assert prepared.root == f"{run}-of-others/{NAME}/root"
+    manager.release(NAME)
+
+
 def test_the_table_has_every_verb_and_state() -> None:
     page = (TOP / "doc/source/reference/verbs.rst").read_text()
     assert [
