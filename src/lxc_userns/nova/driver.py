@@ -194,9 +194,9 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
                 **extra_specs.to_request(instance.flavor.extra_specs),
             )
             # Disks are replaced at a resize and a rebuild.
-            self._prepared[instance.uuid] = privileged.prepare(
-                request, accept_replaced=True
-            )
+            prepared = privileged.prepare(request, accept_replaced=True)
+        config_drive.close(instance, prepared.id_maps)
+        self._prepared[instance.uuid] = prepared
 
     def _create_domain_cleanup_lxc(self, instance: Any) -> None:
         try:
