@@ -7,7 +7,7 @@
 from types import SimpleNamespace
 from typing import Any
 
-from nova import exception
+from nova import context, exception
 from nova.privsep import idmapshift
 from nova.virt.libvirt import utils
 
@@ -43,6 +43,12 @@ def pause_without_freezer(requests: Any, name: str) -> str:
     finally:
         cgroups.can_freeze = had
     return ""
+
+
+def update_resources(requests: Any) -> None:
+    """Tell placement what there is, as happens every minute."""
+    manager = requests.compute.manager
+    manager.update_available_resource(context.get_admin_context())
 
 
 def make_tap_port(requests: Any) -> str:

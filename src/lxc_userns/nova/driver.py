@@ -97,9 +97,10 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         self, provider_tree: Any, nodename: str, allocations: Any = None
     ) -> None:
         """Tell placement what there is, ranges of host IDs among it."""
+        is_known = resources.RANGES in provider_tree.data(nodename).inventory
         super().update_provider_tree(provider_tree, nodename, allocations)
         inventory = dict(provider_tree.data(nodename).inventory)
-        resources.add_ranges(CONF, inventory)
+        resources.add_ranges(CONF, inventory, is_known=is_known)
         provider_tree.update_inventory(nodename, inventory)
 
     def _get_guest_idmaps(self) -> list[Any]:
