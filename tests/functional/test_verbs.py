@@ -3,6 +3,7 @@
 
 import csv
 import re
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -176,6 +177,26 @@ def test_a_view_that_is_synced_can_be_unmounted(host: InstanceHost) -> None:
             manager.unmount(NAME)
             for each in syncs:
                 each.result()
+
+
+def test_who_looks_keeps_nobody_from_unmounting(host: InstanceHost) -> None:
+    """As who prepares another instance with the same files does."""
+    files, ends = host.services.files, threading.Event()
+
+    def look() -> None:
+        while not ends.is_set():
+            files.is_mounted(NAME)
+
+    with ThreadPoolExecutor(2) as threads:
+        looks = [threads.submit(look) for _ in range(2)]
+        try:
+            for _ in range(20):
+                host.manager.prepare(host.request())
+                host.manager.unmount(NAME)
+        finally:
+            ends.set()
+        for each in looks:
+            each.result()
 
 
 def test_by_another_run_path(host: InstanceHost) -> None:
