@@ -98,7 +98,7 @@ def test_disks_that_a_container_cannot_see(
 ) -> None:
     image = nova.add_image(busybox_image("ext4"))
     flavor = nova.flavor(1, others)
-    said = f"{name}: a container sees no disk but that of its root"
+    said = f"flavor '{name}': a container sees no disk but that of its root"
     server = nova.boot(image, "ERROR", flavor=flavor)
     assert said in server.fault
     assert "maximum number of retries" not in server.fault
