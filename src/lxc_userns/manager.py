@@ -133,7 +133,8 @@ class UserNamespaceManager:
             prepared as it was promised, whatever is configured now. What is
             configured has to be in order all the same, and the policy counts
             as it is now: what may not run in the host's user namespace any
-            more does not. Nor does what has host IDs that others hold by now.
+            more does not. Nor does what has host IDs that others hold by now,
+            unless they are those of its lease, which it keeps.
         :param progress: called with the number of inodes seen so far.
         :param accept_replaced: whether root filesystem and volumes may be
             other files than when it was first prepared, under the same paths.
