@@ -108,6 +108,20 @@ def test_a_pool_that_is_too_small_for_a_flavor(
     nova.clean()
 
 
+def test_one_that_ends_at_once(
+    start_nova: NovaFactory, busybox_image: ImageFactory
+) -> None:
+    """Nova's own driver builds for ever, and has room for ten builds."""
+    nova = start_nova(DRIVER)
+    image = nova.add_image(busybox_image("ext4"))
+    nova.run("tests.nova.injections:end_when_verified")
+    server = nova.boot(image, "ERROR")
+    warnings = "\n".join(map(str, nova.history()))
+    assert "its first process has ended at once" in warnings
+    assert not server.directory.exists()
+    nova.clean()
+
+
 def test_a_start_and_a_reboot_that_fail(
     start_nova: NovaFactory, busybox_image: ImageFactory
 ) -> None:

@@ -154,6 +154,13 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             # It takes this from the domain.
             found = self._build_device_metadata(context, instance)
             instance.device_metadata = found
+        # Nova would wait for one that has ended, for ever.
+        is_running = self.get_info(instance).state != power_state.SHUTDOWN
+        if kwargs.get("power_on", True) and not is_running:
+            raise nova_exception.NovaException(
+                f"{instance.name}: its first process has ended at once; its "
+                "console log may have the reason"
+            )
         return guest
 
     def _create_configdrive(
