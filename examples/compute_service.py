@@ -108,6 +108,8 @@ class Service:
             self._libvirt.defineXML(prepared.apply_to(xml))
             pid = self._run(prepared)
         except BaseException:
+            # Refused if it runs, for another request has started it.
+            self._manager.release(name)
             self._delete(name)
             raise
         return {"name": name, "uuid": identity, "pid": pid}
@@ -124,7 +126,7 @@ class Service:
         try:
             return {"name": name, "pid": self._run(prepared)}
         except BaseException:
-            self._stop(name)
+            self._manager.unmount(name)  # Refused in the same way.
             raise
 
     def _stop(self, name: str) -> dict[str, object]:

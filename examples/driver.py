@@ -22,6 +22,8 @@ class Driver:
             self._libvirt.defineXML(prepared.apply_to(xml))
             self._run(prepared)
         except Exception:
+            # Refused if it runs, for another call has started it.
+            self._verbs.release(request.name)
             self.delete(request.name)
             raise
 
@@ -46,7 +48,7 @@ class Driver:
         try:
             self._run(prepared)
         except Exception:
-            self.stop(name)
+            self._verbs.unmount(name)  # Refused in the same way.
             raise
 
     def delete(self, name: str) -> None:

@@ -133,7 +133,8 @@ class UserNamespaceManager:
             prepared as it was promised, whatever is configured now. What is
             configured has to be in order all the same, and the policy counts
             as it is now: what may not run in the host's user namespace any
-            more does not. Nor does what has host IDs that others hold by now.
+            more does not. Nor does what has host IDs that others hold by now,
+            unless they are those of its lease, which it keeps.
         :param progress: called with the number of inodes seen so far.
         :param accept_replaced: whether root filesystem and volumes may be
             other files than when it was first prepared, under the same paths.
@@ -266,10 +267,13 @@ class UserNamespaceManager:
         :raises InstanceError: if the name is another instance's by now.
         """
         name, services = _name(instance), self._services
-        record = services.store.load(name)
-        if record is not None:
-            check_same(name, record.uuid, _uuid(instance))
-        services.files.sync(name)
+        # What is open in a view keeps it from being unmounted.
+        with services.store.lock(name):
+            record = services.store.load(name)
+            if record is not None:
+                check_same(name, record.uuid, _uuid(instance))
+                services.files.check_view(record)
+            services.files.sync(name)
 
     @staticmethod
     def _load(

@@ -113,6 +113,10 @@ class Preparation:
             ExitStack() as stack,
         ):
             known = _with_kind(store.load(wanted.name), wanted)
+            if known is not None:
+                self.instances.files.check_view(
+                    known, is_kept=complete is None
+                )
             if complete is not None:
                 wanted = self._complete(wanted, known, complete, stack)
                 steps.log(wanted.name, steps.allocate(wanted))

@@ -40,13 +40,16 @@ class Releaser:
         :param uuid: of which it has to be, None of any.
         :param verb: what was called, for the error.
         :raises RunningError: if it is running.
+        :raises ConfigError: if its views are below another run path.
         :raises InstanceError: if it is another.
         """
         record = self.instances.store.load(name)
         if uuid is not None:
             check_same(name, self._find_uuid(name, record), uuid)
-        if record is not None and self.instances.is_active(record):
-            raise RunningError(name, verb)
+        if record is not None:
+            if self.instances.is_active(record):
+                raise RunningError(name, verb)
+            self.instances.files.check_view(record)
         self.instances.files.unmount(name)
         self.groups.remove(name)
 

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,12 @@ def test_driver(
     with pytest.raises(InstanceError, match="web: is unmounted; call prepa"):
         driver.verify("web")
     driver.start("web")
+    driver.verify("web")
+    # Who repeats it ends nothing.
+    with pytest.raises(InstanceError, match="web: is running"):
+        driver.start("web")
+    with pytest.raises(InstanceError, match="web: is running"):
+        driver.spawn(request, DOMAIN.format("/bin/sleep"))
     driver.verify("web")
     assert domain.isActive()
     driver.delete("web")
@@ -231,6 +238,21 @@ def test_service(
     for verb in ("start", "stop"):
         answer = service.call(verb, name="web")
         assert answer == {"error": "web: there is no such instance"}
+
+
+def test_service_starts_once(service: Service, busybox_rootfs: Path) -> None:
+    init = ["/bin/sleep", "1000"]
+    service.ask("spawn", name="web", rootfs=str(busybox_rootfs), init=init)
+    for _ in range(3):
+        service.ask("stop", name="web")
+        with ThreadPoolExecutor(4) as threads:
+            calls = [
+                threads.submit(service.call, "start", name="web")
+                for _ in range(4)
+            ]
+        answers = [each.result() for each in calls]
+        assert sum("ok" in each for each in answers) == 1, answers
+        assert service.ask("list") == [{"name": "web", "running": True}]
 
 
 def test_service_leaves_nothing_of_a_spawn_that_fails(

@@ -3,6 +3,7 @@
 
 import csv
 import re
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -164,6 +165,70 @@ def test_verbs_at_once(host: InstanceHost) -> None:
     assert host.everything() == once
     host.manager.release(NAME)
     assert host.everything() == nothing
+
+
+def test_a_view_that_is_synced_can_be_unmounted(host: InstanceHost) -> None:
+    """A snapshot is being made, and the instance is stopped meanwhile."""
+    manager = host.manager
+    with ThreadPoolExecutor(2) as threads:
+        for _ in range(20):
+            manager.prepare(host.request())
+            syncs = [threads.submit(manager.sync, NAME) for _ in range(6)]
+            manager.unmount(NAME)
+            for each in syncs:
+                each.result()
+
+
+def test_who_looks_keeps_nobody_from_unmounting(host: InstanceHost) -> None:
+    """As who prepares another instance with the same files does."""
+    files, ends = host.services.files, threading.Event()
+
+    def look() -> None:
+        while not ends.is_set():
+            files.is_mounted(NAME)
+
+    with ThreadPoolExecutor(2) as threads:
+        looks = [threads.submit(look) for _ in range(2)]
+        try:
+            for _ in range(20):
+                host.manager.prepare(host.request())
+                host.manager.unmount(NAME)
+        finally:
+            ends.set()
+        for each in looks:
+            each.result()
+
+
+def test_by_another_run_path(host: InstanceHost) -> None:
+    """Another program, or a service since its configuration was changed."""
+    manager, run = host.manager, str(host.path / "run")
+    manager.prepare(host.request())
+    before = host.everything()
+    host.conf.set_override("run_path", f"{run}-of-others", "lxc_userns")
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: manager.prepare(host.request()),
+        lambda: manager.prepare(NAME),
+        lambda: manager.sync(NAME),
+        lambda: manager.unmount(NAME),
+        lambda: manager.release(NAME),
+    )
+    for each in calls:
+        with pytest.raises(exceptions.ConfigError) as caught:
+            each()
+        assert f"views of {NAME} are below {run}; set it to" in str(
+            caught.value
+        )
+        assert host.everything() == before
+    host.conf.set_override("run_path", run, "lxc_userns")
+    manager.unmount(NAME)
+    host.conf.set_override("run_path", f"{run}-of-others", "lxc_userns")
+    # Its domain has the place of before.
+    with pytest.raises(exceptions.ConfigError, match="are below"):
+        manager.prepare(NAME)
+    # Who prepares it by a request writes its domain anew.
+    prepared = manager.prepare(host.request())
+    assert prepared.root == f"{run}-of-others/{NAME}/root"
+    manager.release(NAME)
 
 
 def test_the_table_has_every_verb_and_state() -> None:

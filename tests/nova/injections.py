@@ -4,14 +4,18 @@
 :meth:`tests.nova.harness.Nova.run` calls these with the service's requests.
 """
 
+import os
+import signal
 from types import SimpleNamespace
 from typing import Any
 
-from nova import exception
+from nova import context, exception, objects
 from nova.privsep import idmapshift
 from nova.virt.libvirt import utils
 
+from lxc_userns import privileged
 from lxc_userns.linux import cgroups
+from tests.nova.harness import wait_until
 
 
 def shift(_: Any, path: str, entry: list[int]) -> None:
@@ -43,6 +47,36 @@ def pause_without_freezer(requests: Any, name: str) -> str:
     finally:
         cgroups.can_freeze = had
     return ""
+
+
+def end_when_verified(requests: Any) -> None:
+    """Let containers end as soon as they are verified."""
+    verify = privileged.verify
+    connection = requests.compute.manager.driver._host.get_connection()
+
+    def verify_and_end(prepared: Any, *, started: bool) -> Any:
+        found = verify(prepared, started=started)
+        os.kill(found.pid, signal.SIGKILL)
+        domain = connection.lookupByUUIDString(prepared.uuid)
+        wait_until(lambda: not domain.isActive())
+        return found
+
+    privileged.verify = verify_and_end  # type: ignore[assignment]
+
+
+def update_resources(requests: Any) -> None:
+    """Tell placement what there is, as happens every minute."""
+    manager = requests.compute.manager
+    manager.update_available_resource(context.get_admin_context())
+
+
+def add_extra_spec(_: Any, flavor: str, name: str, value: str) -> None:
+    """Give a flavor one that the API would not."""
+    found = objects.Flavor.get_by_flavor_id(
+        context.get_admin_context(), flavor
+    )
+    found.extra_specs = {**found.extra_specs, name: value}
+    found.save()
 
 
 def make_tap_port(requests: Any) -> str:

@@ -35,7 +35,7 @@ def boot(nova: Nova, image: str) -> Server:
 
 
 def is_told(server: Server) -> bool:
-    """Whether it has its config drive, and nothing more of the host."""
+    """Whether its root has its config drive, and nothing more of the host."""
     directory = "/config-drive/openstack/latest"
     told = json.loads(
         server.run_in("cat", f"{directory}/meta_data.json").stdout
@@ -46,6 +46,10 @@ def is_told(server: Server) -> bool:
     for path in ("/config-drive/new", f"{directory}/user_data"):
         done = server.run_in("touch", path, check=False)
         assert "Read-only file system" in done.stderr
+    # Its password is in there.
+    command = f"cat {directory}/meta_data.json"
+    done = server.run_in("su", "alice", "-c", command, check=False)
+    assert "Permission denied" in done.stderr
     line = server.run_in("grep", " /config-drive ", "/proc/mounts").stdout
     assert {"ro", "nosuid", "nodev"} <= {*line.split()[3].split(",")}
     return is_private(server)
@@ -94,7 +98,7 @@ def test_disks_that_a_container_cannot_see(
 ) -> None:
     image = nova.add_image(busybox_image("ext4"))
     flavor = nova.flavor(1, others)
-    said = f"{name}: a container sees no disk but that of its root"
+    said = f"flavor '{name}': a container sees no disk but that of its root"
     server = nova.boot(image, "ERROR", flavor=flavor)
     assert said in server.fault
     assert "maximum number of retries" not in server.fault

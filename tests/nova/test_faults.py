@@ -79,6 +79,49 @@ def test_no_range_left(
     nova.clean()
 
 
+def test_a_flavor_that_no_host_can_serve(
+    start_nova: NovaFactory, busybox_image: ImageFactory
+) -> None:
+    """An API beside which this is not installed lets it through."""
+    nova = start_nova(DRIVER)
+    image = nova.add_image(busybox_image("ext4"))
+    flavor = nova.flavor()
+    nova.run("tests.nova.injections:add_extra_spec", flavor,
+             "lxc_userns:range_size", "5")  # fmt: skip
+    server = nova.boot(image, "ERROR", flavor=flavor)
+    assert "range_size '5': expected 6..4294967294" in server.fault
+    nova.clean()
+
+
+@pytest.mark.usefixtures("pool")
+def test_a_pool_that_is_too_small_for_a_flavor(
+    start_nova: NovaFactory, busybox_image: ImageFactory
+) -> None:
+    """That of another host may not be."""
+    nova = start_nova(LEASES)
+    image = nova.add_image(busybox_image("ext4"))
+    flavor = nova.flavor(lxc_userns__range_size="262144")
+    server = nova.boot(image, "ERROR", flavor=flavor)
+    assert "Exhausted all hosts available" in server.fault
+    warnings = "\n".join(each.text for each in nova.problems("WARNING"))
+    assert "have no room for 262144" in warnings
+    nova.clean()
+
+
+def test_one_that_ends_at_once(
+    start_nova: NovaFactory, busybox_image: ImageFactory
+) -> None:
+    """Nova's own driver builds for ever, and has room for ten builds."""
+    nova = start_nova(DRIVER)
+    image = nova.add_image(busybox_image("ext4"))
+    nova.run("tests.nova.injections:end_when_verified")
+    server = nova.boot(image, "ERROR")
+    warnings = "\n".join(map(str, nova.history()))
+    assert "its first process has ended at once" in warnings
+    assert not server.directory.exists()
+    nova.clean()
+
+
 def test_a_start_and_a_reboot_that_fail(
     start_nova: NovaFactory, busybox_image: ImageFactory
 ) -> None:

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Resources of a host for its servers, and the share of each."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.functional.capabilities import require
 from tests.nova.conftest import ImageFactory, NovaFactory
-from tests.nova.ours import LEASES, changed, is_private
+from tests.nova.ours import LEASES, OTHER, changed, is_private, maps
 from tests.nova.server import Server
 
 
@@ -25,6 +27,31 @@ def test_a_host_without_ranges_is_not_chosen(
     assert "No valid host was found" in other.fault
     one = nova.flavor(resources__CUSTOM_LXC_USERNS_RANGE="1")
     assert is_private(nova.boot(image, flavor=one), 2_000_131_072)
+    nova.clean()
+
+
+@pytest.mark.usefixtures("pool")
+def test_a_pool_that_goes(
+    start_nova: NovaFactory, busybox_image: ImageFactory
+) -> None:
+    """Placement removes no inventory of which somebody has something."""
+    nova = start_nova(LEASES)
+    image = nova.add_image(busybox_image("ext4"))
+    flavor = nova.flavor(resources__CUSTOM_LXC_USERNS_RANGE="1")
+    server = nova.boot(image, flavor=flavor)
+    nova.problems()
+    for name in ("subuid", "subgid"):
+        Path(f"/etc/{name}").write_text("")
+    nova.run("tests.nova.injections:update_resources")
+    assert nova.tracebacks() == []
+    nova.stop_compute()
+    nova.configure({"lxc_userns": {"subid_owner": None}, **maps(OTHER)})
+    nova.start_compute()
+    other = nova.boot(image, "ERROR", flavor=flavor)
+    assert "No valid host was found" in other.fault
+    server.reboot("HARD")
+    assert is_private(server, OTHER)
+    assert is_private(nova.boot(image), OTHER)
     nova.clean()
 
 

@@ -26,6 +26,7 @@ from lxc_userns.exceptions import (
     ConfigError,
     InstanceError,
     LxcUsernsError,
+    NeedsError,
     PrerequisiteError,
     RootfsError,
 )
@@ -103,12 +104,14 @@ def test_a_kind_is_not_guessed(in_process: cfg.ConfigOpts) -> None:
         ("lxc_userns:range_size", "many", "is not a number"),
         ("lxc_userns:range_size", "-1", "is not a number"),
         ("lxc_userns:range_size", "\N{SUPERSCRIPT TWO}", "is not a number"),
+        ("lxc_userns:range_size", "5", "expected 6..4294967294"),
+        ("lxc_userns:range_size", "4294967295", "expected 6..4294967294"),
     ],
 )
 def test_extra_specs_that_are_refused(
     name: str, value: str, reason: str
 ) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(NeedsError) as caught:
         extra_specs.to_request({name: value})
     assert str(caught.value).startswith(name)
     assert reason in str(caught.value)

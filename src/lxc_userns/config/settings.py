@@ -32,7 +32,7 @@ _PATHS: Final = tuple(
 )
 _ROOTS: Final = option_name(PRIVILEGED_GROUP, "roots")
 _POLICY: Final = option_name(GROUP, "userns_policy")
-_OWNER: Final = re.compile(r"[^\s:#-][^\s:]*")
+_OWNER: Final = re.compile(r"[^\s:\0#-][^\s:\0]*")
 
 _T = TypeVar("_T")
 

@@ -19,7 +19,12 @@ from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from lxc_userns.exceptions import ReplacedError, RootfsError, translated
+from lxc_userns.exceptions import (
+    ConfigError,
+    ReplacedError,
+    RootfsError,
+    translated,
+)
 from lxc_userns.instances import path_lookup
 from lxc_userns.instances.record import InstanceRecord, volume_name
 from lxc_userns.linux import file_identity, safe_path, syncing
@@ -89,7 +94,9 @@ class Filesystems:
         by_name: Mapping[str, strategies.ViewStrategy] | None = None,
     ) -> None:
         self._private = PrivateFiles(state_path)
-        self._views = (views or mountpoints.Views)(run_path)
+        self._run_path = run_path
+        self._find_views = views or mountpoints.Views
+        self._views = self._find_views(run_path)
         self._roots = roots
         self._by_name = by_name or strategies.STRATEGIES
 
@@ -101,6 +108,29 @@ class Filesystems:
     def view(self, instance: str) -> str:
         """Where the view of a root filesystem is, or would be."""
         return self._views.path(instance, _ROOT)
+
+    def check_view(
+        self, record: InstanceRecord, *, is_kept: bool = False
+    ) -> None:
+        """Refuse an instance whose views are below another run path.
+
+        Here they would not be seen, and its IDs be given to another instance
+        while they are mounted there.
+
+        :param is_kept: whether to refuse it also while they are unmounted:
+            its domain has that place.
+        :raises ConfigError: if it is refused.
+        """
+        if record.view == self.view(record.name):
+            return
+        place = os.path.dirname(os.path.dirname(record.view))
+        if is_kept or self._find_views(place).is_mounted(record.name):
+            raise ConfigError(
+                "[lxc_userns] run_path",
+                self._run_path,
+                f"views of {record.name} are below {place}; set it to that "
+                "until the instance is released",
+            )
 
     def unpacked(self, instance: str) -> str:
         """Where an archive for an instance is unpacked, or would be."""

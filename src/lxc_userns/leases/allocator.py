@@ -105,7 +105,7 @@ class LeaseAllocator:
         while True:
             lease = self._confirm(instance, uuid, size, keep)
             if lease is not None:
-                self.pool.warn_if_outside(lease)
+                self.pool.warn_of_changes(lease)
                 return lease
             # Of one that has IDs the lease may have been lost.
             has, is_bound = self._find_maps(instance, known)

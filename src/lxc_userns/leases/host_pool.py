@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from lxc_userns.exceptions import ConfigError, PrerequisiteError
@@ -128,8 +128,8 @@ class HostPool:
             waiting=tuple(waiting),
         )
 
-    def warn_if_outside(self, lease: Lease) -> None:
-        """Warn if a lease is not, or no longer, of the pool."""
+    def warn_of_changes(self, lease: Lease) -> None:
+        """Warn if a lease is not, or no longer, of the pool alone."""
         if not self.owner:
             return
         try:
@@ -145,6 +145,19 @@ class HostPool:
                 lease,
                 self.owner,
             )
+        for kind, pool in pools:
+            held = IdSet((lease.ids(kind),))
+            others = replace(pool, ids=held, holders=()).with_holders(
+                pool.holders
+            )
+            if others.holders:
+                _LOG.warning(
+                    "%s: of its lease (%s) others have IDs by now: %s; give "
+                    "these others, or release the instance",
+                    lease.instance,
+                    lease,
+                    others.describe_holders(),
+                )
 
     def _warn_if_lost(self, pools: Pools) -> None:
         """Warn if nobody ever had a lease, and yet somebody has had one."""

@@ -7,10 +7,11 @@ import ctypes
 import errno
 import os
 import re
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from lxc_userns.linux import libc, mount_api
 from lxc_userns.linux.bounds import BoundExceededError
@@ -48,6 +49,19 @@ _mount = libc.function(
     ctypes.c_ulong,
     ctypes.c_void_p,
 )
+_statx = libc.function(
+    "statx",
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_int,
+    ctypes.c_uint,
+    ctypes.c_void_p,
+)
+#: Attributes and those that are known in struct statx, of 256 bytes.
+_STATX: Final = struct.Struct("8xQ40xQ192x")
+_AT_SYMLINK_NOFOLLOW: Final = 0x100
+_AT_NO_AUTOMOUNT: Final = 0x800
+_STATX_ATTR_MOUNT_ROOT: Final = 0x2000
 _umount2 = libc.function("umount2", ctypes.c_char_p, ctypes.c_int)
 
 _INDEX_BY_DEFAULT = "/sys/module/overlay/parameters/index"
@@ -175,7 +189,17 @@ def read_mount_id(fdinfo: str) -> int:
 
 
 def is_mount_point(parent: int, name: str) -> bool:
-    """Return whether a mount is on ``parent/name``, which is no link."""
+    """Return whether a mount is on ``parent/name``, which is no link.
+
+    :raises FileNotFoundError: if there is nothing of that name.
+    """
+    # To open a mount, if only for a moment, keeps it from being unmounted.
+    found = ctypes.create_string_buffer(_STATX.size)
+    flags = _AT_SYMLINK_NOFOLLOW | _AT_NO_AUTOMOUNT
+    _statx(parent, os.fsencode(name), flags, 0, found)
+    attributes, known = _STATX.unpack(found.raw)
+    if known & _STATX_ATTR_MOUNT_ROOT:  # Since Linux 5.8.
+        return bool(attributes & _STATX_ATTR_MOUNT_ROOT)
     flags = os.O_PATH | os.O_NOFOLLOW
     with open_file(name, flags, dir_fd=parent) as fd:
         return mount_id(fd) != mount_id(parent)

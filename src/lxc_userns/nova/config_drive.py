@@ -7,6 +7,7 @@ and that cannot be idmapped. cloud-init looks into this directory as well.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -15,14 +16,19 @@ from typing import Any, Final
 from nova.api.metadata import base
 from nova.virt import configdrive
 from nova.virt.libvirt import utils as libvirt_utils
+from oslo_log import log as logging
 
+from lxc_userns.idmap import IdMaps
+from lxc_userns.rootfs.shifting import acl
 from lxc_userns.spec.volume import Volume
+
+LOG = logging.getLogger(__name__)
 
 #: Where it is in a container.
 TARGET: Final = "/config-drive"
 #: In the directory of an instance; for the service alone.
 _NAME: Final = "config-drive"
-#: In that, for whoever is in the container.
+#: In that, for the root of the container.
 _TREE: Final = "tree"
 #: The way to it is the service's alone.
 _DIRECTORY_MODE: Final = 0o755
@@ -74,8 +80,44 @@ def volumes(instance: Any) -> tuple[Volume, ...]:
 
     Its files are the service's, who is nobody in a container.
     """
-    path = libvirt_utils.get_instance_path(instance)
-    tree = os.path.join(path, _NAME, _TREE)
+    tree = _tree(instance)
     if not os.path.isdir(tree):
         return ()
     return (Volume(tree, TARGET, owners="none", readonly=True),)
+
+
+def close(instance: Any, id_maps: IdMaps | None) -> None:
+    """Let only the container's root into its config drive, if it has one.
+
+    There are secrets in it, as the password of the administrator.
+
+    :param id_maps: those of the container; None if it has none.
+    """
+    tree = _tree(instance)
+    if not os.path.isdir(tree):
+        return
+    if id_maps is None:
+        # Modes do not keep the host's root out.
+        os.chmod(tree, 0o700)
+        return
+    # To the kernel that root is a user like others, for whom only an ACL
+    # makes an exception: the service may not give it the directory.
+    root, _ = id_maps.root
+    try:
+        os.setxattr(tree, acl.ACCESS, acl.closed_but_to(root))
+    except OSError as err:
+        if err.errno != errno.EOPNOTSUPP:
+            raise
+        os.chmod(tree, _DIRECTORY_MODE)
+        LOG.warning(
+            "%s: all in the container may read its config drive, for there "
+            "are no POSIX ACLs in %s; mount a filesystem there that has them",
+            instance.name,
+            tree,
+            instance=instance,
+        )
+
+
+def _tree(instance: Any) -> str:
+    path = libvirt_utils.get_instance_path(instance)
+    return os.path.join(path, _NAME, _TREE)

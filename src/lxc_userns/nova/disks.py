@@ -12,7 +12,7 @@ from nova.virt import driver
 from nova.virt.libvirt import config as vconfig
 from nova.virt.libvirt import utils as libvirt_utils
 
-from lxc_userns.exceptions import ConfigError
+from lxc_userns.exceptions import NeedsError
 
 CONF = nova.conf.CONF
 _find_disk = libvirt_utils.find_disk
@@ -88,7 +88,7 @@ def check_root_alone(flavor: Any, block_device_info: Any) -> None:
     """Check that an instance is to have no disk besides its root's.
 
     :param block_device_info: as Nova's driver gets it, or None.
-    :raises ConfigError: if its flavor or it itself asks for one.
+    :raises NeedsError: if its flavor or it itself asks for one.
     """
     info = block_device_info
     swap = driver.block_device_info_get_swap(info)
@@ -101,9 +101,9 @@ def check_root_alone(flavor: Any, block_device_info: Any) -> None:
         ("swap", flavor.swap or driver.swap_is_usable(swap)),
     ):
         if is_asked_for:
-            raise ConfigError(
+            raise NeedsError(
+                "flavor",
                 name,
-                "",
                 "a container sees no disk but that of its root; choose a "
                 "flavor without, with a larger root disk",
             )

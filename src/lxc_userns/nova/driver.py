@@ -97,9 +97,10 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         self, provider_tree: Any, nodename: str, allocations: Any = None
     ) -> None:
         """Tell placement what there is, ranges of host IDs among it."""
+        is_known = resources.RANGES in provider_tree.data(nodename).inventory
         super().update_provider_tree(provider_tree, nodename, allocations)
         inventory = dict(provider_tree.data(nodename).inventory)
-        resources.add_ranges(CONF, inventory)
+        resources.add_ranges(CONF, inventory, is_known=is_known)
         provider_tree.update_inventory(nodename, inventory)
 
     def _get_guest_idmaps(self) -> list[Any]:
@@ -153,6 +154,13 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             # It takes this from the domain.
             found = self._build_device_metadata(context, instance)
             instance.device_metadata = found
+        # Nova would wait for one that has ended, for ever.
+        is_running = self.get_info(instance).state != power_state.SHUTDOWN
+        if kwargs.get("power_on", True) and not is_running:
+            raise nova_exception.NovaException(
+                f"{instance.name}: its first process has ended at once; its "
+                "console log may have the reason"
+            )
         return guest
 
     def _create_configdrive(
@@ -194,9 +202,9 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
                 **extra_specs.to_request(instance.flavor.extra_specs),
             )
             # Disks are replaced at a resize and a rebuild.
-            self._prepared[instance.uuid] = privileged.prepare(
-                request, accept_replaced=True
-            )
+            prepared = privileged.prepare(request, accept_replaced=True)
+        config_drive.close(instance, prepared.id_maps)
+        self._prepared[instance.uuid] = prepared
 
     def _create_domain_cleanup_lxc(self, instance: Any) -> None:
         try:

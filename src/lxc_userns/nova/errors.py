@@ -19,10 +19,10 @@ from lxc_userns import exceptions as ours
 
 LOG = logging.getLogger(__name__)
 
-#: What was asked for cannot be had, on whatever host: policy and flavor.
+#: What was asked for cannot be had, on whatever host: policy and flavor. What
+#: is wrong with the configuration of a host is no reason to try no other.
 _FINAL: Final = (
     ours.ArgumentError,
-    ours.ConfigError,
     ours.IdMapError,
     ours.NeedsError,
     ours.PolicyError,

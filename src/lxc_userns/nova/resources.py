@@ -22,22 +22,29 @@ RANGES: Final = "CUSTOM_LXC_USERNS_RANGE"
 _PERIOD: Final = 100_000
 
 
-def add_ranges(conf: cfg.ConfigOpts, inventory: dict[str, Any]) -> None:
+def add_ranges(
+    conf: cfg.ConfigOpts, inventory: dict[str, Any], *, is_known: bool
+) -> None:
     """Put into a host's inventory how many ranges its pool has.
 
     :param inventory: that of placement, without any if there is no pool, or
         it has no range.
+    :param is_known: whether placement has an inventory of ranges.
     """
-    inventory.pop(RANGES, None)
-    if total := _count_ranges(conf):
-        inventory[RANGES] = {
-            "total": total,
-            "reserved": 0,
-            "min_unit": 1,
-            "max_unit": total,
-            "step_size": 1,
-            "allocation_ratio": 1.0,
-        }
+    total = _count_ranges(conf)
+    if not (total or is_known):
+        return
+    # Instances may have some by an inventory of before, and of what is in use
+    # placement removes none: nova-compute would not start.
+    shown = total or 1
+    inventory[RANGES] = {
+        "total": shown,
+        "reserved": shown - total,
+        "min_unit": 1,
+        "max_unit": shown,
+        "step_size": 1,
+        "allocation_ratio": 1.0,
+    }
 
 
 def _count_ranges(conf: cfg.ConfigOpts) -> int:

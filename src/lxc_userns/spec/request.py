@@ -110,10 +110,10 @@ class InstanceRequest:
         self._check_contradictions()
 
     def _check_paths(self) -> None:
-        if "\0" in self.rootfs:
+        if not _can_be_path(self.rootfs):
             refuse(_REQUEST, "rootfs", self.rootfs, "is not a path; give one")
-        if self.program is not None and (
-            not self.program.startswith("/") or "\0" in self.program
+        if self.program is not None and not (
+            self.program.startswith("/") and _can_be_path(self.program)
         ):
             reason = "is no absolute path in the container; give one"
             refuse(_REQUEST, "program", self.program, reason)
@@ -131,3 +131,11 @@ class InstanceRequest:
         if twice := [each for each in targets if targets.count(each) > 1]:
             reason = "is the target of two; give each one of its own"
             refuse(_REQUEST, "volumes", twice[0], reason)
+
+
+def _can_be_path(text: str) -> bool:
+    """Return whether the kernel can be given a text as a path."""
+    try:
+        return b"\0" not in text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False

@@ -208,7 +208,7 @@ def test_a_pool_that_cannot_be_asked_for(
     ]
 
 
-@pytest.mark.parametrize("owner", ["-g", "a:b", "a b", "#x", "a\nb"])
+@pytest.mark.parametrize("owner", ["-g", "a:b", "a b", "#x", "a\nb", "a\0b"])
 @pytest.mark.usefixtures("host")
 def test_owners_that_are_none(owner: str) -> None:
     conf = configure("", "", subid_owner=owner)

@@ -146,6 +146,26 @@ def test_a_pool_that_cannot_be_asked_for(
         host.allocator.acquire("b")
 
 
+def test_ids_of_a_lease_that_others_have_got(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    lease = host.allocator.acquire("a")
+    assert not caplog.records
+    host.set_pool(f"lxc:{BASE}:{2 * S}\nalice:{BASE + 5}:10\n")
+    assert host.allocator.acquire("a") == lease
+    said = caplog.messages
+    assert len(said) == len({*said}) == 2
+    for kind, text in zip(("user", "group"), said, strict=True):
+        assert text == (
+            "a: of its lease (65536 IDs, users from 2000000000 on, groups "
+            "from 2000000000 on) others have IDs by now: the subordinate "
+            f"{kind} IDs of alice (2000000005:10); give these others, or "
+            "release the instance"
+        )
+    # Others get what is next.
+    assert host.allocator.acquire("b").uid_start == BASE + S
+
+
 def test_a_pool_that_has_changed(
     host: Host, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -30,7 +30,9 @@ TWICE = (Volume("/srv/a", "/data"), Volume("/srv/b", "/data"))
     ("options", "reason"),
     [
         ({"rootfs": "/srv/\0web"}, "rootfs .*: is not a path"),
+        ({"rootfs": "/srv/\ud800"}, "rootfs .*: is not a path"),
         ({"program": "bin/init"}, "program 'bin/init': is no absolute path"),
+        ({"program": "/bin/\ud800"}, "program .*: is no absolute path"),
         ({"program": "/bin/\0"}, "program .*: is no absolute path"),
         (
             {"range_size": 65536, "id_maps": MAPS},

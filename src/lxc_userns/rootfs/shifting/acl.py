@@ -12,7 +12,7 @@ import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 ACCESS = "system.posix_acl_access"
 DEFAULT = "system.posix_acl_default"
@@ -20,8 +20,14 @@ DEFAULT = "system.posix_acl_default"
 _VERSION = 2
 _HEADER = struct.Struct("<I")
 _ENTRY = struct.Struct("<HHI")
+_OWNER = 0x01
 _USER = 0x02
+_OWNING_GROUP = 0x04
 _GROUP = 0x08
+_MASK = 0x10
+_OTHERS = 0x20
+#: Qualifier of entries that need none.
+_NONE = 2**32 - 1
 
 
 def _entries(value: bytes) -> list[tuple[int, int, int]]:
@@ -47,6 +53,21 @@ def qualifiers(value: bytes) -> tuple[set[int], set[int]]:
     )
 
 
+def closed_but_to(uid: int) -> bytes:
+    """Return the ACL of a directory that is for its owner and one user alone.
+
+    :param uid: the user, who may list it and go through it.
+    """
+    entries = (
+        (_OWNER, 7, _NONE),
+        (_USER, 5, uid),
+        (_OWNING_GROUP, 0, _NONE),
+        (_MASK, 5, _NONE),
+        (_OTHERS, 0, _NONE),
+    )
+    return _pack(entries)
+
+
 def translate(
     value: bytes,
     uid: Callable[[int], int],
@@ -68,6 +89,10 @@ def translate(
     ]
     if entries == old:
         return value
+    return _pack(entries)
+
+
+def _pack(entries: Iterable[tuple[int, int, int]]) -> bytes:
     return _HEADER.pack(_VERSION) + b"".join(
         _ENTRY.pack(*entry) for entry in entries
     )

@@ -97,8 +97,7 @@ class Views:
         """Return whether an instance has any view mounted."""
         with self._instance(instance) as parent:
             return parent is not None and any(
-                mounts.is_mount_point(parent, name)
-                for name in os.listdir(parent)
+                _is_view(parent, name) for name in _names(parent)
             )
 
     def unmount(self, instance: str) -> None:
@@ -157,6 +156,19 @@ def _close_to_others(fd: int, id_maps: IdMaps | None) -> None:
     os.fchmod(fd, 0o700)
     os.fchown(fd, -1, group)
     os.fchmod(fd, 0o710)
+
+
+def _names(parent: int) -> list[str]:
+    # Who unmounts views may remove the directory that is open here.
+    with suppress(FileNotFoundError):
+        return os.listdir(parent)
+    return []
+
+
+def _is_view(parent: int, name: str) -> bool:
+    with suppress(FileNotFoundError):
+        return mounts.is_mount_point(parent, name)
+    return False
 
 
 def _unmount(parent: int, name: str) -> None:

@@ -119,3 +119,14 @@ def test_no_bytes_crash(value: bytes) -> None:
     # Nothing, or a whole attribute of version 2 or 3.
     translated = filecaps.translate(value, up)
     assert translated is None or len(translated) in (20, 24)
+
+
+def test_closed_but_to_one_user() -> None:
+    wanted = encode(
+        (0x01, 7, NO_ID),
+        (0x02, 5, 1000),
+        (0x04, 0, NO_ID),
+        (0x10, 5, NO_ID),
+        (0x20, 0, NO_ID),
+    )
+    assert acl.closed_but_to(1000) == wanted
