@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from lxc_userns import own_paths
 from lxc_userns.exceptions import (
-    ConfigError,
     InstanceError,
     PolicyError,
 )
@@ -151,12 +150,10 @@ class Planner:
         """Check that an instance may still start as it was promised.
 
         :raises PolicyError: if not in the mode that it has.
-        :raises ConfigError: if the configuration cannot be used, has another
-            ``run_path`` since, or others hold IDs of its maps, of which it
-            has no lease.
+        :raises ConfigError: if the configuration cannot be used, or others
+            hold IDs of its maps, of which it has no lease.
         :raises RootfsError: if it has files where none may be.
         """
-        self._check_view(record)
         for path in _host_paths(record):
             self.paths.check_below_roots(path)
         maps = record.id_maps
@@ -173,19 +170,6 @@ class Planner:
                 record.volumes,
                 enabled=self._is_enabled,
             )
-
-    def _check_view(self, record: InstanceRecord) -> None:
-        """Check that its view will be where its domain has it."""
-        view = self.files.view(record.name)
-        if record.view == view or _is_same_path(record.view, view):
-            return
-        before = os.path.dirname(os.path.dirname(record.view))
-        raise ConfigError(
-            "[lxc_userns] run_path",
-            self.settings.run_path,
-            f"{record.name} was made with {before}; set that again, or make "
-            "it anew",
-        )
 
     def _find_kind(self, path: str) -> RootfsKind:
         if os.path.isdir(path):
@@ -257,10 +241,6 @@ class Planner:
             raise problem
         for name, check in own_paths.CHECKS.items():
             check(getattr(self.settings, name))
-
-
-def _is_same_path(one: str, other: str) -> bool:
-    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _check_kind(request: InstanceRequest) -> None:

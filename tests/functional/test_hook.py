@@ -296,7 +296,7 @@ def test_another_run_path(
     text = any_cli.config.read_text()
     run_path = f"run_path = {any_cli.run}"
     any_cli.config.write_text(text.replace(run_path, f"{run_path}2"))
-    said = f"run_path = {any_cli.run}2: web was made with {any_cli.run}; set"
+    said = f"2: views of web are below {any_cli.run}; set it to that"
     with pytest.raises(libvirt.libvirtError, match=said):
         domain.create()
     assert said in any_cli("container", "start", "web").error()

@@ -121,7 +121,8 @@ class Filesystems:
             its domain has that place.
         :raises ConfigError: if it is refused.
         """
-        if record.view == self.view(record.name):
+        view = self.view(record.name)
+        if os.path.realpath(record.view) == os.path.realpath(view):
             return
         place = os.path.dirname(os.path.dirname(record.view))
         if is_kept or self._find_views(place).is_mounted(record.name):
