@@ -440,7 +440,7 @@ def make_deep(tree: Path, name: bytes, levels: int) -> int:
 def test_many_directories_far_below(
     memory_root: Path, look: Callable[[int], object]
 ) -> None:
-    """What is in memory are names, and not a path of 4 KiB for each."""
+    """Names are in memory, and not a path of 4 KiB for each."""
     fd = make_deep(memory_root / "tree", b"d" * 250, 15)
     for number in range(2000):
         os.mkdir(f"{number}", dir_fd=fd)

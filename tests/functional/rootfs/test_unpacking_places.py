@@ -302,7 +302,7 @@ def test_a_program_fails_and_does_not_say_why(
 def test_what_removes_a_tree_is_killed(
     root: Path, tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As for want of memory; what is left is for the next one."""
+    """The kernel does so for want of memory; the next one removes the rest."""
     script = tmp_path / "bin/rm"
     script.parent.mkdir()
     script.write_text("#!/bin/sh\nkill -9 $$\n")

@@ -35,13 +35,13 @@ class UnpackLimits:
 
     @property
     def inodes_exceeded(self) -> str:
-        """Return why one with more files is not."""
+        """Return why one with more files is not unpacked."""
         reason = f"has more than {self.max_inodes} files"
         return _exceeds(reason, "max_inodes")
 
     @property
     def memory_exceeded(self) -> str:
-        """Return why one that needs more memory is not."""
+        """Return why one that needs more memory is not unpacked."""
         size = format_size(self.max_memory)
         reason = f"needs more than {size} of memory to be unpacked"
         return _exceeds(reason, "max_memory")
