@@ -97,7 +97,7 @@ def test_a_flavor_that_no_host_can_serve(
 def test_a_pool_that_is_too_small_for_a_flavor(
     start_nova: NovaFactory, busybox_image: ImageFactory
 ) -> None:
-    """That of another host may not be."""
+    """Another host may be in order."""
     nova = start_nova(LEASES)
     image = nova.add_image(busybox_image("ext4"))
     flavor = nova.flavor(lxc_userns__range_size="262144")
