@@ -34,8 +34,6 @@ class Verify(ShowsSeveral):
 
     all_help = "All containers of this package that run."
     active = True
-    # Much of it is waiting, for libvirt and for processes.
-    workers = 4
     table_columns = ("name", "mode", "init_pid", "previous_state")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:

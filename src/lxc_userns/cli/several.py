@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import compress
 from typing import Any, TypeVar
@@ -76,8 +75,6 @@ class OnSeveral(ContainerCommand):
     #: Of which the command is to be done with ``--all``: of those that run,
     #: of those that do not, or of both (None).
     active: bool | None = None
-    #: How many are worked on at the same time.
-    workers = 1
     _worst = 0
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -134,19 +131,13 @@ class OnSeveral(ContainerCommand):
             except Exception as err:
                 return [], err
 
-        names = [*self._names(parsed_args)]
-        if self.workers == 1:
-            # In this thread an interrupt undoes what is half done.
-            yield from map(attempt, names)
-            return
-        with ThreadPoolExecutor(self.workers) as threads:
-            yield from threads.map(attempt, names)
+        # One after the other: threads would wait for each other more than for
+        # anything else. And in this one an interrupt undoes what is half done.
+        yield from map(attempt, [*self._names(parsed_args)])
 
     def _names(self, parsed_args: argparse.Namespace) -> Iterable[str]:
-        # Made before there are threads.
-        containers = self.containers
         if parsed_args.all:
-            return containers.names(active=self.active)
+            return self.containers.names(active=self.active)
         return dict.fromkeys(map(self.find_name, parsed_args.names))
 
 

@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from lxc_userns.linux import directory
 from lxc_userns.linux.bounds import at_most
@@ -78,14 +77,15 @@ def groups(of: dict[str, str], known: Sequence[Mount]) -> Iterator[Group]:
     """
     for controllers, path in of.items():
         mount = _find(controllers, known)
-        if mount is None or not PurePosixPath(path).is_relative_to(mount.root):
+        root = "" if mount is None else mount.root.rstrip("/")
+        if mount is None or not f"{path}/".startswith(f"{root}/"):
             continue
-        own = PurePosixPath(path).relative_to(mount.root)
-        for place in (own, *own.parents):
+        own = list(filter(None, path[len(root) :].split("/")))
+        for depth in range(len(own), -1, -1):
             yield Group(
                 controllers or "version 2",
-                str(PurePosixPath(mount.point, place)),
-                place == own,
+                "/".join([mount.point, *own[:depth]]),
+                depth == len(own),
                 not controllers.startswith("name="),
             )
 
@@ -100,10 +100,12 @@ def writable(group: Group, writes: Writes) -> list[str]:
     found: list[str] = []
     with suppress(FileNotFoundError), directory.opened(group.path) as fd:
         for name in (".", *sorted(_files(group, fd))):
-            with suppress(FileNotFoundError):
+            try:
                 status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                if writes(status):
-                    found.append(name)
+            except FileNotFoundError:
+                continue
+            if writes(status):
+                found.append(name)
     return found
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from functools import cache, partial
 
 from lxc_userns.linux import cgroups
 from lxc_userns.linux.mounts import Mount, read_mounts
@@ -30,14 +31,16 @@ def writable(
     """
     with init.opened_parent() as controller:
         groups = [*cgroups.groups(controller.cgroups, host_mounts)]
-    uids, gids = init.uid_map, init.gid_map
+    # Nearly all files are root's, a thousand and more.
+    has_user = cache(partial(_covers, init.uid_map))
+    has_group = cache(partial(_covers, init.gid_map))
 
     def writes(status: os.stat_result) -> bool:
         mode = status.st_mode
         return bool(
             mode & stat.S_IWOTH
-            or (mode & stat.S_IWUSR and _covers(uids, status.st_uid))
-            or (mode & stat.S_IWGRP and _covers(gids, status.st_gid))
+            or (mode & stat.S_IWUSR and has_user(status.st_uid))
+            or (mode & stat.S_IWGRP and has_group(status.st_gid))
         )
 
     delegated = cgroups.delegated() | {"."}

@@ -170,15 +170,10 @@ class Verifier:
             self.instances.guests.init_process(record.name) as init,
             _blaming_it(record.name),
         ):
-            if record.id_maps is not None:
-                for path in self.inspector.revoke(init):
-                    _LOG.info(
-                        "%s: %s is root's",
-                        record.name,
-                        path,
-                        extra={journal.INSTANCE: record.name},
-                    )
             found = self.inspector.observe(record.name, init)
+            if found.writable and record.id_maps is not None:
+                self._revoke(record, init)
+                found = self.inspector.observe(record.name, init)
             reasons = [
                 *self.inspector.compare(expectation, found, started=started),
                 *self.inspector.enforce(
@@ -196,6 +191,15 @@ class Verifier:
             if not mark.is_same_start(record.verified):
                 self._name(record, init)
         return describe(expectation, found), mark
+
+    def _revoke(self, record: InstanceRecord, init: Process) -> None:
+        for path in self.inspector.revoke(init):
+            _LOG.info(
+                "%s: %s is root's",
+                record.name,
+                path,
+                extra={journal.INSTANCE: record.name},
+            )
 
     def _expect(
         self, record: InstanceRecord, xml: str, started: bool

@@ -18,6 +18,8 @@ from lxc_userns.exceptions import (
 )
 from lxc_userns.instances.verified import Verified
 from lxc_userns.linux.bounds import BoundExceededError
+from lxc_userns.linux.process import Process
+from lxc_userns.verification.observed import Observed
 from tests.unit.manager.world import (
     ID_MAP,
     UUID,
@@ -64,6 +66,51 @@ UNLOOKED = [
 ]
 
 
+#: What a container could write: a group, and names in it.
+WRITABLE = (("/sys/fs/cgroup/web1", "memory.max"),)
+
+
+def fail_at(world: World, place: str, error: Exception) -> None:
+    """Let a step of each verification fail."""
+    assert world.ports.inspector is not None
+    observe = world.ports.inspector.observe
+
+    def observe_more(name: str, init: Process) -> Observed:
+        return replace(observe(name, init), writable=WRITABLE)
+
+    if place == "revoke":  # Else there is nothing to revoke.
+        world.inspect(observe=observe_more)
+    world.inspect(**{place: failing(error)})
+
+
+@pytest.mark.parametrize("is_taken", [True, False])
+def test_what_it_could_write_is_taken_and_looked_for_again(
+    world: World, is_taken: bool
+) -> None:
+    world.manager.prepare(world.request)
+    world.guests.add("web1")
+    assert world.ports.inspector is not None
+    observe = world.ports.inspector.observe
+    writable = list(WRITABLE)
+
+    def observe_more(name: str, init: Process) -> Observed:
+        return replace(observe(name, init), writable=tuple(writable))
+
+    def revoke(_init: Process) -> list[str]:
+        if is_taken:
+            writable.clear()
+        return ["/sys/fs/cgroup/web1/memory.max"]
+
+    world.inspect(observe=observe_more, revoke=revoke)
+    if is_taken:
+        world.manager.verify("web1", started=True)
+        assert "destroy" not in world.log
+        return
+    with pytest.raises(IsolationError, match=r"memory\.max"):
+        world.manager.verify("web1", started=True)
+    assert world.log[-1] == "destroy"
+
+
 @pytest.mark.parametrize("place", ["observe", "compare", "revoke"])
 @pytest.mark.parametrize("error", UNLOOKED, ids=repr)
 def test_what_cannot_be_looked_at_later_runs_on(
@@ -73,7 +120,7 @@ def test_what_cannot_be_looked_at_later_runs_on(
 ) -> None:
     world.manager.prepare(world.request)
     world.guests.add("web1")
-    world.inspect(**{place: failing(error)})
+    fail_at(world, place, error)
     with pytest.raises(InspectionError, match=r"cannot .* at: .* runs on"):
         world.manager.verify("web1", started=False)
     assert "destroy" not in world.log
@@ -90,7 +137,7 @@ def test_what_cannot_be_looked_at_just_after_its_start_is_destroyed(
 ) -> None:
     world.manager.prepare(world.request)
     world.guests.add("web1")
-    world.inspect(**{place: failing(error)})
+    fail_at(world, place, error)
     with pytest.raises(IsolationError, match="; it was destroyed"):
         world.manager.verify("web1", started=True)
     assert world.log[-1] == "destroy"
