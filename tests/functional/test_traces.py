@@ -16,6 +16,7 @@ from typing import IO, Any, cast
 import libvirt
 import pytest
 
+from lxc_userns.traces.store import Traces
 from tests.functional.command_line import CommandLine
 from tests.waiting import wait_for
 
@@ -81,6 +82,18 @@ def test_one_that_ends_before_the_hook_sees_it(
     finally:
         assert cli("host", "hook", "remove").code == 0
     check_ended_at_once(cli, done.error())
+
+
+def test_traces_of_one_that_is_just_being_started(tmp_path: Path) -> None:
+    """Its watcher can have ended before libvirt says that it was started."""
+    traces = Traces(str(tmp_path / "state"))
+    place = tmp_path / "state/traces/web1"
+    with traces.watched("web1") as watch:
+        watch.wait()
+        traces.begin_unwatched("web1")
+        assert place.exists()
+    traces.begin_unwatched("web1")
+    assert not place.exists()
 
 
 def check_ended_at_once(cli: CommandLine, error: str) -> None:

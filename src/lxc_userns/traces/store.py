@@ -10,7 +10,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+    suppress,
+)
 from typing import IO, Any, cast
 
 from lxc_userns import own_paths
@@ -48,11 +53,14 @@ class Traces:
         :raises ConfigError: if the state path cannot be used, or no process
             can be started.
         """
-        with self._translated():
-            self.remove(name)
-            with self._made(name) as fd:
+        with ExitStack() as stack:
+            with self._translated():
+                self.remove(name)
+                # Open, and so locked, also if the watcher has ended before
+                # libvirt says that the container was started.
+                fd = stack.enter_context(self._made(name))
                 process = _start(name, fd)
-        with cast("IO[bytes]", process.stdin):
+            stack.enter_context(cast("IO[bytes]", process.stdin))
             yield Watch(self, name, process)
 
     def read(self, name: str) -> Trace:
