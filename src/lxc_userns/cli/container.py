@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import logging
 import re
+import time
 from functools import cached_property
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ Shown = tuple[tuple[str, ...], tuple[Any, ...]]
 _LOG = logging.getLogger(__name__)
 #: States of a container that has not ended.
 _ACTIVE = ("running", "unverified", "paused")
+#: Seconds for which one that reboots does not run, and between two looks.
+_LONGEST_REBOOT, _PAUSE = 5.0, 0.1
 _UUID = re.compile(r"[\da-f]{8}-(?:[\da-f]{4}-){3}[\da-f]{12}", re.IGNORECASE)
 
 
@@ -58,6 +61,13 @@ class ContainerCommand(ConfiguredCommand):
     def show_started(self, name: str) -> Shown:
         """Show a container that was started, and fail if it has ended."""
         container = self.containers.show(name)
+        deadline = time.monotonic() + _LONGEST_REBOOT
+        while container.state not in _ACTIVE and container.trace.is_reboot:
+            # libvirt starts one that reboots once more.
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_PAUSE)
+            container = self.containers.show(name)
         if container.state not in _ACTIVE:
             self.failed = True
             how = container.trace.describe() or "how is not noted yet"

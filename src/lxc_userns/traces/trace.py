@@ -29,6 +29,14 @@ class Trace:
     console: tuple[str, ...] = ()
     controller: int | None = None
 
+    @property
+    def is_reboot(self) -> bool:
+        """Whether its first process has ended as one that reboots does.
+
+        The kernel kills it by SIGHUP for that (:manpage:`reboot(2)`).
+        """
+        return self.ended and self.status == signal.SIGHUP
+
     def describe(self) -> str | None:
         """Say how it ended; None if it has not, as far as is known."""
         return "; ".join(self._clauses()) if self.ended else None
