@@ -116,10 +116,11 @@ class _Parser(argparse.ArgumentParser):
         """Say what is wrong, and not all of the usage."""
         usage_error(self, message)
 
-    # cliff would print a traceback of what cannot be printed.
+    # Of what cannot be printed cliff would print a traceback, and argparse of
+    # Python 3.13 says nothing.
     def _print_message(self, message: str, file: Any = None) -> None:
         try:
-            super()._print_message(message, file)
+            (file or sys.stderr).write(message)
         except OSError as err:
             sys.exit(_fail_to_print(err))
 
@@ -334,11 +335,16 @@ _HANDLERS: Mapping[signal.Signals, Callable[[int, FrameType | None], None]] = {
 
 def _flush() -> int:
     """Write what is left, so that the interpreter has nothing to fail on."""
+    code = 0
     try:
         sys.stdout.flush()
-        return 0
     except OSError as err:
-        return _fail_to_print(err)
+        code = _fail_to_print(err)
+    try:
+        sys.stderr.flush()
+    except OSError:  # There is nowhere to say so.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    return code
 
 
 def _fail_to_print(err: OSError) -> int:
