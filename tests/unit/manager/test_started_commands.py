@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What commands on containers show, of containers that are made up."""
+"""Commands that start containers, of containers that are made up."""
 
 import signal
 from collections.abc import Iterator
