@@ -13,6 +13,7 @@ import os
 import stat
 
 from lxc_userns.linux.fd import owned
+from lxc_userns.rootfs.archive import depth_first
 from lxc_userns.text import printable
 
 #: Bytes of a path below the root that tar can unpack: to the kernel it is one
@@ -51,15 +52,8 @@ class Contents:
         self.nodes: set[tuple[int, int]] = set()
         self._root = root
         self._named = 0
-        # Names wait, not paths: each of those can have 4 KiB.
-        waiting = [(".", self._read("."))]
-        while waiting:
-            path, names = waiting[-1]
-            if names:
-                below = f"{path}/{names.pop()}"
-                waiting.append((below, self._read(below)))
-            else:
-                waiting.pop()
+        for path, names in depth_first.directories():
+            names += self._read(path)
 
     def _read(self, path: str) -> list[str]:
         """Look at a directory; return the names of those in it."""

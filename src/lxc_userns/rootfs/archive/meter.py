@@ -15,6 +15,7 @@ import threading
 
 from lxc_userns.linux import syncing
 from lxc_userns.linux.fd import open_file
+from lxc_userns.rootfs.archive import depth_first
 
 TYPE_CHECKING = False  # It loads little, to start quickly.
 if TYPE_CHECKING:
@@ -134,30 +135,14 @@ class Meter:
         """Return what the new tree takes on disk, in bytes."""
         # Names are relative to it, and so no longer than tar can make them.
         os.fchdir(self._view)
-        used, names = _measure_in(".")
-        # Names wait, not paths: each of those can have 4 KiB.
-        waiting = [(".", names)]
-        while waiting:
-            path, names = waiting[-1]
-            if names:
-                below = f"{path}/{names.pop()}"
-                more, below_names = _measure_in(below)
-                used += more
-                waiting.append((below, below_names))
-            else:
-                waiting.pop()
+        used = 0.0
+        for path, names in depth_first.directories():
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    used += _usage(entry.stat(follow_symlinks=False))
+                    if entry.is_dir(follow_symlinks=False):
+                        names.append(entry.name)
         return int(used)
-
-
-def _measure_in(path: str) -> tuple[float, list[str]]:
-    """Return what is used in a directory, and those that are in it."""
-    used, names = 0.0, []
-    with os.scandir(path) as entries:
-        for entry in entries:
-            used += _usage(entry.stat(follow_symlinks=False))
-            if entry.is_dir(follow_symlinks=False):
-                names.append(entry.name)
-    return used, names
 
 
 def _usage(status: os.stat_result) -> float:
