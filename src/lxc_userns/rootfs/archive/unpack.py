@@ -147,7 +147,8 @@ def unpack(
         def work(place: Destination, **options: Any) -> Extraction:
             return tar.extract(source, place, **options)
 
-        plan = _Plan(source.path, [source], work, limits, progress)
+        taken = limits or UnpackLimits()
+        plan = _Plan(source.path, [source], work, taken, progress)
         report = _unpack(plan, path, maps)
     _warn(source.path, report)
     return report
@@ -205,7 +206,7 @@ class _Plan:
     path: str
     archives: Sequence[Archive]
     work: Work
-    limits: UnpackLimits | None
+    limits: UnpackLimits
     progress: Progress | None
 
 
@@ -222,7 +223,7 @@ def _unpack(plan: _Plan, path: Path, maps: IdMaps | None) -> UnpackReport:
         _check_room(plan, place)
         work = partial(
             plan.work,
-            limits=plan.limits or UnpackLimits(),
+            limits=plan.limits,
             progress=plan.progress,
         )
         extracted, inodes = _fill(plan.path, place, maps, work)
