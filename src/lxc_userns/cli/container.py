@@ -62,10 +62,12 @@ class ContainerCommand(ConfiguredCommand):
         """Show a container that was started, and fail if it has ended."""
         container = self.containers.show(name)
         deadline = time.monotonic() + _LONGEST_REBOOT
-        while container.state not in _ACTIVE and container.trace.is_reboot:
-            # libvirt starts one that reboots once more.
-            if time.monotonic() > deadline:
-                break
+        # libvirt starts one that reboots once more.
+        while (
+            container.state not in _ACTIVE
+            and container.trace.is_reboot
+            and time.monotonic() <= deadline
+        ):
             time.sleep(_PAUSE)
             container = self.containers.show(name)
         if container.state not in _ACTIVE:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from cliff.app import App
 from cliff.command import Command
@@ -343,17 +343,23 @@ def _flush() -> int:
     try:
         sys.stderr.flush()
     except OSError:  # There is nowhere to say so.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+        _discard(sys.stderr)
     return code
 
 
 def _fail_to_print(err: OSError) -> int:
     """Say why, and print nothing more; return the exit code."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _discard(sys.stdout)
     if isinstance(err, BrokenPipeError):
         return _BROKEN_PIPE
     sys.stderr.write(f"error: standard output: {err.strerror}\n")
     return 1
+
+
+def _discard(stream: TextIO) -> None:
+    """Write nowhere what is left of a stream, and all that is to come."""
+    with _open_nowhere() as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def _prepare_streams() -> None:
@@ -372,6 +378,5 @@ def _prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _open_nowhere() -> io.TextIOWrapper:
-    fd = os.open(os.devnull, os.O_WRONLY)
-    return os.fdopen(fd, "w", encoding="utf-8")
+def _open_nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import compress
 from typing import Any, TypeVar
@@ -115,25 +115,15 @@ class OnSeveral(ContainerCommand):
         if self.is_one(parsed_args):
             return [act(self.find_name(*parsed_args.names))]
         results: list[_T] = []
-        for found, failure in self._attempt_each(parsed_args, act):
-            results += found
-            if failure is not None:
-                _LOG.error(failure, exc_info=self.app.options.debug)
-                self._worst = worst(self._worst, exit_code(failure))
-        return results
-
-    def _attempt_each(
-        self, parsed_args: argparse.Namespace, act: Callable[[str], _T]
-    ) -> Iterator[tuple[list[_T], Exception | None]]:
-        def attempt(name: str) -> tuple[list[_T], Exception | None]:
-            try:
-                return [act(name)], None
-            except Exception as err:
-                return [], err
-
         # One after the other: threads would wait for each other more than for
         # anything else. And in this one an interrupt undoes what is half done.
-        yield from map(attempt, [*self._names(parsed_args)])
+        for name in [*self._names(parsed_args)]:
+            try:
+                results.append(act(name))
+            except Exception as err:
+                _LOG.error(err, exc_info=self.app.options.debug)
+                self._worst = worst(self._worst, exit_code(err))
+        return results
 
     def _names(self, parsed_args: argparse.Namespace) -> Iterable[str]:
         if parsed_args.all:
