@@ -67,19 +67,26 @@ UNLOOKED = [
 
 
 #: What a container could write: a group, and names in it.
-WRITABLE = (("/sys/fs/cgroup/web1", "memory.max"),)
+WRITABLE = "/sys/fs/cgroup/web1", "memory.max"
+
+
+def let_it_write(world: World) -> list[tuple[str, str]]:
+    """Let the container write to groups; return which, to be changed."""
+    assert world.ports.inspector is not None
+    observe = world.ports.inspector.observe
+    writable = [WRITABLE]
+
+    def observe_more(name: str, init: Process) -> Observed:
+        return replace(observe(name, init), writable=tuple(writable))
+
+    world.inspect(observe=observe_more)
+    return writable
 
 
 def fail_at(world: World, place: str, error: Exception) -> None:
     """Let a step of each verification fail."""
-    assert world.ports.inspector is not None
-    observe = world.ports.inspector.observe
-
-    def observe_more(name: str, init: Process) -> Observed:
-        return replace(observe(name, init), writable=WRITABLE)
-
     if place == "revoke":  # Else there is nothing to revoke.
-        world.inspect(observe=observe_more)
+        let_it_write(world)
     world.inspect(**{place: failing(error)})
 
 
@@ -89,19 +96,14 @@ def test_what_it_could_write_is_taken_and_looked_for_again(
 ) -> None:
     world.manager.prepare(world.request)
     world.guests.add("web1")
-    assert world.ports.inspector is not None
-    observe = world.ports.inspector.observe
-    writable = list(WRITABLE)
-
-    def observe_more(name: str, init: Process) -> Observed:
-        return replace(observe(name, init), writable=tuple(writable))
+    writable = let_it_write(world)
 
     def revoke(_init: Process) -> list[str]:
         if is_taken:
             writable.clear()
-        return ["/sys/fs/cgroup/web1/memory.max"]
+        return ["/".join(WRITABLE)]
 
-    world.inspect(observe=observe_more, revoke=revoke)
+    world.inspect(revoke=revoke)
     if is_taken:
         world.manager.verify("web1", started=True)
         assert "destroy" not in world.log
