@@ -14,8 +14,8 @@ help:
 	@echo 'make test-recipes  root filesystems as the documentation makes them'
 	@echo 'make test-release  unit and functional tests in another release'
 	@echo '                of Debian or Ubuntu; RELEASE=trixie'
-	@echo 'make test-vm    a selection of functional tests in a virtual machine'
-	@echo '                with a libvirtd, systemd, AppArmor of its own'
+	@echo 'make test-vm    a selection of functional tests in virtual machines'
+	@echo '                with a libvirtd, systemd, AppArmor of their own'
 	@echo 'make test-oldest  unit tests with the oldest dependencies'
 	@echo 'make test-platforms  make test, and all of these'
 	@echo 'make fuzz       inputs made up for all that reads hostile bytes;'
@@ -133,9 +133,9 @@ HARD = umask 077; PATH=$${PATH%:/sbin:/bin} \
 test-release: system-packages
 	tools/in-release $(RELEASE) sh -c '($(HARD) make unit) && make functional'
 
-# Emulated: it takes a quarter of an hour.
+# Emulated: it takes a while.
 .PHONY: test-vm
-test-vm: system-packages
+test-vm: deb
 	tools/test-vm
 
 # The lower bounds of the dependencies hold, as far as unit tests tell. What

@@ -56,12 +56,16 @@ class Result:
 
 
 def call(
-    *arguments: str | Path, prefix: Sequence[str] = (), **options: Any
+    *arguments: str | Path,
+    prefix: Sequence[str] = (),
+    program: Path = PROGRAM,
+    **options: Any,
 ) -> Result:
     """Call the program, most often by forking what has imported it."""
-    argv = [*prefix, str(PROGRAM), *map(str, arguments)]
+    argv = [*prefix, str(program), *map(str, arguments)]
     done: subprocess.CompletedProcess[bytes]
-    if not prefix and not options and fork_server.can_serve():
+    is_ours = not prefix and not options and program == PROGRAM
+    if is_ours and fork_server.can_serve():
         done = fork_server.run(argv, umask=UMASK, timeout=LONGEST)
     else:
         done = subprocess.run(
@@ -85,6 +89,7 @@ class CommandLine:
     config: Path
     state: Path
     run: Path
+    program: Path = PROGRAM
 
     @classmethod
     def make(
@@ -123,6 +128,7 @@ class CommandLine:
 
     def __call__(self, *arguments: str | Path, **options: Any) -> Result:
         """Call the program."""
+        options.setdefault("program", self.program)
         return call("--config-file", self.config, *arguments, **options)
 
     def json(self, *arguments: str | Path) -> Any:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Containers that are there again after a reboot of the host.
+"""Containers of the Debian package that are there again after a reboot.
 
 Not among the tests of ``make test``: in the virtual machine, one of the tests
-runs before the reboot and the other after it.
+runs before the reboot of the host, the others after it.
 """
 
 import json
@@ -15,16 +15,20 @@ import pytest
 
 from tests.functional import images
 from tests.functional.capabilities import TOOLS
-from tests.functional.command_line import PROGRAM, CommandLine
+from tests.functional.command_line import CommandLine
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.needs("containers")
 
-#: What the program reads when it is given no configuration.
+#: What the package has, and reads when it is given no configuration.
+PROGRAM = Path("/usr/bin/lxc-userns")
 CONFIG = Path("/etc/lxc-userns/lxc-userns.conf")
+STATE, RUN = Path("/var/lib/lxc-userns"), Path("/run/lxc-userns")
 POOL = "containers:1000000000:6553600\n"
-PLACE = Path("/var/lib/lxc-userns-reboot")
-CLI = CommandLine(CONFIG, PLACE / "state", Path("/run/lxc-userns-reboot"))
+PLACE = Path("/var/lib/reboot")
+CLI = CommandLine(CONFIG, STATE, RUN, PROGRAM)
+PACKAGE = "dist/deb/lxc-userns_*.deb"
+TIMERS = "lxc-userns-verify.timer", "lxc-userns-gc.timer"
 SLEEP = "/bin/sleep 100000"
 #: Containers that are there again, and how each root filesystem is made ready.
 AUTOSTARTED = {"web1": "idmapped", "web2": "overlay", "web3": "chown"}
@@ -47,7 +51,7 @@ XML = """\
 
 
 def run(*argv: str) -> str:
-    """Run a command, and return what it prints."""
+    """Run a command, which goes well, and return what it prints."""
     done = subprocess.run(argv, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done
     return done.stdout
@@ -83,13 +87,10 @@ def configure() -> None:
     for name in ("subuid", "subgid"):
         with open(f"/etc/{name}", "a") as file:
             file.write(POOL)
-    CONFIG.parent.mkdir(exist_ok=True)
+    # Of what it depends on, all is there.
+    run("dpkg", "--install", *map(str, TOOLS.parent.glob(PACKAGE)))
     CLI.configure("subid_owner = containers\n")
-    units = Path("/etc/systemd/system")
-    for unit in (TOOLS.parent / "etc/systemd").glob("*@.service"):
-        text = unit.read_text().replace("/usr/bin/lxc-userns", str(PROGRAM))
-        (units / unit.name).write_text(text)
-    run("systemctl", "daemon-reload")
+    run("systemctl", "enable", "--now", *TIMERS)
 
 
 def make_tree(name: str) -> Path:
@@ -145,3 +146,47 @@ def test_after() -> None:
     CLI.json("container", "start", STOPPED)
     verified = CLI("container", "verify", "--all")
     assert verified.code == 0, verified
+    # By the services of the package, with the rights that they have.
+    for timer in TIMERS:
+        assert run("systemctl", "is-active", timer).strip() == "active"
+        service = timer.replace(".timer", ".service")
+        run("systemctl", "start", service)
+        result = run("systemctl", "show", "--value", "-p", "Result", service)
+        assert result.strip() == "success"
+    run("systemctl", "stop", *TIMERS)
+    assert all(map(is_running, (*AGAIN, STOPPED)))
+    assert {*leases()} == {*AGAIN, STOPPED}
+
+
+def test_a_container_that_differs() -> None:
+    """The service destroys one that is not as promised, and fails."""
+    (record,) = (STATE / "instances").glob(f"{STOPPED}.json")
+    record.write_text(record.read_text().replace("65536", "65535"))
+    service = "lxc-userns-verify.service"
+    done = subprocess.run(["systemctl", "start", service], timeout=600)
+    assert done.returncode
+    assert not is_running(STOPPED)
+    assert all(map(is_running, AGAIN))
+
+
+def test_purged() -> None:
+    purge = "dpkg", "--purge", "lxc-userns"
+    refused = subprocess.run(purge, capture_output=True, text=True)
+    assert refused.returncode
+    assert "there are containers: " in refused.stderr
+    # It is as before.
+    assert CLI("container", "verify", "--all").code == 0
+    virsh("destroy", CONVERTED)
+    reverted = CLI("domain", "convert", CONVERTED, "--in-place", "--revert")
+    assert reverted.code == 0, reverted
+    virsh("undefine", CONVERTED)
+    for name in (*AUTOSTARTED, KEPT, STOPPED):
+        done = CLI("container", "destroy", name)
+        assert done.code == 0, done
+    run(*purge)
+    assert not PROGRAM.exists()
+    roots = "/etc", "/run", "/usr", "/var"
+    left = run("find", *roots, "-xdev", "-name", "*lxc[-_]userns*")
+    # The first is the operator's own; the others are systemd's of what failed.
+    own = "/etc/apparmor.d/", "/run/systemd/units/"
+    assert [each for each in left.split() if not each.startswith(own)] == []

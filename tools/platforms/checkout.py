@@ -31,8 +31,14 @@ def find_checkout(directory: Path) -> Path:
     )
 
 
+#: Debian packages as "make deb" leaves them.
+PACKAGES = "dist/deb/*.deb"
+
+
 def list_files(checkout: Path) -> Iterator[Path]:
     """List a checkout's files as they are now, but what git ignores.
+
+    Debian packages that were built of the checkout are among them.
 
     :raises PlatformError: if git cannot tell.
     """
@@ -47,6 +53,7 @@ def list_files(checkout: Path) -> Iterator[Path]:
         # Deleted but not staged, or a repository within.
         if name and (path.is_symlink() or path.is_file()):
             yield path
+    yield from sorted(checkout.glob(PACKAGES))
 
 
 def write_archive(

@@ -2,12 +2,11 @@
 """``tools/test-vm``, as far as no guest is needed for it."""
 
 import ast
-import subprocess
 import sys
 from importlib.machinery import SourceFileLoader
 from io import BytesIO
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import pytest
 
@@ -30,21 +29,30 @@ def report(*cases: tuple[str, float, str]) -> bytes:
 GOOD = report(("test_demo", 30.0, ""), ("test_modes", 12.5, ""))
 
 
-def test_the_selected_tests_are_there() -> None:
-    for module, tests in selection.SELECTION.items():
-        path = TOP / f"tests/functional/{module}.py"
+@pytest.mark.parametrize("guest", selection.SELECTION)
+def test_the_selected_tests_are_there(guest: str) -> None:
+    named = selection.list_tests(guest)
+    if guest == selection.REBOOTED:
+        named += [selection.BEFORE_REBOOT, *selection.AFTER_REBOOT]
+    for each in named:
+        path, _, test = each.partition("::")
         there = {
-            each.name
-            for each in ast.parse(path.read_text()).body
-            if isinstance(each, ast.FunctionDef)
+            found.name
+            for found in ast.parse((TOP / path).read_text()).body
+            if isinstance(found, ast.FunctionDef)
         }
-        assert {each.partition("[")[0] for each in tests} <= there
+        assert {test.partition("[")[0]} - {""} <= there
 
 
 def test_how_tests_are_named() -> None:
-    named = selection.list_tests()
+    named = selection.list_tests("lives")
     assert "tests/functional/test_demo.py" in named
     assert "tests/functional/test_host_check.py::test_this_host" in named
+
+
+def test_none_runs_in_two_guests() -> None:
+    lives, services = selection.SELECTION.values()
+    assert not lives.keys() & services.keys()
 
 
 def test_a_module_is_counted() -> None:
@@ -96,6 +104,20 @@ def program(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
+#: In place of tools/in-vm: a guest that leaves a report if there is one.
+IN_VM = """\
+#!/bin/sh
+[ "$1" = --results ] && mkdir -p "$2/results" || exit 9
+guest=${2##*/}
+echo "$guest runs $#"
+if [ -e "$0-$guest.xml" ]; then
+    cp "$0-$guest.xml" "$2/results/tests.xml"
+fi
+exit "$(cat "$0-status")"
+"""
+
+
+@pytest.mark.allow_subprocess
 @pytest.mark.parametrize(
     ("status", "text", "expected"),
     [
@@ -110,27 +132,42 @@ def program(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 )
 def test_exit_status(
     program: ModuleType,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
     tmp_path: Path,
     status: int,
     text: bytes | None,
     expected: int,
 ) -> None:
     results = tmp_path / "build/test-vm"
-
-    def run(argv: list[str], **_: object) -> SimpleNamespace:
-        assert not results.exists()
-        assert argv[2] == str(results)
-        (results / "results").mkdir(parents=True)
-        if text is not None:
-            (results / "results/tests.xml").write_bytes(text)
-        return SimpleNamespace(returncode=status)
-
-    monkeypatch.setattr(subprocess, "run", run)
+    in_vm = tmp_path / "in-vm"
+    in_vm.write_text(IN_VM)
+    in_vm.chmod(0o755)
+    (tmp_path / "in-vm-status").write_text(str(status))
+    if text is not None:
+        (tmp_path / "in-vm-lives.xml").write_bytes(text)
     for _ in range(2):
-        assert program.run(tmp_path / "tools", results) == expected
+        assert program.run(tmp_path, results) == expected
     # What is left is named, and nothing is after a run that went well.
     assert results.exists() == (expected != 0)
-    named = f"are in {results}" in capsys.readouterr().out
-    assert named == (expected != 0)
+    out = capfd.readouterr().out
+    assert (f"are in {results}" in out) == (expected != 0)
+    for guest in selection.SELECTION:
+        assert out.count(f"{guest}: {guest} runs ") == 2
+
+
+def test_all_guests_count(program: ModuleType, tmp_path: Path) -> None:
+    for guest, text in zip(
+        selection.SELECTION,
+        (GOOD, report(("test_demo", 1.0, "<failure/>"))),
+        strict=True,
+    ):
+        directory = tmp_path / guest / "results"
+        directory.mkdir(parents=True)
+        (directory / "after.xml").write_bytes(text)
+    found = [*program.read_modules(tmp_path)]
+    assert [module for module, _ in found] == [
+        "test_demo",
+        "test_modes",
+        "test_demo",
+    ]
+    assert summary.sum_up(each for _, each in found).failed == 1
