@@ -20,8 +20,26 @@ from tests.nova.fork_server import ForkServer
 from tests.nova.user import User, made_user
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add an option for a release of Nova beside one with which all ran."""
+    parser.addoption(
+        "--once",
+        action="store_true",
+        help="run each test with its first parameters alone",
+    )
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
     """Show warnings of Nova and what it uses, but let them be."""
+    if config.getoption("once"):
+        first = {item.nodeid.partition("[")[0]: item for item in items[::-1]}
+        config.hook.pytest_deselected(
+            items=[item for item in items if item not in first.values()]
+        )
+        items[:] = first.values()
+        items.reverse()
     for item in items:
         item.add_marker(pytest.mark.filterwarnings("default"))
 
