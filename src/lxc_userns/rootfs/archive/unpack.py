@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from lxc_userns.arguments import checked, refuse
 from lxc_userns.exceptions import RootfsError, UnmappedIdsError
@@ -143,10 +142,7 @@ def unpack(
     """
     maps = _wanted_maps(id_maps, shifted)
     with formats.opened(archive, trust) as source:
-
-        def work(place: Destination, **options: Any) -> Extraction:
-            return tar.extract(source, place, **options)
-
+        work = partial(tar.extract, source)
         taken = limits or UnpackLimits()
         plan = _Plan(source.path, [source], work, taken, progress)
         report = _unpack(plan, path, maps)
