@@ -71,6 +71,34 @@ def attach(
     return get, names
 
 
+def renamed(module: str, **names: str) -> "Callable[[str], object]":
+    """Return ``__getattr__`` for a module some names of which are others now.
+
+    The names of before work, and warn.
+
+    :param module: its ``__name__``.
+    :param names: by name of before, the name of now with its module.
+    """
+
+    def get(name: str) -> object:
+        if name not in names:
+            raise AttributeError(
+                f"module {module!r} has no attribute {name!r}"
+            )
+        import warnings
+
+        warnings.warn(
+            f"{module}.{name} is deprecated; use {names[name]}",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        home, _, now = names[name].rpartition(".")
+        value: object = getattr(import_module(home), now)
+        return value
+
+    return get
+
+
 def read_stub(file: str) -> dict[str, str]:
     """Return the module of each name."""
     import ast
