@@ -49,6 +49,7 @@ def attach(
     """
 
     def get(name: str) -> object:
+        """Return a name of the package, and load the module that has it."""
         if name == "__all__":
             return sorted(read_stub(file))
         # Others are asked for often, and are in no stub.
@@ -81,6 +82,7 @@ def renamed(module: str, **names: str) -> "Callable[[str], object]":
     """
 
     def get(name: str) -> object:
+        """Return what has another name now, and warn."""
         if name not in names:
             raise AttributeError(
                 f"module {module!r} has no attribute {name!r}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 from contextlib import suppress
-from typing import Any
 
 from cliff.show import ShowOne
 
@@ -19,8 +18,6 @@ _DEFAULT_TIMEOUT = 10.0
 #: State before a verification, by whether it had been verified; None: nobody
 #: keeps record of it.
 _PREVIOUS = {True: "running", False: "unverified", None: None}
-
-Several = tuple[tuple[str, ...], Any]
 
 
 class Verify(ShowsSeveral):
@@ -48,24 +45,20 @@ class Verify(ShowsSeveral):
         )
         return parser
 
-    def take_action(self, parsed_args: argparse.Namespace) -> Several:
-        """Compare them."""
-
-        def verify(name: str) -> Shown:
-            found = self.containers.verify(
-                name, report_only=parsed_args.report_only
-            )
-            fields = {
-                "name": found.name,
-                "mode": found.mode,
-                "init_pid": found.pid,
-                "uid_map": found.uid_map,
-                "gid_map": found.gid_map,
-                "previous_state": _PREVIOUS[found.was_verified],
-            }
-            return tuple(fields), tuple(fields.values())
-
-        return self.shown(parsed_args, verify)
+    def act(self, name: str, parsed_args: argparse.Namespace) -> Shown:
+        """Compare it."""
+        found = self.containers.verify(
+            name, report_only=parsed_args.report_only
+        )
+        fields = {
+            "name": found.name,
+            "mode": found.mode,
+            "init_pid": found.pid,
+            "uid_map": found.uid_map,
+            "gid_map": found.gid_map,
+            "previous_state": _PREVIOUS[found.was_verified],
+        }
+        return tuple(fields), tuple(fields.values())
 
 
 class Start(ShowsSeveral):
@@ -96,23 +89,16 @@ class Start(ShowsSeveral):
         )
         return parser
 
-    def take_action(self, parsed_args: argparse.Namespace) -> Several:
-        """Start them."""
-
-        def start(name: str) -> Shown:
-            try:
-                with progress_bar("shift") as progress:
-                    self.containers.start(
-                        name,
-                        progress,
-                        accept_replaced=parsed_args.accept_replaced,
-                    )
-            except AlreadyRunningError:
-                if not parsed_args.ignore:
-                    raise
-            return self.show_started(name)
-
-        return self.shown(parsed_args, start)
+    def act(self, name: str, parsed_args: argparse.Namespace) -> Shown:
+        """Start it."""
+        replaced = parsed_args.accept_replaced
+        try:
+            with progress_bar("shift") as progress:
+                self.containers.start(name, progress, accept_replaced=replaced)
+        except AlreadyRunningError:
+            if not parsed_args.ignore:
+                raise
+        return self.show_started(name)
 
 
 class Restart(ShowsSeveral):
@@ -130,17 +116,13 @@ class Restart(ShowsSeveral):
         _add_timeout(parser)
         return parser
 
-    def take_action(self, parsed_args: argparse.Namespace) -> Several:
-        """Restart them."""
-
-        def restart(name: str) -> Shown:
-            with progress_bar("shift") as progress:
-                self.containers.restart(
-                    name, progress, timeout=parsed_args.timeout
-                )
-            return self.show_started(name)
-
-        return self.shown(parsed_args, restart)
+    def act(self, name: str, parsed_args: argparse.Namespace) -> Shown:
+        """Restart it."""
+        with progress_bar("shift") as progress:
+            self.containers.restart(
+                name, progress, timeout=parsed_args.timeout
+            )
+        return self.show_started(name)
 
 
 class Wait(OnOne, ShowOne):
@@ -194,14 +176,13 @@ class Stop(OnSeveral):
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Stop them."""
-        if parsed_args.waited_by == "":
-            return
+        if parsed_args.waited_by != "":
+            super().take_action(parsed_args)
 
-        def stop(name: str) -> None:
-            with suppress(*_ignored(parsed_args)):
-                self.containers.stop(name, parsed_args.timeout)
-
-        self.on_each(parsed_args, stop)
+    def act(self, name: str, parsed_args: argparse.Namespace) -> None:
+        """Stop it."""
+        with suppress(*_ignored(parsed_args)):
+            self.containers.stop(name, parsed_args.timeout)
 
 
 class Destroy(OnSeveral):
@@ -219,14 +200,10 @@ class Destroy(OnSeveral):
         _add_ignore(parser)
         return parser
 
-    def take_action(self, parsed_args: argparse.Namespace) -> None:
-        """Destroy them."""
-
-        def destroy(name: str) -> None:
-            with suppress(*_ignored(parsed_args)):
-                self.containers.destroy(name)
-
-        self.on_each(parsed_args, destroy)
+    def act(self, name: str, parsed_args: argparse.Namespace) -> None:
+        """Destroy it."""
+        with suppress(*_ignored(parsed_args)):
+            self.containers.destroy(name)
 
 
 def _add_timeout(parser: argparse.ArgumentParser) -> None:

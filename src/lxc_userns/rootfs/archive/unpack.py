@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from lxc_userns.arguments import checked, refuse
 from lxc_userns.exceptions import RootfsError, UnmappedIdsError
@@ -43,6 +44,12 @@ _ATTRIBUTES = (
     | mount_api.MOUNT_ATTR_NODEV
     | mount_api.MOUNT_ATTR_NOEXEC
 )
+_CALLED: Final = {
+    "path": (str, os.PathLike),
+    "id_maps": (IdMaps, type(None)),
+    "limits": (UnpackLimits, type(None)),
+    "progress": (Callable, type(None)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +99,7 @@ def check_archive(path: Path, trust: Trust = ROOT_ONLY) -> None:
         pass
 
 
-@checked(
-    archive=(str, os.PathLike),
-    path=(str, os.PathLike),
-    id_maps=(IdMaps, type(None)),
-    limits=(UnpackLimits, type(None)),
-    progress=(Callable, type(None)),
-)
+@checked(**_CALLED, archive=(str, os.PathLike))
 def unpack(
     archive: Path,
     path: Path,
@@ -150,13 +151,7 @@ def unpack(
     return report
 
 
-@checked(
-    layout=(str, os.PathLike),
-    path=(str, os.PathLike),
-    id_maps=(IdMaps, type(None)),
-    limits=(UnpackLimits, type(None)),
-    progress=(Callable, type(None)),
-)
+@checked(**_CALLED, layout=(str, os.PathLike))
 def unpack_oci(
     layout: Path,
     path: Path,
