@@ -33,9 +33,9 @@ class Verify(ShowsSeveral):
     active = True
     table_columns = ("name", "mode", "init_pid", "previous_state")
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add ``--report-only``."""
-        parser = super().get_parser(prog_name)
+        super().add_arguments(parser)
         parser.add_argument(
             "--report-only",
             action="store_true",
@@ -43,7 +43,6 @@ class Verify(ShowsSeveral):
             "its limits again, nor record that it was verified. The exit "
             "code is the same.",
         )
-        return parser
 
     def act(self, name: str, parsed_args: argparse.Namespace) -> Shown:
         """Compare it."""
@@ -73,9 +72,9 @@ class Start(ShowsSeveral):
     all_help = "All containers of this package that do not run."
     active = False
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add ``--accept-replaced`` and ``--ignore``."""
-        parser = super().get_parser(prog_name)
+        super().add_arguments(parser)
         parser.add_argument(
             "--accept-replaced",
             action="store_true",
@@ -87,7 +86,6 @@ class Start(ShowsSeveral):
             action="store_true",
             help="One that runs already is no failure.",
         )
-        return parser
 
     def act(self, name: str, parsed_args: argparse.Namespace) -> Shown:
         """Start it."""
@@ -110,11 +108,10 @@ class Restart(ShowsSeveral):
     all_help = "All containers of this package that run."
     active = True
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the time."""
-        parser = super().get_parser(prog_name)
+        super().add_arguments(parser)
         _add_timeout(parser)
-        return parser
 
     def act(self, name: str, parsed_args: argparse.Namespace) -> Shown:
         """Restart it."""
@@ -161,9 +158,9 @@ class Stop(OnSeveral):
     They are asked to, and killed if they have not stopped in time.
     """
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the time, ``--ignore`` and ``--waited-by``."""
-        parser = super().get_parser(prog_name)
+        super().add_arguments(parser)
         _add_timeout(parser)
         _add_ignore(parser)
         parser.add_argument(
@@ -172,7 +169,6 @@ class Stop(OnSeveral):
             help="Do nothing if this is empty: for a unit of systemd, whose "
             "MAINPID is the process that waits for the container.",
         )
-        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Stop them."""
@@ -194,11 +190,10 @@ class Destroy(OnSeveral):
     it changed on an overlay, is removed.
     """
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add ``--ignore``."""
-        parser = super().get_parser(prog_name)
+        super().add_arguments(parser)
         _add_ignore(parser)
-        return parser
 
     def act(self, name: str, parsed_args: argparse.Namespace) -> None:
         """Destroy it."""

@@ -77,9 +77,8 @@ class OnSeveral(ContainerCommand):
     active: bool | None = None
     _worst = 0
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add names, and ``--all``."""
-        parser = super().get_parser(prog_name)
         parser.add_argument(
             "names",
             nargs="*",
@@ -92,7 +91,6 @@ class OnSeveral(ContainerCommand):
             parser.parse_intermixed_args
         )
         self._refuse = partial(usage_error, parser)
-        return parser
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         """Run it, and return the worst exit code."""
