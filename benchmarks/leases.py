@@ -26,7 +26,7 @@ from lxc_userns.leases.host_pool import HostPool
 from lxc_userns.leases.pool import Pools, make_pools
 from lxc_userns.libvirtd.client import Guests
 from lxc_userns.linux import directory
-from lxc_userns.linux.process import in_other_user_namespaces
+from lxc_userns.linux.processes import in_other_user_namespaces
 from lxc_userns.subid import owners
 from lxc_userns.subid.files import parse
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.measure import clock
 from lxc_userns.idmap import IdMap, IdMaps
-from lxc_userns.linux.process import children
+from lxc_userns.linux.processes import children
 from lxc_userns.rootfs.shifting.shift import shift
 
 

@@ -68,11 +68,13 @@ def checked(
     """
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        """Return the function, with its arguments checked."""
         parameters = signature(function)
         what = function.__qualname__.removesuffix(".__init__")
 
         @wraps(function)
         def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            """Check the arguments, then call the function."""
             given: dict[str, Any] = parameters.bind(*args, **kwargs).arguments
             for name, types in expected.items():
                 if name in given:

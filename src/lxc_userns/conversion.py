@@ -170,7 +170,7 @@ class Converter:
         # Refused before it has a lease.
         planned.apply_to(domain_xml)
         if planned.record.rootfs_kind == "image":
-            services.files.check_image(planned.record)
+            services.files.given.check_image(planned.record)
         maps = self._manager.allocate(request).record.id_maps
         return PreparedInstance(replace(planned.record, id_maps=maps))
 

@@ -49,6 +49,7 @@ def attach(
     """
 
     def get(name: str) -> object:
+        """Return a name of the package, and load the module that has it."""
         if name == "__all__":
             return sorted(read_stub(file))
         # Others are asked for often, and are in no stub.
@@ -69,6 +70,35 @@ def attach(
         return sorted({*vars(sys.modules[package]), *read_stub(file)})
 
     return get, names
+
+
+def renamed(module: str, **names: str) -> "Callable[[str], object]":
+    """Return ``__getattr__`` for a module some names of which are others now.
+
+    The names of before work, and warn.
+
+    :param module: its ``__name__``.
+    :param names: by name of before, the name of now with its module.
+    """
+
+    def get(name: str) -> object:
+        """Return what has another name now, and warn."""
+        if name not in names:
+            raise AttributeError(
+                f"module {module!r} has no attribute {name!r}"
+            )
+        import warnings
+
+        warnings.warn(
+            f"{module}.{name} is deprecated; use {names[name]}",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        home, _, now = names[name].rpartition(".")
+        value: object = getattr(import_module(home), now)
+        return value
+
+    return get
 
 
 def read_stub(file: str) -> dict[str, str]:

@@ -103,7 +103,7 @@ def _pack_instance(
             f"has its ID maps; give {record.rootfs} to pack it by others",
         )
     with (
-        services.files.opened_root(record) as root,
+        services.files.given.opened_root(record) as root,
         sources.open_source(root.path, readonly=True, fd=root.fd) as tree,
     ):
         if record.strategy == Strategy.OVERLAY and record.id_maps is not None:

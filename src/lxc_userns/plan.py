@@ -232,7 +232,7 @@ class Planner:
 
     def _check_volume(self, volume: Volume) -> None:
         self.paths.check_below_roots(volume.source)
-        with self.files.opened_volume(volume):
+        with self.files.given.opened_volume(volume):
             self.paths.check_not_ours(volume.source, "give another directory")
 
     def _check_config(self, *, maps_given: bool = False) -> None:

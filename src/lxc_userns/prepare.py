@@ -13,22 +13,20 @@ from typing import TYPE_CHECKING
 
 from lxc_userns.exceptions import (
     InstanceError,
-    NoSuchContainerError,
     RootfsError,
     RunningError,
     UnpreparedError,
 )
-from lxc_userns.instances import steps
+from lxc_userns.instances import renewal, steps
 from lxc_userns.instances.conflicts import claims
 from lxc_userns.instances.failures import Failure, Failures
-from lxc_userns.instances.filesystems import identities
+from lxc_userns.instances.given_files import identities
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.linux import journal
 from lxc_userns.rollback import undo
 from lxc_userns.rootfs.views import strategies
 from lxc_userns.rootfs.views.source import RootfsSource, check_program
 from lxc_userns.rootfs.views.strategies import Progress, ShiftOptions
-from lxc_userns.spec.strategy import Strategy
 
 if TYPE_CHECKING:
     from lxc_userns.config.settings import Settings
@@ -85,7 +83,7 @@ class Preparation:
                 if self.instances.is_active(known):
                     raise RunningError(record.name, "allocate")
                 _check_not_weaker(record, known)
-            return _keep_dropped(record, known)
+            return renewal.keep_dropped(record, known)
 
     def run(
         self,
@@ -112,7 +110,7 @@ class Preparation:
             store.lock(wanted.name),
             ExitStack() as stack,
         ):
-            known = _with_kind(store.load(wanted.name), wanted)
+            known = renewal.with_kind(store.load(wanted.name), wanted)
             if known is not None:
                 self.instances.files.check_view(
                     known, is_kept=complete is None
@@ -121,27 +119,18 @@ class Preparation:
                 wanted = self._complete(wanted, known, complete, stack)
                 steps.log(wanted.name, steps.allocate(wanted))
             else:  # It may have been promised something else meanwhile.
-                wanted = _promised(wanted, known)
-            record = _keep_dropped(_keep_choice(wanted, known), known)
-            record = _keep_findings(record, known, accept_replaced)
+                wanted = renewal.promised(wanted, known)
+            record = renewal.renew(wanted, known, accept_replaced)
             if known is not None and self.instances.is_active(known):
                 self._check_running(record, known)
                 _warn_of_host_mode(known)
                 return known
-            self._check_replaceable(record, known)
-            self.groups.check_start(
-                record.name, record.id_maps, self.instances.running
-            )
+            self._check_startable(record, known)
             if known is None:
                 undo(stack, store.remove, record.name)
                 undo(stack, self.instances.files.remove, record.name)
             ready = self._prepare(record, known, stack)
-        seconds = time.monotonic() - start
-        _LOG.info(
-            "%s: %s is prepared by strategy %s in %.3f s: %s",
-            *(ready.name, ready.rootfs, ready.strategy, seconds, ready.reason),
-            extra={journal.INSTANCE: ready.name},
-        )
+        _log_ready(ready, time.monotonic() - start)
         _warn_of_host_mode(ready)
         return ready
 
@@ -164,11 +153,13 @@ class Preparation:
     ) -> InstanceRecord:
         store, files = self.instances.store, self.instances.files
         empty = dict(record.empty)
-        sources = stack.enter_context(files.opened_volumes(record, empty))
+        sources = stack.enter_context(
+            files.given.opened_volumes(record, empty)
+        )
         record = self._unpack(record, known)
-        root = stack.enter_context(files.opened_root(record))
-        given = [root.fd, *(source.fd for source in sources)]
-        stack.enter_context(store.lock_trees(given))
+        root = stack.enter_context(files.given.opened_root(record))
+        trees = [root.fd, *(source.fd for source in sources)]
+        stack.enter_context(store.lock_trees(trees))
         record = replace(record, identities=identities(root, sources))
         self._check_unused(record)
         opened = files.opened(record, root.fd, empty, grow=self.grow)
@@ -180,7 +171,7 @@ class Preparation:
         # What is about to start has not been verified.
         ready = replace(record, ready=tree.inode, verified=None)
         # An image can be written anew and be the same file.
-        is_done = known is not None and _is_same(known, ready)
+        is_done = known is not None and renewal.is_same(known, ready)
         recheck = tree.inode is None or not is_done
         options = self._shift_options(recheck=recheck)
         self._check_bounded(record, tree, options)
@@ -263,7 +254,7 @@ class Preparation:
         self, record: InstanceRecord, known: InstanceRecord
     ) -> None:
         was, wanted = (replace(each, ready=None) for each in (known, record))
-        if _ignoring_reasons(was) != _ignoring_reasons(wanted):
+        if renewal.ignoring_reasons(was) != renewal.ignoring_reasons(wanted):
             raise RunningError(record.name, "prepare")
         if not self.instances.files.is_mounted(record.name):
             raise InstanceError(
@@ -271,7 +262,15 @@ class Preparation:
                 f"is running, but its view {record.view} is not mounted; "
                 "stop its domain, then call prepare",
             )
-        self.instances.files.check_only_root_can_reach(record)
+        self.instances.files.given.check_only_root_can_reach(record)
+
+    def _check_startable(
+        self, record: InstanceRecord, known: InstanceRecord | None
+    ) -> None:
+        self._check_replaceable(record, known)
+        self.groups.check_start(
+            record.name, record.id_maps, self.instances.running
+        )
 
     def _check_replaceable(
         self, record: InstanceRecord, known: InstanceRecord | None
@@ -280,7 +279,7 @@ class Preparation:
             raise RunningError(record.name, "prepare")
         if known is None:
             return
-        if _own_files(known) != _own_files(record):
+        if renewal.own_files(known) != renewal.own_files(record):
             raise InstanceError(
                 record.name,
                 "it has files of its own, by the strategy "
@@ -302,6 +301,14 @@ def _check_not_weaker(record: InstanceRecord, known: InstanceRecord) -> None:
         )
 
 
+def _log_ready(ready: InstanceRecord, seconds: float) -> None:
+    _LOG.info(
+        "%s: %s is prepared by strategy %s in %.3f s: %s",
+        *(ready.name, ready.rootfs, ready.strategy, seconds, ready.reason),
+        extra={journal.INSTANCE: ready.name},
+    )
+
+
 def _warn_of_host_mode(record: InstanceRecord) -> None:
     """Say so each time, also if nothing at all is configured."""
     if record.mode == "host":
@@ -312,93 +319,3 @@ def _warn_of_host_mode(record: InstanceRecord) -> None:
             "; ".join(record.mode_reasons),
             extra={journal.INSTANCE: record.name},
         )
-
-
-def _with_kind(
-    known: InstanceRecord | None, wanted: InstanceRecord
-) -> InstanceRecord | None:
-    """A record of before the kind was noted, as if it had been."""
-    if known is None or known.rootfs_kind is not None:
-        return known
-    return replace(known, rootfs_kind=wanted.rootfs_kind)
-
-
-def _ignoring_reasons(record: InstanceRecord) -> InstanceRecord:
-    """Return the promises of a record, without notes about them."""
-    # Another limit of processes counts from the next start on.
-    return replace(
-        record,
-        mode_reasons=(),
-        identities={},
-        empty={},
-        verified=None,
-        max_processes=0,
-    )
-
-
-def _is_same(known: InstanceRecord, ready: InstanceRecord) -> bool:
-    """Whether the same was promised before, of the same directory."""
-    before, now = (
-        each.identities.get(ready.rootfs) for each in (known, ready)
-    )
-    is_replaced = before and now and before.is_same(now) is False
-    one, other = map(_ignoring_reasons, (known, ready))
-    return not is_replaced and one == other
-
-
-def _promised(
-    wanted: InstanceRecord, known: InstanceRecord | None
-) -> InstanceRecord:
-    """Return what an instance was last promised."""
-    if known is None or known.uuid != wanted.uuid:
-        # It was released meanwhile.
-        raise NoSuchContainerError(
-            wanted.name, "is unknown; call prepare with a request"
-        )
-    return known
-
-
-def _keep_choice(
-    record: InstanceRecord, known: InstanceRecord | None
-) -> InstanceRecord:
-    """Stay with what ``auto`` was when the instance was first prepared.
-
-    Else a directory that was opened to others meanwhile would be shifted on
-    disk, where there is something to be told.
-    """
-    if known is None or record.strategy not in (
-        Strategy.AUTO,
-        known.strategy,
-    ):
-        return record
-    if (known.rootfs, known.id_maps) != (record.rootfs, record.id_maps):
-        return record
-    return replace(record, strategy=known.strategy, reason=known.reason)
-
-
-def _keep_dropped(
-    record: InstanceRecord, known: InstanceRecord | None
-) -> InstanceRecord:
-    """Stay with the capabilities that it has dropped since it was made.
-
-    Its domain may be from then.
-    """
-    if known is None or known.needs != record.needs:
-        return record
-    return replace(record, dropped=known.dropped)
-
-
-def _keep_findings(
-    record: InstanceRecord,
-    known: InstanceRecord | None,
-    accept_replaced: bool,
-) -> InstanceRecord:
-    """Keep what was found out about the files that it was given first."""
-    if known is None or accept_replaced:
-        return replace(record, identities={}, empty={})
-    return replace(record, identities=known.identities, empty=known.empty)
-
-
-def _own_files(record: InstanceRecord) -> tuple[str | None, bool]:
-    """Return what an instance has below the state path beside its record."""
-    return record.archive, record.strategy.traits.private_upper

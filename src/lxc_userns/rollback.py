@@ -19,6 +19,7 @@ def undo(stack: ExitStack, step: Callable[..., object], *args: object) -> None:
     def on_exit(
         _type: object, error: BaseException | None, _traceback: object
     ) -> None:
+        """Take the step after an error."""
         if error is None:
             return
         try:

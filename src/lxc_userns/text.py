@@ -31,7 +31,11 @@ def printable(path: str) -> str:
     # As os.fsencode() has it.
     encoding = sys.getfilesystemencoding()
     raw = path.encode(encoding, sys.getfilesystemencodeerrors())
-    text = raw.decode("utf-8", "backslashreplace")
+    return escape(raw.decode("utf-8", "backslashreplace"))
+
+
+def escape(text: str) -> str:
+    """Return a text with all that a terminal would act upon escaped."""
     return "".join(
         char if char.isprintable() else ascii(char)[1:-1] for char in text
     )

@@ -16,7 +16,7 @@ from oslo_config import cfg
 from lxc_userns.config.options import register_opts
 from lxc_userns.config.settings import Settings
 from lxc_userns.libvirtd.client import Guests
-from lxc_userns.linux.process import children
+from lxc_userns.linux.processes import children
 from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.services import Services
 from tests.functional import fork_server

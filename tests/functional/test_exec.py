@@ -25,7 +25,8 @@ from lxc_userns.exceptions import NotRunningError
 from lxc_userns.libvirtd.client import Guests
 from lxc_userns.libvirtd.guest import Guest
 from lxc_userns.linux import pseudoterminals
-from lxc_userns.linux.process import Process, children
+from lxc_userns.linux.process import Process
+from lxc_userns.linux.processes import children
 from tests.functional import foreign, images
 from tests.functional.command_line import BASE, PROGRAM, CommandLine, Result
 

@@ -14,7 +14,8 @@ import pytest
 from lxc_userns import IdMap, IdMaps
 from lxc_userns.exceptions import ConfigError, RootfsError
 from lxc_userns.linux import directory, mounts, openat2
-from lxc_userns.linux.process import Process, children
+from lxc_userns.linux.process import Process
+from lxc_userns.linux.processes import children
 from lxc_userns.rootfs.views import mountpoints
 from lxc_userns.rootfs.views import source as backing
 from tests import system_calls

@@ -23,7 +23,8 @@ import pytest
 from lxc_userns.domain.limits import ResourceLimits
 from lxc_userns.linux.cgroup_files import remove
 from lxc_userns.linux.cgroups import Group
-from lxc_userns.linux.process import Process, children
+from lxc_userns.linux.process import Process
+from lxc_userns.linux.processes import children
 from lxc_userns.linux.systemd import has_machined
 from lxc_userns.resources import differences, processes
 from lxc_userns.resources.groups import ContainerGroups

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from lxc_userns.linux import user_namespaces
-from lxc_userns.linux.process import children
+from lxc_userns.linux.processes import children
 from tests.functional.descriptors import own_descriptors
 
 pytestmark = pytest.mark.needs("user-namespaces")

@@ -19,7 +19,8 @@ import pytest
 
 from lxc_userns.exceptions import LxcUsernsError
 from lxc_userns.libvirtd.client import Guests
-from lxc_userns.linux.process import Process, children
+from lxc_userns.linux.process import Process
+from lxc_userns.linux.processes import children
 from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.verification import observe
 from tests.functional.command_line import BASE, CommandLine

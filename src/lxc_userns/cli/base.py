@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from lxc_userns.manager import UserNamespaceManager
     from lxc_userns.services import Services
 
+_UUID = re.compile(r"[\da-f]{8}-(?:[\da-f]{4}-){3}[\da-f]{12}", re.IGNORECASE)
+
 
 class ConfiguredCommand(Command):
     """A command that reads the configuration.
@@ -45,7 +48,11 @@ class ConfiguredCommand(Command):
         parser.error = partial(  # type: ignore[method-assign]
             usage_error, parser
         )
+        self.add_arguments(parser)
         return parser
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add what the command is called with: nothing, unless it says so."""
 
     def get_epilog(self) -> str:
         """Return no text, as no plugin brings commands.
@@ -106,6 +113,12 @@ class ConfiguredCommand(Command):
 
         return Services(self.settings, self.guests)
 
+    def find_name(self, given: str) -> str:
+        """Return the name of a container that may be given by its UUID."""
+        if _UUID.fullmatch(given):
+            return self.services.instances.names_of(given)[0]
+        return given
+
     def id_maps(self, parsed_args: argparse.Namespace) -> IdMaps:
         """The ID maps of the command line, or else of the configuration.
 
@@ -147,6 +160,14 @@ def _cell(value: object) -> object:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return value
+
+
+def split_variable(text: str) -> tuple[str, str]:
+    """Return name and value of an environment variable."""
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise ConfigError("--env", text, "expected NAME=VALUE")
+    return name, value
 
 
 def require_root() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import re
 import time
 from functools import cached_property
 from ipaddress import ip_interface
@@ -15,7 +14,7 @@ from cliff.lister import Lister
 from cliff.show import ShowOne
 
 from lxc_userns.cli.base import ConfiguredCommand, require_root
-from lxc_userns.traces.tail import printable
+from lxc_userns.text import escape
 
 if TYPE_CHECKING:
     from lxc_userns.containers import Container, Containers
@@ -27,7 +26,6 @@ _LOG = logging.getLogger(__name__)
 _ACTIVE = ("running", "unverified", "paused")
 #: Seconds for which one that reboots does not run, and between two looks.
 _LONGEST_REBOOT, _PAUSE = 5.0, 0.1
-_UUID = re.compile(r"[\da-f]{8}-(?:[\da-f]{4}-){3}[\da-f]{12}", re.IGNORECASE)
 
 
 class ContainerCommand(ConfiguredCommand):
@@ -43,12 +41,6 @@ class ContainerCommand(ConfiguredCommand):
         from lxc_userns.containers import Containers
 
         return Containers(self.manager, self.services)
-
-    def find_name(self, given: str) -> str:
-        """Return the name of a container that may be given by its UUID."""
-        if _UUID.fullmatch(given):
-            return self.services.instances.names_of(given)[0]
-        return given
 
     def warn_of_autostart(self, name: str) -> None:
         """Warn if libvirt could not start a container at boot."""
@@ -82,11 +74,9 @@ class OnOne(ContainerCommand):
 
     name_help = "Name of the container, or its UUID."
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Arguments of all commands on one container."""
-        parser = super().get_parser(prog_name)
         parser.add_argument("name", metavar="NAME", help=self.name_help)
-        return parser
 
     def name(self, parsed_args: argparse.Namespace) -> str:
         """The name of the container, which may be given by its UUID."""
@@ -120,7 +110,7 @@ def show(container: Container) -> Shown:
         "gid_map": None if maps is None else str(maps.gid),
         "interfaces": [
             {
-                "name": each.name and printable(each.name),
+                "name": each.name and escape(each.name),
                 "mac": each.mac,
                 "addresses": [*each.addresses],
                 "network": each.network,
@@ -174,15 +164,14 @@ class Autostart(OnOne):
     host hook install.
     """
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add what is wanted."""
-        parser = super().get_parser(prog_name)
+        super().add_arguments(parser)
         parser.add_argument(
             "switch",
             choices=("on", "off"),
             help="Whether it is started at boot.",
         )
-        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Switch it on or off."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 from contextlib import suppress
-from typing import Any
 
 from cliff.show import ShowOne
 
@@ -19,8 +18,6 @@ _DEFAULT_TIMEOUT = 10.0
 #: State before a verification, by whether it had been verified; None: nobody
 #: keeps record of it.
 _PREVIOUS = {True: "running", False: "unverified", None: None}
-
-Several = tuple[tuple[str, ...], Any]
 
 
 class Verify(ShowsSeveral):
@@ -36,9 +33,9 @@ class Verify(ShowsSeveral):
     active = True
     table_columns = ("name", "mode", "init_pid", "previous_state")
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add ``--report-only``."""
-        parser = super().get_parser(prog_name)
+        super().add_arguments(parser)
         parser.add_argument(
             "--report-only",
             action="store_true",
@@ -46,26 +43,21 @@ class Verify(ShowsSeveral):
             "its limits again, nor record that it was verified. The exit "
             "code is the same.",
         )
-        return parser
 
-    def take_action(self, parsed_args: argparse.Namespace) -> Several:
-        """Compare them."""
-
-        def verify(name: str) -> Shown:
-            found = self.containers.verify(
-                name, report_only=parsed_args.report_only
-            )
-            fields = {
-                "name": found.name,
-                "mode": found.mode,
-                "init_pid": found.pid,
-                "uid_map": found.uid_map,
-                "gid_map": found.gid_map,
-                "previous_state": _PREVIOUS[found.was_verified],
-            }
-            return tuple(fields), tuple(fields.values())
-
-        return self.shown(parsed_args, verify)
+    def act(self, name: str, parsed_args: argparse.Namespace) -> Shown:
+        """Compare it."""
+        found = self.containers.verify(
+            name, report_only=parsed_args.report_only
+        )
+        fields = {
+            "name": found.name,
+            "mode": found.mode,
+            "init_pid": found.pid,
+            "uid_map": found.uid_map,
+            "gid_map": found.gid_map,
+            "previous_state": _PREVIOUS[found.was_verified],
+        }
+        return tuple(fields), tuple(fields.values())
 
 
 class Start(ShowsSeveral):
@@ -80,9 +72,9 @@ class Start(ShowsSeveral):
     all_help = "All containers of this package that do not run."
     active = False
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add ``--accept-replaced`` and ``--ignore``."""
-        parser = super().get_parser(prog_name)
+        super().add_arguments(parser)
         parser.add_argument(
             "--accept-replaced",
             action="store_true",
@@ -94,25 +86,17 @@ class Start(ShowsSeveral):
             action="store_true",
             help="One that runs already is no failure.",
         )
-        return parser
 
-    def take_action(self, parsed_args: argparse.Namespace) -> Several:
-        """Start them."""
-
-        def start(name: str) -> Shown:
-            try:
-                with progress_bar("shift") as progress:
-                    self.containers.start(
-                        name,
-                        progress,
-                        accept_replaced=parsed_args.accept_replaced,
-                    )
-            except AlreadyRunningError:
-                if not parsed_args.ignore:
-                    raise
-            return self.show_started(name)
-
-        return self.shown(parsed_args, start)
+    def act(self, name: str, parsed_args: argparse.Namespace) -> Shown:
+        """Start it."""
+        replaced = parsed_args.accept_replaced
+        try:
+            with progress_bar("shift") as progress:
+                self.containers.start(name, progress, accept_replaced=replaced)
+        except AlreadyRunningError:
+            if not parsed_args.ignore:
+                raise
+        return self.show_started(name)
 
 
 class Restart(ShowsSeveral):
@@ -124,23 +108,18 @@ class Restart(ShowsSeveral):
     all_help = "All containers of this package that run."
     active = True
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the time."""
-        parser = super().get_parser(prog_name)
+        super().add_arguments(parser)
         _add_timeout(parser)
-        return parser
 
-    def take_action(self, parsed_args: argparse.Namespace) -> Several:
-        """Restart them."""
-
-        def restart(name: str) -> Shown:
-            with progress_bar("shift") as progress:
-                self.containers.restart(
-                    name, progress, timeout=parsed_args.timeout
-                )
-            return self.show_started(name)
-
-        return self.shown(parsed_args, restart)
+    def act(self, name: str, parsed_args: argparse.Namespace) -> Shown:
+        """Restart it."""
+        with progress_bar("shift") as progress:
+            self.containers.restart(
+                name, progress, timeout=parsed_args.timeout
+            )
+        return self.show_started(name)
 
 
 class Wait(OnOne, ShowOne):
@@ -179,9 +158,9 @@ class Stop(OnSeveral):
     They are asked to, and killed if they have not stopped in time.
     """
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the time, ``--ignore`` and ``--waited-by``."""
-        parser = super().get_parser(prog_name)
+        super().add_arguments(parser)
         _add_timeout(parser)
         _add_ignore(parser)
         parser.add_argument(
@@ -190,18 +169,16 @@ class Stop(OnSeveral):
             help="Do nothing if this is empty: for a unit of systemd, whose "
             "MAINPID is the process that waits for the container.",
         )
-        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Stop them."""
-        if parsed_args.waited_by == "":
-            return
+        if parsed_args.waited_by != "":
+            super().take_action(parsed_args)
 
-        def stop(name: str) -> None:
-            with suppress(*_ignored(parsed_args)):
-                self.containers.stop(name, parsed_args.timeout)
-
-        self.on_each(parsed_args, stop)
+    def act(self, name: str, parsed_args: argparse.Namespace) -> None:
+        """Stop it."""
+        with suppress(*_ignored(parsed_args)):
+            self.containers.stop(name, parsed_args.timeout)
 
 
 class Destroy(OnSeveral):
@@ -213,20 +190,15 @@ class Destroy(OnSeveral):
     it changed on an overlay, is removed.
     """
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add ``--ignore``."""
-        parser = super().get_parser(prog_name)
+        super().add_arguments(parser)
         _add_ignore(parser)
-        return parser
 
-    def take_action(self, parsed_args: argparse.Namespace) -> None:
-        """Destroy them."""
-
-        def destroy(name: str) -> None:
-            with suppress(*_ignored(parsed_args)):
-                self.containers.destroy(name)
-
-        self.on_each(parsed_args, destroy)
+    def act(self, name: str, parsed_args: argparse.Namespace) -> None:
+        """Destroy it."""
+        with suppress(*_ignored(parsed_args)):
+            self.containers.destroy(name)
 
 
 def _add_timeout(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,12 @@ from contextlib import AbstractContextManager
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
-from lxc_userns.cli.base import progress_bar, require_root, unpack_bar
+from lxc_userns.cli.base import (
+    progress_bar,
+    require_root,
+    split_variable,
+    unpack_bar,
+)
 from lxc_userns.cli.container import OnOne
 from lxc_userns.cli.several import ShowsOneOrList
 from lxc_userns.exceptions import ConfigError
@@ -37,9 +42,9 @@ class Run(OnOne, ShowsOneOrList):
     name_help = "Name of the container."
     table_columns = ("step", "what")
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add what a container is made of."""
-        parser = super().get_parser(prog_name)
+        super().add_arguments(parser)
         parser.add_argument(
             "--rootfs",
             required=True,
@@ -84,7 +89,6 @@ class Run(OnOne, ShowsOneOrList):
         _add_limits(parser)
         _add_surroundings(parser)
         _add_needs(parser)
-        return parser
 
     def take_action(
         self, parsed_args: argparse.Namespace
@@ -100,7 +104,7 @@ class Run(OnOne, ShowsOneOrList):
             _split_init(parsed_args.init),
             memory_mib=parsed_args.memory,
             cpus=_cpus(parsed_args),
-            env=dict(map(_split_variable, parsed_args.env)),
+            env=dict(map(split_variable, parsed_args.env)),
             interfaces=_interfaces(parsed_args.network),
             strategy=parsed_args.strategy,
             volumes=tuple(map(Volume.parse, parsed_args.volume)),
@@ -294,13 +298,6 @@ def _split_init(text: str) -> tuple[str, ...]:
     if not words:
         raise ConfigError("--init", text, "is empty")
     return words
-
-
-def _split_variable(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise ConfigError("--env", text, "expected NAME=VALUE")
-    return name, value
 
 
 def _interfaces(texts: list[str]) -> tuple[Interface, ...]:

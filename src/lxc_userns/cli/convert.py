@@ -37,9 +37,8 @@ class Convert(_ConversionCommand):
     Converting again changes nothing.
     """
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the domain, and what to do with it."""
-        parser = super().get_parser(prog_name)
         parser.add_argument(
             "domain",
             metavar="FILE|NAME",
@@ -68,7 +67,6 @@ class Convert(_ConversionCommand):
             action="store_true",
             help="With --revert: remove what it has changed on its overlay.",
         )
-        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Convert it."""
@@ -117,13 +115,11 @@ class Prepare(_ConversionCommand):
     runs, so that it neither shifts nor unpacks.
     """
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the name."""
-        parser = super().get_parser(prog_name)
         parser.add_argument(
             "name", metavar="NAME", help="Name of a converted domain."
         )
-        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Prepare it."""

@@ -39,14 +39,12 @@ class IdMap(ConfiguredCommand):
     these already, stay byte for byte.
     """
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the file."""
-        parser = super().get_parser(prog_name)
         parser.add_argument(
             "file", metavar="FILE", help="Domain XML; - for standard input."
         )
         add_map_arguments(parser)
-        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Print it."""
@@ -73,9 +71,8 @@ class Audit(ConfiguredCommand, Lister):
 
     _worst = 0
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add what to look at, and the severity."""
-        parser = super().get_parser(prog_name)
         parser.add_argument(
             "domain",
             nargs="?",
@@ -96,7 +93,6 @@ class Audit(ConfiguredCommand, Lister):
             default="HIGH",
             help="What to fail on (default: %(default)s).",
         )
-        return parser
 
     def take_action(
         self, parsed_args: argparse.Namespace

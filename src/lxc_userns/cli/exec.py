@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 
-from lxc_userns.cli.base import ConfiguredCommand, require_root
+from lxc_userns.cli.base import (
+    ConfiguredCommand,
+    require_root,
+    split_variable,
+)
 from lxc_userns.cli.exit_codes import OWN_FAILURE
 from lxc_userns.cli.main import LxcUserns
 from lxc_userns.exceptions import ConfigError
-
-_UUID = re.compile(r"[\da-f]{8}-(?:[\da-f]{4}-){3}[\da-f]{12}", re.IGNORECASE)
 
 
 class Exec(ConfiguredCommand):
@@ -35,9 +36,8 @@ class Exec(ConfiguredCommand):
         """Return the exit code for an error, none of a command's usual."""
         return int(getattr(error, "code", OWN_FAILURE))
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the command and what it is to have."""
-        parser = super().get_parser(prog_name)
         parser.add_argument(
             "name", metavar="NAME", help="Name of the container, or its UUID."
         )
@@ -76,7 +76,6 @@ class Exec(ConfiguredCommand):
             help="Program and its arguments (default: the user's login "
             "shell).",
         )
-        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         """Run it."""
@@ -90,27 +89,15 @@ class Exec(ConfiguredCommand):
             ),
             user=parsed_args.user,
             workdir=parsed_args.workdir,
-            environment=tuple(map(_split_variable, parsed_args.env)),
+            environment=tuple(map(split_variable, parsed_args.env)),
             terminal=relay.terminal_size() if parsed_args.tty else None,
             term=os.environ.get("TERM", "linux"),
         )
         _check(spec.workdir, *spec.command)
-        name = self._name(parsed_args.name)
+        name = self.find_name(parsed_args.name)
         with session.start(self.guests, name, spec) as started:
             passed = relay.Relay(started, has_terminal=parsed_args.tty)
             return passed.run()
-
-    def _name(self, given: str) -> str:
-        if _UUID.fullmatch(given):
-            return self.services.instances.names_of(given)[0]
-        return given
-
-
-def _split_variable(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise ConfigError("--env", text, "expected NAME=VALUE")
-    return name, value
 
 
 def _check(workdir: str | None, *command: str) -> None:

@@ -15,7 +15,7 @@ from lxc_userns.exceptions import (
     NotRunningError,
 )
 
-FAILED, USAGE, UNSEEN, NO_SUCH = 1, 2, 4, 5
+FAILED, UNSEEN, NO_SUCH = 1, 4, 5
 #: Of a command that ends as another program does, for a failure of its own.
 OWN_FAILURE = 125
 _UNSEEN = (

@@ -22,9 +22,8 @@ class _Collect(ConfiguredCommand, Lister):
     #: Whether instances without a lease count.
     records = False
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the grace period."""
-        parser = super().get_parser(prog_name)
         parser.add_argument(
             "--grace-period",
             type=float,
@@ -32,7 +31,6 @@ class _Collect(ConfiguredCommand, Lister):
             help="How long libvirt has not to know an instance; 0 releases "
             "it at once (default: an hour).",
         )
-        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Table:
         """Collect them."""
@@ -74,16 +72,15 @@ class Gc(_Collect):
     )  # fmt: skip
     records = True
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the instances."""
-        parser = super().get_parser(prog_name)
+        super().add_arguments(parser)
         parser.add_argument(
             "instances",
             metavar="INSTANCE",
             nargs="*",
             help="Names of the instances that are looked at (default: all).",
         )
-        return parser
 
 
 class LeaseGc(_Collect):

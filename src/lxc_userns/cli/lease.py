@@ -37,15 +37,13 @@ class _LeaseCommand(ConfiguredCommand):
 
 
 class _OnInstance(_LeaseCommand):
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the instance."""
-        parser = super().get_parser(prog_name)
         parser.add_argument(
             "instance",
             metavar="INSTANCE",
             help="Name of the instance, or its UUID.",
         )
-        return parser
 
 
 class Acquire(_OnInstance, ShowOne):

@@ -23,9 +23,9 @@ class Logs(OnOne):
     elsewhere they are as they were written.
     """
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add how much."""
-        parser = super().get_parser(prog_name)
+        super().add_arguments(parser)
         parser.add_argument(
             "--follow",
             action="store_true",
@@ -37,7 +37,6 @@ class Logs(OnOne):
             metavar="N",
             help="Of each no more than the last N lines (default: all).",
         )
-        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Show them."""
@@ -50,14 +49,14 @@ class Logs(OnOne):
                 self._write(logs.follow())
 
     def _write(self, lines: Iterator[LogLine]) -> None:
-        from lxc_userns.traces.tail import printable
+        from lxc_userns.text import escape
 
         out = self.app.stdout
         is_terminal = out.isatty()
         for line in lines:
             if is_terminal:
                 text = line.text.decode(errors="backslashreplace")
-                out.write(f"{line.source}: {printable(text.expandtabs())}\n")
+                out.write(f"{line.source}: {escape(text.expandtabs())}\n")
             else:
                 out.buffer.write(
                     b"%s: %s\n" % (line.source.encode(), line.text)

@@ -22,16 +22,14 @@ class Metrics(ConfiguredCommand):
     and the exit code is 4. It needs prometheus_client.
     """
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add ``--output``."""
-        parser = super().get_parser(prog_name)
         parser.add_argument(
             "--output",
             metavar="FILE",
             help="File to replace, at once, instead of standard output, as "
             "for node_exporter's textfile collector.",
         )
-        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Print them."""

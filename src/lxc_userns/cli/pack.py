@@ -26,9 +26,8 @@ class Pack(ConfiguredCommand, ShowOne):
     sockets. Volumes, and all else that is mounted in the tree, are not in it.
     """
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add what goes where."""
-        parser = super().get_parser(prog_name)
         parser.add_argument(
             "path",
             metavar="PATH",
@@ -51,7 +50,6 @@ class Pack(ConfiguredCommand, ShowOne):
             help="Pack a directory while its container runs: each file is as "
             "it was at some moment, and not all at the same.",
         )
-        return parser
 
     def take_action(
         self, parsed_args: argparse.Namespace

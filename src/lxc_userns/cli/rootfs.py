@@ -25,9 +25,8 @@ Shown = tuple[tuple[str, ...], tuple[Any, ...]]
 
 
 class _OnDisk(ConfiguredCommand, ShowOne):
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Arguments of all commands that walk a tree."""
-        parser = super().get_parser(prog_name)
         parser.add_argument(
             "path", metavar="PATH", help="Directory of the root filesystem."
         )
@@ -38,7 +37,6 @@ class _OnDisk(ConfiguredCommand, ShowOne):
             help="Most worker processes, 0 for one per CPU (default: "
             "[lxc_userns] shift_workers).",
         )
-        return parser
 
     def workers(self, parsed_args: argparse.Namespace) -> int | None:
         """Most worker processes, None for one per CPU."""
@@ -106,9 +104,9 @@ class Shift(_OnDisk):
     changes there too, which is said on standard error.
     """
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the ID maps."""
-        parser = super().get_parser(prog_name)
+        super().add_arguments(parser)
         add_map_arguments(parser)
         _add_dry_run(parser)
         parser.add_argument(
@@ -130,7 +128,6 @@ class Shift(_OnDisk):
             help="Walk the tree even if it says that it is shifted for these "
             "ID maps: files may have come since.",
         )
-        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         """Shift."""
@@ -164,11 +161,10 @@ class Unshift(_OnDisk):
     root's then.
     """
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add ``--dry-run``."""
-        parser = super().get_parser(prog_name)
+        super().add_arguments(parser)
         _add_dry_run(parser)
-        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         """Unshift."""
@@ -196,11 +192,10 @@ class Verify(_OnDisk):
     is wrong; the first hundred are listed on standard error.
     """
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the ID maps."""
-        parser = super().get_parser(prog_name)
+        super().add_arguments(parser)
         add_map_arguments(parser)
-        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         """Verify."""
@@ -229,9 +224,8 @@ class Unpack(ConfiguredCommand, ShowOne):
     made like other files, and counted too.
     """
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add what goes where."""
-        parser = super().get_parser(prog_name)
         parser.add_argument(
             "archive",
             metavar="ARCHIVE",
@@ -258,7 +252,6 @@ class Unpack(ConfiguredCommand, ShowOne):
             help="Keep the owners of the archive, for the strategies "
             "idmapped and overlay; ID maps are of no account then.",
         )
-        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         """Unpack."""
@@ -293,9 +286,8 @@ class Mount(ConfiguredCommand):
     written to: what changes is kept in STATE_DIR, and many can share it.
     """
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add source, target, ID maps and the overlay's directory."""
-        parser = super().get_parser(prog_name)
         parser.add_argument(
             "source",
             metavar="SOURCE",
@@ -312,7 +304,6 @@ class Mount(ConfiguredCommand):
             help="Keep what changes in this directory, of mode 0700 and made "
             "if missing, which is for one view alone.",
         )
-        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Mount."""
@@ -327,13 +318,11 @@ class Mount(ConfiguredCommand):
 class Unmount(ConfiguredCommand):
     """Unmount a view; what it shows stays as it is."""
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the target."""
-        parser = super().get_parser(prog_name)
         parser.add_argument(
             "target", metavar="TARGET", help="Directory it is mounted on."
         )
-        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Unmount."""

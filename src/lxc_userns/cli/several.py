@@ -5,21 +5,21 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import compress
-from typing import Any, TypeVar
+from typing import Any
 
 from cliff.formatters.base import ListFormatter
 from cliff.show import ShowOne
 
 from lxc_userns.cli.base import for_table, require_root
-from lxc_userns.cli.container import ContainerCommand
+from lxc_userns.cli.container import ContainerCommand, Shown
 from lxc_userns.cli.exit_codes import exit_code, worst
 from lxc_userns.cli.main import usage_error
 
 _LOG = logging.getLogger(__name__)
-_T = TypeVar("_T")
 Row = tuple[Any, ...]
 
 
@@ -77,9 +77,8 @@ class OnSeveral(ContainerCommand):
     active: bool | None = None
     _worst = 0
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add names, and ``--all``."""
-        parser = super().get_parser(prog_name)
         parser.add_argument(
             "names",
             nargs="*",
@@ -92,7 +91,6 @@ class OnSeveral(ContainerCommand):
             parser.parse_intermixed_args
         )
         self._refuse = partial(usage_error, parser)
-        return parser
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         """Run it, and return the worst exit code."""
@@ -102,10 +100,16 @@ class OnSeveral(ContainerCommand):
         """Return whether it is about one container, which is named."""
         return not parsed_args.all and len(parsed_args.names) == 1
 
-    def on_each(
-        self, parsed_args: argparse.Namespace, act: Callable[[str], _T]
-    ) -> list[_T]:
-        """Do something with each container; return what comes of it.
+    @abstractmethod
+    def act(self, name: str, parsed_args: argparse.Namespace) -> Any:
+        """Do something with one container, and return what comes of it."""
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        """Do it with each container."""
+        self.on_each(parsed_args)
+
+    def on_each(self, parsed_args: argparse.Namespace) -> list[Any]:
+        """Do it with each container; return what comes of it.
 
         :raises Exception: what an only one raises.
         """
@@ -113,13 +117,14 @@ class OnSeveral(ContainerCommand):
             self._refuse("expected either NAME or --all")
         require_root()
         if self.is_one(parsed_args):
-            return [act(self.find_name(*parsed_args.names))]
-        results: list[_T] = []
+            only = self.find_name(*parsed_args.names)
+            return [self.act(only, parsed_args)]
+        results: list[Any] = []
         # One after the other: threads would wait for each other more than for
         # anything else. And in this one an interrupt undoes what is half done.
         for name in [*self._names(parsed_args)]:
             try:
-                results.append(act(name))
+                results.append(self.act(name, parsed_args))
             except Exception as err:
                 _LOG.error(err, exc_info=self.app.options.debug)
                 self._worst = worst(self._worst, exit_code(err))
@@ -136,16 +141,15 @@ class ShowsSeveral(OnSeveral, ShowsOneOrList):
 
     table_columns: tuple[str, ...] = ("name", "state", "mode", "init_pid")
 
-    def shown(
-        self,
-        parsed_args: argparse.Namespace,
-        act: Callable[[str], tuple[tuple[str, ...], Row]],
-    ) -> tuple[tuple[str, ...], Row | list[Row]]:
-        """Do something with each container, and return what is to be shown.
+    @abstractmethod
+    def act(self, name: str, parsed_args: argparse.Namespace) -> Shown:
+        """Do something with one container; return its columns and values."""
 
-        :param act: returns names of columns, and values.
-        """
-        results = self.on_each(parsed_args, act)
+    def take_action(
+        self, parsed_args: argparse.Namespace
+    ) -> tuple[tuple[str, ...], Row | list[Row]]:
+        """Do it with each container, and return what is to be shown."""
+        results: list[Shown] = self.on_each(parsed_args)
         if self.is_one(parsed_args):
             return results[0]
         columns = results[0][0] if results else self.table_columns

@@ -35,6 +35,9 @@ from lxc_userns.subid.held_ids import find_held
 from lxc_userns.text import show
 
 _MOST_LINES = 20
+_info = partial(Finding, severity=Severity.INFO)
+_warn = partial(Finding, severity=Severity.WARN)
+_error = partial(Finding, severity=Severity.ERROR)
 
 
 def check_config(conf: cfg.ConfigOpts) -> list[Finding]:
@@ -44,12 +47,7 @@ def check_config(conf: cfg.ConfigOpts) -> list[Finding]:
     """
     settings = Settings.from_conf(conf)
     found = [
-        Finding(
-            severity=Severity.ERROR,
-            code=each.option,
-            subject=show(each.value),
-            message=each.reason,
-        )
+        _error(code=each.option, subject=show(each.value), message=each.reason)
         for each in (
             *settings.find_problems(),
             *novas_disks.find_problems(conf),
@@ -57,12 +55,7 @@ def check_config(conf: cfg.ConfigOpts) -> list[Finding]:
     ]
     for name, value, place in find_places(conf):
         found.append(
-            Finding(
-                severity=Severity.INFO,
-                code=name,
-                subject=show(value),
-                message=f"from {place}",
-            )
+            _info(code=name, subject=show(value), message=f"from {place}")
         )
     found += _check_pool(settings)
     found += _check_maps(settings)
@@ -82,8 +75,7 @@ def _check_writers(conf: cfg.ConfigOpts) -> Iterator[Finding]:
         with suppress(OSError):
             reason = _find_writers(os.path.abspath(path))
         if reason:
-            yield Finding(
-                severity=Severity.WARN,
+            yield _warn(
                 code=path,
                 subject="",
                 message="others may write it, and so say what root does: "
@@ -121,12 +113,7 @@ def _check_path(check: Callable[[str], None], path: str) -> Iterator[Finding]:
     try:
         check(path)
     except ConfigError as err:
-        yield Finding(
-            severity=Severity.ERROR,
-            code=err.option,
-            subject=err.value,
-            message=err.reason,
-        )
+        yield _error(code=err.option, subject=err.value, message=err.reason)
 
 
 def _check_pool(settings: Settings) -> Iterator[Finding]:
@@ -139,29 +126,19 @@ def _check_pool(settings: Settings) -> Iterator[Finding]:
     except ConfigError:
         return  # Told before.
     except PrerequisiteError as err:
-        yield Finding(
-            severity=Severity.ERROR, code=name, subject=owner, message=str(err)
-        )
+        yield _error(code=name, subject=owner, message=str(err))
         return
     for problem in pools.problems(size):
-        yield Finding(
-            severity=Severity.ERROR, code=name, subject=owner, message=problem
-        )
+        yield _error(code=name, subject=owner, message=problem)
     for _, pool in pools:
         yield from _describe_pool(name, pool, size)
     if size < CONTAINER_IDS:
         size_name = option_name(GROUP, "range_size")
-        yield Finding(
-            severity=Severity.WARN,
-            code=size_name,
-            subject=str(size),
-            message=FEW_IDS,
-        )
+        yield _warn(code=size_name, subject=str(size), message=FEW_IDS)
 
 
 def _describe_pool(name: str, pool: Pool, size: int) -> Iterator[Finding]:
-    info = partial(Finding, severity=Severity.INFO, code=name)
-    warning = partial(Finding, severity=Severity.WARN, code=name)
+    info, warning = partial(_info, code=name), partial(_warn, code=name)
     for ids in pool.ids:
         shown = f"{ids.start}:{len(ids)}"
         yield info(
@@ -207,14 +184,13 @@ def _check_maps(settings: Settings) -> Iterator[Finding]:
     if id_maps is None:
         if has_pool:
             return
-        yield Finding(
-            severity=Severity.WARN,
+        yield _warn(
             code="[libvirt] uid_maps, gid_maps",
             subject="",
             message="are empty: user namespaces are off",
         )
         return
-    severity = Severity.ERROR if settings.refuses_held else Severity.WARN
+    tell_held = _error if settings.refuses_held else _warn
     for option, id_map, held in zip(
         MAPS,
         (id_maps.uid, id_maps.gid),
@@ -223,19 +199,11 @@ def _check_maps(settings: Settings) -> Iterator[Finding]:
     ):
         yield from _describe(option, id_map)
         for each in held:
-            yield Finding(
-                severity=severity,
-                code=option,
-                subject=str(each.entry),
-                message=str(each),
+            yield tell_held(
+                code=option, subject=str(each.entry), message=str(each)
             )
         for advisory in _advisories(id_map):
-            yield Finding(
-                severity=Severity.WARN,
-                code=option,
-                subject=str(id_map),
-                message=advisory,
-            )
+            yield _warn(code=option, subject=str(id_map), message=advisory)
 
 
 def _advisories(id_map: IdMap) -> Iterator[str]:
@@ -246,8 +214,7 @@ def _advisories(id_map: IdMap) -> Iterator[str]:
 
 def _describe(option: str, id_map: IdMap) -> Iterator[Finding]:
     for entry in id_map:
-        yield Finding(
-            severity=Severity.INFO,
+        yield _info(
             code=option,
             subject=str(entry),
             message=f"guest IDs {_show(entry.guest_ids)} are host IDs "
@@ -262,8 +229,7 @@ def _check_files() -> Iterator[Finding]:
     ):
         malformed = read().malformed
         for line in malformed[:_MOST_LINES]:
-            yield Finding(
-                severity=Severity.WARN,
+            yield _warn(
                 code=str(path),
                 subject=show(line.text),
                 message=f"line {line.line}: {line.reason}; the line is "
@@ -271,12 +237,7 @@ def _check_files() -> Iterator[Finding]:
             )
         if len(malformed) > _MOST_LINES:
             more = f"{len(malformed) - _MOST_LINES} more lines like these"
-            yield Finding(
-                severity=Severity.WARN,
-                code=str(path),
-                subject="",
-                message=more,
-            )
+            yield _warn(code=str(path), subject="", message=more)
 
 
 def _show(ids: range) -> str:

@@ -8,10 +8,10 @@ Nothing is registered by importing this module; a service calls
 from __future__ import annotations
 
 import copy
-import warnings
 
 from oslo_config import cfg
 
+from lxc_userns import lazy
 from lxc_userns.arguments import checked
 from lxc_userns.config import allowed_paths
 from lxc_userns.config.groups import GROUP, LIBVIRT_GROUP, option_name
@@ -320,16 +320,8 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
     conf.register_opts(allowed_paths.OPTS, group=allowed_paths.GROUP)
 
 
-def __getattr__(name: str) -> object:
-    """Return what is in :mod:`lxc_userns.config.settings` now, and warn."""
-    if name not in ("check_held", "load_id_maps"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from lxc_userns.config import settings
-
-    warnings.warn(
-        f"{__name__}.{name} is deprecated; import it from "
-        "lxc_userns.config.settings",
-        DeprecationWarning,
-        stacklevel=2,
-    )
-    return getattr(settings, name)
+__getattr__ = lazy.renamed(
+    __name__,
+    check_held="lxc_userns.config.settings.check_held",
+    load_id_maps="lxc_userns.config.settings.load_id_maps",
+)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -29,7 +28,6 @@ from lxc_userns.exceptions import (
     NotRunningError,
 )
 from lxc_userns.instances import steps
-from lxc_userns.instances.damaged import DamagedRecord
 from lxc_userns.libvirtd.client import STOP_TIMEOUT
 from lxc_userns.linux import hostname
 from lxc_userns.rollback import undo
@@ -40,12 +38,11 @@ if TYPE_CHECKING:
     from lxc_userns.containers.spec import ContainerSpec
     from lxc_userns.instances.record import InstanceRecord
     from lxc_userns.leases import Lease
+    from lxc_userns.libvirtd.guest import Guest
     from lxc_userns.manager import UserNamespaceManager
     from lxc_userns.rootfs.views.strategies import Progress
     from lxc_userns.services import Services
     from lxc_userns.verification import VerifiedInstance
-
-_LOG = logging.getLogger(__name__)
 
 
 class Containers:
@@ -93,8 +90,8 @@ class Containers:
         request = spec.to_request(preview.find_security_model(services))
         with services.store.lock_container(name):
             known = services.store.load(name)
-            if known is not None and not replace:
-                self._finish_if_unverified(known)
+            if known and not replace and self._is_unverified(known):
+                self._finish(known)
             self._units.check(spec.restart)
             plan = preview.check(
                 services, spec, request, known, replace=replace
@@ -108,13 +105,13 @@ class Containers:
             with ExitStack() as stack:
                 before = services.allocator.find(name)
                 prepared = self._manager.prepare(request, progress)
-                undo(stack, _withdraw, services, name, before)
+                undo(stack, self._withdraw, name, before)
                 steps.log(name, *preview.definition(spec))
                 self._guests.define(name, spec.to_xml(prepared))
                 undo(stack, self._guests.undefine, name)
                 if spec.autostart:
                     self._guests.set_autostart(name, True)
-                found = self._start(services, name, stack)
+                found = self._start(name, stack)
                 undo(stack, self._units.set_policy, name, RestartPolicy.NO)
                 self._units.set_policy(name, spec.restart)
                 self._units.follow(name)
@@ -139,12 +136,10 @@ class Containers:
         :raises AlreadyRunningError: if it runs verified.
         :raises InstanceError: if it was only half made.
         """
-        with self._locked(self._services, name) as record:
+        with self._locked(name) as record:
             self._guests.end_lost(name, record.uuid)
-            guest = self._services.instances.find_guest(record)
-            if guest is None:
-                raise InstanceError(name, "is incomplete; destroy it")
-            if _is_unverified(self._services, record):
+            guest = self._find_whole(record)
+            if self._is_unverified(record):
                 return self._finish(record)
             if guest.is_active:
                 raise AlreadyRunningError(name)
@@ -180,9 +175,8 @@ class Containers:
         :raises NoSuchContainerError: if there is none of this name.
         :raises InstanceError: if it was only half made.
         """
-        with self._locked(self._services, name) as record:
-            if self._services.instances.find_guest(record) is None:
-                raise InstanceError(name, "is incomplete; destroy it")
+        with self._locked(name) as record:
+            self._find_whole(record)
             self._services.planner.check_again(record)
             self._stop(record, timeout)
             return self._start_again(name, progress)
@@ -193,7 +187,7 @@ class Containers:
         :param timeout: seconds that it has to stop by itself.
         :raises NoSuchContainerError: if there is none of this name.
         """
-        with self._locked(self._services, name) as record:
+        with self._locked(name) as record:
             self._stop(record, timeout)
 
     def destroy(self, name: str) -> None:
@@ -205,7 +199,7 @@ class Containers:
 
         :raises NoSuchContainerError: if there is none of this name.
         """
-        with self._locked(self._services, name) as record:
+        with self._locked(name) as record:
             self._destroy(record)
 
     def set_autostart(self, name: str, is_on: bool) -> None:
@@ -213,7 +207,7 @@ class Containers:
 
         :raises NoSuchContainerError: if there is none of this name.
         """
-        with self._locked(self._services, name):
+        with self._locked(name):
             self._guests.set_autostart(name, is_on)
 
     def verify(
@@ -261,21 +255,7 @@ class Containers:
         One whose record is damaged, or of a newer version, is left out, with
         a warning.
         """
-        services = self._services
-        states = StateReader(services, with_interfaces=True)
-        found, names = [], set()
-        for record in services.store.load_all():
-            names.add(record.name)
-            if isinstance(record, DamagedRecord):
-                _LOG.warning("%s: %s", record.name, record.reason)
-            else:
-                found.append(states.describe(record))
-        found += (
-            states.describe_foreign(guest)
-            for guest in self._guests.list()
-            if guest.name not in names
-        )
-        return sorted(found, key=lambda each: each.name)
+        return StateReader(self._services, with_interfaces=True).describe_all()
 
     def names(self, *, active: bool | None = None) -> Iterator[str]:
         """Yield the names of our containers, those with damaged records too.
@@ -287,9 +267,16 @@ class Containers:
             if active in (None, record.name in running):
                 yield record.name
 
-    def _finish_if_unverified(self, known: InstanceRecord) -> None:
-        if _is_unverified(self._services, known):
-            self._finish(known)
+    def _find_whole(self, record: InstanceRecord) -> Guest:
+        """Return what libvirt knows of a container that was made wholly."""
+        guest = self._services.instances.find_guest(record)
+        if guest is None:
+            raise InstanceError(record.name, "is incomplete; destroy it")
+        return guest
+
+    def _is_unverified(self, record: InstanceRecord) -> bool:
+        state = StateReader(self._services).describe(record).state
+        return state == UNVERIFIED
 
     def _stop(self, record: InstanceRecord, timeout: float) -> None:
         if self._note_stop(record):
@@ -303,6 +290,13 @@ class Containers:
             self._guests.undefine(record.name)
         self._manager.release(record.name)
         self._services.originals.forget(record.uuid)
+
+    def _withdraw(self, name: str, before: Lease | None) -> None:
+        """Release an instance, but keep the lease that it had before."""
+        services = self._services
+        with services.store.lock(name):
+            restore = partial(services.allocator.restore_lease, before=before)
+            services.releaser.release(name, restore)
 
     def _note_stop(self, record: InstanceRecord) -> bool:
         """Note that it is stopped; return whether libvirt knows it."""
@@ -328,17 +322,15 @@ class Containers:
                 name, progress, accept_replaced=accept_replaced
             )
             undo(stack, self._manager.unmount, name)
-            found = self._start(self._services, name, stack)
+            found = self._start(name, stack)
         self._units.follow(name)
         return found
 
     @contextmanager
-    def _locked(
-        self, services: Services, name: str
-    ) -> Iterator[InstanceRecord]:
-        self._record(services, name)  # No lock for what is not there.
-        with services.store.lock_container(name):
-            yield self._record(services, name)
+    def _locked(self, name: str) -> Iterator[InstanceRecord]:
+        self._record(name)  # No lock for what is not there.
+        with self._services.store.lock_container(name):
+            yield self._record(name)
 
     def _finish(self, record: InstanceRecord) -> VerifiedInstance:
         """Finish the start of a container that runs unverified, or end it."""
@@ -354,13 +346,11 @@ class Containers:
                 undo(stack, self._manager.unmount, name)
                 raise
 
-    def _start(
-        self, services: Services, name: str, stack: ExitStack
-    ) -> VerifiedInstance:
+    def _start(self, name: str, stack: ExitStack) -> VerifiedInstance:
         # Registered first: a start that libvirt gave up on can leave it half
         # running.
         undo(stack, self._guests.destroy, name)
-        with services.traces.watched(name) as watch:
+        with self._services.traces.watched(name) as watch:
             steps.log(name, preview.START)
             try:
                 # libvirt names every container, also one that shares the
@@ -381,8 +371,8 @@ class Containers:
                     raise
                 raise ended_at_once(name, trace) from err
 
-    def _record(self, services: Services, name: str) -> InstanceRecord:
-        record = services.store.load(name)
+    def _record(self, name: str) -> InstanceRecord:
+        record = self._services.store.load(name)
         if record is not None:
             return record
         if self._guests.find(name) is None:
@@ -392,14 +382,3 @@ class Containers:
             "libvirt has a domain of this name that others have made; start, "
             "stop and undefine it by what made it",
         )
-
-
-def _is_unverified(services: Services, record: InstanceRecord) -> bool:
-    return StateReader(services).describe(record).state == UNVERIFIED
-
-
-def _withdraw(services: Services, name: str, before: Lease | None) -> None:
-    """Release an instance, but keep the lease that it had before."""
-    with services.store.lock(name):
-        restore = partial(services.allocator.restore_lease, before=before)
-        services.releaser.release(name, restore)

@@ -105,11 +105,11 @@ def look_at_files(
     :raises RootfsError: if its files cannot be used.
     """
     files = services.files
-    files.check_volumes(record)
+    files.given.check_volumes(record)
     if record.rootfs_kind != "directory":
         return record
     with (
-        files.opened_root(record) as root,
+        files.given.opened_root(record) as root,
         files.opened(record, root.fd, {}) as tree,
     ):
         files.check_program(tree, program)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from lxc_userns.exceptions import (
     InstanceError,
     NoSuchContainerError,
 )
+from lxc_userns.instances.damaged import DamagedRecord
 from lxc_userns.spec.restart_policy import RestartPolicy
 from lxc_userns.traces.trace import Trace
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from lxc_userns.spec.rootfs_kind import RootfsKind
     from lxc_userns.spec.volume import Volume
 
+_LOG = logging.getLogger(__name__)
 #: State of a container that runs, and was not verified since it started.
 UNVERIFIED = "unverified"
 _RUNNING = frozenset({"running", "paused"})
@@ -164,6 +167,26 @@ class StateReader:
             trace=self._trace(record, guest),
             interfaces=interfaces,
         )
+
+    def describe_all(self) -> list[Container]:
+        """Return all containers, by name, those of others as well.
+
+        One whose record is damaged, or of a newer version, is left out, with
+        a warning.
+        """
+        found, names = [], set()
+        for record in self.services.store.load_all():
+            names.add(record.name)
+            if isinstance(record, DamagedRecord):
+                _LOG.warning("%s: %s", record.name, record.reason)
+            else:
+                found.append(self.describe(record))
+        found += (
+            self.describe_foreign(guest)
+            for guest in self.services.guests.list()
+            if guest.name not in names
+        )
+        return sorted(found, key=lambda each: each.name)
 
     def with_networks(self, container: Container) -> Container:
         """Add what libvirt has attached its interfaces to.

@@ -191,6 +191,7 @@ def _spans(data: bytes) -> list[_Span]:
     open_spans: list[_Span] = []
 
     def start(_name: str, _attributes: object) -> None:
+        """Note where an element begins, and for now that it ends there."""
         begin = parser.CurrentByteIndex
         tag = _TAG.match(data, begin)
         if tag is None:

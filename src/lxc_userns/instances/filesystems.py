@@ -13,21 +13,20 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from lxc_userns.exceptions import (
     ConfigError,
-    ReplacedError,
     RootfsError,
     translated,
 )
-from lxc_userns.instances import path_lookup
+from lxc_userns.instances.given_files import GivenFiles
 from lxc_userns.instances.record import InstanceRecord, volume_name
-from lxc_userns.linux import file_identity, safe_path, syncing
+from lxc_userns.linux import syncing
 from lxc_userns.rootfs import exposure
 from lxc_userns.rootfs.views import (
     idmapped,
@@ -38,7 +37,6 @@ from lxc_userns.rootfs.views import (
 )
 from lxc_userns.rootfs.views.source import (
     RootfsSource,
-    check_image,
     check_layout,
     check_program,
     open_source,
@@ -48,28 +46,12 @@ from lxc_userns.spec.strategy import Strategy
 
 if TYPE_CHECKING:
     from lxc_userns.idmap import IdMaps
-    from lxc_userns.linux.file_identity import FileIdentity
     from lxc_userns.rootfs.archive.limits import UnpackLimits
     from lxc_userns.rootfs.views.strategies import Progress, ShiftOptions
     from lxc_userns.rootfs.views.volumes import Source
-    from lxc_userns.spec.volume import Volume
 
 _LOG = logging.getLogger(__name__)
 _ROOT = "root"
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A root filesystem, found but not looked at.
-
-    :param path: its path.
-    :param fd: ``O_PATH`` descriptor of it.
-    :param identity: which file it is; None if that does not matter.
-    """
-
-    path: str
-    fd: int
-    identity: FileIdentity | None
 
 
 class Filesystems:
@@ -82,6 +64,7 @@ class Filesystems:
         the kernel.
     :param by_name: how views of root filesystems are made; None: by the
         strategies of this package.
+    :ivar given: opens what the host gives instances.
     """
 
     def __init__(
@@ -97,13 +80,8 @@ class Filesystems:
         self._run_path = run_path
         self._find_views = views or mountpoints.Views
         self._views = self._find_views(run_path)
-        self._roots = roots
+        self.given = GivenFiles(roots)
         self._by_name = by_name or strategies.STRATEGIES
-
-    @property
-    def trust(self) -> safe_path.Trust:
-        """Rules for the directories above what the host gives instances."""
-        return safe_path.Trust(self._roots)
 
     def view(self, instance: str) -> str:
         """Where the view of a root filesystem is, or would be."""
@@ -174,17 +152,17 @@ class Filesystems:
                 shifted=chosen.strategy.traits.shifts_on_disk,
                 limits=limits,
                 progress=progress,
-                trust=self.trust,
+                trust=self.given.trust,
             )
         return replace(record, strategy=chosen.strategy, reason=chosen.reason)
 
     def is_archive(self, path: str) -> bool:
         """Return whether it is one; see :func:`unpack.is_archive`."""
-        return bool(self._archives.is_archive(path, self.trust))
+        return bool(self._archives.is_archive(path, self.given.trust))
 
     def check_archive(self, path: str) -> None:
         """Check that it is one; see :func:`unpack.check_archive`."""
-        self._archives.check_archive(path, self.trust)
+        self._archives.check_archive(path, self.given.trust)
 
     @property
     def _archives(self) -> ModuleType:
@@ -192,69 +170,6 @@ class Filesystems:
         from lxc_userns.rootfs.archive import unpack
 
         return unpack
-
-    def opened_volume(
-        self, volume: Volume, empty: exposure.Empty | None = None
-    ) -> AbstractContextManager[Source]:
-        """Open the source of a volume; see :func:`volumes.opened`."""
-        return volumes.opened(volume, self._roots, empty)
-
-    @contextmanager
-    def opened_root(self, record: InstanceRecord) -> Iterator[Opened]:
-        """Open its root filesystem, and nothing in it.
-
-        :raises RootfsError: if others could replace it, or did: it is not
-            what the record says.
-        """
-        path = record.rootfs
-        with (
-            path_lookup.opened(path, self.trust) as fd,
-            translated(RootfsError, path),
-        ):
-            # What was unpacked is in a directory of ours alone.
-            found = None if record.archive else file_identity.read(fd)
-            _check_same(path, record.identities.get(path), found)
-            yield Opened(path, fd, found)
-
-    @contextmanager
-    def opened_volumes(
-        self, record: InstanceRecord, empty: exposure.Empty
-    ) -> Iterator[list[Source]]:
-        """Open the sources of its volumes.
-
-        :param empty: as for :func:`exposure.check_only_root_can_reach`.
-        :raises RootfsError: as :meth:`opened_root`, or if one cannot be the
-            source of a volume.
-        """
-        with ExitStack() as stack:
-            sources = [
-                stack.enter_context(self.opened_volume(each, empty))
-                for each in record.volumes
-            ]
-            for source in sources:
-                path = source.volume.source
-                _check_same(
-                    path,
-                    record.identities.get(path),
-                    source.identity,
-                    proven=source.volume.owned,
-                )
-            yield sources
-
-    def check_image(self, record: InstanceRecord) -> None:
-        """Check what its image is; see :func:`check_image`."""
-        with self.opened_root(record) as root:
-            check_image(root.fd, root.path)
-
-    def check_volumes(self, record: InstanceRecord) -> None:
-        """Check its volumes as mounting them does, but for their targets.
-
-        :raises RootfsError: as :meth:`opened_volumes`.
-        :raises ExposedTreeError: if users of the host could get at one.
-        """
-        with self.opened_volumes(record, {}) as sources:
-            for source in sources:
-                source.check_idmapped(record.id_maps)
 
     @contextmanager
     def opened(
@@ -270,7 +185,7 @@ class Filesystems:
         A disk image that only this instance can have is unmounted before, so
         that it must not be running.
 
-        :param fd: what :meth:`opened_root` gave.
+        :param fd: what :meth:`GivenFiles.opened_root` gave.
         :param empty: as for :func:`exposure.check_only_root_can_reach`.
         :param grow: as for :func:`open_source`.
         """
@@ -396,25 +311,6 @@ class Filesystems:
         if sources:
             self._mount_volumes(record, sources, options)
 
-    def check_only_root_can_reach(self, record: InstanceRecord) -> None:
-        """Check that no user of the host can reach what is idmapped.
-
-        :raises ExposedTreeError: if one can.
-        """
-        empty = dict(record.empty)
-        if record.strategy.traits.needs_idmapped_mounts:
-            with self.opened_root(record) as root:
-                # An image is mounted nowhere else.
-                if stat.S_ISDIR(os.fstat(root.fd).st_mode):
-                    exposure.check_only_root_can_reach(
-                        root.fd, root.path, empty
-                    )
-        if record.id_maps is None:  # Nothing is idmapped then.
-            return
-        with self.opened_volumes(record, empty) as sources:
-            for source in sources:
-                source.check_not_exposed()
-
     def sync(self, instance: str) -> None:
         """Write to disk what the kernel has of its root filesystem."""
         if self.is_mounted(instance):
@@ -464,38 +360,6 @@ class Filesystems:
                 partial(source.mount, record.id_maps, options=options),
                 is_directory=source.is_directory,
             )
-
-
-def identities(
-    root: Opened, sources: Sequence[Source]
-) -> dict[str, FileIdentity]:
-    """Identities of what the host gives an instance, by path."""
-    found = {source.volume.source: source.identity for source in sources}
-    found[root.path] = root.identity
-    return {path: each for path, each in found.items() if each is not None}
-
-
-def _check_same(
-    path: str,
-    known: FileIdentity | None,
-    found: FileIdentity | None,
-    *,
-    proven: bool = False,
-) -> None:
-    """Refuse what is not the file that was opened first.
-
-    :param proven: whether to refuse also what cannot be told after a reboot.
-    """
-    if known is None or found is None:
-        return
-    is_same = known.is_same(found)
-    if is_same is False or (is_same is None and proven):
-        raise ReplacedError(
-            path,
-            "is another file or directory than the one that the instance was "
-            "given first; put that one back, or, if this one is meant, accept "
-            "it: lxc-userns container start NAME --accept-replaced",
-        )
 
 
 def _way_back(record: InstanceRecord, chosen: strategies.Choice) -> str:

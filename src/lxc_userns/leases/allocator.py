@@ -107,17 +107,7 @@ class LeaseAllocator:
             if lease is not None:
                 self.pool.warn_of_changes(lease)
                 return lease
-            # Of one that has IDs the lease may have been lost.
-            has, is_bound = self._find_maps(instance, known)
-            had = has.size if has and is_bound else None
-            request = LeaseRequest(
-                instance=instance,
-                uuid=uuid,
-                size=size or had or self.pool.size,
-                now=int(self.clock()),
-                has=has,
-                is_bound=is_bound,
-            )
+            request = self._request(instance, uuid, size, known)
             lease = self._add(request, keep)
             if lease is not None:
                 return lease
@@ -237,6 +227,25 @@ class LeaseAllocator:
         with self.leases.write() as leases:
             _commit(leases, record, known)
             yield
+
+    def _request(
+        self,
+        instance: str,
+        uuid: str | None,
+        size: int | None,
+        known: InstanceRecord | None,
+    ) -> LeaseRequest:
+        """Return what to look for; of what has IDs it may have been lost."""
+        has, is_bound = self._find_maps(instance, known)
+        had = has.size if has and is_bound else None
+        return LeaseRequest(
+            instance=instance,
+            uuid=uuid,
+            size=size or had or self.pool.size,
+            now=int(self.clock()),
+            has=has,
+            is_bound=is_bound,
+        )
 
     def _find_maps(
         self, instance: str, known: InstanceRecord | None

@@ -7,12 +7,12 @@ nothing tells.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
+from lxc_userns import lazy
 from lxc_userns.exceptions import LibvirtError, LxcUsernsError
 from lxc_userns.instances.damaged import DamagedRecord
 from lxc_userns.instances.record import InstanceRecord
@@ -328,12 +328,6 @@ def _unknown_for(seconds: int) -> str:
     return f"libvirt has not known it for {seconds} seconds"
 
 
-def __getattr__(name: str) -> object:
-    if name == "OrphanedLease":
-        warnings.warn(
-            "lxc_userns.leases.gc.OrphanedLease is Orphan now",
-            DeprecationWarning,
-            stacklevel=2,
-        )
-        return Orphan
-    raise AttributeError(name)
+__getattr__ = lazy.renamed(
+    __name__, OrphanedLease="lxc_userns.leases.gc.Orphan"
+)

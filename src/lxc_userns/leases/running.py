@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lxc_userns.idmap import ID_LIMIT, Kind
-from lxc_userns.linux.process import Process, Rows, in_other_user_namespaces
+from lxc_userns.linux.process import Process, Rows
+from lxc_userns.linux.processes import in_other_user_namespaces
 from lxc_userns.subid.owners import IdOwner
 from lxc_userns.text import printable
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from contextlib import ExitStack, suppress
 
-from lxc_userns.linux.process import Process, children
+from lxc_userns.linux.process import Process
+from lxc_userns.linux.processes import children
 
 
 def find_init(controller: int) -> Process | None:

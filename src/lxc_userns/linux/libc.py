@@ -40,6 +40,7 @@ def function(
     raw.restype = restype
 
     def call(*arguments: object) -> int:
+        """Call it, and raise OSError where it fails."""
         # As Python has it for its own functions.
         sys.audit("lxc_userns.libc", name, arguments)
         result: int = raw(*arguments)

@@ -9,7 +9,6 @@ import select
 import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from types import TracebackType
 from typing import Self
 
 from lxc_userns.linux import mounts, namespaces
@@ -18,7 +17,6 @@ from lxc_userns.linux.fd import owned
 
 #: Rows of ``uid_map``: first ID inside, first ID outside, number of IDs.
 Rows = tuple[tuple[int, int, int], ...]
-
 
 #: Characters of a file in ``/proc`` that are of interest.
 _LONGEST = 65536
@@ -51,12 +49,7 @@ class Process:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         os.close(self._fd)
 
     @property
@@ -169,26 +162,6 @@ class Process:
             if self.parent != int(parent.pid):
                 raise ProcessLookupError(f"parent of {self.pid} has changed")
             yield parent
-
-    @property
-    def peers(self) -> Iterator[Process]:
-        """Processes in its PID and user namespace, itself included, held."""
-        own = self.namespace("pid"), self.namespace("user")
-        for number in _running():
-            # Most are in others, and are told from these without being held.
-            with suppress(OSError):
-                status = os.stat(f"/proc/{number}/ns/pid")
-                if (status.st_dev, status.st_ino) != own[0]:
-                    continue
-            with (
-                suppress(ProcessLookupError, PermissionError),
-                Process(number) as process,
-            ):
-                if own == (
-                    process.namespace("pid"),
-                    process.namespace("user"),
-                ):
-                    yield process
 
     @property
     def cgroups(self) -> dict[str, str]:
@@ -389,78 +362,3 @@ def _has_ended(pidfd: int, timeout: float | None) -> bool:
     if timeout is None or timeout >= _TOO_LONG:
         return bool(ended.poll())
     return bool(ended.poll(timeout * 1000))
-
-
-def children(pid: int) -> Iterator[int]:
-    """Process IDs of the children of a process, each once.
-
-    Those of its first thread come first, from a file that leaves some out
-    while others end (:manpage:`proc_pid_children(5)`): whoever has found what
-    it is after does not look at every process of the host.
-
-    :param pid: process ID of the parent.
-    """
-    first = _first_children(pid)
-    yield from first
-    for number in _running():
-        if number in first:
-            continue
-        try:
-            with Process(number) as process:
-                parent = process.parent
-        except ProcessLookupError:
-            continue
-        if parent == pid:
-            yield number
-
-
-def _running() -> Iterator[int]:
-    return map(int, filter(str.isdecimal, os.listdir("/proc")))
-
-
-def _first_children(pid: int) -> list[int]:
-    # ENOENT also if the kernel has no CONFIG_PROC_CHILDREN.
-    with (
-        suppress(FileNotFoundError, ProcessLookupError),
-        open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as stream,
-    ):
-        return [*map(int, stream.read().split())]
-    return []
-
-
-def in_other_user_namespaces() -> Iterator[Process]:
-    """Processes whose ID maps are not the caller's, held.
-
-    At least one of each user namespace; each is let go when the next one is
-    asked for. A namespace in which nobody runs, that is kept by a mount or a
-    descriptor, is not seen.
-    """
-    with Process("self") as this:
-        maps = this.uid_map, this.gid_map
-    seen = {_user_namespace("self")}
-    for number in _running():
-        with suppress(ProcessLookupError):
-            namespace = _user_namespace(number)
-            if namespace is not None and namespace in seen:
-                continue
-            with Process(number) as process:
-                found = process.uid_map, process.gid_map
-                # Not before: it may have ended, and others be there.
-                if namespace == _user_namespace(number):
-                    seen.add(namespace)
-                if found != maps:
-                    yield process
-
-
-def _user_namespace(pid: int | str) -> str | None:
-    """Return the kernel's name of a process's user namespace.
-
-    None if it does not tell: root without all capabilities may not trace
-    every process.
-    """
-    try:
-        return os.readlink(f"/proc/{pid}/ns/user")
-    except PermissionError:
-        return None
-    except FileNotFoundError as err:
-        raise ProcessLookupError(*err.args) from None

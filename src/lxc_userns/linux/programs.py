@@ -9,6 +9,7 @@ import sys
 TYPE_CHECKING = False  # It loads little, for processes that start quickly.
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
+    from typing import IO
 
 #: What a program has for its environment: messages are in English.
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
@@ -71,3 +72,10 @@ def python_argv(module: str, *arguments: str) -> list[str]:
         _PACKAGE_PARENT,
         *arguments,
     ]
+
+
+def pipe_fd(pipe: IO[bytes] | None) -> int:
+    """Return the descriptor of a pipe that a process was started with."""
+    if pipe is None:
+        raise ValueError("the process was started without this pipe")
+    return pipe.fileno()

@@ -21,9 +21,9 @@ from typing import IO, Any, cast
 from lxc_userns import own_paths
 from lxc_userns.linux import directory, programs, removal
 from lxc_userns.linux.fd import owned
+from lxc_userns.text import escape
 from lxc_userns.traces import watcher
 from lxc_userns.traces.console import LOG, OLDER
-from lxc_userns.traces.tail import printable
 from lxc_userns.traces.trace import Trace
 
 _NAME, _MODE = "traces", 0o700
@@ -230,5 +230,5 @@ def _read_lines(fd: int) -> list[str]:
             stream.seek(max(0, os.fstat(stream.fileno()).st_size - _BYTES))
             tail = (tail + stream.read(_BYTES))[-_BYTES:]
     text = tail.decode(errors="replace").replace("\r", "")
-    lines = (printable(line) for line in text.split("\n"))
+    lines = (escape(line) for line in text.split("\n"))
     return [line for line in lines if line.strip()][-_LINES:]

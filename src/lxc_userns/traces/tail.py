@@ -11,13 +11,6 @@ _CHUNK = 64 << 10
 _LONGEST = 4096
 
 
-def printable(text: str) -> str:
-    """Return a text with all that a terminal would act upon escaped."""
-    return "".join(
-        char if char.isprintable() else ascii(char)[1:-1] for char in text
-    )
-
-
 class Tail:
     """The lines of a log, and those that are written to it later.
 

@@ -36,6 +36,7 @@ def writable(
     has_group = cache(partial(_covers, init.gid_map))
 
     def writes(status: os.stat_result) -> bool:
+        """Return whether the container's root can write to a file."""
         mode = status.st_mode
         return bool(
             mode & stat.S_IWOTH

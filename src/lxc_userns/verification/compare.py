@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 from lxc_userns.idmap import TTY_GID, IdMap, IdMaps
 from lxc_userns.spec.requirements import CAPABILITIES, Mode
+from lxc_userns.text import escape
 from lxc_userns.verification import compare_mounts
-from lxc_userns.verification.compare_mounts import OF_NETWORKS, shown
+from lxc_userns.verification.compare_mounts import OF_NETWORKS
 
 if TYPE_CHECKING:
     from lxc_userns.linux.mounts import Mount
@@ -159,7 +160,7 @@ def _terminals(id_maps: IdMaps, observed: Observed) -> Iterator[str]:
         ):
             if not any(owner in entry.host_ids for entry in id_map):
                 yield (
-                    f"{shown(node.path)} belongs to the host's {what} {owner}"
+                    f"{escape(node.path)} belongs to the host's {what} {owner}"
                 )
 
 
@@ -201,7 +202,7 @@ def _label(expectation: Expectation, observed: Observed) -> Iterator[str]:
         expected = f"{expected} (enforce)"
     if observed.label != expected:
         yield (
-            f"{confinement.model} has it as {shown(observed.label)!r}, "
+            f"{confinement.model} has it as {escape(observed.label)!r}, "
             f"promised was {expected!r}"
         )
 
@@ -211,7 +212,8 @@ def _devices(expectation: Expectation, observed: Observed) -> Iterator[str]:
     for node in observed.nodes:
         if not (_is_harmless(node) or (node.path, node.kind) in expected):
             number = "{}:{}".format(*node.number)
-            yield f"it has the {node.kind} device {shown(node.path)}, {number}"
+            path = escape(node.path)
+            yield f"it has the {node.kind} device {path}, {number}"
 
 
 def _is_harmless(node: Node) -> bool:
@@ -249,7 +251,7 @@ def _kernel_files(
         # Of most there is one for all containers and the host.
         alone = mount.fs_type in ("proc", "sysfs")
         if (mount.fs_type, mount.device) in hosts or not alone:
-            yield f"at {shown(mount.point)} it has the {what} of the host"
+            yield f"at {escape(mount.point)} it has the {what} of the host"
 
 
 def _writable_settings(observed: Observed) -> Iterator[str]:

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from lxc_userns.text import escape
+
 if TYPE_CHECKING:
     from lxc_userns.linux.mounts import Mount
     from lxc_userns.verification.expectation import Expectation, View
@@ -53,7 +55,7 @@ def unexpected_mounts(
         within = [(root, view) for root, view in views if root.has(place)]
         if not within:
             yield (
-                f"at {shown(mount.point)} it has {shown(mount.root)} of a "
+                f"at {escape(mount.point)} it has {escape(mount.root)} of a "
                 f"filesystem of the host ({mount.fs_type})"
             )
             continue
@@ -64,7 +66,7 @@ def unexpected_mounts(
             if len(root.path.parts) == nearest
         ]
         if all(faults):
-            yield f"at {shown(mount.point)} it sees {faults[0]}"
+            yield f"at {escape(mount.point)} it sees {faults[0]}"
 
 
 def missing_mounts(
@@ -88,13 +90,6 @@ def topmost(point: str, mounts: Sequence[Mount]) -> Mount | None:
     """Return the topmost mount at a place."""
     found = (mount for mount in reversed(mounts) if mount.point == point)
     return next(found, None)
-
-
-def shown(text: str) -> str:
-    """Return a name that somebody hostile may have given, for a message."""
-    return "".join(
-        char if char.isprintable() else ascii(char)[1:-1] for char in text
-    )
 
 
 def _places(

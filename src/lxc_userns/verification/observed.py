@@ -23,6 +23,7 @@ from lxc_userns.linux import directory, mount_namespaces
 from lxc_userns.linux.bounds import at_most
 from lxc_userns.linux.mounts import Mount, mount_id, read_mounts
 from lxc_userns.linux.process import Process, Rows
+from lxc_userns.linux.processes import peers
 from lxc_userns.verification.cgroups import writable
 
 #: Namespaces by the kernel's names that each container has of its own,
@@ -182,7 +183,7 @@ def _capabilities(init: Process) -> int:
 
 def _of_threads(init: Process) -> Iterator[Iterator[int]]:
     yield init.capabilities
-    for process in init.peers:
+    for process in peers(init):
         yield _until_it_ends(process.capabilities)
 
 

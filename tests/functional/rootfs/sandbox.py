@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from lxc_userns.linux.process import Process, children
+from lxc_userns.linux.process import Process
+from lxc_userns.linux.processes import children
 from lxc_userns.rootfs.shifting import ipc
 from tests.functional.rootfs.archives import unpack
 

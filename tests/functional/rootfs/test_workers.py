@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lxc_userns import IdMap, IdMaps, rootfs
-from lxc_userns.linux.process import children
+from lxc_userns.linux.processes import children
 from tests.functional.descriptors import own_descriptors
 from tests.functional.rootfs import golden
 from tests.functional.rootfs.golden import mapped

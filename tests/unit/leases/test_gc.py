@@ -448,7 +448,7 @@ def test_what_is_kept_of_one_that_is_defined_on_disk(
 
 
 def test_its_name_until_now() -> None:
-    with pytest.warns(DeprecationWarning, match="is Orphan now"):
+    with pytest.warns(DeprecationWarning, match="use lxc_userns.leases"):
         assert gc.OrphanedLease is gc.Orphan
     with pytest.raises(AttributeError):
         _ = gc.Orphans

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from lxc_userns.linux import directory
-from lxc_userns.traces.tail import Tail, printable
+from lxc_userns.text import escape
+from lxc_userns.traces.tail import Tail
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_a_line_without_an_end_is_bounded(log: Path) -> None:
 
 def test_what_a_terminal_would_act_upon_is_escaped() -> None:
     text = "a\x1b]0;evil\x07\x9b2J\u202e\x00\r é"
-    assert printable(text) == (r"a\x1b]0;evil\x07\x9b2J\u202e\x00\r é")
+    assert escape(text) == (r"a\x1b]0;evil\x07\x9b2J\u202e\x00\r é")
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link", "directory"])

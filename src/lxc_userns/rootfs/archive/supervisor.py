@@ -15,7 +15,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 from lxc_userns.exceptions import PrerequisiteError
 from lxc_userns.linux import programs
@@ -68,13 +68,15 @@ def running(module: str, job: dict[str, Any]) -> Iterator[Supervisor]:
     try:
         # A supervisor that died at once is noticed by its silence.
         with suppress(BrokenPipeError):
-            ipc.send(_fd(process.stdin), job)
-        yield Supervisor(_fd(process.stderr), _fd(process.stdout))
+            ipc.send(programs.pipe_fd(process.stdin), job)
+        yield Supervisor(
+            programs.pipe_fd(process.stderr), programs.pipe_fd(process.stdout)
+        )
     finally:
         # Whatever it does, this ends it. (To close the pipe would not, if
         # another thread has forked in between.)
         with suppress(BrokenPipeError):
-            os.write(_fd(process.stdin), b"!")
+            os.write(programs.pipe_fd(process.stdin), b"!")
         for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
@@ -124,9 +126,3 @@ def describe_exit(code: int) -> str:
     if code < 0:
         return f"was killed by signal {-code}"
     return f"failed with exit code {code}"
-
-
-def _fd(pipe: IO[bytes] | None) -> int:
-    if pipe is None:
-        raise ValueError("the process was started without this pipe")
-    return pipe.fileno()

@@ -150,7 +150,6 @@ def extract_layers(
             progress=taken.since(progress),
             taken=taken,
         )
-        taken.position += layer.position
         total = total.plus(found)
     return total
 
@@ -167,6 +166,12 @@ class Taken:
     read: int = 0
     members: int = 0
     position: int = 0
+
+    def add(self, result: Outcome, archive: Archive) -> None:
+        """Add what one more layer has taken."""
+        self.read += result.read
+        self.members += result.members - 1  # A line for the end.
+        self.position += archive.position
 
     def since(self, progress: Progress | None) -> Progress | None:
         """Return what is told the position in one of several archives."""
@@ -215,12 +220,9 @@ def extract(
     if result.exceeded is not None:
         reason = _explain(result.exceeded, limits)
         raise RootfsError(archive.path, reason)
-    if diagnostics.first is not None:
-        raise RootfsError(archive.path, diagnostics.first)
     _check(result, archive, diagnostics)
     if taken is not None:
-        taken.read += result.read
-        taken.members += result.members - 1  # A line for the end.
+        taken.add(result, archive)
     lost = _TEXT in result.found and not {*_RAW}.intersection(result.found)
     return Extraction(
         diagnostics.devices,
@@ -313,6 +315,8 @@ def _check(
     result: Outcome, archive: Archive, diagnostics: TarDiagnostics
 ) -> None:
     """Check that all went well, also where nobody has said otherwise."""
+    if diagnostics.first is not None:
+        raise RootfsError(archive.path, diagnostics.first)
     # 2 also says no more than that something was not extracted.
     passed = (0, 2) if diagnostics.devices or diagnostics.owners else (0,)
     if result.tar not in passed:

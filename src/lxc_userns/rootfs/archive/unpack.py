@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Final
 
 from lxc_userns.arguments import checked, refuse
 from lxc_userns.exceptions import RootfsError, UnmappedIdsError
@@ -44,6 +44,12 @@ _ATTRIBUTES = (
     | mount_api.MOUNT_ATTR_NODEV
     | mount_api.MOUNT_ATTR_NOEXEC
 )
+_CALLED: Final = {
+    "path": (str, os.PathLike),
+    "id_maps": (IdMaps, type(None)),
+    "limits": (UnpackLimits, type(None)),
+    "progress": (Callable, type(None)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +99,7 @@ def check_archive(path: Path, trust: Trust = ROOT_ONLY) -> None:
         pass
 
 
-@checked(
-    archive=(str, os.PathLike),
-    path=(str, os.PathLike),
-    id_maps=(IdMaps, type(None)),
-    limits=(UnpackLimits, type(None)),
-    progress=(Callable, type(None)),
-)
+@checked(**_CALLED, archive=(str, os.PathLike))
 def unpack(
     archive: Path,
     path: Path,
@@ -143,10 +143,7 @@ def unpack(
     """
     maps = _wanted_maps(id_maps, shifted)
     with formats.opened(archive, trust) as source:
-
-        def work(place: Destination, **options: Any) -> Extraction:
-            return tar.extract(source, place, **options)
-
+        work = partial(tar.extract, source)
         taken = limits or UnpackLimits()
         plan = _Plan(source.path, [source], work, taken, progress)
         report = _unpack(plan, path, maps)
@@ -154,13 +151,7 @@ def unpack(
     return report
 
 
-@checked(
-    layout=(str, os.PathLike),
-    path=(str, os.PathLike),
-    id_maps=(IdMaps, type(None)),
-    limits=(UnpackLimits, type(None)),
-    progress=(Callable, type(None)),
-)
+@checked(**_CALLED, layout=(str, os.PathLike))
 def unpack_oci(
     layout: Path,
     path: Path,

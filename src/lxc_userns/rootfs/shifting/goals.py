@@ -19,6 +19,8 @@ class Goal:
     """A tree as it shall be; see :func:`shift`.
 
     :param maps: what it shall be shifted for, None for guest IDs.
+    :param is_hidden: whether it is on a mount of the caller's that nothing
+        leads to, so that no user of the host can reach it.
     """
 
     maps: IdMaps | None

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lxc_userns.exceptions import RootfsError
 from lxc_userns.linux import descriptors, programs, threads
@@ -225,8 +225,8 @@ class _WorkerPool:
         self._stack.callback(_end, process)
         # A worker that died at once is noticed by its silence.
         with suppress(BrokenPipeError):
-            ipc.send(_fd(process.stdin), self._job(life=0))
-        self._outputs.append(_fd(process.stdout))
+            ipc.send(programs.pipe_fd(process.stdin), self._job(life=0))
+        self._outputs.append(programs.pipe_fd(process.stdout))
 
     def _job(self, life: int) -> dict[str, Any]:
         return {
@@ -285,12 +285,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     # Waits for the process, and closes its pipes.
     with process:
         pass
-
-
-def _fd(pipe: IO[bytes] | None) -> int:
-    if pipe is None:
-        raise ValueError("the process was started without this pipe")
-    return pipe.fileno()
 
 
 def plain(table: Table) -> PlainTable:

@@ -19,6 +19,7 @@ from lxc_userns.exceptions import (
 from lxc_userns.linux import directory, mount_api
 from lxc_userns.rootfs import refusals
 from lxc_userns.rootfs.shifting import shift
+from lxc_userns.rootfs.shifting.goals import Goal
 from lxc_userns.rootfs.views import overlay
 from lxc_userns.rootfs.views.source import (
     RootfsSource,
@@ -58,16 +59,19 @@ class ShiftOptions:
         :param path: the tree as the caller knows it.
         :param fd: descriptor of its root directory.
         """
-        return shift.shift(
-            path,
+        goal = Goal(
             id_maps,
-            fd=fd,
-            unmapped="keep" if dry_run else self.unmapped,
+            "keep" if dry_run else self.unmapped,
             recheck=self.recheck,
-            workers=self.workers,
-            progress=self.progress,
-            dry_run=dry_run,
             is_hidden=is_hidden,
+        )
+        return shift.reach(
+            path,
+            goal,
+            self.workers,
+            dry_run,
+            self.progress,
+            fd=fd,
             is_layer=self.is_layer,
         )
 
