@@ -2,19 +2,17 @@
 """``tools/test-vm``, as far as no guest is needed for it."""
 
 import ast
-import subprocess
 import sys
-from importlib.machinery import SourceFileLoader
 from io import BytesIO
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
 import pytest
 
-TOP = Path(__file__).parents[3]
-sys.path.insert(0, str(TOP / "tools"))
+from tests.unit.tools.programs import TOOLS, load_program, write_program
 
-from in_vm import selection, summary  # noqa: E402
+sys.path.insert(0, str(TOOLS))
+
+from in_vm import selection, summary
 
 
 def report(*cases: tuple[str, float, str]) -> bytes:
@@ -32,7 +30,7 @@ GOOD = report(("test_demo", 30.0, ""), ("test_modes", 12.5, ""))
 
 def test_the_selected_tests_are_there() -> None:
     for module, tests in selection.SELECTION.items():
-        path = TOP / f"tests/functional/{module}.py"
+        path = TOOLS.parent / f"tests/functional/{module}.py"
         there = {
             each.name
             for each in ast.parse(path.read_text()).body
@@ -86,16 +84,16 @@ def test_the_summary() -> None:
     ]
 
 
-@pytest.fixture
-def program(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The program itself."""
-    loader = SourceFileLoader("test_vm_program", str(TOP / "tools/test-vm"))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    module = ModuleType(loader.name)
-    loader.exec_module(module)
-    return module
+#: Stands for ``tools/in-vm``, whose second argument names the results.
+IN_VM = """\
+test ! -e "$2" && mkdir -p "$2/results" || exit 99
+if test -e {report}; then cp {report} "$2/results/tests.xml"; fi
+touch {ran}
+exit {status}
+"""
 
 
+@pytest.mark.allow_subprocess
 @pytest.mark.parametrize(
     ("status", "text", "expected"),
     [
@@ -109,8 +107,6 @@ def program(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     ],
 )
 def test_exit_status(
-    program: ModuleType,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
     status: int,
@@ -119,17 +115,16 @@ def test_exit_status(
 ) -> None:
     results = tmp_path / "build/test-vm"
 
-    def run(argv: list[str], **_: object) -> SimpleNamespace:
-        assert not results.exists()
-        assert argv[2] == str(results)
-        (results / "results").mkdir(parents=True)
-        if text is not None:
-            (results / "results/tests.xml").write_bytes(text)
-        return SimpleNamespace(returncode=status)
-
-    monkeypatch.setattr(subprocess, "run", run)
+    given, ran = tmp_path / "report", tmp_path / "ran"
+    if text is not None:
+        given.write_bytes(text)
+    script = IN_VM.format(report=given, ran=ran, status=status)
+    write_program(tmp_path / "tools", "in-vm", script)
+    program = load_program("test-vm")
     for _ in range(2):
         assert program.run(tmp_path / "tools", results) == expected
+        # With no results from before, and the path of the new ones.
+        ran.unlink()
     # What is left is named, and nothing is after a run that went well.
     assert results.exists() == (expected != 0)
     named = f"are in {results}" in capsys.readouterr().out
