@@ -2,9 +2,7 @@
 """Hosts for leases."""
 
 import errno
-import grp
 import os
-import pwd
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -104,11 +102,10 @@ def clock(host: Host) -> list[float]:
 
 
 @pytest.fixture
-def service(id_host: IdHost, monkeypatch: pytest.MonkeyPatch) -> Directory:
+def service(id_host: IdHost) -> Directory:
     service = Directory()
     id_host.file("/etc/nsswitch.conf").write_text(
         "# by hand\npasswd: files sss [!UNAVAIL=return]\n"
     )
-    monkeypatch.setattr(pwd, "getpwuid", service.find)
-    monkeypatch.setattr(grp, "getgrgid", service.find)
+    id_host.find_unlisted = service.find
     return service
