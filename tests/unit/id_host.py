@@ -31,7 +31,8 @@ class IdHost:
         self.users: dict[int, str] = {}
         self.groups: dict[int, str] = {}
         #: Asked for a name or a number that is not listed.
-        self.find_unlisted: Callable[[Any], Any] = {}.__getitem__
+        self.find_user: Callable[[Any], Any] = {}.__getitem__
+        self.find_group: Callable[[Any], Any] = {}.__getitem__
         self._place = place
         self._patch = patch
         self._open, self._io_open = os.open, io.open
@@ -97,11 +98,11 @@ class IdHost:
 
     def _getpwnam(self, name: str) -> pwd.struct_passwd:
         found = {each.pw_name: each for each in self._getpwall()}.get(name)
-        return found or self.find_unlisted(name)
+        return found or self.find_user(name)
 
     def _getpwuid(self, number: int) -> pwd.struct_passwd:
         found = {each.pw_uid: each for each in self._getpwall()}.get(number)
-        return found or self.find_unlisted(number)
+        return found or self.find_user(number)
 
     def _getgrall(self) -> list[grp.struct_group]:
         return [
@@ -111,4 +112,4 @@ class IdHost:
 
     def _getgrgid(self, number: int) -> grp.struct_group:
         found = {each.gr_gid: each for each in self._getgrall()}.get(number)
-        return found or self.find_unlisted(number)
+        return found or self.find_group(number)

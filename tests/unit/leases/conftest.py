@@ -21,7 +21,7 @@ from lxc_userns.leases.pool import make_pools
 from lxc_userns.leases.running import ProcessTable
 from lxc_userns.libvirtd.client import Guests
 from lxc_userns.linux.process import Process
-from lxc_userns.rootfs.shifting.state import STATE, State
+from lxc_userns.rootfs.shifting.state import State
 from tests.unit.id_host import IdHost
 from tests.unit.leases.lease_host import (
     BASE,
@@ -71,12 +71,12 @@ def host(tmp_path: Path, id_host: IdHost) -> Host:
 
 
 @pytest.fixture
-def shifted(monkeypatch: pytest.MonkeyPatch) -> Shift:
+def shifted(host: Host) -> Shift:
     """Say what trees say of themselves."""
     states: dict[str, State | None] = {}
 
-    def getxattr(path: str, name: str, *, follow_symlinks: bool) -> bytes:
-        assert (name, follow_symlinks) == (STATE, False)
+    def read_state(path: str) -> bytes:
+        os.lstat(path)
         if path not in states:
             raise PermissionError(errno.EACCES, "denied")
         state = states[path]
@@ -84,7 +84,7 @@ def shifted(monkeypatch: pytest.MonkeyPatch) -> Shift:
             raise OSError(errno.ENODATA, "no such attribute")
         return state.encode()
 
-    monkeypatch.setattr(os, "getxattr", getxattr)
+    host.reach(read_state=read_state)
     return states.__setitem__
 
 
@@ -107,5 +107,5 @@ def service(id_host: IdHost) -> Directory:
     id_host.file("/etc/nsswitch.conf").write_text(
         "# by hand\npasswd: files sss [!UNAVAIL=return]\n"
     )
-    id_host.find_unlisted = service.find
+    id_host.find_user = id_host.find_group = service.find
     return service

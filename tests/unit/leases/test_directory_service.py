@@ -53,7 +53,7 @@ def test_nobody_waits_for_a_directory_service(
             os.close(fd)
         raise KeyError
 
-    id_host.find_unlisted = find
+    id_host.find_user = id_host.find_group = find
     host.allocator.acquire("a")
     assert 2 <= len(service.asked) <= 64
     # What it has is not asked about again.

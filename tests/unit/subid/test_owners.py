@@ -234,7 +234,7 @@ def test_nobody_is_asked_for_each_owner(files: Files, id_host: IdHost) -> None:
         asked.append(name)
         raise KeyError(name)
 
-    id_host.find_unlisted = ask
+    id_host.find_user = ask
     files(lines + "lxc:100000:10\n5000:5:5\n", "")
     assert [*owners.read_host_uids("lxc").owned("lxc")] == [
         range(100000, 100010)
@@ -249,7 +249,7 @@ def test_an_owner_that_a_directory_service_does_not_list(
     files: Files, id_host: IdHost
 ) -> None:
     entry = pwd.struct_passwd(("carol", "x", 70000, 1, "", "/", ""))
-    id_host.find_unlisted = {"carol": entry, 70000: entry}.__getitem__
+    id_host.find_user = {"carol": entry, 70000: entry}.__getitem__
     files("carol:100000:10\n70000:200000:10\n", "")
     for owner in ("carol", "70000"):
         found = owners.read_host_uids(owner).owned(owner)
