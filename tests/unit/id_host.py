@@ -5,6 +5,7 @@ import grp
 import io
 import os
 import pwd
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,11 @@ class IdHost:
     def __init__(self, place: Path, patch: pytest.MonkeyPatch) -> None:
         self.users: dict[int, str] = {}
         self.groups: dict[int, str] = {}
+        #: Asked for a name or a number that is not listed.
+        self.find_user: Callable[[Any], Any] = {}.__getitem__
+        self.find_group: Callable[[Any], Any] = {}.__getitem__
         self._place = place
+        self._patch = patch
         self._open, self._io_open = os.open, io.open
         patch.setattr(os, "open", self._opened)
         # By which pathlib opens.
@@ -55,6 +60,26 @@ class IdHost:
         for name in MAPS:
             self.file(name).write_text(rows, "utf-8")
 
+    def answer_getsubids(self, code: int, said: str) -> None:
+        """Make ``getsubids`` a program that says this, whoever asks."""
+        self._program().write_text(
+            f'#!/bin/sh\necho "$@" >>{self._place}/asked\n'
+            f"cat <<'.'\n{said}.\nexit {code}\n"
+        )
+        self._program().chmod(0o755)
+        self._patch.setenv("PATH", f"{self._place}/bin", prepend=":")
+
+    @property
+    def asked_for(self) -> list[str]:
+        """Arguments that ``getsubids`` was called with."""
+        file = self._place / "asked"
+        return file.read_text().splitlines() if file.exists() else []
+
+    def _program(self) -> Path:
+        path = self._place / "bin/getsubids"
+        path.parent.mkdir(exist_ok=True)
+        return path
+
     def _opened(self, path: Any, *rest: Any, **options: Any) -> int:
         if path in MAPS and self.file(path).exists():
             return self._open(self.file(path), *rest)
@@ -72,10 +97,12 @@ class IdHost:
         ]
 
     def _getpwnam(self, name: str) -> pwd.struct_passwd:
-        return {each.pw_name: each for each in self._getpwall()}[name]
+        found = {each.pw_name: each for each in self._getpwall()}.get(name)
+        return found or self.find_user(name)
 
     def _getpwuid(self, number: int) -> pwd.struct_passwd:
-        return {each.pw_uid: each for each in self._getpwall()}[number]
+        found = {each.pw_uid: each for each in self._getpwall()}.get(number)
+        return found or self.find_user(number)
 
     def _getgrall(self) -> list[grp.struct_group]:
         return [
@@ -84,4 +111,5 @@ class IdHost:
         ]
 
     def _getgrgid(self, number: int) -> grp.struct_group:
-        return {each.gr_gid: each for each in self._getgrall()}[number]
+        found = {each.gr_gid: each for each in self._getgrall()}.get(number)
+        return found or self.find_group(number)

@@ -9,7 +9,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from lxc_userns import metrics
-from lxc_userns.cli import base, main
+from lxc_userns.cli import main
+from lxc_userns.cli.metrics import Metrics
 from lxc_userns.exceptions import (
     IsolationError,
     LibvirtError,
@@ -17,7 +18,6 @@ from lxc_userns.exceptions import (
     RootfsError,
 )
 from lxc_userns.instances.failures import Failure, Failures
-from lxc_userns.services import Services
 from tests.unit.manager.conftest import pool, tmp_path, world
 from tests.unit.manager.world import World, failing, run
 
@@ -170,52 +170,50 @@ def test_a_count_that_cannot_be_written_hides_nothing(tmp_path: Path) -> None:
     assert failures.read() == {}
 
 
-@pytest.fixture
-def rendered(monkeypatch: pytest.MonkeyPatch) -> list[LibvirtError | None]:
-    """Render the command as one line, with this error."""
-    errors: list[LibvirtError | None] = [None]
+def call(error: LibvirtError | None, *arguments: str) -> int:
+    """Run the command, with metrics of one line and this error."""
 
-    def render(_services: Services) -> tuple[str, LibvirtError | None]:
-        return "x 1\n", errors[0]
+    class Rendered(Metrics):
+        def render(self) -> tuple[str, LibvirtError | None]:
+            return "x 1\n", error
 
-    monkeypatch.setattr(metrics, "render", render)
-    monkeypatch.setattr("lxc_userns.cli.metrics.require_root", lambda: None)
-    return errors
+    def make() -> main.LxcUserns:
+        program = main.LxcUserns()
+        program.command_manager.add_command("metrics", Rendered)
+        return program
+
+    return main.main(["metrics", *arguments], make)
 
 
 def test_the_command_replaces_a_file(
-    rendered: list[LibvirtError | None],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "lxc.prom"
     file.write_text("of before")
-    argv = ["metrics", "--output", str(file)]
+    output = ("--output", str(file))
     umask = os.umask(0o077)
     try:
-        assert main.main(argv) == 0
+        assert call(None, *output) == 0
     finally:
         os.umask(umask)
     assert file.read_text() == "x 1\n"
     assert file.stat().st_mode & 0o7777 == 0o644
     assert [*tmp_path.iterdir()] == [file]
-    rendered[0] = LibvirtUnreachableError("connect to lxc:///", "not there")
+    error = LibvirtUnreachableError("connect to lxc:///", "not there")
     file.unlink()
-    assert main.main(argv) == 4
+    assert call(error, *output) == 4
     assert file.read_text() == "x 1\n"
-    assert main.main(["metrics"]) == 4
+    assert call(error) == 4
     out, err = capsys.readouterr()
     assert out == "x 1\n"
     assert err.count("error: libvirt: connect to lxc:///: not there\n") == 2
-    assert main.main(["metrics", "--output", f"{tmp_path}/no/x.prom"]) == 1
+    assert call(error, "--output", f"{tmp_path}/no/x.prom") == 1
 
 
 def test_without_prometheus_client(
-    rendered: list[LibvirtError | None],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert base.require_root is not None
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.delitem(sys.modules, "lxc_userns.metrics")
     monkeypatch.delattr("lxc_userns.metrics")
     monkeypatch.setitem(sys.modules, "prometheus_client.core", None)

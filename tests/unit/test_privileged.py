@@ -35,7 +35,6 @@ from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.instances.store import InstanceStore
 from lxc_userns.libvirtd.client import Guests
-from lxc_userns.manager import UserNamespaceManager
 from lxc_userns.nova import extra_specs
 from lxc_userns.privileged import context, daemon, wire
 from lxc_userns.resources import partition
@@ -379,20 +378,12 @@ def test_what_a_client_says_was_promised_does_not_count(
     assert seen == [RECORD]
 
 
-def test_one_manager_and_one_connection(
-    in_process: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[object] = []
-
-    class Counted(UserNamespaceManager):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            made.append(args[1])
-            super().__init__(*args, **kwargs)
-
-    monkeypatch.setattr(daemon, "UserNamespaceManager", Counted)
+def test_one_manager_and_one_connection(in_process: cfg.ConfigOpts) -> None:
     for _ in range(3):
         privileged.sync("web1")
-    assert made == [daemon._GUESTS]
+    used = daemon._manager.cache_info()
+    assert (used.misses, used.hits) == (1, 2)
+    assert daemon._manager()._guests is daemon._GUESTS
     # But the configuration counts as it is at each call.
     in_process.set_override("state_path", "relative", "lxc_userns")
     with pytest.raises(ConfigError, match="state_path"):

@@ -4,6 +4,7 @@
 import os
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from platforms.cache import APART, Needs, ensure_made, recipe_key
@@ -27,30 +28,45 @@ DISK = "disk"
 UNAVAILABLE = 3
 
 
-def ensure_root(cache: Path, checkout: Path, release: Release) -> Path:
+def ensure_root(
+    cache: Path,
+    checkout: Path,
+    release: Release,
+    with_keys: Release = RELEASES[WITH_ALL_KEYS],
+    needs: Needs = NEEDS,
+    make_root: Callable[[Path, Path, Path, Release, Path], None] | None = None,
+) -> Path:
     """Return the disk of a release; make it if it is not there.
 
+    :param with_keys: the release that has the keys of all.
+    :param needs: what is needed for it.
+    :param make_root: makes the disk, if not :func:`run_make_root`.
     :raises PlatformError: if it cannot be made.
     """
     directory = find_directory(cache, checkout, release)
     keyring = Path(release.distribution.keyring)
     keys: Path | None = None
     if not directory.exists() and not keyring.exists():
-        if release.name == WITH_ALL_KEYS:
+        if release.name == with_keys.name:
             raise PlatformError(
                 f"{keyring} is not installed; "
                 "install the package debian-archive-keyring"
             )
         # First, for one cannot be made while another is.
-        keys = ensure_root(cache, checkout, RELEASES[WITH_ALL_KEYS])
+        keys = ensure_root(
+            cache, checkout, with_keys, with_keys, needs, make_root
+        )
 
     def make(directory: Path) -> None:
         with tempfile.TemporaryDirectory(dir=directory) as name:
             scratch = Path(name)
             ring = copy_keyring(keys, keyring, scratch) if keys else keyring
-            run_make_root(directory / DISK, scratch, checkout, release, ring)
+            disk = directory / DISK
+            (make_root or run_make_root)(
+                disk, scratch, checkout, release, ring
+            )
 
-    ensure_made(directory, NEEDS, make)
+    ensure_made(directory, needs, make)
     return directory / DISK
 
 
@@ -83,13 +99,23 @@ def run_make_root(
     argv += release.packages
     environment = make_environment(os.environ)
     result = subprocess.run(argv, stdin=subprocess.DEVNULL, env=environment)
-    if result.returncode == UNAVAILABLE:
+    check_status(result.returncode, scratch, release)
+
+
+def check_status(status: int, scratch: Path, release: Release) -> None:
+    """Refuse to go on without a root.
+
+    :param status: exit status of ``make-root``.
+    :param scratch: has its ``log``.
+    :raises PlatformError: if it failed, with the reason.
+    """
+    if status == UNAVAILABLE:
         reason = (scratch / "log").read_text().splitlines()[-1]
         raise PlatformError(
             f"release {release.name}: cannot be had: {reason}; "
             "see that a mirror of it can be reached"
         )
-    if result.returncode:
+    if status:
         raise PlatformError(
             f"the root of {release.name} could not be made; see above"
         )

@@ -46,15 +46,20 @@ def check_host() -> list[Cgroup]:
 
 
 def run_command(
-    disk: Path, checkout: Path, cgroups: list[Cgroup], command: list[str]
+    disk: Path,
+    checkout: Path,
+    cgroups: list[Cgroup],
+    command: list[str],
+    space: int = SPACE,
 ) -> int:
     """Run a command in a copy of a release's root, with a checkout.
 
+    :param space: bytes that it may need.
     :returns: the command's exit status.
     :raises PlatformError: if something is left of the run.
     """
     cache = disk.parents[1]
-    check_space(cache, "copy of the root", SPACE)
+    check_space(cache, "copy of the root", space)
     # Made when the watcher is there that removes it.
     directory = cache / f"run-{secrets.token_hex(8)}"
 

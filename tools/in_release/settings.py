@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from in_release.releases import Distribution
@@ -43,14 +43,22 @@ AUTHORITIES = [
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def write_settings(root: Path) -> None:
-    """Write the host's settings into a root filesystem."""
-    pip = read_pip_settings()
+def write_settings(
+    root: Path,
+    apt_auth: Sequence[str] = APT_AUTH,
+    pip_files: Sequence[str] = PIP_FILES,
+) -> None:
+    """Write the host's settings into a root filesystem.
+
+    :param apt_auth: files and directories of apt's credentials.
+    :param pip_files: as for :func:`read_pip_settings`.
+    """
+    pip = read_pip_settings(pip_files)
     authorities = [os.environ.get(name) for name in AUTHORITIES]
     authorities += [options.get("cert") for options in pip.values()]
     for name in {*FILES, *filter(None, authorities)}:
         copy_file(Path(name), root)
-    for name in APT_AUTH:
+    for name in apt_auth:
         copy_file(Path(name), root)
     options = root / "etc/apt/apt.conf.d/99host"
     options.parent.mkdir(parents=True, exist_ok=True)
@@ -80,9 +88,14 @@ def list_apt_options() -> Iterator[str]:
             yield line
 
 
-def read_pip_settings() -> configparser.RawConfigParser:
-    """Read pip's files of settings, without directories of the host."""
-    files = [Path(name).expanduser() for name in PIP_FILES]
+def read_pip_settings(
+    pip_files: Sequence[str] = PIP_FILES,
+) -> configparser.RawConfigParser:
+    """Read pip's files of settings, without directories of the host.
+
+    :param pip_files: those beside the one that the environment names.
+    """
+    files = [Path(name).expanduser() for name in pip_files]
     files.append(Path(os.environ.get("PIP_CONFIG_FILE", os.devnull)))
     settings = configparser.RawConfigParser()
     settings.read(files)

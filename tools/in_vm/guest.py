@@ -91,7 +91,7 @@ def run_job(
         argv = qemu_command(image, size, job, returned, console)
         files = [file.fileno() for file in (job, returned, console)]
         with started(argv, files) as qemu:
-            began = forward_output(qemu, console)
+            began = forward_output(qemu, console, sys.stdout.buffer)
         log = read_console(console)
         if results is not None:
             (results / "console.log").write_text(log)
@@ -158,33 +158,40 @@ def started(
             process.kill()
 
 
-def forward_output(qemu: subprocess.Popen[bytes], console: IO[bytes]) -> bool:
-    """Copy the job's output to ours until the guest has ended.
+def forward_output(
+    qemu: subprocess.Popen[bytes],
+    console: IO[bytes],
+    output: IO[bytes],
+    tick: float = TICK,
+) -> bool:
+    """Copy the job's output until the guest has ended.
 
+    :param output: where it is copied to.
+    :param tick: seconds without output after which the console is looked at.
     :returns: whether the job has begun.
     """
     stream = cast(IO[bytes], qemu.stdout).fileno()
     head = b""
     while len(head) < len(BEGIN):
-        if not wait_while_booting(stream, console):
+        if not wait_while_booting(stream, console, tick):
             return False
         data = os.read(stream, len(BEGIN) - len(head))
         if not data:
             return False
         head += data
     while True:
-        if select.select([stream], [], [], TICK)[0]:
+        if select.select([stream], [], [], tick)[0]:
             data = os.read(stream, 1 << 16)
             if not data:
                 qemu.wait()
                 return True
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
+            output.write(data)
+            output.flush()
         elif PANIC in read_console(console):
             return True
 
 
-def wait_while_booting(stream: int, console: IO[bytes]) -> bool:
+def wait_while_booting(stream: int, console: IO[bytes], tick: float) -> bool:
     """Wait for output of the job for as long as the console goes on.
 
     How long a boot takes depends on what else the machine does.
@@ -196,7 +203,7 @@ def wait_while_booting(stream: int, console: IO[bytes]) -> bool:
         grown = os.fstat(console.fileno()).st_size
         if grown > size or not give_up:
             size, give_up = grown, time.monotonic() + SILENT_FOR
-        if select.select([stream], [], [], TICK)[0]:
+        if select.select([stream], [], [], tick)[0]:
             return True
         if time.monotonic() > give_up or PANIC in read_console(console):
             return False

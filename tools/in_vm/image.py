@@ -68,7 +68,16 @@ def ensure_image(cache: Path, checkout: Path) -> Image:
 def run_make_image(directory: Path, archive: str) -> None:
     """Run the script that does the work, in namespaces that end with it."""
     argv = [*APART, str(HERE / "make-image"), str(directory), archive]
-    status = subprocess.run(argv, stdin=subprocess.DEVNULL).returncode
+    result = subprocess.run(argv, stdin=subprocess.DEVNULL)
+    check_status(result.returncode, directory)
+
+
+def check_status(status: int, directory: Path) -> None:
+    """Refuse to go on without an image.
+
+    :param status: exit status of ``make-image``.
+    :raises PlatformError: if it failed, with the reason.
+    """
     if status == UNAVAILABLE:
         reason = (directory / LOG).read_text().splitlines()[-1]
         raise PlatformError(

@@ -10,7 +10,7 @@ from typing import Any
 from cliff.lister import Lister
 
 from lxc_userns.cli.base import ConfiguredCommand, require_root
-from lxc_userns.findings import Severity
+from lxc_userns.findings import Finding, Severity
 
 
 class Check(ConfiguredCommand, Lister):
@@ -25,10 +25,9 @@ class Check(ConfiguredCommand, Lister):
         self, parsed_args: argparse.Namespace
     ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         """Try everything."""
-        from lxc_userns import host
         from lxc_userns.cli import report
 
-        checks = host.check_host(self.conf, lambda: self.guests)
+        checks = self.look()
         self.failed = any(check.severity >= Severity.ERROR for check in checks)
         if parsed_args.formatter == "table":
             checks = report.merge_mounts(checks)
@@ -43,6 +42,12 @@ class Check(ConfiguredCommand, Lister):
             )
             for each in checks
         ]
+
+    def look(self) -> list[Finding]:
+        """Return what is found."""
+        from lxc_userns import host
+
+        return host.check_host(self.conf, lambda: self.guests)
 
     def produce_output(
         self,

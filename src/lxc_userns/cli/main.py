@@ -272,10 +272,14 @@ class LxcUserns(App):
         return f"unknown command {argv[0]!r}; see {PROGRAM} --help"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(
+    argv: Sequence[str] | None = None,
+    make: Callable[[], LxcUserns] = LxcUserns,
+) -> int:
     """Run the program.
 
     :param argv: arguments, without the program's name.
+    :param make: makes the program, with its commands.
     :returns: exit code: 0 done, 1 failed or findings, 2 wrong usage, 4 and 5
         as :func:`lxc_userns.cli.exit_codes.exit_code`, and as is usual 130 if
         it was interrupted, 141 if the reader of what it prints has gone.
@@ -283,7 +287,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _prepare_streams()
     try:
         with _ending_in_order():
-            program = LxcUserns()
+            program = make()
             code = program.run(list(sys.argv[1:] if argv is None else argv))
             # What "container exec" runs can end by the same code.
             if code == _INTERRUPTED and not program.has_ended:

@@ -7,7 +7,12 @@ import argparse
 import os
 
 from lxc_userns.cli.base import ConfiguredCommand, require_root
-from lxc_userns.exceptions import ConfigError, PrerequisiteError, translated
+from lxc_userns.exceptions import (
+    ConfigError,
+    LibvirtError,
+    PrerequisiteError,
+    translated,
+)
 from lxc_userns.linux import directory, safe_path
 
 _MODE = 0o644
@@ -33,6 +38,16 @@ class Metrics(ConfiguredCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Print them."""
+        text, error = self.render()
+        if parsed_args.output is None:
+            self.app.stdout.write(text)
+        else:
+            _replace(parsed_args.output, text)
+        if error is not None:
+            raise error
+
+    def render(self) -> tuple[str, LibvirtError | None]:
+        """Return their text, and why libvirtd could not be asked."""
         require_root()
         try:
             from lxc_userns import metrics
@@ -41,13 +56,7 @@ class Metrics(ConfiguredCommand):
                 f"{err.name} is needed for metrics; install the package "
                 "python3-prometheus-client, or prometheus_client by pip"
             ) from err
-        text, error = metrics.render(self.services)
-        if parsed_args.output is None:
-            self.app.stdout.write(text)
-        else:
-            _replace(parsed_args.output, text)
-        if error is not None:
-            raise error
+        return metrics.render(self.services)
 
 
 def _replace(path: str, text: str) -> None:

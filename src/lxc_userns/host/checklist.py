@@ -47,19 +47,25 @@ def check_host(conf: cfg.ConfigOpts, connect: Connect) -> list[Finding]:
     :param conf: configuration with our options registered.
     :param connect: how to reach libvirt.
     """
-    settings = Settings.from_conf(conf)
-    probes = (
-        *_of_kernel(settings),
-        *_of_libvirt(settings, connect),
-        *_of_ids(settings),
-        Probe(
-            "overlays",
-            lambda: filesystems.check_overlays(
-                Path(settings.state_path), settings.rootfs_strategy
-            ),
+    probes = list_probes(Settings.from_conf(conf), connect)
+    return [*(probe.check() for probe in probes), *filesystems.check_all()]
+
+
+def list_probes(settings: Settings, connect: Connect) -> Iterator[Probe]:
+    """Yield what is looked at but filesystems, of which each is a finding.
+
+    :param settings: values of our options.
+    :param connect: how to reach libvirt.
+    """
+    yield from _of_kernel(settings)
+    yield from _of_libvirt(settings, connect)
+    yield from _of_ids(settings)
+    yield Probe(
+        "overlays",
+        lambda: filesystems.check_overlays(
+            Path(settings.state_path), settings.rootfs_strategy
         ),
     )
-    return [*(probe.check() for probe in probes), *filesystems.check_all()]
 
 
 def _of_kernel(settings: Settings) -> Iterator[Probe]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from lxc_userns.exceptions import RootfsError
@@ -31,15 +32,20 @@ _PLACE = (
 )
 
 
-def check_overlays(state_path: Path, strategy: str) -> Finding:
+def check_overlays(
+    state_path: Path,
+    strategy: str,
+    check_overlay: Callable[[str], bool] = probe.check_overlay,
+) -> Finding:
     """Return whether an overlay can be made, by making one.
 
     :param state_path: below which the upper layers are.
     :param strategy: value of ``[lxc_userns] rootfs_strategy``.
+    :param check_overlay: makes one, as :func:`probe.check_overlay`.
     """
     place = nearest(state_path)
     try:
-        outcome: bool | Exception = probe.check_overlay(str(place))
+        outcome: bool | Exception = check_overlay(str(place))
     except (RootfsError, OSError) as err:
         outcome = err
     return judge_overlays(place, outcome, strategy)
@@ -76,10 +82,15 @@ def judge_overlays(
     return warned(message, remedy)
 
 
-def check_all() -> list[Finding]:
-    """Return whether root filesystems can be idmapped, by where they are."""
+def check_all(
+    find: Callable[[], list[probe.Finding]] = probe.find_idmappable,
+) -> list[Finding]:
+    """Return whether root filesystems can be idmapped, by where they are.
+
+    :param find: tries it, as :func:`probe.find_idmappable`.
+    """
     try:
-        found = probe.find_idmappable()
+        found = find()
     except Exception as err:
         return [
             named(

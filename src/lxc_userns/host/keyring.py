@@ -9,13 +9,12 @@ the ID of this run of it as a key, unless ``KeyringMode=inherit`` is set
 
 That key proves that there is a keyring. Nothing is proved by its absence, for
 any container can take it out; so there is a mark in the environment besides,
-from lxc_userns.findings import Finding
 from the drop-in that sets the mode.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import PurePosixPath
 
@@ -31,13 +30,21 @@ _MARK = ("LXC_USERNS_KEYRING", "inherit")
 _SYSTEMD = ("", "name=systemd")
 
 
-def check(daemon: Daemon | None) -> Finding:
-    """Return whether containers share the session keyring of the daemon."""
+def check(
+    daemon: Daemon | None,
+    process_of: Callable[[int], Process] = Process,
+    read_keys: Callable[[str], Iterable[bytes]] = keyrings.read_keys_of_root,
+) -> Finding:
+    """Return whether containers share the session keyring of the daemon.
+
+    :param process_of: opens a process.
+    :param read_keys: as :func:`keyrings.read_keys_of_root`.
+    """
     if daemon is None:
         return warned(
             "libvirtd or virtlxcd is not found", "see the check of libvirt"
         )
-    with Process(daemon.pid) as process:
+    with process_of(daemon.pid) as process:
         unit = find_unit(process.cgroups)
         run = process.variable(_RUN)
         is_marked = process.variable(_MARK[0]) == _MARK[1]
@@ -47,7 +54,7 @@ def check(daemon: Daemon | None) -> Finding:
             "keyring, which all containers would share, cannot be told",
             "have systemd start it, with KeyringMode=inherit",
         )
-    found = {*keyrings.read_keys_of_root(_KEY)}
+    found = {*read_keys(_KEY)}
     return judge(str(daemon), unit, run, found, is_marked=is_marked)
 
 

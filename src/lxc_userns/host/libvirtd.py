@@ -43,12 +43,15 @@ _MORE_RULES = (
 )
 
 
-def check(connect: Connect) -> Finding:
-    """Return whether libvirt answers at ``lxc:///``."""
+def check(connect: Connect, root: Path = Path("/")) -> Finding:
+    """Return whether libvirt answers at ``lxc:///``.
+
+    :param root: where the host's files are.
+    """
     try:
         return judge_version(connect().version())
     except LibvirtError as err:
-        return judge_silence(describe(err), any(_find_drivers()))
+        return judge_silence(describe(err), any(_find_drivers(root)))
 
 
 def judge_version(version: str) -> Finding:
@@ -140,9 +143,9 @@ def judge_security(models: Collection[str], lsms: Collection[str]) -> Finding:
     )
 
 
-def _find_drivers() -> Iterator[Path]:
+def _find_drivers(root: Path) -> Iterator[Path]:
     for pattern in _DRIVERS:
-        yield from Path("/").glob(f"{pattern}/{_DRIVER}")
+        yield from root.glob(f"{pattern}/{_DRIVER}")
 
 
 def _read_lines(file: Path) -> list[str]:

@@ -21,15 +21,21 @@ def nearest(path: Path) -> Path:
     return next(each for each in (path, *path.parents) if each.exists())
 
 
-def check_state_path(path: Path) -> Finding:
-    """Return whether what is noted about containers can be kept there."""
+def check_state_path(
+    path: Path, set_attribute: Callable[[int, str, bytes], None] = os.setxattr
+) -> Finding:
+    """Return whether what is noted about containers can be kept there.
+
+    :param path: value of ``[lxc_userns] state_path``.
+    :param set_attribute: sets an extended attribute, as :func:`os.setxattr`.
+    """
     refused = _refused(own_paths.check_state_path, path)
     if refused is not None:
         return refused
     place = nearest(path)
     try:
         with tempfile.TemporaryFile(dir=place) as stream:
-            os.setxattr(stream.fileno(), _ATTRIBUTE, b"1")
+            set_attribute(stream.fileno(), _ATTRIBUTE, b"1")
     except OSError as err:
         return judge_state_path(place, reason_of(err))
     return judge_state_path(place, None)

@@ -290,7 +290,7 @@ class LeaseAllocator:
                     return lease
             # It can take long, so nobody has to wait meanwhile.
             if lease is None:
-                looked_at = shifted_trees.scan(self.leases)
+                looked_at = self.pool.scan_trees()
             else:
                 snapshot = snapshot.without(asked.find_unlisted(lease))
 

@@ -59,6 +59,7 @@ class HostPool:
         asks for another.
     :param processes: what runs.
     :param read: reads the pools of an owner.
+    :param read_state: reads what a tree says of itself.
     """
 
     instances: Instances
@@ -67,6 +68,7 @@ class HostPool:
     size: int
     processes: ProcessTable = field(default_factory=ProcessTable)
     read: Callable[[str], Pools] = read_pools
+    read_state: Callable[[str], bytes] = shifted_trees.read_state
 
     def read_snapshot(self) -> PoolSnapshot:
         """Read who has what of it now.
@@ -98,6 +100,10 @@ class HostPool:
         named = self.processes.with_names(found, self.instances.running)
         return [each.holder for each in named]
 
+    def scan_trees(self) -> dict[ShiftedTree, bool]:
+        """Return whether what was shifted for IDs that are free still is."""
+        return shifted_trees.scan(self.leases, self.read_state)
+
     def usage(self) -> PoolUsage:
         """How much of the pool is in use.
 
@@ -106,7 +112,7 @@ class HostPool:
         """
         snapshot, looked_at = (
             self.read_snapshot(),
-            shifted_trees.scan(self.leases),
+            self.scan_trees(),
         )
         records = self.instances.store.load_all()
         with self.leases.read() as leases:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lxc_userns.exceptions import LxcUsernsError
@@ -41,21 +42,41 @@ def record_shift(store: LeaseStore, path: str, id_maps: IdMaps) -> None:
             leases.note_tree(ShiftedTree(path, kind, entry.host_ids))
 
 
-def scan(store: LeaseStore) -> dict[ShiftedTree, bool]:
+def read_state(path: str) -> bytes:
+    """Return what a tree says of itself, a directory or an image.
+
+    :raises OSError: if it does not, or is not there.
+    :raises LxcUsernsError: if it is an image that cannot be read.
+    """
+    if stat.S_ISDIR(os.lstat(path).st_mode):
+        # Not opened: whoever shifts it just now has locked it.
+        return os.getxattr(path, STATE, follow_symlinks=False)
+    # Images take much to open, and are few.
+    from lxc_userns.rootfs.views import source
+
+    with source.open_source(path, readonly=True) as image:
+        return os.getxattr(image.fd, STATE)
+
+
+def scan(
+    store: LeaseStore, read: Callable[[str], bytes] = read_state
+) -> dict[ShiftedTree, bool]:
     """Whether what was shifted for IDs that nobody leases still is.
 
     In doubt everything is that is there. It can take long, so nobody is made
     to wait meanwhile.
+
+    :param read: reads what a tree says of itself, as :func:`read_state`.
     """
     with store.read() as leases:
         trees = leases.released_trees()
-    return {tree: _is_shifted(tree) for tree in trees}
+    return {tree: _is_shifted(tree, read) for tree in trees}
 
 
-def _is_shifted(tree: ShiftedTree) -> bool:
+def _is_shifted(tree: ShiftedTree, read: Callable[[str], bytes]) -> bool:
     """Whether it is, wholly or in part, for these IDs."""
     try:
-        value = _read_state(tree.path)
+        value = read(tree.path)
         state = State.decode(value)
     except (FileNotFoundError, NotADirectoryError):
         return False
@@ -69,14 +90,3 @@ def _is_shifted(tree: ShiftedTree) -> bool:
         kind == tree.kind and overlap(tree.ids, entry.host_ids)
         for kind, entry in state.maps.entries
     )
-
-
-def _read_state(path: str) -> bytes:
-    if stat.S_ISDIR(os.lstat(path).st_mode):
-        # Not opened: whoever shifts it just now has locked it.
-        return os.getxattr(path, STATE, follow_symlinks=False)
-    # Images take much to open, and are few.
-    from lxc_userns.rootfs.views import source
-
-    with source.open_source(path, readonly=True) as image:
-        return os.getxattr(image.fd, STATE)

@@ -53,6 +53,8 @@ class Guests:
     :param timeout: seconds in which libvirt notices what a container has done,
         and a container what libvirt has; one that was frozen in version 1 does
         not end.
+    :param connect: connects to a libvirtd; None for :func:`libvirt.open`.
+    :param sleep: waits between looks at a libvirtd, for seconds.
 
     Each call raises RuntimeError in a thread that holds a lock for which a
     hook of libvirt may wait.
@@ -64,8 +66,11 @@ class Guests:
         *,
         is_silent: bool = False,
         timeout: float = _TIMEOUT,
+        connect: Callable[[str], Any] | None = None,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._uri = uri
+        self._open_uri, self._sleep = connect, sleep
         self._timeout = timeout
         self._is_silent = is_silent
         self._connection: Any = None
@@ -306,7 +311,7 @@ class Guests:
             while not is_so():
                 if time.monotonic() > deadline:
                     raise
-                time.sleep(_POLL)
+                self._sleep(_POLL)
 
     def _is_connected(self) -> bool:
         return self._connection is not None and self._connection.isAlive()
@@ -350,7 +355,7 @@ class Guests:
         if self._is_silent:
             libvirt.registerErrorHandler(lambda *_: None, None)
         try:
-            return libvirt.open(self._uri)
+            return (self._open_uri or libvirt.open)(self._uri)
         except libvirt.libvirtError as err:
             raise LibvirtUnreachableError(
                 f"connect to {self._uri}",

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,22 +80,6 @@ class Daemon:
         return f"{self.name} (process {self.pid})"
 
 
-def find() -> Daemon | None:
-    """The daemon, None if it is not found or tells nothing."""
-    for pid in (*_find_peers(), *_find_pids()):
-        with (
-            suppress(OSError),  # It has ended, or is not ours to look at.
-            Process(pid) as process,
-            Process("self") as this,
-        ):
-            name = process.name
-            # Who has another can call itself anything, and mount at will.
-            is_ours = process.user_namespace == this.user_namespace
-            if name in _NAMES and is_ours:
-                return Daemon(name, pid, tuple(process.mounts))
-    return None
-
-
 def _find_peers() -> Iterator[int]:
     """Yield processes that listen; systemd, if it does for the daemon."""
     paths = [str(_RUN / name) for name in _SOCKETS]
@@ -112,9 +96,38 @@ def _find_peers() -> Iterator[int]:
             yield pid
 
 
-def _find_pids() -> Iterator[int]:
-    for place in _PID_DIRECTORIES:
+def find_pids(places: Iterable[Path] = _PID_DIRECTORIES) -> Iterator[int]:
+    """Yield what files of process IDs say, which may be of before.
+
+    :param places: directories of such files.
+    """
+    for place in places:
         for name in _NAMES:
             with suppress(OSError, ValueError):
                 text = (place / f"{name}.pid").read_text(encoding="ascii")
                 yield int(text)
+
+
+def find(
+    find_peers: Callable[[], Iterable[int]] = _find_peers,
+    find_pids: Callable[[], Iterable[int]] = find_pids,
+    process_of: Callable[[int | str], Process] = Process,
+) -> Daemon | None:
+    """The daemon, None if it is not found or tells nothing.
+
+    :param find_peers: finds the processes that listen.
+    :param find_pids: finds others that may be it.
+    :param process_of: opens a process.
+    """
+    for pid in (*find_peers(), *find_pids()):
+        with (
+            suppress(OSError),  # It has ended, or is not ours to look at.
+            process_of(pid) as process,
+            process_of("self") as this,
+        ):
+            name = process.name
+            # Who has another can call itself anything, and mount at will.
+            is_ours = process.user_namespace == this.user_namespace
+            if name in _NAMES and is_ours:
+                return Daemon(name, pid, tuple(process.mounts))
+    return None

@@ -12,6 +12,8 @@ from lxc_userns.linux import pidfds
 
 TYPE_CHECKING = False  # It loads little, for processes that start quickly.
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lxc_userns.linux.exit_events import ExitEvents
 
 _POLL = 0.002
@@ -28,11 +30,17 @@ class ExitStatus:
 
     :param pid: its process ID.
     :param events: of its parent; None if the kernel does not tell.
+    :param tell: asks the kernel, as :func:`pidfds.exit_status`.
     :raises ProcessLookupError: if there is none.
     """
 
-    def __init__(self, pid: int, events: ExitEvents | None) -> None:
-        self._pid, self._events = pid, events
+    def __init__(
+        self,
+        pid: int,
+        events: ExitEvents | None,
+        tell: Callable[[int], int | None] = pidfds.exit_status,
+    ) -> None:
+        self._pid, self._events, self._tell = pid, events, tell
         with ExitStack() as stack:
             self.pidfd = os.pidfd_open(pid)
             stack.callback(os.close, self.pidfd)
@@ -67,7 +75,7 @@ class ExitStatus:
             fields = text.rpartition(b")")[2].split()
             if fields[3 - 3] == b"Z":
                 return int(fields[52 - 3])
-        found = pidfds.exit_status(self.pidfd)
+        found = self._tell(self.pidfd)
         if found is None and self._events is not None:
             found = self._events.read().get(self._pid)
         return found

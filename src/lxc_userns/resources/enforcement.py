@@ -11,16 +11,16 @@ counts; only for processes it sets nothing.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from lxc_userns.domain.limits import ResourceLimits
 from lxc_userns.linux import cgroup_files
-from lxc_userns.linux.mounts import Mount, read_mounts
+from lxc_userns.linux.mounts import Mount
 from lxc_userns.linux.process import Process
 from lxc_userns.resources import processes, scope, settings
+from lxc_userns.resources.access import HOST, HostAccess
 from lxc_userns.resources.groups import ContainerGroups, Place
 from lxc_userns.resources.settings import Setting
 
@@ -35,6 +35,7 @@ class _Container:
     :param mounts: what is mounted on the host.
     :param limits: what its domain says.
     :param max_processes: processes and threads; 0 for no limit.
+    :param host: how the host is reached.
     """
 
     name: str
@@ -43,10 +44,15 @@ class _Container:
     mounts: tuple[Mount, ...]
     limits: ResourceLimits
     max_processes: int
+    host: HostAccess
 
 
 def enforce(
-    name: str, init: Process, limits: ResourceLimits, max_processes: int
+    name: str,
+    init: Process,
+    limits: ResourceLimits,
+    max_processes: int,
+    host: HostAccess = HOST,
 ) -> list[str]:
     """Set the limits of a container where it cannot, and compare them.
 
@@ -54,10 +60,11 @@ def enforce(
     :param init: its first process.
     :param limits: what its domain says.
     :param max_processes: processes and threads; 0 for no limit.
+    :param host: how the host is reached.
     :returns: a clause for each difference.
     :raises OSError: if systemd refuses a value, or a disk is not there.
     """
-    with _opened(name, init, limits, max_processes) as container:
+    with _opened(name, init, limits, max_processes, host) as container:
         if container.groups.is_unified:
             _set_2(container)
         elif max_processes:
@@ -66,32 +73,46 @@ def enforce(
 
 
 def differences(
-    name: str, init: Process, limits: ResourceLimits, max_processes: int = 0
+    name: str,
+    init: Process,
+    limits: ResourceLimits,
+    max_processes: int = 0,
+    host: HostAccess = HOST,
 ) -> list[str]:
     """Compare the limits of a container, and change nothing.
 
     Parameters, result and errors are those of :func:`enforce`.
     """
-    with _opened(name, init, limits, max_processes) as container:
+    with _opened(name, init, limits, max_processes, host) as container:
         return [*_differences(container)]
 
 
 @contextmanager
 def _opened(
-    name: str, init: Process, limits: ResourceLimits, max_processes: int
+    name: str,
+    init: Process,
+    limits: ResourceLimits,
+    max_processes: int,
+    host: HostAccess,
 ) -> Iterator[_Container]:
-    mounts = tuple(read_mounts())
+    mounts = tuple(host.read_mounts())
     with init.opened_parent() as controller:
         groups = ContainerGroups.find(controller.cgroups, mounts)
         yield _Container(
-            name, int(controller.pid), groups, mounts, limits, max_processes
+            name,
+            int(controller.pid),
+            groups,
+            mounts,
+            limits,
+            max_processes,
+            host,
         )
 
 
 def _set_2(container: _Container) -> None:
     place = container.groups.above(container.name)
     if place is not None:
-        _set(place, _wanted_2(container), container.limits)
+        _set(container, place, _wanted_2(container), container.limits)
 
 
 def _limit_processes_1(container: _Container) -> None:
@@ -101,23 +122,30 @@ def _limit_processes_1(container: _Container) -> None:
         return
     if place.unit is None:
         cgroup_files.make(place.path)
-    _set(place, _processes(container), ResourceLimits())
+    _set(container, place, _processes(container), ResourceLimits())
     if place.unit is None:
-        processes.move_all(groups, container.controller, place.path)
+        processes.move_all(
+            groups, container.controller, place.path, container.host
+        )
 
 
 def _set(
-    place: Place, wanted: Iterable[Setting], limits: ResourceLimits
+    container: _Container,
+    place: Place,
+    wanted: Iterable[Setting],
+    limits: ResourceLimits,
 ) -> None:
     wanted = [*wanted]
     if place.unit is not None:
-        scope.apply(place.unit, wanted, limits)
+        assignments = [*scope.list_assignments(wanted, limits)]
+        if assignments:
+            container.host.set_properties(place.unit, assignments)
     for setting in wanted:
         if place.unit is None or not setting.is_share:
             known = _known(place.path, setting)
             # What the kernel refuses is seen by what it says.
             with suppress(OSError):
-                cgroup_files.write(place.path, known.file, known.value)
+                container.host.write(place.path, known.file, known.value)
 
 
 def _differences(container: _Container) -> Iterator[str]:
@@ -145,7 +173,7 @@ def _differences_2(container: _Container) -> Iterator[str]:
 
 def _differences_1(container: _Container) -> Iterator[str]:
     groups, limits = container.groups, container.limits
-    for setting in settings.version_1(limits, _numbers(limits)):
+    for setting in settings.version_1(limits, _numbers(container)):
         path = groups.directory(setting.controller)
         outer = groups.outer(setting.controller)
         if path is None or outer is None:
@@ -172,7 +200,7 @@ def _processes_1(container: _Container) -> Iterator[str]:
         yield from _compare(place.path, setting)
     yield from _count(place, container)
     if place.unit is None and not processes.are_all_inside(
-        groups, container.controller, place.path
+        groups, container.controller, place.path, container.host
     ):
         yield "it begins processes faster than they can be limited"
 
@@ -202,9 +230,8 @@ def _known(path: str, setting: Setting) -> Setting:
 
 
 def _wanted_2(container: _Container) -> Iterator[Setting]:
-    limits = container.limits
     return settings.version_2(
-        limits, container.max_processes, _numbers(limits)
+        container.limits, container.max_processes, _numbers(container)
     )
 
 
@@ -213,12 +240,6 @@ def _processes(container: _Container) -> Iterator[Setting]:
     return settings.version_2(ResourceLimits(), container.max_processes, {})
 
 
-def _numbers(limits: ResourceLimits) -> dict[str, str]:
-    return {disk.path: _number(disk.path) for disk in limits.disks}
-
-
-def _number(path: str) -> str:
-    status = os.stat(path)
-    if not stat.S_ISBLK(status.st_mode):
-        raise OSError(f"{path}: is not a block device; correct <blkiotune>")
-    return f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+def _numbers(container: _Container) -> dict[str, str]:
+    read, disks = container.host.read_number, container.limits.disks
+    return {disk.path: read(disk.path) for disk in disks}

@@ -13,9 +13,10 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from lxc_userns.exceptions import InstanceError
-from lxc_userns.linux import cgroup_files, systemd
-from lxc_userns.linux.mounts import Mount, read_mounts
+from lxc_userns.linux import cgroup_files
+from lxc_userns.linux.mounts import Mount
 from lxc_userns.resources import processes
+from lxc_userns.resources.access import HOST, HostAccess
 from lxc_userns.resources.groups import partition_name
 
 #: Where libvirt keeps containers unless it is told otherwise.
@@ -24,17 +25,18 @@ _PARENT = "/machine"
 _CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
 
 
-def find(name: str) -> str | None:
+def find(name: str, host: HostAccess = HOST) -> str | None:
     """Return the ``<partition>`` that a domain needs, None if it needs none.
 
     :param name: the container's name.
+    :param host: how the host is reached.
     """
-    if _unified(read_mounts()) is None or systemd.has_machined():
+    if _unified(host.read_mounts()) is None or host.has_machined():
         return None
     return f"{_PARENT}/{partition_name(name)}"
 
 
-def make(name: str, max_processes: int) -> None:
+def make(name: str, max_processes: int, host: HostAccess = HOST) -> None:
     """Make the group of a container's partition, unless it needs none.
 
     Its processes are limited from the first on; whether they are, and the
@@ -42,9 +44,10 @@ def make(name: str, max_processes: int) -> None:
 
     :param name: the container's name.
     :param max_processes: processes and threads; 0 for no limit.
+    :param host: how the host is reached.
     :raises InstanceError: if it cannot be made.
     """
-    partition, top = find(name), _unified(read_mounts())
+    partition, top = find(name, host), _unified(host.read_mounts())
     if partition is None or top is None:
         return
     path = posixpath.join(top, partition.lstrip("/"))
@@ -57,17 +60,18 @@ def make(name: str, max_processes: int) -> None:
         cgroup_files.enable(group, _CONTROLLERS)
     if max_processes:
         with suppress(OSError):
-            cgroup_files.write(path, "pids.max", str(max_processes))
+            host.write(path, "pids.max", str(max_processes))
 
 
-def remove(name: str) -> None:
+def remove(name: str, host: HostAccess = HOST) -> None:
     """Remove all groups that were made for a container that has ended.
 
     Safe to repeat; one in which something still ends is left.
 
     :param name: the container's name.
+    :param host: how the host is reached.
     """
-    mounts = [*read_mounts()]
+    mounts = [*host.read_mounts()]
     top = _unified(mounts)
     if top is not None:
         path = posixpath.join(top, _PARENT.lstrip("/"), partition_name(name))

@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import posixpath
-import time
 from collections.abc import Iterable, Iterator
 
-from lxc_userns.linux import cgroup_files
 from lxc_userns.linux.mounts import Mount
+from lxc_userns.resources.access import HOST, HostAccess
 from lxc_userns.resources.groups import ContainerGroups, Place
 
 _CONTROLLER = "pids"
@@ -47,31 +46,40 @@ def find_place(
     return None if path is None else Place(path)
 
 
-def move_all(groups: ContainerGroups, controller: int, target: str) -> None:
+def move_all(
+    groups: ContainerGroups,
+    controller: int,
+    target: str,
+    host: HostAccess = HOST,
+) -> None:
     """Move all processes of a container into a group, as far as that goes.
 
     :param groups: the container's.
     :param controller: libvirt's process in charge of it, which stays.
     :param target: the group's directory.
+    :param host: how the host is reached.
     """
-    for outside in _looks(groups, controller, target):
+    for outside in _looks(groups, controller, target, host):
         for pid in sorted(outside):
-            cgroup_files.move(pid, target)
+            host.move(pid, target)
 
 
 def are_all_inside(
-    groups: ContainerGroups, controller: int, target: str
+    groups: ContainerGroups,
+    controller: int,
+    target: str,
+    host: HostAccess = HOST,
 ) -> bool:
     """Return whether all processes of a container are in a group.
 
     A process that is begun is in the group of who begins it. So if all that
     there are were in the group once, all that will ever be are.
     """
-    return any(not each for each in _looks(groups, controller, target))
+    return any(not each for each in _looks(groups, controller, target, host))
 
 
 def _looks(
-    groups: ContainerGroups, controller: int, target: str
+    groups: ContainerGroups, controller: int, target: str, host: HostAccess
 ) -> Iterator[set[int]]:
     """Give the processes outside of a group, until there are none.
 
@@ -82,17 +90,17 @@ def _looks(
     """
     seen: set[int] = set()
     for _ in range(_PASSES):
-        outside = _find_outside(groups, controller, target)
+        outside = _find_outside(groups, controller, target, host)
         yield outside
         if not outside:
             return
         if outside <= seen:
-            time.sleep(_PAUSE)
+            host.sleep(_PAUSE)
         seen |= outside
 
 
 def _find_outside(
-    groups: ContainerGroups, controller: int, target: str
+    groups: ContainerGroups, controller: int, target: str, host: HostAccess
 ) -> set[int]:
     """Find the processes of a container that are not in a group.
 
@@ -103,5 +111,5 @@ def _find_outside(
     if source is None:
         return set()
     # In this order: nothing leaves the group, but by ending.
-    found = cgroup_files.processes(source) - {controller}
-    return found - cgroup_files.processes(target)
+    found = host.processes(source) - {controller}
+    return found - host.processes(target)

@@ -15,7 +15,6 @@ from lxc_userns.domain.limits import (
     BlockDevice,
     ResourceLimits,
 )
-from lxc_userns.linux import systemd
 from lxc_userns.resources.settings import Setting
 
 #: See systemd.resource-control(5).
@@ -37,22 +36,14 @@ _OF_DISKS: Final[dict[str, Callable[[BlockDevice], int | None]]] = {
 }
 
 
-def apply(
-    unit: str, wanted: Iterable[Setting], limits: ResourceLimits
-) -> None:
-    """Set limits of a container as properties of systemd's scope.
-
-    :param unit: the scope.
-    :raises OSError: if systemd refuses.
-    """
-    assignments = [*_assignments(wanted, limits)]
-    if assignments:
-        systemd.set_properties(unit, assignments)
-
-
-def _assignments(
+def list_assignments(
     wanted: Iterable[Setting], limits: ResourceLimits
 ) -> Iterator[str]:
+    """Yield limits of a container as properties of systemd's scope.
+
+    :param wanted: settings of its group.
+    :param limits: what its domain says.
+    """
     for setting in wanted:
         name = _PROPERTIES.get(setting.file)
         if name is not None:

@@ -7,7 +7,7 @@ import grp
 import logging
 import pwd
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +29,7 @@ SUBGID = Path("/etc/subgid")
 NSSWITCH = Path("/etc/nsswitch.conf")
 _LONGEST = 60.0
 _ALL = IdSet((range(ID_LIMIT),))
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,27 +138,28 @@ class IdOwnership:
                 )
 
 
-def read_host_uids(owner: str = "") -> IdOwnership:
+def read_host_uids(owner: str = "", run: Run = subprocess.run) -> IdOwnership:
     """Users (by NSS) and subordinate user IDs of this host.
 
     :param owner: whose subordinate IDs are asked for by
         :manpage:`getsubids(1)`, if ``/etc/nsswitch.conf`` names a source
         for ``subid`` other than the files. Those of others are not listed
         by such a source; what the files say of others counts in any case.
+    :param run: runs a program, as :func:`subprocess.run`.
     :raises PrerequisiteError: if that source cannot be asked.
     """
     names = {each.pw_uid: each.pw_name for each in pwd.getpwall()}
     with Process("self") as this:
         present = _present(this.uid_map)
-    return _read("user", names, present, SUBUID, (), owner)
+    return _read("user", names, present, SUBUID, (), owner, run)
 
 
-def read_host_gids(owner: str = "") -> IdOwnership:
+def read_host_gids(owner: str = "", run: Run = subprocess.run) -> IdOwnership:
     """Return the same for groups and subordinate group IDs."""
     names = {each.gr_gid: each.gr_name for each in grp.getgrall()}
     with Process("self") as this:
         present = _present(this.gid_map)
-    return _read("group", names, present, SUBGID, ("-g",), owner)
+    return _read("group", names, present, SUBGID, ("-g",), owner, run)
 
 
 def read_text(path: Path) -> str:
@@ -186,6 +188,7 @@ def _read(
     path: Path,
     options: tuple[str, ...],
     owner: str,
+    run: Run,
 ) -> IdOwnership:
     ranges, malformed = files.parse(read_text(path))
     ids = _owner_ids(owner)
@@ -206,7 +209,7 @@ def _read(
         for held in ranges
         if ids.get(held.owner, held.owner) != ids.get(owner, owner)
     ]
-    listed = _ask(("getsubids", *options, owner), owner, service)
+    listed = _ask(("getsubids", *options, owner), owner, service, run)
     source = f"the source {service} of subordinate IDs"
     return made((*of_others, *listed), source=source)
 
@@ -228,12 +231,12 @@ def _owner_ids(owner: str) -> dict[str, str]:
 
 
 def _ask(
-    argv: tuple[str, ...], owner: str, service: str
+    argv: tuple[str, ...], owner: str, service: str, run: Run
 ) -> Iterator[SubordinateRange]:
     """Yield the ranges that a source other than the files has for an owner."""
     why = f"{NSSWITCH} has the subordinate IDs come from {service!r}"
     try:
-        done = subprocess.run(
+        done = run(
             argv,
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -16,10 +16,11 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 
 from lxc_userns.linux import exit_events
+from lxc_userns.linux.exit_events import ExitEvents
 from lxc_userns.linux.exit_status import ExitStatus
 from lxc_userns.linux.process import Process
 from lxc_userns.traces import memory
@@ -55,7 +56,7 @@ def main() -> None:
     os.write(1, b"ready\n")
     controller = _await_start(name, before)
     while controller is not None:
-        watched = _Watched(controller, log)
+        watched = Watched(controller, log)
         watched.follow()
         _write_end(directory, watched)
         controller = None
@@ -65,23 +66,39 @@ def main() -> None:
             _forget_end(directory)
 
 
-class _Watched:
+class Watched:
     """A container between its start and its end.
 
     :param pid: of libvirt's process for it.
+    :param log: keeps what it prints.
+    :param subscribe: as :func:`exit_events.subscribe`.
+    :param find_files: as :func:`memory.find_files`.
+    :param clock: gives seconds that only grow.
+    :param make_poll: as :func:`select.poll`.
     """
 
-    def __init__(self, pid: int, log: Log) -> None:
+    def __init__(
+        self,
+        pid: int,
+        log: Log,
+        *,
+        subscribe: Callable[[int], ExitEvents | None] = exit_events.subscribe,
+        find_files: Callable[[int], list[str]] = memory.find_files,
+        clock: Callable[[], float] = time.monotonic,
+        make_poll: Callable[[], select.poll] = select.poll,
+    ) -> None:
         self.pid = pid
+        self.init: ExitStatus | None = None
+        self._find_files, self._clock = find_files, clock
+        self._make_poll = make_poll
         self.status: int | None = None
         self.kills = 0
         self._pidfd = os.pidfd_open(pid)
-        self._init: ExitStatus | None = None
         self._files: list[str] = []
-        self._settled = time.monotonic() + _SETTLED
+        self._settled = clock() + _SETTLED
         self._is_quiet = True
         # Its children are told of before one is found.
-        self._events = exit_events.subscribe(pid)
+        self._events = subscribe(pid)
         self._console: Console | None = None
         with suppress(OSError, ValueError):
             number = _console_number(pid)
@@ -90,20 +107,21 @@ class _Watched:
     def follow(self) -> None:
         """Read its console until it has ended."""
         while not _has_ended(self._pidfd):
-            if self._init is None:
+            if self.init is None:
                 self._find_init()
-            self._wait()
+            self.wait()
         if self._console is not None:
             self._console.drain()
             self._console.close()
         self._note_end()
         os.close(self._pidfd)
 
-    def _wait(self) -> None:
-        poll = select.poll()
+    def wait(self) -> None:
+        """Wait for something to happen, for a while, and note it."""
+        poll = self._make_poll()
         poll.register(self._pidfd, select.POLLIN)
-        if self._init is not None and self.status is None:
-            poll.register(self._init.pidfd, select.POLLIN)
+        if self.init is not None and self.status is None:
+            poll.register(self.init.pidfd, select.POLLIN)
         is_shared = self._console is not None and self._console.is_shared
         if self._console is not None and not is_shared:
             poll.register(self._console.fd, select.POLLIN)
@@ -112,9 +130,9 @@ class _Watched:
             timeout = _TICK
         ready = {fd for fd, _ in poll.poll(timeout * 1000)}
         # First of all: its parent waits for it at once.
-        if self._init is not None and self._init.pidfd in ready:
-            self._note_death(self._init)
-        if self._init is not None and (not ready or self._is_settling):
+        if self.init is not None and self.init.pidfd in ready:
+            self._note_death(self.init)
+        if self.init is not None and (not ready or self._is_settling):
             self._count_kills()
         if self._console is not None and self._console.fd in ready:
             self._console.read()
@@ -126,8 +144,8 @@ class _Watched:
 
         Some hosts have no group in which kills are counted.
         """
-        is_found = self._init is not None and self._files
-        return not is_found and time.monotonic() < self._settled
+        is_found = self.init is not None and self._files
+        return not is_found and self._clock() < self._settled
 
     def _find_init(self) -> None:
         children = f"/proc/{self.pid}/task/{self.pid}/children"
@@ -135,7 +153,7 @@ class _Watched:
             for pid in map(int, stream.read().split()):
                 with suppress(OSError), Process(pid) as process:
                     if process.is_first and process.parent == self.pid:
-                        self._init = ExitStatus(pid, self._events)
+                        self.init = ExitStatus(pid, self._events)
                         return
 
     def _note_death(self, init: ExitStatus) -> None:
@@ -148,17 +166,17 @@ class _Watched:
         self.kills = max(self.kills, memory.count_kills(self._files))
         with suppress(OSError):
             # libvirt moves it there only once its first process is begun.
-            self._files = memory.find_files(self.pid) or self._files
+            self._files = self._find_files(self.pid) or self._files
         self.kills = max(self.kills, memory.count_kills(self._files))
 
     def _note_end(self) -> None:
-        if self._init is not None:
+        if self.init is not None:
             self._count_kills()
             if self.status is None:
-                self.status = self._init.read()
-            self._init.close()
+                self.status = self.init.read()
+            self.init.close()
         if self._events is not None:
-            if self._init is None:
+            if self.init is None:
                 self.status = _only(self._events.read().values())
             self._events.close()
 
@@ -236,7 +254,7 @@ def _has_ended(pidfd: int) -> bool:
     return bool(poll.poll(0))
 
 
-def _write_end(directory: int, watched: _Watched) -> None:
+def _write_end(directory: int, watched: Watched) -> None:
     end = {
         "status": watched.status,
         "oom_kills": watched.kills,

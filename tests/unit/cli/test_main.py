@@ -15,7 +15,7 @@ import cliff.command
 import pytest
 
 from lxc_userns import rootfs
-from lxc_userns.cli import base, main
+from lxc_userns.cli import base, container_life, main
 from lxc_userns.cli.exit_codes import exit_code
 from lxc_userns.config.load import load_conf
 from lxc_userns.containers import Containers
@@ -262,30 +262,40 @@ def test_errors_take_one_line() -> None:
     )
 
 
-def test_an_error_on_standard_error(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    config: str,
-) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise InstanceError("web1", "a\nb")
+def call_failing(error: BaseException, *arguments: str) -> int:
+    """Verify a container by a command, which raises this."""
 
-    monkeypatch.setattr(rootfs, "verify", fail)
-    assert call("--config-file", config, "rootfs", "verify", "/x") == 1
+    class FailingContainers(Containers):
+        def __init__(self) -> None:
+            """Without a manager, which it has no use for."""
+
+        def verify(self, name: str, **_: object) -> NoReturn:
+            raise error
+
+    class Failing(container_life.Verify):
+        containers = FailingContainers()
+
+    def make() -> main.LxcUserns:
+        program = main.LxcUserns()
+        program.command_manager.add_command("container verify", Failing)
+        return program
+
+    return main.main([*arguments, "container", "verify", "x"], make)
+
+
+def test_an_error_on_standard_error(
+    capsys: pytest.CaptureFixture[str], config: str
+) -> None:
+    error = InstanceError("web1", "a\nb")
+    assert call_failing(error, "--config-file", config) == 1
     assert capsys.readouterr() == ("", "error: web1: a b\n")
 
 
 def test_a_traceback_only_if_asked(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    config: str,
+    capsys: pytest.CaptureFixture[str], config: str
 ) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise InstanceError("web1", "why")
-
-    monkeypatch.setattr(rootfs, "verify", fail)
-    arguments = ("--config-file", config, "rootfs", "verify", "/x")
-    assert call("--debug", *arguments) == 1
+    error = InstanceError("web1", "why")
+    assert call_failing(error, "--debug", "--config-file", config) == 1
     err = capsys.readouterr().err
     assert err.startswith("error: web1: why\nTraceback")
 
@@ -307,14 +317,8 @@ def test_a_traceback_only_if_asked(
     ],
     ids=repr,
 )
-def test_exit_codes(
-    monkeypatch: pytest.MonkeyPatch, config: str, code: int, error: Exception
-) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise error
-
-    monkeypatch.setattr(Containers, "verify", fail)
-    assert call("--config-file", config, "container", "verify", "x") == code
+def test_exit_codes(config: str, code: int, error: Exception) -> None:
+    assert call_failing(error, "--config-file", config) == code
 
 
 @pytest.mark.parametrize(
@@ -374,16 +378,8 @@ sys.exit(main())
     assert (done.returncode, done.stderr) == (code, said)
 
 
-def test_interrupted(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    config: str,
-) -> None:
-    def interrupt(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(rootfs, "verify", interrupt)
-    assert call("--config-file", config, "rootfs", "verify", "/x") == 130
+def test_interrupted(capsys: pytest.CaptureFixture[str], config: str) -> None:
+    assert call_failing(KeyboardInterrupt(), "--config-file", config) == 130
     assert capsys.readouterr() == ("", "interrupted\n")
 
 

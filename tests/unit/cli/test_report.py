@@ -3,12 +3,12 @@
 
 import io
 import json
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 
-from lxc_userns import host
-from lxc_userns.cli import main, report
+from lxc_userns.cli import host, main, report
 from lxc_userns.findings import Finding, Severity
 
 GOOD = Finding(
@@ -122,31 +122,39 @@ class Terminal(io.StringIO):
         return True
 
 
-def call(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *arguments: str
-) -> tuple[int, str]:
+class Check(host.Check):
+    """Check of a host on which this is found."""
+
+    def look(self) -> list[Finding]:
+        return [GOOD, WEAK, BAD, *MOUNTS]
+
+
+def make() -> main.LxcUserns:
+    """The program with that check."""
+    program = main.LxcUserns()
+    program.command_manager.add_command("host check", Check)
+    return program
+
+
+def call(tmp_path: Path, *arguments: str) -> tuple[int, str]:
     file = tmp_path / "empty.conf"
     file.touch()
-    out = Terminal()
-    checks = [GOOD, WEAK, BAD, *MOUNTS]
-    monkeypatch.setattr(host, "check_host", lambda *_: checks)
-    monkeypatch.setattr("sys.stdout", out)
-    code = main.main(["--config-file", str(file), "host", "check", *arguments])
+    argv = ["--config-file", str(file), "host", "check", *arguments]
+    with redirect_stdout(Terminal()) as out:
+        code = main.main(argv, make)
     return code, out.getvalue()
 
 
-def test_on_a_terminal(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    code, out = call(monkeypatch, tmp_path)
+def test_on_a_terminal(tmp_path: Path) -> None:
+    code, out = call(tmp_path)
     assert code == 1
     assert out.startswith("\x1b[32mPASS\x1b[0m  root: this is root\n")
     assert "\n      -> start it\n" in out
     assert "| root" not in out
 
 
-def test_to_a_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    code, out = call(monkeypatch, tmp_path, "-f", "json")
+def test_to_a_program(tmp_path: Path) -> None:
+    code, out = call(tmp_path, "-f", "json")
     rows = json.loads(out)
     assert code == 1
     assert len(rows) == 3 + len(MOUNTS)

@@ -3,7 +3,6 @@
 
 import os
 import pwd
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -189,14 +188,12 @@ def test_what_is_unwise_about_a_pool(
     assert find(conf, Severity.ERROR) == []
 
 
+@pytest.mark.allow_subprocess
 def test_a_pool_that_cannot_be_asked_for(
     host: IdHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run(*_: object, **__: object) -> None:
-        raise FileNotFoundError
-
     host.file("/etc/nsswitch.conf").write_text("subid: sss\n")
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setenv("PATH", "/nonexistent")
     conf = configure("", "", subid_owner="lxc")
     assert find(conf, Severity.ERROR) == [
         (
@@ -470,13 +467,11 @@ def test_ids_that_directory_services_give(
             assert "take IDs of 2000200000-2147483647" in text
 
 
-def test_users_whom_a_directory_service_does_not_list(
-    host: IdHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_users_whom_a_directory_service_does_not_list(host: IdHost) -> None:
     host.file("/etc/nsswitch.conf").write_text("passwd: files nis\n")
     entry = pwd.struct_passwd(("carol", "x", 1, 1, "", "/", ""))
     users = {1900065535: entry, 2013265920: entry}
-    monkeypatch.setattr(pwd, "getpwuid", users.__getitem__)
+    host.find_user = users.__getitem__
     assert find(configure(), Severity.ERROR) == [
         (UID, "host IDs 1900000000-1900065535 are held by user carol "
          "(1900065535)"),

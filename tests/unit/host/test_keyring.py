@@ -2,13 +2,14 @@
 """The session keyring that containers inherit."""
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from lxc_userns.findings import Finding, Severity
 from lxc_userns.host import keyring
 from lxc_userns.libvirtd.daemon import Daemon
-from lxc_userns.linux import keyrings
+from lxc_userns.linux.process import Process
 
 ETC = Path(__file__).parents[3] / "etc"
 RUN = "8f2d6a1c53e97b408f2d6a1c53e97b40"
@@ -54,10 +55,8 @@ def test_no_daemon() -> None:
 class FakeProcess:
     """A process that systemd has started, or not."""
 
-    service = True
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
+    def __init__(self, pid: int, *, service: bool = True) -> None:
+        self.pid, self.service = pid, service
 
     def __enter__(self) -> "FakeProcess":
         return self
@@ -73,13 +72,21 @@ class FakeProcess:
         return {"INVOCATION_ID": RUN}.get(name)
 
 
-def test_a_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keyring, "Process", FakeProcess)
-    monkeypatch.setattr(keyrings, "read_keys_of_root", lambda _name: iter(()))
+def check(service: bool) -> Finding:
+    def process_of(pid: int) -> Process:
+        return cast(Process, FakeProcess(pid, service=service))
+
+    def read_keys(name: str) -> list[bytes]:
+        assert name == "invocation_id"
+        return []
+
     daemon = Daemon("libvirtd", 7, ())
-    assert keyring.check(daemon).severity == Severity.ERROR
-    monkeypatch.setattr(FakeProcess, "service", False)
-    found = keyring.check(daemon)
+    return keyring.check(daemon, process_of, read_keys)
+
+
+def test_a_daemon() -> None:
+    assert check(service=True).severity == Severity.ERROR
+    found = check(service=False)
     assert found.severity == Severity.WARN
     assert "cannot be told" in found.message
 

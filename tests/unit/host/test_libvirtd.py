@@ -15,6 +15,7 @@ from lxc_userns.libvirtd import daemon
 from lxc_userns.libvirtd.client import Guests
 from lxc_userns.libvirtd.daemon import Daemon
 from lxc_userns.linux.mounts import Mount
+from lxc_userns.linux.process import Process
 
 TOP = Path(__file__).parents[3]
 FOR_WHOM = ", for containers whose XML has a <seclabel>"
@@ -66,12 +67,17 @@ class NoGuests:
         raise LibvirtError("connect to lxc:///", "no such socket")
 
 
-def test_silence_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(libvirtd, "_find_drivers", lambda: iter([Path("x")]))
-    result = libvirtd.check(lambda: cast(Guests, NoGuests()))
-    assert result == failed(
-        "libvirt: connect to lxc:///: no such socket", START
-    )
+def test_silence_is_told(tmp_path: Path) -> None:
+    error = "libvirt: connect to lxc:///: no such socket"
+
+    def check() -> Finding:
+        return libvirtd.check(lambda: cast(Guests, NoGuests()), tmp_path)
+
+    assert check() == failed(error, INSTALL)
+    drivers = tmp_path / "usr/lib64/libvirt/connection-driver"
+    drivers.mkdir(parents=True)
+    (drivers / "libvirt_driver_lxc.so").touch()
+    assert check() == failed(error, START)
 
 
 NOT_CONFINED = (
@@ -347,25 +353,18 @@ class FakeProcess:
         ([1], [FORGED, 7], "libvirtd (process 7)"),
     ],
 )
-def test_the_daemon(
-    peers: list[int],
-    pids: list[int],
-    found: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(daemon, "_find_peers", lambda: iter(peers))
-    monkeypatch.setattr(daemon, "_find_pids", lambda: iter(pids))
-    monkeypatch.setattr(daemon, "Process", FakeProcess)
-    result = daemon.find()
+def test_the_daemon(peers: list[int], pids: list[int], found: str) -> None:
+    result = daemon.find(
+        lambda: peers,
+        lambda: pids,
+        lambda pid: cast(Process, FakeProcess(pid)),
+    )
     assert str(result) == found
     if result is not None:
         assert result.mounts == (Mount(result.pid, "/", "ext4"),)
 
 
-def test_files_of_process_ids(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_of_process_ids(tmp_path: Path) -> None:
     (tmp_path / "libvirtd.pid").write_text("7")
     (tmp_path / "virtlxcd.pid").write_text("garbage")
-    monkeypatch.setattr(daemon, "_PID_DIRECTORIES", (tmp_path / "x", tmp_path))
-    assert list(daemon._find_pids()) == [7]
+    assert list(daemon.find_pids((tmp_path / "x", tmp_path))) == [7]

@@ -33,16 +33,13 @@ def test_state_path() -> None:
 
 
 @pytest.mark.parametrize("error", [None, errno.EROFS, errno.EOPNOTSUPP])
-def test_state_path_is_tried(
-    error: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_state_path_is_tried(error: int | None, tmp_path: Path) -> None:
     def set_attribute(fd: int, name: str, value: bytes) -> None:
         assert name.startswith("trusted.")
         if error is not None:
             raise OSError(error, f"error {error}")
 
-    monkeypatch.setattr("os.setxattr", set_attribute)
-    result = paths.check_state_path(tmp_path / "not" / "yet")
+    result = paths.check_state_path(tmp_path / "not" / "yet", set_attribute)
     assert result.severity == (
         Severity.INFO if error is None else Severity.ERROR
     )
@@ -147,31 +144,25 @@ def test_overlays(
 
 
 @pytest.mark.parametrize("outcome", [True, OSError(30, "Read-only")])
-def test_overlays_are_tried(
-    outcome: bool | Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_overlays_are_tried(outcome: bool | Exception) -> None:
     def check(path: str) -> bool:
         assert path == "/"
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
-    monkeypatch.setattr(probe, "check_overlay", check)
     state = Path("/nonexistent/state")
     expected = filesystems.judge_overlays(Path("/"), outcome, "auto")
-    assert filesystems.check_overlays(state, "auto") == expected
+    assert filesystems.check_overlays(state, "auto", check) == expected
 
 
-def test_filesystems_by_whether_they_can_be_idmapped(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_filesystems_by_whether_they_can_be_idmapped() -> None:
     findings = [
         probe.Finding("/", "ext4", None),
         probe.Finding("/old", "ext3", "ext3 cannot; mount it as ext4"),
         probe.Finding("/far", "nfs4", "does not answer"),
     ]
-    monkeypatch.setattr(probe, "find_idmappable", lambda: findings)
-    assert filesystems.check_all() == [
+    assert filesystems.check_all(lambda: findings) == [
         Finding(
             severity=Severity.INFO,
             code="idmapped mounts on /",
@@ -197,14 +188,11 @@ def test_filesystems_by_whether_they_can_be_idmapped(
 
 
 @pytest.mark.parametrize("kind", [OSError, ValueError])
-def test_filesystems_that_cannot_be_tried(
-    kind: type[Exception], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_filesystems_that_cannot_be_tried(kind: type[Exception]) -> None:
     def fail() -> list[probe.Finding]:
         raise kind("the kernel makes none")
 
-    monkeypatch.setattr(probe, "find_idmappable", fail)
-    assert filesystems.check_all() == [
+    assert filesystems.check_all(fail) == [
         Finding(
             severity=Severity.WARN,
             code="idmapped mounts",

@@ -2,9 +2,7 @@
 """Hosts for leases."""
 
 import errno
-import grp
 import os
-import pwd
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,7 +21,7 @@ from lxc_userns.leases.pool import make_pools
 from lxc_userns.leases.running import ProcessTable
 from lxc_userns.libvirtd.client import Guests
 from lxc_userns.linux.process import Process
-from lxc_userns.rootfs.shifting.state import STATE, State
+from lxc_userns.rootfs.shifting.state import State
 from tests.unit.id_host import IdHost
 from tests.unit.leases.lease_host import (
     BASE,
@@ -73,12 +71,12 @@ def host(tmp_path: Path, id_host: IdHost) -> Host:
 
 
 @pytest.fixture
-def shifted(monkeypatch: pytest.MonkeyPatch) -> Shift:
+def shifted(host: Host) -> Shift:
     """Say what trees say of themselves."""
     states: dict[str, State | None] = {}
 
-    def getxattr(path: str, name: str, *, follow_symlinks: bool) -> bytes:
-        assert (name, follow_symlinks) == (STATE, False)
+    def read_state(path: str) -> bytes:
+        os.lstat(path)
         if path not in states:
             raise PermissionError(errno.EACCES, "denied")
         state = states[path]
@@ -86,7 +84,7 @@ def shifted(monkeypatch: pytest.MonkeyPatch) -> Shift:
             raise OSError(errno.ENODATA, "no such attribute")
         return state.encode()
 
-    monkeypatch.setattr(os, "getxattr", getxattr)
+    host.reach(read_state=read_state)
     return states.__setitem__
 
 
@@ -104,11 +102,10 @@ def clock(host: Host) -> list[float]:
 
 
 @pytest.fixture
-def service(id_host: IdHost, monkeypatch: pytest.MonkeyPatch) -> Directory:
+def service(id_host: IdHost) -> Directory:
     service = Directory()
     id_host.file("/etc/nsswitch.conf").write_text(
         "# by hand\npasswd: files sss [!UNAVAIL=return]\n"
     )
-    monkeypatch.setattr(pwd, "getpwuid", service.find)
-    monkeypatch.setattr(grp, "getgrgid", service.find)
+    id_host.find_user = id_host.find_group = service.find
     return service

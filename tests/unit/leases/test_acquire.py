@@ -5,6 +5,7 @@ import errno
 import fcntl
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from tests.unit.leases.lease_host import (
     OTHER_UUID,
     UUID,
     FakeProcess,
+    FakeRunning,
     Host,
     S,
     Shift,
@@ -391,7 +393,7 @@ def test_who_sees_all_ids_has_no_range(host: Host) -> None:
 
 
 def test_nobody_waits_for_the_kernel_or_disks(
-    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    host: Host, tmp_path: Path
 ) -> None:
     host.set_pool(f"lxc:{BASE}:{2 * S}\n")
     use(host, "a", tmp_path)
@@ -407,17 +409,18 @@ def test_nobody_waits_for_the_kernel_or_disks(
         finally:
             os.close(fd)
 
-    def getxattr(*_: object, **__: object) -> bytes:
+    def read_state(path: str) -> bytes:
+        assert path == str(tmp_path)
         is_free("disk")
         raise OSError(errno.ENODATA, "no such attribute")
 
-    def list_running() -> list[RunningDomain]:
-        is_free("kernel")
-        return []
+    class Running(FakeRunning):
+        def list(self) -> Iterator[RunningDomain]:
+            is_free("kernel")
+            return iter(())
 
-    monkeypatch.setattr(os, "getxattr", getxattr)
-    running = host.allocator.instances.running
-    monkeypatch.setattr(running, "list", list_running)
+    instances = replace(host.allocator.instances, running=Running(host.guests))
+    host.reach(read_state=read_state, instances=instances)
     assert host.allocator.acquire("b").uid_start == BASE
     assert asked == ["kernel", "kernel", "disk", "disk"]
 

@@ -2,9 +2,7 @@
 """Leases where a directory service has users."""
 
 import fcntl
-import grp
 import os
-import pwd
 from pathlib import Path
 
 import pytest
@@ -42,7 +40,7 @@ def test_users_that_are_not_listed_are_not_leased_over(
 
 
 def test_nobody_waits_for_a_directory_service(
-    host: Host, service: Directory, tmp_path: Path
+    host: Host, service: Directory, id_host: IdHost, tmp_path: Path
 ) -> None:
     (tmp_path / "state").mkdir(mode=0o700)
 
@@ -55,11 +53,8 @@ def test_nobody_waits_for_a_directory_service(
             os.close(fd)
         raise KeyError
 
-    service.find = find  # type: ignore[method-assign]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pwd, "getpwuid", find)
-        patch.setattr(grp, "getgrgid", find)
-        host.allocator.acquire("a")
+    id_host.find_user = id_host.find_group = find
+    host.allocator.acquire("a")
     assert 2 <= len(service.asked) <= 64
     # What it has is not asked about again.
     before = len(service.asked)

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pool: what is in it, who holds some of it, what to do without one."""
 
-import subprocess
-
 import pytest
 
 from lxc_userns.idmap.idset import IdSet
@@ -29,19 +27,12 @@ def read(
     return read_pools("lxc")
 
 
-def test_the_owner_is_asked_for(
-    id_host: IdHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
-
-    def run(argv: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        asked.append([*argv])
-        return subprocess.CompletedProcess(argv, 0, f"0: lxc {BASE} 5\n", "")
-
-    monkeypatch.setattr(subprocess, "run", run)
+@pytest.mark.allow_subprocess
+def test_the_owner_is_asked_for(id_host: IdHost) -> None:
+    id_host.answer_getsubids(0, f"0: lxc {BASE} 5\n")
     id_host.file("/etc/nsswitch.conf").write_text("subid: sss\n")
     pools = read(id_host)
-    assert asked == [["getsubids", "lxc"], ["getsubids", "-g", "lxc"]]
+    assert id_host.asked_for == ["lxc", "-g lxc"]
     assert [*pools.uid.ids] == [*pools.gid.ids] == [range(BASE, BASE + 5)]
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Leases released: what they were is not leased again too soon."""
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,6 +140,17 @@ def test_a_tree_that_cannot_be_read_counts_as_shifted(
     host.allocator.release("a")
     with pytest.raises(PoolExhaustedError):
         host.allocator.acquire("a")
+
+
+def test_what_a_directory_says_of_itself(tmp_path: Path) -> None:
+    """It is not opened, for whoever shifts it has locked it."""
+    tmp_path.chmod(0)
+    nothing = {errno.ENODATA, errno.EOPNOTSUPP, errno.EPERM}
+    with pytest.raises(OSError, match=str(tmp_path)) as caught:
+        shifted_trees.read_state(str(tmp_path))
+    assert caught.value.errno in nothing
+    with pytest.raises(FileNotFoundError):
+        shifted_trees.read_state(f"{tmp_path}x")
 
 
 def test_releasing_by_hand(host: Host) -> None:

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Barrier
 from typing import Any
-from unittest.mock import Mock
 
 import libvirt
 import pytest
@@ -80,6 +79,7 @@ class FakeDomain:
 class FakeConnection:
     def __init__(self) -> None:
         self.alive = True
+        self.is_answered = True
         self.domains: dict[str, FakeDomain] = {}
         self.error: Exception | None = None
         self.is_alive_after_error = True
@@ -94,26 +94,52 @@ class FakeConnection:
         return list(self.domains.values())
 
     def getLibVersion(self) -> int:  # noqa: N802 - libvirt's name
+        if not self.is_answered:
+            raise BROKEN
         return 9001012
 
 
+class FakeLibvirtd:
+    """A libvirtd, and the connection that it gives next."""
+
+    def __init__(self, connection: FakeConnection) -> None:
+        self.connection = connection
+
+    def connect(self, uri: str) -> FakeConnection:
+        assert uri == "lxc:///"
+        return self.connection
+
+
 @pytest.fixture
-def connection(monkeypatch: pytest.MonkeyPatch) -> FakeConnection:
-    made = FakeConnection()
-    monkeypatch.setattr(libvirt, "open", lambda _uri: made)
-    return made
+def connection() -> FakeConnection:
+    return FakeConnection()
 
 
-def test_no_libvirtd(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def libvirtd(connection: FakeConnection) -> FakeLibvirtd:
+    return FakeLibvirtd(connection)
+
+
+@pytest.fixture
+def guests(libvirtd: FakeLibvirtd) -> Guests:
+    return Guests(connect=libvirtd.connect)
+
+
+@pytest.fixture
+def hasty(libvirtd: FakeLibvirtd) -> Guests:
+    """Domains of a libvirtd for which nobody waits."""
+    return Guests(connect=libvirtd.connect, timeout=0)
+
+
+def test_no_libvirtd() -> None:
     def fail(_uri: str) -> Any:
         raise BROKEN
 
-    monkeypatch.setattr(libvirt, "open", fail)
     with pytest.raises(
         LibvirtError,
         match=r"libvirt: connect to lxc:///: two lines; is libvirtd \(or ",
     ):
-        Guests().list()
+        Guests(connect=fail).list()
 
 
 def error_of_a_connection() -> libvirt.libvirtError:
@@ -132,6 +158,7 @@ def error_of_a_connection() -> libvirt.libvirtError:
 )
 def test_a_start_fails(
     connection: FakeConnection,
+    guests: Guests,
     error: libvirt.libvirtError,
     is_alive: bool,
     kind: type[Exception],
@@ -145,16 +172,15 @@ def test_a_start_fails(
 
     domain.create = fail  # type: ignore[method-assign]
     with pytest.raises(LxcUsernsError) as caught:
-        Guests().start("web1")
+        guests.start("web1")
     assert type(caught.value) is kind
 
 
 @pytest.mark.parametrize("is_alive", [True, False])
 def test_an_error_of_some_connection(
-    connection: FakeConnection, is_alive: bool
+    connection: FakeConnection, guests: Guests, is_alive: bool
 ) -> None:
     """libvirtd has one to each container as well, which ends with that."""
-    guests = Guests()
     guests.version()
     connection.error = error_of_a_connection()
     connection.is_alive_after_error = is_alive
@@ -164,38 +190,36 @@ def test_an_error_of_some_connection(
     assert type(caught.value) is kind
 
 
-def test_version(connection: FakeConnection) -> None:
-    assert Guests().version() == "9.1.12"
+def test_version(guests: Guests) -> None:
+    assert guests.version() == "9.1.12"
 
 
 def test_a_dead_connection_is_replaced(
-    connection: FakeConnection, monkeypatch: pytest.MonkeyPatch
+    connection: FakeConnection, libvirtd: FakeLibvirtd, guests: Guests
 ) -> None:
-    guests = Guests()
     guests.version()
     fresh = FakeConnection()
     fresh.domains["web1"] = FakeDomain()
-    monkeypatch.setattr(libvirt, "open", lambda _uri: fresh)
+    libvirtd.connection = fresh
     assert guests.find("web1") is None
     connection.alive = False
     assert guests.find("web1") is not None
 
 
 def test_a_libvirtd_that_was_restarted_in_between(
-    connection: FakeConnection, monkeypatch: pytest.MonkeyPatch
+    connection: FakeConnection, libvirtd: FakeLibvirtd, guests: Guests
 ) -> None:
     """Until it is used, the connection to the old one is called alive."""
-    guests = Guests()
     guests.version()
-    monkeypatch.setattr(connection, "getLibVersion", Mock(side_effect=BROKEN))
+    connection.is_answered = False
     fresh = FakeConnection()
     fresh.domains["web1"] = FakeDomain()
-    monkeypatch.setattr(libvirt, "open", lambda _uri: fresh)
+    libvirtd.connection = fresh
     assert connection.isAlive()
     assert guests.find("web1") is not None
 
 
-def test_threads_share_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_share_one_connection() -> None:
     made: list[FakeConnection] = []
     together = Barrier(8)
 
@@ -208,14 +232,13 @@ def test_threads_share_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
         together.wait()
         return guests.list()
 
-    monkeypatch.setattr(libvirt, "open", slow_open)
+    guests = Guests(connect=slow_open)
     with ThreadPoolExecutor(8) as pool:
-        assert [*pool.map(look, [Guests()] * 8)] == [[]] * 8
+        assert [*pool.map(look, [guests] * 8)] == [[]] * 8
     assert len(made) == 1
 
 
-def test_what_is_not_there(connection: FakeConnection) -> None:
-    guests = Guests()
+def test_what_is_not_there(guests: Guests) -> None:
     assert guests.find("web1") is None
     guests.undefine("web1")
     guests.destroy("web1")
@@ -229,9 +252,10 @@ def test_what_is_not_there(connection: FakeConnection) -> None:
         pytest.fail("must not get here")
 
 
-def test_other_errors_are_told_in_one_line(connection: FakeConnection) -> None:
+def test_other_errors_are_told_in_one_line(
+    connection: FakeConnection, guests: Guests
+) -> None:
     connection.error = BROKEN
-    guests = Guests()
     for operation, name in (
         (guests.find, "look up"),
         (guests.start, "start"),
@@ -250,7 +274,7 @@ def test_other_errors_are_told_in_one_line(connection: FakeConnection) -> None:
 @pytest.mark.parametrize("looks", [0, 3])
 def test_what_it_comes_to_counts(
     connection: FakeConnection,
-    monkeypatch: pytest.MonkeyPatch,
+    libvirtd: FakeLibvirtd,
     error: Exception,
     operation: str,
     looks: int,
@@ -274,37 +298,37 @@ def test_what_it_comes_to_counts(
             end()
         raise error
 
-    monkeypatch.setattr(time, "sleep", pause)
+    guests = Guests(connect=libvirtd.connect, sleep=pause)
     domain.destroy = domain.undefine = fail  # type: ignore[method-assign]
     options = {"timeout": 0} if operation == "stop" else {}
-    getattr(Guests(), operation)("web1", **options)
+    getattr(guests, operation)("web1", **options)
     assert len(paused) == looks
 
 
 @pytest.mark.parametrize("operation", ["destroy", "undefine"])
 def test_what_did_not_come_about(
-    connection: FakeConnection, operation: str
+    connection: FakeConnection, hasty: Guests, operation: str
 ) -> None:
     connection.domains["web1"] = domain = FakeDomain()
     domain.error = ENDED
     with pytest.raises(LibvirtError, match=f"{operation} web1: domain is not"):
-        getattr(Guests(timeout=0), operation)("web1")
+        getattr(hasty, operation)("web1")
     assert domain.active
 
 
 @pytest.mark.parametrize("uuid", ["uuid", "another"])
 @pytest.mark.parametrize("is_there", [False, True])
 def test_an_end_that_libvirt_has_missed(
-    connection: FakeConnection, is_there: bool, uuid: str
+    connection: FakeConnection, hasty: Guests, is_there: bool, uuid: str
 ) -> None:
     connection.domains["web1"] = domain = FakeDomain()
     domain.controller = os.getpid() if is_there else NONE
-    Guests(timeout=0).end_lost("web1", uuid)
+    hasty.end_lost("web1", uuid)
     assert domain.active == (is_there or uuid == "another")
 
 
 def test_a_stop_does_not_wait_for_an_end_that_libvirt_has_missed(
-    connection: FakeConnection,
+    connection: FakeConnection, libvirtd: FakeLibvirtd
 ) -> None:
     """However long it had, which has ended already."""
     connection.domains["web1"] = domain = FakeDomain()
@@ -325,7 +349,8 @@ def test_a_stop_does_not_wait_for_an_end_that_libvirt_has_missed(
             yield Ended()
 
     # It would take an hour if it waited for libvirt as long.
-    Stopped(timeout=0.1).stop("web1", 3600)
+    guests = Stopped(connect=libvirtd.connect, timeout=0.1)
+    guests.stop("web1", 3600)
     assert not domain.active
     assert waited == [pytest.approx(3600, abs=600)]
 
@@ -334,18 +359,20 @@ def test_a_stop_does_not_wait_for_an_end_that_libvirt_has_missed(
     ("is_there", "error"), [(True, InstanceError), (False, NotRunningError)]
 )
 def test_no_first_process(
-    connection: FakeConnection, is_there: bool, error: type[Exception]
+    connection: FakeConnection,
+    hasty: Guests,
+    is_there: bool,
+    error: type[Exception],
 ) -> None:
     connection.domains["web1"] = domain = FakeDomain()
     domain.controller = os.getpid() if is_there else NONE
-    guests = Guests(timeout=0)
-    with pytest.raises(InstanceError) as caught, guests.init_process("web1"):
+    with pytest.raises(InstanceError) as caught, hasty.init_process("web1"):
         pass
     assert caught.type is error
 
 
 def test_a_reboot_is_no_end_that_libvirt_has_missed(
-    connection: FakeConnection,
+    connection: FakeConnection, guests: Guests
 ) -> None:
     """There is no process for a moment, until the next one."""
     controllers = [NONE, NONE, os.getpid()]
@@ -355,25 +382,25 @@ def test_a_reboot_is_no_end_that_libvirt_has_missed(
             return controllers.pop(0)
 
     connection.domains["web1"] = domain = Rebooting()
-    Guests().end_lost("web1", "uuid")
+    guests.end_lost("web1", "uuid")
     assert (domain.active, controllers) == (True, [])
 
 
 def test_what_is_undefined_meanwhile_is_not_found(
-    connection: FakeConnection,
+    connection: FakeConnection, guests: Guests
 ) -> None:
     connection.domains["web1"] = domain = FakeDomain()
     domain.error = NO_DOMAIN
-    assert Guests().find("web1") is None
-    assert Guests().find("web2") is None
+    assert guests.find("web1") is None
+    assert guests.find("web2") is None
 
 
 def test_what_is_undefined_meanwhile_is_not_listed(
-    connection: FakeConnection,
+    connection: FakeConnection, guests: Guests
 ) -> None:
     connection.domains = {"web1": FakeDomain(), "web2": FakeDomain()}
     connection.domains["web1"].error = NO_DOMAIN
-    (guest,) = Guests().list()
+    (guest,) = guests.list()
     assert guest.is_active
 
 
@@ -383,12 +410,13 @@ def test_what_is_undefined_meanwhile_is_not_listed(
 )
 def test_find(
     connection: FakeConnection,
+    guests: Guests,
     active: bool,
     state: str,
     controller: int | None,
 ) -> None:
     connection.domains["web1"] = FakeDomain(active=active)
-    guest = Guests().find("web1")
+    guest = guests.find("web1")
     assert guest is not None
     assert (guest.name, guest.uuid) == ("web1", "uuid")
     assert (guest.state, guest.controller) == (state, controller)

@@ -5,16 +5,12 @@ The groups are directories of plain files, as the kernel's look.
 """
 
 import errno
-import io
 import os
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import cast
 
 import pytest
 
@@ -27,6 +23,7 @@ from lxc_userns.resources import (
     partition,
     settings,
 )
+from lxc_userns.resources.access import HostAccess, read_number
 from lxc_userns.resources.groups import ContainerGroups, Place
 
 MEBIBYTE = 1 << 20
@@ -44,8 +41,6 @@ ALL = ResourceLimits(
     disks=(BlockDevice("/dev/sda", read_bytes_sec=1000, write_iops_sec=20),),
 )
 NUMBERS = {"/dev/sda": "8:0"}
-#: The package has a function of that name.
-ENFORCE = sys.modules[enforce.__module__]
 SCOPE = r"machine-lxc\x2d42\x2dweb1.scope"
 
 
@@ -56,21 +51,11 @@ def hierarchy(point: Path, fs_type: str, options: str) -> Mount:
     )  # fmt: skip
 
 
-def mount(patch: pytest.MonkeyPatch, mounts: list[Mount]) -> None:
-    """Let these be mounted, and nothing else."""
-    lines = [
-        f"{each.number} 0 {each.device} {each.root} {each.point} rw - "
-        f"{each.fs_type} none {','.join(each.fs_options)}\n"
-        for each in mounts
-    ]
-    opened = open
-
-    def open_(path: Any, *rest: Any, **options: Any) -> IO[Any]:
-        if path == "/proc/self/mountinfo":
-            return io.BytesIO("".join(lines).encode())
-        return cast(IO[Any], opened(path, *rest, **options))
-
-    patch.setattr("builtins.open", open_)
+def with_mounts(mounts: list[Mount]) -> HostAccess:
+    """A host where these are mounted, and nothing else."""
+    return HostAccess(
+        read_mounts=lambda: mounts, read_number=NUMBERS.__getitem__
+    )
 
 
 @dataclass
@@ -85,12 +70,22 @@ class FakeProcess:
         yield self
 
 
+@dataclass
+class FakeHost:
+    """A host with control groups in a directory."""
+
+    top: Path
+    access: HostAccess
+
+    def __truediv__(self, name: str) -> Path:
+        return self.top / name
+
+
 @pytest.fixture
-def top(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def top(tmp_path: Path) -> FakeHost:
     """Where version 2 is mounted."""
     mounts = [hierarchy(tmp_path, "cgroup2", "rw")]
-    mount(monkeypatch, mounts)
-    return tmp_path
+    return FakeHost(tmp_path, with_mounts(mounts))
 
 
 def make(group: Path, **values: str) -> Path:
@@ -115,59 +110,31 @@ FILES = {
 }
 
 
-def append(patch: pytest.MonkeyPatch, name: str = "") -> None:
-    """Truncate no files when they are opened, or none of a name."""
-    opened = os.open
+class FakeSystemd:
+    """systemd, which is told to set properties of units."""
 
-    def open_(path: Any, flags: int, *rest: int, **options: int) -> int:
-        if os.fspath(path).endswith(name):
-            flags = flags & ~os.O_TRUNC | os.O_APPEND
-        return opened(path, flags, *rest, **options)
+    def __init__(self, group: Path, **files: str) -> None:
+        self.set: dict[str, list[str]] = {}
+        self._group, self._files = group, files
 
-    patch.setattr(os, "open", open_)
-
-
-def systemctl(
-    patch: pytest.MonkeyPatch, act: Callable[[str, list[str]], object]
-) -> None:
-    """Stand for systemd, which is told to set properties of a unit."""
-
-    def run(argv: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        assert argv[:3] == ["systemctl", "set-property", "--runtime"]
-        act(argv[3], argv[4:])
-        return subprocess.CompletedProcess(argv, 0, "", "")
-
-    patch.setattr(subprocess, "run", run)
+    def set_properties(self, unit: str, assignments: Iterable[str]) -> None:
+        self.set[unit] = [*assignments]
+        for name, value in self._files.items():
+            (self._group / name.replace("__", ".")).write_text(value)
 
 
-def machined(patch: pytest.MonkeyPatch, is_there: bool) -> None:
-    """Let systemd-machined be there, or not."""
-    asked = {
-        "/run/systemd/system",
-        "/run/dbus/system_bus_socket",
-        "/usr/share/dbus-1/system-services/org.freedesktop.machine1.service",
-    }
-    exists = os.path.exists
-    patch.setattr(
-        os.path,
-        "exists",
-        lambda path: is_there if path in asked else exists(path),
-    )
-
-
-def run(own: str, limits: ResourceLimits, most: int = 4096) -> list[str]:
+def run(
+    host: HostAccess, own: str, limits: ResourceLimits, most: int = 4096
+) -> list[str]:
     init = cast(Process, FakeProcess({"": own}))
-    return enforce("web1", init, limits, most)
+    return enforce("web1", init, limits, most, host)
 
 
-def test_version_2_in_the_group_above(
-    top: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_version_2_in_the_group_above(top: FakeHost) -> None:
     above = make(top / "machine/lxc-userns-web1.partition", **FILES)
     own = make(above / "lxc-42-web1.libvirt-lxc", **FILES)
-    monkeypatch.setattr(ENFORCE, "_numbers", lambda _limits: NUMBERS)
-    name = f"/{own.relative_to(top)}"
-    assert run(name, ALL) == []
+    name = f"/{own.relative_to(top.top)}"
+    assert run(top.access, name, ALL) == []
     found = {path.name: path.read_text() for path in above.glob("*.*")
              if path.is_file()}  # fmt: skip
     assert found == {
@@ -188,34 +155,33 @@ def test_version_2_in_the_group_above(
 
 
 def test_what_the_kernel_does_not_take_is_a_difference(
-    top: Path, monkeypatch: pytest.MonkeyPatch
+    top: FakeHost,
 ) -> None:
     above = make(top / "machine/lxc-userns-web1.partition", **FILES)
     own = make(above / "lxc-42-web1.libvirt-lxc")
     (above / "memory.high").unlink()
 
-    def refuse(_fd: int, _data: bytes) -> int:
+    def refuse(_group: str, _name: str, _value: str) -> None:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
-    append(monkeypatch)
-    monkeypatch.setattr(os, "write", refuse)
+    host = replace(top.access, write=refuse)
     limits = ResourceLimits(memory=MEBIBYTE, soft_memory=MEBIBYTE)
-    assert run(f"/{own.relative_to(top)}", limits) == [
+    assert run(host, f"/{own.relative_to(top.top)}", limits) == [
         f"{above}/memory.max is 'max', promised was 1048576",
         f"{above}/memory.high is not there, promised was 1048576",
         f"{above}/pids.max is 'max', promised was 4096",
     ]
 
 
-def test_more_than_it_may_have_from_before_the_limit(top: Path) -> None:
+def test_more_than_it_may_have_from_before_the_limit(top: FakeHost) -> None:
     above = make(top / "machine/lxc-userns-web1.partition", **FILES)
     own = make(above / "lxc-42-web1.libvirt-lxc")
     (above / "pids.current").write_text("5001\n")
-    name = f"/{own.relative_to(top)}"
-    assert run(name, ResourceLimits()) == [
+    name = f"/{own.relative_to(top.top)}"
+    assert run(top.access, name, ResourceLimits()) == [
         "it has 5001 processes and threads, promised were 4096 at most"
     ]
-    assert run(name, ResourceLimits(), 0) == []
+    assert run(top.access, name, ResourceLimits(), 0) == []
 
 
 @pytest.mark.parametrize(
@@ -228,29 +194,21 @@ def test_more_than_it_may_have_from_before_the_limit(top: Path) -> None:
         f"machine.slice/{SCOPE}",
     ],
 )
-def test_a_group_above_that_is_shared(top: Path, own: str) -> None:
+def test_a_group_above_that_is_shared(top: FakeHost, own: str) -> None:
     make(top / own, **FILES)
-    (reason,) = run(f"/{own}", ResourceLimits())
+    (reason,) = run(top.access, f"/{own}", ResourceLimits())
     assert "is that of other containers too; install" in reason
 
 
-def test_systemd_keeps_the_limits_of_a_scope(
-    top: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_systemd_keeps_the_limits_of_a_scope(top: FakeHost) -> None:
     above = make(top / "machine.slice" / SCOPE, **FILES)
     make(above / "libvirt", **FILES)
-    set_for: dict[str, list[str]] = {}
-
-    def set_properties(unit: str, assignments: list[str]) -> None:
-        set_for[unit] = assignments
-        (above / "cpu.weight").write_text("512\n")
-        # On BFQ's scale.
-        (above / "io.weight").write_text("default 136\n")
-
-    systemctl(monkeypatch, set_properties)
-    monkeypatch.setattr(ENFORCE, "_numbers", lambda _limits: NUMBERS)
-    assert run(f"/machine.slice/{SCOPE}/libvirt", ALL) == []
-    assert set_for == {
+    # The latter is on BFQ's scale.
+    files = {"cpu__weight": "512\n", "io__weight": "default 136\n"}
+    systemd = FakeSystemd(above, **files)
+    host = replace(top.access, set_properties=systemd.set_properties)
+    assert run(host, f"/machine.slice/{SCOPE}/libvirt", ALL) == []
+    assert systemd.set == {
         SCOPE: [
             f"MemoryMax={64 * MEBIBYTE}",
             f"MemoryHigh={32 * MEBIBYTE}",
@@ -270,16 +228,16 @@ def test_systemd_keeps_the_limits_of_a_scope(
     assert (above / "cpu.max").read_text() == "25000 50000"
 
 
-def test_a_value_that_systemd_has_not_set(
-    top: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_value_that_systemd_has_not_set(top: FakeHost) -> None:
     above = make(top / "machine.slice" / SCOPE, **FILES)
     make(above / "libvirt")
-    systemctl(monkeypatch, lambda *_: None)
+    systemd = FakeSystemd(above)
+    host = replace(top.access, set_properties=systemd.set_properties)
     limits = ResourceLimits(cpu_weight=512)
-    assert run(f"/machine.slice/{SCOPE}/libvirt", limits) == [
+    assert run(host, f"/machine.slice/{SCOPE}/libvirt", limits) == [
         f"{above}/cpu.weight is '100', promised was 512"
     ]
+    assert systemd.set == {SCOPE: ["TasksMax=4096", "CPUWeight=512"]}
 
 
 VERSION_1 = {
@@ -306,29 +264,29 @@ OWN_1 = {"pids": "/system"}
 
 
 @pytest.fixture
-def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def old(tmp_path: Path) -> FakeHost:
     """Where the hierarchies of version 1 are mounted, with a container."""
     mounts = []
     for controller, files in VERSION_1.items():
         mounts.append(hierarchy(tmp_path / controller, "cgroup", controller))
         make(Path(f"{tmp_path}/{controller}{own_1(controller)}"), **files)
-    mount(monkeypatch, mounts)
-    monkeypatch.setattr(ENFORCE, "_numbers", lambda _limits: NUMBERS)
-    return tmp_path
+    return FakeHost(tmp_path, with_mounts(mounts))
 
 
 def own_1(controller: str) -> str:
     return OWN_1.get(controller, "/machine/lxc-42-web1.libvirt-lxc")
 
 
-def run_1(limits: ResourceLimits, most: int = 0) -> list[str]:
+def run_1(
+    host: HostAccess, limits: ResourceLimits, most: int = 0
+) -> list[str]:
     of = {controller: own_1(controller) for controller in VERSION_1}
     init = cast(Process, FakeProcess(of))
-    return enforce("web1", init, limits, most)
+    return enforce("web1", init, limits, most, host)
 
 
-def test_version_1_is_compared(old: Path) -> None:
-    assert run_1(ALL) == []
+def test_version_1_is_compared(old: FakeHost) -> None:
+    assert run_1(old.access, ALL) == []
 
 
 @pytest.mark.parametrize(
@@ -347,121 +305,104 @@ def test_version_1_is_compared(old: Path) -> None:
         ("blkio/blkio.throttle.write_iops_device", ""),
     ],
 )
-def test_each_value_of_version_1(old: Path, file: str, value: str) -> None:
+def test_each_value_of_version_1(old: FakeHost, file: str, value: str) -> None:
     controller, name = file.split("/")
-    path = Path(f"{old}/{controller}{own_1(controller)}/{name}")
+    path = Path(f"{old.top}/{controller}{own_1(controller)}/{name}")
     before = path.read_text()
     path.write_text(value)
-    (reason,) = run_1(ALL)
+    (reason,) = run_1(old.access, ALL)
     assert reason.startswith(f"{path} is {value.strip()!r}, promised was ")
     path.write_text(before)
-    assert run_1(ALL) == []
+    assert run_1(old.access, ALL) == []
     path.unlink()
-    assert "is not there, promised was" in run_1(ALL)[0]
+    assert "is not there, promised was" in run_1(old.access, ALL)[0]
 
 
-def test_memory_that_was_set_while_it_ran(old: Path) -> None:
-    path = Path(f"{old}/memory{own_1('memory')}/memory.limit_in_bytes")
+def test_memory_that_was_set_while_it_ran(old: FakeHost) -> None:
+    path = Path(f"{old.top}/memory{own_1('memory')}/memory.limit_in_bytes")
     path.write_text(f"{16 * MEBIBYTE}\n")
     limits = ResourceLimits(memory=64 * MEBIBYTE, balloon=16 * MEBIBYTE)
-    assert run_1(limits) == []
-    assert len(run_1(ResourceLimits(memory=64 * MEBIBYTE))) == 1
+    assert run_1(old.access, limits) == []
+    assert len(run_1(old.access, ResourceLimits(memory=64 * MEBIBYTE))) == 1
 
 
-def test_processes_of_version_1(
-    old: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    limited = old / "pids/lxc-userns/web1"
+LIMITED = "pids/lxc-userns/web1"
+
+
+def test_processes_of_version_1(old: FakeHost) -> None:
+    limited = old / LIMITED
     make(limited, cgroup__procs="", pids__max="max\n", pids__current="2\n")
     begun = iter([[], [3], []])
 
-    write = os.write
-
-    def move(fd: int, data: bytes) -> int:
+    def move(pid: int, group: str) -> None:
         """One begins another before it is moved itself."""
-        path = os.readlink(f"/proc/self/fd/{fd}")
-        if path != str(limited / "cgroup.procs"):
-            return write(fd, data)
-        listed = Path(f"{old}/memory{own_1('memory')}/cgroup.procs")
+        listed = Path(f"{old.top}/memory{own_1('memory')}/cgroup.procs")
         for other in next(begun, []):
             listed.write_text(listed.read_text() + f"{other}\n")
-        return write(fd, data + b"\n")
+        with Path(group, "cgroup.procs").open("a") as stream:
+            stream.write(f"{pid}\n")
 
-    append(monkeypatch, "/cgroup.procs")
-    monkeypatch.setattr(os, "write", move)
-    assert run_1(ResourceLimits(), 77) == []
+    host = replace(old.access, move=move)
+    assert run_1(host, ResourceLimits(), 77) == []
     assert (limited / "pids.max").read_text() == "77"
     moved = (limited / "cgroup.procs").read_text().split()
     # All but libvirt's own.
     assert moved == ["1", "2", "3"]
 
 
-def test_processes_that_cannot_be_caught(
-    old: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    limited = old / "pids/lxc-userns/web1"
-    make(limited, cgroup__procs="", pids__max="max\n", pids__current="2\n")
+def test_processes_that_cannot_be_caught(old: FakeHost) -> None:
+    make(old / LIMITED, cgroup__procs="", pids__max="", pids__current="2\n")
     slept: list[float] = []
-    monkeypatch.setattr(time, "sleep", slept.append)
-    assert run_1(ResourceLimits(), 77) == [
+    host = replace(old.access, sleep=slept.append)
+    assert run_1(host, ResourceLimits(), 77) == [
         "it begins processes faster than they can be limited"
     ]
     # It had seconds for those that were exiting, twice.
     assert sum(slept) == pytest.approx(2 * 199 * 0.05)
 
 
-def test_a_process_that_ends_while_it_is_looked_at(
-    old: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_that_ends_while_it_is_looked_at(old: FakeHost) -> None:
     """It is in the one list, and gone before the other one is read."""
-    limited = old / "pids/lxc-userns/web1"
-    own = f"{old}/memory{own_1('memory')}"
-    make(
-        limited,
-        cgroup__procs="1\n2\n",
-        pids__max="77\n",
-        pids__current="2\n",
-    )
+    limited = old / LIMITED
+    own = f"{old.top}/memory{own_1('memory')}"
+    make(limited, pids__max="77\n", pids__current="2\n")
     lists = {own: [{1, 2}] * 5, str(limited): [{1}, {1}, {2}, {1}, {1, 2}]}
     looked = []
 
-    def walk(group: str) -> Iterator[tuple[str, list[str], list[str]]]:
+    def processes(group: str) -> set[int]:
         looked.append(group)
-        text = "".join(f"{each}\n" for each in lists[group].pop(0))
-        Path(group, "cgroup.procs").write_text(text)
-        yield group, [], ["cgroup.procs"]
+        return lists[group].pop(0)
 
-    monkeypatch.setattr(os, "walk", walk)
     init = cast(
         Process, FakeProcess({name: own_1(name) for name in VERSION_1})
     )
-    assert differences("web1", init, ResourceLimits(), 77) == []
+    # Some looks come soon after each other.
+    host = replace(old.access, processes=processes, sleep=lambda _: None)
+    assert differences("web1", init, ResourceLimits(), 77, host) == []
     assert looked == [own, str(limited)] * 5
 
 
-def test_without_a_hierarchy_of_pids(
-    old: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_hierarchy_of_pids(old: FakeHost) -> None:
     controllers = VERSION_1.keys() - {"pids"}
-    mounts = [hierarchy(old / name, "cgroup", name) for name in controllers]
-    mount(monkeypatch, mounts)
-    (reason,) = run_1(ResourceLimits(), 77)
+    host = with_mounts(
+        [hierarchy(old / name, "cgroup", name) for name in controllers]
+    )
+    (reason,) = run_1(host, ResourceLimits(), 77)
     assert "set max_processes to 0" in reason
-    assert run_1(ResourceLimits(), 0) == []
+    assert run_1(host, ResourceLimits(), 0) == []
 
 
 @pytest.fixture
-def scope_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def scope_1(tmp_path: Path) -> FakeHost:
     """Where version 1 is mounted, with a container that systemd keeps."""
     mounts = [
         hierarchy(tmp_path / name, "cgroup", name)
         for name in ("memory", "pids", "cpu")
     ]
-    mount(monkeypatch, mounts)
     for controller in ("memory", "cpu"):
         make(tmp_path / controller / "machine.slice" / SCOPE / "libvirt")
     make(tmp_path / "pids/machine.slice" / SCOPE, pids__max="max\n")
-    return tmp_path
+    return FakeHost(tmp_path, with_mounts(mounts))
 
 
 def in_scope(pids: str) -> Process:
@@ -470,28 +411,27 @@ def in_scope(pids: str) -> Process:
     return cast(Process, FakeProcess(of))
 
 
-def test_a_scope_in_version_1(
-    scope_1: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_scope_in_version_1(scope_1: FakeHost) -> None:
     (scope_1 / "cpu/machine.slice" / SCOPE / "cpu.shares").write_text("9\n")
-    units: list[str] = []
-    systemctl(monkeypatch, lambda unit, _: units.append(unit))
+    systemd = FakeSystemd(scope_1.top)
+    host = replace(scope_1.access, set_properties=systemd.set_properties)
     init = in_scope(f"/machine.slice/{SCOPE}")
-    assert enforce("web1", init, ResourceLimits(cpu_weight=9), 77) == []
+    limits = ResourceLimits(cpu_weight=9)
+    assert enforce("web1", init, limits, 77, host) == []
     limited = scope_1 / "pids/machine.slice" / SCOPE / "pids.max"
     assert limited.read_text() == "77"
-    assert units == [SCOPE]
+    assert [*systemd.set] == [SCOPE]
 
 
 def test_a_scope_that_is_that_of_libvirtd(
-    scope_1: Path,
+    scope_1: FakeHost,
 ) -> None:
     """It runs in a container of systemd's itself."""
     make(scope_1 / "pids/machine.slice/machine-host.scope")
     limited = scope_1 / "pids/lxc-userns/web1"
     make(limited, pids__max="max\n")
     init = in_scope("/machine.slice/machine-host.scope")
-    assert enforce("web1", init, ResourceLimits(), 77) == []
+    assert enforce("web1", init, ResourceLimits(), 77, scope_1.access) == []
     assert (limited / "pids.max").read_text() == "77"
 
 
@@ -553,29 +493,33 @@ def test_the_weight_of_one_disk() -> None:
     assert (setting.file, setting.value) == ("blkio.weight_device", "8:0 200")
 
 
-def test_partition(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    machined(monkeypatch, False)
+def test_the_number_of_no_disk(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="is not a block device; correct"):
+        read_number(str(tmp_path))
+
+
+def test_partition(top: FakeHost) -> None:
+    host = replace(top.access, has_machined=lambda: False)
     (top / "cgroup.subtree_control").touch()
-    assert partition.find("web1") == "/machine/lxc-userns-web1.partition"
-    partition.make("web1", 77)
+    assert partition.find("web1", host) == "/machine/lxc-userns-web1.partition"
+    partition.make("web1", 77, host)
     group = top / "machine/lxc-userns-web1.partition"
     assert (group.stat().st_mode & 0o777, group.is_dir()) == (0o755, True)
     assert (top / "cgroup.subtree_control").read_text() == "+pids"
-    partition.make("web1", 77)
-    partition.remove("web1")
+    partition.make("web1", 77, host)
+    partition.remove("web1", host)
     assert not group.exists()
-    partition.remove("web1")
+    partition.remove("web1", host)
 
 
-def test_no_partition(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    machined(monkeypatch, True)
-    assert partition.find("web1") is None
-    partition.make("web1", 77)
-    assert [*top.iterdir()] == []
+def test_no_partition(top: FakeHost) -> None:
+    host = replace(top.access, has_machined=lambda: True)
+    assert partition.find("web1", host) is None
+    partition.make("web1", 77, host)
+    assert [*top.top.iterdir()] == []
     mounts = [
-        hierarchy(top, "cgroup", "rw,memory"),
+        hierarchy(top.top, "cgroup", "rw,memory"),
         hierarchy(top / "unified", "cgroup2", "rw"),
     ]
-    machined(monkeypatch, False)
-    mount(monkeypatch, mounts)
-    assert partition.find("web1") is None
+    host = replace(with_mounts(mounts), has_machined=lambda: False)
+    assert partition.find("web1", host) is None

@@ -5,6 +5,7 @@ import os
 import pwd
 import subprocess
 from collections.abc import Callable
+from typing import NoReturn
 
 import pytest
 
@@ -147,24 +148,9 @@ def files(id_host: IdHost) -> Files:
     return write
 
 
-def answer(
-    monkeypatch: pytest.MonkeyPatch, code: int, out: str
-) -> list[list[str]]:
-    """Answer for getsubids; what it is called with."""
-    calls = []
-
-    def run(argv: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        calls.append([*argv])
-        return subprocess.CompletedProcess(argv, code, out, "")
-
-    monkeypatch.setattr(subprocess, "run", run)
-    return calls
-
-
-def test_the_files_are_the_source(
-    files: Files, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = answer(monkeypatch, 1, "")
+@pytest.mark.allow_subprocess
+def test_the_files_are_the_source(files: Files, id_host: IdHost) -> None:
+    id_host.answer_getsubids(1, "")
     for nsswitch in ("", "subid: files\n"):
         files("lxc:100000:10\nroot:5:1\n0:7:1\n", nsswitch)
         host = owners.read_host_uids("lxc")
@@ -172,14 +158,15 @@ def test_the_files_are_the_source(
         assert host.source == "/etc/subuid"
         # root is in any passwd.
         assert [*host.owned("root")] == [range(5, 6), range(7, 8)]
-    assert calls == []
+    assert id_host.asked_for == []
 
 
-def test_another_source(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.allow_subprocess
+def test_another_source(files: Files, id_host: IdHost) -> None:
     files("lxc:100000:10\nbob:200000:10\nbroken\n", "subid: sss\n")
-    calls = answer(monkeypatch, 0, "0: lxc 300000 10\n1: lxc 400000 10\n")
+    id_host.answer_getsubids(0, "0: lxc 300000 10\n1: lxc 400000 10\n")
     host = owners.read_host_uids("lxc")
-    assert calls == [["getsubids", "lxc"]]
+    assert id_host.asked_for == ["lxc"]
     # The file does not count for the owner, but what it gives to others does.
     assert [*host.owned("lxc")] == [
         range(300000, 300010),
@@ -189,25 +176,25 @@ def test_another_source(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [each.line for each in host.malformed] == [3]
     assert host.source == "the source sss of subordinate IDs"
     owners.read_host_gids("lxc")
-    assert calls[1] == ["getsubids", "-g", "lxc"]
+    assert id_host.asked_for[1:] == ["-g lxc"]
     # Nobody is asked for nobody.
     owners.read_host_uids()
-    assert len(calls) == 2
+    assert len(id_host.asked_for) == 2
 
 
-def test_a_source_without_ranges(
-    files: Files, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.allow_subprocess
+def test_a_source_without_ranges(files: Files, id_host: IdHost) -> None:
     files("lxc:100000:10\n", "subid: sss\n")
-    answer(monkeypatch, 1, "")
+    id_host.answer_getsubids(1, "")
     assert [*owners.read_host_uids("lxc").owned("lxc")] == []
 
 
+@pytest.mark.allow_subprocess
 def test_a_source_that_cannot_be_understood(
-    files: Files, monkeypatch: pytest.MonkeyPatch
+    files: Files, id_host: IdHost
 ) -> None:
     files("", "subid: sss\n")
-    answer(monkeypatch, 0, "0: lxc 300000 10\n1: lxc 300000 0\n")
+    id_host.answer_getsubids(0, "0: lxc 300000 10\n1: lxc 300000 0\n")
     with pytest.raises(
         PrerequisiteError,
         match=r"'sss', of which .*'1: lxc 300000 0': count is 0",
@@ -226,24 +213,19 @@ def test_a_source_that_cannot_be_understood(
     ],
 )
 def test_a_source_that_cannot_be_asked(
-    files: Files,
-    monkeypatch: pytest.MonkeyPatch,
-    error: Exception,
-    message: str,
+    files: Files, error: Exception, message: str
 ) -> None:
     files("", "subid: sss\n")
 
-    def run(*_: object, **__: object) -> None:
+    def run(argv: tuple[str, ...], *, timeout: float, **_: object) -> NoReturn:
+        assert (argv, timeout) == (("getsubids", "lxc"), 60)
         raise error
 
-    monkeypatch.setattr(subprocess, "run", run)
     with pytest.raises(PrerequisiteError, match=message):
-        owners.read_host_uids("lxc")
+        owners.read_host_uids("lxc", run)
 
 
-def test_nobody_is_asked_for_each_owner(
-    files: Files, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nobody_is_asked_for_each_owner(files: Files, id_host: IdHost) -> None:
     """A directory service may be far away, and a file have many lines."""
     lines = "".join(f"user{n}:{n * 10 + 100}:10\n" for n in range(1000))
     asked: list[object] = []
@@ -252,8 +234,7 @@ def test_nobody_is_asked_for_each_owner(
         asked.append(name)
         raise KeyError(name)
 
-    monkeypatch.setattr(pwd, "getpwnam", ask)
-    monkeypatch.setattr(pwd, "getpwuid", ask)
+    id_host.find_user = ask
     files(lines + "lxc:100000:10\n5000:5:5\n", "")
     assert [*owners.read_host_uids("lxc").owned("lxc")] == [
         range(100000, 100010)
@@ -265,11 +246,10 @@ def test_nobody_is_asked_for_each_owner(
 
 
 def test_an_owner_that_a_directory_service_does_not_list(
-    files: Files, monkeypatch: pytest.MonkeyPatch
+    files: Files, id_host: IdHost
 ) -> None:
     entry = pwd.struct_passwd(("carol", "x", 70000, 1, "", "/", ""))
-    monkeypatch.setattr(pwd, "getpwnam", {"carol": entry}.__getitem__)
-    monkeypatch.setattr(pwd, "getpwuid", {70000: entry}.__getitem__)
+    id_host.find_user = {"carol": entry, 70000: entry}.__getitem__
     files("carol:100000:10\n70000:200000:10\n", "")
     for owner in ("carol", "70000"):
         found = owners.read_host_uids(owner).owned(owner)

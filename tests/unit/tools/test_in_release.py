@@ -3,81 +3,80 @@
 
 import dataclasses
 import os
-import subprocess
 import sys
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 
 import pytest
 
-TOOLS = Path(__file__).parents[3] / "tools"
+from tests.unit.tools.programs import TOOLS, load_program, write_program
+
 sys.path.insert(0, str(TOOLS))
 
-from in_release import releases, root, run, settings  # noqa: E402
-from platforms.cache import Needs  # noqa: E402
-from platforms.errors import PlatformError  # noqa: E402
+from in_release import releases, root, run, settings
+from platforms.cache import Needs
+from platforms.errors import PlatformError
 
 
 @pytest.fixture
-def program(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def program() -> SimpleNamespace:
     """The program itself."""
-    loader = SourceFileLoader("in_release_program", str(TOOLS / "in-release"))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    module = ModuleType(loader.name)
-    loader.exec_module(module)
-    return module
+    return load_program("in-release")
 
 
-def refusal(
-    program: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: str
-) -> str:
+def refusal(program: SimpleNamespace, *arguments: str) -> str:
     """Run the program and return what it says: one line."""
-    monkeypatch.setattr(sys, "argv", ["in-release", *arguments])
     with pytest.raises(PlatformError) as caught:
-        program.main()
+        program.main([*arguments])
     text = str(caught.value)
     assert len(text.splitlines()) == 1
     return text
 
 
-def test_unknown_release(
-    program: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert refusal(program, monkeypatch, "potato", "true") == (
+def test_unknown_release(program: SimpleNamespace) -> None:
+    assert refusal(program, "potato", "true") == (
         "release 'potato': unknown; "
         "choose one of bookworm, trixie, forky, jammy, noble"
     )
 
 
 def test_no_checkout(
-    program: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    program: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    said = refusal(program, monkeypatch, "trixie", "true")
+    said = refusal(program, "trixie", "true")
     assert said.endswith("not in a checkout of lxc-userns; change into one")
 
 
 def test_not_root(
-    program: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    program: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(TOOLS)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     cache = tmp_path / "cache"
     arguments = ["--cache", str(cache), "trixie", "true"]
-    said = refusal(program, monkeypatch, *arguments)
+    said = refusal(program, *arguments)
     assert said == "not root; run as root"
     assert not cache.exists()
 
 
 def test_no_program(
-    program: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    program: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(TOOLS)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setenv("PATH", str(tmp_path))
-    said = refusal(program, monkeypatch, "trixie", "true")
+    said = refusal(program, "trixie", "true")
     assert said.startswith("cp is not installed; install the packages")
+
+
+def with_keyring(name: str, keyring: Path) -> releases.Release:
+    """A release whose keys are somewhere else."""
+    release = releases.find_release(name)
+    distribution = dataclasses.replace(
+        release.distribution, keyring=str(keyring)
+    )
+    return dataclasses.replace(release, distribution=distribution)
 
 
 def test_no_debootstrap(
@@ -85,57 +84,49 @@ def test_no_debootstrap(
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setenv("PATH", str(tmp_path))
-    release = releases.find_release("trixie")
-    keyring = release.distribution.keyring
-    monkeypatch.setattr(Path, "exists", lambda path: str(path) == keyring)
+    release = with_keyring("trixie", tmp_path)
     with pytest.raises(PlatformError, match="install the package debootstrap"):
         root.ensure_root(tmp_path / "cache", TOOLS.parent, release)
     assert not (tmp_path / "cache").is_dir()
 
 
-def test_no_keys_at_all(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(Path, "exists", lambda _: False)
+def test_no_keys_at_all(tmp_path: Path) -> None:
+    release = with_keyring("noble", tmp_path / "ubuntu.gpg")
+    with_keys = with_keyring("trixie", tmp_path / "debian-archive-keyring.gpg")
     with pytest.raises(PlatformError, match="debian-archive-keyring"):
-        root.ensure_root(
-            tmp_path, TOOLS.parent, releases.find_release("noble")
-        )
+        root.ensure_root(tmp_path, TOOLS.parent, release, with_keys)
 
 
-def test_no_space_for_a_copy(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(run, "SPACE", 1 << 62)
+def test_no_space_for_a_copy(tmp_path: Path) -> None:
     disk = tmp_path / "trixie-key/disk"
     with pytest.raises(PlatformError, match="MiB free, the copy"):
-        run.run_command(disk, TOOLS.parent, [], ["true"])
+        run.run_command(disk, TOOLS.parent, [], ["true"], 1 << 62)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_release_that_cannot_be_had(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def fail(argv: list[str], **_: object) -> object:
-        scratch = Path(argv[argv.index("trixie") - 1])
+    def fail(
+        _disk: Path,
+        scratch: Path,
+        _checkout: Path,
+        release: releases.Release,
+        _keyring: Path,
+    ) -> None:
         (scratch / "log").write_text("I: going\nE: Failed getting it\n")
-        return subprocess.CompletedProcess(argv, root.UNAVAILABLE)
+        root.check_status(root.UNAVAILABLE, scratch, release)
 
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(root, "NEEDS", Needs("root", space=1, programs={}))
-    monkeypatch.setattr(root, "write_settings", Path.mkdir)
-    monkeypatch.setattr(root, "write_archive", lambda *_: None)
-    monkeypatch.setattr(root, "find_mirror", lambda _: "")
-    monkeypatch.setattr(subprocess, "run", fail)
-    release = releases.find_release("trixie")
-    release = dataclasses.replace(
-        release,
-        distribution=dataclasses.replace(
-            release.distribution, keyring=str(tmp_path)
-        ),
-    )
+    release = with_keyring("trixie", tmp_path)
     with pytest.raises(PlatformError) as caught:
-        root.ensure_root(tmp_path / "cache", TOOLS.parent, release)
+        root.ensure_root(
+            tmp_path / "cache",
+            TOOLS.parent,
+            release,
+            needs=Needs("root", space=1, programs={}),
+            make_root=fail,
+        )
     assert str(caught.value).startswith(
         "release trixie: cannot be had: E: Failed getting it; see"
     )
@@ -177,10 +168,8 @@ def test_pip_without_directories_of_the_host(
         "[global]\ncert = /etc/ca.pem\nfind-links = /opt/wheels\n"
         "extra-index-url =\n  file:///opt/simple\n  https://other/simple\n"
     )
-    monkeypatch.setattr(settings, "PIP_FILES", [])
-    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
-    assert dict(settings.read_pip_settings()["global"]) == {
+    assert dict(settings.read_pip_settings([])["global"]) == {
         "cert": "/etc/ca.pem",
         "extra-index-url": "https://other/simple",
     }
@@ -203,12 +192,18 @@ Debian main http://mirror/debian/
 """
 
 
-def test_apt_as_far_as_it_fetches(monkeypatch: pytest.MonkeyPatch) -> None:
-    def answer(argv: list[str], **_: object) -> object:
-        stdout = DUMP if argv[0] == "apt-config" else TARGETS
-        return subprocess.CompletedProcess(argv, 0, stdout, "")
+@pytest.fixture
+def apt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Programs of apt, which know the settings above."""
+    programs = tmp_path / "bin"
+    for name, said in (("apt-config", DUMP), ("apt-get", TARGETS)):
+        write_program(programs, name, f"cat <<'.'\n{said}.\n")
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
 
-    monkeypatch.setattr(subprocess, "run", answer)
+
+@pytest.mark.allow_subprocess
+@pytest.mark.usefixtures("apt")
+def test_apt_as_far_as_it_fetches() -> None:
     assert "".join(settings.list_apt_options()) == (
         'Acquire::http "";\n'
         'Acquire::http::Proxy "http://proxy:3142";\n'
@@ -218,13 +213,11 @@ def test_apt_as_far_as_it_fetches(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.find_mirror(releases.UBUNTU) == ""
 
 
+@pytest.mark.allow_subprocess
+@pytest.mark.usefixtures("apt")
 def test_settings_as_files(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(settings, "list_apt_options", lambda: iter(["a;\n"]))
-    monkeypatch.setattr(settings, "APT_AUTH", [])
-    monkeypatch.setattr(settings, "PIP_FILES", [])
-    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     authorities = tmp_path / "ca.pem"
     authorities.write_text("one more")
@@ -232,8 +225,9 @@ def test_settings_as_files(
     made = tmp_path / "root"
     (made / "etc").mkdir(parents=True)
     (made / "etc/resolv.conf").symlink_to("/run/stub-resolv.conf")
-    settings.write_settings(made)
+    settings.write_settings(made, apt_auth=[], pip_files=[])
     copy = made / authorities.relative_to("/")
     assert copy.read_text() == "one more"
-    assert (made / "etc/apt/apt.conf.d/99host").read_text() == "a;\n"
+    options = (made / "etc/apt/apt.conf.d/99host").read_text()
+    assert options == "".join(settings.list_apt_options()) != ""
     assert (made / "etc/pip.conf").read_text() == ""

@@ -5,19 +5,19 @@ import os
 import subprocess
 import sys
 import tarfile
-from importlib.machinery import SourceFileLoader
 from io import BytesIO
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
-TOOLS = Path(__file__).parents[3] / "tools"
+from tests.unit.tools.programs import TOOLS, load_program
+
 sys.path.insert(0, str(TOOLS))
 
-from in_vm import guest, image  # noqa: E402
-from platforms.errors import PlatformError  # noqa: E402
+from in_vm import guest, image
+from platforms.errors import PlatformError
 
 
 def test_no_qemu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -65,12 +65,10 @@ def test_panic_is_named() -> None:
 
 @pytest.mark.parametrize("is_begun", [True, False])
 def test_a_guest_that_panics_is_given_up(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_begun: bool
+    tmp_path: Path, is_begun: bool
 ) -> None:
     """Its output is forwarded before."""
-    monkeypatch.setattr(guest, "TICK", 0.01)
     forwarded = BytesIO()
-    monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=forwarded))
     reader, writer = os.pipe()
     with (
         open(reader, "rb") as stream,
@@ -81,27 +79,22 @@ def test_a_guest_that_panics_is_given_up(
             job.write(guest.BEGIN + b"said\n")
         console.write(b"Kernel panic - not syncing\r\n")
         qemu = cast("subprocess.Popen[bytes]", SimpleNamespace(stdout=stream))
-        assert guest.forward_output(qemu, console) == is_begun
+        assert (
+            guest.forward_output(qemu, console, forwarded, tick=0.01)
+            == is_begun
+        )
     assert forwarded.getvalue() == (b"said\n" if is_begun else b"")
 
 
 @pytest.fixture
-def program(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The program itself, with everything there but a guest."""
-    loader = SourceFileLoader("in_vm_program", str(TOOLS / "in-vm"))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    module = ModuleType(loader.name)
-    loader.exec_module(module)
-    monkeypatch.setattr(module, "check_qemu", lambda: None)
-    monkeypatch.setattr(module, "ensure_image", lambda *_: None)
+def program(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The program itself."""
     monkeypatch.chdir(TOOLS)
-    return module
+    return load_program("in-vm")
 
 
-def run(
-    program: ModuleType, monkeypatch: pytest.MonkeyPatch, deaths: int
-) -> tuple[int, list[list[str]]]:
-    """Run it with guests of which the first ones die."""
+def run(program: SimpleNamespace, deaths: int) -> tuple[int, list[list[str]]]:
+    """Run it with everything but guests, of which the first ones die."""
     commands: list[list[str]] = []
 
     def run_job(
@@ -116,42 +109,37 @@ def run(
             raise guest.GuestDiedError("the guest ended")
         return 5
 
-    monkeypatch.setattr(program, "run_job", run_job)
-    monkeypatch.setattr(
-        sys, "argv", ["in-vm", "--memory", "512", "ls", "--memory", "-x"]
-    )
-    return program.main(), commands
+    argv = ["--memory", "512", "ls", "--memory", "-x"]
+    return program.main(argv, lambda *_: None, run_job), commands
 
 
 def test_arguments_of_the_command_are_its_own(
-    program: ModuleType, monkeypatch: pytest.MonkeyPatch
+    program: SimpleNamespace,
 ) -> None:
-    status, commands = run(program, monkeypatch, deaths=0)
+    status, commands = run(program, deaths=0)
     assert (status, commands) == (5, [["ls", "--memory", "-x"]])
 
 
 def test_a_guest_that_dies_is_started_once_more(
-    program: ModuleType,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    program: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, commands = run(program, monkeypatch, deaths=1)
+    status, commands = run(program, deaths=1)
     assert (status, len(commands)) == (5, 2)
     assert capsys.readouterr().err == (
         "in-vm: the guest ended\nin-vm: trying once more\n"
     )
-    status, commands = run(program, monkeypatch, deaths=2)
+    status, commands = run(program, deaths=2)
     assert (status, len(commands)) == (1, 2)
 
 
 def test_a_refusal_is_one_line(
-    program: ModuleType,
+    program: SimpleNamespace,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run(program, monkeypatch, deaths=0) == (1, [])
+    assert run(program, deaths=0) == (1, [])
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
@@ -165,11 +153,7 @@ def test_a_refusal_is_one_line(
         (1, "the disk image could not be made"),
     ],
 )
-def test_no_image(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: int, said: str
-) -> None:
+def test_no_image(tmp_path: Path, status: int, said: str) -> None:
     (tmp_path / image.LOG).write_text("I: Retrieving\nE: Failed getting it\n")
-    done = SimpleNamespace(returncode=status)
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
     with pytest.raises(PlatformError, match=said):
-        image.run_make_image(tmp_path, "checkout.tar")
+        image.check_status(status, tmp_path)

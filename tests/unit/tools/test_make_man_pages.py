@@ -3,38 +3,28 @@
 
 import argparse
 import re
-import sys
-from importlib.machinery import SourceFileLoader
-from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 
 import pytest
 
 from lxc_userns.cli.main import LxcUserns
+from tests.unit.tools.programs import load_program
 
-TOOL = Path(__file__).parents[3] / "tools/make-man-pages"
 #: Requests of man(7) that the pages have, and no others.
 REQUEST = re.compile(r"\.(TH|SH|TP|PP|BR?|I|nh|hy)( |$)")
 
 
 @pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    loader = SourceFileLoader("make_man_pages", str(TOOL))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "dont_write_bytecode", True)
-        module = ModuleType(loader.name)
-        loader.exec_module(module)
-    return module
+def tool() -> SimpleNamespace:
+    return load_program("make-man-pages")
 
 
 @pytest.fixture(scope="module")
 def pages(
-    tool: ModuleType, tmp_path_factory: pytest.TempPathFactory
+    tool: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
     path = tmp_path_factory.mktemp("man") / "made"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [str(TOOL), str(path)])
-        assert tool.main() == 0
+    assert tool.main([str(path)]) == 0
     return {each.name: each.read_text("utf-8") for each in path.iterdir()}
 
 
@@ -52,7 +42,7 @@ def test_each_command_has_a_page_and_nothing_else(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_has_what_help_has(
-    tool: ModuleType, pages: dict[str, str], name: str
+    tool: SimpleNamespace, pages: dict[str, str], name: str
 ) -> None:
     page = pages[f"lxc-userns-{name.replace(' ', '-')}.8"]
     plain = page.replace("\\-", "-").replace("\\&", "").replace("\\e", "\\")
@@ -79,7 +69,7 @@ def test_no_text_is_taken_for_a_request(pages: dict[str, str]) -> None:
             assert line == line.rstrip()
 
 
-def test_escapes(tool: ModuleType) -> None:
+def test_escapes(tool: SimpleNamespace) -> None:
     assert tool.text("a-b \\x\n.c\n'd\n  e") == ("a\\-b \\ex\n\\&.c\n\\&'d\ne")
 
 
@@ -91,11 +81,8 @@ def test_exit_codes_of_a_command_in_a_container(
 
 
 def test_usage(
-    tool: ModuleType,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tool: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for argv in ([str(TOOL)], [str(TOOL), "--help"]):
-        monkeypatch.setattr(sys, "argv", argv)
-        assert tool.main() == 2
+    for arguments in ([], ["--help"]):
+        assert tool.main(arguments) == 2
     assert "usage: tools/make-man-pages DIRECTORY" in capsys.readouterr().err

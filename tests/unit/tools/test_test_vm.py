@@ -3,17 +3,16 @@
 
 import ast
 import sys
-from importlib.machinery import SourceFileLoader
 from io import BytesIO
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-TOP = Path(__file__).parents[3]
-sys.path.insert(0, str(TOP / "tools"))
+from tests.unit.tools.programs import TOOLS, load_program, write_program
 
-from in_vm import selection, summary  # noqa: E402
+sys.path.insert(0, str(TOOLS))
+
+from in_vm import selection, summary
 
 
 def report(*cases: tuple[str, float, str]) -> bytes:
@@ -38,7 +37,7 @@ def test_the_selected_tests_are_there(guest: str) -> None:
         path, _, test = each.partition("::")
         there = {
             found.name
-            for found in ast.parse((TOP / path).read_text()).body
+            for found in ast.parse((TOOLS.parent / path).read_text()).body
             if isinstance(found, ast.FunctionDef)
         }
         assert {test.partition("[")[0]} - {""} <= there
@@ -94,26 +93,15 @@ def test_the_summary() -> None:
     ]
 
 
-@pytest.fixture
-def program(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The program itself."""
-    loader = SourceFileLoader("test_vm_program", str(TOP / "tools/test-vm"))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    module = ModuleType(loader.name)
-    loader.exec_module(module)
-    return module
-
-
-#: In place of tools/in-vm: a guest that leaves a report if there is one.
+#: Stands for ``tools/in-vm``, whose second argument names the results.
 IN_VM = """\
-#!/bin/sh
-[ "$1" = --results ] && mkdir -p "$2/results" || exit 9
-guest=${2##*/}
+test "$1" = --results && test ! -e "$2" && mkdir -p "$2/results" || exit 99
+guest=${{2##*/}}
 echo "$guest runs $#"
-if [ -e "$0-$guest.xml" ]; then
-    cp "$0-$guest.xml" "$2/results/tests.xml"
+if test -e {report} && test "$guest" = lives; then
+    cp {report} "$2/results/tests.xml"
 fi
-exit "$(cat "$0-status")"
+exit {status}
 """
 
 
@@ -131,7 +119,6 @@ exit "$(cat "$0-status")"
     ],
 )
 def test_exit_status(
-    program: ModuleType,
     capfd: pytest.CaptureFixture[str],
     tmp_path: Path,
     status: int,
@@ -139,14 +126,14 @@ def test_exit_status(
     expected: int,
 ) -> None:
     results = tmp_path / "build/test-vm"
-    in_vm = tmp_path / "in-vm"
-    in_vm.write_text(IN_VM)
-    in_vm.chmod(0o755)
-    (tmp_path / "in-vm-status").write_text(str(status))
+    given = tmp_path / "report"
     if text is not None:
-        (tmp_path / "in-vm-lives.xml").write_bytes(text)
+        given.write_bytes(text)
+    script = IN_VM.format(report=given, status=status)
+    write_program(tmp_path / "tools", "in-vm", script)
+    program = load_program("test-vm")
     for _ in range(2):
-        assert program.run(tmp_path, results) == expected
+        assert program.run(tmp_path / "tools", results) == expected
     # What is left is named, and nothing is after a run that went well.
     assert results.exists() == (expected != 0)
     out = capfd.readouterr().out
@@ -155,7 +142,7 @@ def test_exit_status(
         assert out.count(f"{guest}: {guest} runs ") == 2
 
 
-def test_all_guests_count(program: ModuleType, tmp_path: Path) -> None:
+def test_all_guests_count(tmp_path: Path) -> None:
     for guest, text in zip(
         selection.SELECTION,
         (GOOD, report(("test_demo", 1.0, "<failure/>"))),
@@ -164,7 +151,7 @@ def test_all_guests_count(program: ModuleType, tmp_path: Path) -> None:
         directory = tmp_path / guest / "results"
         directory.mkdir(parents=True)
         (directory / "after.xml").write_bytes(text)
-    found = [*program.read_modules(tmp_path)]
+    found = [*load_program("test-vm").read_modules(tmp_path)]
     assert [module for module, _ in found] == [
         "test_demo",
         "test_modes",

@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Traces of containers: how an end is told, what of a console is shown."""
 
-import errno
 import json
 import os
 import select
-import socket
-import time
+import subprocess
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import pytest
 
@@ -89,19 +87,11 @@ def test_kills(tmp_path: Path) -> None:
     assert memory.count_kills([str(control), str(events)]) == 2
 
 
-def nobody_tells(patch: pytest.MonkeyPatch) -> None:
-    """Stand for a kernel that tells of no ends of processes."""
-
-    def refuse(*_: object) -> None:
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-
-    patch.setattr(socket, "socket", refuse)
-
-
 class FakePoll:
     """Nothing ever happens; how long that was waited for is kept."""
 
-    waited: ClassVar[list[float]] = []
+    def __init__(self) -> None:
+        self.waited: list[float] = []
 
     def register(self, *_: object) -> None:
         pass
@@ -114,27 +104,26 @@ class FakePoll:
 @pytest.mark.parametrize("has_group", [False, True])
 @pytest.mark.parametrize("has_init", [False, True])
 def test_it_looks_often_only_while_a_container_starts(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    has_init: bool,
-    has_group: bool,
+    tmp_path: Path, has_init: bool, has_group: bool
 ) -> None:
     """Also on a host that has no group in which kills are counted."""
     now = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(select, "poll", FakePoll)
-    monkeypatch.setattr(FakePoll, "waited", [])
-    monkeypatch.setattr(os, "pidfd_open", lambda _: -1)
-    nobody_tells(monkeypatch)
     found = [str(tmp_path / "memory.events")] if has_group else []
-    monkeypatch.setattr(memory, "find_files", lambda _: found)
-    watched = watcher._Watched(0, cast(Log, None))
+    poll = FakePoll()
+    watched = watcher.Watched(
+        os.getpid(),
+        cast(Log, None),
+        subscribe=lambda _: None,
+        find_files=lambda _: found,
+        clock=lambda: now[0],
+        make_poll=lambda: cast(select.poll, poll),
+    )
     if has_init:
-        watched._init = ExitStatus(os.getpid(), None)
+        watched.init = ExitStatus(os.getpid(), None)
     for now[0] in (0, 1, 3600):
-        watched._wait()
+        watched.wait()
     is_found = has_init and has_group
-    assert FakePoll.waited == [2, 1000 if is_found else 2, 1000]
+    assert poll.waited == [2, 1000 if is_found else 2, 1000]
 
 
 class FakeEvents:
@@ -150,37 +139,37 @@ class FakeEvents:
         self.told = [{}]
 
 
+#: The first process, and another one of libvirt's.
+FIRST, OTHER = os.getpid(), 1
+
+
+@pytest.mark.allow_subprocess
 @pytest.mark.parametrize(
-    ("init", "told", "status"),
+    ("is_found", "told", "status"),
     [
-        (7, {7: 3 << 8, 8: 0}, 3 << 8),
-        (7, {8: 0}, None),
+        (True, {FIRST: 3 << 8, OTHER: 0}, 3 << 8),
+        (True, {OTHER: 0}, None),
         # It ended before it was found.
-        (None, {7: 3 << 8}, 3 << 8),
-        (None, {7: 3 << 8, 8: 0}, None),
-        (None, {}, None),
+        (False, {FIRST: 3 << 8}, 3 << 8),
+        (False, {FIRST: 3 << 8, OTHER: 0}, None),
+        (False, {}, None),
     ],
 )
 def test_how_it_ended_before_linux_6_15(
-    monkeypatch: pytest.MonkeyPatch,
-    init: int | None,
-    told: dict[int, int],
-    status: int | None,
+    is_found: bool, told: dict[int, int], status: int | None
 ) -> None:
     events = FakeEvents(told)
-    nobody_tells(monkeypatch)
-    # Something can always be read, as of a process that has ended, and there
-    # is no ioctl.
-    monkeypatch.setattr(
-        os, "pidfd_open", lambda _: os.open("/dev/null", os.O_RDONLY)
-    )
-    monkeypatch.setattr(os, "pread", lambda *_: b"7 (x) S 0")
-    watched = watcher._Watched(0, cast(Log, None))
-    watched._events = cast(Any, events)
-    if init is not None:
-        watched._init = ExitStatus(os.getpid(), cast(Any, events))
-        watched._init._pid = init
-    watched.follow()
+    with subprocess.Popen(["true"]) as controller:
+        # It is not waited for, and so still there.
+        os.waitid(os.P_PID, controller.pid, os.WEXITED | os.WNOWAIT)
+        watched = watcher.Watched(
+            controller.pid,
+            cast(Log, None),
+            subscribe=lambda _: cast(Any, events),
+        )
+        if is_found:
+            watched.init = ExitStatus(FIRST, cast(Any, events), lambda _: None)
+        watched.follow()
     assert watched.status == status
     assert events.told == [{}]
 

@@ -7,8 +7,8 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 
@@ -52,21 +52,49 @@ class Finding:
     reason: str | None
 
 
-def find_idmappable() -> list[Finding]:
+def can_idmap(mount: mounts.Mount, namespace: int) -> bool:
+    """Try whether a mount can be idmapped, and change nothing.
+
+    :param namespace: descriptor of a user namespace with ID maps.
+    :returns: False if another mount hides it.
+    :raises RootfsError: if it cannot, with the reason.
+    :raises OSError: if there is nothing at its mount point.
+    """
+    flags = os.O_PATH | os.O_NOFOLLOW
+    with open_file(mount.point, flags) as fd:
+        if mounts.mount_id(fd) != mount.number:
+            return False
+        idmapped.check_possible(fd, mount.point, namespace)
+        return True
+
+
+def find_idmappable(
+    *,
+    read_mounts: Callable[[], Iterable[mounts.Mount]] = mounts.read_mounts,
+    can_idmap: Callable[[mounts.Mount, int], bool] = can_idmap,
+    make_namespace: Callable[
+        [IdMaps], AbstractContextManager[int]
+    ] = idmapped.user_namespace,
+    patience: float = PATIENCE,
+) -> list[Finding]:
     """Try on every mounted filesystem whether it can be idmapped.
 
     Left out are those that no root filesystem can be on, and views of ours.
 
+    :param read_mounts: lists all mounts.
+    :param can_idmap: tries one, as :func:`can_idmap`.
+    :param make_namespace: makes a user namespace to try by.
+    :param patience: seconds to wait for filesystems that do not answer.
     :raises OSError: if no user namespace can be made.
     """
-    with idmapped.user_namespace(_ID_MAPS) as namespace:
+    with make_namespace(_ID_MAPS) as namespace:
         trials = [
-            _Trial(candidates, namespace)
-            for candidates in _filesystems(mounts.read_mounts())
+            _Trial(candidates, namespace, can_idmap, patience)
+            for candidates in _filesystems(read_mounts())
         ]
         for trial in trials:
             trial.start()
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + patience
         for trial in trials:
             trial.join(max(0.0, end - time.monotonic()))
     return [trial.finding for trial in trials if trial.finding]
@@ -118,14 +146,23 @@ class _Trial(threading.Thread):
 
     :param candidates: its mounts.
     :param namespace: descriptor of a user namespace with ID maps.
+    :param can_idmap: tries a mount.
+    :param patience: seconds that it has.
     """
 
-    def __init__(self, candidates: list[mounts.Mount], namespace: int) -> None:
+    def __init__(
+        self,
+        candidates: list[mounts.Mount],
+        namespace: int,
+        can_idmap: Callable[[mounts.Mount, int], bool],
+        patience: float,
+    ) -> None:
         super().__init__(daemon=True)
         self._candidates = candidates
+        self._can_idmap = can_idmap
         self._namespace = os.dup(namespace)
         self.finding: Finding | None = _find(
-            candidates[0], f"does not answer within {PATIENCE:g} seconds"
+            candidates[0], f"does not answer within {patience:g} seconds"
         )
 
     def run(self) -> None:
@@ -136,20 +173,12 @@ class _Trial(threading.Thread):
     def _try_all(self) -> Iterator[Finding]:
         for mount in self._candidates:
             try:
-                if self._is_possible(mount):
+                if self._can_idmap(mount, self._namespace):
                     yield _find(mount, None)
             except RootfsError as err:
                 yield _find(mount, err.reason)
             except OSError:
                 pass  # Hidden by another mount.
-
-    def _is_possible(self, mount: mounts.Mount) -> bool:
-        flags = os.O_PATH | os.O_NOFOLLOW
-        with open_file(mount.point, flags) as fd:
-            if mounts.mount_id(fd) != mount.number:
-                return False
-            idmapped.check_possible(fd, mount.point, self._namespace)
-            return True
 
 
 def _find(mount: mounts.Mount, reason: str | None) -> Finding:
