@@ -36,6 +36,16 @@ def check_type(what: str, name: str, value: object, *types: type) -> None:
         refuse(what, name, value, f"is of type {kind}; give {expected}")
 
 
+def check_range(what: str, name: str, value: int | None, span: range) -> None:
+    """Refuse a number that is not among those expected; None is none.
+
+    :param span: the numbers that are.
+    :raises ArgumentError: for any other.
+    """
+    if value is not None and value not in span:
+        refuse(what, name, value, f"expected {span[0]}..{span[-1]}")
+
+
 def check_items(what: str, name: str, value: object, kind: type) -> None:
     """Refuse what is no sequence of one type.
 
@@ -45,7 +55,7 @@ def check_items(what: str, name: str, value: object, kind: type) -> None:
     if is_text or not isinstance(value, Iterable):
         reason = f"is of type {type(value).__name__}"
     elif wrong := [each for each in value if not isinstance(each, kind)]:
-        reason = f"has {_shown(wrong[0])} of type {type(wrong[0]).__name__}"
+        reason = f"has {shown(wrong[0])} of type {type(wrong[0]).__name__}"
     else:
         return
     refuse(what, name, value, f"{reason}; give a sequence of {kind.__name__}")
@@ -56,7 +66,7 @@ def refuse(what: str, name: str, value: object, reason: str) -> NoReturn:
 
     :raises ArgumentError: always.
     """
-    raise ArgumentError(f"{what}: {name}", _shown(value), reason)
+    raise ArgumentError(f"{what}: {name}", shown(value), reason)
 
 
 def checked(
@@ -87,8 +97,13 @@ def checked(
     return decorate
 
 
-def _shown(value: object) -> str:
-    text = repr(value)
+def shown(value: object) -> str:
+    """Return what an error shows of a value: as Python does, cut short."""
+    try:
+        text = repr(value)
+    except ValueError:
+        # Of so many digits that it writes them not at all, by default 4300.
+        text = f"{type(value).__name__} of too many digits"
     if len(text) > _LONGEST_SHOWN:
         text = f"{text[:_LONGEST_SHOWN]}..."
     return text

@@ -249,7 +249,7 @@ needs = st.builds(
 modes = st.one_of(
     st.fixed_dictionaries({"needs": needs}),
     st.fixed_dictionaries({"id_maps": id_maps}),
-    st.fixed_dictionaries({"range_size": st.integers(-(2**63), 2**63)}),
+    st.fixed_dictionaries({"range_size": st.integers(6, 2**32 - 2)}),
 )
 requests = st.builds(
     lambda fields, **others: InstanceRequest(**fields, **others),
@@ -261,7 +261,7 @@ requests = st.builds(
     volumes=st.lists(volumes, max_size=3, unique_by=lambda it: it.target),
     program=st.none() | paths,
     rootfs_kind=st.sampled_from([None, "directory", "image", "archive"]),
-    max_processes=st.none() | numbers,
+    max_processes=st.none() | st.integers(0, 2**22),
     security_model=st.sampled_from([None, "apparmor"]),
     hostname=st.sampled_from([None, "a", "b.example"]),
     grow=st.booleans(),

@@ -9,7 +9,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from lxc_userns.config.load import load_conf
 from lxc_userns.config.settings import Settings
 from lxc_userns.exceptions import ConfigError, IdMapError, PrerequisiteError
 from lxc_userns.idmap import IdMap, IdMaps
+from lxc_userns.text import shorten
 
 #: Unit of a progress bar.
 BYTES = "B"
@@ -182,6 +183,22 @@ def require_root() -> None:
             f"this is user {user}, and only root can see the containers and "
             "leases of this host; run this as root"
         ) from PermissionError()
+
+
+def number_from(least: int, most: int) -> Callable[[str], int]:
+    """Return a type of argument: a whole number in a range."""
+
+    def parse(text: str) -> int:
+        # Also of more digits than Python reads.
+        with suppress(ValueError):
+            number = int(text)
+            if least <= number <= most:
+                return number
+        raise argparse.ArgumentTypeError(
+            f"{shorten(text)}: expected {least}..{most}"
+        )
+
+    return parse
 
 
 def add_map_arguments(

@@ -12,6 +12,7 @@ from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 from lxc_userns.cli.base import (
+    number_from,
     progress_bar,
     require_root,
     split_variable,
@@ -21,7 +22,7 @@ from lxc_userns.cli.container import OnOne
 from lxc_userns.cli.several import ShowsOneOrList
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.spec.hostname import check_hostname
-from lxc_userns.spec.requirements import Requirements
+from lxc_userns.spec.requirements import MOST_PROCESSES, Requirements
 from lxc_userns.spec.restart_policy import RestartPolicy
 from lxc_userns.spec.size import parse_memory
 from lxc_userns.spec.strategy import CHOICES
@@ -172,7 +173,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vcpus", help=argparse.SUPPRESS)
     parser.add_argument(
         "--pids-limit",
-        type=int,
+        type=number_from(0, MOST_PROCESSES),
         metavar="N",
         help="How many processes and threads it may have; 0 for no limit "
         "(default: [lxc_userns] max_processes).",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
-from lxc_userns.arguments import check_items, check_type
+from lxc_userns.arguments import check_items, check_type, shown
 from lxc_userns.exceptions import IdMapError
 from lxc_userns.idmap.ranges import overlap
 
@@ -55,17 +55,19 @@ class IdMapEntry:
     count: int
 
     def __post_init__(self) -> None:
-        for number in (self.guest, self.host, self.count):
+        numbers = (self.guest, self.host, self.count)
+        text = ":".join(map(shown, numbers))
+        for number in numbers:
             if type(number) is not int or number < 0:
-                raise IdMapError("syntax", str(self), _SYNTAX)
+                raise IdMapError("syntax", text, _SYNTAX)
         if self.count == 0:
-            raise IdMapError("count", str(self), "count is 0")
+            raise IdMapError("count", text, "count is 0")
         for side, start in (("guest", self.guest), ("host", self.host)):
             if start + self.count > ID_LIMIT:
                 raise IdMapError(
                     "limit",
-                    str(self),
-                    f"{side} IDs end at {start + self.count - 1}, "
+                    text,
+                    f"{side} IDs end at {shown(start + self.count - 1)}, "
                     f"the highest ID is {ID_LIMIT - 1}",
                 )
 

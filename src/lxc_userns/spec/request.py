@@ -6,10 +6,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from lxc_userns.arguments import check_items, check_type, refuse
-from lxc_userns.idmap import IdMaps
+from lxc_userns.arguments import (
+    check_items,
+    check_range,
+    check_type,
+    refuse,
+)
+from lxc_userns.idmap import ID_LIMIT, TTY_GID, IdMaps
 from lxc_userns.spec.hostname import check_hostname
-from lxc_userns.spec.requirements import SECURITY_MODELS, Requirements
+from lxc_userns.spec.requirements import (
+    MOST_PROCESSES,
+    SECURITY_MODELS,
+    Requirements,
+)
 from lxc_userns.spec.rootfs_kind import RootfsKind
 from lxc_userns.spec.strategy import CHOICES
 from lxc_userns.spec.volume import Volume
@@ -31,6 +40,10 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "hostname": (str, _NONE),
     "grow": (bool,),
 }
+_RANGES: Final = {
+    "range_size": range(TTY_GID + 1, ID_LIMIT),
+    "max_processes": range(MOST_PROCESSES + 1),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +57,8 @@ class InstanceRequest:
         one filesystem, or a tar archive, which is unpacked for it.
     :param id_maps: its ID maps; None: those of the configuration, or of a
         lease from the pool that is configured.
-    :param range_size: number of IDs of its lease, 6 or more; None: that of
-        the configuration, or whatever lease it has.
+    :param range_size: number of IDs of its lease, 6 to 4294967294; None:
+        that of the configuration, or whatever lease it has.
     :param strategy: ``idmapped``, ``overlay``, ``chown`` or ``auto``; None:
         that of the configuration.
     :param volumes: files of the host that it sees besides.
@@ -69,10 +82,10 @@ class InstanceRequest:
         time it is prepared, and the partition that it is in as well. What is
         shared, by the strategy ``overlay``, stays as it is. This is not
         promised: by its name alone an instance is prepared without.
-    :raises ArgumentError: for a value of another type, a strategy that there
-        is not, a path that is none, or two values that contradict each other:
-        ``id_maps`` and ``range_size``, either and the mode ``host``, two
-        volumes with one target.
+    :raises ArgumentError: for a value of another type, a number out of its
+        range, a strategy that there is not, a path that is none, or two
+        values that contradict each other: ``id_maps`` and ``range_size``,
+        either and the mode ``host``, two volumes with one target.
     """
 
     name: str
@@ -93,6 +106,8 @@ class InstanceRequest:
     def __post_init__(self) -> None:
         for name, types in _TYPES.items():
             check_type(_REQUEST, name, getattr(self, name), *types)
+        for name, span in _RANGES.items():
+            check_range(_REQUEST, name, getattr(self, name), span)
         check_items(_REQUEST, "volumes", self.volumes, Volume)
         object.__setattr__(self, "volumes", tuple(self.volumes))
         if self.strategy not in (None, *CHOICES):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Literal, get_args
 
-from lxc_userns.arguments import check_type
+from lxc_userns.arguments import check_type, shown
 from lxc_userns.exceptions import VolumeError
 
 Owners = Literal["idmap", "none", "chown", "host"]
@@ -170,4 +170,4 @@ def _check_path(what: str, path: str) -> None:
 
 
 def _shown(value: object) -> str:
-    return value if isinstance(value, str) else repr(value)
+    return value if isinstance(value, str) else shown(value)

@@ -96,6 +96,32 @@ def test_bad_entry(text: str, rule: str, reason: str) -> None:
         IdMap.parse(["0:500000:10", text])
 
 
+@pytest.mark.parametrize("position", range(3))
+@pytest.mark.parametrize(
+    ("number", "rule", "reason"),
+    [
+        (-1, "syntax", "without sign"),
+        (True, "syntax", "three decimal integers"),
+        (1.5, "syntax", "three decimal integers"),
+        ("7", "syntax", "three decimal integers"),
+        (None, "syntax", "three decimal integers"),
+        (2**70, "limit", "the highest ID is 4294967294"),
+        # Python writes no number of more than 4300 digits.
+        (10**5000, "limit", "of too many digits, the highest ID is"),
+        (-(10**5000), "syntax", "without sign"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_bad_number(
+    position: int, number: object, rule: str, reason: str
+) -> None:
+    numbers: list[object] = [0, 100000, 1]
+    numbers[position] = number
+    with pytest.raises(IdMapError, match=reason) as caught:
+        IdMapEntry(*numbers)  # type: ignore[arg-type]
+    assert caught.value.rule == rule
+
+
 BAD_MAPS = [
     ("0:100000:1,", "syntax", "three decimal integers"),
     (",", "syntax", "three decimal integers"),

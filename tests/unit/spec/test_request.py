@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Requests, and their requirements by the name of before."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,6 +24,53 @@ def test_word_that_is_none_of_its_kind_is_refused(name: str) -> None:
 
 
 MAPS = IdMaps(IdMap.parse("0:100000:65536"), IdMap.parse("0:100000:65536"))
+# Python writes no number of more than 4300 digits.
+LONG = 10**5000
+NUMBERS = {
+    "range_size": ("6..4294967294", (-1, 0, 5, 2**32 - 1, 2**70, LONG, -LONG)),
+    "max_processes": ("0..4194304", (-1, 2**22 + 1, 2**64, 2**70, LONG)),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_number_out_of_range(name: str) -> None:
+    expected, numbers = NUMBERS[name]
+    for number in numbers:
+        with pytest.raises(ArgumentError) as caught:
+            InstanceRequest("web", UUID, "/srv/web", **{name: number})  # type: ignore[arg-type]
+        text = str(caught.value)
+        assert text.startswith(f"InstanceRequest: {name} ")
+        assert text.endswith(f": expected {expected}")
+        assert len(text) < 200
+    least, most = map(int, expected.split(".."))
+    for number in (least, most):
+        InstanceRequest("web", UUID, "/srv/web", **{name: number})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["name", "range_size", "grow", "volumes"])
+def test_number_of_too_many_digits_as_something_else(name: str) -> None:
+    values: dict[str, Any] = {"name": "web", "uuid": UUID, "rootfs": "/srv"}
+    with pytest.raises(ArgumentError, match=f"^InstanceRequest: {name} "):
+        InstanceRequest(**{**values, name: [LONG]})
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Volume(LONG, "/data"),  # type: ignore[arg-type]
+        lambda: Volume("/srv", "/data", readonly=LONG),  # type: ignore[arg-type]
+        lambda: Requirements(LONG),  # type: ignore[arg-type]
+        lambda: Requirements(devices=LONG),  # type: ignore[arg-type]
+        lambda: Requirements(devices=[LONG]),  # type: ignore[arg-type]
+    ],
+)
+def test_number_of_too_many_digits_in_parts(
+    make: Callable[[], object],
+) -> None:
+    with pytest.raises(LxcUsernsError, match="of too many digits"):
+        make()
+
+
 TWICE = (Volume("/srv/a", "/data"), Volume("/srv/b", "/data"))
 
 
