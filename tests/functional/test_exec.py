@@ -518,6 +518,16 @@ def test_the_last_line_for_a_terminal_does_not_end(private: Box) -> None:
     assert "two" in done.out
 
 
+def test_each_reader_of_a_terminal_finds_the_end(private: Box) -> None:
+    """The end for all of them, which a pipe has too."""
+    # The shell edits lines, and has the terminal pass on all keys; cat not.
+    commands = b"cat\necho one\ncat\n"
+    for argv in (("sh",), ("sh", "-c", "cat; cat; sh; cat; echo two >&2")):
+        done = private.exec("-t", *argv, input=commands)
+        assert done.code == 0
+    assert done.out.endswith("two\r\n")
+
+
 def test_terminal_that_is_none(private: Box) -> None:
     """The container has put something else in place of the device."""
     script = (

@@ -22,7 +22,7 @@ from lxc_userns.linux import pseudoterminals
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _CHUNK = 1 << 16
 #: By which a terminal passes on a line that has not ended, or else ends its
-#: input.
+#: input, for who reads it then.
 _END_OF_INPUT = b"\x04"
 _HUNG_UP = 128 + signal.SIGHUP
 #: Milliseconds that a terminal has to pass on what was printed last, where
@@ -31,6 +31,9 @@ _LAST_WORDS = 50
 _MOST_LAST_WORDS = 1 << 20
 #: Milliseconds; a signal may come just before it is waited for something.
 _LONGEST_WAIT = 1000
+#: Milliseconds until the next reader of a terminal is told that its input has
+#: ended.
+_END_AGAIN = 500
 _READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
 _NAMES = {1: "standard output", 2: "standard error"}
 
@@ -64,6 +67,7 @@ class Relay:
         )
         self._pending = b""
         self._is_in_line = False
+        self._is_at_end = False
         self._given = 0
         self._has_input = _is_open(0)
         self._has_keyboard = self._has_input and os.isatty(0)
@@ -111,6 +115,8 @@ class Relay:
             self._close_input()  # Nobody reads it any more.
         elif self._has_input and ready.get(0):
             self._read_input()
+        elif self._is_at_end and not ready:
+            self._end_again()
         return bool(ready.get(self._session.pidfd))
 
     def _poll(self) -> dict[int, int]:
@@ -124,7 +130,8 @@ class Relay:
         poll = select.poll()
         for fd, events in wanted.items():
             poll.register(fd, events)
-        return dict(poll.poll(_LONGEST_WAIT))
+        wait = _END_AGAIN if self._is_at_end else _LONGEST_WAIT
+        return dict(poll.poll(wait))
 
     def _pass_on(self, source: int, most: int = _CHUNK) -> int:
         """Pass on some output; return how much, 0 if there is none now."""
@@ -180,6 +187,18 @@ class Relay:
             self._is_hung_up = True
         else:
             self._pending = _END_OF_INPUT * (1 + self._is_in_line)
+            self._is_at_end = True
+
+    def _end_again(self) -> None:
+        """Let the next who reads from the terminal find the end as well.
+
+        Of a pipe or file each would, and one who does not waits for ever.
+        """
+        with suppress(OSError):  # It was hung up.
+            if self._sink is not None and not (
+                pseudoterminals.has_unread_input(self._sink)
+            ):
+                self._pending = _END_OF_INPUT
 
     def _write_input(self) -> None:
         if self._sink is None:

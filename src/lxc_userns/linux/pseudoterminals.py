@@ -7,6 +7,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import select
 import struct
 import termios
 
@@ -34,8 +35,7 @@ def open_pair(rows: int, columns: int) -> tuple[int, int]:
     try:
         _unlockpt(master)
         set_size(master, rows, columns)
-        # No path is needed, so that it is certainly that one.
-        return master, fcntl.ioctl(master, _TIOCGPTPEER, _FLAGS)
+        return master, _open_peer(master)
     except BaseException:
         os.close(master)
         raise
@@ -45,6 +45,27 @@ def set_size(fd: int, rows: int, columns: int) -> None:
     """Tell a terminal its size in characters."""
     size = struct.pack("4H", rows, columns, 0, 0)
     fcntl.ioctl(fd, termios.TIOCSWINSZ, size)
+
+
+def has_unread_input(master: int) -> bool:
+    """Return whether what was typed has not all been read, ends of it too.
+
+    :raises OSError: EIO if the terminal was hung up.
+    """
+    # FIONREAD counts no end of input, and the master can be polled for what
+    # the other end prints alone.
+    peer = _open_peer(master)
+    try:
+        poll = select.poll()
+        poll.register(peer, select.POLLIN)
+        return bool(poll.poll(0))
+    finally:
+        os.close(peer)
+
+
+def _open_peer(master: int) -> int:
+    # No path is needed, so that it is certainly that one.
+    return fcntl.ioctl(master, _TIOCGPTPEER, _FLAGS)
 
 
 def _open_master() -> int:
