@@ -7,13 +7,14 @@ Looked at before the first change of a start, by ``config check`` and by
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
-from lxc_userns import exceptions
-from lxc_userns.exceptions import ConfigError
+from lxc_userns.exceptions import ConfigError, reason_of
 from lxc_userns.linux import directory
 
 #: Mode when they are made, and the most that they may allow. Users of
@@ -42,6 +43,14 @@ def check_run_path(path: str) -> None:
         directory.check_passable(path)
 
 
+#: What to do about an error of the kernel, by its number.
+REMEDIES: Final = {
+    errno.ENOTDIR: "move it away, or take another path",
+    errno.EROFS: "mount it for writing, or take another path",
+    errno.ENOSPC: "make room there, for files as well as for bytes",
+    errno.EDQUOT: "raise the quota that root has there",
+}
+
 #: The checks, by name of the option.
 CHECKS: Final[dict[str, Callable[[str], None]]] = {
     "state_path": check_state_path,
@@ -56,12 +65,31 @@ def translated(name: str, path: str) -> Iterator[None]:
     :param name: ``state_path`` or ``run_path``.
     :raises ConfigError: in place of any OSError.
     """
-    with exceptions.translated(ConfigError, f"[lxc_userns] {name}", path):
-        try:
-            yield
-        except PermissionError as err:
-            # Of the kernel, which gives no remedy.
-            if err.errno is None or os.geteuid() == 0:
-                raise
-            reason = f"{err.strerror}; run this as root"
-            raise PermissionError(reason) from err
+    try:
+        yield
+    except OSError as err:
+        reason = explain(err, path)
+        raise ConfigError(f"[lxc_userns] {name}", path, reason) from err
+
+
+def explain(err: OSError, path: str) -> str:
+    """Return what is wrong with a directory of our own, and what to do.
+
+    :param err: of the kernel, which gives no remedy, or of ours.
+    :param path: the directory.
+    """
+    reason = reason_of(err)
+    if err.errno == errno.ENOTDIR:
+        reason = f"{_find_file(err, path)} is not a directory"
+    remedy = REMEDIES.get(err.errno or 0)
+    if isinstance(err, PermissionError) and err.errno and os.geteuid():
+        remedy = "run this as root"
+    return f"{reason}; {remedy}" if remedy else reason
+
+
+def _find_file(err: OSError, path: str) -> str:
+    """Return what is there in place of a directory."""
+    for each in (Path(path), *Path(path).parents):
+        if each.exists() and not each.is_dir():
+            return str(each)
+    return os.path.join(path, os.fsdecode(err.filename or ""))

@@ -297,6 +297,37 @@ def test_directories_that_cannot_be_trusted(
 
 
 @pytest.mark.needs("containers")
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ("ro,mode=700", "Read-only file system; mount it for writing"),
+        ("nr_inodes=1,mode=700", "No space left on device; make room there"),
+        (None, " is not a directory; move it away, or take another path"),
+    ],
+)
+def test_state_path_that_cannot_be_written_to(
+    container_cli: CommandLine, rootfs: Path, options: str | None, reason: str
+) -> None:
+    state = container_cli.state
+    if options is None:
+        state.touch()
+    else:
+        state.mkdir()
+        argv = ["mount", "-t", "tmpfs", "-o", options, "none", str(state)]
+        subprocess.run(argv, check=True)
+    try:
+        run = ("container", "run", "bad", "--rootfs", rootfs, *SLEEP)
+        error = container_cli(*run).error()
+        assert error.startswith(f"[lxc_userns] state_path = {state}: ")
+        assert reason in error
+    finally:
+        if options is None:
+            state.unlink()
+        else:
+            subprocess.run(["umount", state], check=True)
+
+
+@pytest.mark.needs("containers")
 def test_a_run_path_that_containers_cannot_reach(
     container_cli: CommandLine, busybox_rootfs: Path, tmp_path: Path
 ) -> None:

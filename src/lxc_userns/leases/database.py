@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 
+from lxc_userns import own_paths
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.leases.schema import STATEMENTS, VERSION
 from lxc_userns.leases.transaction import LeaseTransaction
@@ -24,6 +25,11 @@ _DAMAGED = (
     sqlite3.SQLITE_NOTADB,
     sqlite3.SQLITE_ERROR,
 )
+#: Of what the kernel has an error for as well.
+_AS_KERNEL = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_READONLY: errno.EROFS,
+}
 _REMEDY = (
     "it is damaged: restore a backup of it, or move it away, and instances "
     "lease anew what their records have"
@@ -134,12 +140,18 @@ class LeaseStore:
     def _error(
         self, err: OSError | sqlite3.Error | UnicodeDecodeError
     ) -> ConfigError:
-        strerror = getattr(err, "strerror", None)
-        reason = f"the leases in {self.file}: {strerror or err}"
-        code = getattr(err, "sqlite_errorcode", sqlite3.SQLITE_OK)
+        text = (
+            own_paths.explain(err, self._path)
+            if isinstance(err, OSError)
+            else str(err)
+        )
+        reason = f"the leases in {self.file}: {text}"
         # The rest of the bits says where.
-        if code & 0xFF in _DAMAGED or isinstance(err, UnicodeDecodeError):
+        code = getattr(err, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
+        if code in _DAMAGED or isinstance(err, UnicodeDecodeError):
             reason += f"; {_REMEDY}"
+        elif code in _AS_KERNEL:
+            reason += f"; {own_paths.REMEDIES[_AS_KERNEL[code]]}"
         return ConfigError("[lxc_userns] state_path", self._path, reason)
 
 
