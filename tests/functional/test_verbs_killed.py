@@ -16,7 +16,7 @@ from lxc_userns import InstanceRequest
 from tests.functional import images, instance_host
 from tests.functional.guest import wait_for_no_disk
 from tests.functional.instance_host import NAME, InstanceHost
-from tests.functional.rootfs.kill import CHANGES, run_and_kill
+from tests.functional.rootfs.kill import CHANGES, STATEMENT, run_and_kill
 
 pytestmark = pytest.mark.needs("private-libvirtd", "containers")
 
@@ -53,6 +53,10 @@ def is_change(event: str, arguments: tuple[object, ...]) -> bool:
         name, values = arguments
         assert isinstance(values, tuple)
         return name in _CALLS or values[:1] == (_MOVE_MOUNT,)
+    if event == STATEMENT:
+        # All of a transaction is undone until then, with what else was done
+        # in its course: test_leases_durable.py has the statements.
+        return arguments == ("COMMIT",)
     return event in _EVENTS
 
 
@@ -156,6 +160,25 @@ def test_mounts_are_among_the_changes(host: InstanceHost) -> None:
         # One attaches each of both views, one takes it away.
         calls = stream.read().split()
     assert [calls.count(each) for each in ("syscall", "umount2")] == [2, 2]
+
+
+def test_commits_are_among_the_changes(host: InstanceHost) -> None:
+    seen, told = os.pipe()
+
+    def tell(event: str, arguments: tuple[object, ...]) -> bool:
+        if event == STATEMENT and is_change(event, arguments):
+            os.write(told, b".")
+        return False
+
+    def act() -> None:
+        host.manager.prepare(host.request())
+        host.manager.release(NAME)
+
+    assert not run_and_kill(act, 1, tell)
+    os.close(told)
+    with open(seen) as stream:
+        # A lease, the record of it, and what is taken back of both.
+        assert len(stream.read()) > 2
 
 
 def test_allocate(host: InstanceHost) -> None:

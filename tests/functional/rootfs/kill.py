@@ -3,9 +3,11 @@
 
 import os
 import signal
+import sqlite3
 import sys
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 #: Events of sys.addaudithook(3) before each system call that changes a file.
 #: One test holds them against what strace sees.
@@ -16,6 +18,9 @@ CHANGES = {
     "os.removexattr",
     "os.setxattr",
 }
+#: Event of a statement of SQLite, beside those of the interpreter.
+STATEMENT = "sqlite3.statement"
+Hook = Callable[[str, tuple[object, ...]], None]
 IsChange = Callable[[str, tuple[object, ...]], bool]
 
 
@@ -36,7 +41,9 @@ def run_and_kill(
     child = os.fork()
     if child == 0:
         try:
-            sys.addaudithook(killer(at, is_change))
+            hook = killer(at, is_change)
+            sys.addaudithook(hook)
+            tell_statements(hook)
             action()
         except BaseException:
             traceback.print_exc()
@@ -50,9 +57,19 @@ def run_and_kill(
     return False
 
 
-def killer(
-    at: int, is_change: IsChange
-) -> Callable[[str, tuple[object, ...]], None]:
+def tell_statements(hook: Hook) -> None:
+    """Tell of each statement of SQLite right before it, in this process."""
+    connect = sqlite3.connect
+
+    def connected(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        database: sqlite3.Connection = connect(*args, **kwargs)
+        database.set_trace_callback(lambda sql: hook(STATEMENT, (sql,)))
+        return database
+
+    sqlite3.connect = connected  # type: ignore[assignment]
+
+
+def killer(at: int, is_change: IsChange) -> Hook:
     done, pid = 0, os.getpid()
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:

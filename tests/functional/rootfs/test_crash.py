@@ -238,6 +238,37 @@ def kill_all(root: Path, text: str, after: float) -> bool:
     return not done
 
 
+@pytest.mark.parametrize("at", [1, 50])
+def test_worker_is_killed_before_a_change(
+    root: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """The process that has started it is told, and goes no further."""
+    for number in range(30):
+        directory = root / f"d{number}"
+        directory.mkdir()
+        for each in range(80):
+            (directory / str(each)).touch(0o6755)
+    golden.build(root, small=True)
+    before = golden.snapshot(root)
+    chown = "?chown,fchownat"
+    traced = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={chown}"]
+    traced += ["-e", f"inject={chown}:signal=KILL:when={at}"]
+    started = subprocess.Popen
+    monkeypatch.setattr(
+        subprocess,
+        "Popen",
+        lambda argv, **options: started([*traced, *argv], **options),
+    )
+    with pytest.raises(RootfsError, match="run the same again to resume"):
+        rootfs.shift(root, golden.maps(A), workers=2)
+    monkeypatch.undo()
+    assert not rootfs.verify(root, golden.maps(A)).ok
+    rootfs.shift(root, golden.maps(A), workers=2)
+    assert rootfs.verify(root, golden.maps(A)).ok
+    rootfs.unshift(root, workers=2)
+    assert golden.snapshot(root) == before
+
+
 @pytest.mark.parametrize("any_root", ["btrfs"], indirect=True)
 def test_same_inode_number_in_two_subvolumes(any_root: Path) -> None:
     """A note about one must not be taken for one about the other."""
