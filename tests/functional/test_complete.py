@@ -8,6 +8,9 @@ import pytest
 
 from tests.functional.command_line import call
 
+#: Of containers; other domains of libvirt can have any.
+NAMES = "web1 web2 db-1 '$(touch evil)' 'a b' '*'"
+
 pytestmark = pytest.mark.skipif(
     shutil.which("bash") is None, reason="no bash is installed"
 )
@@ -25,6 +28,8 @@ def complete(script: str, *words: str) -> list[str]:
     """Return what bash would offer for the last word."""
     line = " ".join(f"'{word}'" for word in ("lxc-userns", *words))
     asked = (
+        "lxc-userns() { [[ $* == 'container list -f value -c name' ]] && "
+        f"printf '%s\\n' {NAMES}; }}; "
         f"COMP_WORDS=({line}); COMP_CWORD={len(words)}; "
         "complete -p lxc-userns >&2; _lxc_userns; "
         'printf "%s\\n" "${COMPREPLY[@]}"'
@@ -63,3 +68,38 @@ def test_options_are_completed(script: str) -> None:
 
 def test_files_are_completed(script: str) -> None:
     assert "/etc/passwd" in complete(script, "rootfs", "shift", "/etc/passw")
+
+
+def test_names_of_containers_are_completed(script: str) -> None:
+    names = ["web1", "web2", "db-1"]
+    for command in ("logs", "show", "exec", "stop", "wait", "autostart"):
+        assert complete(script, "container", command, "") == names
+        assert complete(script, "container", command, "w") == names[:2]
+    assert complete(script, "container", "stop", "web1", "d") == ["db-1"]
+    # Of these there is one, and of one that is run none yet.
+    for command in ("logs", "run"):
+        assert "web1" not in complete(script, "container", command, "x", "w")
+    assert "web1" not in complete(script, "container", "run", "w")
+
+
+@pytest.mark.parametrize(
+    "option", [("--lines", "5"), ("--lines", "=", "5"), ("--follow",)]
+)
+def test_names_after_an_option(script: str, option: tuple[str, ...]) -> None:
+    found = complete(script, "container", "logs", *option, "w")
+    assert found == ["web1", "web2"]
+    before = ("-v", "--config-file", "/x", "container", "logs", *option)
+    assert complete(script, *before, "d") == ["db-1"]
+    assert complete(script, *before, "--fo") == ["--follow"]
+
+
+def test_values_of_options_are_completed(script: str) -> None:
+    run = ("container", "run", "web", "--strategy")
+    assert complete(script, *run, "") == [
+        "auto", "idmapped", "overlay", "chown",
+    ]  # fmt: skip
+    assert complete(script, *run, "=", "c") == ["chown"]
+    assert complete(script, *run, "chown", "--rootf") == ["--rootfs"]
+    assert "chown" in complete(script, *run, "=")
+    found = complete(script, "container", "run", "--rootfs", "/etc/passw")
+    assert "/etc/passwd" in found
