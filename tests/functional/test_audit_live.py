@@ -14,6 +14,7 @@ import pytest
 from lxc_userns.audit import Finding
 from lxc_userns.audit.host_audit import Auditor
 from lxc_userns.domain.seclabel import parse_models
+from lxc_userns.libvirtd.client import Guests
 from tests.functional import images
 from tests.functional.command_line import BASE, COUNT, ID_MAP, CommandLine
 from tests.functional.lease_host import HostFiles, mounted_host_files
@@ -247,6 +248,28 @@ def test_a_source_of_two_domains(
     assert "'other'" in found.message
     (found,) = audit(cli, "other")["shared-source"]
     assert "'web'" in found.message
+
+
+def test_what_is_mounted_below_a_root(
+    cli: CommandLine, tree: Path, define: Define,
+    libvirt_connection: libvirt.virConnect,
+) -> None:  # fmt: skip
+    place = tree / "mnt"
+    place.mkdir(exist_ok=True)
+    define("web", tree, idmap=NO_MAP)
+    assert "host-path-below-root" not in audit(cli, "web")
+    subprocess.run(["mount", "--bind", "/etc", place], check=True)
+    try:
+        (found,) = audit(cli, "web")["host-path-below-root"]
+        assert f"'{place}', in filesystem '/', is '/etc'" in found.message
+        domain = libvirt_connection.lookupByName("web")
+        domain.create()
+        with Guests().init_process("web") as init:
+            inside = Path(f"/proc/{init.pid}/root/mnt/passwd")
+            assert inside.samefile("/etc/passwd")
+        domain.destroy()
+    finally:
+        subprocess.run(["umount", place], check=True)
 
 
 def test_sources_that_are_links(

@@ -194,6 +194,11 @@ class Auditor:
         yield from host_rules.find_shared(
             this.filesystems, {each.name: each.filesystems for each in others}
         )
+        yield from host_rules.find_mounted(
+            map(_without_links, read_filesystems(domain)),
+            [*mounts.read_mounts()],
+            self._run_path,
+        )
         yield from host_rules.find_cgroups(domain, self._cgroup_version(this))
         yield from host_rules.find_many(domain, os.uname().release)
 

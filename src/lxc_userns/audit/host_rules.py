@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, Protocol
 
 from lxml import etree
 
 from lxc_userns.audit.filesystems import FilesystemEntry
 from lxc_userns.audit.finding import Rule, Violation
 from lxc_userns.audit.id_maps import has_id_maps, read_entries
+from lxc_userns.audit.paths import normalised, sensitivity
 from lxc_userns.domain.checks import shown
 from lxc_userns.domain.filesystem import is_within
 from lxc_userns.findings import Severity
@@ -68,6 +69,16 @@ SHARED_SOURCE: Final = Rule(
     "give each its own, or mount it read-only in both",
     is_live=True,
 )
+MOUNTED_BELOW: Final = Rule(
+    "host-path-below-root",
+    Severity.HIGH,
+    "a place of the host, mounted below the root filesystem",
+    "libvirt gives a container its root filesystem with all that is mounted "
+    "in it when it starts, so that it has that place of the host without a "
+    "<filesystem> that says so.",
+    "unmount it, or start the container from a mount of the directory alone",
+    is_live=True,
+)
 CGROUP_V1: Final = Rule(
     "cgroup-v1-without-idmap",
     Severity.CRITICAL,
@@ -105,10 +116,28 @@ RULES: Final = (
     REACHABLE_TREE,
     HOST_SETUID,
     SHARED_SOURCE,
+    MOUNTED_BELOW,
     CGROUP_V1,
     CGROUP_V2,
     MANY_ENTRIES,
 )
+
+
+class Mounted(Protocol):
+    """Mount of the host, as far as it matters here."""
+
+    @property
+    def point(self) -> str:
+        """Path that it is mounted on."""
+
+    @property
+    def device(self) -> str:
+        """Filesystem, as ``major:minor``."""
+
+    @property
+    def root(self) -> str:
+        """Path in the filesystem of what is mounted."""
+
 
 _RELEASE = re.compile(r"([0-9]+)\.([0-9]+)")
 _FLAWED: Final = ((4, 15), (4, 19))
@@ -162,6 +191,48 @@ def _is_shared(one: FilesystemEntry, other: FilesystemEntry) -> bool:
     return is_within(one.source, other.source) or is_within(
         other.source, one.source
     )
+
+
+def find_mounted(
+    mine: Iterable[FilesystemEntry], mounts: Sequence[Mounted], run_path: str
+) -> Iterator[Violation]:
+    """Places of the host that are mounted below a root filesystem.
+
+    :param mine: the filesystems of a domain, as libvirt mounts them: what is
+        mounted below another than the root stays out.
+    :param mounts: those of the host.
+    :param run_path: where our views are.
+    """
+    for seen in mine:
+        if seen.source in (None, "/") or not seen.is_root:
+            continue
+        below = [each for each in mounts if _is_below(each, seen.source)]
+        others = [each for each in mounts if each not in below]
+        for mount in below:
+            places = _find_places(mount, others)
+            reasons = {it: sensitivity(it, run_path) for it in places}
+            for place, reason in reasons.items():
+                if reason is not None:
+                    yield MOUNTED_BELOW.violation(
+                        seen.element,
+                        f"{shown(mount.point)}, in filesystem "
+                        f"{shown(seen.target)}, is {shown(place)} of the "
+                        f"host: {reason}",
+                    )
+                    break
+
+
+def _is_below(mount: Mounted, source: str | None) -> bool:
+    point = mount.point
+    return source is not None and point != source and is_within(point, source)
+
+
+def _find_places(mount: Mounted, others: Iterable[Mounted]) -> Iterator[str]:
+    """Yield where else the host has what is mounted."""
+    for other in others:
+        if other.device == mount.device and is_within(mount.root, other.root):
+            rest = mount.root.removeprefix(other.root.rstrip("/"))
+            yield normalised(f"{other.point}{rest}")
 
 
 def find_cgroups(

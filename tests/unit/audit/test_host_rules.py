@@ -7,6 +7,7 @@ from lxml import etree
 from lxc_userns.audit import host_rules
 from lxc_userns.audit.filesystems import FilesystemEntry, read_filesystems
 from lxc_userns.audit.finding import Rule, Violation
+from lxc_userns.linux.mounts import Mount
 from tests.unit.audit.documents import domain, filesystem, id_map
 
 
@@ -37,6 +38,48 @@ def test_overlaps() -> None:
         "host IDs of the uid entry 0:2013265920:65536 are those of the "
         "running container 'last' too"
     )
+
+
+def mount(point: str, device: str, root: str = "/") -> Mount:
+    return Mount(1, point, "any", device=device, root=root)
+
+
+HOST = (
+    mount("/", "8:1"), mount("/dev", "0:5"), mount("/srv", "8:2"),
+    mount("/run/x/web/root", "8:1", "/srv/other"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (mount("/srv/web/mnt", "8:1", "/etc"), "'/etc' of the host: the ho"),
+        (mount("/srv/web/dev", "0:5"), "'/dev' of the host: devices"),
+        (mount("/srv/web/dev/x", "0:5", "/x"), "'/dev/x' of the host: dev"),
+        (mount("/srv/web/all", "8:1"), "'/' of the host: /run is in it"),
+        # Of this container alone, or of no account.
+        (mount("/srv/web/tmp", "0:9"), None),
+        (mount("/srv/web/data", "8:2", "/data"), None),
+        (mount("/srv/web", "8:1", "/etc"), None),
+        (mount("/srv/website", "8:1", "/etc"), None),
+    ],
+)
+def test_mounted_below_the_root(found: Mount, said: str | None) -> None:
+    entries = seen(filesystem("/srv/web", "/"), filesystem("/srv", "/x"))
+    violations = [*host_rules.find_mounted(entries, [*HOST, found], "/run/x")]
+    if said is None:
+        assert violations == []
+    else:
+        (violation,) = violations
+        assert violation.rule is host_rules.MOUNTED_BELOW
+        assert violation.element is entries[0].element
+        assert said in violation.message
+
+
+def test_nothing_is_below_what_is_no_directory_of_its_own() -> None:
+    below = mount("/srv/web/mnt", "8:1", "/etc")
+    entries = seen(filesystem("/", "/"), filesystem("", "/"))
+    assert [*host_rules.find_mounted(entries, [*HOST, below], "/run/x")] == []
 
 
 def test_user_and_group_ids_are_no_overlap() -> None:
