@@ -6,21 +6,23 @@ import os
 import shutil
 import sys
 import warnings
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import scratch
-from benchmarks.measure import clock, run, say, take_turns
-from benchmarks.scratch import ENTRY, HOST, ID_MAP, ID_MAPS, Scratch
-from benchmarks.tables import Cell, cell, ratios, single
+from benchmarks.measure import clock, run, take_turns
+from benchmarks.scratch import ENTRY, ID_MAPS, Scratch, remove
+from benchmarks.tables import Cell, ratios, single, timed
 from benchmarks.trees import Tree
 from lxc_userns import InstanceRequest, rootfs
 from lxc_userns.linux import directory, mount_api, user_namespaces
 from tests.functional.capabilities import in_private_libvirtd
+from tests.functional.command_line import BASE, ID_MAP
 
 _INSTANCE, _UUID = "bench", "7c1f7a5e-3b52-4a55-9f1d-0c6a2f6f3b10"
 
@@ -38,12 +40,25 @@ class Contender(NamedTuple):
     view: Path | None = None
     undo: Callable[[], object] = bool
 
+    def take(self, tree: Tree, *, check: bool = False) -> float:
+        """Return the seconds of it; the tree is as before then."""
+        seconds = clock(self.call)
+        for inode in tree if check else ():
+            path = (self.view or tree.root) / inode.path
+            # One gives all the same owner, one shifts hard links twice.
+            if path.lstat().st_uid < BASE and not inode.link:
+                raise RuntimeError(f"{self.name}: {path} is not shifted")
+        self.undo()
+        if self.view is None:
+            tree.restore()
+        return seconds
+
 
 def contenders(path: str, place: Scratch) -> Iterator[Contender]:
     """Make those ready that can take part."""
     # What all others are compared with. It knows one owner only, and loses
     # set-ID bits and file capabilities.
-    chown = ["chown", "-hR", f"{HOST}:{HOST}", path]
+    chown = ["chown", "-hR", f"{BASE}:{BASE}", path]
     yield Contender("chown -hR", partial(run, chown))
     yield Contender("rootfs.shift", partial(rootfs.shift, path, ID_MAPS))
     yield Contender("plain walk in Python", partial(_walk, path))
@@ -52,17 +67,24 @@ def contenders(path: str, place: Scratch) -> Iterator[Contender]:
         yield Contender("fuidshift (LXD)", partial(run, fuidshift))
     if find_spec("nova"):
         yield Contender("Nova's idmapshift", _load_nova(path))
+    state = place.closed / "overlay"
+    overlay = partial(rootfs.mount_overlay, path, state)
     for name, mount in (
         ("rootfs.mount_idmapped", partial(rootfs.mount_idmapped, path)),
         ("idmapped by hand", partial(_mount_by_hand, path)),
+        ("rootfs.mount_overlay", overlay),
     ):
         view = place.view(name)
-        undo = partial(rootfs.unmount, view)
+        undo = partial(_unmount, view, state)
         yield Contender(name, partial(mount, view, ID_MAPS), view, undo)
-    yield _overlay(path, place)
-    if in_private_libvirtd():
-        for strategy in ("chown", "idmapped", "overlay"):
+    for strategy in ("chown", "idmapped", "overlay"):
+        if in_private_libvirtd():
             yield _prepare(strategy, path, place)
+
+
+def _unmount(view: Path, state: Path) -> None:
+    rootfs.unmount(view)
+    remove(state)
 
 
 def _load_nova(path: str) -> Callable[[], object]:
@@ -77,18 +99,12 @@ def _load_nova(path: str) -> Callable[[], object]:
 
 def _walk(path: str) -> None:
     """Shift owners, and nothing else, in a plain walk by one process."""
-    guest, host, count = ENTRY
-
-    def new(number: int) -> int:
-        inside = guest <= number < guest + count
-        return host + number - guest if inside else number
-
     for _, directories, files, fd in os.fwalk(path):
         for name in directories + files:
             st = os.stat(name, dir_fd=fd, follow_symlinks=False)
-            ids = new(st.st_uid), new(st.st_gid)
+            ids = [n + BASE * (n < BASE) for n in (st.st_uid, st.st_gid)]
             os.chown(name, *ids, dir_fd=fd, follow_symlinks=False)
-    os.chown(path, host, host)
+    os.chown(path, BASE, BASE)
 
 
 def _mount_by_hand(path: str, view: Path, _id_maps: object) -> None:
@@ -106,75 +122,35 @@ def _mount_by_hand(path: str, view: Path, _id_maps: object) -> None:
             os.close(tree)
 
 
-def _overlay(path: str, place: Scratch) -> Contender:
-    name = "rootfs.mount_overlay"
-    view, state = place.view(name), place.state_path("overlay")
-
-    def undo() -> None:
-        rootfs.unmount(view)
-        scratch.remove(state)
-
-    call = partial(rootfs.mount_overlay, path, state, view, ID_MAPS)
-    return Contender(name, call, view, undo)
-
-
 def _prepare(strategy: str, path: str, place: Scratch) -> Contender:
     """Do all that an instance needs before its domain can start."""
-    manager, services = place.make_manager(f"prepare-{strategy}")
-    # A service is connected to libvirt.
-    services.guests.version()
+    cli = place.configure(f"prepare-{strategy}")
+    manager = cli.manager()
     request = InstanceRequest(_INSTANCE, _UUID, path, strategy=strategy)
-    root = services.files.view(_INSTANCE)
-    view = None if strategy == "chown" else Path(root)
     call = partial(manager.prepare, request)
+    root = cli.services().files.view(_INSTANCE)
+    view = None if strategy == "chown" else Path(root)
     undo = partial(manager.release, _INSTANCE)
     return Contender(f"prepare, {strategy}", call, view, undo)
 
 
-def measure(place: Scratch, inodes: int, rounds: int) -> Iterator[Cell]:
+def measure(place: Scratch, asked: Namespace) -> Iterator[Cell]:
     """Let all contenders take turns on one tree, which only grows."""
     tree = Tree(place.closed / "grown")
     ready = [*contenders(str(tree.root), place)]
-    plan = [(part, rounds) for part in (inodes // 100, inodes // 10, inodes)]
-    # There, a round takes as long as all others.
-    plan.append((3 * inodes, -(-rounds * 3 // 5)))
-    for number, (size, turns) in enumerate(plan):
-        say(f"making a tree of {size} inodes")
-        tree.grow(size)
-        for each in ready if number == 0 else []:
-            say(f"checking: {each.name}")
-            _take(each, tree, check=True)
-        takers = {each.name: partial(_take, each, tree) for each in ready}
-        times = take_turns(takers, turns, f"{tree.inodes} inodes")
+    takers = {each.name: partial(each.take, tree) for each in ready}
+    memory = [sys.executable, "-m", "benchmarks.memory", str(tree.root)]
+    for part in (0.01, 0.1, 1, 3):
+        # At least what a root filesystem has, lest others make it.
+        tree.grow(max(2, int(part * asked.inodes)))
+        for each in ready if part == 0.01 else ():
+            each.take(tree, check=True)
+        # On the largest, a round takes as long as all others.
+        rounds = ceil(asked.rounds * (0.6 if part == 3 else 1))
         column = str(tree.inodes)
-        for name, seconds in times.items():
-            yield cell("ready", name, column, values=seconds, by=1000)
+        times = take_turns(takers, rounds, f"{column} inodes")
+        yield from timed("ready", times, column)
         yield from ratios("ready, ratio", times, column)
-        yield from _measure_memory(tree)
-
-
-def _take(contender: Contender, tree: Tree, *, check: bool = False) -> float:
-    seconds = clock(contender.call)
-    if check:
-        check_shifted(tree, contender.view or tree.root)
-    contender.undo()
-    if contender.view is None:
+        found = json.loads(run([*memory, ID_MAP]))
+        yield from single("memory", column, **found)
         tree.restore()
-    return seconds
-
-
-def check_shifted(tree: Tree, shown: Path) -> None:
-    """Make sure that owners are shifted, where they are shown."""
-    for inode in tree.contents():
-        owner = os.lstat(shown / inode.path).st_uid
-        # Not more: one gives all the same owner, one shifts hard links twice.
-        if owner < HOST and not inode.link:
-            raise RuntimeError(f"{shown / inode.path} is not shifted")
-
-
-def _measure_memory(tree: Tree) -> Iterator[Cell]:
-    say(f"memory at {tree.inodes} inodes")
-    argv = [sys.executable, "-m", "benchmarks.memory"]
-    found = json.loads(run([*argv, str(tree.root), ID_MAP]))
-    yield from single("memory", str(tree.inodes), **found)
-    tree.restore()

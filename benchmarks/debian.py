@@ -4,31 +4,33 @@
 import os
 import shlex
 import shutil
-import sys
-from collections.abc import Callable, Iterator
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import compress, count
+from math import fsum
+from operator import sub
 from pathlib import Path
 
 import pytest
 
-from benchmarks.measure import Times, clock, run, say, take_turns
-from benchmarks.scratch import HOST, ID_MAPS, Scratch, disk_bytes
-from benchmarks.tables import PLAN, Cell, cell, ratios, single
+from benchmarks.measure import Times, clock, run, take_turns
+from benchmarks.scratch import ID_MAPS, Scratch, argv, disk_bytes
+from benchmarks.tables import PLAN, Cell, cell, ratios, single, timed
 from lxc_userns import rootfs
 from lxc_userns.containers import Containers, ContainerSpec
+from lxc_userns.exceptions import RootfsError
 from tests.functional import images
 from tests.functional.capabilities import in_private_libvirtd
+from tests.functional.command_line import BASE
 
 _NAME, _MIB, _COPIES, _JOURNEYS = "bench", 1 << 20, 3, 3
 
 
-def measure(scratch: Scratch, views: int, rounds: int) -> Iterator[Cell]:
-    """Measure all that is done with a Debian system.
-
-    :param views: how many overlays share it.
-    """
-    say("making a Debian system")
+def measure(scratch: Scratch, asked: Namespace) -> Iterator[Cell]:
+    """Measure all that is done with a Debian system."""
     try:
         archive = images.make_debian("sysvinit")
     except pytest.skip.Exception as err:
@@ -42,12 +44,12 @@ def measure(scratch: Scratch, views: int, rounds: int) -> Iterator[Cell]:
         MiB_on_disk=disk_bytes(tree) / _MIB,
         MiB_as_archive=archive.stat().st_size / _MIB,
     )
-    yield from _measure_unpacking(archive, scratch, rounds)
-    yield from _measure_sharing(tree, scratch, views)
+    yield from _measure_unpacking(archive, scratch, asked.rounds)
+    yield from _measure_sharing(tree, scratch, asked.views)
     if not in_private_libvirtd():
         print("containers: left out, there is no private libvirtd")
         return
-    yield from _measure_starts(tree, scratch, rounds)
+    yield from _measure_starts(tree, scratch, asked.rounds)
     yield from _measure_alternatives(archive, scratch)
 
 
@@ -69,7 +71,7 @@ def _measure_unpacking(
         call = partial(rootfs.unpack, shifted=shifted)
         seconds = clock(call, archive, target := next(places), ID_MAPS)
         owner = (target / "etc/passwd").stat().st_uid
-        if owner != (HOST if shifted else 0):
+        if owner != (BASE if shifted else 0):
             raise RuntimeError(f"{target}/etc/passwd belongs to {owner}")
         return seconds
 
@@ -78,12 +80,8 @@ def _measure_unpacking(
         "rootfs.unpack, shifted": partial(unpack, True),
         "rootfs.unpack, unshifted": partial(unpack, False),
     }
-    # The archive has to be in the page cache, and all modules loaded.
-    for taker in takers.values():
-        taker()
-    found = take_turns(takers, rounds, "unpacking")
-    for name, seconds in found.items():
-        yield cell("unpacking", name, "seconds", values=seconds)
+    found = take_turns(takers, rounds, "unpacking", warm_up=True)
+    yield from timed("unpacking", found, "seconds", by=1)
     yield from ratios("unpacking", found)
 
 
@@ -92,33 +90,32 @@ def _measure_sharing(
 ) -> Iterator[Cell]:
     """Make so many views, which all stay mounted; then copies."""
     states = [scratch.closed / f"state{number}" for number in range(views)]
-    points = [scratch.view(f"view{number}") for number in range(views)]
-    before = _used_bytes(scratch)
-    seconds = []
-    for state, point in zip(states, points, strict=True):
-        say(f"{point.name} of {views}")
-        seconds.append(
-            clock(rootfs.mount_overlay, tree, state, point, ID_MAPS)
-        )
-    disk = disk_bytes(*states), _used_bytes(scratch) - before
-    yield from _series(f"overlay view, of {views}", seconds, *disk)
+    points = [scratch.view(state.name) for state in states]
+    left = zip(states, points, strict=True)
+    row, before = f"overlay view, of {views}", _used_bytes(scratch)
+
+    def mount() -> float:
+        return clock(rootfs.mount_overlay, tree, *next(left), ID_MAPS)
+
+    yield from _series(take_turns({row: mount}, views, "sharing"))
+    yield from _sizes(row, states, _used_bytes(scratch) - before)
     for point in points:
         rootfs.unmount(point)
+    row, before = f"copy and shift, of {_COPIES}", _used_bytes(scratch)
     copies = [scratch.closed / f"copy-{number}" for number in range(_COPIES)]
-    before = _used_bytes(scratch)
-    copied, shifted = [], []
-    for copy in copies:
-        say(f"copying the image to {copy.name}")
-        os.sync()
-        # A filesystem that could share the blocks is not to do it.
-        argv = ["cp", "-a", "--reflink=never", str(tree), str(copy)]
-        copied.append(clock(run, argv))
-        shifted.append(clock(rootfs.shift, copy, ID_MAPS))
-    disk = disk_bytes(*copies), _used_bytes(scratch) - before
-    yield from _series("cp -a", copied)
-    yield from _series("rootfs.shift of the copy", shifted)
-    both = [*map(sum, zip(copied, shifted, strict=True))]
-    yield from _series(f"copy and shift, of {_COPIES}", both, *disk)
+    new, made = iter(copies), iter(copies)
+    # A filesystem that could share the blocks is not to do it.
+    argv = ["cp", "-a", "--reflink=never", str(tree)]
+    takers = {
+        "cp -a": lambda: clock(run, [*argv, str(next(new))]),
+        "rootfs.shift of the copy": lambda: clock(
+            rootfs.shift, next(made), ID_MAPS
+        ),
+    }
+    found = take_turns(takers, _COPIES, "sharing")
+    found[row] = [*map(fsum, zip(*found.values(), strict=True))]
+    yield from _series(found)
+    yield from _sizes(row, copies, _used_bytes(scratch) - before)
 
 
 def _used_bytes(scratch: Scratch) -> int:
@@ -126,29 +123,34 @@ def _used_bytes(scratch: Scratch) -> int:
     return shutil.disk_usage(scratch.path).used
 
 
-def _series(row: str, times: list[float], *disk: int) -> Iterator[Cell]:
-    yield cell("sharing", row, "ms", values=times, by=1000)
-    ends = {"first": times[0] * 1000, "last": times[-1] * 1000}
-    sizes = [size / len(times) / _MIB for size in disk]
-    names = ("MiB_on_disk", "MiB_used")
-    yield from single(
-        "sharing", row, **ends, **dict(zip(names, sizes, strict=False))
-    )
+def _series(times: Times) -> Iterator[Cell]:
+    yield from timed("sharing", times)
+    for row, seconds in times.items():
+        ends = {"first": seconds[0] * 1000, "last": seconds[-1] * 1000}
+        yield from single("sharing", row, **ends)
+
+
+def _sizes(row: str, trees: Sequence[Path], used: int) -> Iterator[Cell]:
+    sizes = {"MiB_on_disk": disk_bytes(*trees), "MiB_used": used}
+    each = {name: size / len(trees) / _MIB for name, size in sizes.items()}
+    yield from single("sharing", row, **each)
 
 
 #: What is told apart of a start; the rest is locks, records and looking up.
 PARTS = PREPARE, DEFINE, START, VERIFY = "prepare", "define", "start", "verify"
+Parts = dict[str, float]
 
 
-def watch(target: object, name: str, part: str, into: Times) -> None:
+def watch(target: object, name: str, into: Parts) -> None:
     """Take the time of a method of an object whenever it is called."""
-    method: Callable[..., object] = getattr(target, name)
+    method = getattr(target, name)
 
     def call(*arguments: object, **options: object) -> object:
-        results: list[object] = []
-        bound = partial(method, *arguments, **options)
-        into[part] = [clock(lambda: results.append(bound()))]
-        return results[0]
+        begin = time.perf_counter()
+        try:
+            return method(*arguments, **options)
+        finally:
+            into[name] = time.perf_counter() - begin
 
     setattr(target, name, call)
 
@@ -157,15 +159,20 @@ def _measure_starts(
     tree: Path, scratch: Scratch, rounds: int
 ) -> Iterator[Cell]:
     """Start a container in each way, by turns."""
-    times: Times = {}
-    manager, services = scratch.make_manager("starts")
+    parts: Parts = {}
+    cli = scratch.configure("starts")
+    manager, services = cli.manager(), cli.services()
     for name in (PREPARE, VERIFY):
-        watch(manager, name, name, times)
+        watch(manager, name, parts)
     for name in (DEFINE, START):
-        watch(services.guests, name, name, times)
+        watch(services.guests, name, parts)
     containers = Containers(manager, services)
 
-    def take(strategy: str, is_known: bool) -> Times:
+    def take(strategy: str, is_known: bool) -> Parts:
+        if strategy != "chown":
+            # The last ways of a round have shifted it; those before have not.
+            with suppress(RootfsError):
+                rootfs.unshift(tree)
         spec = ContainerSpec(_NAME, str(tree), strategy=strategy)
         call = partial(containers.run, spec)
         if is_known:
@@ -173,34 +180,29 @@ def _measure_starts(
             containers.stop(_NAME, 0)
             call = partial(containers.start, _NAME)
         os.sync()
-        times.clear()
+        # One that is known is not defined again.
+        parts[DEFINE] = 0.0
         total = clock(call)
         containers.destroy(_NAME)
-        # A container that is known is not defined again.
-        return {DEFINE: [0.0], **times, "total": [total]}
+        return {**parts, "total": total}
 
-    found: dict[str, list[Times]] = {name: [] for name in PLAN["starts"]}
-    # libvirt and we load what we need.
-    take("idmapped", False)
-    for number in range(1, rounds + 1):
-        for name, way in PLAN["starts"].items():
-            say(f"container, round {number} of {rounds}: {name}")
-            found[name].append(take(*way))
-        rootfs.unshift(tree)
-    for name, runs in found.items():
-        parts = {part: [each[part][0] for each in runs] for part in runs[0]}
-        yield from sum_up(name, parts)
+    takers = {row: partial(take, *way) for row, way in PLAN["starts"].items()}
+    found = take_turns(takers, rounds, "container", warm_up=True)
+    for row, turns in found.items():
+        yield from sum_up(row, turns)
 
 
-def sum_up(row: str, parts: Times) -> Iterator[Cell]:
+def sum_up(row: str, turns: Sequence[Parts]) -> Iterator[Cell]:
     """Return the parts of a start, and ours beside libvirt's start."""
-    runs = [*zip(*(parts[name] for name in ("total", *PARTS)), strict=True)]
-    parts["rest"] = [total - sum(each) for total, *each in runs]
-    for part in (*PARTS, "rest"):
+    parts = {part: [each[part] for each in turns] for part in PARTS}
+    told = [sum(each[part] for part in PARTS) for each in turns]
+    total = [each["total"] for each in turns]
+    parts["rest"] = [*map(sub, total, told)]
+    for part, seconds in parts.items():
         names = "starts", row, part
-        yield cell(*names, values=parts[part], by=1000, spread=False)
-    ours = [total - start for total, _, _, start, _ in runs]
-    yield cell("starts", row, "all but start", values=ours, by=1000)
+        yield cell(*names, values=seconds, by=1000, spread=False)
+    ours = [*map(sub, total, parts[START])]
+    yield from timed("starts", {row: ours}, "all but start")
     _, ratio = ratios("starts", {"": parts[START], row: ours})
     yield ratio
 
@@ -218,33 +220,34 @@ def show(step: str) -> str:
 
 def _measure_alternatives(archive: Path, scratch: Scratch) -> Iterator[Cell]:
     """Go all ways from the archive to a container, by turns."""
-    program = Path(sys.executable).with_name("lxc-userns")
-    config = scratch.configure("alternatives")
-    words = {**_TAR, "program": f"{program} --config-file {config}"}
-    seconds: dict[str, list[list[float]]] = {name: [] for name in ALTERNATIVES}
+    cli = scratch.configure("alternatives")
+    words = {**_TAR, "program": shlex.join(argv(cli)), "archive": archive}
+    names = (f"web{number}" for number in count())
     disk: dict[str, int] = {}
-    for number in range(_JOURNEYS):
-        for which, (name, steps) in enumerate(ALTERNATIVES.items()):
-            say(f"alternatives, round {number + 1} of {_JOURNEYS}: {name}")
-            container = f"web{number}-{which}"
-            top = scratch.closed / container
-            top.mkdir(mode=0o700)
-            places = {each: str(top / each) for each in PLAN["shown"]}
-            places |= {**words, "archive": str(archive), "name": container}
-            seconds[name].append([_take(step, places) for step in steps])
-            _take("- {program} container stop {name} --timeout 0", places)
-            state = scratch.state_path("alternatives") / "private" / container
-            paths = filter(Path.exists, (top / "instance", state))
-            disk.setdefault(name, disk_bytes(*paths))
+
+    def take(way: str) -> list[float]:
+        name = next(names)
+        top = scratch.closed / name
+        top.mkdir(mode=0o700)
+        places = {each: top / each for each in PLAN["shown"]}
+        places |= {**words, "name": name}
+        seconds = [_take(step, places) for step in ALTERNATIVES[way]]
+        _take("- {program} container stop {name} --timeout 0", places)
+        paths = (top / "instance", cli.state / "private" / name)
+        disk[way] = disk_bytes(*filter(Path.exists, paths))
+        return seconds
+
+    takers = {way: partial(take, way) for way in ALTERNATIVES}
+    found = take_turns(takers, _JOURNEYS, "alternatives")
     # Nothing is removed until all are done: making files can be slow for
     # minutes after others were deleted.
     for top in scratch.closed.glob("web*"):
         step = "- {program} container destroy {name}"
         _take(step, {**words, "name": top.name})
-    yield from account(seconds, disk)
+    yield from account(found, disk)
 
 
-def _take(step: str, places: dict[str, str]) -> float:
+def _take(step: str, places: Mapping[str, object]) -> float:
     _, *argv = shlex.split(step.format_map(places))
     if "--extract" in argv:
         Path(argv[-1]).mkdir(mode=0o755)
@@ -253,7 +256,7 @@ def _take(step: str, places: dict[str, str]) -> float:
 
 
 def account(
-    seconds: dict[str, list[list[float]]], disk: dict[str, int]
+    seconds: Mapping[str, Sequence[list[float]]], disk: Mapping[str, int]
 ) -> Iterator[Cell]:
     """Return what each alternative takes in all, and what its steps do.
 
@@ -261,14 +264,14 @@ def account(
     :param disk: bytes for one more container, started once.
     """
     for name, rounds in seconds.items():
+        steps = ALTERNATIVES[name]
         for when in ("creator", "image", "container"):
-            done = [step.startswith(when) for step in ALTERNATIVES[name]]
+            done = [step.startswith(when) for step in steps]
             sums = [sum(compress(times, done)) for times in rounds]
             names = "alternatives", name, f"once per {when}"
             if any(done):
                 yield cell(*names, values=sums, spread=False)
         size = {"MiB_per_container": disk[name] / _MIB}
         yield from single("alternatives", name, **size)
-        columns = zip(*rounds, strict=True)
-        for step, times in zip(ALTERNATIVES[name], columns, strict=True):
+        for step, times in zip(steps, zip(*rounds, strict=True), strict=True):
             yield cell(f"step: {name}", show(step), "seconds", values=times)

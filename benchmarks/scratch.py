@@ -9,27 +9,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from oslo_config.cfg import ConfigOpts
-
 from benchmarks.measure import run
-from lxc_userns.config.options import register_opts
-from lxc_userns.config.settings import Settings
 from lxc_userns.idmap import IdMap, IdMaps
-from lxc_userns.libvirtd.client import Guests
-from lxc_userns.manager import UserNamespaceManager
-from lxc_userns.services import Services
+from tests.functional.command_line import (
+    BASE,
+    COUNT,
+    ID_MAP,
+    PROGRAM,
+    CommandLine,
+)
 
-#: What all is shifted for: guest, host, count of both maps.
-ENTRY = GUEST, HOST, COUNT = 0, 100000, 65536
-ID_MAP = f"{GUEST}:{HOST}:{COUNT}"
+#: What all is shifted for, as the configurations have it.
+ENTRY = 0, BASE, COUNT
 ID_MAPS = IdMaps(IdMap.parse(ID_MAP), IdMap.parse(ID_MAP))
 
 
 class Scratch:
-    """A directory to work in, through which the users of containers pass.
-
-    Signals that end a program do so after all in it is removed.
-    """
+    """A directory to work in, through which the users of containers pass."""
 
     def __init__(self, parent: Path) -> None:
         made = tempfile.mkdtemp(prefix="lxc-userns-bench-", dir=parent)
@@ -39,38 +35,30 @@ class Scratch:
         self.closed = self.path / "closed"
         self.closed.mkdir(mode=0o700)
 
-    def state_path(self, name: str) -> Path:
-        """For what one contender keeps."""
-        return self.closed / f"state-{name}"
-
     def view(self, name: str) -> Path:
         """Make a directory for a view of one contender."""
         path = self.path / name.replace(" ", "-")
         path.mkdir()
         return path
 
-    def configure(self, name: str) -> str:
-        """Write a configuration file."""
-        path = self.closed / f"{name}.conf"
-        path.write_text(
-            f"[libvirt]\nuid_maps = {ID_MAP}\ngid_maps = {ID_MAP}\n"
-            f"[lxc_userns]\nstate_path = {self.state_path(name)}\n"
-            f"run_path = {self.path / name}\n"
-        )
-        return str(path)
+    def configure(self, name: str) -> CommandLine:
+        """Make a configuration, and what it leads to."""
+        directory = self.closed / f"configured-{name}"
+        directory.mkdir()
+        return CommandLine.make(directory, self.path / name)
 
-    def make_manager(self, name: str) -> tuple[UserNamespaceManager, Services]:
-        """Make a manager with a configuration of its own."""
-        conf = ConfigOpts()
-        register_opts(conf)
-        conf([], default_config_files=[self.configure(name)])
-        services = Services(Settings.from_conf(conf), Guests(is_silent=True))
-        return UserNamespaceManager(conf, services.guests), services
+
+def argv(cli: CommandLine, *arguments: str) -> list[str]:
+    """Return the command line of our program, to be timed."""
+    return [str(PROGRAM), "--config-file", str(cli.config), *arguments]
 
 
 @contextmanager
 def made(parent: Path) -> Iterator[Scratch]:
-    """Make a place in a directory, and remove it with all that is in it."""
+    """Make a place in a directory, and remove it with all that is in it.
+
+    Signals that end a program do so after that.
+    """
     ending = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
     for number in ending:
         signal.signal(number, lambda number, _: sys.exit(128 + number))

@@ -2,8 +2,10 @@
 """Numbers of what was measured: a CSV file, and tables made of it."""
 
 import csv
+import shlex
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import floor, log10
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -33,8 +35,8 @@ class Cell(NamedTuple):
     table: str
     row: str
     column: str
-    turns: str
-    median: str
+    turns: str = ""
+    median: str = ""
     least: str = ""
     most: str = ""
 
@@ -68,6 +70,14 @@ def single(table: str, row: str, **values: float) -> Iterator[Cell]:
         yield cell(*names, values=[value], spread=False)
 
 
+def timed(
+    table: str, times: Times, column: str = "ms", by: float = 1000
+) -> Iterator[Cell]:
+    """Return what was taken by turns, a row of each."""
+    for row, seconds in times.items():
+        yield cell(table, row, column, values=seconds, by=by)
+
+
 def ratios(table: str, times: Times, column: str = "ratio") -> Iterator[Cell]:
     """Return ratios to the first, of times of the same round.
 
@@ -81,12 +91,18 @@ def ratios(table: str, times: Times, column: str = "ratio") -> Iterator[Cell]:
 
 def _number(value: float) -> str:
     """Return a number with three digits that count, and no exponent."""
-    if isinstance(value, int):
-        return str(value)
-    for decimals, least in enumerate((100, 10, 1, 0.1, 0.01)):
-        if value >= least:
-            return f"{value:.{decimals}f}"
-    return f"{value:.5f}" if value else "0"
+    if isinstance(value, int) or not value:
+        return f"{value:.0f}"
+    decimals = 2 - floor(log10(value))
+    return f"{value:.{min(max(decimals, 0), 5)}f}"
+
+
+def planned(table: str, **words: object) -> dict[str, list[str]]:
+    """Return the commands of a table, with some words filled in."""
+    return {
+        row: shlex.split(command.format_map(words))
+        for row, command in PLAN[table].items()
+    }
 
 
 def read(directory: Path) -> list[Cell]:
@@ -102,13 +118,14 @@ def renewed(
 ) -> list[Cell]:
     """Return all cells, with some tables measured anew on a machine."""
     new = {each.kind for each in found}
-    made = [Cell(_MACHINE, kind, machine, "", "") for kind in sorted(new)]
-    kept = [each for each in earlier if each.kind not in new]
+    cells = [Cell(_MACHINE, kind, machine) for kind in new]
+    cells += [each for each in earlier if each.kind not in new]
     order = [*_TABLES]
-    return sorted(
-        [*made, *kept, *found],
-        key=lambda each: (each.table != _MACHINE, order.index(each.kind)),
-    )
+
+    def key(each: Cell) -> tuple[bool, int]:
+        return each.table != _MACHINE, order.index(each.kind)
+
+    return sorted([*cells, *found], key=key)
 
 
 def write(cells: Sequence[Cell], directory: Path) -> None:
@@ -141,22 +158,21 @@ def lines_of(
         yield from _table(same, head)
 
 
-def _table(cells: Sequence[Cell], head: str) -> Iterator[str]:
+def _table(cells: Sequence[Cell], head: str) -> list[str]:
+    """Return the lines of one table, which is made column by column."""
     places = {(each.row, each.column): each for each in cells}
-    spread = {each.column for each in cells if each.least}
-    names = dict.fromkeys(row for row, _ in places)
-    rows = [[head], *([name] for name in names)]
-    for column in dict.fromkeys(column for _, column in places):
-        rows[0] += [column, "min-max"][: 1 + (column in spread)]
-        for row in rows[1:]:
-            found = places.get((row[0], column), Cell(*[""] * 5))
-            both = f"{found.least}-{found.most}".strip("-")
-            row += [found.median, both][: 1 + (column in spread)]
-    widths = [max(map(len, each)) for each in zip(*rows, strict=True)]
+    rows = dict.fromkeys(row for row, _ in places)
+    columns = [[head, *rows]]
+    for name in dict.fromkeys(column for _, column in places):
+        found = [places.get((row, name), Cell("", row, name)) for row in rows]
+        columns.append([name, *(each.median for each in found)])
+        if any(each.least for each in found):
+            spreads = (f"{each.least}-{each.most}" for each in found)
+            columns.append(["min-max", *(each.strip("-") for each in spreads)])
+    widths = [max(map(len, column)) for column in columns]
     rule = " ".join("=" * width for width in widths)
-    for number, row in enumerate(rows):
-        if number < 2:
-            yield rule
-        texts = map(str.rjust, row[1:], widths[1:])
-        yield " ".join([row[0].ljust(widths[0]), *texts]).rstrip()
-    yield rule
+    lines = []
+    for first, *others in zip(*columns, strict=True):
+        texts = map(str.rjust, others, widths[1:])
+        lines.append(" ".join([first.ljust(widths[0]), *texts]).rstrip())
+    return [rule, lines[0], rule, *lines[1:], rule]

@@ -9,22 +9,20 @@ capabilities or an ACL.
 
 import os
 import stat
-import struct
 from collections.abc import Iterator
 from contextlib import chdir, suppress
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-CAPABILITY, ACL = "security.capability", "system.posix_acl_access"
+from lxc_userns.rootfs.shifting.state import STATE
+from tests.functional.rootfs.golden import ACCESS, CAPABILITY, CAPS, NO_ID, acl
+
 _FILE, _PROGRAM = stat.S_IFREG | 0o644, stat.S_IFREG | 0o755
 _DIRECTORY, _LINK = stat.S_IFDIR | 0o755, stat.S_IFLNK | 0o777
-# cap_net_raw=ep as of capabilities(7): version 2, permitted, inheritable.
-_NET_RAW = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)
 # user::rw-, user:1000:r--, group::r--, mask::r--, other::--- as of acl(5).
-_USER_1000 = struct.pack("<I", 2) + b"".join(
-    struct.pack("<HHI", tag, permissions, 1000 if tag == 2 else 0xFFFFFFFF)
-    for tag, permissions in ((1, 6), (2, 4), (4, 4), (16, 4), (32, 0))
-)
+_TAGS = ((1, 6, NO_ID), (2, 4, 1000), (4, 4, NO_ID), (16, 4, NO_ID))
+_ACL = acl(*_TAGS, (32, 0, NO_ID))
 # libvirt needs .oldroot, and we make it where it is missing.
 _SHARED = (".oldroot", "home", "usr", "usr/bin", "usr/doc", "usr/lib", "var")
 
@@ -32,7 +30,6 @@ _SHARED = (".oldroot", "home", "usr", "usr/bin", "usr/doc", "usr/lib", "var")
 class Inode(NamedTuple):
     """One inode, as guest IDs have it.
 
-    :param target: where a symbolic link leads.
     :param link: another name of a file, below the root.
     :param xattr: an extended attribute and its value.
     """
@@ -40,24 +37,45 @@ class Inode(NamedTuple):
     path: str
     mode: int = _FILE
     owner: int = 0
-    target: str = ""
     link: str = ""
     xattr: tuple[str, bytes] | None = None
 
+    def make(self) -> None:
+        """Make it below the current directory."""
+        if stat.S_ISLNK(self.mode):
+            os.symlink("changelog.gz", self.path)
+        elif stat.S_ISDIR(self.mode):
+            os.mkdir(self.path)
+        else:
+            # Blocks on disk play no part in a change of owners; a few have
+            # some.
+            text = "text" * self.path.endswith("copyright")
+            Path(self.path).write_text(text)
+        if self.link:
+            os.link(self.path, self.link)
+        self.restore()
 
-def contents(packages: range) -> Iterator[Inode]:
-    """Return the inodes of some packages, parents before what is in them."""
-    for path in _SHARED if packages.start == 0 else ():
+    def restore(self) -> None:
+        """Give it its guest IDs, and what a change of owners takes away."""
+        os.lchown(self.path, self.owner, self.owner)
+        if not stat.S_ISLNK(self.mode):
+            os.chmod(self.path, stat.S_IMODE(self.mode))
+        if self.xattr:
+            os.setxattr(self.path, *self.xattr)
+
+
+def package(number: int) -> Iterator[Inode]:
+    """Return the inodes of one package, parents before what is in them."""
+    for path in _SHARED if number == 0 else ():
         yield Inode(path, _DIRECTORY)
-    for number in packages:
-        name = f"{'lib' * (number % 3 == 0)}package-{number:05d}"
-        for top in (f"usr/doc/{name}", f"usr/lib/{name}"):
-            yield Inode(top, _DIRECTORY)
-            yield Inode(f"{top}/copyright")
-            for file in range(number % 20):
-                yield Inode(f"{top}/file-{file}.cpython-311.pyc")
-            yield Inode(f"{top}/NEWS.gz", _LINK, target="changelog.gz")
-        yield from _special(name, f"usr/bin/{name}", number)
+    name = f"{'lib' * (number % 3 == 0)}package-{number:05d}"
+    for top in (f"usr/doc/{name}", f"usr/lib/{name}"):
+        yield Inode(top, _DIRECTORY)
+        yield Inode(f"{top}/copyright")
+        for file in range(number % 20):
+            yield Inode(f"{top}/file-{file}.cpython-311.pyc")
+        yield Inode(f"{top}/NEWS.gz", _LINK)
+    yield from _special(name, f"usr/bin/{name}", number)
 
 
 def _special(name: str, path: str, number: int) -> Iterator[Inode]:
@@ -69,10 +87,9 @@ def _special(name: str, path: str, number: int) -> Iterator[Inode]:
         case 2:
             yield Inode(f"{path}-mail", _PROGRAM | stat.S_ISGID, 8)
         case 3:
-            yield Inode(f"{path}-ping", xattr=(CAPABILITY, _NET_RAW))
+            yield Inode(f"{path}-ping", xattr=(CAPABILITY, CAPS))
         case 4:
-            acl = (ACL, _USER_1000)
-            yield Inode(f"var/{name}", owner=owner, xattr=acl)
+            yield Inode(f"var/{name}", owner=owner, xattr=(ACCESS, _ACL))
         case 5 | 25 | 45 | 65 | 85:
             yield Inode(f"home/{name}", _DIRECTORY, owner)
             for file in range(10):
@@ -89,49 +106,24 @@ class Tree:
         self.inodes = 1
         self._packages = 0
 
+    def __iter__(self) -> Iterator[Inode]:
+        """Iterate over all inodes but the root directory."""
+        return chain.from_iterable(map(package, range(self._packages)))
+
     def grow(self, inodes: int) -> None:
         """Add packages until there are at least so many inodes."""
         with chdir(self.root):
             while self.inodes < inodes:
-                for inode in contents(
-                    range(self._packages, self._packages + 1)
-                ):
-                    _make(inode)
+                for inode in package(self._packages):
+                    inode.make()
                     self.inodes += 1
                 self._packages += 1
-
-    def contents(self) -> Iterator[Inode]:
-        """Return all inodes but the root directory."""
-        return contents(range(self._packages))
 
     def restore(self) -> None:
         """Give everything its guest IDs back, whatever a tool made of it."""
         with suppress(OSError):
-            os.removexattr(self.root, "trusted.lxc_userns.state")
+            os.removexattr(self.root, STATE)
         os.chown(self.root, 0, 0)
         with chdir(self.root):
-            for inode in self.contents():
-                _finish(inode)
-
-
-def _make(inode: Inode) -> None:
-    if stat.S_ISLNK(inode.mode):
-        os.symlink(inode.target, inode.path)
-    elif stat.S_ISDIR(inode.mode):
-        os.mkdir(inode.path, 0o755)
-    else:
-        # Blocks on disk play no part in a change of owners; a few have some.
-        Path(inode.path).write_text("text" * inode.path.endswith("copyright"))
-        os.chmod(inode.path, stat.S_IMODE(inode.mode))
-    if inode.link:
-        os.link(inode.path, inode.link)
-    _finish(inode)
-
-
-def _finish(inode: Inode) -> None:
-    os.lchown(inode.path, inode.owner, inode.owner)
-    # What a change of owners takes away.
-    if inode.mode & 0o6000:
-        os.chmod(inode.path, stat.S_IMODE(inode.mode))
-    if inode.xattr:
-        os.setxattr(inode.path, *inode.xattr)
+            for inode in self:
+                inode.restore()

@@ -19,8 +19,6 @@ from cliff.app import App
 from cliff.command import Command
 from cliff.commandmanager import CommandManager
 
-from lxc_userns.linux import journal
-
 PROGRAM = "lxc-userns"
 _USAGE = 2
 _INTERRUPTED = 128 + signal.SIGINT
@@ -206,12 +204,13 @@ class LxcUserns(App):
         for handler in root.handlers[:]:
             if isinstance(handler.formatter, OneLineFormatter):
                 root.removeHandler(handler)
-        in_journal = journal.has_stderr()
-        handler = (
-            journal.JournalHandler(PROGRAM)
-            if in_journal
-            else logging.StreamHandler(self.stderr)
-        )
+        handler, in_journal = logging.StreamHandler(self.stderr), False
+        # Where it is not, the module need not be loaded.
+        if "JOURNAL_STREAM" in os.environ:
+            from lxc_userns.linux import journal
+
+            if in_journal := journal.has_stderr():
+                handler = journal.JournalHandler(PROGRAM)
         handler.setFormatter(
             OneLineFormatter(
                 tracebacks=self.options.debug, levels=not in_journal
@@ -227,10 +226,12 @@ class LxcUserns(App):
         """Run a command; without one, say which there are."""
         if not argv:
             self.parser.error("no command")
-        from lxc_userns.cli import exec_arguments
+        # To load a module takes its time, of which "--version" has little.
+        if "exec" in argv:
+            from lxc_userns.cli import exec_arguments
 
-        own, self.command_in_container = exec_arguments.split(argv)
-        return super().run(own)
+            argv, self.command_in_container = exec_arguments.split(argv)
+        return super().run(argv)
 
     def interact(self) -> None:
         """Refuse options without a command, instead of starting a shell."""

@@ -32,6 +32,7 @@ sys.exit(code)
 MAPS = ("--uid-map", "0:100000:65536", "--gid-map", "0:100000:65536")
 #: What oslo.config, cliff and we load only where it is used.
 UNUSED = {"asyncio", "libvirtmod", "netaddr.core", "rfc3986.misc", "tqdm"}
+UNUSED |= {"lxc_userns.cli.exec_arguments", "lxc_userns.linux.journal"}
 VIEWS = {
     f"lxc_userns.rootfs.views.{name}"
     for name in ("overlay", "image", "source", "strategies", "volumes")
@@ -94,6 +95,12 @@ def run(tmp_path: Path, blocked: str, *command: str) -> set[str]:
             ("config", "check"),
             UNUSED | VIEWS | ARCHIVES | DOMAIN | CHECKS,
             id="config check",
+        ),
+        pytest.param(
+            "libvirt,lxml,sqlite3",
+            ("--version",),
+            UNUSED | {"lxc_userns.exceptions", "oslo_config.cfg"},
+            id="version",
         ),
     ],
 )
