@@ -50,6 +50,8 @@ UBUNTU = Distribution(
     "main,universe",
     "gutsy",
 )
+#: Has the user that the dnsmasq of libvirt's networks runs as.
+NETWORKS = "libvirt-daemon-system"
 #: Has the package of the keys of Ubuntu, which Debian 12 has not.
 WITH_ALL_KEYS = "trixie"
 RELEASES = {
@@ -63,9 +65,9 @@ RELEASES = {
             UBUNTU,
             "jammy",
             "python3.11",
-            ("python3.11-dev", "python3.11-venv"),
+            ("python3.11-dev", "python3.11-venv", NETWORKS),
         ),
-        Release(UBUNTU, "noble"),
+        Release(UBUNTU, "noble", packages=(NETWORKS,)),
     )
 }
 

@@ -63,9 +63,10 @@ _HINTS = (
         "do the ID maps cover the IDs in it?",
     ),
     (
+        # What the last lookup of a name has left: releases differ.
         re.compile(
-            rb".*: Cannot acl_from_text: "
-            rb"(Invalid argument|No such file or directory)"
+            rb".*: Cannot acl_from_text: (Invalid argument"
+            rb"|No such file or directory|Cannot allocate memory)"
         ),
         "does it name a user or group that this host does not have? tar "
         "--xattrs --create keeps their IDs",
