@@ -208,6 +208,47 @@ def test_without_its_security_label(
         domain.create()
 
 
+@pytest.mark.parametrize(
+    ("label", "code"),
+    [
+        ("<seclabel type='dynamic' model='apparmor' relabel='yes'/>", 0),
+        # What libvirt leaves of it, and may start it with after a reboot.
+        ("<seclabel type='dynamic' relabel='yes'/>", 0),
+        ("", 1),
+        ("<seclabel type='none'/>", 1),
+        (
+            "<seclabel type='dynamic' relabel='yes'/>"
+            "<seclabel type='none' model='apparmor'/>",
+            1,
+        ),
+    ],
+)
+def test_what_is_left_of_its_label(
+    any_cli: CommandLine,
+    busybox_rootfs: Path,
+    connection: libvirt.virConnect,
+    label: str,
+    code: int,
+) -> None:
+    domain = make(any_cli, busybox_rootfs, connection)
+    store = InstanceStore(str(any_cli.state))
+    record = store.load("web")
+    assert record is not None
+    store.save(replace(record, security_model="apparmor"))
+    xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    xml = re.sub("<seclabel [^>]*/>", "", xml)
+    argv = [str(PROGRAM.with_name("lxc-userns-hook")), "--config-file"]
+    done = subprocess.run(
+        [*argv, str(any_cli.config), "web", "prepare", "begin", "-"],
+        input=xml.replace("</devices>", f"</devices>{label}"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == code, done
+    assert ("was" in done.stderr) == (code != 0)
+
+
 def test_reboot_from_inside(
     cli: CommandLine, busybox_rootfs: Path, connection: libvirt.virConnect
 ) -> None:

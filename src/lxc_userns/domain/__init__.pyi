@@ -23,4 +23,5 @@ from lxc_userns.domain.metadata import read_marker as read_marker
 from lxc_userns.domain.model import Domain as Domain
 from lxc_userns.domain.parts import DomainParts as DomainParts
 from lxc_userns.domain.parts import apply as apply
+from lxc_userns.domain.seclabel import is_cleared as is_cleared
 from lxc_userns.domain.seclabel import parse_models as parse_models

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from lxml import etree
 
 from lxc_userns.domain.checks import shown
+from lxc_userns.domain.document import parse_domain
 from lxc_userns.domain.splice import Editor
 from lxc_userns.spec.requirements import SECURITY_MODELS
 
@@ -39,6 +40,23 @@ def conflicts(
                 editor.replace(element, ours)
             return
     editor.add(ours, "devices", "os")
+
+
+def is_cleared(domain_xml: str) -> bool:
+    """Return whether a domain has a label that is to be made by any model.
+
+    libvirt takes model and label from a dynamic one when a container ends. One
+    that reboots itself may be started again with what is left, in which case
+    libvirt makes a label by the host's first model.
+
+    :param domain_xml: as libvirt gives it to its hook.
+    :raises DomainXmlError: if it is no LXC domain.
+    """
+    labels = parse_domain(domain_xml).findall("seclabel")
+    are_dynamic = all(
+        each.get("type", "dynamic") == "dynamic" for each in labels
+    )
+    return are_dynamic and any(each.get("model") is None for each in labels)
 
 
 def parse_models(capabilities: str) -> tuple[str, ...]:

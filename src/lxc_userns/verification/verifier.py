@@ -193,11 +193,12 @@ class Verifier:
         return describe(expectation, found), mark
 
     def _revoke(self, record: InstanceRecord, init: Process) -> None:
-        for path in self.inspector.revoke(init):
+        if paths := [*self.inspector.revoke(init)]:
             _LOG.info(
-                "%s: %s is root's",
+                "%s: %d files of its control groups are root's again, as %s",
                 record.name,
-                path,
+                len(paths),
+                paths[0],
                 extra={journal.INSTANCE: record.name},
             )
 
