@@ -23,7 +23,7 @@ from tests.functional import fork_server
 from tests.waiting import wait_for
 
 PROGRAM = Path(sys.executable).with_name("lxc-userns")
-LONGEST = 120.0
+LONGEST = 300.0
 #: The caller's, which the program gets; what tests make is as they say.
 UMASK = os.umask(0o022)
 

@@ -49,6 +49,14 @@ SELECTION: dict[str, dict[str, tuple[str, ...]]] = {
             "test_one_that_ends_later",
             "test_one_that_is_short_of_memory",
         ),
+        "test_exec": (
+            "test_nothing_of_the_host_comes_in[private]",
+            "test_it_is_as_the_first_process_is[private]",
+            "test_terminal[private]",
+            "test_attack_on_the_joining_process[private]",
+            "test_attack_by_what_is_executed[private]",
+            "test_limits_hold",
+        ),
     },
     "services": {
         "test_hook": (
@@ -62,14 +70,6 @@ SELECTION: dict[str, dict[str, tuple[str, ...]]] = {
             "test_a_transient_domain",
         ),
         "test_hook_keeper": ("test_serves_later_calls",),
-        "test_exec": (
-            "test_nothing_of_the_host_comes_in[private]",
-            "test_it_is_as_the_first_process_is[private]",
-            "test_terminal[private]",
-            "test_attack_on_the_joining_process[private]",
-            "test_attack_by_what_is_executed[private]",
-            "test_limits_hold",
-        ),
         "restart_units": ("test_one_that_fails",),
     },
 }
