@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -184,7 +184,7 @@ class Auditor:
                 continue  # Gone, or it says nothing that could be believed.
 
     def _find(self, this: Domain, others: list[Domain]) -> Iterator[Violation]:
-        domain = this.domain
+        domain, known = this.domain, [*mounts.read_mounts()]
         yield from static.find(domain, self._run_path)
         yield from _find_behind_links(domain, self._run_path)
         running = {each.name: each.domain for each in others if each.is_active}
@@ -196,15 +196,17 @@ class Auditor:
         )
         yield from host_rules.find_mounted(
             map(_without_links, read_filesystems(domain)),
-            [*mounts.read_mounts()],
+            known,
             self._run_path,
         )
-        yield from host_rules.find_cgroups(domain, self._cgroup_version(this))
+        version = self._cgroup_version(this, known)
+        yield from host_rules.find_cgroups(domain, version)
         yield from host_rules.find_many(domain, os.uname().release)
 
-    def _cgroup_version(self, this: Domain) -> int | None:
+    def _cgroup_version(
+        self, this: Domain, known: Sequence[mounts.Mount]
+    ) -> int | None:
         """Return the version of control groups, None if it does no harm."""
-        known = [*mounts.read_mounts()]
         types = {mount.point: mount.fs_type for mount in known}
         if types.get(_CGROUPS) != "cgroup2":
             return 1 if "cgroup" in types.values() else None

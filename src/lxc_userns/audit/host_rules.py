@@ -204,14 +204,18 @@ def find_mounted(
     :param run_path: where our views are.
     """
     for seen in mine:
-        if seen.source in (None, "/") or not seen.is_root:
+        if seen.source is None or seen.source == "/" or not seen.is_root:
             continue
-        below = [each for each in mounts if _is_below(each, seen.source)]
-        others = [each for each in mounts if each not in below]
+        below: list[Mounted] = []
+        others: list[Mounted] = []
+        for mount in mounts:
+            is_below = mount.point != seen.source and is_within(
+                mount.point, seen.source
+            )
+            (below if is_below else others).append(mount)
         for mount in below:
-            places = _find_places(mount, others)
-            reasons = {it: sensitivity(it, run_path) for it in places}
-            for place, reason in reasons.items():
+            for place in _find_places(mount, others):
+                reason = sensitivity(place, run_path)
                 if reason is not None:
                     yield MOUNTED_BELOW.violation(
                         seen.element,
@@ -220,11 +224,6 @@ def find_mounted(
                         f"host: {reason}",
                     )
                     break
-
-
-def _is_below(mount: Mounted, source: str | None) -> bool:
-    point = mount.point
-    return source is not None and point != source and is_within(point, source)
 
 
 def _find_places(mount: Mounted, others: Iterable[Mounted]) -> Iterator[str]:
