@@ -107,3 +107,8 @@ def shown(value: object) -> str:
     if len(text) > _LONGEST_SHOWN:
         text = f"{text[:_LONGEST_SHOWN]}..."
     return text
+
+
+def as_text(value: object) -> str:
+    """Return a text as it is, and what an error shows of anything else."""
+    return value if isinstance(value, str) else shown(value)

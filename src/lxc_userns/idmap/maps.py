@@ -55,21 +55,24 @@ class IdMapEntry:
     count: int
 
     def __post_init__(self) -> None:
-        numbers = (self.guest, self.host, self.count)
-        text = ":".join(map(shown, numbers))
-        for number in numbers:
+        for number in (self.guest, self.host, self.count):
             if type(number) is not int or number < 0:
-                raise IdMapError("syntax", text, _SYNTAX)
+                raise IdMapError("syntax", self._shown, _SYNTAX)
         if self.count == 0:
-            raise IdMapError("count", text, "count is 0")
+            raise IdMapError("count", self._shown, "count is 0")
         for side, start in (("guest", self.guest), ("host", self.host)):
             if start + self.count > ID_LIMIT:
                 raise IdMapError(
                     "limit",
-                    text,
+                    self._shown,
                     f"{side} IDs end at {shown(start + self.count - 1)}, "
                     f"the highest ID is {ID_LIMIT - 1}",
                 )
+
+    @property
+    def _shown(self) -> str:
+        """Return what an error shows of it, whatever its numbers are."""
+        return ":".join(map(shown, (self.guest, self.host, self.count)))
 
     @classmethod
     def parse(cls, text: str) -> IdMapEntry:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Literal, get_args
 
-from lxc_userns.arguments import shown
+from lxc_userns.arguments import as_text, shown
 from lxc_userns.exceptions import NeedsError
 
 #: Whether an instance has a user namespace of its own, or the host's.
@@ -111,7 +111,9 @@ class Requirements:
         for name in ("host_namespaces", "capabilities", "devices"):
             given = getattr(self, name)
             if isinstance(given, str) or not isinstance(given, Iterable):
-                raise NeedsError(name, _shown(given), "a sequence is expected")
+                raise NeedsError(
+                    name, as_text(given), "a sequence is expected"
+                )
             texts = [*given]
             if not all(isinstance(text, str) for text in texts):
                 raise NeedsError(name, shown(texts), "texts are expected")
@@ -185,8 +187,4 @@ def check_device_path(path: str) -> None:
 def _check_choice(what: str, value: Any, known: Any) -> None:
     if not isinstance(value, str) or value not in known:
         reason = f"is not one of {', '.join(known)}"
-        raise NeedsError(what, _shown(value), reason)
-
-
-def _shown(value: object) -> str:
-    return value if isinstance(value, str) else shown(value)
+        raise NeedsError(what, as_text(value), reason)

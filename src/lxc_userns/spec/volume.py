@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Literal, get_args
 
-from lxc_userns.arguments import check_type, shown
+from lxc_userns.arguments import as_text, check_type
 from lxc_userns.exceptions import VolumeError
 
 Owners = Literal["idmap", "none", "chown", "host"]
@@ -79,11 +79,11 @@ class Volume:
         known = get_args(Owners)
         if self.owners not in known:
             reason = f"owners are not one of {', '.join(known)}"
-            raise VolumeError(_shown(self.owners), reason)
+            raise VolumeError(as_text(self.owners), reason)
         for name in ("readonly", "nosuid", "nodev", "owned"):
             value = getattr(self, name)
             if type(value) is not bool:
-                raise VolumeError(_shown(value), f"{name} is no truth value")
+                raise VolumeError(as_text(value), f"{name} is no truth value")
 
     @classmethod
     def parse(cls, text: str) -> Volume:
@@ -134,7 +134,7 @@ class Volume:
         names = {field.name for field in fields(cls)}
         if not isinstance(data, dict) or {"owned", *data.keys()} != names:
             reason = f"the fields are not {', '.join(sorted(names))}"
-            raise VolumeError(_shown(data), reason)
+            raise VolumeError(as_text(data), reason)
         return cls(**data)
 
 
@@ -158,7 +158,7 @@ def _parse_options(text: str, options: str) -> dict[str, Any]:
 
 def _check_path(what: str, path: str) -> None:
     if not isinstance(path, str):
-        raise VolumeError(_shown(path), f"{what} is no text")
+        raise VolumeError(as_text(path), f"{what} is no text")
     if not path.startswith("/"):
         raise VolumeError(path, f"{what} is not an absolute path")
     if path != "/" and {"", ".", ".."} & set(path.split("/")[1:]):
@@ -167,7 +167,3 @@ def _check_path(what: str, path: str) -> None:
     if _UNFIT.search(path):
         reason = f"{what} has a control character, or bytes that are no text"
         raise VolumeError(path, reason)
-
-
-def _shown(value: object) -> str:
-    return value if isinstance(value, str) else shown(value)
