@@ -238,6 +238,21 @@ def kill_all(root: Path, text: str, after: float) -> bool:
     return not done
 
 
+def check_stopped_and_resumed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Check that a shift fails in the middle, and goes on without its fault.
+
+    :param monkeypatch: has put the fault in.
+    """
+    with pytest.raises(RootfsError, match="run the same again to resume"):
+        rootfs.shift(root, golden.maps(A), workers=2)
+    monkeypatch.undo()
+    assert not rootfs.verify(root, golden.maps(A)).ok
+    rootfs.shift(root, golden.maps(A), workers=2)
+    assert rootfs.verify(root, golden.maps(A)).ok
+
+
 @pytest.mark.parametrize("at", [1, 50])
 def test_worker_is_killed_before_a_change(
     root: Path, monkeypatch: pytest.MonkeyPatch, at: int
@@ -259,12 +274,7 @@ def test_worker_is_killed_before_a_change(
         "Popen",
         lambda argv, **options: started([*traced, *argv], **options),
     )
-    with pytest.raises(RootfsError, match="run the same again to resume"):
-        rootfs.shift(root, golden.maps(A), workers=2)
-    monkeypatch.undo()
-    assert not rootfs.verify(root, golden.maps(A)).ok
-    rootfs.shift(root, golden.maps(A), workers=2)
-    assert rootfs.verify(root, golden.maps(A)).ok
+    check_stopped_and_resumed(root, monkeypatch)
     rootfs.unshift(root, workers=2)
     assert golden.snapshot(root) == before
 
@@ -309,11 +319,6 @@ def test_worker_process_dies(
         (root / f"d{number}").mkdir()
         for name in range(100):
             (root / f"d{number}" / str(name)).touch()
-    with pytest.raises(RootfsError, match="run the same again to resume"):
-        rootfs.shift(root, golden.maps(A), workers=2)
-    monkeypatch.undo()
-    assert not rootfs.verify(root, golden.maps(A)).ok
-    rootfs.shift(root, golden.maps(A), workers=2)
-    assert rootfs.verify(root, golden.maps(A)).ok
+    check_stopped_and_resumed(root, monkeypatch)
     with directory.opened(root) as fd:
         assert journal.read_left(fd) == {}
