@@ -15,6 +15,7 @@ import random
 import signal
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
@@ -193,6 +194,9 @@ class Race:
         try:
             worker.run(seed)
             code = 0
+        except BaseException:  # noqa: BLE001 - it ends here, whatever it is
+            traceback.print_exc()
+            sys.stderr.flush()
         finally:
             os._exit(code)
 

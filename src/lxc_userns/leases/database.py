@@ -179,10 +179,14 @@ def _version(database: sqlite3.Connection) -> int:
 
 
 def _check_version(database: sqlite3.Connection) -> None:
+    # In one transaction: another process may make the schema in between.
+    database.execute("BEGIN")
     version = _version(database)
     query = "SELECT EXISTS (SELECT 1 FROM sqlite_schema)"
+    (has_tables,) = database.execute(query).fetchone()
+    database.execute("COMMIT")
     # Else what has lost its version would pass for a new one.
-    if version == 0 and database.execute(query).fetchone() != (0,):
+    if version == 0 and has_tables:
         raise sqlite3.DatabaseError(
             f"it has tables, and no version; {_REMEDY}"
         )

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lxc_userns.exceptions import ConfigError, IdMapError, LeaseError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.idmap.idset import IdSet
-from lxc_userns.leases import Lease, LeaseStore, ShiftedTree
+from lxc_userns.leases import Lease, LeaseStore, ShiftedTree, database
 
 S = 65536
 BASE = 2_000_000_000
@@ -395,3 +395,25 @@ def test_a_model(steps: list[tuple[str, int]]) -> None:
             number for each in released for number in sorted(each)
         ]
         assert {e.instance: e.ids("uid") for e in table.all()} == leases
+
+
+def test_another_makes_the_first_while_it_is_looked_at(
+    tmp_path: Path,
+) -> None:
+    """Two questions are asked of it, and one answer is to be had of both."""
+    file = tmp_path / "leases.sqlite3"
+    said = []
+
+    def make(statement: str) -> None:
+        if "sqlite_schema" in statement:
+            with closing(sqlite3.connect(file, timeout=0)) as other:
+                try:
+                    other.execute("CREATE TABLE lease (instance TEXT)")
+                    other.execute("PRAGMA user_version = 1")
+                except sqlite3.OperationalError as err:
+                    said.append(str(err))
+
+    with closing(sqlite3.connect(file, isolation_level=None)) as one:
+        one.set_trace_callback(make)
+        database._check_version(one)
+    assert said == ["database is locked"]
