@@ -194,7 +194,7 @@ class Race:
         try:
             worker.run(seed)
             code = 0
-        except BaseException:  # noqa: BLE001 - it ends here, whatever it is
+        except BaseException:
             traceback.print_exc()
             sys.stderr.flush()
         finally:
