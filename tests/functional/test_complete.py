@@ -9,7 +9,7 @@ import pytest
 from tests.functional.command_line import call
 
 #: Of containers; other domains of libvirt can have any.
-NAMES = "web1 web2 db-1 '$(touch evil)' 'a b' '*'"
+NAMES = "web1 web2 db-1 '$(touch evil)' 'a b' '*' --all -x .y"
 
 pytestmark = pytest.mark.skipif(
     shutil.which("bash") is None, reason="no bash is installed"

@@ -57,8 +57,10 @@ _TRAILER = """
           ( " ${of_one} " == *" ${command} "* && ${count} == 0 ) ) ]] ; then
     while read -r each
     do
-      # A domain of others can have any name, which is not to be evaluated.
-      if [[ ${each} == "${cur}"* && ${each} =~ ^[A-Za-z0-9._-]+$ ]] ; then
+      # A domain of others can have any name, which is not to be evaluated,
+      # and not to become an option.
+      if [[ ${each} == "${cur}"* && ${each} =~ ^[[:alnum:]][[:alnum:]._-]*$ ]]
+      then
         COMPREPLY+=("${each}")
       fi
     done < <("${COMP_WORDS[0]}" container list -f value -c name 2>/dev/null)

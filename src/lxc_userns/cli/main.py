@@ -19,6 +19,8 @@ from cliff.app import App
 from cliff.command import Command
 from cliff.commandmanager import CommandManager
 
+from lxc_userns.text import escape
+
 PROGRAM = "lxc-userns"
 _USAGE = 2
 _INTERRUPTED = 128 + signal.SIGINT
@@ -80,7 +82,7 @@ class OneLineFormatter(logging.Formatter):
         text = record.getMessage()
         if isinstance(record.msg, BaseException):
             text = describe(record.msg)
-        line = " ".join(text.split())
+        line = escape(" ".join(text.split()))
         if self._levels:
             line = f"{record.levelname.lower()}: {line}"
         if self._tracebacks and record.exc_info:

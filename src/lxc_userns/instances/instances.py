@@ -17,7 +17,7 @@ from lxc_userns.exceptions import (
 from lxc_userns.idmap import IdMaps
 from lxc_userns.instances.conflicts import PathUse, claims, find_conflicts
 from lxc_userns.instances.damaged import DamagedRecord
-from lxc_userns.instances.record import InstanceRecord
+from lxc_userns.instances.record import InstanceRecord, is_name
 from lxc_userns.libvirtd.status import RunningDomains
 
 if TYPE_CHECKING:
@@ -58,6 +58,20 @@ class Instances:
     def is_active(self, record: InstanceRecord) -> bool:
         """Whether the domain of an instance runs; libvirtd is not asked."""
         return self.running.find(record.name, record.uuid) is not None
+
+    def load(self, name: str) -> InstanceRecord | None:
+        """Return the record of a container; None of one of others.
+
+        Others give names that no instance can have.
+
+        :raises InstanceError: as :meth:`InstanceStore.load`, but for the name
+            of a domain that libvirt knows.
+        """
+        if not is_name(name):
+            with suppress(LibvirtError):
+                if self.guests.find(name) is not None:
+                    return None
+        return self.store.load(name)
 
     def check_stopped(
         self, name: str, verb: str, uuid: str | None = None
