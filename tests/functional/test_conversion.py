@@ -11,7 +11,7 @@ import pytest
 
 from lxc_userns.domain import read_id_maps, read_marker
 from tests.functional import guest, images
-from tests.functional.command_line import BASE, CommandLine
+from tests.functional.command_line import BASE, CommandLine, call_copied
 from tests.functional.conftest import CommandLineFactory
 
 pytestmark = pytest.mark.needs("containers")
@@ -466,3 +466,6 @@ def test_not_converted(
         assert told.startswith("plain: is not converted; run: ")
     finally:
         domain.undefine()
+        copied = call_copied(told)
+        assert (copied.code, copied.err) == (0, "")
+        assert cli("domain", "prepare", "plain").code == 0

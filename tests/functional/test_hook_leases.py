@@ -7,7 +7,7 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from tests.functional.command_line import CommandLine
+from tests.functional.command_line import CommandLine, call_copied
 from tests.functional.conftest import CommandLineFactory
 from tests.functional.containers import end_domain
 from tests.functional.lease_host import (
@@ -44,7 +44,7 @@ XML = """\
 </domain>
 """
 NOW = ("gc", "--grace-period", "0")
-REMEDY = "run: lxc-userns gc --grace-period 0 plain"
+REMEDY = "gc --grace-period 0 plain"
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_a_new_domain_of_the_name_of_an_undefined_one(
     try:
         with pytest.raises(libvirt.libvirtError) as caught:
             domain.create()
-        assert REMEDY in str(caught.value)
+        assert f" {cli.config} {REMEDY}" in str(caught.value)
         plain = XML.format(uuid=OTHER_UUID, rootfs=busybox_rootfs)
         domain = libvirt_connection.defineXML(plain)
         convert = ("domain", "convert", "plain", "--in-place")
@@ -182,8 +182,10 @@ def test_a_new_domain_of_the_name_of_an_undefined_one(
         assert error.startswith("plain: ")
         assert error.endswith(REMEDY)
         assert UUID in error
-        found = cli.json(*NOW, "plain")
-        assert [each["uuid"] for each in found] == [UUID]
+        copied = call_copied(error)
+        assert (copied.code, copied.err) == (0, "")
+        assert UUID in copied.out
+        assert cli.json(*NOW, "plain") == []
         done = cli(*convert)
         assert (done.code, done.err) == (0, "")
         domain.create()

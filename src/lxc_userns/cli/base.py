@@ -17,15 +17,16 @@ from cliff.command import Command
 from oslo_config import cfg
 
 from lxc_userns.cli.main import usage_error
+from lxc_userns.commands import command
 from lxc_userns.config.load import load_conf
 from lxc_userns.config.settings import Settings
 from lxc_userns.exceptions import ConfigError, IdMapError, PrerequisiteError
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.text import escape, shorten
 
-#: Unit of a progress bar.
 #: Formats that have text as it is.
 _RAW = ("csv", "shell", "value")
+#: Unit of a progress bar.
 BYTES = "B"
 
 if TYPE_CHECKING:
@@ -80,7 +81,6 @@ class ConfiguredCommand(Command):
         output = super().produce_output  # type: ignore[misc]
         return int(output(parsed_args, column_names, data))
 
-    def run(self, parsed_args: argparse.Namespace) -> int:
     def for_reader(self, parsed_args: argparse.Namespace, data: Any) -> Any:
         """Return a row, or rows, as who reads the output is to see them.
 
@@ -91,6 +91,7 @@ class ConfiguredCommand(Command):
         is_raw = parsed_args.formatter in _RAW
         return escaped(data) if is_raw and self.app.stdout.isatty() else data
 
+    def run(self, parsed_args: argparse.Namespace) -> int:
         """Run it."""
         return super().run(parsed_args) or int(self.failed)
 
@@ -147,7 +148,7 @@ class ConfiguredCommand(Command):
                 "--uid-map, --gid-map",
                 "",
                 "are needed: each instance has a lease of its own; see "
-                "lxc-userns lease list, or lease acquire",
+                f"{command('lease', 'list')}, or lease acquire",
             )
         configured = self.settings.load_id_maps()
         if configured is None:
@@ -174,7 +175,6 @@ def _cell(value: object) -> object:
     return value
 
 
-def split_variable(text: str) -> tuple[str, str]:
 def escaped(value: Any) -> Any:
     """Return a row, or rows, with all escaped that a terminal acts upon.
 
@@ -191,6 +191,7 @@ def _escape(value: object) -> object:
     return escape(value) if isinstance(value, str) else value
 
 
+def split_variable(text: str) -> tuple[str, str]:
     """Return name and value of an environment variable."""
     name, equals, value = text.partition("=")
     if not (name and equals):

@@ -19,6 +19,7 @@ from cliff.app import App
 from cliff.command import Command
 from cliff.commandmanager import CommandManager
 
+from lxc_userns import commands
 from lxc_userns.text import escape
 
 PROGRAM = "lxc-userns"
@@ -251,7 +252,9 @@ class LxcUserns(App):
         except ValueError:
             self.stderr.write(f"error: {self._explain(asked)}\n")
             return _USAGE
-        code: int = super().run_subcommand(argv)
+        files = map(os.path.abspath, self.options.config_file or ())
+        with commands.configured_by([*files]):
+            code: int = super().run_subcommand(argv)
         self.has_ended = True
         return code if self._error_code is None else self._error_code
 
