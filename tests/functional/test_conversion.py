@@ -264,6 +264,40 @@ def test_autostart(
     cli: CommandLine,
     busybox_rootfs: Path,
     libvirt_connection: libvirt.virConnect,
+@pytest.mark.parametrize("is_piped", [False, True])
+def test_a_relative_source(
+    is_piped: bool,
+    cli: CommandLine,
+    busybox_rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    """It is not taken for one of the caller's directory, as it is not.
+
+    libvirt takes it, and does not find it when the domain starts.
+    """
+    absolute = make_xml(busybox_rootfs)
+    xml = absolute.replace(f"{busybox_rootfs}'", f"{busybox_rootfs.name}'")
+    file = busybox_rootfs.with_name("domain.xml")
+    file.write_text(xml)
+    place = busybox_rootfs.parent
+    with file.open() as stream:
+        source, given = ("-", stream) if is_piped else (file.name, None)
+        done = cli("domain", "convert", source, stdin=given, cwd=place)
+    assert done.out == ""
+    told = f"domain plain: <source> '{busybox_rootfs.name}': would be looked "
+    assert done.error().startswith(told)
+    assert cli.json("lease", "list") == []
+    domain = libvirt_connection.defineXML(xml)
+    try:
+        with pytest.raises(libvirt.libvirtError, match="No such file"):
+            domain.create()
+        refused = cli("domain", "convert", "plain", "--in-place", cwd=place)
+        assert refused.error().startswith(told)
+        assert "lxc-userns" not in domain.XMLDesc()
+    finally:
+        domain.undefine()
+
+
 ) -> None:
     cli.json("container", "run", "web", "--rootfs", busybox_rootfs)
     domain = libvirt_connection.lookupByName("web")
