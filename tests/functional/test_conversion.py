@@ -199,9 +199,13 @@ main(["--config-file", sys.argv[1], "gc", "--grace-period", "0"])
     argv = [sys.executable, "-c", script, str(cli.config)]
     assert subprocess.run(argv, timeout=60, check=False).returncode == -9
     assert [*(cli.state / "instances").iterdir()] == []
+    left = {each.name for each in (cli.state / "locks").iterdir()}
+    assert left == {"container-plain", "instance-plain"}
     (removed,) = cli.json("gc", "--grace-period", "0")
     assert removed["outcome"] == "removed"
     assert [*(cli.state / "converted").iterdir()] == []
+    # Nobody else would ever take them: the instance is gone.
+    assert [*(cli.state / "locks").iterdir()] == []
 
 
 def test_an_image(
@@ -260,10 +264,6 @@ def test_reasons_that_keep_a_domain_from_it(
     assert cli.json("lease", "list") == []
 
 
-def test_autostart(
-    cli: CommandLine,
-    busybox_rootfs: Path,
-    libvirt_connection: libvirt.virConnect,
 @pytest.mark.parametrize("is_piped", [False, True])
 def test_a_relative_source(
     is_piped: bool,
@@ -298,6 +298,10 @@ def test_a_relative_source(
         domain.undefine()
 
 
+def test_autostart(
+    cli: CommandLine,
+    busybox_rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
 ) -> None:
     cli.json("container", "run", "web", "--rootfs", busybox_rootfs)
     domain = libvirt_connection.lookupByName("web")
@@ -498,8 +502,8 @@ def test_not_converted(
     try:
         told = cli("domain", "prepare", "plain").error()
         assert told.startswith("plain: is not converted; run: ")
-    finally:
-        domain.undefine()
         copied = call_copied(told)
         assert (copied.code, copied.err) == (0, "")
         assert cli("domain", "prepare", "plain").code == 0
+    finally:
+        domain.undefine()
