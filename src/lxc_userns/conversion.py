@@ -176,9 +176,11 @@ class Converter:
         self, domain_xml: str, strategy: str | None
     ) -> InstanceRequest:
         found = read_convertible(domain_xml)
+        identifier = found.uuid or self._find_uuid(found.name)
+        self._services.instances.check_name_kept(found.name, identifier)
         return InstanceRequest(
             found.name,
-            found.uuid or self._find_uuid(found.name),
+            identifier,
             found.rootfs,
             strategy=strategy or found.strategy,
             volumes=found.volumes,

@@ -189,7 +189,10 @@ class _Call:
 
         What else of the host the XML gives the container was not promised by
         anybody: it is asked for by "domain prepare".
+
+        :raises InstanceError: if it had another name.
         """
+        self.services.instances.check_name_kept(self.name, self.uuid)
         kind = self.marker.rootfs_kind
         return InstanceRequest(
             self.name,

@@ -8,7 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lxc_userns.commands import command
 from lxc_userns.exceptions import (
+    InstanceError,
     LibvirtError,
     LxcUsernsError,
     RootfsError,
@@ -72,6 +74,25 @@ class Instances:
                 if self.guests.find(name) is not None:
                     return None
         return self.store.load(name)
+
+    def check_name_kept(self, name: str, uuid: str) -> None:
+        """Refuse the domain of an instance that had another name.
+
+        libvirt has one domain of a UUID: the other name is of before.
+
+        :raises InstanceError: naming the instance, and what to do.
+        """
+        for each in self.store.load_all():
+            if isinstance(each, InstanceRecord) and (
+                each.uuid == uuid and each.name != name
+            ):
+                remedy = command("container", "destroy", each.name)
+                raise InstanceError(
+                    name,
+                    f"its UUID is that of the instance {each.name}; define it "
+                    "by that name again, or give up what that one has of its "
+                    f"own, and run: {remedy}",
+                )
 
     def check_stopped(
         self, name: str, verb: str, uuid: str | None = None
