@@ -33,7 +33,9 @@ _TRAILER = """
     elif [[ -n ${value} ]] ; then
       value=""
     elif [[ ${word} == -* ]] ; then
-      option=${word}
+      # bash would evaluate what is in brackets of a variable's name.
+      option=""
+      [[ ${word} =~ ^-[a-z-]+$ ]] && option=${word}
       [[ " ${valued} " == *" ${word} "* ]] && value=next
     elif [[ ${offered} == -* ]] ; then
       count=$((count + 1))
@@ -65,7 +67,9 @@ _TRAILER = """
       fi
     done < <("${COMP_WORDS[0]}" container list -f value -c name 2>/dev/null)
   else
-    COMPREPLY=( $(compgen -f -- "${cur}") )
+    # Others can give a file any name: quoted, it is a name to the shell.
+    compopt -o filenames 2>/dev/null
+    mapfile -t COMPREPLY < <(compgen -f -- "${cur}")
   fi
   return 0
 }
