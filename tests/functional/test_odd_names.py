@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import libvirt
@@ -14,7 +14,7 @@ import pytest
 from tests.functional.command_line import PROGRAM, CommandLine
 from tests.functional.conftest import CommandLineFactory
 from tests.functional.containers import pid_of, run
-from tests.functional.foreign import idmap, running
+from tests.functional.foreign import XML, idmap, running
 
 pytestmark = pytest.mark.needs("containers")
 
@@ -63,15 +63,15 @@ def on_a_terminal(cli: CommandLine, *arguments: str) -> str:
     """Return what the program prints to a terminal."""
     master, slave = os.openpty()
     argv = ["--config-file", str(cli.config), *arguments]
-    subprocess.run([PROGRAM, *argv], stdout=slave, check=True, timeout=60)
-    os.close(slave)
-    with open(master, "rb", buffering=0) as terminal:
+    env = {**os.environ, "NO_COLOR": "1"}
+    with subprocess.Popen([PROGRAM, *argv], stdout=slave, env=env):
+        os.close(slave)
         said = b""
-        try:
-            while more := terminal.read(1 << 16):
+        # Until nobody has its other end.
+        with suppress(OSError):
+            while more := os.read(master, 1 << 16):
                 said += more
-        except OSError:  # Nobody has its other end.
-            pass
+    os.close(master)
     return said.decode().replace("\r\n", "\n")
 
 
@@ -100,6 +100,23 @@ def test_all_of_them(cli: CommandLine, names: list[str]) -> None:
     audited = cli("domain", "audit", "--all", "-f", "json")
     assert {each["name"] for each in json.loads(audited.out)} == {*names}
     assert audited.err == ""
+
+
+def test_in_a_report_of_the_host(
+    cli: CommandLine, libvirt_connection: libvirt.virConnect
+) -> None:
+    bridge = "<interface type='bridge'><source bridge='absent'/></interface>"
+    xml = XML.format(
+        name="a\x9b31mb", script="true", idmap="", features="",
+        rootfs="/srv", devices=bridge, last="",
+    )  # fmt: skip
+    domain = libvirt_connection.defineXML(xml)
+    try:
+        shown = on_a_terminal(cli, "host", "check")
+    finally:
+        domain.undefine()
+    assert is_plain(shown)
+    assert "no bridge absent, which a\\x9b31mb" in " ".join(shown.split())
 
 
 def test_each_of_them(cli: CommandLine, names: list[str]) -> None:
