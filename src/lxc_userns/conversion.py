@@ -8,6 +8,7 @@ import uuid
 from contextlib import suppress
 from dataclasses import replace
 
+from lxc_userns.commands import conversion
 from lxc_userns.containers.preview import find_security_model
 from lxc_userns.domain import (
     read_convertible,
@@ -77,8 +78,7 @@ class Converter:
             raise InstanceError(
                 name,
                 "has lost its mark, which alone tells what its view is of; "
-                f"run: lxc-userns domain convert {name} --in-place --revert, "
-                "and convert it again",
+                f"run: {conversion(name, '--revert')}; then convert it again",
             )
         converted = self.convert(before, strategy)
         if converted == before:
@@ -143,9 +143,7 @@ class Converter:
         xml = self._guests.xml(name)
         if read_marker(xml) is None:
             raise InstanceError(
-                name,
-                "is not converted; run: lxc-userns domain convert "
-                f"{name} --in-place",
+                name, f"is not converted; run: {conversion(name)}"
             )
         record = self._services.store.load(name)
         if record is not None and record.uuid == read_uuid(xml):
@@ -178,9 +176,11 @@ class Converter:
         self, domain_xml: str, strategy: str | None
     ) -> InstanceRequest:
         found = read_convertible(domain_xml)
+        identifier = found.uuid or self._find_uuid(found.name)
+        self._services.instances.check_name_kept(found.name, identifier)
         return InstanceRequest(
             found.name,
-            found.uuid or self._find_uuid(found.name),
+            identifier,
             found.rootfs,
             strategy=strategy or found.strategy,
             volumes=found.volumes,

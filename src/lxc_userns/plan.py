@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lxc_userns import own_paths
+from lxc_userns.commands import command
 from lxc_userns.exceptions import (
     InstanceError,
     PolicyError,
@@ -277,5 +278,5 @@ def _check_same(record: InstanceRecord, known: InstanceRecord | None) -> None:
             record.name,
             f"the name is taken by the instance {known.uuid}; release that "
             "one first; if libvirt does not know it any more, run: "
-            f"lxc-userns gc --grace-period 0 {record.name}",
+            + command("gc", "--grace-period", "0", record.name),
         )

@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -80,6 +81,21 @@ def call(
         done.stdout.decode(errors="surrogateescape"),
         done.stderr.decode(errors="surrogateescape"),
     )
+
+
+def call_copied(told: str) -> Result:
+    """Run the command that a message tells to run, copied from it."""
+    found = re.search(" run: (lxc-userns .*)", told)
+    assert found, told
+    done = subprocess.run(
+        ["bash", "-c", found[1]],
+        env={**os.environ, "PATH": f"{PROGRAM.parent}:{os.environ['PATH']}"},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=LONGEST,
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
 
 
 @dataclass(frozen=True)

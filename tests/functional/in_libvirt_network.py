@@ -6,7 +6,6 @@ DHCP, the way out behind the host's address.
 """
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,13 @@ from tests.functional.command_line import CommandLine
 from tests.functional.containers import cli as cli
 from tests.functional.containers import run, stop
 from tests.functional.in_network import (
+    OUTSIDE,
     SCRIPT,
     inside,
     interface,
     ip,
     links,
+    outside,
 )
 from tests.functional.libvirt_daemon import Libvirtd
 from tests.waiting import wait_for
@@ -40,8 +41,6 @@ XML = """\
   </ip>
 </network>
 """
-#: A router behind the host, which knows nothing of the containers' network.
-OUTSIDE, HOST_OUTSIDE = "198.51.100.1", "198.51.100.2"
 NETWORK = ("--network", "network:default")
 
 
@@ -49,22 +48,8 @@ NETWORK = ("--network", "network:default")
 def router() -> Iterator[None]:
     """A network that the host is in, with a router."""
     ip("link", "set", "lo", "up")
-    argv = ["unshare", "--net", "sh", "-c", "echo; exec sleep 1000"]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        pid = str(process.pid)
-        ip("link", "add", "out", "type", "veth", "peer", "in", "netns", pid)
-        ip("addr", "add", f"{HOST_OUTSIDE}/24", "dev", "out")
-        ip("link", "set", "out", "up")
-        for arguments in (
-            ("addr", "add", f"{OUTSIDE}/24", "dev", "in"),
-            ("link", "set", "in", "up"),
-        ):
-            argv = ["nsenter", "-t", pid, "--net", "ip", *arguments]
-            subprocess.run(argv, check=True)
+    with outside():
         yield
-        process.kill()
 
 
 @pytest.fixture(scope="module", autouse=True)

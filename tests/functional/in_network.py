@@ -8,7 +8,9 @@ the host, and nothing is left.
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,26 @@ from lxc_userns.linux import netlink
 from tests.functional.command_line import CommandLine
 from tests.functional.containers import SLEEP, run, stop
 from tests.functional.containers import cli as cli
+from tests.samples import TOP, samples
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.needs("containers")
 
 BRIDGE = "lxcbr"
 HOST, HOST_6 = "192.0.2.1", "2001:db8::1"
+#: A router behind the host, which knows nothing of the containers' network.
+OUTSIDE, HOST_OUTSIDE = "198.51.100.1", "198.51.100.2"
+#: Tells who connects by which address that comes.
+SERVER = """\
+import socket, sys
+with socket.create_server((sys.argv[1], 8000)) as server:
+    print(flush=True)
+    while True:
+        connection, address = server.accept()
+        with connection:
+            connection.sendall(address[0].encode())
+"""
+PAGE = TOP / "doc/source/user/network.rst"
 DHCP = f"""\
 interface {BRIDGE}
 start 192.0.2.50
@@ -43,6 +59,42 @@ ip route add default via "$router"
 
 def ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, timeout=30)
+
+
+@contextmanager
+def outside() -> Iterator[list[str]]:
+    """Make a network that the host is in, with a router.
+
+    :returns: what a command begins with that is executed there.
+    """
+    argv = ["unshare", "--net", "sh", "-c", "echo; exec sleep 1000"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            pid = str(process.pid)
+            there = ["nsenter", "-t", pid, "--net"]
+            ip(
+                "link",
+                "add",
+                "out",
+                "type",
+                "veth",
+                "peer",
+                "in",
+                "netns",
+                pid,
+            )
+            ip("addr", "add", f"{HOST_OUTSIDE}/24", "dev", "out")
+            ip("link", "set", "out", "up")
+            for arguments in (
+                ("addr", "add", f"{OUTSIDE}/24", "dev", "in"),
+                ("link", "set", "in", "up"),
+            ):
+                subprocess.run([*there, "ip", *arguments], check=True)
+            yield there
+        finally:
+            process.kill()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -106,6 +158,83 @@ def test_a_fixed_address(cli: CommandLine, busybox_rootfs: Path) -> None:
     assert cli("container", "verify", "web").code == 0
     assert cli("container", "destroy", "web").code == 0
     wait_for(lambda: links() == before)
+
+
+def commands(first: str) -> list[str]:
+    """Return the lines of the page's block that begins with a command."""
+    (found,) = (
+        each.commands for each in samples(PAGE) if each.text.startswith(first)
+    )
+    return found
+
+
+@contextmanager
+def server(address: str, there: Sequence[str] = ()) -> Iterator[None]:
+    """Run a server that tells its clients the addresses that they have.
+
+    :param there: what a command begins with that is executed where it is.
+    """
+    argv = [*there, sys.executable, "-c", SERVER, address]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def router() -> Iterator[None]:
+    """A router behind the host, and a host that forwards nothing yet."""
+    forwards = Path("/proc/sys/net/ipv4/ip_forward")
+    forwards.write_text("0")
+    with outside() as there, server(HOST), server(OUTSIDE, there):
+        yield
+    forwards.write_text("0")
+
+
+def test_the_way_out(
+    cli: CommandLine, busybox_rootfs: Path, router: None
+) -> None:
+    """It needs all that the page says, and hides the container."""
+    network = f"bridge:{BRIDGE},address=192.0.2.10/24,gateway={HOST}"
+    run(cli, "web", busybox_rootfs, "--network", network)
+    ping = ("container", "exec", "web", "--", "ping", "-c", "1", "-W", "1")
+    # Only the host's own addresses, of whatever network, as it is.
+    assert cli(*ping, HOST_OUTSIDE).code == 0
+    sysctl, *rules = commands("sysctl ")
+    assert len(rules) == 3
+    for line in (sysctl, *rules):
+        assert cli(*ping, OUTSIDE).code == 1, line
+        subprocess.run(["bash", "-ec", line], check=True, timeout=30)
+    try:
+        assert cli(*ping, OUTSIDE).code == 0
+        ask = ("nc", "-w", "10")
+        assert inside(cli, *ask, OUTSIDE, "8000") == HOST_OUTSIDE
+        # On the bridge it is seen as it is.
+        assert inside(cli, *ask, HOST, "8000") == "192.0.2.10"
+    finally:
+        subprocess.run(["nft", "delete", "table", "ip", "containers"])
+    assert cli(*ping, OUTSIDE).code == 1
+
+
+def test_the_bridge_of_the_page() -> None:
+    ip("link", "set", BRIDGE, "name", "before")
+    try:
+        for line in commands("ip link add"):
+            subprocess.run(["bash", "-ec", line], check=True, timeout=30)
+        argv = ["ip", "-json", "addr", "show", "dev", BRIDGE]
+        (found,) = json.loads(subprocess.check_output(argv))
+        assert "UP" in found["flags"]
+        addresses = [
+            f"{each['local']}/{each['prefixlen']}"
+            for each in found["addr_info"]
+        ]
+        assert f"{HOST}/24" in addresses
+        ip("link", "delete", BRIDGE)
+    finally:
+        ip("link", "set", "before", "name", BRIDGE)
 
 
 def test_an_address_by_dhcp(

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """``lxc-userns complete``, sourced by a bash that has nothing else."""
 
+import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from tests.functional.command_line import call
 
 #: Of containers; other domains of libvirt can have any.
-NAMES = "web1 web2 db-1 '$(touch evil)' 'a b' '*'"
+NAMES = "web1 web2 db-1 '$(touch evil)' 'a b' '*' --all -x .y"
 
 pytestmark = pytest.mark.skipif(
     shutil.which("bash") is None, reason="no bash is installed"
@@ -43,7 +45,7 @@ def complete(script: str, *words: str) -> list[str]:
         env={"PATH": "/usr/bin:/bin"},
     )
     assert done.stderr == "complete -F _lxc_userns lxc-userns\n"
-    return done.stdout.split()
+    return done.stdout.splitlines()
 
 
 def test_commands_are_completed(script: str) -> None:
@@ -66,8 +68,67 @@ def test_options_are_completed(script: str) -> None:
     assert "--follow" in complete(script, "container", "logs", "-")
 
 
+@pytest.mark.parametrize(
+    "option",
+    ["-a[$(echo evil >&2)]", "--a[`echo evil >&2`]", "-[0$(echo evil >&2)]"],
+)
+@pytest.mark.parametrize("rest", [("=", ""), ("",), ("x", "")])
+def test_what_is_typed_is_not_evaluated(
+    option: str, rest: tuple[str, ...], script: str
+) -> None:
+    """It may have been copied from somewhere, and is not entered yet."""
+    for before in (("container", "stop"), ("container",), ()):
+        complete(script, *before, option, *rest)
+        complete(script, *before, "--timeout", option, *rest)
+
+
 def test_files_are_completed(script: str) -> None:
     assert "/etc/passwd" in complete(script, "rootfs", "shift", "/etc/passw")
+
+
+def type_in(script: str, place: Path, *lines: str) -> None:
+    """Type into a bash on a terminal, which has the script, and end it."""
+    rc = place / "rc"
+    rc.write_text(f"{script}\nlxc-userns() {{ :; }}\nPS1=READY\n")
+    master, slave = os.openpty()
+    with subprocess.Popen(
+        ["bash", "--noprofile", "--rcfile", rc, "-i"],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env={"PATH": "/usr/bin:/bin", "TERM": "dumb"},
+        start_new_session=True,
+    ) as shell:
+        os.close(slave)
+        try:
+            for line in (*lines, "exit"):
+                # What is typed before belongs to nobody yet.
+                said = b""
+                while b"READY" not in said:
+                    said += os.read(master, 4096)
+                os.write(master, f"{line}\n".encode())
+            shell.wait(30)
+        finally:
+            shell.kill()
+            os.close(master)
+
+
+@pytest.mark.parametrize(
+    "name", ["$(>evil).tar", "a`>evil`", "a;>evil", "a b"]
+)
+def test_a_file_of_somebody_else(
+    name: str, script: str, tmp_path: Path
+) -> None:
+    """It is completed as a name; the shell does not do what it says."""
+    place = tmp_path / "files"
+    place.mkdir()
+    (place / name).touch()
+    type_in(
+        script, tmp_path, f"cd {place}", "lxc-userns rootfs unpack \t; >done"
+    )
+    assert {each.name for each in place.iterdir()} == {name, "done"}
+    words = ("rootfs", "unpack", f"{place}/{name[0]}")
+    assert complete(script, *words) == [f"{place}/{name}"]
 
 
 def test_names_of_containers_are_completed(script: str) -> None:

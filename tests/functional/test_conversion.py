@@ -11,7 +11,7 @@ import pytest
 
 from lxc_userns.domain import read_id_maps, read_marker
 from tests.functional import guest, images
-from tests.functional.command_line import BASE, CommandLine
+from tests.functional.command_line import BASE, CommandLine, call_copied
 from tests.functional.conftest import CommandLineFactory
 
 pytestmark = pytest.mark.needs("containers")
@@ -199,9 +199,13 @@ main(["--config-file", sys.argv[1], "gc", "--grace-period", "0"])
     argv = [sys.executable, "-c", script, str(cli.config)]
     assert subprocess.run(argv, timeout=60, check=False).returncode == -9
     assert [*(cli.state / "instances").iterdir()] == []
+    left = {each.name for each in (cli.state / "locks").iterdir()}
+    assert left == {"container-plain", "instance-plain"}
     (removed,) = cli.json("gc", "--grace-period", "0")
     assert removed["outcome"] == "removed"
     assert [*(cli.state / "converted").iterdir()] == []
+    # Nobody else would ever take them: the instance is gone.
+    assert [*(cli.state / "locks").iterdir()] == []
 
 
 def test_an_image(
@@ -258,6 +262,40 @@ def test_reasons_that_keep_a_domain_from_it(
     assert "/dev/kmsg" in err
     assert "sys_module" in err
     assert cli.json("lease", "list") == []
+
+
+@pytest.mark.parametrize("is_piped", [False, True])
+def test_a_relative_source(
+    is_piped: bool,
+    cli: CommandLine,
+    busybox_rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    """It is not taken for one of the caller's directory, as it is not.
+
+    libvirt takes it, and does not find it when the domain starts.
+    """
+    absolute = make_xml(busybox_rootfs)
+    xml = absolute.replace(f"{busybox_rootfs}'", f"{busybox_rootfs.name}'")
+    file = busybox_rootfs.with_name("domain.xml")
+    file.write_text(xml)
+    place = busybox_rootfs.parent
+    with file.open() as stream:
+        source, given = ("-", stream) if is_piped else (file.name, None)
+        done = cli("domain", "convert", source, stdin=given, cwd=place)
+    assert done.out == ""
+    told = f"domain plain: <source> '{busybox_rootfs.name}': would be looked "
+    assert done.error().startswith(told)
+    assert cli.json("lease", "list") == []
+    domain = libvirt_connection.defineXML(xml)
+    try:
+        with pytest.raises(libvirt.libvirtError, match="No such file"):
+            domain.create()
+        refused = cli("domain", "convert", "plain", "--in-place", cwd=place)
+        assert refused.error().startswith(told)
+        assert "lxc-userns" not in domain.XMLDesc()
+    finally:
+        domain.undefine()
 
 
 def test_autostart(
@@ -464,5 +502,8 @@ def test_not_converted(
     try:
         told = cli("domain", "prepare", "plain").error()
         assert told.startswith("plain: is not converted; run: ")
+        copied = call_copied(told)
+        assert (copied.code, copied.err) == (0, "")
+        assert cli("domain", "prepare", "plain").code == 0
     finally:
         domain.undefine()

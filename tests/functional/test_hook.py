@@ -18,7 +18,13 @@ from lxc_userns.host import hook
 from lxc_userns.instances.store import InstanceStore
 from lxc_userns.libvirtd.status import RunningDomains
 from tests.functional import guest
-from tests.functional.command_line import BASE, COUNT, PROGRAM, CommandLine
+from tests.functional.command_line import (
+    BASE,
+    COUNT,
+    PROGRAM,
+    CommandLine,
+    call_copied,
+)
 from tests.functional.conftest import CommandLineFactory
 from tests.functional.containers import end_domain
 from tests.functional.foreign import idmap, running
@@ -325,8 +331,14 @@ def test_what_takes_long_is_refused(
         before = busybox_rootfs.stat().st_uid
         with pytest.raises(libvirt.libvirtError) as caught:
             domain.create()
-        assert "run: lxc-userns domain prepare web" in str(caught.value)
+        told = str(caught.value)
+        assert told.rstrip().endswith(" domain prepare web")
         assert busybox_rootfs.stat().st_uid == before == 0
+        # By the configuration that the hook has.
+        copied = call_copied(told)
+        assert (copied.code, copied.err) == (0, "")
+        domain.create()
+        assert state(cli) == "running"
 
 
 def test_another_run_path(
@@ -376,14 +388,21 @@ def test_others_are_refused(
     ids: str,
 ) -> None:
     """Those that look as if they had ID maps of their own, too."""
-    remedy = f"run: lxc-userns domain convert {shlex.quote(name)} --in-place"
-    said = f"unmarked_domains refuses that; {remedy}"
-    for _ in hooked(command_line, "unmarked_domains = refuse\n"):
+    said = "unmarked_domains refuses that; run: "
+    for cli in hooked(command_line, "unmarked_domains = refuse\n"):
         with (
-            pytest.raises(libvirt.libvirtError, match=said),
+            pytest.raises(libvirt.libvirtError, match=said) as caught,
             running(connection, name, shared_rootfs, ids=ids),
         ):
             pytest.fail("it started")
+        words = shlex.split(str(caught.value).rpartition(" run: ")[2])
+        assert words[:5] == [
+            *("lxc-userns", "--config-file", str(cli.config)),
+            *("domain", "convert"),
+        ]
+        # Whatever it is called, it is looked for; it was there transiently.
+        absent = call_copied(str(caught.value)).error(5)
+        assert absent == f"{name}: no such container"
 
 
 def test_others_with_id_maps_are_not(

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Domains with leases that libvirt's hook serves."""
 
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import libvirt
 import pytest
 
-from tests.functional.command_line import CommandLine
+from tests.functional.command_line import CommandLine, call_copied
 from tests.functional.conftest import CommandLineFactory
 from tests.functional.containers import end_domain
 from tests.functional.lease_host import (
@@ -44,7 +46,7 @@ XML = """\
 </domain>
 """
 NOW = ("gc", "--grace-period", "0")
-REMEDY = "run: lxc-userns gc --grace-period 0 plain"
+REMEDY = "gc --grace-period 0 plain"
 
 
 @pytest.fixture
@@ -174,7 +176,7 @@ def test_a_new_domain_of_the_name_of_an_undefined_one(
     try:
         with pytest.raises(libvirt.libvirtError) as caught:
             domain.create()
-        assert REMEDY in str(caught.value)
+        assert f" {cli.config} {REMEDY}" in str(caught.value)
         plain = XML.format(uuid=OTHER_UUID, rootfs=busybox_rootfs)
         domain = libvirt_connection.defineXML(plain)
         convert = ("domain", "convert", "plain", "--in-place")
@@ -182,8 +184,10 @@ def test_a_new_domain_of_the_name_of_an_undefined_one(
         assert error.startswith("plain: ")
         assert error.endswith(REMEDY)
         assert UUID in error
-        found = cli.json(*NOW, "plain")
-        assert [each["uuid"] for each in found] == [UUID]
+        copied = call_copied(error)
+        assert (copied.code, copied.err) == (0, "")
+        assert UUID in copied.out
+        assert cli.json(*NOW, "plain") == []
         done = cli(*convert)
         assert (done.code, done.err) == (0, "")
         domain.create()
@@ -191,6 +195,61 @@ def test_a_new_domain_of_the_name_of_an_undefined_one(
         assert cli.json(*NOW) == []
     finally:
         end_domain(domain)
+        domain.undefine()
+    wait_for_unmount(cli)
+
+
+@pytest.mark.parametrize("kind", ["leased", "fixed"])
+def test_a_domain_that_gets_another_name(
+    kind: str,
+    request: pytest.FixtureRequest,
+    busybox_rootfs: Path,
+    libvirt_connection: libvirt.virConnect,
+) -> None:
+    """It stops at its start, and nothing is taken from what it was."""
+    cli: CommandLine = request.getfixturevalue(kind)
+    xml = converted(cli, busybox_rootfs)
+    domain = libvirt_connection.defineXML(xml)
+    domain.create()
+    first = starts(cli)
+    end_domain(domain)
+    wait_for_unmount(cli)
+    with pytest.raises(libvirt.libvirtError, match="not supported by"):
+        domain.rename("other")
+    domain.undefine()
+    renamed = xml.replace("<name>plain<", "<name>other<")
+    renamed = renamed.replace("/plain/", "/other/")
+    domain = libvirt_connection.defineXML(renamed)
+    try:
+        with pytest.raises(libvirt.libvirtError) as caught:
+            domain.create()
+        reason = "its UUID is that of the instance plain; define it by that"
+        assert f"lxc-userns: other: {reason}" in str(caught.value)
+        for command in (("convert", "--in-place"), ("prepare",)):
+            told = cli("domain", *command, "other").error()
+            assert told.startswith(f"other: {reason}")
+        states = {e["name"]: e["state"] for e in cli.json("container", "list")}
+        assert states == {"other": "stopped", "plain": "incomplete"}
+        assert cli.json(*NOW) == []
+        # By its name again, it is what it was.
+        domain.undefine()
+        domain = libvirt_connection.defineXML(xml)
+        domain.create()
+        assert starts(cli) == first
+        end_domain(domain)
+        wait_for_unmount(cli)
+        domain.undefine()
+        # Or it is another one from now on, with ID maps of its own.
+        anew = re.sub("<idmap>.*</idmap>", "", renamed, flags=re.DOTALL)
+        domain = libvirt_connection.defineXML(anew)
+        assert call_copied(str(caught.value)).code == 0
+        assert cli("domain", "convert", "--in-place", "other").code == 0
+        domain.create()
+        (shown,) = cli.json("container", "list")
+        assert (shown["name"], shown["state"]) == ("other", "running")
+    finally:
+        with suppress(libvirt.libvirtError):
+            end_domain(domain)
         domain.undefine()
     wait_for_unmount(cli)
 

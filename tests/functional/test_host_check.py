@@ -415,7 +415,7 @@ def test_options_that_are_wrong(
         status, message, remedy = found.row(name)
         assert status == "FAIL"
         assert message.startswith(f"[lxc_userns] {option} = relative: ")
-        assert "lxc-userns config check" in remedy
+        assert f" --config-file {cli.config} config check" in remedy
 
 
 def test_a_range_for_new_users_that_meets_nobody(

@@ -200,7 +200,8 @@ def test_start_at_boot(
             "--init", SLEEP)  # fmt: skip
     warning = (
         "warning: boot: would not start at boot: libvirt's hook is not "
-        "installed; run: lxc-userns host hook install\n"
+        f"installed; run: lxc-userns --config-file {cli.config} host hook "
+        "install\n"
     )
     for option in (("--dry-run",), ()):
         done = cli(*argv, "--autostart", *option)

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.needs("containers")
 SLEEP = "/bin/sleep 1000"
 REPLACED = "is another file or directory than the one"
 USER = 1000
+ACCEPT = "--accept-replaced"
 
 
 @pytest.fixture
@@ -152,7 +153,7 @@ def test_a_root_filesystem_that_is_replaced(
     stopped.rename(stopped.with_name("moved"))
     victim.rename(stopped)
     error = refused(cli, "web", REPLACED)
-    assert "container start NAME --accept-replaced" in error
+    assert error.endswith(f" {cli.config} container start web {ACCEPT}")
     assert stopped.stat().st_uid == (stopped / "secret").stat().st_uid == 0
     stopped.rename(victim)
     stopped.with_name("moved").rename(stopped)
@@ -166,7 +167,7 @@ def test_what_is_replaced_can_be_accepted(
     stopped.rename(stopped.with_name("old"))
     stopped.with_name("new").rename(stopped)
     refused(cli, "web", REPLACED)
-    assert cli("container", "start", "web", "--accept-replaced").code == 0
+    assert cli("container", "start", "web", ACCEPT).code == 0
     assert cli("container", "stop", "web", "--timeout", "0").code == 0
     # From now on, it is the one.
     assert cli("container", "start", "web").code == 0

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import marshal
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -124,8 +125,9 @@ def start(guests: Guests, name: str, spec: CommandSpec) -> Iterator[Session]:
     if guest is None:
         raise NoSuchContainerError(name)
     if guest.state == "paused":
+        quoted = shlex.quote(name)
         raise InstanceError(
-            name, f"is paused; resume it: virsh -c lxc:/// resume {name}"
+            name, f"is paused; resume it: virsh -c lxc:/// resume {quoted}"
         )
     with guests.init_process(name) as init:
         session = _start(name, init, spec)

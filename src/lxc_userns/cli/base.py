@@ -17,12 +17,15 @@ from cliff.command import Command
 from oslo_config import cfg
 
 from lxc_userns.cli.main import usage_error
+from lxc_userns.commands import command
 from lxc_userns.config.load import load_conf
 from lxc_userns.config.settings import Settings
 from lxc_userns.exceptions import ConfigError, IdMapError, PrerequisiteError
 from lxc_userns.idmap import IdMap, IdMaps
-from lxc_userns.text import shorten
+from lxc_userns.text import escape, shorten
 
+#: Formats that have text as it is.
+_RAW = ("csv", "shell", "value")
 #: Unit of a progress bar.
 BYTES = "B"
 
@@ -73,11 +76,20 @@ class ConfiguredCommand(Command):
 
         In a table for people, what is not there is blank.
         """
-        if parsed_args.formatter == "table":
-            data = for_table(data)
+        data = self.for_reader(parsed_args, data)
         # The class beside this one has it.
         output = super().produce_output  # type: ignore[misc]
         return int(output(parsed_args, column_names, data))
+
+    def for_reader(self, parsed_args: argparse.Namespace, data: Any) -> Any:
+        """Return a row, or rows, as who reads the output is to see them.
+
+        Programs get names and paths as they are.
+        """
+        if parsed_args.formatter == "table":
+            return for_table(data)
+        is_raw = parsed_args.formatter in _RAW
+        return escaped(data) if is_raw and self.app.stdout.isatty() else data
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         """Run it."""
@@ -136,7 +148,7 @@ class ConfiguredCommand(Command):
                 "--uid-map, --gid-map",
                 "",
                 "are needed: each instance has a lease of its own; see "
-                "lxc-userns lease list, or lease acquire",
+                f"{command('lease', 'list')}, or lease acquire",
             )
         configured = self.settings.load_id_maps()
         if configured is None:
@@ -149,9 +161,9 @@ class ConfiguredCommand(Command):
 
 
 def for_table(value: Any) -> Any:
-    """Return a row, or rows, without None, and lists as text."""
+    """Return a row, or rows, without None, and lists as text; escaped."""
     if isinstance(value, tuple):
-        return tuple(map(_cell, value))
+        return escaped(tuple(map(_cell, value)))
     return [for_table(row) for row in value]
 
 
@@ -161,6 +173,22 @@ def _cell(value: object) -> object:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return value
+
+
+def escaped(value: Any) -> Any:
+    """Return a row, or rows, with all escaped that a terminal acts upon.
+
+    Domains of others can have any name.
+    """
+    if isinstance(value, tuple):
+        return tuple(map(_escape, value))
+    return [escaped(row) for row in value]
+
+
+def _escape(value: object) -> object:
+    if isinstance(value, list):
+        return [*map(_escape, value)]
+    return escape(value) if isinstance(value, str) else value
 
 
 def split_variable(text: str) -> tuple[str, str]:

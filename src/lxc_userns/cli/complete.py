@@ -33,7 +33,9 @@ _TRAILER = """
     elif [[ -n ${value} ]] ; then
       value=""
     elif [[ ${word} == -* ]] ; then
-      option=${word}
+      # bash would evaluate what is in brackets of a variable's name.
+      option=""
+      [[ ${word} =~ ^-[a-z-]+$ ]] && option=${word}
       [[ " ${valued} " == *" ${word} "* ]] && value=next
     elif [[ ${offered} == -* ]] ; then
       count=$((count + 1))
@@ -57,13 +59,17 @@ _TRAILER = """
           ( " ${of_one} " == *" ${command} "* && ${count} == 0 ) ) ]] ; then
     while read -r each
     do
-      # A domain of others can have any name, which is not to be evaluated.
-      if [[ ${each} == "${cur}"* && ${each} =~ ^[A-Za-z0-9._-]+$ ]] ; then
+      # A domain of others can have any name, which is not to be evaluated,
+      # and not to become an option.
+      if [[ ${each} == "${cur}"* && ${each} =~ ^[[:alnum:]][[:alnum:]._-]*$ ]]
+      then
         COMPREPLY+=("${each}")
       fi
     done < <("${COMP_WORDS[0]}" container list -f value -c name 2>/dev/null)
   else
-    COMPREPLY=( $(compgen -f -- "${cur}") )
+    # Others can give a file any name: quoted, it is a name to the shell.
+    compopt -o filenames 2>/dev/null
+    mapfile -t COMPREPLY < <(compgen -f -- "${cur}")
   fi
   return 0
 }

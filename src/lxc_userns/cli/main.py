@@ -19,6 +19,9 @@ from cliff.app import App
 from cliff.command import Command
 from cliff.commandmanager import CommandManager
 
+from lxc_userns import commands
+from lxc_userns.text import escape
+
 PROGRAM = "lxc-userns"
 _USAGE = 2
 _INTERRUPTED = 128 + signal.SIGINT
@@ -80,7 +83,7 @@ class OneLineFormatter(logging.Formatter):
         text = record.getMessage()
         if isinstance(record.msg, BaseException):
             text = describe(record.msg)
-        line = " ".join(text.split())
+        line = escape(" ".join(text.split()))
         if self._levels:
             line = f"{record.levelname.lower()}: {line}"
         if self._tracebacks and record.exc_info:
@@ -249,7 +252,9 @@ class LxcUserns(App):
         except ValueError:
             self.stderr.write(f"error: {self._explain(asked)}\n")
             return _USAGE
-        code: int = super().run_subcommand(argv)
+        files = map(os.path.abspath, self.options.config_file or ())
+        with commands.configured_by([*files]):
+            code: int = super().run_subcommand(argv)
         self.has_ended = True
         return code if self._error_code is None else self._error_code
 

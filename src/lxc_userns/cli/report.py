@@ -11,6 +11,7 @@ from typing import Final
 
 from lxc_userns.findings import Finding, Severity
 from lxc_userns.host.filesystems import NAME
+from lxc_userns.text import escape
 
 #: What a severity is called.
 LABELS: Final[Mapping[Severity, str]] = {
@@ -71,18 +72,30 @@ def render(checks: Sequence[Finding], *, colours: bool) -> Iterator[str]:
     width = max(shutil.get_terminal_size().columns, _NARROWEST)
     for check in checks:
         text = f"{check.code}: {check.message}"
-        lines = textwrap.wrap(text, width - len(_INDENT)) or [text]
+        lines = _wrap(text, width - len(_INDENT)) or [text]
         yield f"{_label(check.severity, colours)}  {lines[0]}"
         yield from (f"{_INDENT}{line}" for line in lines[1:])
         if check.remedy:
-            yield from textwrap.wrap(
+            yield from _wrap(
                 check.remedy,
                 width,
-                initial_indent=f"{_INDENT}-> ",
-                subsequent_indent=f"{_INDENT}   ",
+                first=f"{_INDENT}-> ",
+                rest=f"{_INDENT}   ",
             )
     yield ""
     yield _verdict(checks, colours)
+
+
+def _wrap(text: str, width: int, first: str = "", rest: str = "") -> list[str]:
+    """Return lines with all escaped that a terminal acts upon.
+
+    :param first: beginning of the first line.
+    :param rest: that of the others.
+    """
+    lines = textwrap.wrap(
+        text, width, initial_indent=first, subsequent_indent=rest
+    )
+    return [*map(escape, lines)]
 
 
 def wants_colours(environment: Mapping[str, str] = os.environ) -> bool:

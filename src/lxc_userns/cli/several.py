@@ -14,13 +14,30 @@ from typing import Any
 from cliff.formatters.base import ListFormatter
 from cliff.show import ShowOne
 
-from lxc_userns.cli.base import for_table, require_root
+from lxc_userns.cli.base import require_root
 from lxc_userns.cli.container import ContainerCommand, Shown
 from lxc_userns.cli.exit_codes import exit_code, worst
 from lxc_userns.cli.main import usage_error
 
 _LOG = logging.getLogger(__name__)
 Row = tuple[Any, ...]
+_SEPARATOR = "--"
+
+
+def _parse(
+    parser: argparse.ArgumentParser, arguments: Sequence[str]
+) -> argparse.Namespace:
+    """Parse names with options between them; after ``--`` are names alone.
+
+    argparse would take such a name for an option, and "--all" for all.
+    """
+    words, names = [*arguments], []
+    if _SEPARATOR in words:
+        position = words.index(_SEPARATOR)
+        words, names = words[:position], words[position + 1 :]
+    found = parser.parse_intermixed_args(words)
+    found.names = [*found.names, *names]
+    return found
 
 
 class ShowsOneOrList(ContainerCommand, ShowOne):
@@ -47,7 +64,7 @@ class ShowsOneOrList(ContainerCommand, ShowOne):
         rows = data
         if selector is not None:
             rows = [tuple(compress(row, selector)) for row in data]
-        self._emit(columns, for_table(rows) if is_table else rows, parsed_args)
+        self._emit(columns, rows, parsed_args)
         return 0
 
     def _emit(
@@ -57,6 +74,7 @@ class ShowsOneOrList(ContainerCommand, ShowOne):
         parsed_args: argparse.Namespace,
     ) -> None:
         out = self.app.stdout
+        rows = self.for_reader(parsed_args, rows)
         if isinstance(self.formatter, ListFormatter):
             self.formatter.emit_list(columns, rows, out, parsed_args)
             return
@@ -86,9 +104,8 @@ class OnSeveral(ContainerCommand):
             help="Names of containers, or their UUIDs.",
         )
         parser.add_argument("--all", action="store_true", help=self.all_help)
-        # Options may stand between the names.
-        parser.parse_args = (  # type: ignore[method-assign]
-            parser.parse_intermixed_args
+        parser.parse_args = partial(  # type: ignore[assignment]
+            _parse, parser
         )
         self._refuse = partial(usage_error, parser)
 

@@ -155,7 +155,7 @@ class Containers:
             was not noted.
         :raises LibvirtError: if libvirt cannot be asked.
         """
-        known = self._services.store.load(name)
+        known = self._services.instances.load(name)
         if known is None and self._guests.find(name) is None:
             raise NoSuchContainerError(name)
         return wait_for_end(self._services, name)
@@ -224,7 +224,7 @@ class Containers:
         :raises LxcUsernsError: as
             :meth:`~lxc_userns.UserNamespaceManager.verify`.
         """
-        record = self._services.store.load(name)
+        record = self._services.instances.load(name)
         verifier = self._services.verifier
         if record is None:
             return verifier.verify_foreign(name)
@@ -239,7 +239,7 @@ class Containers:
         :raises NoSuchContainerError: if there is none of this name.
         """
         services = self._services
-        record = services.store.load(name)
+        record = services.instances.load(name)
         states = StateReader(services, with_interfaces=True)
         if record is not None:
             found = states.with_networks(states.describe(record))
@@ -372,7 +372,7 @@ class Containers:
                 raise ended_at_once(name, trace) from err
 
     def _record(self, name: str) -> InstanceRecord:
-        record = self._services.store.load(name)
+        record = self._services.instances.load(name)
         if record is not None:
             return record
         if self._guests.find(name) is None:

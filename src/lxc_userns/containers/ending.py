@@ -94,7 +94,7 @@ def wait_for_end(
     :raises LibvirtError: if libvirt cannot be asked.
     """
     guests, traces = services.guests, services.traces
-    known = services.store.load(name)
+    known = services.instances.load(name)
     noted = traces.read(name)
     status, controller = _follow(guests, name)
     if status in _UNCERTAIN and not (controller and noted.ended):

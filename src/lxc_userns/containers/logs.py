@@ -52,7 +52,8 @@ class Logs:
 
     def __init__(self, services: Services, name: str) -> None:
         guests = services.guests
-        if services.store.load(name) is None and guests.find(name) is None:
+        known = services.instances.load(name)
+        if known is None and guests.find(name) is None:
             raise NoSuchContainerError(name)
         self._services, self._name = services, name
         daemon = services.find_daemon()

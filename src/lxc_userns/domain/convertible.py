@@ -48,8 +48,8 @@ def read_convertible(domain_xml: str) -> Convertible:
     it, which refuses what a user namespace does not go with.
 
     :raises DomainXmlError: if this is not an LXC domain, or it has no name or
-        no root filesystem, an image that is not its root filesystem, or one
-        that is not raw.
+        no root filesystem, a relative source, an image that is not its root
+        filesystem, or one that is not raw.
     :raises VolumeError: if a filesystem of it cannot be a volume.
     """
     domain = parse_domain(domain_xml)
@@ -77,6 +77,7 @@ def read_convertible(domain_xml: str) -> Convertible:
             f"domain {name}: expected one <filesystem> with the target '/' "
             f"and a source, found {len(roots)}; correct it"
         )
+    _check_absolute(name, mounted)
     _check_format(name, roots[0])
     return Convertible(
         name=name,
@@ -92,6 +93,17 @@ def _read_uuid(domain: etree._Element) -> str | None:
     with suppress(ValueError):
         return str(uuid.UUID(text))
     return text or None
+
+
+def _check_absolute(name: str, filesystems: list[etree._Element]) -> None:
+    """Refuse sources that are other files for libvirtd than for its users."""
+    sources = (source_of(each) or "/" for each in filesystems)
+    relative = [shown(each) for each in sources if not each.startswith("/")]
+    if relative:
+        raise DomainXmlError(
+            f"domain {name}: <source> {', '.join(relative)}: would be looked "
+            "for in libvirtd's own working directory; give an absolute path"
+        )
 
 
 def _check_format(name: str, root: etree._Element) -> None:

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from lxml import etree
 
+from lxc_userns.domain.checks import shown
 from lxc_userns.domain.document import attribute, parse_domain, text_of
 from lxc_userns.domain.splice import Editor
 from lxc_userns.exceptions import DomainXmlError, VolumeError
@@ -86,7 +87,7 @@ class Marker:
             volumes = tuple(map(Volume.parse, _texts(element, _VOLUME)))
         except VolumeError as err:
             raise DomainXmlError(f"metadata: {err}") from None
-        return cls(
+        found = cls(
             rootfs=_unescape(text_of(root)),
             rootfs_kind=root.get("kind"),
             strategy=attribute(element, "strategy"),
@@ -94,6 +95,12 @@ class Marker:
             mode=element.get("mode"),
             mode_reasons=tuple(_texts(element, _REASON)),
         )
+        if not found.rootfs.startswith("/"):
+            raise DomainXmlError(
+                f"metadata <rootfs> {shown(found.rootfs)}: expected an "
+                "absolute path"
+            )
+        return found
 
 
 def _texts(element: etree._Element, tag: str) -> Iterator[str]:

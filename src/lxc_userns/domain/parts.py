@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from lxml import etree
 
+from lxc_userns.commands import conversion
 from lxc_userns.domain import (
     device,
     features,
@@ -41,9 +42,8 @@ _DEFAULT_PARTITION = "/machine"
 #: What is to be done with a filesystem that was not promised.
 _REQUEST = "request it as a volume"
 _CONVERT_ANEW = (
-    "remove it, or have the container made anew with it: by lxc-userns domain "
-    "convert {} --in-place --revert, adding it, and converting once more, or "
-    "by container destroy and run"
+    "remove it, or have the container made anew with it: by {}, adding it, "
+    "and converting once more, or by container destroy and run"
 )
 
 
@@ -198,7 +198,7 @@ def _devices(
     # One with our mark has been defined; others are just made of a request.
     remedy = _REQUEST
     if metadata.is_marked(domain):
-        remedy = _CONVERT_ANEW.format(parts.name)
+        remedy = _CONVERT_ANEW.format(conversion(parts.name, "--revert"))
     yield from promised_filesystems.conflicts(
         domain, parts.filesystems, editor, remedy
     )

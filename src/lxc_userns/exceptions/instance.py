@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lxc_userns.commands import command
 from lxc_userns.exceptions.base import LxcUsernsError
 
 
@@ -32,9 +33,8 @@ class UnpreparedError(InstanceError):
     """
 
     def __init__(self, name: str, what: str) -> None:
-        super().__init__(
-            name, f"{what} yet; run: lxc-userns domain prepare {name}"
-        )
+        remedy = command("domain", "prepare", name)
+        super().__init__(name, f"{what} yet; run: {remedy}")
         self.args = (name, what)
         self.what = what
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from difflib import unified_diff
 from functools import partial
 
-from lxc_userns import domain
+from lxc_userns import commands, domain
 from lxc_userns.config.settings import Settings
 from lxc_userns.config.snapshot import load_settings
 from lxc_userns.domain import Marker, read_marker, read_uuid
@@ -27,13 +27,13 @@ from lxc_userns.linux import journal, locks
 from lxc_userns.services import Services
 from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.spec.rootfs_kind import parse_kind
+from lxc_userns.text import escape
 
 #: Characters of a message about XML.
 _LONGEST = 200
 #: Seconds to wait for a lock before views are left mounted: libvirt goes on
 #: whatever comes of it, and has most often waited for the same lock before.
 _RELEASE_TIMEOUT = 0.5
-_CONVERT = "lxc-userns domain convert {} --in-place"
 
 
 def call(
@@ -50,24 +50,28 @@ def call(
     """
     logger = _start_logging(name, operation)
     try:
-        settings = load_settings(files)
-        text = xml.decode()
-        marker = read_marker(text)
-        if marker is not None:
-            with locks.time_limit(settings.hook_timeout):
-                _Call.of(name, text, marker, settings).run(operation)
-        elif operation == "prepare":
-            _check_unmarked(name, text, settings)
+        with commands.configured_by(files or ()):
+            _serve(name, operation, xml.decode(), load_settings(files))
     except Exception as err:
         text = str(err) or type(err).__name__
         notes = getattr(err, "__notes__", ())
-        line = " ".join("; ".join((text, *notes)).split())
+        line = escape(" ".join("; ".join((text, *notes)).split()))
         sys.stderr.write(f"lxc-userns: {line}\n")
         if logger is not None:
             logger.error(line)
         # What runs is ended for a difference, and for nothing else.
         return int(operation != "reconnect" or isinstance(err, IsolationError))
     return 0
+
+
+def _serve(name: str, operation: str, xml: str, settings: Settings) -> None:
+    """Do what a domain needs, if it is ours."""
+    marker = read_marker(xml)
+    if marker is not None:
+        with locks.time_limit(settings.hook_timeout):
+            _Call.of(name, xml, marker, settings).run(operation)
+    elif operation == "prepare":
+        _check_unmarked(name, xml, settings)
 
 
 def keep(files: list[str] | None) -> None:
@@ -164,7 +168,7 @@ class _Call:
             raise InstanceError(
                 self.name,
                 f"its XML lacks {_missing(self.xml, wanted)}, which it was "
-                f"promised; run: {_CONVERT.format(self.name)}",
+                f"promised; run: {commands.conversion(self.name)}",
             )
 
     def _prepared(self) -> InstanceRecord:
@@ -185,7 +189,10 @@ class _Call:
 
         What else of the host the XML gives the container was not promised by
         anybody: it is asked for by "domain prepare".
+
+        :raises InstanceError: if it had another name.
         """
+        self.services.instances.check_name_kept(self.name, self.uuid)
         kind = self.marker.rootfs_kind
         return InstanceRequest(
             self.name,
@@ -227,10 +234,8 @@ def _missing(xml: str, wanted: str) -> str:
 def _check_unmarked(name: str, xml: str, settings: Settings) -> None:
     """Refuse a domain whose root is the host's, if that is configured."""
     if settings.unmarked_domains == "refuse" and not domain.maps_root(xml):
-        import shlex  # Loaded late: a call has no time for it.
-
         raise LxcUsernsError(
             f"{name}: its root would be the host's root, as it has no <idmap> "
             "or one to host ID 0, and [lxc_userns] unmarked_domains refuses "
-            f"that; run: {_CONVERT.format(shlex.quote(name))}"
+            f"that; run: {commands.conversion(name)}"
         )

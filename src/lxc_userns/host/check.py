@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from lxc_userns.commands import command
 from lxc_userns.exceptions import ConfigError
 from lxc_userns.findings import Finding, Severity
 
-_CONFIGURE = "correct that option; lxc-userns config check has all of them"
 _AS_ROOT = "run this as root, with /proc, /sys and /etc as they are usually"
 
 
@@ -44,7 +44,8 @@ class Probe:
 
     def _advise(self, err: Exception) -> str:
         if isinstance(err, ConfigError):
-            return _CONFIGURE
+            everything = command("config", "check")
+            return f"correct that option; {everything} has all of them"
         return self.remedy or _AS_ROOT
 
 

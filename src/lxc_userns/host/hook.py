@@ -17,8 +17,10 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 
+from lxc_userns import commands
 from lxc_userns.config import snapshot
 from lxc_userns.domain import NAMESPACE
 from lxc_userns.exceptions import PrerequisiteError
@@ -38,7 +40,8 @@ RELOADED = Path("/run/libvirt/lxc-userns-hook-reloaded")
 #: the profile.
 _UNCONFINED = ("/usr/bin", "/usr/sbin", "/bin", "/sbin")
 _MODE = 0o755
-_INSTALL = "lxc-userns host hook install"
+_INSTALL = ("host", "hook", "install")
+_CONFIG_FILE = "--config-file"
 
 # Nothing is started for a step that needs nothing, and little for the domain
 # of others: libvirtd answers nobody meanwhile.
@@ -118,10 +121,10 @@ def render(command: Sequence[str], config_files: Sequence[str]) -> str:
     :param config_files: as for :func:`install`.
     """
     files = [os.path.abspath(each) for each in config_files]
-    options = [word for each in files for word in ("--config-file", each)]
+    options = [word for each in files for word in (_CONFIG_FILE, each)]
     return _SCRIPT.format(
         version=metadata.version("lxc-userns"),
-        install=_INSTALL,
+        install=_install(()),
         marker=NAMESPACE,
         configuration=shlex.join(files or _CONFIGURATION),
         command=shlex.join([*command, *options]),
@@ -139,7 +142,7 @@ def check(found: Daemon | None) -> Finding:
     except FileNotFoundError:
         return passed(
             "not installed; needed only for containers that virsh and the "
-            f"like start ({_INSTALL})"
+            f"like start ({commands.command(*_INSTALL)})"
         )
     return judge(text, status, _is_known(found, status))
 
@@ -150,7 +153,8 @@ def why_not_called(found: Daemon | None) -> str:
     :param found: as for :func:`check`.
     """
     if not HOOK.exists():
-        return f"libvirt's hook is not installed; run: {_INSTALL}"
+        install = commands.command(*_INSTALL)
+        return f"libvirt's hook is not installed; run: {install}"
     finding = check(found)
     if finding.severity <= Severity.INFO:
         return ""
@@ -164,7 +168,8 @@ def judge(text: str, status: os.stat_result, known: bool | None) -> Finding:
     :param status: status of the file.
     :param known: whether the running daemon knows it; None without a daemon.
     """
-    again = f"run {_INSTALL}"
+    program, files = _read(text)
+    again = f"run {_install(files)}"
     if not status.st_mode & stat.S_IXUSR:
         return failed(f"{HOOK} is not executable; libvirt ignores it", again)
     if status.st_uid or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -172,7 +177,6 @@ def judge(text: str, status: os.stat_result, known: bool | None) -> Finding:
     version = metadata.version("lxc-userns")
     if f"# lxc-userns {version}, " not in text:
         return warned(f"{HOOK} is of another version than {version}", again)
-    program = _program(text)
     if program is None or not os.access(program, os.X_OK):
         return failed(f"{HOOK}: the program {program} is not there", again)
     if known is False:
@@ -204,12 +208,20 @@ def _identity(process: Process) -> str:
     return f"{process.pid} {process.start_time}\n"
 
 
-def _program(text: str) -> str | None:
-    """Return the program that a hook of ours calls."""
+def _read(text: str) -> tuple[str | None, list[str]]:
+    """Return program and configuration files of a hook of ours."""
     last = text.rstrip("\n").rpartition("\n")[2]
     words = shlex.split(last.partition(" | ")[2])
     found = (word for word in words if os.path.basename(word) == PROGRAM)
-    return next(found, None)
+    pairs = pairwise(words)
+    files = [file for option, file in pairs if option == _CONFIG_FILE]
+    return next(found, None), files
+
+
+def _install(files: Sequence[str]) -> str:
+    """Return the command that installs a hook with configuration files."""
+    with commands.configured_by(files):
+        return commands.command(*_INSTALL)
 
 
 def _command(found: Daemon | None) -> list[str]:

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lxc_userns.commands import command
 from lxc_userns.exceptions import ReplacedError, RootfsError, translated
 from lxc_userns.instances import path_lookup
 from lxc_userns.linux import file_identity
@@ -76,7 +77,7 @@ class GivenFiles:
         ):
             # What was unpacked is in a directory of ours alone.
             found = None if record.archive else file_identity.read(fd)
-            _check_same(path, record.identities.get(path), found)
+            _check_same(record, path, found)
             yield Opened(path, fd, found)
 
     @contextmanager
@@ -97,10 +98,7 @@ class GivenFiles:
             for source in sources:
                 path = source.volume.source
                 _check_same(
-                    path,
-                    record.identities.get(path),
-                    source.identity,
-                    proven=source.volume.owned,
+                    record, path, source.identity, proven=source.volume.owned
                 )
             yield sources
 
@@ -149,8 +147,8 @@ def identities(
 
 
 def _check_same(
+    record: InstanceRecord,
     path: str,
-    known: FileIdentity | None,
     found: FileIdentity | None,
     *,
     proven: bool = False,
@@ -159,13 +157,15 @@ def _check_same(
 
     :param proven: whether to refuse also what cannot be told after a reboot.
     """
+    known = record.identities.get(path)
     if known is None or found is None:
         return
     is_same = known.is_same(found)
     if is_same is False or (is_same is None and proven):
+        start = ("container", "start", record.name, "--accept-replaced")
         raise ReplacedError(
             path,
             "is another file or directory than the one that the instance was "
             "given first; put that one back, or, if this one is meant, accept "
-            "it: lxc-userns container start NAME --accept-replaced",
+            f"it: {command(*start)}",
         )

@@ -8,7 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lxc_userns.commands import command
 from lxc_userns.exceptions import (
+    InstanceError,
     LibvirtError,
     LxcUsernsError,
     RootfsError,
@@ -17,7 +19,7 @@ from lxc_userns.exceptions import (
 from lxc_userns.idmap import IdMaps
 from lxc_userns.instances.conflicts import PathUse, claims, find_conflicts
 from lxc_userns.instances.damaged import DamagedRecord
-from lxc_userns.instances.record import InstanceRecord
+from lxc_userns.instances.record import InstanceRecord, is_name
 from lxc_userns.libvirtd.status import RunningDomains
 
 if TYPE_CHECKING:
@@ -58,6 +60,39 @@ class Instances:
     def is_active(self, record: InstanceRecord) -> bool:
         """Whether the domain of an instance runs; libvirtd is not asked."""
         return self.running.find(record.name, record.uuid) is not None
+
+    def load(self, name: str) -> InstanceRecord | None:
+        """Return the record of a container; None of one of others.
+
+        Others give names that no instance can have.
+
+        :raises InstanceError: as :meth:`InstanceStore.load`, but for the name
+            of a domain that libvirt knows.
+        """
+        if not is_name(name):
+            with suppress(LibvirtError):
+                if self.guests.find(name) is not None:
+                    return None
+        return self.store.load(name)
+
+    def check_name_kept(self, name: str, uuid: str) -> None:
+        """Refuse the domain of an instance that had another name.
+
+        libvirt has one domain of a UUID: the other name is of before.
+
+        :raises InstanceError: naming the instance, and what to do.
+        """
+        for each in self.store.load_all():
+            if isinstance(each, InstanceRecord) and (
+                each.uuid == uuid and each.name != name
+            ):
+                remedy = command("container", "destroy", each.name)
+                raise InstanceError(
+                    name,
+                    f"its UUID is that of the instance {each.name}; define it "
+                    "by that name again, or give up what that one has of its "
+                    f"own, and run: {remedy}",
+                )
 
     def check_stopped(
         self, name: str, verb: str, uuid: str | None = None

@@ -132,13 +132,18 @@ class InstanceRecord:
                 yield kind, entry.host_ids
 
 
+def is_name(name: str) -> bool:
+    """Return whether an instance can have a name; domains can have others."""
+    return _NAME.fullmatch(name) is not None
+
+
 def check_name(name: str) -> None:
     """Refuse what cannot be a file name, a host name and a domain name.
 
     :raises InstanceError: if it is refused.
     """
     check_type("instance", "name", name, str)
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise InstanceError(
             repr(name),
             "not a name: a letter or digit is needed, then at most 62 "

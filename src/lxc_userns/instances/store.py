@@ -67,6 +67,16 @@ class InstanceStore:
         check_name(name)
         return self._lock(f"container-{name}", is_for_hooks=False)
 
+    def sweep_locks(self) -> None:
+        """Remove what is left of locks whose holders were killed.
+
+        :raises ConfigError: if the state path cannot be used.
+        """
+        found = directory.open_subdir(str(self._path), 0o700, "locks")
+        with self._translated(), found as fd:
+            if fd is not None:
+                locks.sweep(fd)
+
     @contextmanager
     def lock_trees(self, fds: Iterable[int]) -> Iterator[None]:
         """Keep others from shifting trees, or taking them in use.

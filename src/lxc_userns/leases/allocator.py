@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from types import EllipsisType
 from typing import TYPE_CHECKING
 
+from lxc_userns.commands import command
 from lxc_userns.exceptions import (
     ConfigError,
     LeaseError,
@@ -348,7 +349,7 @@ def _check_same(lease: Lease, uuid: str | None, size: int | None) -> None:
             lease.instance,
             f"the instance {lease.uuid} has the lease of that name; release "
             "that one first; if libvirt does not know it any more, run: "
-            f"lxc-userns gc --grace-period 0 {lease.instance}",
+            + command("gc", "--grace-period", "0", lease.instance),
         )
     if size not in (None, lease.count):
         raise LeaseError(

@@ -65,7 +65,8 @@ def collect_garbage(
     Their leases are returned, their views unmounted, their records removed.
     What is shifted on disk stays so. What nobody else has, an upper layer or
     what was unpacked from an archive, is never removed: such an instance is
-    kept, as is what runs, and what somebody works on.
+    kept, as is what runs, and what somebody works on. Files of locks that were
+    left by who was killed are removed as well.
 
     One that libvirt does not know is only noted when it is met first, for its
     domain may be about to be defined, or defined anew. So two calls are
@@ -92,6 +93,8 @@ def collect_garbage(
             orphans += _collect_one(services, each, grace_period)
     if records:
         orphans += _collect_originals(services, only, grace_period)
+    services.store.sweep_locks()
+    locks.sweep_place()
     return orphans
 
 

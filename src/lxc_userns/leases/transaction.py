@@ -10,6 +10,7 @@ from dataclasses import astuple, fields, replace
 from itertools import takewhile
 from typing import Any
 
+from lxc_userns.commands import command
 from lxc_userns.exceptions import LeaseError
 from lxc_userns.idmap import KINDS, IdMaps, Kind
 from lxc_userns.idmap.idset import IdSet
@@ -107,7 +108,7 @@ class LeaseTransaction:
         :raises LeaseError: if another lease has any of its IDs, or its
             instance or UUID has one already.
         """
-        with _refused(lease.instance):
+        with self._refused(lease):
             self._database.execute(
                 f"INSERT INTO lease ({_LEASE}) "  # noqa: S608 - of constants
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -137,7 +138,7 @@ class LeaseTransaction:
 
         :raises LeaseError: if another instance has that UUID.
         """
-        with _refused(lease.instance):
+        with self._refused(lease):
             self._database.execute(
                 "UPDATE lease SET uuid = ?, missing = ? WHERE instance = ?",
                 (lease.uuid, lease.unknown_since, lease.instance),
@@ -233,15 +234,28 @@ class LeaseTransaction:
             [(kind, each.start, each.stop, *more) for each in ids],
         )
 
+    @contextmanager
+    def _refused(self, lease: Lease) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.IntegrityError as err:
+            reason = self._find_twin(lease) or str(err)
+            raise LeaseError(
+                lease.instance, f"no such lease can be given: {reason}"
+            ) from err
 
-@contextmanager
-def _refused(instance: str) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.IntegrityError as err:
-        raise LeaseError(
-            instance, f"no such lease can be given: {err}"
-        ) from err
+    def _find_twin(self, lease: Lease) -> str | None:
+        """Return which instance has a UUID already, and what to do."""
+        query = "SELECT instance FROM lease WHERE uuid = ? AND instance != ?"
+        values = (lease.uuid, lease.instance)
+        row = self._database.execute(query, values).fetchone()
+        if row is None:
+            return None
+        remedy = command("lease", "release", row[0])
+        return (
+            f"its uuid is that of {row[0]}, which has one; give it another "
+            f"UUID, or run: {remedy}"
+        )
 
 
 def _lease(row: Sequence[Any]) -> Lease:

@@ -145,6 +145,34 @@ def wait(fd: int, name: str) -> None:
         _pause(deadline, name)
 
 
+def sweep(place: int) -> None:
+    """Remove the files of locks that nobody holds.
+
+    Who is killed leaves one, which goes with the next who takes that lock; for
+    the lock of what is gone, nobody does.
+
+    :param place: descriptor of the directory of the files.
+    """
+    for name in os.listdir(place):
+        # It may be gone by now, or of somebody else.
+        with suppress(OSError):
+            fd = os.open(name, _FLAGS & ~os.O_CREAT, dir_fd=place)
+            with owned(fd):
+                _remove(place, name, fd)
+
+
+def sweep_place() -> None:
+    """Remove the files of locks of files that nobody holds.
+
+    :raises PermissionError: if others can get at the locks.
+    """
+    with (
+        suppress(FileNotFoundError),
+        directory.open_private(PLACE, 0o700, create=False) as place,
+    ):
+        sweep(place)
+
+
 @contextmanager
 def translated(name: str) -> Iterator[None]:
     """Raise LockTimeoutError if others hold a lock for too long.

@@ -95,6 +95,24 @@ def test_images_that_the_kernel_does_not_mount(kind: str) -> None:
     assert read_convertible(good).rootfs == "/srv/web"
 
 
+def test_sources_that_depend_on_who_looks() -> None:
+    """All of them are told; libvirtd would find others, or none."""
+    devices = (DIRECTORY + DATA).replace("/srv/", "")
+    with pytest.raises(DomainXmlError) as caught:
+        read_convertible(make(devices + SCRATCH))
+    assert str(caught.value) == (
+        "domain web: <source> 'web', 'data': would be looked for in "
+        "libvirtd's own working directory; give an absolute path"
+    )
+
+
+@pytest.mark.parametrize("rootfs", ["web", "./web", ""])
+def test_a_mark_with_a_relative_path(rootfs: str) -> None:
+    marker = Marker(rootfs=rootfs, strategy="overlay")
+    with pytest.raises(DomainXmlError, match="': expected an absolute path"):
+        read_convertible(make(DIRECTORY, more=marked(marker)))
+
+
 def test_a_mark_prevails() -> None:
     """Its filesystems are views then."""
     marker = Marker(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lxc_userns.commands import configured_by
 from lxc_userns.domain import NAMESPACE
 from lxc_userns.findings import Severity
 from lxc_userns.hook import MARKER
@@ -53,6 +54,19 @@ def test_check(program: Path) -> None:
     assert judge(text, uid=1000) == Severity.ERROR
     version = metadata.version("lxc-userns")
     assert judge(text.replace(f" {version}, ", " 99, ")) == Severity.WARN
+
+
+@pytest.mark.parametrize("files", [[], ["/etc/a b.conf", "/etc/c.conf"]])
+def test_it_is_installed_again_as_it_is(
+    files: list[str], program: Path
+) -> None:
+    """With the configuration that it has, not with that of who looks."""
+    text = hook.render([str(program)], files)
+    with configured_by(["/etc/other.conf"]):
+        found = hook.judge(text, status(), False)
+    words = shlex.split(found.remedy.partition(",")[0])
+    options = [word for each in files for word in ("--config-file", each)]
+    assert words == ["run", "lxc-userns", *options, "host", "hook", "install"]
 
 
 def test_check_of_a_program_that_is_gone(program: Path) -> None:

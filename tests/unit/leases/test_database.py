@@ -119,6 +119,13 @@ def test_what_the_database_refuses(store: LeaseStore, other: Lease) -> None:
     assert held(store) == [first]
 
 
+def test_a_uuid_that_another_instance_has(store: LeaseStore) -> None:
+    add(store, replace(lease("web", 1), uuid=UUID))
+    with pytest.raises(LeaseError, match="is that of web, which has one") as e:
+        add(store, replace(lease("db", 5), uuid=UUID))
+    assert str(e.value).endswith("run: lxc-userns lease release web")
+
+
 def test_a_lease_does_not_change(store: LeaseStore, tmp_path: Path) -> None:
     add(store, lease("web", 1))
     file = tmp_path / "state/leases.sqlite3"

@@ -81,6 +81,58 @@ def test_a_lock_that_fails_is_not_held(state: str) -> None:
     locks.check_none_held("list")
 
 
+def test_files_that_the_killed_leave(state: str) -> None:
+    """They go, and those of locks that somebody holds stay."""
+    store, place = InstanceStore(state), Path(state, "locks")
+    store.sweep_locks()
+    assert not place.exists()
+    with store.lock("held"):
+        (place / "instance-left").touch()
+        (place / "link").symlink_to(state)
+        store.sweep_locks()
+        assert {each.name for each in place.iterdir()} == {
+            *("instance-held", "link")
+        }
+        with (
+            locks.time_limit(0.02),
+            pytest.raises(LockTimeoutError),
+            store.lock("held"),
+        ):
+            pytest.fail("it was given twice")
+    with directory.opened(place) as fd:
+        with locks.held(fd, "shared", shared=True):
+            locks.sweep(fd)
+            assert (place / "shared").exists()
+        assert not (place / "shared").exists()
+
+
+def test_sweeping_lets_nobody_in(state: str) -> None:
+    """Locks exclude each other while their files are removed."""
+    store, inside, most = InstanceStore(state), [], 0
+    ends = time.monotonic() + 0.3
+
+    def work() -> None:
+        nonlocal most
+        while time.monotonic() < ends:
+            with store.lock("web"):
+                inside.append(1)
+                most = max(most, len(inside))
+                time.sleep(0)
+                inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    sweeps = 0
+    while time.monotonic() < ends:
+        store.sweep_locks()
+        sweeps += 1
+    for thread in threads:
+        thread.join()
+    assert most == 1
+    assert sweeps > 10
+
+
 def test_the_limit_is_for_all_locks_together(state: str) -> None:
     store, leases = InstanceStore(state), LeaseStore(state)
     with leases.write(), store.lock_container("web"):
