@@ -204,6 +204,7 @@ class Filesystems:
             empty=empty,
             kind=kind,
             grow=grow,
+            id_maps=record.id_maps,
         ) as tree:
             check_layout(tree)
             yield tree
