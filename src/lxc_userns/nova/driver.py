@@ -30,6 +30,7 @@ from lxc_userns.linux import cgroups
 from lxc_userns.nova import (
     config_drive,
     disks,
+    ephemeral,
     errors,
     extra_specs,
     interfaces,
@@ -123,7 +124,7 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
     def spawn(
         self, context: Any, instance: Any, *args: Any, **kwargs: Any
     ) -> None:
-        """Create an instance, unless it is to have disks it cannot see.
+        """Create an instance, unless it is to have disks it cannot have.
 
         :raises nova.exception.BuildAbortException: then, with nothing done.
         """
@@ -131,7 +132,7 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         if instance.vm_state == vm_states.BUILDING:
             info = kwargs.get("block_device_info")
             with errors.as_novas(instance):
-                disks.check_root_alone(instance.flavor, info)
+                disks.check(instance.flavor, info)
         super().spawn(context, instance, *args, **kwargs)
 
     def _create_guest_with_network(
@@ -172,6 +173,8 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
     ) -> None:
         config_drive.write(instance, injection_info)
 
+    _create_ephemeral = staticmethod(ephemeral.create)
+
     def _create_domain_setup_lxc(
         self,
         context: Any,
@@ -198,7 +201,10 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
                 # Nova makes the file larger, and of what is in it ext2 to
                 # ext4 without a partition alone.
                 grow=True,
-                volumes=config_drive.volumes(instance),
+                volumes=(
+                    *config_drive.volumes(instance),
+                    *ephemeral.volumes(instance),
+                ),
                 **extra_specs.to_request(instance.flavor.extra_specs),
             )
             # Disks are replaced at a resize and a rebuild.
@@ -276,7 +282,7 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         found = super()._get_instance_disk_info_from_config(
             guest_config, block_device_info
         )
-        return found + disks.describe_root(guest_config, block_device_info)
+        return found + disks.describe(guest_config, block_device_info)
 
     def migrate_disk_and_power_off(
         self,
@@ -290,14 +296,13 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         """Move an instance, or give it another flavor, with the same IDs.
 
         :raises nova.exception.InstanceFaultRollback: if the flavor asks for
-            others, or disks besides the root's; the instance runs on.
+            others, or other disks besides the root's; the instance runs on.
         """
         with errors.as_refusals():
             extra_specs.check_same(
                 instance.flavor.extra_specs, flavor.extra_specs
             )
-            if not disks.has_same_others(instance.flavor, flavor):
-                disks.check_root_alone(flavor, None)
+            disks.check_same(instance.flavor, flavor)
         return super().migrate_disk_and_power_off(
             context, instance, dest, flavor, *args, **kwargs
         )
