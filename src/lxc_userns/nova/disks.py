@@ -7,8 +7,9 @@ import os
 from typing import Any
 
 import nova.conf
-from nova import block_device
+from nova import block_device, exception
 from nova.virt import driver
+from nova.virt.image import model as imgmodel
 from nova.virt.libvirt import config as vconfig
 from nova.virt.libvirt import utils as libvirt_utils
 
@@ -31,6 +32,22 @@ def backs_loop_device(device: str, path: str) -> bool:
             return found == os.path.realpath(path)
     except OSError:
         return False
+
+
+def path_of(driver: Any, instance: Any) -> str:
+    """Return the path of an instance's root disk.
+
+    :param driver: Nova's.
+    :raises nova.exception.NovaException: if it is on no disk of the host.
+    """
+    disk = driver.image_backend.by_name(instance, "disk")
+    model = disk.get_model(driver._conn)
+    if isinstance(model, imgmodel.LocalFileImage | imgmodel.LocalBlockImage):
+        return str(model.path)
+    raise exception.NovaException(
+        f"{instance.name}: its disk is neither a file nor a block device; "
+        "set [libvirt] images_type = raw"
+    )
 
 
 def patch_find_disk() -> None:

@@ -16,7 +16,6 @@ from nova import block_device
 from nova import exception as nova_exception
 from nova.compute import power_state, task_states, vm_states
 from nova.virt import driver as virt_driver
-from nova.virt.image import model as imgmodel
 from nova.virt.libvirt import driver as libvirt_driver
 from oslo_log import log as logging
 
@@ -35,6 +34,7 @@ from lxc_userns.nova import (
     extra_specs,
     interfaces,
     moves,
+    quiesce,
     resources,
 )
 from lxc_userns.nova.quality import without_warning_of_maps
@@ -93,6 +93,7 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         disks.patch_find_disk()
         with without_warning_of_maps():
             super().init_host(host)
+        quiesce.recover(self._host)
 
     def update_provider_tree(
         self, provider_tree: Any, nodename: str, allocations: Any = None
@@ -190,7 +191,7 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             self._connect_volume(context, connection, instance)
             path = connection["data"]["device_path"]
         else:
-            path = self._disk_path(instance)
+            path = disks.path_of(self, instance)
         with errors.as_novas(instance):
             request = InstanceRequest(
                 instance.name,
@@ -227,7 +228,7 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         # device may be somebody else's by now.
         device = instance.system_metadata.get("rootfs_device_name")
         if device:
-            if disks.backs_loop_device(device, self._disk_path(instance)):
+            if disks.backs_loop_device(device, disks.path_of(self, instance)):
                 super()._teardown_container(instance)
             del instance.system_metadata["rootfs_device_name"]
         self._unmount(instance)
@@ -359,10 +360,22 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         )
 
     def snapshot(self, context: Any, instance: Any, *args: Any) -> None:
-        """Write out what the kernel still has of its root filesystem first."""
+        """Copy the disk of an instance, paused if that is required of it."""
+        try:
+            super().snapshot(context, instance, *args)
+        finally:
+            quiesce.end(self._host, instance)
+
+    def _suspend_guest_for_snapshot(
+        self, _context: Any, _live: Any, _state: Any, instance: Any
+    ) -> None:
+        quiesce.begin(self._host, instance)
         with errors.as_novas(instance):
             privileged.sync(instance.name)
-        super().snapshot(context, instance, *args)
+
+    def _resume_guest_after_snapshot(self, *args: Any) -> None:
+        _, _, _, instance, _ = args
+        quiesce.end(self._host, instance)
 
     def pause(self, instance: Any) -> None:
         """Pause an instance, where libvirt can.
@@ -384,16 +397,3 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
     def _release(self, instance: Any) -> None:
         with errors.as_novas(instance):
             privileged.release(instance.name)
-
-    def _disk_path(self, instance: Any) -> str:
-        model = self.image_backend.by_name(instance, "disk").get_model(
-            self._conn
-        )
-        if isinstance(
-            model, imgmodel.LocalFileImage | imgmodel.LocalBlockImage
-        ):
-            return str(model.path)
-        raise nova_exception.NovaException(
-            f"{instance.name}: its disk is neither a file nor a block "
-            "device; set [libvirt] images_type = raw"
-        )
