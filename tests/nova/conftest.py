@@ -103,7 +103,7 @@ def busybox_image(directory: Path, busybox_rootfs: Path) -> ImageFactory:
     """Make a disk image of busybox: ``busybox_image("ext4")``.
 
     ``partitioned`` is one with the firmware's partition before it, and
-    ``partitioned-xfs`` another one.
+    ``partitioned-xfs`` the same of xfs.
     """
 
     def make(kind: str) -> Path:

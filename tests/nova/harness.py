@@ -201,23 +201,29 @@ class Nova:
         return found
 
     def flavor(
-        self, disk: int = 1, others: str = "", /, **extra_specs: str
+        self,
+        disk: int = 1,
+        others: str = "",
+        size: int = 1,
+        /,
+        **extra_specs: str,
     ) -> str:
         """Find or make a flavor of 64 MiB with extra specs; its ID.
 
         :param disk: size of its root disk in GiB.
-        :param others: a disk of size 1 besides: as the API calls it.
+        :param others: a disk besides, as the API calls it.
+        :param size: that disk's.
 
         Two underscores stand for a colon: ``hw__numa_nodes``.
         """
         specs = {k.replace("__", ":"): v for k, v in extra_specs.items()}
-        key = json.dumps([disk, others, specs], sort_keys=True)
+        key = json.dumps([disk, others, size, specs], sort_keys=True)
         if key not in self._flavors:
             number = len(self._flavors) + 1
             flavor = {"name": f"test-{number}", "id": f"test-{number}"}
             flavor |= {"ram": 64, "vcpus": 1, "disk": disk}  # type: ignore[dict-item]
             if others:
-                flavor[others] = 1  # type: ignore[assignment]
+                flavor[others] = size  # type: ignore[assignment]
             self.api("POST", "/flavors", {"flavor": flavor})
             if specs:
                 path = f"/flavors/{flavor['id']}/os-extra_specs"

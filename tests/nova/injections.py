@@ -6,6 +6,7 @@
 
 import os
 import signal
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from nova.virt.libvirt import utils
 
 from lxc_userns import privileged
 from lxc_userns.linux import cgroups
+from lxc_userns.nova import quiesce
 from tests.nova.harness import wait_until
 
 
@@ -36,17 +38,36 @@ def shift_by_tuples(_: Any) -> None:
     utils.chown_for_id_maps = shift_for
 
 
-def pause_without_freezer(requests: Any, name: str) -> str:
-    """Pause an instance as on a host with version 2 alone: the error."""
+def refused_without_freezer(call: Callable[[], object]) -> str:
+    """Call as on a host with version 2 of control groups alone: the error."""
     had = cgroups.can_freeze
     cgroups.can_freeze = lambda: False
     try:
-        requests.compute.manager.driver.pause(SimpleNamespace(name=name))
+        call()
     except exception.NovaException as err:
         return str(err)
     finally:
         cgroups.can_freeze = had
     return ""
+
+
+def pause_without_freezer(requests: Any, name: str) -> str:
+    """Pause an instance where that is refused: the error."""
+    driver = requests.compute.manager.driver
+    instance = SimpleNamespace(name=name)
+    return refused_without_freezer(lambda: driver.pause(instance))
+
+
+def snapshot_without_freezer(requests: Any, uuid: str) -> str:
+    """Begin a snapshot where that is refused: the error."""
+    host = requests.compute.manager.driver._host
+    instance = objects.Instance.get_by_uuid(context.get_admin_context(), uuid)
+    return refused_without_freezer(lambda: quiesce.begin(host, instance))
+
+
+def prefer_programs(_: Any, directory: str) -> None:
+    """Run programs of a directory in place of the host's."""
+    os.environ["PATH"] = f"{directory}:{os.environ['PATH']}"
 
 
 def end_when_verified(requests: Any) -> None:

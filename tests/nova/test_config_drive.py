@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Config drives, and disks that a container cannot see."""
+"""Config drives."""
 
 import base64
 import json
@@ -87,24 +87,3 @@ def test_a_config_drive_of_a_service_that_is_not_root(
     assert is_told(server)
     server.delete()
     nova.wait_for_no_leftovers()
-
-
-@pytest.mark.parametrize(
-    ("others", "name"),
-    [("OS-FLV-EXT-DATA:ephemeral", "ephemeral disk"), ("swap", "swap")],
-)
-def test_disks_that_a_container_cannot_see(
-    nova: Nova, busybox_image: ImageFactory, others: str, name: str
-) -> None:
-    image = nova.add_image(busybox_image("ext4"))
-    flavor = nova.flavor(1, others)
-    said = f"flavor '{name}': a container sees no disk but that of its root"
-    server = nova.boot(image, "ERROR", flavor=flavor)
-    assert said in server.fault
-    assert "maximum number of retries" not in server.fault
-    assert not server.directory.exists()
-    server = nova.boot(image)
-    pid = server.init_pid()
-    server.action("resize", {"flavorRef": flavor})
-    assert said in server.what_failed("resize")
-    assert server.wait().init_pid() == pid

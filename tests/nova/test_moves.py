@@ -9,6 +9,7 @@ from tests.nova.ours import LEASES, is_private
 from tests.nova.server import Server
 
 BASE = 2_000_000_000
+EPHEMERAL = "OS-FLV-EXT-DATA:ephemeral"
 SAME_HOST: Settings = {
     **LEASES,
     "DEFAULT": {**LEASES["DEFAULT"], "allow_resize_to_same_host": True},
@@ -35,18 +36,21 @@ def is_leased(server: Server) -> bool:
 
 
 def boot(nova: Nova, busybox_image: ImageFactory) -> Server:
-    """Boot one that has a file of its own, and a config drive."""
+    """Boot one with a file on each of its disks, and a config drive."""
     image = nova.add_image(busybox_image("ext4"))
-    server = nova.boot(image, config_drive=True)
-    server.run_in("sh", "-c", "echo kept >/root/note; sync")
+    flavor = nova.flavor(1, EPHEMERAL)
+    server = nova.boot(image, flavor=flavor, config_drive=True)
+    for place in ("/root", "/mnt"):
+        server.run_in("sh", "-c", f"echo kept >{place}/note; sync")
     return server
 
 
 def is_kept(server: Server) -> bool:
-    """Return whether it is here again, with both."""
+    """Return whether it is here again, with all of them."""
     told = "/config-drive/openstack/latest/meta_data.json"
     assert server.id in server.run_in("cat", told).stdout
-    assert server.run_in("cat", "/root/note").stdout == "kept\n"
+    for place in ("/root", "/mnt"):
+        assert server.run_in("cat", f"{place}/note").stdout == "kept\n"
     return is_private(server, BASE)
 
 
@@ -105,7 +109,7 @@ def test_resize_on_one_host(
 ) -> None:
     nova = start_nova(SAME_HOST)
     server = boot(nova, busybox_image)
-    server.resize(nova.flavor(hw__watchdog_action="disabled"))
+    server.resize(nova.flavor(1, EPHEMERAL, hw__watchdog_action="disabled"))
     assert is_leased(server)
     assert is_kept(server)
     getattr(server, verb)()

@@ -80,7 +80,9 @@ def gibibytes(server: Server) -> float:
     return number * size / (1 << 30)
 
 
-@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "partitioned-xfs"])
+@pytest.mark.parametrize(
+    "kind", ["ext4", "xfs", "btrfs", "partitioned-ext4", "partitioned-xfs"]
+)
 def test_a_root_is_as_large_as_the_flavors_disk(
     start_nova: NovaFactory, busybox_image: ImageFactory, kind: str
 ) -> None:

@@ -150,7 +150,8 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         "be repeated. Options: idmap (default; it sees the owners on disk as "
         "its own IDs), none (it sees them as nobody's), chown (they are "
         "shifted on disk), host (its root is the host's there; only in mode "
-        "host); ro, suid, dev, owned (directories above it may be a user's).",
+        "host); ro, suid, dev, owned (directories above it may be a user's), "
+        "image (it is a disk image, whose filesystem is mounted).",
     )
 
 

@@ -182,8 +182,8 @@ class Filesystems:
     ) -> Iterator[RootfsSource]:
         """Open a root filesystem, and check what libvirt will mount on.
 
-        A disk image that only this instance can have is unmounted before, so
-        that it must not be running.
+        Disk images that only this instance can have, those of its volumes
+        among them, are unmounted before, so that it must not be running.
 
         :param fd: what :meth:`GivenFiles.opened_root` gave.
         :param empty: as for :func:`exposure.check_only_root_can_reach`.
@@ -191,8 +191,10 @@ class Filesystems:
         """
         readonly = record.strategy.traits.shares_source
         is_image = not stat.S_ISDIR(os.fstat(fd).st_mode)
-        if is_image and not readonly and self.is_mounted(record.name):
-            # It is for one alone, and that can be a view of ours.
+        is_alone = is_image and not readonly
+        is_alone |= any(each.image for each in record.volumes)
+        if is_alone and self.is_mounted(record.name):
+            # An image is for one alone, and that can be a view of ours.
             self.unmount(record.name)
         kind = record.rootfs_kind
         if record.archive is not None:
@@ -204,6 +206,7 @@ class Filesystems:
             empty=empty,
             kind=kind,
             grow=grow,
+            id_maps=record.id_maps,
         ) as tree:
             check_layout(tree)
             yield tree

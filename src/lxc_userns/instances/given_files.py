@@ -16,7 +16,7 @@ from lxc_userns.instances import path_lookup
 from lxc_userns.linux import file_identity
 from lxc_userns.linux.safe_path import Trust
 from lxc_userns.rootfs import exposure
-from lxc_userns.rootfs.views import volumes
+from lxc_userns.rootfs.views import image_volumes
 from lxc_userns.rootfs.views.source import check_image
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ class GivenFiles:
     def opened_volume(
         self, volume: Volume, empty: exposure.Empty | None = None
     ) -> AbstractContextManager[Source]:
-        """Open the source of a volume; see :func:`volumes.opened`."""
-        return volumes.opened(volume, self._roots, empty)
+        """Open the source of a volume; see :func:`image_volumes.opened`."""
+        return image_volumes.opened(volume, self._roots, empty)
 
     @contextmanager
     def opened_root(self, record: InstanceRecord) -> Iterator[Opened]:

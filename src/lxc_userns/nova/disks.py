@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the disk of a container of Nova's is."""
+"""Where the disks of a container of Nova's are."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import os
 from typing import Any
 
 import nova.conf
-from nova import block_device
+from nova import block_device, exception
 from nova.virt import driver
+from nova.virt.image import model as imgmodel
 from nova.virt.libvirt import config as vconfig
 from nova.virt.libvirt import utils as libvirt_utils
 
 from lxc_userns.exceptions import NeedsError
+from lxc_userns.nova import ephemeral
 
 CONF = nova.conf.CONF
 _find_disk = libvirt_utils.find_disk
@@ -30,6 +32,22 @@ def backs_loop_device(device: str, path: str) -> bool:
             return found == os.path.realpath(path)
     except OSError:
         return False
+
+
+def path_of(driver: Any, instance: Any) -> str:
+    """Return the path of an instance's root disk.
+
+    :param driver: Nova's.
+    :raises nova.exception.NovaException: if it is on no disk of the host.
+    """
+    disk = driver.image_backend.by_name(instance, "disk")
+    model = disk.get_model(driver._conn)
+    if isinstance(model, imgmodel.LocalFileImage | imgmodel.LocalBlockImage):
+        return str(model.path)
+    raise exception.NovaException(
+        f"{instance.name}: its disk is neither a file nor a block device; "
+        "set [libvirt] images_type = raw"
+    )
 
 
 def patch_find_disk() -> None:
@@ -53,65 +71,67 @@ def find_disk(guest: Any) -> tuple[str, str | None]:
     return found
 
 
-def describe_root(
-    config: Any, block_device_info: Any
-) -> list[dict[str, object]]:
-    """Describe a domain's root disk, as Nova describes those of machines.
+def describe(config: Any, block_device_info: Any) -> list[dict[str, object]]:
+    """Describe a domain's disks, as Nova describes those of machines.
 
     What it does not describe is not taken along to another host, nor to the
     directory of an instance that is resized.
 
     :param config: Nova's ``LibvirtConfigGuest``.
-    :returns: nothing in it if that is not a file.
+    :returns: those that are files.
     """
+    if not _is_on_view(config):
+        return []
     path = _disk_path(config.uuid)
     root = block_device.get_root_bdm(
         driver.block_device_info_get_mapping(block_device_info)
     )
-    if root or not _is_on_view(config) or not os.path.isfile(path):
-        return []
+    paths = [] if root or not os.path.isfile(path) else [path]
+    paths += ephemeral.paths(os.path.dirname(path))
+    return [*map(_describe, paths)]
+
+
+def _describe(path: str) -> dict[str, object]:
     found = os.stat(path)
     used = found.st_blocks * 512
-    return [
-        {
-            "type": "raw",
-            "path": path,
-            "virt_disk_size": found.st_size,
-            "backing_file": "",
-            "disk_size": used,
-            "over_committed_disk_size": found.st_size - used,
-        }
-    ]
+    return {
+        "type": "raw",
+        "path": path,
+        "virt_disk_size": found.st_size,
+        "backing_file": "",
+        "disk_size": used,
+        "over_committed_disk_size": found.st_size - used,
+    }
 
 
-def check_root_alone(flavor: Any, block_device_info: Any) -> None:
-    """Check that an instance is to have no disk besides its root's.
+def check(flavor: Any, block_device_info: Any) -> None:
+    """Check that a container can have its disks besides the root's.
 
     :param block_device_info: as Nova's driver gets it, or None.
-    :raises NeedsError: if its flavor or it itself asks for one.
+    :raises NeedsError: if its flavor or it itself asks for swap, or for a
+        filesystem that containers are not shown.
     """
-    info = block_device_info
-    swap = driver.block_device_info_get_swap(info)
-    for name, is_asked_for in (
-        (
-            "ephemeral disk",
-            flavor.ephemeral_gb
-            or driver.block_device_info_get_ephemerals(info),
-        ),
-        ("swap", flavor.swap or driver.swap_is_usable(swap)),
-    ):
-        if is_asked_for:
-            raise NeedsError(
-                "flavor",
-                name,
-                "a container sees no disk but that of its root; choose a "
-                "flavor without, with a larger root disk",
-            )
+    swap = driver.block_device_info_get_swap(block_device_info)
+    if flavor.swap or driver.swap_is_usable(swap):
+        raise NeedsError(
+            "flavor",
+            "swap",
+            "a container has no swap of its own; choose a flavor without, "
+            "with more memory",
+        )
+    ephemeral.check(block_device_info)
 
 
-def has_same_others(old: Any, new: Any) -> bool:
-    """Return whether two flavors have the same disks besides the root's."""
-    return (old.ephemeral_gb, old.swap) == (new.ephemeral_gb, new.swap)
+def check_same(old: Any, new: Any) -> None:
+    """Check that an instance has its disks with another flavor as well.
+
+    :param old: its flavor.
+    :param new: the one that it is to get.
+    :raises NeedsError: if that has others besides the root's.
+    """
+    ephemeral.check_same(old, new)
+    if old.swap != new.swap:
+        check(new, None)
 
 
 def _disk_path(uuid: str) -> str:

@@ -16,7 +16,6 @@ from nova import block_device
 from nova import exception as nova_exception
 from nova.compute import power_state, task_states, vm_states
 from nova.virt import driver as virt_driver
-from nova.virt.image import model as imgmodel
 from nova.virt.libvirt import driver as libvirt_driver
 from oslo_log import log as logging
 
@@ -30,10 +29,12 @@ from lxc_userns.linux import cgroups
 from lxc_userns.nova import (
     config_drive,
     disks,
+    ephemeral,
     errors,
     extra_specs,
     interfaces,
     moves,
+    quiesce,
     resources,
 )
 from lxc_userns.nova.quality import without_warning_of_maps
@@ -92,6 +93,7 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         disks.patch_find_disk()
         with without_warning_of_maps():
             super().init_host(host)
+        quiesce.recover(self._host)
 
     def update_provider_tree(
         self, provider_tree: Any, nodename: str, allocations: Any = None
@@ -123,7 +125,7 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
     def spawn(
         self, context: Any, instance: Any, *args: Any, **kwargs: Any
     ) -> None:
-        """Create an instance, unless it is to have disks it cannot see.
+        """Create an instance, unless it is to have disks it cannot have.
 
         :raises nova.exception.BuildAbortException: then, with nothing done.
         """
@@ -131,7 +133,7 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         if instance.vm_state == vm_states.BUILDING:
             info = kwargs.get("block_device_info")
             with errors.as_novas(instance):
-                disks.check_root_alone(instance.flavor, info)
+                disks.check(instance.flavor, info)
         super().spawn(context, instance, *args, **kwargs)
 
     def _create_guest_with_network(
@@ -172,6 +174,8 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
     ) -> None:
         config_drive.write(instance, injection_info)
 
+    _create_ephemeral = staticmethod(ephemeral.create)
+
     def _create_domain_setup_lxc(
         self,
         context: Any,
@@ -187,7 +191,7 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             self._connect_volume(context, connection, instance)
             path = connection["data"]["device_path"]
         else:
-            path = self._disk_path(instance)
+            path = disks.path_of(self, instance)
         with errors.as_novas(instance):
             request = InstanceRequest(
                 instance.name,
@@ -198,7 +202,10 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
                 # Nova makes the file larger, and of what is in it ext2 to
                 # ext4 without a partition alone.
                 grow=True,
-                volumes=config_drive.volumes(instance),
+                volumes=(
+                    *config_drive.volumes(instance),
+                    *ephemeral.volumes(instance),
+                ),
                 **extra_specs.to_request(instance.flavor.extra_specs),
             )
             # Disks are replaced at a resize and a rebuild.
@@ -221,7 +228,7 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         # device may be somebody else's by now.
         device = instance.system_metadata.get("rootfs_device_name")
         if device:
-            if disks.backs_loop_device(device, self._disk_path(instance)):
+            if disks.backs_loop_device(device, disks.path_of(self, instance)):
                 super()._teardown_container(instance)
             del instance.system_metadata["rootfs_device_name"]
         self._unmount(instance)
@@ -276,7 +283,7 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         found = super()._get_instance_disk_info_from_config(
             guest_config, block_device_info
         )
-        return found + disks.describe_root(guest_config, block_device_info)
+        return found + disks.describe(guest_config, block_device_info)
 
     def migrate_disk_and_power_off(
         self,
@@ -290,14 +297,13 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         """Move an instance, or give it another flavor, with the same IDs.
 
         :raises nova.exception.InstanceFaultRollback: if the flavor asks for
-            others, or disks besides the root's; the instance runs on.
+            others, or other disks besides the root's; the instance runs on.
         """
         with errors.as_refusals():
             extra_specs.check_same(
                 instance.flavor.extra_specs, flavor.extra_specs
             )
-            if not disks.has_same_others(instance.flavor, flavor):
-                disks.check_root_alone(flavor, None)
+            disks.check_same(instance.flavor, flavor)
         return super().migrate_disk_and_power_off(
             context, instance, dest, flavor, *args, **kwargs
         )
@@ -354,10 +360,22 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         )
 
     def snapshot(self, context: Any, instance: Any, *args: Any) -> None:
-        """Write out what the kernel still has of its root filesystem first."""
+        """Copy the disk of an instance, paused if that is required of it."""
+        try:
+            super().snapshot(context, instance, *args)
+        finally:
+            quiesce.end(self._host, instance)
+
+    def _suspend_guest_for_snapshot(
+        self, _context: Any, _live: Any, _state: Any, instance: Any
+    ) -> None:
+        quiesce.begin(self._host, instance)
         with errors.as_novas(instance):
             privileged.sync(instance.name)
-        super().snapshot(context, instance, *args)
+
+    def _resume_guest_after_snapshot(self, *args: Any) -> None:
+        _, _, _, instance, _ = args
+        quiesce.end(self._host, instance)
 
     def pause(self, instance: Any) -> None:
         """Pause an instance, where libvirt can.
@@ -379,16 +397,3 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
     def _release(self, instance: Any) -> None:
         with errors.as_novas(instance):
             privileged.release(instance.name)
-
-    def _disk_path(self, instance: Any) -> str:
-        model = self.image_backend.by_name(instance, "disk").get_model(
-            self._conn
-        )
-        if isinstance(
-            model, imgmodel.LocalFileImage | imgmodel.LocalBlockImage
-        ):
-            return str(model.path)
-        raise nova_exception.NovaException(
-            f"{instance.name}: its disk is neither a file nor a block "
-            "device; set [libvirt] images_type = raw"
-        )

@@ -78,7 +78,7 @@ class InstanceRequest:
     :param hostname: its host name, as :manpage:`hostname(7)` has it, of at
         most 64 characters; None: libvirt makes one of its name, and what its
         root filesystem says stays.
-    :param grow: whether an xfs or btrfs is grown to all of its image each
+    :param grow: whether the filesystem of an image is grown to all of it each
         time it is prepared, and the partition that it is in as well. What is
         shared, by the strategy ``overlay``, stays as it is. This is not
         promised: by its name alone an instance is prepared without.

@@ -24,6 +24,7 @@ _OPTIONS: Final[Mapping[str, tuple[str, Any]]] = {
     "suid": ("nosuid", False),
     "dev": ("nodev", False),
     "owned": ("owned", True),
+    "image": ("image", True),
 }
 _PATH: Final = r"((?:[^\\:]|\\[\\:])*)"
 _FORM: Final = re.compile(rf"{_PATH}:{_PATH}(?::([^:]*))?", re.DOTALL)
@@ -31,6 +32,10 @@ _SYNTAX: Final = (
     r"expected SOURCE:TARGET or SOURCE:TARGET:OPTION,..., with \: for a colon "
     r"in a path and \\ for a backslash"
 )
+#: Fields that are truth values.
+_FLAGS: Final = ("readonly", "nosuid", "nodev", "owned", "image")
+#: Those that what was written before does not have.
+_NEWER: Final = {"owned", "image"}
 # Controls, what some take for the end of a line, and what os.fsdecode() makes
 # of bytes that are no text: neither a log nor XML can carry them.
 _UNFIT: Final = re.compile(
@@ -60,6 +65,9 @@ class Volume:
     :param owned: whether directories above the source may be other users'.
         Who they are can give the container another file instead the first
         time; later ones are told by their identity.
+    :param image: whether the source is a raw disk image, of which the
+        container sees the filesystem: alone, unless it is read-only. It goes
+        with ``idmap`` and ``none``, and without device nodes.
     :raises VolumeError: for any other value.
     """
 
@@ -70,6 +78,7 @@ class Volume:
     nosuid: bool = True
     nodev: bool = True
     owned: bool = False
+    image: bool = False
 
     def __post_init__(self) -> None:
         _check_path("source", self.source)
@@ -80,10 +89,16 @@ class Volume:
         if self.owners not in known:
             reason = f"owners are not one of {', '.join(known)}"
             raise VolumeError(as_text(self.owners), reason)
-        for name in ("readonly", "nosuid", "nodev", "owned"):
+        for name in _FLAGS:
             value = getattr(self, name)
             if type(value) is not bool:
                 raise VolumeError(as_text(value), f"{name} is no truth value")
+        if self.image and self.owners not in ("idmap", "none"):
+            reason = f"an image cannot be {self.owners}; give idmap or none"
+            raise VolumeError(self.source, reason)
+        if self.image and not self.nodev:
+            reason = "an image has no device nodes; leave out dev"
+            raise VolumeError(self.source, reason)
 
     @classmethod
     def parse(cls, text: str) -> Volume:
@@ -91,7 +106,8 @@ class Volume:
 
         Options are ``idmap``, which is the default, ``none``, ``chown`` and
         ``host``; ``rw``, which is the default, and ``ro``; ``suid``; ``dev``;
-        ``owned``. In a path, ``\:`` is a colon and ``\\`` a backslash.
+        ``owned``; ``image``. In a path, ``\:`` is a colon and ``\\`` a
+        backslash.
 
         :raises VolumeError: for anything else, and for options that are
             repeated or contradict each other.
@@ -115,6 +131,8 @@ class Volume:
             options.append("dev")
         if self.owned:
             options.append("owned")
+        if self.image:
+            options.append("image")
         paths = (
             re.sub(r"[\\:]", r"\\\g<0>", path)
             for path in (self.source, self.target)
@@ -127,12 +145,12 @@ class Volume:
 
     @classmethod
     def from_dict(cls, data: object) -> Volume:
-        """Read what :meth:`to_dict` gave, or did before there was ``owned``.
+        """Read what :meth:`to_dict` gave, or did in older versions.
 
         :raises VolumeError: for anything else.
         """
         names = {field.name for field in fields(cls)}
-        if not isinstance(data, dict) or {"owned", *data.keys()} != names:
+        if not isinstance(data, dict) or {*_NEWER, *data.keys()} != names:
             reason = f"the fields are not {', '.join(sorted(names))}"
             raise VolumeError(as_text(data), reason)
         return cls(**data)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lxc_userns.idmap import IdMap, IdMaps
-from lxc_userns.rootfs.views import mountpoints, volumes
+from lxc_userns.rootfs.views import image_volumes, mountpoints, volumes
 from lxc_userns.rootfs.views.strategies import ShiftOptions
 from lxc_userns.spec.volume import Volume
 from tests.functional import guest
@@ -42,7 +42,7 @@ class Host:
         options: ShiftOptions | None = None,
     ) -> Path:
         """Mount a volume as an instance's only one."""
-        with volumes.opened(Volume.parse(volume)) as source:
+        with image_volumes.opened(Volume.parse(volume)) as source:
             return self.mount_source(source, id_maps, instance, options)
 
     def mount_source(

@@ -63,6 +63,8 @@ def test_any_text_is_a_volume_or_an_error(text: str) -> None:
         ("/a b/c:/d:chown", Volume("/a b/c", "/d", "chown")),
         ("/a:/b:suid", Volume("/a", "/b", nosuid=False)),
         ("/a:/b:dev", Volume("/a", "/b", nodev=False)),
+        ("/a:/b:image", Volume("/a", "/b", image=True)),
+        ("/a:/b:none,image", Volume("/a", "/b", "none", image=True)),
         (r"/a\:b:/c\\d:ro", Volume("/a:b", "/c\\d", readonly=True)),
         ("/a,b:/c", Volume("/a,b", "/c")),
         ("/...:/..a", Volume("/...", "/..a")),
@@ -113,6 +115,9 @@ def test_its_text_says_whose_its_files_are() -> None:
         ("/a:/b:ro,rw", "options ro and rw contradict each other"),
         ("/a:/b:none,ro,idmap", "options none and idmap contradict"),
         ("/a:/b:idmap,chown", "options idmap and chown contradict"),
+        ("/a:/b:image,chown", "an image cannot be chown; give idmap or none"),
+        ("/a:/b:host,image", "an image cannot be host; give idmap or none"),
+        ("/a:/b:image,dev", "an image has no device nodes; leave out dev"),
     ],
 )
 def test_texts_that_are_refused(text: str, reason: str) -> None:
@@ -141,6 +146,7 @@ def test_an_error_in_the_options_shows_the_whole_text() -> None:
         ({"readonly": "false"}, "readonly is no truth value"),
         ({"nosuid": None}, "nosuid is no truth value"),
         ({"nodev": 0}, "nodev is no truth value"),
+        ({"image": 1}, "image is no truth value"),
         ({"more": True}, "the fields are not"),
     ],
 )
@@ -177,3 +183,16 @@ def test_volume_with_device_nodes_says_so() -> None:
     assert not volume.nodev
     assert str(volume) == "/srv/x:/x:idmap,suid,dev,owned"
     assert Volume.parse(str(volume)) == volume
+
+
+def test_volume_of_an_image_says_so() -> None:
+    volume = Volume.parse("/srv/x:/x:image,ro")
+    assert str(volume) == "/srv/x:/x:idmap,ro,image"
+    assert Volume.parse(str(volume)) == volume
+    assert Volume.from_dict(volume.to_dict()) == volume
+
+
+def test_a_record_of_before_has_no_image() -> None:
+    record = Volume("/a", "/b").to_dict()
+    del record["image"]
+    assert Volume.from_dict(record) == Volume("/a", "/b")

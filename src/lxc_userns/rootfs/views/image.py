@@ -123,7 +123,7 @@ def opened(
     :param readonly: whether nothing is to be written to it. An image that is
         written to is for one user alone.
     :param grow: whether it is to be grown; its partition, if it is in one, is
-        before. What is not written to stays as it is, and so does ext4.
+        before. What is not written to stays as it is.
     :raises ExposedTreeError: if it is a block device that is mounted where
         users of the host can reach it.
     :raises ImageError: if it is not an image of one filesystem, that is not

@@ -91,6 +91,7 @@ def open_source(
     empty: exposure.Empty | None = None,
     kind: RootfsKind | None = None,
     grow: bool = False,
+    id_maps: IdMaps | None = None,
 ) -> Iterator[RootfsSource]:
     """Open a directory, or mount a raw disk image nowhere.
 
@@ -102,7 +103,8 @@ def open_source(
     :param empty: as for :func:`exposure.check_only_root_can_reach`.
     :param kind: ``directory`` or ``image`` if it has to be that.
     :param grow: whether the filesystem of an image is grown to all of it, if
-        it is xfs or btrfs and written to.
+        it is ext2 to ext4, xfs or btrfs, and written to.
+    :param id_maps: those of the container, as whose root an ext4 is grown.
     :raises RootfsError: if it is neither, not the one that it has to be, or
         others could replace it.
     """
@@ -116,8 +118,12 @@ def open_source(
                 path, file, inode=os.fstat(file).st_ino, empty=empty
             )
             return
+        found = stack.enter_context(
+            image.opened(file, path, readonly, grow=grow)
+        )
+        if found.grow:
+            growth.grow_unmounted(found, id_maps)
         with (
-            image.opened(file, path, readonly, grow=grow) as found,
             owned(found.mount()) as mount,
             directory.opened_in(mount, ".") as root,
         ):

@@ -13,11 +13,16 @@ from __future__ import annotations
 import struct
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 #: How much of a device's beginning is looked at, in bytes.
 LENGTH = 0x11000
 
 _EXT = 0x400
+_EXT_SIZES = struct.Struct("<4xI16xI4xI")
+_EXT_SMALLEST_BLOCK = 1 << 10
+_EXT_MOST_SHIFT = 6
+_EXT_64BIT = 0x80
 _EXT_HAS_JOURNAL = 0x4
 _EXT_JOURNAL_DEVICE = 0x8
 _EXT_MULTIPLE_MOUNT_PROTECTION = 0x100
@@ -33,6 +38,20 @@ _BTRFS_ORDINARY_FLAGS = 0b111
 
 _EROFS = 0x400
 _EROFS_DEVICE_TABLE = 0x8
+
+
+@dataclass(frozen=True, slots=True)
+class ExtGeometry:
+    """Sizes of an ext2, ext3 or ext4.
+
+    :param block_size: bytes of a block.
+    :param group_blocks: blocks of each block group but the last.
+    :param blocks: blocks of all.
+    """
+
+    block_size: int
+    group_blocks: int
+    blocks: int
 
 
 def find_objection(fs_type: str, head: bytes) -> str | None:
@@ -52,6 +71,23 @@ def btrfs_id(head: bytes) -> str:
     :param head: as for :func:`find_objection`.
     """
     return str(uuid.UUID(bytes=head.ljust(LENGTH, b"\0")[_BTRFS_ID]))
+
+
+def ext_geometry(head: bytes) -> ExtGeometry | None:
+    """Return the sizes of an ext2, ext3 or ext4.
+
+    :param head: as for :func:`find_objection`.
+    :returns: None if these are none that the kernel would mount.
+    """
+    head = head.ljust(LENGTH, b"\0")
+    blocks, shift, group_blocks = _EXT_SIZES.unpack_from(head, _EXT)
+    (incompat,) = struct.unpack_from("<I", head, _EXT + 0x60)
+    if incompat & _EXT_64BIT:
+        (high,) = struct.unpack_from("<I", head, _EXT + 0x150)
+        blocks |= high << 32
+    if shift > _EXT_MOST_SHIFT or not group_blocks:
+        return None
+    return ExtGeometry(_EXT_SMALLEST_BLOCK << shift, group_blocks, blocks)
 
 
 def _check_ext(head: bytes) -> str | None:

@@ -310,6 +310,10 @@ def _check_place(source: Source, place: volume_targets.FollowedTarget) -> None:
 def _check(volume: Volume, fd: int) -> mounts.Mount:
     """Check that a file can be mounted, and return the mount it is on."""
     kind = stat.S_IFMT(os.fstat(fd).st_mode)
+    if volume.image and kind != stat.S_IFREG:
+        raise RootfsError(
+            volume.source, "is no regular file; give a raw disk image"
+        )
     if kind not in _KINDS:
         raise RootfsError(
             volume.source,

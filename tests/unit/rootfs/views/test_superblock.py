@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lxc_userns.rootfs.views import superblock
-from lxc_userns.rootfs.views.superblock import LENGTH
+from lxc_userns.rootfs.views.superblock import LENGTH, ExtGeometry
 
 TYPES = ("ext4", "xfs", "btrfs", "squashfs", "erofs")
 XFS = {48: struct.pack(">Q", 8)}
@@ -71,6 +71,36 @@ def test_what_may_not(
     assert found is not None
     assert reason in found
     assert ";" in found or "is the journal" in found
+
+
+SIZES = {0x404: b"\0\2", 0x420: b"\0\x80"}
+HIGH = {0x550: b"\1"}
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ((SIZES,), ExtGeometry(1024, 32768, 512)),
+        ((SIZES, {0x418: b"\2"}), ExtGeometry(4096, 32768, 512)),
+        ((SIZES, {0x418: b"\6"}), ExtGeometry(65536, 32768, 512)),
+        ((SIZES, {0x418: b"\7"}), None),
+        ((SIZES, {0x41B: b"\1"}), None),
+        ((SIZES, {0x421: b"\0"}), None),
+        ((SIZES, HIGH), ExtGeometry(1024, 32768, 512)),
+        (
+            (SIZES, HIGH, {0x460: b"\x80"}),
+            ExtGeometry(1024, 32768, (1 << 32) + 512),
+        ),
+    ],
+)
+def test_sizes_of_ext(
+    parts: tuple[dict[int, bytes], ...], expected: ExtGeometry | None
+) -> None:
+    assert superblock.ext_geometry(head(*parts)) == expected
+
+
+def test_sizes_of_what_is_cut_off() -> None:
+    assert superblock.ext_geometry(b"") is None
 
 
 @given(st.sampled_from(TYPES), st.binary(max_size=600), st.integers(0, LENGTH))

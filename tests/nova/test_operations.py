@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Operations of Nova that are as with its own driver, in a user namespace."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.nova.conftest import ImageFactory, NovaFactory
+from tests.nova.harness import OTHER_HOST, Nova
+from tests.nova.ours import LEASES, is_private
+from tests.nova.server import Server
+from tests.waiting import wait_for
+
+BASE = 2_000_000_000
+
+pytestmark = pytest.mark.usefixtures("pool")
+
+
+@pytest.fixture
+def nova(start_nova: NovaFactory) -> Iterator[Nova]:
+    """Start one with leases, and look that nothing is left."""
+    nova = start_nova(LEASES)
+    yield nova
+    nova.clean()
+    nova.wait_for_no_leftovers()
+
+
+@pytest.fixture
+def image(nova: Nova, busybox_image: ImageFactory) -> str:
+    return nova.add_image(busybox_image("ext4"))
+
+
+@pytest.fixture
+def server(nova: Nova, image: str) -> Server:
+    return nova.boot(image)
+
+
+def names(nova: Nova) -> list[str]:
+    """Return the names that the list of all servers has."""
+    return [str(each.show()["name"]) for each in nova.servers()]
+
+
+def test_list_and_rename(nova: Nova, server: Server, image: str) -> None:
+    pid = server.init_pid()
+    other = nova.boot(image, name="other")
+    assert sorted(names(nova)) == ["other", "test"]
+    nova.api("PUT", f"/servers/{server.id}", {"server": {"name": "renamed"}})
+    assert sorted(names(nova)) == ["other", "renamed"]
+    assert server.init_pid() == pid
+    other.delete()
+    assert names(nova) == ["renamed"]
+    assert is_private(server, BASE)
+
+
+def test_a_rebuild_leases_another_range(server: Server, image: str) -> None:
+    assert is_private(server, BASE)
+    server.run_in("touch", "/root/note")
+    server.action("rebuild", {"imageRef": image})
+    server.wait()
+    assert server.run_in("ls", "/root/note", check=False).returncode
+    ((guest, base, count),) = server.uid_map()
+    assert (guest, count) == (0, 65536)
+    assert base != BASE
+    assert is_private(server, base)
+
+
+def test_the_console_log(server: Server) -> None:
+    """Of what the container prints there, and of the last lines alone."""
+    server.run_in("sh", "-c", "echo one >/dev/console; echo two >/dev/console")
+
+    def look() -> bool:
+        shown = server.action("os-getConsoleOutput", {"length": 50})
+        return "one" in shown["output"] and "two" in shown["output"]
+
+    wait_for(look, 30.0)
+    shown = server.action("os-getConsoleOutput", {"length": 1})
+    assert "one" not in shown["output"]
+
+
+def test_diagnostics(nova: Nova, server: Server) -> None:
+    shown = nova.api("GET", f"/servers/{server.id}/diagnostics")
+    assert shown["state"] == "running"
+    assert shown["driver"] == "libvirt"
+    assert shown["hypervisor"] == "lxc"
+    assert is_private(server, BASE)
+
+
+def test_metadata(nova: Nova, image: str) -> None:
+    server = nova.boot(image, config_drive=True, metadata={"role": "web"})
+    pid = server.init_pid()
+    path = f"/servers/{server.id}/metadata"
+    nova.api("POST", path, {"metadata": {"role": "db", "zone": "a"}})
+    expected = {"role": "db", "zone": "a"}
+    assert nova.api("GET", path) == {"metadata": expected}
+    nova.api("DELETE", f"{path}/zone")
+    assert server.show()["metadata"] == {"role": "db"}
+    # A config drive is as it was made.
+    told = "/config-drive/openstack/latest/meta_data.json"
+    assert json.loads(server.run_in("cat", told).stdout)["meta"] == {
+        "role": "web"
+    }
+    assert server.init_pid() == pid
+
+
+def test_live_migration(nova: Nova, server: Server) -> None:
+    """Refused before anything is done, by Nova itself."""
+    nova.start_other()
+    pid = server.init_pid()
+    path = f"/servers/{server.id}/action"
+    argument = {"host": OTHER_HOST, "block_migration": "auto"}
+    answer = nova.ask("api", "POST", path, {"os-migrateLive": argument})
+    assert answer["status"] < 300 or answer["status"] in (400, 409)
+    if answer["status"] < 300:
+        server.what_failed("live-migration")
+    server.wait()
+    assert server.host != OTHER_HOST
+    assert server.init_pid() == pid
+    assert is_private(server, BASE)
