@@ -4,6 +4,7 @@
 import contextlib
 import fcntl
 import os
+import secrets
 import select
 import shutil
 import signal
@@ -62,7 +63,9 @@ def check_host() -> list[Cgroup]:
     missing = [name for name in PROGRAMS if not shutil.which(name)]
     if missing:
         raise PrivateLibvirtdError(f"not installed: {' '.join(missing)}")
-    cgroups = plan_cgroups(f"private-libvirtd.{os.getpid()}")
+    # Of a run whose watcher was killed too, what it made may still be there.
+    unique = f"{os.getpid()}-{secrets.token_hex(4)}"
+    cgroups = plan_cgroups(f"private-libvirtd.{unique}")
     if not cgroups:
         raise PrivateLibvirtdError("no cgroup hierarchy is mounted")
     return cgroups
