@@ -189,8 +189,8 @@ def keep(image: Path, caplog: pytest.LogCaptureFixture) -> str:
 def test_an_ext4_that_resize2fs_refuses(
     reachable_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It has no room for the groups that there would be."""
-    image = make("ext4", reachable_path / "image", "-g", "256")
+    """It does not grow clusters unless it is forced to."""
+    image = make("ext4", reachable_path / "image", "-O", "bigalloc")
     os.truncate(image, 1 << 30)
     assert keep(image, caplog) == "resize2fs failed with exit code 1"
     check("ext4", image)
