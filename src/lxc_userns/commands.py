@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 _PROGRAM = "lxc-userns"
-_OPTION = "--config-file"
+#: Option of the program, and of the hook's, that names a configuration file.
+CONFIG_FILE = "--config-file"
 _FILES: ContextVar[tuple[str, ...]] = ContextVar("config_files", default=())
 
 
@@ -36,17 +37,24 @@ def command(*words: str) -> str:
     # Loaded late: every error is loaded with this, also by libvirt's hook.
     import shlex
 
-    options = (word for each in _FILES.get() for word in (_OPTION, each))
-    return shlex.join([_PROGRAM, *options, *words])
+    return shlex.join([_PROGRAM, *options(_FILES.get()), *words])
 
 
-def conversion(name: str, *options: str) -> str:
+def options(files: Sequence[str]) -> list[str]:
+    """Return the options that name configuration files.
+
+    :param files: as for :func:`configured_by`.
+    """
+    return [word for each in files for word in (CONFIG_FILE, each)]
+
+
+def conversion(name: str, *more: str) -> str:
     """Return the command that converts a domain in place.
 
     :param name: its name, which can look like an option.
-    :param options: further options of the command.
+    :param more: further options of the command.
     """
-    words = [name, "--in-place", *options]
+    words = [name, "--in-place", *more]
     if name.startswith("-"):
         words = [*words[1:], "--", name]
     return command("domain", "convert", *words)

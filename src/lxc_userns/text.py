@@ -34,6 +34,11 @@ def printable(path: str) -> str:
     return escape(raw.decode("utf-8", "backslashreplace"))
 
 
+def one_line(text: str) -> str:
+    """Return a text in one line, escaped."""
+    return escape(" ".join(text.split()))
+
+
 def escape(text: str) -> str:
     """Return a text with all that a terminal would act upon escaped."""
     return "".join(

@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The installed program, as a user calls it."""
 
+import fcntl
 import json
 import os
+import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
-from collections.abc import Sequence
+import termios
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,6 +101,32 @@ def call_copied(told: str) -> Result:
         timeout=LONGEST,
     )
     return Result(done.returncode, done.stdout, done.stderr)
+
+
+def run_on_a_terminal(
+    argv: Sequence[str | Path],
+    *streams: str,
+    env: Mapping[str, str] | None = None,
+) -> tuple[int, bytes]:
+    """Run a program to its end on a terminal of 80 columns.
+
+    :param streams: those of it that are the terminal; others go nowhere.
+    :returns: its exit code, and what it has shown.
+    """
+    controller, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 25, 80, 0, 0))
+    ends = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)
+    ends |= dict.fromkeys(streams, terminal)
+    shown = b""
+    with subprocess.Popen(
+        argv, stdout=ends["stdout"], stderr=ends["stderr"], env=env
+    ) as process:
+        os.close(terminal)
+        with suppress(OSError):  # EIO: nobody has its other end.
+            while more := os.read(controller, 1 << 16):
+                shown += more
+    os.close(controller)
+    return process.returncode, shown
 
 
 @dataclass(frozen=True)

@@ -74,17 +74,7 @@ def outside() -> Iterator[list[str]]:
         try:
             pid = str(process.pid)
             there = ["nsenter", "-t", pid, "--net"]
-            ip(
-                "link",
-                "add",
-                "out",
-                "type",
-                "veth",
-                "peer",
-                "in",
-                "netns",
-                pid,
-            )
+            ip(*f"link add out type veth peer in netns {pid}".split())
             ip("addr", "add", f"{HOST_OUTSIDE}/24", "dev", "out")
             ip("link", "set", "out", "up")
             for arguments in (

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``container logs``: what a container printed, and what libvirt says."""
 
-import os
-import pty
 import re
 import subprocess
 from pathlib import Path
@@ -11,7 +9,11 @@ import libvirt
 import pytest
 
 from tests.functional import foreign
-from tests.functional.command_line import PROGRAM, CommandLine
+from tests.functional.command_line import (
+    PROGRAM,
+    CommandLine,
+    run_on_a_terminal,
+)
 from tests.functional.containers import cli as cli
 from tests.waiting import wait_for
 
@@ -105,17 +107,8 @@ def test_what_a_hostile_container_prints(
     piped = subprocess.run(argv, stdout=subprocess.PIPE, check=True).stdout
     assert b"console: \x1b]0;evil\x07\xc2\x9b\n" in piped
     assert b"console: \xff\n" in piped
-    master, slave = pty.openpty()
-    with subprocess.Popen(argv, stdout=slave) as process:
-        os.close(slave)
-        shown = b""
-        try:
-            while data := os.read(master, 65536):
-                shown += data
-        except OSError:  # The end of what a terminal has.
-            pass
-        assert process.wait(60) == 0
-    os.close(master)
+    code, shown = run_on_a_terminal(argv, "stdout")
+    assert code == 0
     text = shown.replace(b"\r\n", b"\n")
     assert not re.search(rb"[\x00-\x09\x0b-\x1f\x7f\x80-\xff]", text)
     assert rb"console: \x1b]0;evil\x07\x9b" in text

@@ -5,13 +5,17 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import libvirt
 import pytest
 
-from tests.functional.command_line import PROGRAM, CommandLine
+from tests.functional.command_line import (
+    PROGRAM,
+    CommandLine,
+    run_on_a_terminal,
+)
 from tests.functional.conftest import CommandLineFactory
 from tests.functional.containers import pid_of, run
 from tests.functional.foreign import XML, idmap, running
@@ -61,17 +65,9 @@ def names(
 
 def on_a_terminal(cli: CommandLine, *arguments: str) -> str:
     """Return what the program prints to a terminal."""
-    master, slave = os.openpty()
-    argv = ["--config-file", str(cli.config), *arguments]
+    argv = [str(PROGRAM), "--config-file", str(cli.config), *arguments]
     env = {**os.environ, "NO_COLOR": "1"}
-    with subprocess.Popen([PROGRAM, *argv], stdout=slave, env=env):
-        os.close(slave)
-        said = b""
-        # Until nobody has its other end.
-        with suppress(OSError):
-            while more := os.read(master, 1 << 16):
-                said += more
-    os.close(master)
+    _, said = run_on_a_terminal(argv, "stdout", env=env)
     return said.decode().replace("\r\n", "\n")
 
 

@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Root filesystems packed by the command: trees, images, and instances."""
 
-import fcntl
 import os
-import pty
-import struct
 import subprocess
-import termios
 from pathlib import Path
 
 import pytest
 
 from tests.functional import images
-from tests.functional.command_line import BASE, PROGRAM, CommandLine
+from tests.functional.command_line import (
+    BASE,
+    PROGRAM,
+    CommandLine,
+    run_on_a_terminal,
+)
 from tests.functional.conftest import CommandLineFactory
 
 pytestmark = pytest.mark.needs("private-libvirtd", "containers")
@@ -135,19 +136,8 @@ def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
     place = tmp_path / "private"
     place.mkdir()
     (make_rootfs(place) / "data").write_bytes(os.urandom(8 << 20))
-    controller, terminal = pty.openpty()
-    size = struct.pack("4H", 25, 80, 0, 0)
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, size)
     argv = [str(PROGRAM), "--config-file", str(cli.config), "rootfs", "pack"]
     argv += [str(place / "web"), str(tmp_path / "a.tar.xz")]
-    with subprocess.Popen(argv, stderr=terminal, stdout=subprocess.PIPE):
-        os.close(terminal)
-        shown = b""
-        try:
-            while more := os.read(controller, 4096):
-                shown += more
-        except OSError:
-            pass
-    os.close(controller)
+    _, shown = run_on_a_terminal(argv, "stderr")
     assert b"pack: " in shown
     assert b"B/s" in shown

@@ -1,27 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Root filesystems out of archives, good and hostile, by the command."""
 
-import fcntl
 import hashlib
 import io
 import os
-import pty
 import re
 import signal
 import stat
-import struct
 import subprocess
 import tarfile
-import termios
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.functional import images
-from tests.functional.command_line import BASE, PROGRAM, CommandLine, Result
+from tests.functional.command_line import (
+    BASE,
+    PROGRAM,
+    CommandLine,
+    Result,
+    run_on_a_terminal,
+)
 from tests.functional.conftest import FilesystemFactory
 from tests.functional.rootfs import golden
 
@@ -404,20 +405,10 @@ def test_progress_is_for_terminals(
         for _ in range(100):
             stream.write(os.urandom(1 << 20))
     archive = pack(source, tmp_path / "root.tar")
-    controller, terminal = pty.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
     argv = [str(PROGRAM), "--config-file", str(cli.config), "rootfs", "unpack"]
     argv += [str(archive), str(tmp_path / "target")]
-    with subprocess.Popen(
-        argv, stdout=subprocess.DEVNULL, stderr=terminal
-    ) as work:
-        os.close(terminal)
-        shown = b""
-        with suppress(OSError):  # EIO: the last has closed it.
-            while more := os.read(controller, 4096):
-                shown += more
-    os.close(controller)
-    assert work.returncode == 0
+    code, shown = run_on_a_terminal(argv, "stderr")
+    assert code == 0
     # Parts of the archive, and not only at its beginning.
     assert len(set(re.findall(rb"unpack: +([0-9]+)%", shown))) > 2
     # To a pipe there is nothing but the report.

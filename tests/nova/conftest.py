@@ -161,6 +161,13 @@ def run_novas(
         yield start
 
 
+def cleaned(nova: harness.Nova) -> Iterator[harness.Nova]:
+    """Yield one, and look at the end that nothing of its servers is left."""
+    yield nova
+    nova.clean()
+    nova.wait_for_no_leftovers()
+
+
 UserFactory = Callable[[str], User]
 
 

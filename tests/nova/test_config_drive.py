@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.nova.conftest import ImageFactory, NovaFactory, UserFactory
+from tests.nova.conftest import ImageFactory, NovaFactory, UserFactory, cleaned
 from tests.nova.harness import Nova
 from tests.nova.ours import DRIVER, changed, is_private
 from tests.nova.server import Server
@@ -18,10 +18,9 @@ SCRIPT = "#!/bin/sh\n"
 @pytest.fixture
 def nova(start_nova: NovaFactory) -> Iterator[Nova]:
     """Start one with ID maps, and look that nothing is left."""
-    nova = start_nova(changed("DEFAULT", allow_resize_to_same_host="True"))
-    yield nova
-    nova.clean()
-    nova.wait_for_no_leftovers()
+    yield from cleaned(
+        start_nova(changed("DEFAULT", allow_resize_to_same_host="True"))
+    )
 
 
 def boot(nova: Nova, image: str) -> Server:

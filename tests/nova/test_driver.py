@@ -15,7 +15,7 @@ from lxc_userns.config import allowed_paths
 from lxc_userns.config import names as config_names
 from lxc_userns.config.options import GROUP, OPTS
 from lxc_userns.linux import cgroups
-from tests.nova.conftest import ImageFactory, NovaFactory, UserFactory
+from tests.nova.conftest import ImageFactory, NovaFactory, UserFactory, cleaned
 from tests.nova.harness import Nova, RefusedError, Settings
 from tests.nova.ours import (
     BASE,
@@ -41,9 +41,7 @@ def shared_nova(start_shared_nova: NovaFactory) -> Nova:
 @pytest.fixture
 def nova(shared_nova: Nova) -> Iterator[Nova]:
     """Give it without servers, and look that nothing is left."""
-    yield shared_nova
-    shared_nova.clean()
-    shared_nova.wait_for_no_leftovers()
+    yield from cleaned(shared_nova)
 
 
 def has_hung_up(server: Server) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.functional.capabilities import require
-from tests.nova.conftest import ImageFactory, NovaFactory, UserFactory
+from tests.nova.conftest import ImageFactory, NovaFactory, UserFactory, cleaned
 from tests.nova.harness import Nova
 from tests.nova.ours import DRIVER, changed, is_private
 from tests.nova.server import Server
@@ -19,10 +19,9 @@ FLAVOR = "OS-FLV-EXT-DATA:ephemeral"
 @pytest.fixture
 def nova(start_nova: NovaFactory) -> Iterator[Nova]:
     """Start one with ID maps, and look that nothing is left."""
-    nova = start_nova(changed("DEFAULT", allow_resize_to_same_host="True"))
-    yield nova
-    nova.clean()
-    nova.wait_for_no_leftovers()
+    yield from cleaned(
+        start_nova(changed("DEFAULT", allow_resize_to_same_host="True"))
+    )
 
 
 def mounted(server: Server, place: str) -> tuple[str, set[str]]:

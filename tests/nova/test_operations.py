@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.nova.conftest import ImageFactory, NovaFactory
+from tests.nova.conftest import ImageFactory, NovaFactory, cleaned
 from tests.nova.harness import OTHER_HOST, Nova
 from tests.nova.ours import LEASES, is_private
 from tests.nova.server import Server
@@ -20,10 +20,7 @@ pytestmark = pytest.mark.usefixtures("pool")
 @pytest.fixture
 def nova(start_nova: NovaFactory) -> Iterator[Nova]:
     """Start one with leases, and look that nothing is left."""
-    nova = start_nova(LEASES)
-    yield nova
-    nova.clean()
-    nova.wait_for_no_leftovers()
+    yield from cleaned(start_nova(LEASES))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import libvirt
 import pytest
 
 from lxc_userns.linux import cgroups
-from tests.nova.conftest import ImageFactory, NovaFactory
+from tests.nova.conftest import ImageFactory, NovaFactory, cleaned
 from tests.nova.harness import Nova
 from tests.nova.ours import DRIVER, is_private
 from tests.nova.server import Server
@@ -68,10 +68,7 @@ class Copies:
 @pytest.fixture
 def nova(start_nova: NovaFactory) -> Iterator[Nova]:
     """Start one with ID maps, and look that nothing is left."""
-    nova = start_nova(DRIVER)
-    yield nova
-    nova.clean()
-    nova.wait_for_no_leftovers()
+    yield from cleaned(start_nova(DRIVER))
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from cliff.command import Command
 from cliff.commandmanager import CommandManager
 
 from lxc_userns import commands
-from lxc_userns.text import escape
+from lxc_userns.text import one_line
 
 PROGRAM = "lxc-userns"
 _USAGE = 2
@@ -83,7 +83,7 @@ class OneLineFormatter(logging.Formatter):
         text = record.getMessage()
         if isinstance(record.msg, BaseException):
             text = describe(record.msg)
-        line = escape(" ".join(text.split()))
+        line = one_line(text)
         if self._levels:
             line = f"{record.levelname.lower()}: {line}"
         if self._tracebacks and record.exc_info:

@@ -27,7 +27,7 @@ from lxc_userns.linux import journal, locks
 from lxc_userns.services import Services
 from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.spec.rootfs_kind import parse_kind
-from lxc_userns.text import escape
+from lxc_userns.text import one_line
 
 #: Characters of a message about XML.
 _LONGEST = 200
@@ -55,7 +55,7 @@ def call(
     except Exception as err:
         text = str(err) or type(err).__name__
         notes = getattr(err, "__notes__", ())
-        line = escape(" ".join("; ".join((text, *notes)).split()))
+        line = one_line("; ".join((text, *notes)))
         sys.stderr.write(f"lxc-userns: {line}\n")
         if logger is not None:
             logger.error(line)

@@ -41,7 +41,6 @@ RELOADED = Path("/run/libvirt/lxc-userns-hook-reloaded")
 _UNCONFINED = ("/usr/bin", "/usr/sbin", "/bin", "/sbin")
 _MODE = 0o755
 _INSTALL = ("host", "hook", "install")
-_CONFIG_FILE = "--config-file"
 
 # Nothing is started for a step that needs nothing, and little for the domain
 # of others: libvirtd answers nobody meanwhile.
@@ -121,13 +120,12 @@ def render(command: Sequence[str], config_files: Sequence[str]) -> str:
     :param config_files: as for :func:`install`.
     """
     files = [os.path.abspath(each) for each in config_files]
-    options = [word for each in files for word in (_CONFIG_FILE, each)]
     return _SCRIPT.format(
         version=metadata.version("lxc-userns"),
         install=_install(()),
         marker=NAMESPACE,
         configuration=shlex.join(files or _CONFIGURATION),
-        command=shlex.join([*command, *options]),
+        command=shlex.join([*command, *commands.options(files)]),
     )
 
 
@@ -214,7 +212,7 @@ def _read(text: str) -> tuple[str | None, list[str]]:
     words = shlex.split(last.partition(" | ")[2])
     found = (word for word in words if os.path.basename(word) == PROGRAM)
     pairs = pairwise(words)
-    files = [file for option, file in pairs if option == _CONFIG_FILE]
+    files = [file for option, file in pairs if option == commands.CONFIG_FILE]
     return next(found, None), files
 
 
