@@ -161,12 +161,13 @@ def test_reboot_from_inside_and_verify(
 def test_stop_lets_an_init_power_off(
     cli: CommandLine, busybox_rootfs: Path
 ) -> None:
-    trap = "trap 'echo bye >/out; exit' TERM; while :; do sleep 0.1; done"
+    trap = "trap 'echo bye >/out; exit' TERM; >/trapped; "
+    trap += "while :; do sleep 0.1; done"
     cli.json(
         *("container", "run", "trap", "--rootfs", busybox_rootfs),
         *("--init", f'/bin/sh -c "{trap}"'),
     )
-    time.sleep(0.5)  # For the shell to set its trap.
+    wait_for((busybox_rootfs / "trapped").exists)
     assert cli("container", "stop", "trap").code == 0
     assert (busybox_rootfs / "out").read_text() == "bye\n"
 
