@@ -9,6 +9,7 @@ its channel and its output, and gives its process ID. ``--in-process`` is for
 privileged functions without a process of their own.
 """
 
+import gc
 import importlib
 import os
 import select
@@ -151,6 +152,9 @@ def main() -> None:
     if "--in-process" in sys.argv:
         importlib.import_module("tests.nova.privsep").stay_in_process()
     importlib.import_module("tests.nova.service")
+    # Collections in what is forked go over what is its own alone.
+    gc.collect()
+    gc.freeze()
     serve(channel, inherited)
 
 
