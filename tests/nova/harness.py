@@ -356,7 +356,9 @@ def write_configuration(
         },
     )
     if helper:
-        for section in ("nova_sys_admin", "lxc_userns_privileged"):
+        # The last is that of what connects volumes.
+        ours = "lxc_userns_privileged"
+        for section in (ours, "nova_sys_admin", "privsep_osbrick"):
             change_configuration(path, {section: {"helper_command": helper}})
 
 

@@ -127,6 +127,37 @@ class Images(nova_fixtures.GlanceFixture):
         return super().update(context, image_id, metadata, None, purge_props)
 
 
+class Volumes(nova_fixtures.CinderFixture):
+    """Volumes that are block devices of this host."""
+
+    #: Where snapshots are; each has the state of the only domain as a suffix.
+    snapshots: Path
+
+    def make(self, volume: str, device: str, snapshots: str) -> None:
+        """Make a volume what one on a block device is."""
+        self.snapshots = Path(snapshots)
+        self.device = device
+        self.VOLUME_CONNECTION_INFO = {
+            volume: {
+                "driver_volume_type": "local",
+                "data": {"device_path": device},
+            }
+        }
+
+    def fake_get(self, *arguments: Any, **named: Any) -> Any:
+        """Show a volume, with what Nova needs of it for a snapshot."""
+        found = super().fake_get(*arguments, **named)
+        return {"display_description": "", **found}
+
+    def fake_create_snapshot_force(self, *arguments: Any) -> Any:
+        """Copy a volume."""
+        host = self.test.computes[FIRST_HOST].manager.driver._host
+        (guest,) = host.list_guests()
+        state, _ = guest._domain.state()
+        shutil.copyfile(self.device, self.snapshots / f"snapshot.{state}")
+        return super().fake_create_snapshot_force(*arguments)
+
+
 def copy(source: Path, target: Path) -> None:
     """Copy a file, holes as holes."""
     argv = ["cp", "--sparse=always", str(source), str(target)]
@@ -167,6 +198,7 @@ def unpoison() -> None:
     ):
         setattr(nova_fixtures, name, Nothing)
     nova_fixtures.ConfFixture = Configuration
+    nova_fixtures.CinderFixture = Volumes
     nova_fixtures.GlanceFixture = Images
 
 
@@ -247,6 +279,10 @@ class Requests:
             name: image.get(name)
             for name in ("disk_format", "name", "properties", "size", "status")
         }
+
+    def make_volume(self, *arguments: str) -> None:
+        """Make a volume of a block device; see :class:`Volumes`."""
+        self.nova.cinder.make(*arguments)
 
     def start_compute(self) -> None:
         """Start the compute service, with the configuration of now."""

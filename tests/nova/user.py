@@ -60,6 +60,13 @@ def shipped_line(name: str, **places: str) -> str:
     return f"{NAME}{line.removeprefix('nova')}\n"
 
 
+#: Of Nova's own privileged functions, and of those that connect volumes.
+CONTEXTS = (
+    r"nova\.privsep\.sys_admin_pctxt",
+    r"os_brick\.privileged\.default",
+)
+
+
 @dataclass(frozen=True)
 class User:
     """A user, and how it calls ``privsep-helper`` as root."""
@@ -106,11 +113,11 @@ def made_user(directory: Path, helper: str = "sudo") -> Iterator[User]:
             config=rf"{nova}/nova\.conf",
             sockets=f"{nova}/tmp/tmp",
         )
-        theirs = ours.replace(
-            r"lxc_userns\.privileged\.CONTEXT",
-            r"nova\.privsep\.sys_admin_pctxt",
-        )
-        sudoers = SUDOERS + ours + theirs
+        theirs = [
+            ours.replace(r"lxc_userns\.privileged\.CONTEXT", context)
+            for context in CONTEXTS
+        ]
+        sudoers = "".join((SUDOERS, ours, *theirs))
     with ExitStack() as stack:
         add_user(stack, directory, sudoers)
         open_socket(stack)

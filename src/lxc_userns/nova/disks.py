@@ -64,24 +64,36 @@ def find_disk(guest: Any) -> tuple[str, str | None]:
 
     :param guest: Nova's ``Guest``.
     """
-    if _is_on_view(guest.get_config()):
+    if is_on_view(guest.get_config()):
         # Without a format a snapshot fails; the kernel mounts no other.
         return _disk_path(guest.uuid), "raw"
     found: tuple[str, str | None] = _find_disk(guest)
     return found
 
 
-def describe(config: Any, block_device_info: Any) -> list[dict[str, object]]:
-    """Describe a domain's disks, as Nova describes those of machines.
+def is_on_view(config: Any) -> bool:
+    """Whether a domain's root filesystem is a view of ours.
 
-    What it does not describe is not taken along to another host, nor to the
-    directory of an instance that is resized.
+    :param config: Nova's ``LibvirtConfigGuest``.
+    """
+    run_path = os.path.join(CONF.lxc_userns.run_path, "")
+    return any(
+        isinstance(device, vconfig.LibvirtConfigGuestFilesys)
+        and (device.source_dir or "").startswith(run_path)
+        for device in config.devices
+    )
+
+
+def describe(config: Any, block_device_info: Any) -> list[dict[str, object]]:
+    """Describe the disks of a domain on a view, as Nova those of machines.
+
+    They are no devices of the domain, nor has a volume a device's name, which
+    Nova's own description wants of each. What is not described is not taken
+    along to another host, nor to the directory of an instance that is resized.
 
     :param config: Nova's ``LibvirtConfigGuest``.
     :returns: those that are files.
     """
-    if not _is_on_view(config):
-        return []
     path = _disk_path(config.uuid)
     root = block_device.get_root_bdm(
         driver.block_device_info_get_mapping(block_device_info)
@@ -136,12 +148,3 @@ def check_same(old: Any, new: Any) -> None:
 
 def _disk_path(uuid: str) -> str:
     return f"{CONF.instances_path}/{uuid}/disk"
-
-
-def _is_on_view(config: Any) -> bool:
-    run_path = os.path.join(CONF.lxc_userns.run_path, "")
-    return any(
-        isinstance(device, vconfig.LibvirtConfigGuestFilesys)
-        and (device.source_dir or "").startswith(run_path)
-        for device in config.devices
-    )

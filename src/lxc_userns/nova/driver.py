@@ -45,7 +45,10 @@ CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 
 
-class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
+class LibvirtLXCDriver(
+    quiesce.Snapshots,
+    libvirt_driver.LibvirtDriver,  # type: ignore[misc]
+):
     """Runs each instance in a user namespace."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -280,10 +283,11 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
     def _get_instance_disk_info_from_config(
         self, guest_config: Any, block_device_info: Any
     ) -> Any:
-        found = super()._get_instance_disk_info_from_config(
+        if disks.is_on_view(guest_config):
+            return disks.describe(guest_config, block_device_info)
+        return super()._get_instance_disk_info_from_config(
             guest_config, block_device_info
         )
-        return found + disks.describe(guest_config, block_device_info)
 
     def migrate_disk_and_power_off(
         self,
@@ -358,24 +362,6 @@ class LibvirtLXCDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             f"{instance.name}: libvirt does not tell interfaces of containers "
             "apart; create another instance without it"
         )
-
-    def snapshot(self, context: Any, instance: Any, *args: Any) -> None:
-        """Copy the disk of an instance, paused if that is required of it."""
-        try:
-            super().snapshot(context, instance, *args)
-        finally:
-            quiesce.end(self._host, instance)
-
-    def _suspend_guest_for_snapshot(
-        self, _context: Any, _live: Any, _state: Any, instance: Any
-    ) -> None:
-        quiesce.begin(self._host, instance)
-        with errors.as_novas(instance):
-            privileged.sync(instance.name)
-
-    def _resume_guest_after_snapshot(self, *args: Any) -> None:
-        _, _, _, instance, _ = args
-        quiesce.end(self._host, instance)
 
     def pause(self, instance: Any) -> None:
         """Pause an instance, where libvirt can.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import nova.conf
 from nova import exception
@@ -20,13 +20,64 @@ from nova.compute import power_state
 from nova.virt.libvirt import utils as libvirt_utils
 from oslo_log import log as logging
 
+from lxc_userns import privileged
 from lxc_userns.linux import cgroups
+from lxc_userns.nova import errors
+
+if TYPE_CHECKING:
+    from nova.virt.driver import ComputeDriver as Driver
+else:
+    Driver = object
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 
 #: In the directory of an instance while it is paused for a snapshot.
 _NAME: Final = "paused-for-snapshot"
+
+
+class Snapshots(Driver):  # type: ignore[misc]
+    """Snapshots of containers, for Nova's driver."""
+
+    _host: Any
+
+    def snapshot(self, context: Any, instance: Any, *args: Any) -> None:
+        """Copy the disk of an instance, paused if that is required of it."""
+        try:
+            super().snapshot(context, instance, *args)
+        finally:
+            end(self._host, instance)
+
+    def _suspend_guest_for_snapshot(
+        self, context: Any, _live: Any, _state: Any, instance: Any
+    ) -> None:
+        self.quiesce(context, instance, None)
+
+    def _resume_guest_after_snapshot(self, *args: Any) -> None:
+        context, _, _, instance, _ = args
+        self.unquiesce(context, instance, None)
+
+    def quiesce(self, _context: Any, instance: Any, _image_meta: Any) -> None:
+        """Write what is to be on an instance's disk, before it is copied.
+
+        Nova calls this where the disk is a volume, which others copy.
+
+        :raises nova.exception.NovaException: if the instance has to be
+            paused for that, and cannot be.
+        """
+        begin(self._host, instance)
+        try:
+            with errors.as_novas(instance):
+                privileged.sync(instance.name)
+        except BaseException:
+            end(self._host, instance)
+            raise
+
+    def unquiesce(
+        self, _context: Any, instance: Any, _image_meta: Any
+    ) -> None:
+        """Let an instance go on that was paused for a copy."""
+        end(self._host, instance)
 
 
 def is_required(instance: Any) -> bool:
