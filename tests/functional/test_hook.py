@@ -33,6 +33,12 @@ from tests.waiting import wait_for
 pytestmark = pytest.mark.needs("containers")
 
 SLEEP = "/bin/sleep 1000"
+#: An init that heeds what "virsh reboot --mode signal" sends, and "virsh
+#: shutdown".
+HEEDS = (
+    "/bin/sh -c \"trap 'reboot -f' HUP; trap exit TERM; >/ready; "
+    'while :; do sleep 0.1; done"'
+)
 OTHER_RANGE = f"<uid start='0' target='{BASE + COUNT}'"
 
 
@@ -261,14 +267,52 @@ def test_reboot_from_inside(
     busybox_rootfs.parent.chmod(0o700)
     run = cli.run_to_reboot("web", "--rootfs", busybox_rootfs)
     guest.inside(run["init_pid"], "reboot")
+    wait_for_another(cli, run["init_pid"])
+    end_domain(connection.lookupByName("web"))
+
+
+def wait_for_another(cli: CommandLine, init_pid: int) -> None:
+    """Wait until it runs with another first process."""
 
     def is_new() -> bool:
         shown = cli.json("container", "show", "web")
-        return shown["init_pid"] not in (None, run["init_pid"])
+        return shown["init_pid"] not in (None, init_pid)
 
     wait_for(is_new)
     wait_for(lambda: state(cli) == "running")
-    end_domain(connection.lookupByName("web"))
+
+
+def run_with_signals(cli: CommandLine, rootfs: Path) -> int:
+    """Run one whose init heeds what libvirt sends; its process ID."""
+    rootfs.parent.chmod(0o700)
+    run = cli.run_to_reboot("web", "--rootfs", rootfs, "--init", HEEDS)
+    pid = int(run["init_pid"])
+    wait_for(Path(f"/proc/{pid}/root/ready").exists)
+    return pid
+
+
+def test_virsh_reboot(
+    cli: CommandLine, busybox_rootfs: Path, connection: libvirt.virConnect
+) -> None:
+    pid = run_with_signals(cli, busybox_rootfs)
+    domain = connection.lookupByName("web")
+    domain.reboot(libvirt.VIR_DOMAIN_REBOOT_SIGNAL)
+    wait_for_another(cli, pid)
+    assert domain.isActive()
+    end_domain(domain)
+
+
+def test_virsh_shutdown(
+    cli: CommandLine, busybox_rootfs: Path, connection: libvirt.virConnect
+) -> None:
+    run_with_signals(cli, busybox_rootfs)
+    domain = connection.lookupByName("web")
+    domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_SIGNAL)
+    wait_for(lambda: cli.mounts() == [])
+    assert state(cli) == "stopped"
+    domain.create()
+    assert state(cli) == "running"
+    end_domain(domain)
 
 
 def test_twice_at_once(
