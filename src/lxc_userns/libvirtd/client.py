@@ -15,7 +15,6 @@ from typing import Any
 
 from lxc_userns import lazy
 from lxc_userns.exceptions import (
-    InstanceError,
     LibvirtError,
     LibvirtUnreachableError,
     NoSuchContainerError,
@@ -256,9 +255,8 @@ class Guests:
         """Hold the first process of an active domain.
 
         :raises NotRunningError: if the domain is not active, or has ended
-            and libvirt has missed that.
-        :raises InstanceError: if it has not started that process within some
-            seconds.
+            and libvirt has missed that, or has had no such process for some
+            seconds: libvirt's own for it may outlive it.
         :raises LibvirtError: if libvirt cannot be reached.
         """
         deadline = time.monotonic() + self._timeout
@@ -269,7 +267,7 @@ class Guests:
                 guest = self.find(name)
                 if guest is not None and guest.is_lost:
                     raise NotRunningError(name)
-                raise InstanceError(name, "its first process is not found")
+                raise NotRunningError(name, "its first process is not found")
             time.sleep(_INIT_POLL)
         with init:
             yield init

@@ -62,7 +62,7 @@ UNLOOKED = [
     OSError(errno.EMFILE, "Too many open files"),
     ZeroDivisionError("a fault of ours"),
     FileNotFoundError(errno.ENOENT, "No such file"),
-    InstanceError("web1", "its first process is not found"),
+    InstanceError("web1", "cannot be looked at"),
 ]
 
 
