@@ -107,8 +107,8 @@ def test_driver_leaves_nothing_of_a_spawn_that_fails(
     driver: example.Driver, cli: CommandLine, busybox_rootfs: Path
 ) -> None:
     request = InstanceRequest("web", UUID, str(busybox_rootfs))
-    with pytest.raises(InstanceError):
-        driver.spawn(request, DOMAIN.format("/bin/false"))
+    with pytest.raises(libvirt.libvirtError, match="/absent"):
+        driver.spawn(request, DOMAIN.format("/absent"))
     assert cli.services().store.load_all() == []
     other = DOMAIN.format("/bin/sleep").replace("web<", "other<")
     with pytest.raises(InstanceError, match="<name> 'other'"):
@@ -259,7 +259,7 @@ def test_service_leaves_nothing_of_a_spawn_that_fails(
     service: Service, busybox_rootfs: Path
 ) -> None:
     ended = service.call(
-        "spawn", name="web", rootfs=str(busybox_rootfs), init=["/bin/false"]
+        "spawn", name="web", rootfs=str(busybox_rootfs), init=["/absent"]
     )
     assert list(ended) == ["error"]
     none = service.call("spawn", name="web", rootfs="/nonexistent")

@@ -92,7 +92,7 @@ def failing_runs(rootfs: Path) -> dict[str, tuple[list[str], str]]:
         "rootfs": (["--rootfs", "/nonexistent"], "No such file or directory"),
         "init": ([*options, "/absent"], "has no /absent: No such file"),
         "start": (
-            # Its first process ends while it is looked at, if not before.
+            # Its first process ends while it is looked at, or before that.
             [*options, "/bin/false"],
             ": ",
         ),
@@ -105,7 +105,7 @@ def test_a_run_that_fails_leaves_no_lease(
     cli = container_cli
     host_files.give_ranges(1, WHOLE)
     for name, (options, message) in failing_runs(busybox_rootfs).items():
-        assert message in cli("container", "run", name, *options).error()
+        assert message in cli.run_to_end(name, *options).error()
     assert held(cli) == {}
 
 
@@ -122,7 +122,10 @@ def test_a_lease_that_was_there_before_the_container(
     assert lease == both(0, size=WHOLE)[0]
     runs = failing_runs(busybox_rootfs)
     for options, message in map(runs.__getitem__, failures):
-        assert message in cli("container", "run", "web", *options).error()
+        done = cli.run_to_end(
+            "web", *options, again=lambda: acquire(cli, "web")
+        )
+        assert message in done.error()
     assert held(cli) == {"web": lease}
     assert run(cli, "web", busybox_rootfs) == lease
 

@@ -175,8 +175,9 @@ def test_a_failed_start_leaves_nothing(
     broken = busybox_rootfs / "broken"
     broken.write_text("#!/no/interpreter\n")
     broken.chmod(0o755)
-    result = cli("container", "run", "fail", "--rootfs", busybox_rootfs,
-                 "--init", "/broken")  # fmt: skip
+    result = cli.run_to_end(
+        "fail", "--rootfs", busybox_rootfs, "--init", "/broken"
+    )
     assert "its first process ended at once" in result.error()
     assert cli.json("container", "list") == []
     assert cli.mounts() == []

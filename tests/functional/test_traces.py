@@ -39,11 +39,20 @@ def cli(command_line: Callable[[str], CommandLine]) -> CommandLine:
 
 def run(cli: CommandLine, rootfs: Path, script: str, *arguments: str) -> Any:
     """Run a script as the first process of a container."""
+    options = [*with_script(rootfs, script), *arguments, "-f", "json"]
+    return cli("container", "run", "web1", *options)
+
+
+def with_script(rootfs: Path, script: str) -> list[str]:
+    """Write a script, and return the options with which it is the first."""
     (rootfs / "script").write_text(f"PATH=/bin:/sbin\n{script}\n")
-    return cli(
-        "container", "run", "web1", "--rootfs", rootfs,
-        "--init", "/bin/sh /script", *arguments, "-f", "json",
-    )  # fmt: skip
+    return ["--rootfs", str(rootfs), "--init", "/bin/sh /script"]
+
+
+def run_to_end(cli: CommandLine, rootfs: Path) -> str:
+    """Run one that says something and ends at once; what is said of it."""
+    options = with_script(rootfs, "echo hello there; exit 3")
+    return cli.run_to_end("web1", *options).error()
 
 
 def ended(cli: CommandLine) -> Any:
@@ -59,8 +68,7 @@ def ended(cli: CommandLine) -> Any:
 
 
 def test_one_that_ends_at_once(cli: CommandLine, busybox_rootfs: Path) -> None:
-    done = run(cli, busybox_rootfs, "echo hello there; exit 3")
-    check_ended_at_once(cli, done.error())
+    check_ended_at_once(cli, run_to_end(cli, busybox_rootfs))
 
 
 def test_one_that_ends_before_libvirt_reaches_it(
@@ -68,8 +76,8 @@ def test_one_that_ends_before_libvirt_reaches_it(
 ) -> None:
     """Its own process at libvirt then has no socket any more."""
     with delayed_connections():
-        done = run(cli, busybox_rootfs, "echo hello there; exit 3")
-    check_ended_at_once(cli, done.error())
+        said = run_to_end(cli, busybox_rootfs)
+    check_ended_at_once(cli, said)
 
 
 def test_one_that_ends_before_the_hook_sees_it(
@@ -78,10 +86,10 @@ def test_one_that_ends_before_the_hook_sees_it(
     """libvirt then says no more than that its hook has failed."""
     assert cli("host", "hook", "install").code == 0
     try:
-        done = run(cli, busybox_rootfs, "echo hello there; exit 3")
+        said = run_to_end(cli, busybox_rootfs)
     finally:
         assert cli("host", "hook", "remove").code == 0
-    check_ended_at_once(cli, done.error())
+    check_ended_at_once(cli, said)
 
 
 def test_traces_of_one_that_is_just_being_started(tmp_path: Path) -> None:
