@@ -33,8 +33,8 @@ from tests.waiting import wait_for
 pytestmark = pytest.mark.needs("containers")
 
 SLEEP = "/bin/sleep 1000"
-#: An init that heeds what "virsh reboot --mode signal" sends, and "virsh
-#: shutdown".
+#: An init that heeds what "virsh reboot" and "virsh shutdown" send with
+#: "--mode signal".
 HEEDS = (
     "/bin/sh -c \"trap 'reboot -f' HUP; trap exit TERM; >/ready; "
     'while :; do sleep 0.1; done"'

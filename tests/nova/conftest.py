@@ -13,6 +13,7 @@ from typing import Any
 import libvirt
 import pytest
 
+from lxc_userns.linux import cgroups
 from tests.functional import images
 from tests.functional.capabilities import in_private_libvirtd, require
 from tests.nova import harness
@@ -166,6 +167,12 @@ def cleaned(nova: harness.Nova) -> Iterator[harness.Nova]:
     yield nova
     nova.clean()
     nova.wait_for_no_leftovers()
+
+
+def need_freezer() -> None:
+    """Skip a test where libvirt cannot pause containers."""
+    if not cgroups.can_freeze():
+        pytest.skip("libvirt pauses containers by control groups version 1")
 
 
 UserFactory = Callable[[str], User]

@@ -12,8 +12,12 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from lxc_userns.linux import cgroups
-from tests.nova.conftest import ImageFactory, NovaFactory, cleaned
+from tests.nova.conftest import (
+    ImageFactory,
+    NovaFactory,
+    cleaned,
+    need_freezer,
+)
 from tests.nova.harness import Nova
 from tests.nova.ours import DRIVER, is_private
 from tests.nova.server import Server
@@ -127,11 +131,6 @@ def goes_on(server: Server) -> bool:
     before = numbers(server)
     wait_for(lambda: numbers(server) != before, PATIENCE)
     return is_private(server)
-
-
-def need_freezer() -> None:
-    if not cgroups.can_freeze():
-        pytest.skip("libvirt pauses containers by control groups version 1")
 
 
 def test_a_snapshot_of_one_moment(

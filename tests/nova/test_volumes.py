@@ -12,7 +12,12 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from tests.nova.conftest import ImageFactory, NovaFactory, UserFactory
+from tests.nova.conftest import (
+    ImageFactory,
+    NovaFactory,
+    UserFactory,
+    need_freezer,
+)
 from tests.nova.harness import Nova
 from tests.nova.ours import DRIVER, changed, is_private
 from tests.nova.server import Server
@@ -126,6 +131,8 @@ def test_life(start_nova: NovaFactory, volume: Path) -> None:
 @pytest.mark.parametrize("uuid", [VOLUME, QUIESCED])
 def test_a_snapshot(start_nova: NovaFactory, volume: Path, uuid: str) -> None:
     """Others make it; what is on the volume is whole by then."""
+    if uuid == QUIESCED:
+        need_freezer()
     nova = start_nova(DRIVER)
     allow(nova, nova.instances, volume.parent)
     server = boot(nova, volume, uuid=uuid)

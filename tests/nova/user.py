@@ -37,6 +37,12 @@ exec_dirs = {bin}
 use_syslog = False
 """
 
+#: Of Nova's own privileged functions, and of those that connect volumes.
+CONTEXTS = (
+    r"nova\.privsep\.sys_admin_pctxt",
+    r"os_brick\.privileged\.default",
+)
+
 
 def shipped_line(name: str, **places: str) -> str:
     """The line of a file for sudo that is shipped, for other places.
@@ -58,13 +64,6 @@ def shipped_line(name: str, **places: str) -> str:
     ):
         line = line.replace(shipped, places.get(key, shipped))
     return f"{NAME}{line.removeprefix('nova')}\n"
-
-
-#: Of Nova's own privileged functions, and of those that connect volumes.
-CONTEXTS = (
-    r"nova\.privsep\.sys_admin_pctxt",
-    r"os_brick\.privileged\.default",
-)
 
 
 @dataclass(frozen=True)

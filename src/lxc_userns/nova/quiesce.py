@@ -12,22 +12,18 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import nova.conf
 from nova import exception
 from nova.compute import power_state
+from nova.virt import driver
 from nova.virt.libvirt import utils as libvirt_utils
 from oslo_log import log as logging
 
 from lxc_userns import privileged
 from lxc_userns.linux import cgroups
 from lxc_userns.nova import errors
-
-if TYPE_CHECKING:
-    from nova.virt.driver import ComputeDriver as Driver
-else:
-    Driver = object
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
@@ -36,7 +32,7 @@ LOG = logging.getLogger(__name__)
 _NAME: Final = "paused-for-snapshot"
 
 
-class Snapshots(Driver):  # type: ignore[misc]
+class Snapshots(driver.ComputeDriver):  # type: ignore[misc]
     """Snapshots of containers, for Nova's driver."""
 
     _host: Any
