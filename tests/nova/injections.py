@@ -10,9 +10,10 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import libvirt
 from nova import context, exception, objects
 from nova.privsep import idmapshift
-from nova.virt.libvirt import utils
+from nova.virt.libvirt import guest, utils
 
 from lxc_userns import privileged
 from lxc_userns.linux import cgroups
@@ -63,6 +64,20 @@ def snapshot_without_freezer(requests: Any, uuid: str) -> str:
     host = requests.compute.manager.driver._host
     instance = objects.Instance.get_by_uuid(context.get_admin_context(), uuid)
     return refused_without_freezer(lambda: quiesce.begin(host, instance))
+
+
+def recover_without_resume(requests: Any) -> None:
+    """Begin as a service does, where libvirt resumes nothing."""
+
+    def refuse(_: Any) -> None:
+        raise libvirt.libvirtError("refused")
+
+    had = guest.Guest.resume
+    guest.Guest.resume = refuse
+    try:
+        quiesce.recover(requests.compute.manager.driver._host)
+    finally:
+        guest.Guest.resume = had
 
 
 def prefer_programs(_: Any, directory: str) -> None:

@@ -103,6 +103,17 @@ def is_paused(server: Server) -> bool:
     return bool(state == libvirt.VIR_DOMAIN_PAUSED)
 
 
+def marker(server: Server) -> Path:
+    return server.directory / "paused-for-snapshot"
+
+
+def leave_paused(server: Server) -> None:
+    """Pause it as a service that was killed in a snapshot leaves it."""
+    marker(server).touch()
+    server.domain().suspend()
+    assert is_paused(server)
+
+
 def numbers(server: Server) -> tuple[str, str]:
     """Return what it has written to both."""
     one, two = (
@@ -198,14 +209,26 @@ def test_a_service_that_ends_meanwhile(
     """The next one resumes it, also if the first was killed."""
     need_freezer()
     server = boot(nova, busybox_image, **REQUIRED)
-    # As one that was killed leaves it.
-    (server.directory / "paused-for-snapshot").touch()
-    server.domain().suspend()
-    assert is_paused(server)
+    leave_paused(server)
     nova.stop_compute()
     nova.start_compute()
     assert goes_on(server)
-    assert not (server.directory / "paused-for-snapshot").exists()
+    assert not marker(server).exists()
+
+
+def test_one_that_libvirt_does_not_resume(
+    nova: Nova, busybox_image: ImageFactory
+) -> None:
+    """It is no reason for a service not to start; the next one tries again."""
+    need_freezer()
+    server = boot(nova, busybox_image, **REQUIRED)
+    leave_paused(server)
+    nova.run("tests.nova.injections:recover_without_resume")
+    assert is_paused(server)
+    assert marker(server).exists()
+    nova.stop_compute()
+    nova.start_compute()
+    assert goes_on(server)
 
 
 def test_one_that_was_paused_before_stays_so(

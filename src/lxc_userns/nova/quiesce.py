@@ -14,6 +14,7 @@ import os
 from contextlib import suppress
 from typing import Any, Final
 
+import libvirt
 import nova.conf
 from nova import exception
 from nova.compute import power_state
@@ -121,7 +122,11 @@ def recover(host: Any) -> None:
         marker = os.path.join(CONF.instances_path, guest.uuid, _NAME)
         if os.path.exists(marker):
             LOG.warning("%s: is resumed after a snapshot", guest.name)
-            _resume(host, guest, marker)
+            # One alone is no reason to run none; the next start tries again.
+            try:
+                _resume(host, guest, marker)
+            except (libvirt.libvirtError, exception.NovaException) as err:
+                LOG.error("%s: is still paused: %s", guest.name, err)
 
 
 def _resume(host: Any, guest: Any, marker: str) -> None:
