@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +17,7 @@ import pytest
 from lxc_userns.domain.seclabel import parse_models
 from lxc_userns.host import hook
 from lxc_userns.instances.store import InstanceStore
+from lxc_userns.libvirtd import daemon
 from lxc_userns.libvirtd.status import RunningDomains
 from tests.functional import guest
 from tests.functional.command_line import (
@@ -447,6 +449,61 @@ def test_others_are_refused(
         # Whatever it is called, it is looked for; it was there transiently.
         absent = call_copied(str(caught.value)).error(5)
         assert absent == f"{name}: no such container"
+
+
+def test_installed_while_libvirtd_reloads(
+    command_line: CommandLineFactory,
+    connection: libvirt.virConnect,
+    shared_rootfs: Path,
+    tmp_path: Path,
+) -> None:
+    """It ignores another signal meanwhile, and would never call the hook."""
+    found = daemon.find()
+    assert found is not None
+    slow = hook.DIRECTORY.with_name("daemon")
+    slow.parent.mkdir(parents=True, exist_ok=True)
+    slow.write_text(f"#!/bin/sh\n>{tmp_path}/begun; sleep 3\n")
+    slow.chmod(0o755)
+    os.kill(found.pid, signal.SIGHUP)
+    wait_for((tmp_path / "begun").exists)
+    slow.unlink()
+    for _ in hooked(command_line, "unmarked_domains = refuse\n"):
+        with (
+            pytest.raises(libvirt.libvirtError, match="refuses that"),
+            running(connection, "other", shared_rootfs),
+        ):
+            pytest.fail("it started")
+
+
+def test_a_libvirtd_that_looks_for_no_hooks(any_cli: CommandLine) -> None:
+    """One that does nothing for a while may never call it."""
+    found = daemon.find()
+    assert found is not None
+    hook.RELOADED.unlink()
+    os.kill(found.pid, signal.SIGSTOP)
+    try:
+        error = any_cli("host", "hook", "install").error(1)
+    finally:
+        os.kill(found.pid, signal.SIGCONT)
+    assert error == (
+        f"{found} does not look for hooks and may not call {hook.HOOK}; "
+        f"systemctl restart {found.name}"
+    )
+    assert not hook.RELOADED.exists()
+
+
+def test_beside_the_one_script_of_others(
+    any_cli: CommandLine, tmp_path: Path
+) -> None:
+    """libvirt does not list the directory then, before a call."""
+    first = hook.DIRECTORY.with_name("lxc")
+    first.write_text("#!/bin/sh\n")
+    first.chmod(0o755)
+    try:
+        installed = any_cli("host", "hook", "install")
+    finally:
+        first.unlink()
+    assert installed.code == 0
 
 
 def test_others_with_id_maps_are_not(

@@ -13,7 +13,7 @@ from typing import Any
 import libvirt
 from nova import context, exception, objects
 from nova.privsep import idmapshift
-from nova.virt.libvirt import guest, utils
+from nova.virt.libvirt import utils
 
 from lxc_userns import privileged
 from lxc_userns.linux import cgroups
@@ -68,16 +68,24 @@ def snapshot_without_freezer(requests: Any, uuid: str) -> str:
 
 def recover_without_resume(requests: Any) -> None:
     """Begin as a service does, where libvirt resumes nothing."""
+    host = requests.compute.manager.driver._host
 
-    def refuse(_: Any) -> None:
+    def refuse() -> None:
         raise libvirt.libvirtError("refused")
 
-    had = guest.Guest.resume
-    guest.Guest.resume = refuse
-    try:
-        quiesce.recover(requests.compute.manager.driver._host)
-    finally:
-        guest.Guest.resume = had
+    def unresumable(guest: Any) -> SimpleNamespace:
+        return SimpleNamespace(
+            uuid=guest.uuid,
+            name=guest.name,
+            get_power_state=lambda _: guest.get_power_state(host),
+            resume=refuse,
+        )
+
+    quiesce.recover(
+        SimpleNamespace(
+            list_guests=lambda: [unresumable(x) for x in host.list_guests()]
+        )
+    )
 
 
 def prefer_programs(_: Any, directory: str) -> None:

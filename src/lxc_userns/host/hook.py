@@ -15,7 +15,7 @@ import stat
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +29,7 @@ from lxc_userns.host.check import failed, passed, warned
 from lxc_userns.libvirtd import daemon, hook_client
 from lxc_userns.libvirtd.daemon import Daemon
 from lxc_userns.linux import safe_path
+from lxc_userns.linux.inotify import Listings
 from lxc_userns.linux.process import Process
 
 DIRECTORY = Path("/etc/libvirt/hooks/lxc.d")
@@ -40,6 +41,8 @@ RELOADED = Path("/run/libvirt/lxc-userns-hook-reloaded")
 #: the profile.
 _UNCONFINED = ("/usr/bin", "/usr/sbin", "/bin", "/sbin")
 _MODE = 0o755
+#: How often the daemon is told to look for hooks, and seconds for each.
+_TRIES, _PATIENCE = 20, 0.5
 _INSTALL = ("host", "hook", "install")
 
 # Nothing is started for a step that needs nothing, and little for the domain
@@ -73,7 +76,8 @@ def install(config_files: Sequence[str] = ()) -> Path:
         usual files.
     :returns: path of the hook.
     :raises PrerequisiteError: if others could replace what libvirtd would
-        execute as root, or its security profile forbids that.
+        execute as root, or its security profile forbids that, or it does not
+        look for hooks.
     :raises OSError: if it cannot be written.
     """
     found = daemon.find()
@@ -81,7 +85,8 @@ def install(config_files: Sequence[str] = ()) -> Path:
     DIRECTORY.mkdir(mode=0o755, parents=True, exist_ok=True)
     # Not beside it: libvirt executes all that is there.
     _write(HOOK, text, _MODE, DIRECTORY.parent)
-    reload(found)
+    if found is not None:
+        _make_known(found)
     return HOOK
 
 
@@ -97,20 +102,40 @@ def remove() -> bool:
         return False
     with suppress(OSError):  # There may be hooks of others.
         DIRECTORY.rmdir()
-    reload(daemon.find())
+    found = daemon.find()
+    with suppress(ProcessLookupError):
+        if found is not None:
+            os.kill(found.pid, signal.SIGHUP)
     RELOADED.unlink(missing_ok=True)
     hook_client.stop()
     snapshot.forget()
     return True
 
 
-def reload(found: Daemon | None) -> None:
-    """Make the daemon look for hooks; it does so when it starts as well."""
-    if found is None:
-        return
-    with suppress(ProcessLookupError), Process(found.pid) as process:
-        process.send_signal(signal.SIGHUP)
-        _write(RELOADED, _identity(process), 0o600, RELOADED.parent)
+def _make_known(found: Daemon) -> None:
+    """Let the daemon look for hooks, and see that it does.
+
+    It looks when it starts, and when it is told to; but not while it does
+    what it was told before, or before it has started.
+
+    :raises PrerequisiteError: if it does not.
+    """
+    with (
+        suppress(ProcessLookupError),
+        Process(found.pid) as process,
+        closing(Listings(str(DIRECTORY))) as listings,
+    ):
+        for _ in range(_TRIES):
+            process.send_signal(signal.SIGHUP)
+            # Where there is this one it looks no further, until it calls it.
+            is_first = os.access(DIRECTORY.with_suffix(""), os.X_OK)
+            if listings.wait(_PATIENCE) or is_first:
+                _write(RELOADED, _identity(process), 0o600, RELOADED.parent)
+                return
+        raise PrerequisiteError(
+            f"{found} does not look for hooks and may not call {HOOK}; "
+            f"systemctl restart {found.name}"
+        )
 
 
 def render(command: Sequence[str], config_files: Sequence[str]) -> str:
