@@ -19,6 +19,7 @@ from typing import Any
 
 from lxc_userns.exceptions import PrerequisiteError
 from lxc_userns.linux import programs
+from lxc_userns.linux.fd import wait_readable
 from lxc_userns.rootfs.archive.tar_errors import Diagnostics
 from lxc_userns.rootfs.shifting import ipc
 
@@ -97,7 +98,7 @@ def listen(
     """
     data = None
     while data != b"" and complaints.first is None:
-        if ipc.wait(said, timeout=_TICK):
+        if wait_readable(said, timeout=_TICK):
             data = os.read(said, _MOST_AT_ONCE)
             complaints.feed(data)
         if progress is not None:
