@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Descriptors: owned ones, and what can be read of some."""
+"""Descriptors that are closed by who opened them."""
 
 from __future__ import annotations
 
 import os
-import select
 from contextlib import contextmanager
 
 TYPE_CHECKING = False  # A worker process loads this, and has to start quickly.
@@ -61,21 +60,3 @@ def reopen(fd: int, flags: int) -> AbstractContextManager[int]:
     :raises OSError: as :func:`os.open`.
     """
     return open_file(f"/proc/self/fd/{fd}", flags)
-
-
-def wait_readable(*fds: int, timeout: float | None = None) -> set[int]:
-    """Wait until one of some descriptors can be read, or has ended.
-
-    :param timeout: seconds after which to give up, None for never.
-    :returns: those that can be read; none if it gave up.
-    """
-    if not hasattr(select, "poll"):
-        # Eventlet has taken it away; its own select() has no limit.
-        return {*select.select(fds, [], [], timeout)[0]}
-    # select() takes none above 1023, which a compute service may well have.
-    poll = select.poll()
-    for fd in fds:
-        poll.register(fd, select.POLLIN)
-    return {
-        fd for fd, _ in poll.poll(None if timeout is None else timeout * 1000)
-    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -12,7 +13,7 @@ from typing import Self
 
 from lxc_userns.linux import mounts, namespaces
 from lxc_userns.linux.bounds import BoundExceededError
-from lxc_userns.linux.fd import owned, wait_readable
+from lxc_userns.linux.fd import owned
 
 #: Rows of ``uid_map``: first ID inside, first ID outside, number of IDs.
 Rows = tuple[tuple[int, int, int], ...]
@@ -356,6 +357,8 @@ def _or_ended() -> Iterator[None]:
 
 
 def _has_ended(pidfd: int, timeout: float | None) -> bool:
-    if timeout is not None and timeout >= _TOO_LONG:
-        timeout = None
-    return bool(wait_readable(pidfd, timeout=timeout))
+    ended = select.poll()
+    ended.register(pidfd, select.POLLIN)
+    if timeout is None or timeout >= _TOO_LONG:
+        return bool(ended.poll())
+    return bool(ended.poll(timeout * 1000))

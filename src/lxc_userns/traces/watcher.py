@@ -74,7 +74,7 @@ class Watched:
     :param subscribe: as :func:`exit_events.subscribe`.
     :param find_files: as :func:`memory.find_files`.
     :param clock: gives seconds that only grow.
-    :param make_poll: as :func:`select.poll`, which is the default.
+    :param make_poll: as :func:`select.poll`.
     """
 
     def __init__(
@@ -85,13 +85,12 @@ class Watched:
         subscribe: Callable[[int], ExitEvents | None] = exit_events.subscribe,
         find_files: Callable[[int], list[str]] = memory.find_files,
         clock: Callable[[], float] = time.monotonic,
-        make_poll: Callable[[], select.poll] | None = None,
+        make_poll: Callable[[], select.poll] = select.poll,
     ) -> None:
         self.pid = pid
         self.init: ExitStatus | None = None
         self._find_files, self._clock = find_files, clock
-        # Eventlet takes it away in a process that imports this module.
-        self._make_poll = make_poll or select.poll
+        self._make_poll = make_poll
         self.status: int | None = None
         self.kills = 0
         self._pidfd = os.pidfd_open(pid)

@@ -19,7 +19,6 @@ from typing import Any
 
 from lxc_userns.exceptions import PrerequisiteError
 from lxc_userns.linux import programs
-from lxc_userns.linux.fd import wait_readable
 from lxc_userns.rootfs.archive.tar_errors import Diagnostics
 from lxc_userns.rootfs.shifting import ipc
 
@@ -98,7 +97,7 @@ def listen(
     """
     data = None
     while data != b"" and complaints.first is None:
-        if wait_readable(said, timeout=_TICK):
+        if ipc.wait(said, timeout=_TICK):
             data = os.read(said, _MOST_AT_ONCE)
             complaints.feed(data)
         if progress is not None:

@@ -13,9 +13,8 @@ import fcntl
 import marshal
 import mmap
 import os
+import select
 import struct
-
-from lxc_userns.linux.fd import wait_readable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,6 +112,24 @@ def _read(fd: int, size: int) -> bytes:
     return data
 
 
+def wait(*fds: int, timeout: float | None = None) -> set[int]:
+    """Wait until one of some descriptors can be read, or has ended.
+
+    :param timeout: seconds after which to give up, None for never.
+    :returns: those that can be read.
+    """
+    if not hasattr(select, "poll"):
+        # Eventlet has taken it away; its own select() has no limit.
+        return {*select.select(fds, [], [], timeout)[0]}
+    # select() takes none above 1023, which a compute service may well have.
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return {
+        fd for fd, _ in poll.poll(None if timeout is None else timeout * 1000)
+    }
+
+
 class Queue:
     """Directories that wait for a worker.
 
@@ -140,7 +157,7 @@ class Queue:
 
     def is_empty(self) -> bool:
         """Return whether no entry waits."""
-        return not wait_readable(self._read, timeout=0)
+        return not wait(self._read, timeout=0)
 
     def put_quit(self) -> None:
         """Tell all workers that all is done."""
@@ -153,7 +170,7 @@ class Queue:
         :raises EOFError: if it did.
         """
         while True:
-            if parent in wait_readable(self._read, parent):
+            if parent in wait(self._read, parent):
                 raise EOFError
             try:
                 packet = os.read(self._read, _PACKET)
