@@ -155,6 +155,15 @@ def test_samples_are_valid(schema: etree.RelaxNG, name: str) -> None:
 
 #: How the promise of each document differs, and what contradicts it.
 CASES: dict[str, tuple[dict[str, object], list[str]]] = {
+    "addresses": ({}, []),
+    "allow": (
+        {},
+        [
+            "<capabilities> of policy 'allow': keeps audit_control, "
+            "block_suspend, mac_override, mknod, sys_pacct, sys_rawio, "
+            "sys_time, syslog, wake_alarm, not promised; remove it"
+        ],
+    ),
     "bare": ({}, []),
     "busybox": ({}, []),
     "capabilities": (
@@ -165,7 +174,17 @@ CASES: dict[str, tuple[dict[str, object], list[str]]] = {
             "not promised; remove it"
         ],
     ),
+    "consoles": ({}, []),
     "debian": ({"id_maps": PUNCHED_MAPS}, []),
+    "devices": (
+        {
+            "devices": (
+                Device("/dev/net/tun", "char"),
+                Device("/dev/vdc", "block"),
+            )
+        },
+        [],
+    ),
     "host-mode": ({"id_maps": None, "host_namespaces": ("network",)}, []),
     "hostdev": (
         {"devices": (Device("/dev/fuse", "char"),)},
@@ -209,6 +228,10 @@ CASES: dict[str, tuple[dict[str, object], list[str]]] = {
             "<lxc:sharenet> netns 'blue': was not promised; remove it",
             "<lxc:shareipc> name 'host-mode': was not promised; remove it",
         ],
+    ),
+    "sharenet": (
+        {"id_maps": None, "host_namespaces": ("ipc",)},
+        ["<lxc:sharenet> name 'front': was not promised; remove it"],
     ),
     "tuned": (
         {"security_model": "selinux", "partition": "/machine/a"},
