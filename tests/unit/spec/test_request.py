@@ -119,7 +119,7 @@ def test_request_that_contradicts_itself(
     ],
 )
 def test_request_of_an_odd_name(name: str, shown: str) -> None:
-    """What it says stays one line, and short."""
+    """The error stays one line, and short."""
     with pytest.raises(ArgumentError) as caught:
         InstanceRequest(name, UUID, "/srv/web", hostname="a b")
     text = str(caught.value)
