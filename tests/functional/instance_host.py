@@ -137,9 +137,9 @@ class InstanceHost:
             "state": {
                 name: each
                 for name, each in _look(self.path / "state").items()
-                # Counts of what went wrong, and a journal that comes and
-                # goes; leases are compared above.
-                if not name.startswith(("failures.", "leases."))
+                # Counts of what went wrong, also half written, and a journal
+                # that comes and goes; leases are compared above.
+                if not name.startswith(("failures.", ".failures.", "leases."))
             },
             "files": _look(self.path / "closed"),
         }
@@ -174,7 +174,7 @@ def _look(top: Path) -> dict[str, tuple[int, int, int]]:
             status = path.lstat()
             relative = str(path.relative_to(top))
             found[relative] = status.st_mode, status.st_uid, status.st_gid
-            if relative.endswith("etc/hostname"):
+            if relative.endswith(("etc/hostname", "etc/machine-id")):
                 text = path.read_text()
                 found[f"{relative}: {text}"] = 0, 0, 0
         directories[:] = [
