@@ -42,12 +42,14 @@ class InstanceHost:
     :param path: directory of this host alone.
     :param connection: a libvirtd.
     :param verified: a start of the instance that was verified.
+    :param asked: what each request has besides.
     """
 
     path: Path
     connection: libvirt.virConnect
     conf: cfg.ConfigOpts = field(default_factory=cfg.ConfigOpts)
     verified: Verified | None = None
+    asked: dict[str, Any] = field(default_factory=dict)
     _managers: dict[int, UserNamespaceManager] = field(default_factory=dict)
 
     @property
@@ -76,7 +78,13 @@ class InstanceHost:
             "hostname": "verbs.example",
             "volumes": (Volume(str(self.path / "closed/data"), "/data"),),
         }
-        return InstanceRequest(**{**values, **changes})
+        return InstanceRequest(**{**values, **self.asked, **changes})
+
+    def share_id_maps(self) -> None:
+        """Have all instances share ID maps, of the same IDs as the lease."""
+        self.conf.clear_override("subid_owner", "lxc_userns")
+        for option in ("uid_maps", "gid_maps"):
+            self.conf.set_override(option, [f"0:{BASE}:{WHOLE}"], "libvirt")
 
     def define(self, prepared: PreparedInstance) -> None:
         """Define the domain of the instance."""
