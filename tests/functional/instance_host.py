@@ -81,7 +81,7 @@ class InstanceHost:
         return InstanceRequest(**{**values, **self.asked, **changes})
 
     def share_id_maps(self) -> None:
-        """Have all instances share ID maps, of the same IDs as the lease."""
+        """Let all instances share ID maps, of the same IDs as the lease."""
         self.conf.clear_override("subid_owner", "lxc_userns")
         for option in ("uid_maps", "gid_maps"):
             self.conf.set_override(option, [f"0:{BASE}:{WHOLE}"], "libvirt")

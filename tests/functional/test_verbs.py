@@ -2,8 +2,10 @@
 """Each verb of the manager in each state, as the documentation has it."""
 
 import csv
+import os
 import re
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -194,6 +196,36 @@ def test_verbs_at_once(host: InstanceHost) -> None:
     assert host.everything() == once
     host.manager.release(NAME)
     assert host.everything() == nothing
+
+
+def by_processes(verb: Callable[[], object]) -> None:
+    """Call a verb by four processes at once, for all of which it goes well."""
+    children = []
+    for _ in range(4):
+        child = os.fork()
+        if child == 0:
+            try:
+                verb()
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        children.append(child)
+    assert {os.waitpid(each, 0)[1] for each in children} == {0}
+
+
+def test_verbs_of_several_processes_at_once(host: InstanceHost) -> None:
+    """Each makes a manager of its own."""
+    request = host.request()
+    host.manager.prepare(request)
+    once = host.everything()
+    host.manager.release(NAME)
+    nothing = host.everything()
+    for _ in range(3):
+        by_processes(lambda: host.manager.prepare(request))
+        assert host.everything() == once
+        by_processes(lambda: host.manager.release(NAME))
+        assert host.everything() == nothing
 
 
 def test_a_view_that_is_synced_can_be_unmounted(host: InstanceHost) -> None:
