@@ -181,9 +181,9 @@ class Preparation:
         self._promise(ready if is_done else record, known)
         steps.log(record.name, *steps.shift(record))
         files.prepare_tree(record, tree, options)
-        if known is None or known.ready is None:
+        if not record.named:
             files.give_own_names(record, tree)
-        ready = replace(ready, empty=dict(empty))
+        ready = replace(ready, empty=dict(empty), named=True)
         store.save(ready)
         undo(stack, files.unmount, record.name)
         steps.log(record.name, *steps.mount(record))

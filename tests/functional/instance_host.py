@@ -42,12 +42,14 @@ class InstanceHost:
     :param path: directory of this host alone.
     :param connection: a libvirtd.
     :param verified: a start of the instance that was verified.
+    :param asked: what each request has besides.
     """
 
     path: Path
     connection: libvirt.virConnect
     conf: cfg.ConfigOpts = field(default_factory=cfg.ConfigOpts)
     verified: Verified | None = None
+    asked: dict[str, Any] = field(default_factory=dict)
     _managers: dict[int, UserNamespaceManager] = field(default_factory=dict)
 
     @property
@@ -76,7 +78,13 @@ class InstanceHost:
             "hostname": "verbs.example",
             "volumes": (Volume(str(self.path / "closed/data"), "/data"),),
         }
-        return InstanceRequest(**{**values, **changes})
+        return InstanceRequest(**{**values, **self.asked, **changes})
+
+    def share_id_maps(self) -> None:
+        """Let all instances share ID maps, of the same IDs as the lease."""
+        self.conf.clear_override("subid_owner", "lxc_userns")
+        for option in ("uid_maps", "gid_maps"):
+            self.conf.set_override(option, [f"0:{BASE}:{WHOLE}"], "libvirt")
 
     def define(self, prepared: PreparedInstance) -> None:
         """Define the domain of the instance."""
@@ -137,9 +145,9 @@ class InstanceHost:
             "state": {
                 name: each
                 for name, each in _look(self.path / "state").items()
-                # Counts of what went wrong, and a journal that comes and
-                # goes; leases are compared above.
-                if not name.startswith(("failures.", "leases."))
+                # Counts of what went wrong, also half written, and a journal
+                # that comes and goes; leases are compared above.
+                if not name.startswith(("failures.", ".failures.", "leases."))
             },
             "files": _look(self.path / "closed"),
         }
@@ -174,7 +182,7 @@ def _look(top: Path) -> dict[str, tuple[int, int, int]]:
             status = path.lstat()
             relative = str(path.relative_to(top))
             found[relative] = status.st_mode, status.st_uid, status.st_gid
-            if relative.endswith("etc/hostname"):
+            if relative.endswith(("etc/hostname", "etc/machine-id")):
                 text = path.read_text()
                 found[f"{relative}: {text}"] = 0, 0, 0
         directories[:] = [

@@ -2,17 +2,20 @@
 """Each verb of the manager in each state, as the documentation has it."""
 
 import csv
+import os
 import re
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import libvirt
 import pytest
 
-from lxc_userns import PreparedInstance, exceptions
+from lxc_userns import PreparedInstance, Requirements, exceptions, rootfs
 from tests.functional import images, instance_host
 from tests.functional.instance_host import NAME, InstanceHost
 from tests.samples import TOP
@@ -22,6 +25,16 @@ pytestmark = pytest.mark.needs("private-libvirtd", "containers")
 with (TOP / "doc/source/reference/verbs.csv").open() as _stream:
     TABLE = {row.pop("verb"): row for row in csv.DictReader(_stream)}
 STATES = [*next(iter(TABLE.values()))]
+#: How an instance is asked for; the first is tried in more ways.
+KINDS: dict[str, dict[str, Any]] = {
+    "leased": {},
+    "chown": {"strategy": "chown"},
+    "overlay": {"strategy": "overlay"},
+    "shared maps": {},
+    "mode host": {"needs": Requirements("host")},
+}
+#: Those of them that have no lease, and so are never allocated alone.
+WITHOUT_LEASE = ("shared maps", "mode host")
 
 
 @pytest.fixture
@@ -41,6 +54,9 @@ def reach(host: InstanceHost, state: str, defined: bool) -> None:
     host.undefine()
     manager = host.manager
     manager.release(NAME)
+    if host.rootfs.stat().st_uid != 0:
+        # The only range of the pool is not free while it is on disk.
+        rootfs.unshift(host.rootfs)
     if state == "unknown":
         return
     prepared = manager.allocate(host.request())
@@ -101,12 +117,16 @@ def call(host: InstanceHost, verb: str) -> None:
     calls[verb]()
 
 
-def check(host: InstanceHost, verb: str, state: str) -> str:
+def check(
+    host: InstanceHost, verb: str, state: str, *, is_leased: bool = True
+) -> str:
     """Call a verb in a state, and compare it with the table.
 
     :returns: the state that it leads to.
     """
     wanted = TABLE[verb][state]
+    if wanted == "allocated" and not is_leased:
+        wanted = "unknown"
     if wanted in STATES:
         call(host, verb)
         assert host.state() == wanted, (verb, state)
@@ -121,21 +141,31 @@ def check(host: InstanceHost, verb: str, state: str) -> str:
     return state
 
 
-@pytest.mark.parametrize("state", STATES)
-def test_each_verb_in_each_state_twice(host: InstanceHost, state: str) -> None:
-    for defined in (
-        (True,)
-        if state in ("running", "stopped")
-        else (
-            False,
-            True,
-        )
-    ):
+@pytest.mark.parametrize(
+    ("kind", "state"),
+    [
+        (kind, state)
+        for kind in KINDS
+        for state in STATES
+        if state != "allocated" or kind not in WITHOUT_LEASE
+    ],
+)
+def test_each_verb_in_each_state_twice(
+    host: InstanceHost, kind: str, state: str
+) -> None:
+    host.asked = KINDS[kind]
+    if kind == "mode host":
+        host.conf.set_override("userns_policy", "preferred", "lxc_userns")
+    if kind == "shared maps":
+        host.share_id_maps()
+    is_leased = kind not in WITHOUT_LEASE
+    is_first = kind == "leased" and state not in ("running", "stopped")
+    for defined in (False, True) if is_first else (True,):
         for verb in TABLE:
             reach(host, state, defined)
-            after = check(host, verb, state)
+            after = check(host, verb, state, is_leased=is_leased)
             there = host.everything()
-            assert check(host, verb, after) == after
+            assert check(host, verb, after, is_leased=is_leased) == after
             assert host.everything() == there
             if state != after:
                 host.undefine()
@@ -153,9 +183,10 @@ def test_verbs_at_once(host: InstanceHost) -> None:
         once = host.everything()
         assert host.state() == "prepared"
         for verb in (host.manager.unmount, host.manager.release) * 2:
-            threads.submit(verb, NAME)
+            undone = threads.submit(verb, NAME)
             prepared = threads.submit(host.manager.prepare, request)
             by_name = threads.submit(host.manager.prepare, NAME)
+            undone.result()
             prepared.result()
             try:
                 by_name.result()
@@ -165,6 +196,36 @@ def test_verbs_at_once(host: InstanceHost) -> None:
     assert host.everything() == once
     host.manager.release(NAME)
     assert host.everything() == nothing
+
+
+def by_processes(verb: Callable[[], object]) -> None:
+    """Call a verb by four processes at once, for all of which it goes well."""
+    children = []
+    for _ in range(4):
+        child = os.fork()
+        if child == 0:
+            try:
+                verb()
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        children.append(child)
+    assert {os.waitpid(each, 0)[1] for each in children} == {0}
+
+
+def test_verbs_of_several_processes_at_once(host: InstanceHost) -> None:
+    """Each makes a manager of its own."""
+    request = host.request()
+    host.manager.prepare(request)
+    once = host.everything()
+    host.manager.release(NAME)
+    nothing = host.everything()
+    for _ in range(3):
+        by_processes(lambda: host.manager.prepare(request))
+        assert host.everything() == once
+        by_processes(lambda: host.manager.release(NAME))
+        assert host.everything() == nothing
 
 
 def test_a_view_that_is_synced_can_be_unmounted(host: InstanceHost) -> None:

@@ -6,13 +6,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import libvirt
 import pytest
 
-from lxc_userns import InstanceRequest
+from lxc_userns import InstanceRequest, Requirements, Volume
+from lxc_userns.exceptions import IsolationError, NotRunningError
+from lxc_userns.instances.verified import Verified
 from tests.functional import images, instance_host
 from tests.functional.guest import wait_for_no_disk
 from tests.functional.instance_host import NAME, InstanceHost
@@ -36,8 +40,10 @@ _EVENTS = CHANGES | {
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 #: Locks of trees; that of an instance stands for all.
 _PASSING = ("/proc/", "rootfs-", "tree-", "image-")
-_CALLS = {"mount", "umount2", "renameat2"}
+_CALLS = {"mount", "renameat2", "syncfs", "umount2"}
 _MOVE_MOUNT = 429
+#: A start of the instance, long ago.
+VERIFIED = Verified(1_700_000_000, "boot", 4321, 99)
 
 
 def is_change(event: str, arguments: tuple[object, ...]) -> bool:
@@ -66,6 +72,7 @@ def host(
 ) -> Iterator[InstanceHost]:
     """A host with a small tree, an image and an archive of it."""
     with instance_host.made(reachable_path, libvirt_connection) as found:
+        found.conf.set_override("userns_policy", "preferred", "lxc_userns")
         make_files(found)
         # What is made once for all instances is there.
         found.manager.prepare(found.request())
@@ -76,7 +83,9 @@ def host(
 def make_files(host: InstanceHost) -> None:
     make_tree(host.rootfs)
     closed = host.rootfs.parent
+    make_tree(closed / "shifted")
     images.make_image("ext4", closed / "disk.img", 8, root=host.rootfs)
+    images.make_image("ext4", closed / "volume.img", 8)
     archive = closed / "root.tar"
     argv = ["tar", "-C", str(host.rootfs), "-cf", str(archive), "."]
     subprocess.run(argv, check=True)
@@ -95,17 +104,49 @@ def make_tree(path: Path) -> None:
     init.chmod(0o4755)
 
 
-def ask(host: InstanceHost, kind: str) -> InstanceRequest:
+def ask(host: InstanceHost, kind: str, **changes: Any) -> InstanceRequest:
+    """Ask for an instance of a kind: what it has, and how it is mounted."""
     closed = host.rootfs.parent
     rootfs = {"image": "disk.img", "archive": "root.tar"}.get(kind, "rootfs")
     strategy = kind if kind in ("overlay", "chown") else "idmapped"
-    return host.request(rootfs=str(closed / rootfs), strategy=strategy)
+    asked: dict[str, Any] = {
+        "rootfs": str(closed / rootfs),
+        "strategy": strategy,
+    }
+    if kind == "volumes":
+        asked["volumes"] = (
+            Volume(str(closed / "data"), "/data"),
+            Volume(str(closed / "shifted"), "/home/shifted", "chown"),
+            Volume(str(closed / "volume.img"), "/disk", image=True),
+        )
+    if kind == "host":
+        asked |= {"needs": Requirements("host"), "strategy": None}
+    return host.request(**asked | changes)
+
+
+def reach(host: InstanceHost, state: str, kind: str) -> None:
+    """Bring an instance that is unknown to a state, as by its verbs."""
+    manager, request = host.manager, ask(host, kind)
+    if state != "unknown":
+        manager.allocate(request)
+    if state in ("unknown", "allocated"):
+        return
+    record = manager.prepare(request).record
+    if state in ("stopped", "unmounted"):
+        # Of a run nothing else stays, but for what it has written.
+        host.services.store.save(replace(record, verified=VERIFIED))
+        for name in ("hostname", "machine-id"):
+            Path(record.view, "etc", name).write_text("guest\n")
+    if state == "unmounted":
+        manager.unmount(NAME)
 
 
 def renew(host: InstanceHost) -> None:
-    """Make the tree anew, unshifted and as no verb has touched it."""
-    shutil.rmtree(host.rootfs)
-    make_tree(host.rootfs)
+    """Make the trees anew, unshifted and as no verb has touched them."""
+    shifted = host.rootfs.parent / "shifted"
+    for tree in (host.rootfs, shifted):
+        shutil.rmtree(tree)
+        make_tree(tree)
 
 
 def check(
@@ -126,6 +167,7 @@ def check(
     assert host.everything() == wanted
     host.manager.release(NAME)
     nothing = host.everything()
+    assert host.state() == "unknown"
     for at in count(1):
         renew(host)
         before()
@@ -181,63 +223,146 @@ def test_commits_are_among_the_changes(host: InstanceHost) -> None:
         assert len(stream.read()) > 2
 
 
-def test_allocate(host: InstanceHost) -> None:
-    def allocate() -> None:
-        host.manager.allocate(host.request())
+#: What a verb is called for, and in which state.
+KINDS = ("idmapped", "overlay", "chown", "image", "archive", "volumes", "host")
+LATER = ("allocated", "prepared", "stopped", "unmounted")
 
-    assert check(host, bool, allocate) > 3
+
+@pytest.mark.parametrize("state", ["unknown", "unmounted"])
+def test_allocate(host: InstanceHost, state: str) -> None:
+    assert (
+        check(
+            host,
+            lambda: reach(host, state, "idmapped"),
+            lambda: host.manager.allocate(host.request()),
+        )
+        > 3
+    )
 
 
 @pytest.mark.parametrize(
-    "kind", ["idmapped", "overlay", "chown", "image", "archive"]
+    ("state", "kind"),
+    [
+        *(("unknown", kind) for kind in KINDS),
+        *((state, "idmapped") for state in LATER),
+        ("allocated", "chown"),
+        ("unmounted", "archive"),
+    ],
 )
-def test_prepare(host: InstanceHost, kind: str) -> None:
-    def prepare() -> None:
-        host.manager.prepare(ask(host, kind))
-
-    assert check(host, bool, prepare) > 20
-
-
-def test_prepare_by_name(host: InstanceHost) -> None:
-    def unmounted() -> None:
-        host.manager.prepare(ask(host, "idmapped"))
-        host.manager.unmount(NAME)
-
-    def prepare() -> None:
-        host.manager.prepare(NAME)
-
-    assert check(host, unmounted, prepare) > 10
+def test_prepare(host: InstanceHost, state: str, kind: str) -> None:
+    assert (
+        check(
+            host,
+            lambda: reach(host, state, kind),
+            lambda: host.manager.prepare(ask(host, kind)),
+        )
+        > 20
+    )
 
 
-@pytest.mark.parametrize("kind", ["idmapped", "overlay", "image"])
-def test_unmount(host: InstanceHost, kind: str) -> None:
-    def prepared() -> None:
-        host.manager.prepare(ask(host, kind))
+@pytest.mark.parametrize(
+    ("state", "kind", "changes"),
+    [
+        *((state, "idmapped", {"volumes": ()}) for state in LATER),
+        ("stopped", "idmapped", {"strategy": "chown"}),
+        ("stopped", "archive", {"hostname": "other.example"}),
+        ("unmounted", "overlay", {"hostname": "other.example"}),
+    ],
+)
+def test_prepare_by_another_request(
+    host: InstanceHost, state: str, kind: str, changes: dict[str, Any]
+) -> None:
+    assert (
+        check(
+            host,
+            lambda: reach(host, state, kind),
+            lambda: host.manager.prepare(ask(host, kind, **changes)),
+        )
+        > 20
+    )
 
-    def unmount() -> None:
-        host.manager.unmount(NAME)
 
-    assert check(host, prepared, unmount) > 5
+@pytest.mark.parametrize(
+    ("state", "kind"),
+    [
+        *(("unmounted", kind) for kind in KINDS),
+        ("prepared", "idmapped"),
+        ("stopped", "idmapped"),
+    ],
+)
+def test_prepare_by_name(host: InstanceHost, state: str, kind: str) -> None:
+    assert (
+        check(
+            host,
+            lambda: reach(host, state, kind),
+            lambda: host.manager.prepare(NAME),
+        )
+        > 20
+    )
 
 
-@pytest.mark.parametrize("kind", ["overlay", "archive"])
-def test_release(host: InstanceHost, kind: str) -> None:
-    def prepared() -> None:
-        host.manager.prepare(ask(host, kind))
+@pytest.mark.parametrize(
+    ("state", "kind"),
+    [*(("stopped", kind) for kind in KINDS), ("prepared", "volumes")],
+)
+def test_unmount(host: InstanceHost, state: str, kind: str) -> None:
+    assert (
+        check(
+            host,
+            lambda: reach(host, state, kind),
+            lambda: host.manager.unmount(NAME),
+        )
+        > 5
+    )
 
-    def release() -> None:
-        host.manager.release(NAME)
 
-    assert check(host, prepared, release) > 10
+@pytest.mark.parametrize(
+    ("state", "kind"),
+    [
+        *(("stopped", kind) for kind in KINDS),
+        *((state, "archive") for state in LATER if state != "stopped"),
+        *((state, "overlay") for state in LATER if state != "stopped"),
+        ("prepared", "volumes"),
+        ("unmounted", "volumes"),
+    ],
+)
+def test_release(host: InstanceHost, state: str, kind: str) -> None:
+    least = 3 if state == "allocated" else 5
+    assert (
+        check(
+            host,
+            lambda: reach(host, state, kind),
+            lambda: host.manager.release(NAME),
+        )
+        > least
+    )
+
+
+@pytest.mark.parametrize("state", ["allocated", "stopped", "unmounted"])
+def test_sync(host: InstanceHost, state: str) -> None:
+    assert (
+        check(
+            host,
+            lambda: reach(host, state, "image"),
+            lambda: host.manager.sync(NAME),
+        )
+        > 2
+    )
+
+
+@pytest.fixture
+def running(host: InstanceHost) -> InstanceHost:
+    """A host whose instance has a domain that can start."""
+    shutil.rmtree(host.rootfs)
+    images.make_busybox(host.rootfs)
+    host.define(host.manager.prepare(host.request()))
+    return host
 
 
 @pytest.mark.parametrize("started", [True, False])
-def test_verify(host: InstanceHost, started: bool) -> None:
+def test_verify(running: InstanceHost, started: bool) -> None:
     """It runs on, and is verified by the next call."""
-    shutil.rmtree(host.rootfs)
-    images.make_busybox(host.rootfs)
-    prepared = host.manager.prepare(host.request())
-    host.define(prepared)
+    host = running
     host.start()
     unverified = host.services.store.load(NAME)
     assert unverified is not None
@@ -256,6 +381,40 @@ def test_verify(host: InstanceHost, started: bool) -> None:
         if not died:
             break
     assert at > 5
+    host.undefine()
+    host.manager.release(NAME)
+    assert host.state() == "unknown"
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_verify_of_what_differs(running: InstanceHost, started: bool) -> None:
+    """It runs until the next call, or was destroyed by then."""
+    host = running
+    xml = host.connection.lookupByName(NAME).XMLDesc()
+    host.undefine()
+    fewer = xml.replace("count='65536'", "count='65535'")
+    host.connection.defineXML(fewer)
+
+    def verify() -> None:
+        with pytest.raises(IsolationError, match="it was destroyed"):
+            host.manager.verify(NAME, started=started)
+
+    host.start()
+    verify()
+    wanted, runs_on = host.everything(), set()
+    for at in count(1):
+        host.start()
+        died = run_and_kill(verify, at, is_change)
+        if died:
+            runs_on.add(host.state() == "running")
+        if host.state() == "running":
+            verify()
+        with pytest.raises(NotRunningError, match="is prepared; start its"):
+            host.manager.verify(NAME, started=started)
+        assert host.everything() == wanted, f"killed at {at}"
+        if not died:
+            break
+    assert runs_on == {True, False}
     host.undefine()
     host.manager.release(NAME)
     assert host.state() == "unknown"

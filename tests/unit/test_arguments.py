@@ -56,10 +56,10 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "register_opts: conf": lxc_userns.register_opts,
     "UserNamespaceManager: conf": lxc_userns.UserNamespaceManager,
     "InstanceRequest: name": lambda it: request(name=it),
-    "InstanceRequest: uuid": lambda it: request(uuid=it),
-    "InstanceRequest: rootfs": lambda it: request(rootfs=it),
-    "InstanceRequest: needs": lambda it: request(needs=it),
-    "InstanceRequest: volumes": lambda it: request(volumes=it),
+    "InstanceRequest web1: uuid": lambda it: request(uuid=it),
+    "InstanceRequest web1: rootfs": lambda it: request(rootfs=it),
+    "InstanceRequest web1: needs": lambda it: request(needs=it),
+    "InstanceRequest web1: volumes": lambda it: request(volumes=it),
     "shift: path": lambda it: rootfs.shift(it, MAPS),
     "shift: id_maps": lambda it: rootfs.shift("/srv", it),
     "shift: unmapped": lambda it: rootfs.shift("/srv", MAPS, unmapped=it),
@@ -98,12 +98,14 @@ CALLS: dict[str, Callable[[Any], object]] = {
 }
 #: These may be None.
 OPTIONAL: dict[str, Callable[[Any], object]] = {
-    "InstanceRequest: id_maps": lambda it: request(id_maps=it),
-    "InstanceRequest: strategy": lambda it: request(strategy=it),
-    "InstanceRequest: program": lambda it: request(program=it),
-    "InstanceRequest: range_size": lambda it: request(range_size=it),
-    "InstanceRequest: rootfs_kind": lambda it: request(rootfs_kind=it),
-    "InstanceRequest: max_processes": lambda it: request(max_processes=it),
+    "InstanceRequest web1: id_maps": lambda it: request(id_maps=it),
+    "InstanceRequest web1: strategy": lambda it: request(strategy=it),
+    "InstanceRequest web1: program": lambda it: request(program=it),
+    "InstanceRequest web1: range_size": lambda it: request(range_size=it),
+    "InstanceRequest web1: rootfs_kind": lambda it: request(rootfs_kind=it),
+    "InstanceRequest web1: max_processes": lambda it: request(
+        max_processes=it
+    ),
     "verify: id_maps": lambda it: rootfs.verify("/srv", it),
     "shift: workers": lambda it: rootfs.shift("/srv", MAPS, workers=it),
     "shift: progress": lambda it: rootfs.shift("/srv", MAPS, progress=it),
@@ -141,8 +143,8 @@ def test_a_strategy_of_a_request_is_blamed_on_the_request() -> None:
     with pytest.raises(ArgumentError) as caught:
         request(strategy="bogus")
     assert str(caught.value) == (
-        "InstanceRequest: strategy 'bogus': expected auto, idmapped, overlay, "
-        "chown, or None"
+        "InstanceRequest web1: strategy 'bogus': expected auto, idmapped, "
+        "overlay, chown, or None"
     )
 
 

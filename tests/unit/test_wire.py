@@ -68,6 +68,7 @@ RECORD = InstanceRecord(
     dropped=("sys_resource",),
     security_model="apparmor",
     hostname="web1.example",
+    named=True,
 )
 #: Of each that crosses some, with each field other than by default.
 SAMPLES: tuple[Any, ...] = (

@@ -53,8 +53,9 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "max_processes": (int,),
     "security_model": (str, _NONE),
     "hostname": (str, _NONE),
+    "named": (bool,),
 }
-_WORDS = {str: "text", int: "number", _NONE: "null"}
+_WORDS = {str: "text", int: "number", bool: "truth value", _NONE: "null"}
 
 
 class NewerError(ValueError):
@@ -91,6 +92,7 @@ def encode(record: InstanceRecord) -> dict[str, Any]:
         "security_model": record.security_model,
         # Left out if there is none, as by who does not know of it.
         **({"hostname": record.hostname} if record.hostname else {}),
+        "named": record.named,
     }
 
 
@@ -116,6 +118,8 @@ def decode(name: str, data: object) -> InstanceRecord:
     :raises Exception: of whatever kind, if it is damaged.
     """
     data = {"hostname": None, **_upgrade(name, data)}
+    # Until that was noted, names were given just before it was ready.
+    data = {"named": data["ready"] is not None, **data}
     for key, types in _TYPES.items():
         _check(key, data[key], types)
     for key in ("mode_reasons", "dropped"):
@@ -150,12 +154,14 @@ def decode(name: str, data: object) -> InstanceRecord:
         dropped=tuple(data["dropped"]),
         security_model=data["security_model"],
         hostname=data["hostname"] and check_hostname(data["hostname"]),
+        named=data["named"],
     )
 
 
 def _check(key: str, value: object, types: tuple[type, ...]) -> None:
     # A truth value is no number.
-    if isinstance(value, bool) or not isinstance(value, types):
+    is_one = isinstance(value, types)
+    if not is_one or isinstance(value, bool) != (bool in types):
         expected = " or ".join(_WORDS[each] for each in types)
         raise ValueError(f"{key} is no {expected}")
 

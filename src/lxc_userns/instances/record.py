@@ -69,6 +69,8 @@ class InstanceRecord:
         confined, as :class:`~lxc_userns.domain.SecLabel` has it; None if
         that was not promised.
     :param hostname: its host name; None for what libvirt makes of its name.
+    :param named: whether files that it alone has were given its names, which
+        are its own root's to change from then on.
     :raises InstanceError: if one of these is anything else.
     """
 
@@ -93,6 +95,7 @@ class InstanceRecord:
     dropped: tuple[str, ...] = ()
     security_model: str | None = None
     hostname: str | None = None
+    named: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.name)

@@ -24,6 +24,8 @@ def renew(
         other files than at first.
     """
     record = keep_dropped(_keep_choice(record, known), known)
+    if known is not None:
+        record = replace(record, named=known.named)
     return _keep_findings(record, known, accept_replaced)
 
 
@@ -46,6 +48,7 @@ def ignoring_reasons(record: InstanceRecord) -> InstanceRecord:
         empty={},
         verified=None,
         max_processes=0,
+        named=False,
     )
 
 

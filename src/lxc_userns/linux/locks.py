@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 
 from lxc_userns.exceptions import LockTimeoutError
-from lxc_userns.linux import directory
+from lxc_userns.linux import directory, threads
 from lxc_userns.linux.fd import closed_on_error, owned
 
 #: Where locks of files are that have no place of their own for them. No
@@ -130,7 +130,8 @@ def acquire(
 def wait(fd: int, name: str) -> None:
     """Lock a file or directory of our own, in the order of those who wait.
 
-    With a time limit the order is a matter of luck.
+    With a time limit the order is a matter of luck, and so it is for green
+    threads.
 
     :param fd: descriptor of it; the lock ends with its last copy.
     :param name: name of the lock, for the error.
@@ -138,7 +139,7 @@ def wait(fd: int, name: str) -> None:
         :func:`time_limit` allows.
     """
     deadline = _deadline(None)
-    if deadline is None:
+    if deadline is None and threads.has_native_threads():
         fcntl.flock(fd, fcntl.LOCK_EX)
         return
     while not try_lock(fd):

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Self
 
-from lxc_userns.linux import mounts, namespaces
+from lxc_userns.linux import mounts, namespaces, polling
 from lxc_userns.linux.bounds import BoundExceededError
 from lxc_userns.linux.fd import owned
 
@@ -357,8 +356,6 @@ def _or_ended() -> Iterator[None]:
 
 
 def _has_ended(pidfd: int, timeout: float | None) -> bool:
-    ended = select.poll()
-    ended.register(pidfd, select.POLLIN)
-    if timeout is None or timeout >= _TOO_LONG:
-        return bool(ended.poll())
-    return bool(ended.poll(timeout * 1000))
+    if timeout is not None and timeout >= _TOO_LONG:
+        timeout = None
+    return bool(polling.wait(pidfd, timeout=timeout))

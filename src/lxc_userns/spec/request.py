@@ -22,11 +22,11 @@ from lxc_userns.spec.requirements import (
 from lxc_userns.spec.rootfs_kind import RootfsKind
 from lxc_userns.spec.strategy import CHOICES
 from lxc_userns.spec.volume import Volume
+from lxc_userns.text import show
 
 _NONE: Final = type(None)
 _REQUEST: Final = "InstanceRequest"
 _TYPES: Final[dict[str, tuple[type, ...]]] = {
-    "name": (str,),
     "uuid": (str,),
     "rootfs": (str,),
     "id_maps": (IdMaps, _NONE),
@@ -44,6 +44,7 @@ _RANGES: Final = {
     "range_size": range(TTY_GID + 1, ID_LIMIT),
     "max_processes": range(MOST_PROCESSES + 1),
 }
+_WORDS: Final = {"strategy": CHOICES, "security_model": SECURITY_MODELS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,48 +105,54 @@ class InstanceRequest:
     grow: bool = False
 
     def __post_init__(self) -> None:
+        check_type(_REQUEST, "name", self.name, str)
+        what = self._what
         for name, types in _TYPES.items():
-            check_type(_REQUEST, name, getattr(self, name), *types)
+            check_type(what, name, getattr(self, name), *types)
         for name, span in _RANGES.items():
-            check_range(_REQUEST, name, getattr(self, name), span)
-        check_items(_REQUEST, "volumes", self.volumes, Volume)
+            check_range(what, name, getattr(self, name), span)
+        check_items(what, "volumes", self.volumes, Volume)
         object.__setattr__(self, "volumes", tuple(self.volumes))
-        if self.strategy not in (None, *CHOICES):
-            expected = f"expected {', '.join(CHOICES)}, or None"
-            refuse(_REQUEST, "strategy", self.strategy, expected)
-        if self.security_model not in (None, *SECURITY_MODELS):
-            expected = f"expected {', '.join(SECURITY_MODELS)}, or None"
-            refuse(_REQUEST, "security_model", self.security_model, expected)
+        for name, words in _WORDS.items():
+            if getattr(self, name) not in (None, *words):
+                expected = f"expected {', '.join(words)}, or None"
+                refuse(what, name, getattr(self, name), expected)
         if self.hostname is not None:
             try:
                 check_hostname(self.hostname)
             except ValueError as err:
-                refuse(_REQUEST, "hostname", self.hostname, str(err))
+                refuse(what, "hostname", self.hostname, str(err))
         self._check_paths()
         self._check_contradictions()
 
+    @property
+    def _what(self) -> str:
+        """Return how an error names it."""
+        return f"{_REQUEST} {show(self.name) or repr('')}"
+
     def _check_paths(self) -> None:
         if not _can_be_path(self.rootfs):
-            refuse(_REQUEST, "rootfs", self.rootfs, "is not a path; give one")
+            reason = "is not a path; give one"
+            refuse(self._what, "rootfs", self.rootfs, reason)
         if self.program is not None and not (
             self.program.startswith("/") and _can_be_path(self.program)
         ):
             reason = "is no absolute path in the container; give one"
-            refuse(_REQUEST, "program", self.program, reason)
+            refuse(self._what, "program", self.program, reason)
 
     def _check_contradictions(self) -> None:
         if self.id_maps is not None and self.range_size is not None:
             reason = "is for a lease, and id_maps need none; leave one out"
-            refuse(_REQUEST, "range_size", self.range_size, reason)
+            refuse(self._what, "range_size", self.range_size, reason)
         if self.needs.mode == "host":
             for name in ("id_maps", "range_size"):
                 if getattr(self, name) is not None:
                     reason = "contradicts needs, of mode host; leave one out"
-                    refuse(_REQUEST, name, getattr(self, name), reason)
+                    refuse(self._what, name, getattr(self, name), reason)
         targets = [each.target for each in self.volumes]
         if twice := [each for each in targets if targets.count(each) > 1]:
             reason = "is the target of two; give each one of its own"
-            refuse(_REQUEST, "volumes", twice[0], reason)
+            refuse(self._what, "volumes", twice[0], reason)
 
 
 def _can_be_path(text: str) -> bool:

@@ -85,12 +85,13 @@ class Watched:
         subscribe: Callable[[int], ExitEvents | None] = exit_events.subscribe,
         find_files: Callable[[int], list[str]] = memory.find_files,
         clock: Callable[[], float] = time.monotonic,
-        make_poll: Callable[[], select.poll] = select.poll,
+        make_poll: Callable[[], select.poll] | None = None,
     ) -> None:
         self.pid = pid
         self.init: ExitStatus | None = None
         self._find_files, self._clock = find_files, clock
-        self._make_poll = make_poll
+        # A service that watches nothing may have none, by eventlet.
+        self._make_poll = make_poll or select.poll
         self.status: int | None = None
         self.kills = 0
         self._pidfd = os.pidfd_open(pid)

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from lxc_userns.linux import polling
 from lxc_userns.linux.process import Process
 from lxc_userns.linux.processes import children
-from lxc_userns.rootfs.shifting import ipc
 from tests.functional.rootfs.archives import unpack
 
 LONGEST = 60.0
@@ -97,7 +97,7 @@ def gone(processes: dict[str, int]) -> Callable[[], bool]:
     fds = [os.pidfd_open(pid) for pid in processes.values()]
 
     def all_gone() -> bool:
-        poll = ipc.wait(*fds, timeout=0)
+        poll = polling.wait(*fds, timeout=0)
         if len(poll) < len(fds):
             return False
         for fd in fds:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The host name in a record: kept, and no matter to who does not know it."""
+"""Host names in a record: kept, and no matter to who does not know them."""
 
 from dataclasses import replace
 
@@ -35,6 +35,24 @@ def test_a_record_keeps_it() -> None:
 def test_a_damaged_record(value: object) -> None:
     with pytest.raises(ValueError, match=r"hostname|expected labels"):
         decode("web", {**encode(RECORD), "hostname": value})
+
+
+def test_a_record_of_before_names_were_noted() -> None:
+    """They were given right before it was ready."""
+    for ready in (None, 7):
+        record = replace(RECORD, ready=ready, named=ready is not None)
+        data = encode(record)
+        assert decode("web", data) == record
+        del data["named"]
+        assert decode("web", data) == record
+    begun_again = replace(RECORD, named=True)
+    assert decode("web", encode(begun_again)) == begun_again
+
+
+@pytest.mark.parametrize("value", [None, 1, "true"])
+def test_a_note_that_is_damaged(value: object) -> None:
+    with pytest.raises(ValueError, match="named is no truth value"):
+        decode("web", {**encode(RECORD), "named": value})
 
 
 @pytest.mark.parametrize("text", ["a", "a-b.c1", "1", "x" * 63])

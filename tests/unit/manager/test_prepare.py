@@ -44,7 +44,7 @@ def test_the_record_is_there_before_the_first_change(world: World) -> None:
     )
     prepared = world.manager.prepare(world.request)
     # Not ready, so that a crash here makes the next one look again.
-    assert seen == [replace(prepared.record, ready=None)]
+    assert seen == [replace(prepared.record, ready=None, named=False)]
     assert prepared.record.ready == os.stat(world.request.rootfs).st_ino
 
 

@@ -39,7 +39,7 @@ def test_number_out_of_range(name: str) -> None:
         with pytest.raises(ArgumentError) as caught:
             InstanceRequest("web", UUID, "/srv/web", **{name: number})  # type: ignore[arg-type]
         text = str(caught.value)
-        assert text.startswith(f"InstanceRequest: {name} ")
+        assert text.startswith(f"InstanceRequest web: {name} ")
         assert text.endswith(f": expected {expected}")
         assert len(text) < 200
     least, most = map(int, expected.split(".."))
@@ -50,7 +50,9 @@ def test_number_out_of_range(name: str) -> None:
 @pytest.mark.parametrize("name", ["name", "range_size", "grow", "volumes"])
 def test_number_of_too_many_digits_as_something_else(name: str) -> None:
     values: dict[str, Any] = {"name": "web", "uuid": UUID, "rootfs": "/srv"}
-    with pytest.raises(ArgumentError, match=f"^InstanceRequest: {name} "):
+    # Of whom, as far as that can be said.
+    of = "" if name == "name" else " web"
+    with pytest.raises(ArgumentError, match=f"^InstanceRequest{of}: {name} "):
         InstanceRequest(**{**values, name: [LONG]})
 
 
@@ -101,8 +103,27 @@ def test_request_that_contradicts_itself(
     options: dict[str, Any], reason: str
 ) -> None:
     given = {"name": "web", "uuid": UUID, "rootfs": "/srv/web", **options}
-    with pytest.raises(ArgumentError, match=f"^InstanceRequest: {reason}"):
+    with pytest.raises(
+        ArgumentError, match=f"^InstanceRequest web: {reason}"
+    ) as caught:
         InstanceRequest(**given)
+    assert caught.value.name.startswith("InstanceRequest web: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("web\nweb2: is gone", r"'web\nweb2: is gone'"),
+        ("", "''"),
+        ("x" * 5000, f"{'x' * 40}... (5000 characters)"),
+    ],
+)
+def test_request_of_an_odd_name(name: str, shown: str) -> None:
+    """The error stays one line, and short."""
+    with pytest.raises(ArgumentError) as caught:
+        InstanceRequest(name, UUID, "/srv/web", hostname="a b")
+    text = str(caught.value)
+    assert text.startswith(f"InstanceRequest {shown}: hostname 'a b': ")
 
 
 def test_requirements_by_their_old_name_warn() -> None:

@@ -18,7 +18,14 @@ import resource
 import signal
 import threading
 
-from lxc_userns.linux import mount_api, namespaces, pipes, prctl, programs
+from lxc_userns.linux import (
+    mount_api,
+    namespaces,
+    pipes,
+    polling,
+    prctl,
+    programs,
+)
 from lxc_userns.rootfs.archive import meter
 from lxc_userns.rootfs.archive.tar_listing import Listing
 from lxc_userns.rootfs.shifting import ipc
@@ -287,7 +294,7 @@ def _start_first(
 def _keep(child: int) -> None:
     """Wait until a child ends, and kill it if the parent dies before."""
     fd = os.pidfd_open(child)
-    if _LIFE in ipc.wait(fd, _LIFE):
+    if _LIFE in polling.wait(fd, _LIFE):
         os.kill(child, signal.SIGKILL)
     # When the first process is gone, all in its PID namespace are.
     os.waitpid(child, 0)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lxc_userns.exceptions import PrerequisiteError
-from lxc_userns.linux import programs
+from lxc_userns.linux import polling, programs
 from lxc_userns.rootfs.archive.tar_errors import Diagnostics
 from lxc_userns.rootfs.shifting import ipc
 
@@ -76,7 +76,7 @@ def running(module: str, job: dict[str, Any]) -> Iterator[Supervisor]:
         # Whatever it does, this ends it. (To close the pipe would not, if
         # another thread has forked in between.)
         with suppress(BrokenPipeError):
-            os.write(programs.pipe_fd(process.stdin), b"!")
+            polling.write(programs.pipe_fd(process.stdin), b"!")
         for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
@@ -97,7 +97,7 @@ def listen(
     """
     data = None
     while data != b"" and complaints.first is None:
-        if ipc.wait(said, timeout=_TICK):
+        if polling.wait(said, timeout=_TICK):
             data = os.read(said, _MOST_AT_ONCE)
             complaints.feed(data)
         if progress is not None:

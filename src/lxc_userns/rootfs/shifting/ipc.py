@@ -13,8 +13,9 @@ import fcntl
 import marshal
 import mmap
 import os
-import select
 import struct
+
+from lxc_userns.linux import polling
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _unpack_bytes(value: dict[str, Any]) -> dict[str, Any] | bytes:
 def _write(fd: int, data: bytes) -> None:
     view = memoryview(_LENGTH.pack(len(data)) + data)
     while view:
-        view = view[os.write(fd, view) :]
+        view = view[polling.write(fd, view) :]
 
 
 def _read(fd: int, size: int) -> bytes:
@@ -110,24 +111,6 @@ def _read(fd: int, size: int) -> bytes:
             raise EOFError
         data += more
     return data
-
-
-def wait(*fds: int, timeout: float | None = None) -> set[int]:
-    """Wait until one of some descriptors can be read, or has ended.
-
-    :param timeout: seconds after which to give up, None for never.
-    :returns: those that can be read.
-    """
-    if not hasattr(select, "poll"):
-        # Eventlet has taken it away; its own select() has no limit.
-        return {*select.select(fds, [], [], timeout)[0]}
-    # select() takes none above 1023, which a compute service may well have.
-    poll = select.poll()
-    for fd in fds:
-        poll.register(fd, select.POLLIN)
-    return {
-        fd for fd, _ in poll.poll(None if timeout is None else timeout * 1000)
-    }
 
 
 class Queue:
@@ -157,7 +140,7 @@ class Queue:
 
     def is_empty(self) -> bool:
         """Return whether no entry waits."""
-        return not wait(self._read, timeout=0)
+        return not polling.wait(self._read, timeout=0)
 
     def put_quit(self) -> None:
         """Tell all workers that all is done."""
@@ -170,7 +153,7 @@ class Queue:
         :raises EOFError: if it did.
         """
         while True:
-            if parent in wait(self._read, parent):
+            if parent in polling.wait(self._read, parent):
                 raise EOFError
             try:
                 packet = os.read(self._read, _PACKET)
@@ -186,7 +169,7 @@ class Queue:
         if len(packet) > _PACKET:
             return False
         try:
-            return os.write(self._write, packet) > 0
+            return polling.write(self._write, packet) > 0
         except BlockingIOError:
             return False
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.linux import descriptors, programs, threads
+from lxc_userns.linux import descriptors, polling, programs, threads
 from lxc_userns.linux.fd import owned
 from lxc_userns.rootfs.shifting import ipc, worker
 from lxc_userns.rootfs.shifting.translation import (
@@ -246,7 +246,7 @@ class _WorkerPool:
         }
 
     def _read_reports(self) -> None:
-        ready = ipc.wait(self._reports, *self._outputs, timeout=_TICK)
+        ready = polling.wait(self._reports, *self._outputs, timeout=_TICK)
         for output in self._outputs:
             if output in ready:
                 # It has more to say than reports only when it fails.
