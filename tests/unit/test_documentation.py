@@ -72,7 +72,7 @@ UNSAFE = {
     r"\bchmod\s+(-\w+\s+)*(0?777|[ao]*\+w)": "opens it to everybody",
     r"(>|--output|-o)\s*/tmp/": "follows the link of somebody else",
     r"\bqemu-img convert\b(?!.* -f )": "lets the image say what it is",
-    r"\bdebootstrap\s+[-\w](?!.*force-check-gpg)": "takes what nobody signed",
+    r"\bdebootstrap\s+[-\w](?!.*force-check-gpg)": "takes what no one signed",
     r"\b(cat|cp|install|tee|vi|nano|tar)\b.*\s/run/lxc-userns/[\w-]+/root/":
         "follows links that a container has made",
 }  # fmt: skip

@@ -46,7 +46,7 @@ _TRIES, _PATIENCE = 20, 0.5
 _INSTALL = ("host", "hook", "install")
 
 # Nothing is started for a step that needs nothing, and little for the domain
-# of others: libvirtd answers nobody meanwhile.
+# of others: libvirtd answers no one meanwhile.
 _SCRIPT = """\
 #!/bin/sh
 # lxc-userns {version}, made by: {install}

@@ -137,7 +137,7 @@ def _find_advisories(pools: Pools) -> Iterator[str]:
 def judge_pool(
     pools: Pools | None, size: int, advisories: Sequence[str] = ()
 ) -> Finding:
-    """Return whether a pool has room, and is nobody else's.
+    """Return whether a pool has room, and is no one else's.
 
     :param pools: None if none is configured.
     :param size: number of IDs of a lease.
@@ -155,5 +155,5 @@ def judge_pool(
     )
     if not advisories:
         return passed(message)
-    remedy = "give it IDs that nobody else may be given"
+    remedy = "give it IDs that no one else may be given"
     return warned("; ".join((message, *advisories)), remedy)

@@ -58,7 +58,7 @@ def judge_state_path(place: Path, error: str | None) -> Finding:
 
 
 def check_run_path(path: Path) -> Finding:
-    """Return whether containers can reach their views, and nobody else."""
+    """Return whether containers can reach their views, and no one else."""
     refused = _refused(own_paths.check_run_path, path)
     if refused is not None:
         return refused

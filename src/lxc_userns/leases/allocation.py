@@ -16,7 +16,7 @@ class FreeRanges:
     """The IDs of one kind that a lease can be made of.
 
     :param pool: all IDs that may ever be leased.
-    :param new: of these, the ones that never were, and nobody else holds.
+    :param new: of these, the ones that never were, and no one else holds.
     :param released: ranges that were and can be again, the longest released
         first. Read once, and no further than is needed.
     """
@@ -29,7 +29,7 @@ class FreeRanges:
 def choose(
     supplies: Sequence[FreeRanges], size: int, unit: int | None = None
 ) -> list[int | None]:
-    """Where a lease begins, by kind: where nobody was, or longest ago.
+    """Where a lease begins, by kind: where no one was, or longest ago.
 
     Of the same pool for all kinds the places are the same, for as long as
     there are new ones.

@@ -63,7 +63,7 @@ def collect_garbage(
     """Release instances that libvirt has not known for a while.
 
     Their leases are returned, their views unmounted, their records removed.
-    What is shifted on disk stays so. What nobody else has, an upper layer or
+    What is shifted on disk stays so. What no one else has, an upper layer or
     what was unpacked from an archive, is never removed: such an instance is
     kept, as is what runs, and what somebody works on. Files of locks that were
     left by who was killed are removed as well.

@@ -61,9 +61,9 @@ def read_state(path: str) -> bytes:
 def scan(
     store: LeaseStore, read: Callable[[str], bytes] = read_state
 ) -> dict[ShiftedTree, bool]:
-    """Whether what was shifted for IDs that nobody leases still is.
+    """Whether what was shifted for IDs that no one leases still is.
 
-    In doubt everything is that is there. It can take long, so nobody is made
+    In doubt everything is that is there. It can take long, so no one is made
     to wait meanwhile.
 
     :param read: reads what a tree says of itself, as :func:`read_state`.

@@ -80,7 +80,7 @@ def pass_file(source: int, sink: int, watch: Watch) -> Iterator[int]:
     """Pass on a file to a pipe.
 
     :returns: how many bytes at a time.
-    :raises BrokenPipeError: if nobody reads from the pipe.
+    :raises BrokenPipeError: if no one reads from the pipe.
     """
     while size := os.readv(source, [watch.room]):
         watch.look(size)

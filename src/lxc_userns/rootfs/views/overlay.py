@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Overlays: one image for many containers, what each changes on top.
 
-The image is an idmapped layer below, which nobody writes to. The upper layer
+The image is an idmapped layer below, which no one writes to. The upper layer
 holds shifted owners on disk, so the state directory of an instance is for
 one pair of ID maps only, and says for which.
 """
