@@ -167,7 +167,7 @@ def check(found: Daemon | None) -> Finding:
             "not installed; needed only for containers that virsh and the "
             f"like start ({commands.command(*_INSTALL)})"
         )
-    return judge(text, status, _is_known(found, status))
+    return evaluate(text, status, _is_known(found, status))
 
 
 def why_not_called(found: Daemon | None) -> str:
@@ -184,7 +184,7 @@ def why_not_called(found: Daemon | None) -> str:
     return f"{finding.message}; {finding.remedy}"
 
 
-def judge(text: str, status: os.stat_result, known: bool | None) -> Finding:
+def evaluate(text: str, status: os.stat_result, known: bool | None) -> Finding:
     """Return the result for a hook that is there.
 
     :param text: text of the file.

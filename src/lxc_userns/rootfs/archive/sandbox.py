@@ -40,7 +40,7 @@ _RESTRICTED = (
 #: Python ignores these, and what it executes would inherit that.
 _SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
 #: The descriptors by which a parent speaks with the supervisor.
-_LIFE, _RESULT = 0, 1
+_LIFELINE, _RESULT = 0, 1
 #: Bytes looked at once; more than any pipe has.
 _CHUNK = pipes.SIZE
 #: Bytes of what tar prints that are read at once, as much as the pipe holds:
@@ -287,7 +287,7 @@ def _start_first(
 def _keep(child: int) -> None:
     """Wait until a child ends, and kill it if the parent dies before."""
     fd = os.pidfd_open(child)
-    if _LIFE in ipc.wait(fd, _LIFE):
+    if _LIFELINE in ipc.wait(fd, _LIFELINE):
         os.kill(child, signal.SIGKILL)
     # When the first process is gone, all in its PID namespace are.
     os.waitpid(child, 0)
@@ -302,7 +302,7 @@ def keep(work: Work, confine: Confine | None = None) -> None:
         the new mount namespace.
     """
     try:
-        job: dict[str, Any] = ipc.receive(_LIFE)
+        job: dict[str, Any] = ipc.receive(_LIFELINE)
         for fd in job["descriptors"]:
             os.set_inheritable(fd, False)
         _keep(_start_first(job, work, confine))

@@ -39,7 +39,7 @@ _UNSUPPORTED = (errno.EINVAL, errno.ENODEV, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def detached(
+def overlay_mount(
     lower: int, path: str, state: int, id_maps: IdMaps
 ) -> Iterator[int]:
     """Make an overlay on an image, mounted nowhere yet.
