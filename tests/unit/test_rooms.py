@@ -86,3 +86,13 @@ def test_what_is_behind_a_face_has_a_contract(
     faces = {each.parent.name for each in packages() if has_face(each)}
     assert {"audit", "domain", "hook", "idmap"} <= faces
     assert faces - protected == set()
+
+
+def test_unit_tests_are_in_the_rooms_of_what_they_test() -> None:
+    directories = {each.parent for each in (TOP / "tests/unit").rglob("*.py")}
+    found = {
+        each.relative_to(TOP / "tests/unit").parts[0]
+        for each in directories - {TOP / "tests/unit"}
+    }
+    assert len(found) > 15
+    assert found - {each.rstrip("/") for each in rooms()} == {"tools"}
