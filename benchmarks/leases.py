@@ -175,9 +175,8 @@ def _measure_neighbours(path: Path, held: int, rounds: int) -> Iterator[Cell]:
         with _running(plain, namespaces):
             count = sum(map(str.isdecimal, os.listdir("/proc")))
             row = f"{count} ({_namespaces()})"
-            return row, take_turns({row: take_one}, _TURNS, row, warm_up=True)[
-                row
-            ]
+            found = take_turns({row: take_one}, _TURNS, row, warm_up=True)
+            return row, found[row]
 
     takers = {str(each): partial(take, *each) for each in _NEIGHBOURS}
     found = take_turns(takers, rounds, "leases beside others")

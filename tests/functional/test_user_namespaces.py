@@ -182,6 +182,11 @@ def test_the_callers_environment_does_not_count(
 ) -> None:
     (tmp_path / "cat").write_text("#!/bin/sh\necho wrong\n")
     (tmp_path / "cat").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    with user_namespaces.create([UID], [GID]):
-        pass
+    path = os.environ["PATH"]
+    monkeypatch.setenv("PATH", f"{tmp_path}:{path}")
+    with user_namespaces.create([UID], [GID]) as namespace:
+        monkeypatch.setenv("PATH", path)
+        assert maps_of(namespace) == [
+            f"0 {BASE} 65536",
+            f"0 {BASE + 1} 1000",
+        ]

@@ -28,9 +28,9 @@ def wait(*fds: int, timeout: float | None = None) -> set[int]:
 def write(fd: int, data: bytes | memoryview) -> int:
     """Write to a pipe, as :func:`os.write` does.
 
-    Where eventlet has replaced that, it tries for ever once nobody reads.
+    Where eventlet has replaced that, it tries for ever once no one reads.
 
     :returns: how many bytes.
-    :raises BrokenPipeError: if nobody reads from the pipe.
+    :raises BrokenPipeError: if no one reads from the pipe.
     """
     return os.writev(fd, (data,))

@@ -186,9 +186,16 @@ def test_somebody_looks_at_the_disk_while_it_goes(place: Path) -> None:
             name for name, file in guest.disks() if file == str(image)
         )
         look = os.open(f"/dev/{device}", os.O_RDONLY)
-    later = threading.Timer(0.3, os.close, [look])
+    gone: list[str] = []
+
+    def let_go() -> None:
+        gone.append(device)
+        os.close(look)
+
+    later = threading.Timer(0.3, let_go)
     later.start()
     with guest.mounted(image, place / "view", MAPS):
+        assert gone == [device]
         later.join()
 
 

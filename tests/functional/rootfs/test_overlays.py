@@ -231,6 +231,7 @@ def test_a_state_directory_is_for_one_image_and_one_pair_of_maps(
 ) -> None:
     state, view = image.parent / "state", reachable_path / "view"
     with guest.mounted(image, view, MAPS, state):
+        guest.out(MAPS, "touch", view / "new")
         (reachable_path / "other").mkdir()
         refused(
             image,
@@ -250,7 +251,8 @@ def test_a_state_directory_is_for_one_image_and_one_pair_of_maps(
     another.mkdir()
     refused(another, state, view, "another image than what")
     with guest.mounted(image, view, MAPS, state):
-        pass
+        assert (view / "new").exists()
+        assert (view / "first").read_text() == "old\n"
 
 
 def test_state_directories_that_are_not_ours(

@@ -121,7 +121,10 @@ def test_nosuid_at_one_place_does_not_do_for_another(
     with pytest.raises(ExposedTreeError, match=f"can reach it at {open_tree}"):
         host.mount(f"{elsewhere}:/data")
     open_tree.parent.chmod(0o700)
-    host.mount(f"{elsewhere}:/data")
+    point = host.mount(f"{elsewhere}:/data")
+    # What is as the kernel has bound it is nosuid there.
+    seen(point, ATTACK)
+    assert seen(point, "stat -c %a trap") == "4755"
 
 
 def test_a_file_that_users_of_the_host_reach_is_refused(
@@ -143,4 +146,5 @@ def test_a_socket_that_users_of_the_host_reach_is_none_of_their_rights(
 ) -> None:
     with closing(socket.socket(socket.AF_UNIX)) as listener:
         listener.bind(str(open_tree / "socket"))
-        host.mount(f"{open_tree / 'socket'}:/run/socket")
+        point = host.mount(f"{open_tree / 'socket'}:/run/socket")
+        assert point.is_socket()

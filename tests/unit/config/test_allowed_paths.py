@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Directories below which a service may name files."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -33,17 +34,18 @@ def root(tmp_path: Path) -> Path:
     return made
 
 
-def open_file(path: str, root: str) -> None:
+def open_file(path: str, root: str) -> os.stat_result:
     """Do as the manager does with a path of the service's."""
     allowed_paths.check_below(path, [root])
-    with safe_path.opened(path, safe_path.Trust((root,))):
-        pass
+    with safe_path.opened(path, safe_path.Trust((root,))) as fd:
+        return os.fstat(fd)
 
 
-def test_a_file_below_a_root(root: Path) -> None:
-    open_file(str(root / "one/disk"), str(root))
-    open_file(str(root / "one"), str(root))
-    allowed_paths.check_below(str(root / "one"), ["/none", str(root)])
+@pytest.mark.parametrize("name", ["one/disk", "one"])
+def test_a_file_below_a_root(root: Path, name: str) -> None:
+    path = root / name
+    allowed_paths.check_below(str(path), ["/none", str(root)])
+    assert os.path.samestat(open_file(str(path), str(root)), path.stat())
 
 
 @pytest.mark.parametrize("place", ["{link}", "{link}/instances"])
@@ -99,6 +101,10 @@ def test_links_below_a_root(root: Path, name: str) -> None:
 def test_a_root_that_is_not_there_yet(root: Path) -> None:
     allowed_paths.check_root(str(root))
     allowed_paths.check_root(str(root / "later/still"))
+    # What is there already, on the way to it, counts.
+    (root / "link").symlink_to(root.parent)
+    with pytest.raises(ConfigError, match="give the path without links"):
+        allowed_paths.check_root(str(root / "link/later/still"))
 
 
 @pytest.mark.parametrize(

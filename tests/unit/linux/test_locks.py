@@ -53,6 +53,9 @@ def test_what_no_hook_waits_for(state: str) -> None:
         locks.check_none_held("list")
         with LeaseStore(state).read():
             locks.check_none_held("list")
+            only = "under the locks instance-web: its hook"
+            with store.lock("web"), pytest.raises(RuntimeError, match=only):
+                locks.check_none_held("list")
 
 
 def test_what_another_thread_holds(state: str) -> None:

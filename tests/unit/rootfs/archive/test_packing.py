@@ -160,6 +160,10 @@ def test_a_change_of_a_live_tree_is_no_failure() -> None:
     said = creation.CreationDiagnostics(live=True)
     said.feed(b"tar: ./a: file changed as we read it\n")
     creation._check({**RESULT, "tar": 1}, NEW, "/tree", said)
+    assert (said.changed, said.first) == (1, None)
+    # Whatever else tar has met is one.
+    with pytest.raises(RootfsError, match="tar failed with exit code 2"):
+        creation._check({**RESULT, "tar": 2}, NEW, "/tree", said)
 
 
 def test_the_longest_path() -> None:
