@@ -92,8 +92,8 @@ NOVA_VENV = .venv-nova-$(NOVA_VERSION)
 
 # The newest and the oldest that are supported.
 NOVA_RELEASES ?= 34 31
-# What the release does not work with as it is now, where that is so.
-NOVA_CONSTRAINTS = $(wildcard tests/nova/constraints/$(NOVA_VERSION).txt)
+# What the release does not work with as it is now.
+NOVA_CONSTRAINTS = tests/nova/constraints/$(NOVA_VERSION).txt
 
 .PHONY: novas test-nova nova-system-packages
 novas: venv nova-system-packages

@@ -56,10 +56,14 @@ def samples(page: Path) -> Iterator[Sample]:
             kind = "literal"
         else:
             continue
-        body = []
+        body: list[str] = []
         for each in lines[number + 1 :]:
-            if each.strip() and len(each) - len(each.lstrip()) <= indent:
+            deep = len(each) - len(each.lstrip())
+            # In an item of a list the text after it is indented as well.
+            if each.strip() and deep <= indent:
                 break
+            if each.strip() and not any(body):
+                indent = deep - 1
             body.append(each)
         yield Sample(page, kind, _dedented(body))
 

@@ -108,9 +108,9 @@ class UserNamespaceManager:
         """
         services = self._services
         draft = services.planner.plan_ids_only(request)
-        complete = partial(services.planner.assign_id_maps, request)
+        assign = partial(services.planner.assign_id_maps, request)
         preparation = services.preparation(None)
-        return PreparedInstance(preparation.allocate(draft, complete))
+        return PreparedInstance(preparation.allocate(draft, assign))
 
     @checked(request=REQUEST, progress=PROGRESS, accept_replaced=bool)
     def prepare(
@@ -151,17 +151,17 @@ class UserNamespaceManager:
         """
         services = self._services
         if isinstance(request, str):
-            wanted, complete = self._load(services, request), None
+            wanted, assign = self._load(services, request), None
             services.planner.check_again(wanted)
             preparation = services.preparation(progress)
         else:
             wanted = services.planner.plan(request)
-            complete = partial(services.planner.assign_id_maps, request)
+            assign = partial(services.planner.assign_id_maps, request)
             preparation = services.preparation(
                 progress, request.program, grow=request.grow
             )
         return PreparedInstance(
-            preparation.run(wanted, complete, accept_replaced=accept_replaced)
+            preparation.run(wanted, assign, accept_replaced=accept_replaced)
         )
 
     @checked(instance=INSTANCE, started=bool)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from lxc_userns.exceptions import InstanceError, RootfsError, translated
 from lxc_userns.idmap import IdMaps
-from lxc_userns.instances.conflicts import claims, overlap
+from lxc_userns.instances.conflicts import overlap, path_uses
 from lxc_userns.instances.damaged import DamagedRecord
 from lxc_userns.instances.record import InstanceRecord, check_name
 from lxc_userns.rootfs import refusals
@@ -148,7 +148,7 @@ def _check_no_user(services: Services, rootfs: str) -> None:
     for record in services.store.load_all():
         uses = (
             use
-            for use in claims(record)
+            for use in path_uses(record)
             if not (use.is_below_overlay or use.readonly)
             and overlap(use.path, rootfs)
         )

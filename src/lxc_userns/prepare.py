@@ -18,7 +18,7 @@ from lxc_userns.exceptions import (
     UnpreparedError,
 )
 from lxc_userns.instances import renewal, steps
-from lxc_userns.instances.conflicts import claims
+from lxc_userns.instances.conflicts import path_uses
 from lxc_userns.instances.failures import Failure, Failures
 from lxc_userns.instances.given_files import identities
 from lxc_userns.instances.record import InstanceRecord
@@ -68,17 +68,17 @@ class Preparation:
     is_bounded: bool = False
 
     def allocate(
-        self, wanted: InstanceRecord, complete: AssignIdMaps
+        self, wanted: InstanceRecord, assign_id_maps: AssignIdMaps
     ) -> InstanceRecord:
         """Give an instance its ID maps, and nothing else.
 
         :param wanted: what is to be promised.
-        :param complete: adds its ID maps.
+        :param assign_id_maps: adds its ID maps.
         """
         store = self.instances.store
         with store.lock(wanted.name), ExitStack() as stack:
             known = store.load(wanted.name)
-            record = self._complete(wanted, known, complete, stack)
+            record = self._assign_id_maps(wanted, known, assign_id_maps, stack)
             if known is not None and known.id_maps != record.id_maps:
                 if self.instances.is_active(known):
                     raise RunningError(record.name, "allocate")
@@ -88,15 +88,15 @@ class Preparation:
     def run(
         self,
         wanted: InstanceRecord,
-        complete: AssignIdMaps | None = None,
+        assign_id_maps: AssignIdMaps | None = None,
         *,
         accept_replaced: bool = False,
     ) -> InstanceRecord:
         """Do all that is not done yet.
 
         :param wanted: what is promised; its strategy may be ``auto``.
-        :param complete: adds its ID maps; None: it is to be as it was last
-            promised.
+        :param assign_id_maps: adds its ID maps; None: it is to be as it was
+            last promised.
         :param accept_replaced: whether what the host gives it may be other
             files than at first.
         :returns: the record as it is kept.
@@ -113,10 +113,12 @@ class Preparation:
             known = renewal.with_kind(store.load(wanted.name), wanted)
             if known is not None:
                 self.instances.files.check_view(
-                    known, is_kept=complete is None
+                    known, is_kept=assign_id_maps is None
                 )
-            if complete is not None:
-                wanted = self._complete(wanted, known, complete, stack)
+            if assign_id_maps is not None:
+                wanted = self._assign_id_maps(
+                    wanted, known, assign_id_maps, stack
+                )
                 steps.log(wanted.name, steps.allocate(wanted))
             else:  # It may have been promised something else meanwhile.
                 wanted = renewal.promised(wanted, known)
@@ -134,16 +136,16 @@ class Preparation:
         _warn_of_host_mode(ready)
         return ready
 
-    def _complete(
+    def _assign_id_maps(
         self,
         wanted: InstanceRecord,
         known: InstanceRecord | None,
-        complete: AssignIdMaps,
+        assign_id_maps: AssignIdMaps,
         stack: ExitStack,
     ) -> InstanceRecord:
         before = self.allocator.find(wanted.name)
         undo(stack, self.allocator.restore_lease, wanted.name, before)
-        return complete(wanted, known)
+        return assign_id_maps(wanted, known)
 
     def _prepare(
         self,
@@ -240,7 +242,7 @@ class Preparation:
             self.instances.store.save(record)
 
     def _check_unused(self, record: InstanceRecord) -> None:
-        mine = claims(record)
+        mine = path_uses(record)
         for one, other in combinations(mine, 2):
             if one.conflicts_with(other):
                 raise RootfsError(

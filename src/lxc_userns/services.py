@@ -149,7 +149,7 @@ class Services:
         try:
             owner, size = self.settings.subid_owner, self.settings.range_size
         except ConfigError:
-            # Whoever wants a lease is told; nobody else needs to know.
+            # Whoever wants a lease is told; no one else needs to know.
             owner, size = "", CONTAINER_IDS
         pool = HostPool(
             instances=self.instances,

@@ -30,13 +30,13 @@ def reserved(
         within it, with other ID maps.
     """
     rootfs = services.paths.resolve(path)
-    claim = PathUse(path=rootfs, strategy=Strategy.CHOWN, id_maps=id_maps)
+    use = PathUse(path=rootfs, strategy=Strategy.CHOWN, id_maps=id_maps)
     with (
         services.paths.opened(rootfs) as fd,
         translated(RootfsError, path),
         services.store.lock_trees([fd]),
     ):
-        services.instances.check_unused([claim], besides=None)
+        services.instances.check_unused([use], besides=None)
         if id_maps is not None:
             shifted_trees.record_shift(services.leases, rootfs, id_maps)
         yield fd

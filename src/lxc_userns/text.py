@@ -9,7 +9,7 @@ _LONGEST = 80
 
 
 def shorten(text: str) -> str:
-    """Cut what nobody reads to its end: more than 80 characters."""
+    """Cut what no one reads to its end: more than 80 characters."""
     if len(text) <= _LONGEST:
         return text
     return f"{text[: _LONGEST // 2]}... ({len(text)} characters)"

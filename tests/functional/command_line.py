@@ -122,7 +122,7 @@ def run_on_a_terminal(
         argv, stdout=ends["stdout"], stderr=ends["stderr"], env=env
     ) as process:
         os.close(terminal)
-        with suppress(OSError):  # EIO: nobody has its other end.
+        with suppress(OSError):  # EIO: no one has its other end.
             while more := os.read(controller, 1 << 16):
                 shown += more
     os.close(controller)
@@ -221,7 +221,7 @@ class CommandLine:
 
     def reboot_inside(self, name: str, init_pid: int) -> Any:
         """Let busybox's init reboot, and return what there is then."""
-        # It heeds signals once it has started what its inittab says.
+        # It obeys signals once it has started what its inittab says.
         wait_for(lambda: [*children(init_pid)])
         os.kill(init_pid, signal.SIGTERM)
 

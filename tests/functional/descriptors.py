@@ -12,7 +12,7 @@ def own_descriptors() -> Counter[str]:
     """Count what is open, by what it is.
 
     Not connections to libvirtd, a socket and an event each: they end when
-    Python finds that nobody has them. Not pipes, by which the server that runs
+    Python finds that no one has them. Not pipes, by which the server that runs
     programs is reached from the first on.
     """
     found: Counter[str] = Counter()

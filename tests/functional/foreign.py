@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Containers that nobody asked this package to make."""
+"""Containers that no one asked this package to make."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -51,7 +51,7 @@ class Foreign:
     """A running container of others.
 
     :param said: what its first process has said; that one runs with the
-        rights that libvirt gives, as nobody who enters does.
+        rights that libvirt gives, as no one who enters does.
     """
 
     name: str

@@ -38,7 +38,7 @@ _MAIN = "import sys; from tests.functional.fork_server import serve; serve()"
 
 
 def early(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that only a new interpreter would heed."""
+    """Return the variables that only a new interpreter would read."""
     return {
         name: value
         for name, value in environment.items()

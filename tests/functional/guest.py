@@ -20,7 +20,7 @@ COUNT = 65536
 #: Not the same for both kinds, that they are not mixed up.
 GID_OFFSET = 1_000_000
 
-#: A user of the host who is nobody special. What setpriv itself executes it
+#: A user of the host who is no one special. What setpriv itself executes it
 #: finds with the capabilities of root; what that executes is the user's.
 HOST_USER = [
     "setpriv",

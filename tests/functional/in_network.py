@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Containers on a bridge; run by ``test_network.py`` where nobody else is.
+"""Containers on a bridge; run by ``test_network.py`` where no one else is.
 
 That is a network namespace with a libvirtd in it: nothing here is seen on
 the host, and nothing is left.

@@ -65,7 +65,7 @@ class HostFiles:
 
 @contextmanager
 def mounted_host_files(directory: Path) -> Iterator[HostFiles]:
-    """Mount copies over files of ``/etc``; nobody has subordinate IDs.
+    """Mount copies over files of ``/etc``; no one has subordinate IDs.
 
     Only where the mount namespace is our own.
     """
@@ -202,7 +202,7 @@ def id_maps_of(pid: int) -> list[list[int]]:
     ]
 
 
-# Its container ends at once, for it heeds what libvirt sends first.
+# Its container ends at once, for it obeys what libvirt sends first.
 INIT = "/bin/sh -c 'trap exit TERM; sleep 1000 & wait'"
 
 

@@ -56,7 +56,7 @@ def test_from_run_to_destroy(
         "name": "web1",
         "state": "running",
         "mode": "private",
-        "mode_reasons": ["nothing that it asks for is in the way"],
+        "mode_reasons": ["nothing it asks for requires mode host"],
         "strategy": "chown",
         "reason": "it was asked for",
         "rootfs": str(busybox_rootfs),
@@ -93,7 +93,7 @@ def test_from_run_to_destroy(
         rootfs_kind="directory",
         strategy="chown",
         mode="private",
-        mode_reasons=("nothing that it asks for is in the way",),
+        mode_reasons=("nothing it asks for requires mode host",),
     )
 
     (listed,) = cli.json("container", "list")
@@ -172,7 +172,7 @@ def test_stop_lets_an_init_power_off(
     assert (busybox_rootfs / "out").read_text() == "bye\n"
 
 
-def test_stop_kills_what_does_not_heed_it(
+def test_stop_kills_what_does_not_obey(
     cli: CommandLine, busybox_rootfs: Path
 ) -> None:
     cli.json(

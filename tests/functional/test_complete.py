@@ -102,7 +102,7 @@ def type_in(script: str, place: Path, *lines: str) -> None:
         os.close(slave)
         try:
             for line in (*lines, "exit"):
-                # What is typed before belongs to nobody yet.
+                # What is typed before belongs to no one yet.
                 said = b""
                 while b"READY" not in said:
                     said += os.read(master, 4096)

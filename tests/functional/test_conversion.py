@@ -204,7 +204,7 @@ main(["--config-file", sys.argv[1], "gc", "--grace-period", "0"])
     (removed,) = cli.json("gc", "--grace-period", "0")
     assert removed["outcome"] == "removed"
     assert [*(cli.state / "converted").iterdir()] == []
-    # Nobody else would ever take them: the instance is gone.
+    # No one else would ever take them: the instance is gone.
     assert [*(cli.state / "locks").iterdir()] == []
 
 

@@ -84,7 +84,7 @@ def test_more_than_is_looked_at(
 ) -> None:
     script, said = EXCESSES[what]
     with excessive(cli, busybox_rootfs, script):
-        # It keeps nobody from seeing what there is.
+        # It keeps no one from seeing what there is.
         (listed,) = cli.json("container", "list")
         assert listed["state"] == "unverified"
         error = cli("container", verb, "web1").error()

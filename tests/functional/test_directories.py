@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Directories of our own: nobody else's to replace, or to write to."""
+"""Directories of our own: no one else's to replace, or to write to."""
 
 import os
 import stat
@@ -118,7 +118,7 @@ def test_below_a_root_its_owner_counts_as_root(tmp_path: Path) -> None:
         os.chown(each, USER, USER)
     with safe_path.opened(str(path), trust) as fd:
         assert os.path.samestat(os.fstat(fd), path.stat())
-    # Of nobody else, and not beside it.
+    # Of no one else, and not beside it.
     os.chown(path.parent, USER + 1, USER)
     with (
         pytest.raises(safe_path.ReplaceableError, match=f"user {USER + 1}"),

@@ -35,9 +35,9 @@ from tests.waiting import wait_for
 pytestmark = pytest.mark.needs("containers")
 
 SLEEP = "/bin/sleep 1000"
-#: An init that heeds what "virsh reboot" and "virsh shutdown" send with
+#: An init that obeys what "virsh reboot" and "virsh shutdown" send with
 #: "--mode signal".
-HEEDS = (
+OBEYS = (
     "/bin/sh -c \"trap 'reboot -f' HUP; trap exit TERM; >/ready; "
     'while :; do sleep 0.1; done"'
 )
@@ -285,9 +285,9 @@ def wait_for_another(cli: CommandLine, init_pid: int) -> None:
 
 
 def run_with_signals(cli: CommandLine, rootfs: Path) -> int:
-    """Run one whose init heeds what libvirt sends; its process ID."""
+    """Run one whose init obeys what libvirt sends; its process ID."""
     rootfs.parent.chmod(0o700)
-    run = cli.run_to_reboot("web", "--rootfs", rootfs, "--init", HEEDS)
+    run = cli.run_to_reboot("web", "--rootfs", rootfs, "--init", OBEYS)
     pid = int(run["init_pid"])
     wait_for(Path(f"/proc/{pid}/root/ready").exists)
     return pid

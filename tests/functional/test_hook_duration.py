@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time of a call of the hook, whatever the size of the tree.
 
-libvirtd answers nobody meanwhile.
+libvirtd answers no one meanwhile.
 """
 
 import subprocess

@@ -186,10 +186,10 @@ def test_none_is_left_if_none_is_wanted(cli: CommandLine, xml: str) -> None:
     assert keeper() is None
 
 
-def test_serves_nobody_of_another_namespace(
+def test_serves_no_one_of_another_namespace(
     cli: CommandLine, xml: str
 ) -> None:
-    """Mounts of that one would be seen by nobody."""
+    """Mounts of that one would be seen by no one."""
     call(cli, "release", xml)
     wait_for(is_there)
     code = (
@@ -206,7 +206,7 @@ def test_serves_nobody_of_another_namespace(
     assert cli.mounts() == []
 
 
-def test_serves_nobody_but_root(cli: CommandLine, xml: str) -> None:
+def test_serves_no_one_but_root(cli: CommandLine, xml: str) -> None:
     call(cli, "release", xml)
     wait_for(is_there)
     place = Path(hook_client.PLACE)

@@ -418,7 +418,7 @@ def test_options_that_are_wrong(
         assert f" --config-file {cli.config} config check" in remedy
 
 
-def test_a_range_for_new_users_that_meets_nobody(
+def test_a_range_for_new_users_that_meets_no_one(
     cli: CommandLine, tmp_path: Path
 ) -> None:
     text = "SUB_UID_MAX 524287\nSUB_GID_MAX 524287\n"

@@ -97,7 +97,7 @@ def test_containers_share_no_keys(
     assert {result for _, result in found[:4]} <= {
         "Required key not available", "Permission denied"
     }  # fmt: skip
-    # What it has done to its own keyring has hurt nobody else's.
+    # What it has done to its own keyring has hurt no one else's.
     inherited = said(first, 0)
     assert inherited in (
         ["add: done", "wait: done", "first=find: done"],

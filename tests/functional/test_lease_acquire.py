@@ -123,7 +123,7 @@ def test_an_owner_by_name_and_by_number(
     ]
 
 
-def test_where_nobody_was_and_then_the_longest_released(
+def test_where_no_one_was_and_then_the_longest_released(
     cli: CommandLine, host_files: HostFiles
 ) -> None:
     host_files.give_ranges(3)
@@ -168,7 +168,7 @@ def test_a_range_with_one_id_of_somebody_else_is_not_leased(
     cli: CommandLine, host_files: HostFiles
 ) -> None:
     host_files.give_ranges(4)
-    # Next to the pool, nobody is in the way.
+    # Next to the pool, no one is in the way.
     host_files.append("passwd", f"bob:x:{nth(0) - 1}:100::/:/bin/false")
     host_files.append("group", f"bob:x:{nth(4)}:")
     host_files.append("subuid", f"bob:{nth(0) - 9}:9", f"bob:{nth(4)}:9")

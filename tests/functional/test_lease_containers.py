@@ -196,7 +196,7 @@ def test_an_image_that_is_shifted_for_another_range(
         f"not leased again while shifted for {first[0]}: {image}"
     ]
     assert run(cli, "two", image, "--strategy", "chown") == second
-    # While it is in use nobody can look what it is shifted for.
+    # While it is in use no one can look what it is shifted for.
     assert cli("container", "stop", "two", "--timeout", "0").code == 0
     assert summary(cli("lease", "list")) == [
         f"1 held, 1 free: leases of {WHOLE} IDs from the pool of {OWNER}"

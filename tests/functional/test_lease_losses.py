@@ -164,7 +164,7 @@ def test_one_record_that_cannot_be_read(
     host_files: HostFiles,
     is_newer: bool,
 ) -> None:
-    """All others go on, and nobody gets what it has."""
+    """All others go on, and no one gets what it has."""
     cli = container_cli
     host_files.give_ranges(3, WHOLE)
     options = ("--strategy", "overlay")
@@ -287,7 +287,7 @@ def test_a_user_whom_a_directory_service_does_not_list(
     assert f"user carol ({user})" in warning
 
 
-def test_a_byte_order_mark_hides_nobody(
+def test_a_byte_order_mark_hides_no_one(
     cli: CommandLine, host_files: HostFiles
 ) -> None:
     host_files.give(f"\ufeff{OWNER}:{BASE}:{SIZE}", f"{OWNER}:{nth(1)}:{SIZE}")

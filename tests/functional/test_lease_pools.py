@@ -157,7 +157,7 @@ def test_one_of_the_files_is_not_there(
     assert "user IDs" not in error
 
 
-def test_malformed_lines_are_told_and_not_heeded(
+def test_malformed_lines_are_reported_and_ignored(
     cli: CommandLine, host_files: HostFiles
 ) -> None:
     numbers = "start and count have to be decimal integers"

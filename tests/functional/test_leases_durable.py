@@ -317,7 +317,7 @@ def test_a_power_cut(
         assert table.all() == leases[1:]
         assert [*table.released("uid")] == [leases[0].ids("uid")]
 
-    # That it would be lost if nobody took care.
+    # That it would be lost if no one took care.
     class Careless(sqlite3.Connection):
         def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
             return super().execute(sql.replace("= FULL", "= OFF"), *values)

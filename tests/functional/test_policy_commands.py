@@ -296,7 +296,7 @@ def test_without_maps_nothing_is_run_by_accident(
     assert "it asks for one: user namespaces are off" in error
     error = cli.start("web1", busybox_rootfs, "--mode", "host").error()
     assert error == f"web1: {REQUIRED}{WISH}"
-    # Nobody gets in by asking for more.
+    # No one gets in by asking for more.
     error = cli.start("web1", busybox_rootfs, "--network", "host").error()
     assert error == f"web1: {REQUIRED}it shares the host's network namespace"
     cli.allow("preferred")

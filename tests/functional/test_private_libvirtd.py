@@ -106,7 +106,7 @@ def no_traces(
 ) -> Iterator[list[str]]:
     """Check that all is as before, once the processes are gone.
 
-    Inside of a run there is nobody else to change it. The list takes the
+    Inside of a run there is no one else to change it. The list takes the
     names of namespaces in which none may be left.
     """
     namespaces: list[str] = []

@@ -271,7 +271,7 @@ def test_directories_of_the_services_own_user(service: Service) -> None:
     assert service.call("find_problems") == {"result": []}
     assert "result" in service.call("prepare", request=request)
     assert service.call("release", instance="web1") == {"result": None}
-    # But nobody else's.
+    # But no one else's.
     for path in (nova, one.parent):
         os.chown(path, STRANGER + 1, STRANGER)
         if path == one.parent:

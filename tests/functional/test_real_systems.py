@@ -249,7 +249,7 @@ def test_busybox_from_outside(busybox: Running) -> None:
     assert os.readlink(f"/proc/{busybox.pid}/ns/user") != ours
 
 
-def test_the_containers_root_is_nobody_to_the_hosts_files(
+def test_the_containers_root_is_no_one_to_the_hosts_files(
     busybox: Running,
 ) -> None:
     canary = busybox.rootfs / "etc/canary"

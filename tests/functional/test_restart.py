@@ -124,7 +124,7 @@ def test_one_that_somebody_stops(
 
 
 def test_a_stop_for_a_unit(cli: CommandLine, rootfs: Path) -> None:
-    """There is nobody that waits any more: it may be starting again."""
+    """There is no one that waits any more: it may be starting again."""
     stop = "container", "stop", "--ignore", "web1", "--waited-by"
     assert cli(*stop, "").code == 0
     assert cli.json("container", "show", "web1")["state"] == "running"
@@ -155,7 +155,7 @@ def test_one_that_is_destroyed_and_ends_in_order(
 
 
 def test_one_that_is_undefined(cli: CommandLine, rootfs: Path) -> None:
-    """It runs on, and nobody stops it."""
+    """It runs on, and no one stops it."""
     waiting = Waiting(cli)
     with libvirt.open("lxc:///") as connection:
         connection.lookupByName("web1").undefine()
@@ -167,7 +167,7 @@ def test_one_that_is_undefined(cli: CommandLine, rootfs: Path) -> None:
 def test_one_that_libvirt_has_started_and_is_undefined(
     cli: CommandLine, rootfs: Path
 ) -> None:
-    """Nobody but who waits sees how it ends."""
+    """No one but who waits sees how it ends."""
     assert cli("container", "stop", "web1").code == 0
     assert cli("host", "hook", "install").code == 0
     try:

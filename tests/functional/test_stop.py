@@ -51,7 +51,7 @@ PLACES: dict[str, Callable[[Path], None]] = {
 
 @pytest.mark.parametrize("directory", ["run", "dev"])
 @pytest.mark.parametrize("what", PLACES)
-def test_nobody_reads_initctl(
+def test_no_one_reads_initctl(
     cli: CommandLine, busybox_rootfs: Path, what: str, directory: str
 ) -> None:
     """Neither error nor link: it is stopped, and nothing is written."""
@@ -157,7 +157,7 @@ def test_what_is_no_pipe_of_init_is_not_written(tmp_path: Path) -> None:
     assert file.read_bytes() == b""
 
 
-def test_a_full_pipe_keeps_nobody(tmp_path: Path) -> None:
+def test_a_full_pipe_keeps_no_one(tmp_path: Path) -> None:
     pipe = tmp_path / "initctl"
     os.mkfifo(pipe)
 

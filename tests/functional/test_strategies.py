@@ -159,7 +159,7 @@ def test_many_from_one_image(
     upper = cli.state / "private/one/overlay/upper"
     assert upper.stat().st_uid == BASE
     assert (upper / "data").stat().st_uid == BASE
-    # Kept while it is stopped, and for nobody to see.
+    # Kept while it is stopped, and for no one to see.
     stop(cli, "one")
     cli.json("container", "start", "one")
     assert ask(pid_of(cli, "one"), "cat /etc/hostname") == "one"

@@ -181,7 +181,7 @@ def test_an_owner_whom_the_source_does_not_know(
     )
     told = (
         f"{OWNER} has no subordinate user IDs in the source zzz of "
-        f"subordinate IDs; give it {SIZE} or more there that nobody has"
+        f"subordinate IDs; give it {SIZE} or more there that no one has"
     )
     error = f"[lxc_userns] subid_owner = {OWNER}: {told}"
     assert acquired.error() == error
@@ -198,7 +198,7 @@ def test_the_files_are_the_source_unless_another_is_named(
 ) -> None:
     host_files["nsswitch.conf"].write_text(f"{NSSWITCH}{line}\n")
     source.give(f"{OWNER} 1 {nth(0)} {SIZE}", f"{OWNER} 2 {nth(0)} {SIZE}")
-    # Then nobody asks it.
+    # Then no one asks it.
     argv = ("lease", "acquire", "a", "-f", "json")
     lease = cli(*argv, env=source.without_getsubids).json()
     assert starts(lease) == (nth(50), nth(50))
@@ -207,7 +207,7 @@ def test_the_files_are_the_source_unless_another_is_named(
 def test_a_source_in_capitals(
     cli: CommandLine, source: Source, host_files: HostFiles
 ) -> None:
-    """shadow does not heed the case of ``subid``."""
+    """shadow ignores the case of ``subid``."""
     host_files["nsswitch.conf"].write_text(f"{NSSWITCH}SUBID: zzz\n")
     source.give(f"{OWNER} 1 {nth(0)} {SIZE}", f"{OWNER} 2 {nth(0)} {SIZE}")
     argv = ("lease", "acquire", "a", "-f", "json")

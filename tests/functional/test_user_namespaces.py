@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""User namespaces that nobody runs in, on the real kernel."""
+"""User namespaces that no one runs in, on the real kernel."""
 
 import errno
 import os

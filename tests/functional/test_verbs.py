@@ -240,7 +240,7 @@ def test_a_view_that_is_synced_can_be_unmounted(host: InstanceHost) -> None:
                 each.result()
 
 
-def test_who_looks_keeps_nobody_from_unmounting(host: InstanceHost) -> None:
+def test_who_looks_keeps_no_one_from_unmounting(host: InstanceHost) -> None:
     """A look, as by who prepares another instance with the same files."""
     files, ends = host.services.files, threading.Event()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Domain XML that nobody vouches for."""
+"""Domain XML that no one vouches for."""
 
 from collections.abc import Callable
 from contextlib import suppress

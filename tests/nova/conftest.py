@@ -6,7 +6,7 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -217,14 +217,39 @@ def start_shared_nova(
     yield from run_novas(directory, connection, fork_server)
 
 
+@pytest.fixture(scope="session", params=["idmapped", "chown"])
+def strategy(request: pytest.FixtureRequest) -> str:
+    """How the owners of a root filesystem become an instance's own."""
+    return str(request.param)
+
+
 @pytest.fixture
 def pool(tmp_path: Path) -> Iterator[None]:
     """Give subordinate IDs, in this mount namespace."""
+    with subordinate_ids(tmp_path):
+        yield
+
+
+@pytest.fixture(scope="module")
+def shared_pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Give them to a module of tests."""
+    with subordinate_ids(tmp_path_factory.mktemp("pool")):
+        yield
+
+
+@contextmanager
+def subordinate_ids(
+    directory: Path, text: str = "subid.test:2000000000:196608\n"
+) -> Iterator[None]:
+    """Give subordinate IDs, by files of a directory.
+
+    :param text: the files' contents; by default it is three ranges.
+    """
     made = []
     try:
         for name in ("subuid", "subgid"):
-            file = tmp_path / name
-            file.write_text("subid.test:2000000000:196608\n")
+            file = directory / name
+            file.write_text(text)
             Path(f"/etc/{name}").touch()
             argv = ["mount", "--bind", str(file), f"/etc/{name}"]
             subprocess.run(argv, check=True)

@@ -147,21 +147,18 @@ class Nova:
         """Stop nova-compute; what it runs goes on."""
         self.ask("stop_compute")
 
-    def start_other(
-        self, *, is_sharing: bool = False, is_broken: bool = False
-    ) -> None:
+    def start_other(self, *, is_sharing: bool = False) -> None:
         """Start a second compute service, of a host that only pretends.
 
         :param is_sharing: whether it has the same directory of instances.
-        :param is_broken: whether it can build none.
         """
-        self.run("tests.nova.other_host:start", is_sharing, is_broken)
+        self.run("tests.nova.other_host:start", is_sharing)
 
-    def force_down(self, host: str) -> None:
+    def force_down(self, host: str, is_down: bool = True) -> None:
         """Declare a compute service to be down, as before an evacuation."""
         services = self.api("GET", "/os-services?binary=nova-compute")
         (found,) = (x for x in services["services"] if x["host"] == host)
-        body = {"forced_down": True}
+        body = {"forced_down": is_down}
         self.api("PUT", f"/os-services/{found['id']}", body)
 
     def configure(self, settings: Settings) -> None:
@@ -240,7 +237,19 @@ class Nova:
         flavor: str | None = None,
         **fields: object,
     ) -> Server:
-        """Boot a server and wait until it has the status that is expected.
+        """Boot a server and wait until it has the status that is expected."""
+        server = self.create(image, name=name, flavor=flavor, **fields)
+        return server.wait(expect)
+
+    def create(
+        self,
+        image: str,
+        *,
+        name: str = "test",
+        flavor: str | None = None,
+        **fields: object,
+    ) -> Server:
+        """Ask for a server, and wait for nothing.
 
         :param image: the ID of its image.
         :param fields: more of what the API takes.
@@ -252,7 +261,7 @@ class Nova:
             "networks": "none",
         }
         made = self.api("POST", "/servers", {"server": body | fields})
-        return Server(self, made["server"]["id"]).wait(expect)
+        return Server(self, made["server"]["id"])
 
     def servers(self) -> list[Server]:
         """All that the API knows."""

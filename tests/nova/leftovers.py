@@ -68,6 +68,10 @@ class Leftovers:
         for process in self.processes:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(process.split()[0]), signal.SIGKILL)
+        self.unmount()
+
+    def unmount(self) -> None:
+        """Take off the mounts, and what loop devices they leave."""
         for point in reversed(self.mounts):
             subprocess.run(["umount", "--lazy", point], check=True)
         for device in self.loops:

@@ -3,7 +3,6 @@
 
 from typing import Any
 
-from nova import exception
 from nova.virt import fake
 from oslo_config import cfg
 
@@ -15,8 +14,6 @@ class OtherHost(fake.MediumFakeDriver):  # type: ignore[misc]
 
     #: Whether it has the directory of the instances as well.
     is_sharing = False
-    #: Whether nothing can be built there.
-    is_broken = False
 
     def get_host_ip_addr(self) -> str:
         """Address of the first host: disks are copied on it, not by ssh."""
@@ -30,21 +27,14 @@ class OtherHost(fake.MediumFakeDriver):  # type: ignore[misc]
         """Give no disks away: the first host makes them from the image."""
         return "[]"
 
-    def spawn(self, *args: Any, **kwargs: Any) -> None:
-        """Take a server in."""
-        if self.is_broken:
-            reason = "is broken"
-            raise exception.ComputeResourcesUnavailable(reason=reason)
-        super().spawn(*args, **kwargs)
 
-
-def start(requests: Any, is_sharing: bool, is_broken: bool) -> None:
+def start(requests: Any, is_sharing: bool) -> None:
     """Start it, beside the first one.
 
     :param requests: the service's.
     """
     fake.OtherHost = OtherHost
-    OtherHost.is_sharing, OtherHost.is_broken = is_sharing, is_broken
+    OtherHost.is_sharing = is_sharing
     conf, host = cfg.CONF, cfg.CONF.host
     conf.set_override("compute_driver", "fake.OtherHost")
     requests.nova.computes[OTHER_HOST] = requests.nova.start_service(

@@ -23,9 +23,17 @@ LEASES: Settings = {
 }
 
 
-def changed(section: str, **options: str) -> Settings:
-    """The driver's settings with others besides."""
-    return {**DRIVER, section: {**DRIVER.get(section, {}), **options}}
+def changed(
+    section: str, settings: Settings = DRIVER, **options: object
+) -> Settings:
+    """Settings, the driver's by default, with others besides."""
+    return {**settings, section: {**settings.get(section, {}), **options}}
+
+
+def resizable(strategy: str, settings: Settings = DRIVER) -> Settings:
+    """Settings of one strategy, where a resize may end on the same host."""
+    settings = changed("DEFAULT", settings, allow_resize_to_same_host=True)
+    return changed("lxc_userns", settings, rootfs_strategy=strategy)
 
 
 def is_private(server: Server, base: int = BASE) -> bool:

@@ -85,6 +85,15 @@ class Images(nova_fixtures.GlanceFixture):
         """Where the contents of an image are."""
         return Nova.directory / "glance" / image_id
 
+    def detail(self, context: object, **options: Any) -> list[Any]:
+        """List images of some properties, the newest first."""
+        wanted = {
+            name.removeprefix("property-"): value
+            for name, value in options.get("filters", {}).items()
+        }
+        found = reversed(super().detail(context, **options))
+        return [x for x in found if wanted.items() <= x["properties"].items()]
+
     def download(
         self,
         context: object,

@@ -9,18 +9,16 @@ import pytest
 
 from tests.nova.conftest import ImageFactory, NovaFactory, UserFactory, cleaned
 from tests.nova.harness import Nova
-from tests.nova.ours import DRIVER, changed, is_private
+from tests.nova.ours import DRIVER, is_private, resizable
 from tests.nova.server import Server
 
 SCRIPT = "#!/bin/sh\n"
 
 
 @pytest.fixture
-def nova(start_nova: NovaFactory) -> Iterator[Nova]:
+def nova(start_nova: NovaFactory, strategy: str) -> Iterator[Nova]:
     """Start one with ID maps, and look that nothing is left."""
-    yield from cleaned(
-        start_nova(changed("DEFAULT", allow_resize_to_same_host="True"))
-    )
+    yield from cleaned(start_nova(resizable(strategy)))
 
 
 def boot(nova: Nova, image: str) -> Server:

@@ -27,15 +27,16 @@ from tests.nova.ours import (
     is_private,
     maps,
     mode_of,
+    resizable,
 )
 from tests.nova.server import Server
 from tests.nova.user import BIN, ID
 
 
 @pytest.fixture(scope="module")
-def shared_nova(start_shared_nova: NovaFactory) -> Nova:
+def shared_nova(start_shared_nova: NovaFactory, strategy: str) -> Nova:
     """Start one with ID maps."""
-    return start_shared_nova(DRIVER)
+    return start_shared_nova(resizable(strategy))
 
 
 @pytest.fixture
@@ -108,14 +109,10 @@ def test_pause(nova: Nova, busybox_image: ImageFactory) -> None:
     assert is_private(server)
 
 
-@pytest.mark.parametrize("daemon", [True, False])
-def test_owners_shifted_on_disk(
-    start_nova: NovaFactory, busybox_image: ImageFactory, daemon: bool
+def test_privileged_steps_in_the_service_itself(
+    start_nova: NovaFactory, busybox_image: ImageFactory, strategy: str
 ) -> None:
-    """Also without a process of its own for privileged steps."""
-    nova = start_nova(
-        changed("lxc_userns", rootfs_strategy="chown"), privsep_daemon=daemon
-    )
+    nova = start_nova(resizable(strategy), privsep_daemon=False)
     server = nova.boot(nova.add_image(busybox_image("ext4")))
     live(server)
     server.delete()
@@ -123,7 +120,6 @@ def test_owners_shifted_on_disk(
     assert nova.tracebacks() == []
 
 
-@pytest.mark.parametrize("strategy", ["idmapped", "chown"])
 def test_debian(
     start_nova: NovaFactory, debian_image: Path, tmp_path: Path, strategy: str
 ) -> None:
@@ -349,6 +345,18 @@ def test_a_failed_boot_leaves_nothing(nova: Nova, directory: Path) -> None:
     nova.wait_for_no_leftovers()
 
 
+@pytest.mark.parametrize("kind", ["ext2", "ext4"])
+def test_an_image_that_is_qcow2(
+    nova: Nova, busybox_image: ImageFactory, directory: Path, kind: str
+) -> None:
+    """Nova makes a raw one of it."""
+    other = directory / f"{kind}.qcow2"
+    argv = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2"]
+    subprocess.run([*argv, busybox_image(kind), other], check=True)
+    server = nova.boot(nova.add_image(other, disk_format="qcow2"))
+    assert is_private(server)
+
+
 @pytest.mark.parametrize("compressed", [False, True])
 def test_an_image_that_is_an_archive(
     nova: Nova, directory: Path, busybox_rootfs: Path, compressed: bool
@@ -368,7 +376,6 @@ def test_an_image_that_is_an_archive(
     nova.wait_for_no_leftovers()
 
 
-@pytest.mark.parametrize("strategy", ["idmapped", "chown"])
 def test_a_snapshot_under_other_maps(
     start_nova: NovaFactory, busybox_image: ImageFactory, strategy: str
 ) -> None:
@@ -397,32 +404,3 @@ def test_a_snapshot_under_other_maps(
     again.delete()
     nova.wait_for_no_leftovers()
     assert nova.tracebacks() == []
-
-
-def test_from_novas_own_driver_and_back(
-    start_nova: NovaFactory, busybox_image: ImageFactory
-) -> None:
-    nova = start_nova()
-    server = nova.boot(nova.add_image(busybox_image("ext4")))
-    assert server.namespace("user") == os.readlink("/proc/self/ns/user")
-    nova.stop_compute()
-    nova.configure(DRIVER)
-    nova.start_compute()
-    server.reboot("HARD")
-    assert is_private(server)
-    # Nova's own driver knows nothing of views.
-    server.stop()
-    nova.stop_compute()
-    nothing = {"uid_maps": "", "gid_maps": ""}
-    nova.configure(
-        {
-            "DEFAULT": {"compute_driver": "libvirt.LibvirtDriver"},
-            "libvirt": nothing,
-        }
-    )
-    nova.start_compute()
-    server.start()
-    assert server.namespace("user") == os.readlink("/proc/self/ns/user")
-    assert mode_of(server, "/bin/su") == "4755 0"
-    server.delete()
-    nova.wait_for_no_leftovers()

@@ -9,7 +9,7 @@ import pytest
 from tests.functional.capabilities import require
 from tests.nova.conftest import ImageFactory, NovaFactory, UserFactory, cleaned
 from tests.nova.harness import Nova
-from tests.nova.ours import DRIVER, changed, is_private
+from tests.nova.ours import DRIVER, is_private, resizable
 from tests.nova.server import Server
 from tests.waiting import wait_for
 
@@ -17,11 +17,9 @@ FLAVOR = "OS-FLV-EXT-DATA:ephemeral"
 
 
 @pytest.fixture
-def nova(start_nova: NovaFactory) -> Iterator[Nova]:
+def nova(start_nova: NovaFactory, strategy: str) -> Iterator[Nova]:
     """Start one with ID maps, and look that nothing is left."""
-    yield from cleaned(
-        start_nova(changed("DEFAULT", allow_resize_to_same_host="True"))
-    )
+    yield from cleaned(start_nova(resizable(strategy)))
 
 
 def mounted(server: Server, place: str) -> tuple[str, set[str]]:
@@ -61,13 +59,7 @@ def is_there(server: Server) -> bool:
     return is_private(server)
 
 
-@pytest.mark.parametrize("strategy", ["idmapped", "chown"])
-def test_an_ephemeral_disk(
-    nova: Nova, busybox_image: ImageFactory, strategy: str
-) -> None:
-    nova.stop_compute()
-    nova.configure({"lxc_userns": {"rootfs_strategy": strategy}})
-    nova.start_compute()
+def test_an_ephemeral_disk(nova: Nova, busybox_image: ImageFactory) -> None:
     image = nova.add_image(busybox_image("ext4"))
     server = nova.boot(image, flavor=nova.flavor(1, FLAVOR))
     server.run_in("sh", "-c", "echo >/mnt/note; chown 1000:1000 /mnt/note")

@@ -37,7 +37,7 @@ def wait_for_fault(server: Server, text: str) -> None:
 def test_a_policy_that_refuses_a_flavor(
     start_nova: NovaFactory, busybox_image: ImageFactory
 ) -> None:
-    """The other host is not tried."""
+    """No other host is asked for: there is none, and no word of it."""
     nova = start_nova(DRIVER)
     image = nova.add_image(busybox_image("ext4"))
     flavor = nova.flavor(lxc_userns__mode="host")

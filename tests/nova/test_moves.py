@@ -1,31 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Servers that come to the host and leave it: leases go with them."""
 
+import subprocess
+
 import pytest
 
 from tests.nova.conftest import ImageFactory, NovaFactory
-from tests.nova.harness import FIRST_HOST, OTHER_HOST, Nova, Settings
-from tests.nova.ours import LEASES, is_private
+from tests.nova.harness import FIRST_HOST, OTHER_HOST, Nova, wait_until
+from tests.nova.ours import LEASES, changed, is_private, resizable
 from tests.nova.server import Server
 
 BASE = 2_000_000_000
 EPHEMERAL = "OS-FLV-EXT-DATA:ephemeral"
-SAME_HOST: Settings = {
-    **LEASES,
-    "DEFAULT": {**LEASES["DEFAULT"], "allow_resize_to_same_host": True},
-}
-CHOWN: Settings = {
-    **LEASES,
-    "lxc_userns": {**LEASES["lxc_userns"], "rootfs_strategy": "chown"},
-}
 
 pytestmark = pytest.mark.usefixtures("pool")
 
 
 @pytest.fixture
-def nova(start_nova: NovaFactory) -> Nova:
+def nova(start_nova: NovaFactory, strategy: str) -> Nova:
     """Start one with leases."""
-    return start_nova(LEASES)
+    return start_nova(resizable(strategy, LEASES))
 
 
 def is_leased(server: Server) -> bool:
@@ -60,6 +54,16 @@ def migrate(server: Server, host: str) -> None:
     assert server.host == host
 
 
+def evacuate(server: Server, lost: str, host: str) -> None:
+    """Take it from a host that is down; who does starts it."""
+    if lost == FIRST_HOST:
+        server.nova.stop_compute()
+    server.nova.force_down(lost)
+    server.action("evacuate", {"host": host})
+    server.wait("SHUTOFF")
+    assert server.host == host
+
+
 def test_cold_migration_confirmed(
     nova: Nova, busybox_image: ImageFactory
 ) -> None:
@@ -71,13 +75,29 @@ def test_cold_migration_confirmed(
     server.confirm()
     assert not is_leased(server)
     assert nova.leftovers().domains == ()
+    # What was taken along is the disk, and not the image again.
+    argv = ["debugfs", "-R", "cat /root/note", str(server.disk)]
+    done = subprocess.run(argv, check=True, capture_output=True, text=True)
+    assert done.stdout == "kept\n"
 
 
-@pytest.mark.parametrize("settings", [LEASES, CHOWN], ids=["auto", "chown"])
-def test_cold_migration_reverted(
-    start_nova: NovaFactory, busybox_image: ImageFactory, settings: Settings
+def test_a_delete_before_it_is_confirmed(
+    nova: Nova, busybox_image: ImageFactory
 ) -> None:
-    nova = start_nova(settings)
+    server = boot(nova, busybox_image)
+    nova.start_other()
+    migrate(server, OTHER_HOST)
+    server.delete()
+    wait_until(lambda: not nova.leftovers().leases, nova.leftovers)
+    assert nova.leftovers().domains == ()
+    # Disks are copied on one host; what the other only pretends to have is
+    # in the directory without a suffix.
+    assert nova.leftovers().directories == (server.id,)
+
+
+def test_cold_migration_reverted(
+    nova: Nova, busybox_image: ImageFactory
+) -> None:
     server = boot(nova, busybox_image)
     nova.start_other()
     migrate(server, OTHER_HOST)
@@ -105,9 +125,8 @@ def test_migration_to_here_reverted(
 
 @pytest.mark.parametrize("verb", ["confirm", "revert"])
 def test_resize_on_one_host(
-    start_nova: NovaFactory, busybox_image: ImageFactory, verb: str
+    nova: Nova, busybox_image: ImageFactory, verb: str
 ) -> None:
-    nova = start_nova(SAME_HOST)
     server = boot(nova, busybox_image)
     server.resize(nova.flavor(1, EPHEMERAL, hw__watchdog_action="disabled"))
     assert is_leased(server)
@@ -124,11 +143,7 @@ def test_evacuation(
 ) -> None:
     server = boot(nova, busybox_image)
     nova.start_other(is_sharing=is_sharing)
-    nova.stop_compute()
-    nova.force_down(FIRST_HOST)
-    server.action("evacuate", {"host": OTHER_HOST})
-    # Who evacuates it starts it.
-    server.wait("SHUTOFF")
+    evacuate(server, FIRST_HOST, OTHER_HOST)
     assert is_leased(server)
     nova.start_compute()
     assert not is_leased(server)
@@ -136,13 +151,29 @@ def test_evacuation(
     assert server.directory.exists() == is_sharing
 
 
-def test_shelving(
-    start_nova: NovaFactory, busybox_image: ImageFactory
+@pytest.mark.parametrize("is_sharing", [False, True])
+def test_evacuation_to_here(
+    nova: Nova, busybox_image: ImageFactory, is_sharing: bool
 ) -> None:
-    nova = start_nova(
-        {**LEASES,
-         "DEFAULT": {**LEASES["DEFAULT"], "shelved_offload_time": -1}}
-    )  # fmt: skip
+    """Of what was here before; each host takes a range of its own."""
+    server = boot(nova, busybox_image)
+    nova.start_other(is_sharing=is_sharing)
+    evacuate(server, FIRST_HOST, OTHER_HOST)
+    nova.start_compute()
+    nova.force_down(FIRST_HOST, is_down=False)
+    evacuate(server, OTHER_HOST, FIRST_HOST)
+    server.start()
+    assert is_private(server, BASE + 65536)
+    done = server.run_in("cat", "/root/note", check=False)
+    assert done.stdout == ("kept\n" if is_sharing else "")
+    nova.clean()
+
+
+def test_shelving(
+    start_nova: NovaFactory, busybox_image: ImageFactory, strategy: str
+) -> None:
+    settings = changed("DEFAULT", LEASES, shelved_offload_time=-1)
+    nova = start_nova(resizable(strategy, settings))
     server = boot(nova, busybox_image)
     server.action("shelve")
     server.wait("SHELVED")

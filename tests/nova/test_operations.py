@@ -8,7 +8,7 @@ import pytest
 
 from tests.nova.conftest import ImageFactory, NovaFactory, cleaned
 from tests.nova.harness import OTHER_HOST, Nova
-from tests.nova.ours import LEASES, is_private
+from tests.nova.ours import LEASES, is_private, resizable
 from tests.nova.server import Server
 from tests.waiting import wait_for
 
@@ -18,9 +18,9 @@ pytestmark = pytest.mark.usefixtures("pool")
 
 
 @pytest.fixture
-def nova(start_nova: NovaFactory) -> Iterator[Nova]:
+def nova(start_nova: NovaFactory, strategy: str) -> Iterator[Nova]:
     """Start one with leases, and look that nothing is left."""
-    yield from cleaned(start_nova(LEASES))
+    yield from cleaned(start_nova(resizable(strategy, LEASES)))
 
 
 @pytest.fixture
@@ -60,6 +60,48 @@ def test_a_rebuild_leases_another_range(server: Server, image: str) -> None:
     assert (guest, count) == (0, 65536)
     assert base != BASE
     assert is_private(server, base)
+
+
+def test_a_rebuild_from_another_image(
+    nova: Nova, server: Server, busybox_image: ImageFactory
+) -> None:
+    other = nova.add_image(busybox_image("partitioned"))
+    server.run_in("touch", "/root/note")
+    server.action("rebuild", {"imageRef": other})
+    server.wait()
+    assert server.show()["image"]["id"] == other
+    assert server.run_in("ls", "/root/note", check=False).returncode
+    ((_, base, _),) = server.uid_map()
+    assert is_private(server, base)
+
+
+def test_two_at_once(nova: Nova, image: str) -> None:
+    """Of one request; each has a range of its own."""
+    nova.create(image, min_count=2, max_count=2)
+    servers = nova.servers()
+    bases = []
+    for server in servers:
+        server.wait()
+        ((_, base, _),) = server.uid_map()
+        assert is_private(server, base)
+        bases.append(base)
+    assert sorted(bases) == [BASE, BASE + 65536]
+
+
+def test_backups(nova: Nova, server: Server) -> None:
+    """The oldest goes when there are more than are to be kept."""
+    made = []
+    for name in ("one", "two", "three"):
+        argument = {"name": name, "backup_type": "daily", "rotation": 2}
+        made.append(server.action("createBackup", argument)["image_id"])
+        server.wait()
+        assert is_private(server, BASE)
+    found = [nova.image(each) for each in made]
+    assert found[0] is None
+    assert [each and each["status"] for each in found[1:]] == ["active"] * 2
+    again = nova.boot(made[2], name="again")
+    ((_, base, _),) = again.uid_map()
+    assert is_private(again, base)
 
 
 def test_the_console_log(server: Server) -> None:

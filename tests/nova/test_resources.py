@@ -7,7 +7,7 @@ import pytest
 
 from tests.functional.capabilities import require
 from tests.nova.conftest import ImageFactory, NovaFactory
-from tests.nova.ours import LEASES, OTHER, changed, is_private, maps
+from tests.nova.ours import LEASES, OTHER, is_private, maps, resizable
 from tests.nova.server import Server
 
 
@@ -84,11 +84,14 @@ def gibibytes(server: Server) -> float:
     "kind", ["ext4", "xfs", "btrfs", "partitioned-ext4", "partitioned-xfs"]
 )
 def test_a_root_is_as_large_as_the_flavors_disk(
-    start_nova: NovaFactory, busybox_image: ImageFactory, kind: str
+    start_nova: NovaFactory,
+    busybox_image: ImageFactory,
+    kind: str,
+    strategy: str,
 ) -> None:
     """And stays so from start to start, and grows with another flavor."""
     require(kind.rpartition("-")[2])
-    nova = start_nova(changed("DEFAULT", allow_resize_to_same_host="True"))
+    nova = start_nova(resizable(strategy))
     server = nova.boot(nova.add_image(busybox_image(kind)))
     assert 0.75 < gibibytes(server) <= 1
     server.reboot("HARD")

@@ -19,7 +19,7 @@ from tests.nova.conftest import (
     need_freezer,
 )
 from tests.nova.harness import Nova
-from tests.nova.ours import DRIVER, changed, is_private
+from tests.nova.ours import DRIVER, is_private, resizable
 from tests.nova.server import Server
 
 #: Of Nova's fixture for volumes; the other has ``os_require_quiesce``.
@@ -109,8 +109,8 @@ def shelve(server: Server) -> None:
     server.wait()
 
 
-def test_life(start_nova: NovaFactory, volume: Path) -> None:
-    nova = start_nova(changed("DEFAULT", allow_resize_to_same_host="True"))
+def test_life(start_nova: NovaFactory, volume: Path, strategy: str) -> None:
+    nova = start_nova(resizable(strategy))
     allow(nova, nova.instances, volume.parent)
     server = boot(nova, volume)
     assert is_private(server)

@@ -5,7 +5,7 @@ import ast
 import importlib.util
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -72,7 +72,7 @@ UNSAFE = {
     r"\bchmod\s+(-\w+\s+)*(0?777|[ao]*\+w)": "opens it to everybody",
     r"(>|--output|-o)\s*/tmp/": "follows the link of somebody else",
     r"\bqemu-img convert\b(?!.* -f )": "lets the image say what it is",
-    r"\bdebootstrap\s+[-\w](?!.*force-check-gpg)": "takes what nobody signed",
+    r"\bdebootstrap\s+[-\w](?!.*force-check-gpg)": "takes what no one signed",
     r"\b(cat|cp|install|tee|vi|nano|tar)\b.*\s/run/lxc-userns/[\w-]+/root/":
         "follows links that a container has made",
 }  # fmt: skip
@@ -153,6 +153,82 @@ def test_docstrings_begin_with_a_noun_or_a_verb() -> None:
         if (text := ast.get_docstring(node)) and clause.match(text)
     ]
     assert found == []
+
+
+def fields_of(
+    node: ast.ClassDef, classes: Mapping[str, Sequence[ast.ClassDef]]
+) -> set[str]:
+    """Return the fields of a class and its bases, and what it is made of."""
+    found = set()
+    for each in node.body:
+        if isinstance(each, ast.AnnAssign):
+            found.add(ast.unparse(each.target))
+        elif isinstance(each, ast.FunctionDef) and each.name == "__init__":
+            found |= parameters_of(each)
+    for base in node.bases:
+        for each in classes.get(ast.unparse(base).split(".")[-1], ()):
+            if each is not node:
+                found |= fields_of(each, classes)
+    return found
+
+
+def parameters_of(node: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
+    """Return the names of all parameters of a function."""
+    return {
+        each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)
+    }
+
+
+def find_stale_parameters(trees: Iterable[ast.AST]) -> Iterator[str]:
+    """Yield what docstrings say of parameters that are not there."""
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    classes: dict[str, list[ast.ClassDef]] = {}
+    for node in nodes:
+        if isinstance(node, ast.ClassDef):
+            classes.setdefault(node.name, []).append(node)
+    for node in nodes:
+        if isinstance(node, ast.ClassDef):
+            there = fields_of(node, classes)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            there = parameters_of(node)
+        else:
+            continue
+        text = ast.get_docstring(node) or ""
+        for name in re.findall(r"^:param (\w+):", text, re.MULTILINE):
+            if name not in there:
+                yield f"{node.name}: {name}"
+
+
+def test_docstrings_describe_parameters_that_are_there() -> None:
+    files = sorted((TOP / "src").rglob("*.py"))
+    trees = [ast.parse(each.read_text("utf-8")) for each in files]
+    assert [*find_stale_parameters(trees)] == []
+
+
+def test_parameters_that_are_not_there() -> None:
+    text = '''
+class A:
+    """A.
+
+    :param a: there.
+    :param b: not there.
+    """
+    a: int
+
+class B(x.A):
+    """B.
+
+    :param a: of its base.
+    """
+
+    def f(self, a, *, b):
+        """Do.
+
+        :param b: there.
+        :param c: not there.
+        """
+'''
+    assert [*find_stale_parameters([ast.parse(text)])] == ["A: b", "f: c"]
 
 
 def test_changelog_has_each_note_once_without_a_history(

@@ -49,10 +49,12 @@ SELECTION: dict[str, dict[str, tuple[str, ...]]] = {
             "test_one_that_ends_later",
             "test_one_that_is_short_of_memory",
         ),
-        "test_exec": (
+        "attach/test_exec": (
             "test_nothing_of_the_host_comes_in[private]",
             "test_it_is_as_the_first_process_is[private]",
-            "test_terminal[private]",
+        ),
+        "attach/test_terminal": ("test_terminal[private]",),
+        "attach/test_attacks": (
             "test_attack_on_the_joining_process[private]",
             "test_attack_by_what_is_executed[private]",
             "test_limits_hold",

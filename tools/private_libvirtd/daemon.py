@@ -17,7 +17,7 @@ LOG = Path("/var/log/libvirt/libvirtd.log")
 ANSWERS_WITHIN = 60.0
 # All containers inherit the session keyring of libvirtd, which is that of
 # whoever runs this. It cannot be given back (session-keyring(7)): there is
-# a new one, in which nobody who has it may do anything.
+# a new one, in which no one who has it may do anything.
 CLOSED_KEYRING = (
     *("keyctl", "session", "-"),
     *("sh", "-ec", 'keyctl setperm @s 0; exec "$@"', "sh"),

@@ -20,7 +20,7 @@ def supervise(command: int, lifeline: int, libvirtd: int | None = None) -> int:
     """Reap whoever ends, until the command does or must.
 
     :param lifeline: where signals for the command come from, one byte each;
-        at its end there is nobody to run for.
+        at its end there is no one to run for.
     :returns: the command's exit status.
     """
     children = signal_pipe()

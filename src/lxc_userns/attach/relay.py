@@ -79,7 +79,7 @@ class Relay:
         """Pass on streams and signals; return the exit code of the command.
 
         128 + n if it was killed by signal n; 129 if the caller's terminal has
-        gone, or nobody reads what its own says, with which that goes.
+        gone, or no one reads what its own says, with which that goes.
 
         :raises OSError: if something that it said could not be written.
         """
@@ -112,7 +112,7 @@ class Relay:
         if self._pending and state:
             self._write_input()
         elif state & select.POLLERR:
-            self._close_input()  # Nobody reads it any more.
+            self._close_input()  # No one reads it any more.
         elif self._has_input and ready.get(0):
             self._read_input()
         elif self._is_at_end and not ready:
@@ -139,7 +139,7 @@ class Relay:
             data = os.read(source, min(most, _CHUNK))
         except BlockingIOError:
             return 0
-        except OSError:  # Nobody has the other end of the terminal.
+        except OSError:  # No one has the other end of the terminal.
             data = b""
         target = self._sources[source]
         is_written = self._write_output(target, data)
@@ -159,7 +159,7 @@ class Relay:
         try:
             _write_all(fd, data)
         except OSError as err:
-            # That nobody reads any more is for the command to know.
+            # That no one reads any more is for the command to know.
             if err.errno != errno.EPIPE and not os.isatty(fd):
                 self._failure = OSError(err.errno, err.strerror, _NAMES[fd])
             return False
@@ -207,7 +207,7 @@ class Relay:
             written = os.write(self._sink, self._pending)
         except BlockingIOError:
             return
-        except OSError:  # Nobody reads it any more.
+        except OSError:  # No one reads it any more.
             self._close_input()
             return
         self._pending = self._pending[written:]

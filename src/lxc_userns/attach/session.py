@@ -231,7 +231,7 @@ def _send(process: subprocess.Popen[bytes], job: dict[str, object]) -> None:
 def _receive(name: str, control: socket.socket) -> Session:
     """Wait until the command is executed.
 
-    When it is, nobody has the other end of the socket any more. What is said
+    When it is, no one has the other end of the socket any more. What is said
     need not be the joiner's: it is in the container already.
     """
     session, failure = None, b""

@@ -19,7 +19,7 @@ class Rule:
     :param code: its name, stable: words with hyphens between them.
     :param severity: how bad it is to break it.
     :param title: what is found, a few words.
-    :param why: why that matters, a sentence or two.
+    :param rationale: why that matters, a sentence or two.
     :param remedy: what to do, an imperative.
     :param is_live: whether more than domain XML is needed to find it.
     """

@@ -35,7 +35,7 @@ IDS_OF_HOST: Final = Rule(
     "A user of the host with such an ID owns files of the container, and the "
     "container can act as that user once it is out; subordinate IDs of "
     "another owner can be another container's at any time.",
-    "map to host IDs that nobody holds, and reserve them in /etc/subuid and "
+    "map to host IDs that no one holds, and reserve them in /etc/subuid and "
     "/etc/subgid",
     is_live=True,
 )

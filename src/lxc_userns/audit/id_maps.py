@@ -41,7 +41,7 @@ HOST_ROOT: Final = Rule(
     "An ID of the container is the host's root. What belongs to root on the "
     "host, and is visible in the container, is open to it. libvirt and the "
     "kernel accept such a map.",
-    "map to host IDs that nobody holds",
+    "map to host IDs that no one holds",
 )
 LOW_HOST_IDS: Final = Rule(
     "idmap-low-host-ids",
@@ -50,7 +50,7 @@ LOW_HOST_IDS: Final = Rule(
     "The host's users and services have such IDs: the container owns their "
     "files where it sees them, and can signal their processes once it is out "
     "of its PID namespace.",
-    "map to host IDs from 65536 on that nobody holds",
+    "map to host IDs from 65536 on that no one holds",
 )
 REFUSED: Final = Rule(
     "idmap-refused",

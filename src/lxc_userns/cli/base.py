@@ -282,7 +282,7 @@ def progress_bar(
     :param what: what is done, for the bar's left.
     :param unit: what is counted.
     :param total: how many there are, if that is known.
-    :returns: what to call with the number so far, None if nobody would see
+    :returns: what to call with the number so far, None if no one would see
         it.
     """
     if not sys.stderr.isatty():

@@ -15,7 +15,7 @@ from lxc_userns.cli.several import OnSeveral, ShowsSeveral
 from lxc_userns.exceptions import AlreadyRunningError, NoSuchContainerError
 
 _DEFAULT_TIMEOUT = 10.0
-#: State before a verification, by whether it had been verified; None: nobody
+#: State before a verification, by whether it had been verified; None: no one
 #: keeps record of it.
 _PREVIOUS = {True: "running", False: "unverified", None: None}
 

@@ -111,7 +111,7 @@ def _read_file(name: str) -> str:
 class Prepare(_ConversionCommand):
     """Prepare a converted domain, as far as that may take long.
 
-    The hook does the rest at each start: libvirtd answers nobody while it
+    The hook does the rest at each start: libvirtd answers no one while it
     runs, so that it neither shifts nor unpacks.
     """
 

@@ -18,7 +18,7 @@ class Check(ConfiguredCommand, Lister):
 
     Each check is PASS, WARN or FAIL; the last two come with a remedy. On a
     terminal each has a line, with the remedy below, and a verdict ends it;
-    NO_COLOR is heeded. Exit code 1 if one is FAIL.
+    NO_COLOR is respected. Exit code 1 if one is FAIL.
     """
 
     def take_action(

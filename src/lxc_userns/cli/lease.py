@@ -117,7 +117,7 @@ class List(_LeaseCommand, Lister):
         column_names: Sequence[str],
         data: Iterable[Sequence[Any]],
     ) -> int:
-        """Print them, and a summary where nobody is to parse it."""
+        """Print them, and a summary where no one is to parse it."""
         code = super().produce_output(parsed_args, column_names, data)
         if parsed_args.formatter == "table":
             for line in _summary(self.held, self.room):

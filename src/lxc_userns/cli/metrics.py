@@ -60,7 +60,7 @@ class Metrics(ConfiguredCommand):
 
 
 def _replace(path: str, text: str) -> None:
-    """Replace a file that nobody but root can replace."""
+    """Replace a file that no one but root can replace."""
     with (
         translated(ConfigError, "--output", path),
         safe_path.opened_parent(os.path.abspath(path)) as (above, name),

@@ -169,7 +169,7 @@ as ext4, xfs or btrfs; not NFS.
         help="""
 Directory for the mounts that containers use as filesystems, as an absolute
 path. For example /run/compute-lxc-userns. It is made with mode 0711: users
-of containers pass through it, and nobody lists it. It is neither in
+of containers pass through it, and no one lists it. It is neither in
 state_path nor above it.
 """,
     ),
@@ -258,7 +258,7 @@ keep theirs. For example none, where a profile of the host is too tight.
         help="""
 Seconds that a call of libvirt's hook waits for a lock.
 
-libvirtd answers nobody while it waits for a hook. If others hold the lock of
+libvirtd answers no one while it waits for a hook. If others hold the lock of
 an instance for longer, as to shift its files, the start is refused. For
 example 2, where a start is tried again soon.
 """,
@@ -287,7 +287,7 @@ example 60, where memory is short. 0: each call does everything by itself.
 What becomes of LXC domains without <idmap>, or with one to host ID 0, whose
 root is the host's root, and which do not carry the mark of this package.
 
-For example refuse, where nobody but root's own programs may start any. Those
+For example refuse, where no one but root's own programs may start any. Those
 that this package made, or converted, carry the mark, also in the host's user
 namespace; there userns_policy decides.
 """,

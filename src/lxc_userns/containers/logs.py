@@ -21,7 +21,7 @@ from lxc_userns.traces.tail import Tail
 if TYPE_CHECKING:
     from lxc_userns.services import Services
 
-#: Bytes of libvirt's log that are looked at; nobody bounds it.
+#: Bytes of libvirt's log that are looked at; no one bounds it.
 _LONGEST = 1 << 20
 #: Ends the line with which libvirt begins each run (virLXCProcessStart).
 _BEGIN = b": starting up"

@@ -230,7 +230,7 @@ class StateReader:
         if guest is None or not guest.is_active:
             return start, interfaces
         with (
-            # One that cannot be looked at keeps nobody from seeing the rest.
+            # One that cannot be looked at keeps no one from seeing the rest.
             suppress(InstanceError, OSError),
             self.services.guests.init_process(guest.name) as init,
         ):

@@ -60,7 +60,7 @@ def _refuse_doctype(*_: object) -> NoReturn:
 
 
 def parse(text: str) -> etree._Element:
-    """The root element of XML that nobody vouches for.
+    """The root element of XML that no one vouches for.
 
     :raises DomainXmlError: if it is not well-formed, too large, or has a
         document type.

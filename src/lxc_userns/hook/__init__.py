@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``lxc-userns-hook``: what libvirt calls at each step of a domain's life.
 
-See https://libvirt.org/hooks.html. libvirtd waits for it and answers nobody
+See https://libvirt.org/hooks.html. libvirtd waits for it and answers no one
 meanwhile, so that nothing is loaded here for a domain that is not ours.
 """
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Domains as a hook can know them: by its input and the kernel.
 
-libvirtd waits for the hook and answers nobody, so that any question to it
+libvirtd waits for the hook and answers no one, so that any question to it
 would never end (https://libvirt.org/hooks.html).
 """
 

@@ -7,7 +7,7 @@ later one, and ends when there has been none for a while. Whatever is wrong
 with it, a call does its work by itself
 (:mod:`lxc_userns.libvirtd.hook_client`).
 
-It serves nobody but root, in the namespaces and under the security label that
+It serves no one but root, in the namespaces and under the security label that
 it has itself, and ends when a module that it has loaded has changed on disk.
 """
 
@@ -60,7 +60,7 @@ def start(settings: Settings, place: str = client.PLACE) -> None:
 def _detach() -> None:
     os.setsid()
     os.chdir("/")
-    # libvirtd reads until nobody has the other end any more.
+    # libvirtd reads until no one has the other end any more.
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)

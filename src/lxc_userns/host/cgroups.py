@@ -42,7 +42,7 @@ def check(daemon: Daemon | None, *, has_pool: bool = False) -> Finding:
     # It may run where not all is mounted that is mounted here.
     mounts = daemon.mounts if daemon else tuple(read_mounts())
     version = parse_release(os.uname().release)
-    return judge(
+    return evaluate(
         mounts,
         version,
         has_machined=systemd.has_machined(),
@@ -50,7 +50,7 @@ def check(daemon: Daemon | None, *, has_pool: bool = False) -> Finding:
     )
 
 
-def judge(
+def evaluate(
     mounts: Iterable[Mount],
     version: Version | None,
     *,
@@ -79,7 +79,7 @@ def judge(
             return passed(_VERSION_2)
         return warned(_SHARED, "install systemd-container")
     if _SYSTEMD in types:
-        return _judge_systemd(version, has_machined, has_pool)
+        return _evaluate_systemd(version, has_machined, has_pool)
     if "cgroup" in types.values():
         return passed("version 1")
     return failed(
@@ -88,7 +88,7 @@ def judge(
     )
 
 
-def _judge_systemd(
+def _evaluate_systemd(
     version: Version | None, has_machined: bool, has_pool: bool
 ) -> Finding:
     if has_machined:
@@ -110,8 +110,8 @@ def _judge_systemd(
             "release_agent (CVE-2022-0492), unless this distribution has "
             "mended it"
         )
-    judged = failed if has_pool else warned
-    return judged(
+    report = failed if has_pool else warned
+    return report(
         message,
         "install systemd-container; or, if no container runs systemd, run "
         f"libvirtd where {_SYSTEMD} is not mounted; or {_ONLY_VERSION_2}",

@@ -48,10 +48,10 @@ def check_overlays(
         outcome: bool | Exception = check_overlay(str(place))
     except (RootfsError, OSError) as err:
         outcome = err
-    return judge_overlays(place, outcome, strategy)
+    return evaluate_overlays(place, outcome, strategy)
 
 
-def judge_overlays(
+def evaluate_overlays(
     place: Path, outcome: bool | Exception, strategy: str
 ) -> Finding:
     """Return whether an overlay can be made.
@@ -101,10 +101,10 @@ def check_all(
                 ),
             )
         ]
-    return [named(f"{NAME} on {each.point}", judge(each)) for each in found]
+    return [named(f"{NAME} on {each.point}", evaluate(each)) for each in found]
 
 
-def judge(finding: probe.Finding) -> Finding:
+def evaluate(finding: probe.Finding) -> Finding:
     """Return whether root filesystems on a filesystem can be idmapped.
 
     One that cannot is a warning: there are other strategies, and places.

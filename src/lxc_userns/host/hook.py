@@ -46,7 +46,7 @@ _TRIES, _PATIENCE = 20, 0.5
 _INSTALL = ("host", "hook", "install")
 
 # Nothing is started for a step that needs nothing, and little for the domain
-# of others: libvirtd answers nobody meanwhile.
+# of others: libvirtd answers no one meanwhile.
 _SCRIPT = """\
 #!/bin/sh
 # lxc-userns {version}, made by: {install}
@@ -167,7 +167,7 @@ def check(found: Daemon | None) -> Finding:
             "not installed; needed only for containers that virsh and the "
             f"like start ({commands.command(*_INSTALL)})"
         )
-    return judge(text, status, _is_known(found, status))
+    return evaluate(text, status, _is_known(found, status))
 
 
 def why_not_called(found: Daemon | None) -> str:
@@ -184,7 +184,7 @@ def why_not_called(found: Daemon | None) -> str:
     return f"{finding.message}; {finding.remedy}"
 
 
-def judge(text: str, status: os.stat_result, known: bool | None) -> Finding:
+def evaluate(text: str, status: os.stat_result, known: bool | None) -> Finding:
     """Return the result for a hook that is there.
 
     :param text: text of the file.

@@ -24,16 +24,16 @@ _NAMES = {"user": "UID", "group": "GID"}
 def check_users() -> Finding:
     """Return whether the subordinate user ID ranges are in order."""
     path = owners.SUBUID
-    return judge(owners.read_host_uids(), path, path.exists())
+    return evaluate(owners.read_host_uids(), path, path.exists())
 
 
 def check_groups() -> Finding:
     """Return whether the subordinate group ID ranges are in order."""
     path = owners.SUBGID
-    return judge(owners.read_host_gids(), path, path.exists())
+    return evaluate(owners.read_host_gids(), path, path.exists())
 
 
-def judge(ids: owners.IdOwnership, path: Path, present: bool) -> Finding:
+def evaluate(ids: owners.IdOwnership, path: Path, present: bool) -> Finding:
     """Return whether subordinate ID ranges are in order.
 
     :param ids: these.
@@ -70,10 +70,10 @@ def check_login_defs() -> Finding:
         text = LOGIN_DEFS.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         text = ""
-    return judge_login_defs(text)
+    return evaluate_login_defs(text)
 
 
-def judge_login_defs(text: str) -> Finding:
+def evaluate_login_defs(text: str) -> Finding:
     """Return whether shadow gives new users IDs that systemd uses.
 
     :param text: text of :manpage:`login.defs(5)`.
@@ -120,9 +120,9 @@ def check_pool(owner: str, size: int) -> Finding:
     :param size: value of ``range_size``.
     """
     if not owner:
-        return judge_pool(None, size)
+        return evaluate_pool(None, size)
     pools = read_pools(owner)
-    return judge_pool(pools, size, tuple(_find_advisories(pools)))
+    return evaluate_pool(pools, size, tuple(_find_advisories(pools)))
 
 
 def _find_advisories(pools: Pools) -> Iterator[str]:
@@ -134,10 +134,10 @@ def _find_advisories(pools: Pools) -> Iterator[str]:
             yield pool.describe_absent()
 
 
-def judge_pool(
+def evaluate_pool(
     pools: Pools | None, size: int, advisories: Sequence[str] = ()
 ) -> Finding:
-    """Return whether a pool has room, and is nobody else's.
+    """Return whether a pool has room, and is no one else's.
 
     :param pools: None if none is configured.
     :param size: number of IDs of a lease.
@@ -155,5 +155,5 @@ def judge_pool(
     )
     if not advisories:
         return passed(message)
-    remedy = "give it IDs that nobody else may be given"
+    remedy = "give it IDs that no one else may be given"
     return warned("; ".join((message, *advisories)), remedy)

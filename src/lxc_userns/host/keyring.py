@@ -55,7 +55,7 @@ def check(
             "have systemd start it, with KeyringMode=inherit",
         )
     found = {*read_keys(_KEY)}
-    return judge(str(daemon), unit, run, found, is_marked=is_marked)
+    return evaluate(str(daemon), unit, run, found, is_marked=is_marked)
 
 
 def find_unit(cgroups: dict[str, str]) -> str | None:
@@ -70,7 +70,7 @@ def find_unit(cgroups: dict[str, str]) -> str | None:
     return None
 
 
-def judge(
+def evaluate(
     daemon: str,
     unit: str,
     run: str | None,

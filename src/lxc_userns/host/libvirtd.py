@@ -49,12 +49,12 @@ def check(connect: Connect, root: Path = Path("/")) -> Finding:
     :param root: where the host's files are.
     """
     try:
-        return judge_version(connect().version())
+        return evaluate_version(connect().version())
     except LibvirtError as err:
-        return judge_silence(describe(err), any(_find_drivers(root)))
+        return evaluate_silence(describe(err), any(_find_drivers(root)))
 
 
-def judge_version(version: str) -> Finding:
+def evaluate_version(version: str) -> Finding:
     """Return whether a version of libvirt is one that was tried, or later.
 
     :param version: as ``9.0.0``.
@@ -70,7 +70,7 @@ def judge_version(version: str) -> Finding:
     return passed(message)
 
 
-def judge_silence(error: str, has_driver: bool) -> Finding:
+def evaluate_silence(error: str, has_driver: bool) -> Finding:
     """Return the result for a libvirt that does not answer.
 
     :param error: what was said instead.
@@ -96,7 +96,7 @@ def check_security(connect: Connect) -> Finding:
             "abstractions/libvirt-lxc.d/lxc-userns, unless no container has "
             "systemd",
         )
-    return judge_security(models, _read_lsms())
+    return evaluate_security(models, _read_lsms())
 
 
 def refuses_mounts(rules: Path) -> bool:
@@ -115,7 +115,9 @@ def refuses_mounts(rules: Path) -> bool:
     )
 
 
-def judge_security(models: Collection[str], lsms: Collection[str]) -> Finding:
+def evaluate_security(
+    models: Collection[str], lsms: Collection[str]
+) -> Finding:
     """Return whether a security driver confines containers.
 
     :param models: the security models that libvirt uses.

@@ -16,10 +16,10 @@ _SYSCTL = "fs.inotify.max_user_instances"
 
 def check() -> Finding:
     """Return whether what all containers share is enough for many."""
-    return judge(ucounts.read())
+    return evaluate(ucounts.read())
 
 
-def judge(found: Mapping[str, int]) -> Finding:
+def evaluate(found: Mapping[str, int]) -> Finding:
     """Return whether what all containers share is enough for many.
 
     :param found: limits of the host's root, by name.

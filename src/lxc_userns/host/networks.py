@@ -33,10 +33,10 @@ def check_driver(connect: Connect) -> Finding:
         raise
     except LibvirtError as err:
         return warned(f"libvirt has none: {describe(err)}", _INSTALL)
-    return judge_networks(networks)
+    return evaluate_networks(networks)
 
 
-def judge_networks(networks: Mapping[str, bool]) -> Finding:
+def evaluate_networks(networks: Mapping[str, bool]) -> Finding:
     """Return whether libvirt's networks can be attached to.
 
     :param networks: whether each is active, by name.
@@ -64,10 +64,10 @@ def check_bridges(connect: Connect, found: Daemon | None) -> Finding:
             for bridge in read_bridges(guests.xml(guest.name)):
                 users.setdefault(bridge, guest.name)
     devices = found.network_devices if found and users else frozenset()
-    return judge_bridges(users, devices)
+    return evaluate_bridges(users, devices)
 
 
-def judge_bridges(
+def evaluate_bridges(
     users: Mapping[str, str], devices: Collection[str]
 ) -> Finding:
     """Return whether bridges are there.

@@ -37,11 +37,11 @@ def check_state_path(
         with tempfile.TemporaryFile(dir=place) as stream:
             set_attribute(stream.fileno(), _ATTRIBUTE, b"1")
     except OSError as err:
-        return judge_state_path(place, reason_of(err))
-    return judge_state_path(place, None)
+        return evaluate_state_path(place, reason_of(err))
+    return evaluate_state_path(place, None)
 
 
-def judge_state_path(place: Path, error: str | None) -> Finding:
+def evaluate_state_path(place: Path, error: str | None) -> Finding:
     """Return whether what is noted about containers can be kept there.
 
     :param place: the directory that was tried.
@@ -58,7 +58,7 @@ def judge_state_path(place: Path, error: str | None) -> Finding:
 
 
 def check_run_path(path: Path) -> Finding:
-    """Return whether containers can reach their views, and nobody else."""
+    """Return whether containers can reach their views, and no one else."""
     refused = _refused(own_paths.check_run_path, path)
     if refused is not None:
         return refused

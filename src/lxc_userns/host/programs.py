@@ -30,7 +30,7 @@ UNPACKING = {
 
 def check() -> Finding:
     """Return whether the programs are installed where they are looked for."""
-    return judge(
+    return evaluate(
         {
             name
             for name in (*NEEDED, *UNPACKING)
@@ -39,7 +39,7 @@ def check() -> Finding:
     )
 
 
-def judge(found: Collection[str]) -> Finding:
+def evaluate(found: Collection[str]) -> Finding:
     """Return whether all programs are there.
 
     :param found: those that are.

@@ -20,10 +20,12 @@ def check(run_path: Path, daemon: Daemon | None) -> Finding:
     :param run_path: where views are mounted.
     :param daemon: libvirt's, None if it is not found.
     """
-    return judge(nearest(run_path).resolve(), mounts.read_mounts(), daemon)
+    return evaluate(nearest(run_path).resolve(), mounts.read_mounts(), daemon)
 
 
-def judge(place: Path, own: Iterable[Mount], daemon: Daemon | None) -> Finding:
+def evaluate(
+    place: Path, own: Iterable[Mount], daemon: Daemon | None
+) -> Finding:
     """Return whether libvirt sees what we mount.
 
     :param place: where views are mounted, a path without links.

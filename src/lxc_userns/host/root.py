@@ -21,10 +21,10 @@ def check() -> Finding:
         uid_map = _UID_MAP.read_text(encoding="ascii").split()
     except FileNotFoundError:  # A kernel without user namespaces.
         uid_map = _ALL
-    return judge(os.geteuid(), uid_map == _ALL)
+    return evaluate(os.geteuid(), uid_map == _ALL)
 
 
-def judge(user: int, all_ids: bool) -> Finding:
+def evaluate(user: int, all_ids: bool) -> Finding:
     """Return whether this is root, and of the host.
 
     :param user: its user ID.

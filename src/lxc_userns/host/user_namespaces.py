@@ -43,7 +43,9 @@ class Switch:
 
     def check(self) -> Finding:
         """Return whether user namespaces can be made inside containers."""
-        return judge_switch(self, int(self.path.read_text(encoding="ascii")))
+        return evaluate_switch(
+            self, int(self.path.read_text(encoding="ascii"))
+        )
 
 
 #: Neither stops libvirt, which is root.
@@ -71,10 +73,10 @@ def check_making() -> Finding:
     known = os.path.exists(f"{_NAMESPACES}/user") or not os.path.exists(
         _NAMESPACES
     )
-    return judge_making(known, said if made.returncode else None)
+    return evaluate_making(known, said if made.returncode else None)
 
 
-def judge_making(known: bool, refused: str | None) -> Finding:
+def evaluate_making(known: bool, refused: str | None) -> Finding:
     """Return whether a kernel makes user namespaces.
 
     :param known: whether it knows what they are.
@@ -99,10 +101,10 @@ def judge_making(known: bool, refused: str | None) -> Finding:
 
 def check_number() -> Finding:
     """Return whether there may be enough of them."""
-    return judge_number(int(LIMIT.read_text(encoding="ascii")))
+    return evaluate_number(int(LIMIT.read_text(encoding="ascii")))
 
 
-def judge_number(limit: int) -> Finding:
+def evaluate_number(limit: int) -> Finding:
     """Return whether there may be enough of them.
 
     :param limit: how many the host's root may make.
@@ -119,7 +121,7 @@ def judge_number(limit: int) -> Finding:
     return passed(message)
 
 
-def judge_switch(switch: Switch, value: int) -> Finding:
+def evaluate_switch(switch: Switch, value: int) -> Finding:
     """Return whether user namespaces can be made inside containers.
 
     :param switch: one of :data:`SWITCHES`.

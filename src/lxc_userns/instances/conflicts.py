@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 #: Those that change owners on disk; so does a volume with owners "chown".
 _SHIFTED = {each for each in Strategy if each.traits.shifts_on_disk}
 _SHARED = {each for each in Strategy if each.traits.shares_source}
-#: Either of those that change the tree itself, looked at again once chosen.
-_UNDECIDED = Strategy.AUTO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +27,8 @@ class PathUse:
     """One use of a directory or image.
 
     :param path: absolute path without links.
-    :param how: strategy of a root filesystem, or owners of a volume.
+    :param strategy: that of a root filesystem, or owners of a volume. ``auto``
+        may become any of those that change the tree: looked at again then.
     :param id_maps: with which ID maps.
     :param is_root: whether it is a root filesystem, not a volume.
     :param is_image: whether it is a disk image, which no two may write to.
@@ -51,7 +50,7 @@ class PathUse:
     @property
     def may_be_shifted(self) -> bool:
         """Whether its owners on disk are, or may become, host IDs."""
-        return self.strategy in {*_SHIFTED, _UNDECIDED}
+        return self.strategy in {*_SHIFTED, Strategy.AUTO}
 
     def conflicts_with(self, other: PathUse) -> bool:
         """Whether the two uses would harm each other at the same time."""
@@ -66,10 +65,10 @@ class PathUse:
         return False
 
     def _is_same_use(self, other: PathUse) -> bool:
-        ways = {self.strategy, other.strategy} - {_UNDECIDED}
+        chosen = {self.strategy, other.strategy} - {Strategy.AUTO}
         return (
             not (self.is_image or other.is_image)
-            and len(ways) <= 1
+            and len(chosen) <= 1
             and (self.path, self.id_maps) == (other.path, other.id_maps)
         )
 
@@ -95,20 +94,20 @@ def overlap(one: str, other: str) -> bool:
     )
 
 
-def claims(record: InstanceRecord | DamagedRecord) -> list[PathUse]:
+def path_uses(record: InstanceRecord | DamagedRecord) -> list[PathUse]:
     """Return the uses of paths by an instance, certain or possible."""
     if isinstance(record, DamagedRecord):
-        return _remaining_claims(record)
+        return _remaining_uses(record)
     root = PathUse(
         path=record.rootfs,
         strategy=record.strategy,
         id_maps=record.id_maps,
         is_image=os.path.isfile(record.rootfs),
     )
-    return [root, *_volume_claims(record.volumes, record.id_maps)]
+    return [root, *_volume_uses(record.volumes, record.id_maps)]
 
 
-def _volume_claims(
+def _volume_uses(
     volumes: Iterable[Volume], id_maps: IdMaps | None
 ) -> Iterator[PathUse]:
     for volume in volumes:
@@ -121,11 +120,11 @@ def _volume_claims(
         )
 
 
-def _remaining_claims(record: DamagedRecord) -> list[PathUse]:
+def _remaining_uses(record: DamagedRecord) -> list[PathUse]:
     """Return uses by a damaged record; the unknown counts as written to."""
     paths = [*record.sources]
     paths += (e.source for e in record.volumes if e.owners == "chown")
-    found = [*_volume_claims(record.volumes, None)]
+    found = [*_volume_uses(record.volumes, None)]
     if record.rootfs is not None:
         root = PathUse(
             path=record.rootfs, strategy=record.strategy, id_maps=None

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Records that cannot be read, or are of a newer version: what they hold.
 
-Nothing is promised by what is left of a record, but nobody else gets what it
+Nothing is promised by what is left of a record, but no one else gets what it
 names: it may be in use.
 """
 
@@ -46,7 +46,7 @@ class DamagedRecord:
 
     @property
     def held_ids(self) -> Iterator[tuple[Kind, range]]:
-        """Host IDs that nobody else is to have, with their kind.
+        """Host IDs that no one else is to have, with their kind.
 
         Where one of the two maps is lost, it was most likely the same.
         """

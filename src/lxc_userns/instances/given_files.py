@@ -43,7 +43,7 @@ class Opened:
 class GivenFiles:
     """Files of the host that its instances are given.
 
-    Nobody but root can replace one, and each stays the one that was opened
+    No one but root can replace one, and each stays the one that was opened
     first.
 
     :param roots: as for :class:`safe_path.Trust`.

@@ -17,7 +17,7 @@ from lxc_userns.exceptions import (
     RunningError,
 )
 from lxc_userns.idmap import IdMaps
-from lxc_userns.instances.conflicts import PathUse, claims, find_conflicts
+from lxc_userns.instances.conflicts import PathUse, find_conflicts, path_uses
 from lxc_userns.instances.damaged import DamagedRecord
 from lxc_userns.instances.record import InstanceRecord, is_name
 from lxc_userns.libvirtd.status import RunningDomains
@@ -163,22 +163,22 @@ class Instances:
         for record in self.store.load_all():
             if record.name == besides:
                 continue
-            for claim, other in find_conflicts(mine, claims(record)):
+            for use, other in find_conflicts(mine, path_uses(record)):
                 if isinstance(record, DamagedRecord):
                     raise RootfsError(
-                        claim.path,
+                        use.path,
                         f"may be in use by the instance {record.name}: "
                         f"{record.reason}",
                     )
                 if other.is_below_overlay:
                     raise RootfsError(
-                        claim.path,
+                        use.path,
                         f"is below an overlay of the instance {record.name}; "
                         "release that one first",
                     )
                 if self._is_in_use(record):
                     raise RootfsError(
-                        claim.path,
+                        use.path,
                         f"is in use by the instance {record.name}; stop that "
                         "one first",
                     )

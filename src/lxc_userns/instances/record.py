@@ -118,7 +118,7 @@ class InstanceRecord:
 
     @property
     def has_own_files(self) -> bool:
-        """Whether it has files below the state path that nobody else has."""
+        """Whether it has files below the state path that no one else has."""
         is_private = self.strategy.traits.private_upper
         return is_private or self.archive is not None
 

@@ -18,7 +18,7 @@ class Verified:
     """The start of a container that was found to be as promised.
 
     A reboot from inside gives it another first process: that is another
-    start, which nobody has verified yet.
+    start, which no one has verified yet.
 
     :param time: when it was found so first, in seconds since the epoch.
     :param boot_id: the boot of the host (:manpage:`random(4)`).

@@ -16,7 +16,7 @@ class FreeRanges:
     """The IDs of one kind that a lease can be made of.
 
     :param pool: all IDs that may ever be leased.
-    :param new: of these, the ones that never were, and nobody else holds.
+    :param new: of these, the ones that never were, and no one else holds.
     :param released: ranges that were and can be again, the longest released
         first. Read once, and no further than is needed.
     """
@@ -27,16 +27,16 @@ class FreeRanges:
 
 
 def choose(
-    supplies: Sequence[FreeRanges], size: int, unit: int | None = None
+    supplies: Sequence[FreeRanges], size: int, alignment: int | None = None
 ) -> list[int | None]:
-    """Where a lease begins, by kind: where nobody was, or longest ago.
+    """Where a lease begins, by kind: where no one was, or longest ago.
 
     Of the same pool for all kinds the places are the same, for as long as
     there are new ones.
 
     :param supplies: one for each kind.
     :param size: number of IDs of each kind, 1 or more.
-    :param unit: as for :func:`first_fit`.
+    :param alignment: as for :func:`first_fit`.
     :returns: the first IDs; None where there is no room.
     """
     first, *others = supplies
@@ -44,40 +44,44 @@ def choose(
         common = first.new
         for other in others:
             common &= other.new
-        start = first_fit(first.pool, common, size, unit)
+        start = first_fit(first.pool, common, size, alignment)
         if start is not None:
             return [start for _ in supplies]
-    return [_choose_one(supply, size, unit) for supply in supplies]
+    return [_choose_one(supply, size, alignment) for supply in supplies]
 
 
-def _choose_one(supply: FreeRanges, size: int, unit: int | None) -> int | None:
-    start = first_fit(supply.pool, supply.new, size, unit)
+def _choose_one(
+    supply: FreeRanges, size: int, alignment: int | None
+) -> int | None:
+    start = first_fit(supply.pool, supply.new, size, alignment)
     if start is not None:
         return start
-    return reuse_released(supply.pool, supply.new, supply.released, size, unit)
+    return reuse_released(
+        supply.pool, supply.new, supply.released, size, alignment
+    )
 
 
 def first_fit(
-    pool: IdSet, free: IdSet, size: int, unit: int | None = None
+    pool: IdSet, free: IdSet, size: int, alignment: int | None = None
 ) -> int | None:
     """The lowest place for a lease.
 
     Places are a multiple of ``size`` apart within each range of the pool. They
-    are counted from its first multiple of ``unit``; where that would waste
-    room for one of that size, from its start. If none of these places is
-    free, they may be a multiple of ``unit`` apart, and at last anywhere:
+    are counted from its first multiple of ``alignment``; where that would
+    waste room for one of that size, from its start. If none of these places is
+    free, they may be a multiple of ``alignment`` apart, and at last anywhere:
     leases of several sizes leave room between each other.
 
     :param pool: all IDs that may ever be leased.
     :param free: of these, the ones to choose from.
     :param size: number of IDs, 1 or more.
-    :param unit: the size that most leases have; None: this one.
+    :param alignment: the size that most leases have; None: this one.
     :returns: the first ID, None if there is no room.
     """
-    unit = unit or size
-    for step in dict.fromkeys((size, unit, 1)):
+    alignment = alignment or size
+    for step in dict.fromkeys((size, alignment, 1)):
         for gap in free:
-            start = _next_fit(pool, gap, step, unit)
+            start = _next_fit(pool, gap, step, alignment)
             if start + size <= gap.stop:
                 return start
     return None
@@ -88,7 +92,7 @@ def reuse_released(
     free: IdSet,
     released: Iterable[range],
     size: int,
-    unit: int | None = None,
+    alignment: int | None = None,
 ) -> int | None:
     """The place for a lease that was released the longest time ago.
 
@@ -98,7 +102,7 @@ def reuse_released(
     :param released: the ones that were, the longest ago first; read no
         further than is needed.
     :param size: number of IDs, 1 or more.
-    :param unit: as for :func:`first_fit`.
+    :param alignment: as for :func:`first_fit`.
     :returns: the first ID, None if there is no room.
     """
     source = iter(released)
@@ -106,7 +110,7 @@ def reuse_released(
 
     def place_among(count: int) -> int | None:
         among = IdSet.of(ranges[:count]) & pool
-        return first_fit(pool, free | among, size, unit)
+        return first_fit(pool, free | among, size, alignment)
 
     # As many as there are so far, so that few steps lead to any number.
     while more := list(islice(source, max(1, len(ranges)))):
@@ -136,12 +140,12 @@ def capacity(pool: IdSet, free: IdSet, size: int) -> int:
     return count
 
 
-def _next_fit(pool: IdSet, gap: range, step: int, unit: int) -> int:
+def _next_fit(pool: IdSet, gap: range, step: int, alignment: int) -> int:
     """The first place at or after the start of a gap."""
     whole = pool.range_of(gap.start)
     if whole is None:
         raise ValueError(f"{gap} is not in the pool")
-    origin = -(-whole.start // unit) * unit
-    if (whole.stop - origin) // unit < len(whole) // unit:
+    origin = -(-whole.start // alignment) * alignment
+    if (whole.stop - origin) // alignment < len(whole) // alignment:
         origin = whole.start
     return gap.start + (origin - gap.start) % step

@@ -289,7 +289,7 @@ class LeaseAllocator:
                     if keep:
                         _LOG.info("%s: leased %s", lease.instance, lease)
                     return lease
-            # It can take long, so nobody has to wait meanwhile.
+            # It can take long, so no one has to wait meanwhile.
             if lease is None:
                 looked_at = self.pool.scan_trees()
             else:

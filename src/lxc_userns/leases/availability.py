@@ -118,7 +118,7 @@ def free_ranges(
     """Return the free ranges that a lease can be made of.
 
     :param waiting: what keeps IDs from being leased again; None: that is not
-        known, and only what nobody ever had can be leased.
+        known, and only what no one ever had can be leased.
     """
     new = pool.free - leases.used(kind)
     if waiting is None:

@@ -63,7 +63,7 @@ def collect_garbage(
     """Release instances that libvirt has not known for a while.
 
     Their leases are returned, their views unmounted, their records removed.
-    What is shifted on disk stays so. What nobody else has, an upper layer or
+    What is shifted on disk stays so. What no one else has, an upper layer or
     what was unpacked from an archive, is never removed: such an instance is
     kept, as is what runs, and what somebody works on. Files of locks that were
     left by who was killed are removed as well.
@@ -203,17 +203,17 @@ def _collect_one(
             locks.time_limit(_PATIENCE),
             services.store.lock_container(instance.name),
         ):
-            return [*_judge(services, instance.name, grace_period)]
+            return [*_collect_locked(services, instance.name, grace_period)]
     except LibvirtError:
         raise
     except (LxcUsernsError, OSError) as err:
         return [instance.orphan("kept", str(err))]
 
 
-def _judge(
+def _collect_locked(
     services: Services, name: str, grace_period: float
 ) -> Iterator[Orphan]:
-    """Do with an instance what is to be done."""
+    """Collect an instance whose container is locked."""
     now = int(services.allocator.clock())
     # Noted before libvirt is asked: who prepares the instance again, or asks
     # for its lease, takes the note away, and who did so before has defined
@@ -298,17 +298,17 @@ def _collect_originals(
             services.originals.confirm(each.uuid)
         elif not only or each.name in only:
             try:
-                yield from _judge_original(services, each, grace_period)
+                yield from _collect_original(services, each, grace_period)
             except LibvirtError:
                 raise
             except (LxcUsernsError, OSError) as err:
                 yield Orphan(each.name, each.uuid, None, "kept", str(err))
 
 
-def _judge_original(
+def _collect_original(
     services: Services, original: OriginalDomain, grace_period: float
 ) -> Iterator[Orphan]:
-    """Do with what is kept of a domain what is to be done."""
+    """Collect what is kept of one converted domain."""
     name, uuid = original.name, original.uuid
     now = int(services.allocator.clock())
     with locks.time_limit(_PATIENCE), services.originals.lock():

@@ -166,7 +166,7 @@ class HostPool:
                 )
 
     def _warn_if_lost(self, pools: Pools) -> None:
-        """Warn if nobody ever had a lease, and yet somebody has had one."""
+        """Warn if no one ever had a lease, and yet somebody has had one."""
         names = [
             record.name
             for record in self.instances.store.load_all()

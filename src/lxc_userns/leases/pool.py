@@ -54,7 +54,7 @@ class Pool:
 
     @property
     def free(self) -> IdSet:
-        """The IDs that nobody else holds."""
+        """The IDs that no one else holds."""
         return self.ids - IdSet.of(holder.ids for holder in self.holders)
 
     def with_holders(self, holders: Iterable[IdOwner]) -> Pool:
@@ -174,7 +174,7 @@ class Pools:
     def _remedy(self, pool: Pool, size: int) -> str:
         line = self.suggest_subid_line(size)
         if line is None or pool.source not in _FILES:
-            return f"give it {size} or more there that nobody has"
+            return f"give it {size} or more there that no one has"
         return f"add the line {line} to {pool.source}"
 
 

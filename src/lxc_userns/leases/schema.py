@@ -40,14 +40,14 @@ STATEMENTS = (
     BEFORE UPDATE OF instance, uid_start, gid_start, count ON lease
     BEGIN SELECT RAISE(ABORT, 'a lease does not change'); END
     """,
-    # All that any instance ever had, merged: where nothing is, nobody was.
+    # All that any instance ever had, merged: where nothing is, no one was.
     """
     CREATE TABLE used (
         kind TEXT NOT NULL, start INTEGER NOT NULL, stop INTEGER NOT NULL,
         PRIMARY KEY (kind, start)
     ) STRICT, WITHOUT ROWID
     """,
-    # Of that, what nobody holds; the number grows with each release.
+    # Of that, what no one holds; the number grows with each release.
     """
     CREATE TABLE released (
         kind TEXT NOT NULL, start INTEGER NOT NULL, stop INTEGER NOT NULL,
@@ -56,7 +56,7 @@ STATEMENTS = (
     ) STRICT, WITHOUT ROWID
     """,
     "CREATE INDEX released_first ON released (kind, number, start)",
-    # What was shifted on disk, also for IDs that nobody has now.
+    # What was shifted on disk, also for IDs that no one has now.
     """
     CREATE TABLE tree (
         path TEXT NOT NULL, kind TEXT NOT NULL,

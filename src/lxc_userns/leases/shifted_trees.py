@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lxc_userns.exceptions import LxcUsernsError
 from lxc_userns.idmap.ranges import overlap
-from lxc_userns.instances.conflicts import claims
+from lxc_userns.instances.conflicts import path_uses
 from lxc_userns.leases import LeaseStore, LeaseTransaction, ShiftedTree
 from lxc_userns.rootfs.shifting.state import STATE, State
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 def record(leases: LeaseTransaction, record: InstanceRecord) -> None:
     """Note what of an instance is shifted on disk, or about to be."""
-    for claim in claims(record):
-        if record.id_maps is not None and claim.may_be_shifted:
+    for use in path_uses(record):
+        if record.id_maps is not None and use.may_be_shifted:
             for kind, entry in record.id_maps.entries:
-                tree = ShiftedTree(claim.path, kind, entry.host_ids)
+                tree = ShiftedTree(use.path, kind, entry.host_ids)
                 leases.note_tree(tree)
 
 
@@ -61,9 +61,9 @@ def read_state(path: str) -> bytes:
 def scan(
     store: LeaseStore, read: Callable[[str], bytes] = read_state
 ) -> dict[ShiftedTree, bool]:
-    """Whether what was shifted for IDs that nobody leases still is.
+    """Whether what was shifted for IDs that no one leases still is.
 
-    In doubt everything is that is there. It can take long, so nobody is made
+    In doubt everything is that is there. It can take long, so no one is made
     to wait meanwhile.
 
     :param read: reads what a tree says of itself, as :func:`read_state`.

@@ -24,7 +24,7 @@ def power_off(init: Process) -> None:
             return init.send_signal(_SYSTEMD)
         if init.program == "busybox" and init.command == "init":
             return init.send_signal(_BUSYBOX)
-        # System V's init heeds no signal.
+        # System V's init ignores signals.
         with suppress(OSError):
             initctl.ask(init)
         return init.send_signal(signal.SIGTERM)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Running domains, by libvirt's status files and the kernel.
 
-libvirtd is not asked: while it runs a hook it answers nobody, and a hook of
+libvirtd is not asked: while it runs a hook it answers no one, and a hook of
 ours may be waiting for a lock that the asker holds. A domain runs for as long
 as there is a ``libvirt_lxc`` for it, which tells its name by ``--name``;
 libvirt's status file adds the UUID, once the domain has started

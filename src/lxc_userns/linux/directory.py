@@ -60,7 +60,7 @@ def open_private(
 ) -> Iterator[int]:
     """Open a directory of our own, and check that it is.
 
-    Nobody else may be able to replace it: all directories above are root's.
+    No one else may be able to replace it: all directories above are root's.
 
     :param path: absolute path; what is missing of it is made.
     :param mode: its mode when it is made, and the most it may allow.

@@ -95,7 +95,7 @@ class ExitEvents:
 
 
 def subscribe(parent: int) -> ExitEvents | None:
-    """Listen for ends of the children of a process, None if nobody tells."""
+    """Listen for ends of the children of a process, None if no one tells."""
     with suppress(OSError):
         return ExitEvents(parent)
     return None

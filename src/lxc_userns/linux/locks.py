@@ -4,7 +4,7 @@
 A lock belongs to the open file (:manpage:`flock(2)`): two threads that open
 it exclude each other as two processes do, and it ends with the last process
 that has it open, however that ends. The file is in a directory that only
-root can look into, so that nobody else can hold the lock.
+root can look into, so that no one else can hold the lock.
 """
 
 from __future__ import annotations
@@ -147,10 +147,10 @@ def wait(fd: int, name: str) -> None:
 
 
 def sweep(place: int) -> None:
-    """Remove the files of locks that nobody holds.
+    """Remove the files of locks that no one holds.
 
     Who is killed leaves one, which goes with the next who takes that lock; for
-    the lock of what is gone, nobody does.
+    the lock of what is gone, no one does.
 
     :param place: descriptor of the directory of the files.
     """
@@ -163,7 +163,7 @@ def sweep(place: int) -> None:
 
 
 def sweep_place() -> None:
-    """Remove the files of locks of files that nobody holds.
+    """Remove the files of locks of files that no one holds.
 
     :raises PermissionError: if others can get at the locks.
     """

@@ -25,7 +25,7 @@ _CONTROL = "/dev/loop-control"
 _DEVICES = Path("/sys/block")
 #: How often to try again when somebody else was faster to take a device.
 _TRIES = 64
-#: Seconds in which a device that nobody has any more goes.
+#: Seconds in which a device that no one has any more goes.
 _PATIENCE = 1.0
 _POLL = 0.02
 
@@ -78,7 +78,7 @@ def attached(
         writing unless ``readonly``.
     :param name: what tools shall show for it, at most 63 bytes of it.
     :param part: returns where the disk begins in the file, and its length,
-        both in bytes and multiples of 512; called when nobody else has the
+        both in bytes and multiples of 512; called when no one else has the
         file as a disk. None: it is all of the file.
     :returns: descriptor and path of the block device.
     :raises BlockingIOError: if the file is a disk already, and either is

@@ -41,7 +41,7 @@ def tee(source: int, sink: int) -> int:
 
     :param source: reading end of a pipe.
     :param sink: writing end of the other.
-    :returns: number of bytes, 0 once nobody writes to the source.
-    :raises BrokenPipeError: if nobody reads from the sink.
+    :returns: number of bytes, 0 once no one writes to the source.
+    :raises BrokenPipeError: if no one reads from the sink.
     """
     return _tee(source, sink, SIZE, 0)

@@ -67,7 +67,7 @@ def in_other_user_namespaces() -> Iterator[Process]:
     """Processes whose ID maps are not the caller's, held.
 
     At least one of each user namespace; each is let go when the next one is
-    asked for. A namespace in which nobody runs, that is kept by a mount or a
+    asked for. A namespace in which no one runs, that is kept by a mount or a
     descriptor, is not seen.
     """
     with Process("self") as this:

@@ -53,7 +53,7 @@ def python_argv(module: str, *arguments: str) -> list[str]:
     """Return the command for a process of this package.
 
     It runs ``main()`` of a module in an interpreter without site packages,
-    which starts in a few milliseconds and heeds no variable of the caller's.
+    which starts in a few milliseconds and reads no variable of the caller's.
 
     :param module: the whole name of a module of this package that imports
         nothing but this package and the standard library.

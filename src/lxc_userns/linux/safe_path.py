@@ -177,7 +177,7 @@ class _Walk:
         check(here, name, status, owners)
 
     def _enter_root(self) -> None:
-        """Trust the owner, and see that nobody else has what is above."""
+        """Trust the owner, and see that no one else has what is above."""
         self._owners.add(os.fstat(self._fd).st_uid)
         for owner, (here, name) in self._above.items():
             if owner not in self._owners and not self._trust.any_owner:
@@ -212,7 +212,7 @@ def _check_directory(
 ) -> None:
     if status.st_uid not in owners:
         raise _owned_by_another(here, name, status.st_uid)
-    # In a sticky directory nobody moves what is root's.
+    # In a sticky directory no one moves what is root's.
     if status.st_mode & _OTHERS_WRITE and not status.st_mode & stat.S_ISVTX:
         raise ReplaceableError(
             f"other users may write to its parent {here}, and could replace "

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""User namespaces that nobody runs in (:manpage:`user_namespaces(7)`)."""
+"""User namespaces that no one runs in (:manpage:`user_namespaces(7)`)."""
 
 from __future__ import annotations
 

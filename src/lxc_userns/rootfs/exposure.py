@@ -31,7 +31,7 @@ from lxc_userns.linux import fuser, mounts
 from lxc_userns.linux.fd import closed_on_error, owned
 from lxc_userns.linux.fuser import Closed, Place
 
-#: Trees, by path, in which nobody was found since the directories above them
+#: Trees, by path, in which no one was found since the directories above them
 #: were closed.
 Empty = MutableMapping[str, Closed]
 _Known = Mapping[int, mounts.Mount]
@@ -193,7 +193,7 @@ def _check_kept(path: str, parent: str, status: os.stat_result) -> None:
             f"its parent {parent} belongs to user {status.st_uid}, who could "
             f"replace it; chown root {parent}, or move it elsewhere",
         )
-    # In a sticky directory nobody moves what is root's.
+    # In a sticky directory no one moves what is root's.
     if status.st_mode & _OTHERS_WRITE and not status.st_mode & stat.S_ISVTX:
         raise ExposedTreeError(
             path,

@@ -91,7 +91,7 @@ def decide(
         raise PolicyError(name, _REQUIRED, reasons)
     if reasons or not enabled:
         return Decision("host", reasons if enabled else (OFF, *reasons))
-    return Decision("private", ("nothing that it asks for is in the way",))
+    return Decision("private", ("nothing it asks for requires mode host",))
 
 
 def check_ceiling(

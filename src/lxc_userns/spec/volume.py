@@ -52,7 +52,7 @@ class Volume:
     domain that it becomes part of says so.
 
     :param source: path on the host, without links; all directories above it
-        are root's, and nobody else may write to them.
+        are root's, and no one else may write to them.
     :param target: path in the container, not ``/``.
     :param owners: ``idmap``: the container sees owners on disk as guest IDs,
         and nothing changes there; ``none``: as they are, so that what belongs

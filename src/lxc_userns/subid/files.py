@@ -129,7 +129,7 @@ def parse_source(text: str) -> str:
     """Return where subordinate IDs come from.
 
     :param text: text of :manpage:`nsswitch.conf(5)`. Of several sources
-        shadow heeds the first, and so do we.
+        shadow reads the first, and so do we.
     :returns: the source of ``subid``, which is ``files`` unless it says
         otherwise.
     """

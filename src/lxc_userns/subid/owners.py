@@ -217,7 +217,7 @@ def _read(
 def _owner_ids(owner: str) -> dict[str, str]:
     """User IDs, in decimal, of the users that are listed, and of an owner.
 
-    A directory service that lists nobody is asked for the owner alone, and
+    A directory service that lists no one is asked for the owner alone, and
     not for each user that has subordinate IDs.
     """
     found = [*pwd.getpwall()]

@@ -110,7 +110,7 @@ class Asked:
         if self._found > _MOST_RANGES:
             raise PoolExhaustedError(
                 self._instance,
-                f"in each of {self._found} ranges of the pool that nobody "
+                f"in each of {self._found} ranges of the pool that no one "
                 "listed has, there are users or groups of a directory "
                 f"service, last {found[-1][1]}; give the pool other IDs",
             )

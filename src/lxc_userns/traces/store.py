@@ -114,7 +114,7 @@ class Traces:
         """Return which run of a container somebody has stopped last.
 
         :returns: the process ID that :meth:`note_stop` was given, 0 if it was
-            None; None if nobody has since ``container run`` or ``start``.
+            None; None if no one has since ``container run`` or ``start``.
         """
         with self._opened(name) as fd, suppress(OSError, ValueError):
             if fd is not None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 OF_NETWORKS: Final = ("/sys/net/ipv4", "/sys/net/ipv6")
 #: Filesystems that have a rule, or a permission check, of their own; control
 #: groups at this place only.
-_JUDGED_ELSEWHERE: Final = frozenset(
+_CHECKED_ELSEWHERE: Final = frozenset(
     {"devtmpfs", "proc", "securityfs", "selinuxfs", "sysfs"}
 )
 _CGROUPS: Final = "/sys/fs/cgroup"
@@ -49,7 +49,7 @@ def unexpected_mounts(
     hosts = {device for _, device in observed.host_filesystems}
     views = _places(expectation, observed)
     for mount in observed.mounts:
-        if mount.device not in hosts or _is_judged_elsewhere(mount):
+        if mount.device not in hosts or _is_checked_elsewhere(mount):
             continue
         place = _place(mount)
         within = [(root, view) for root, view in views if root.has(place)]
@@ -118,10 +118,10 @@ def _place(mount: Mount) -> AllowedMount:
     return AllowedMount(mount.device, PurePosixPath(mount.root))
 
 
-def _is_judged_elsewhere(mount: Mount) -> bool:
+def _is_checked_elsewhere(mount: Mount) -> bool:
     if mount.fs_type in ("cgroup", "cgroup2"):
         return PurePosixPath(mount.point).is_relative_to(_CGROUPS)
-    return mount.fs_type in _JUDGED_ELSEWHERE
+    return mount.fs_type in _CHECKED_ELSEWHERE
 
 
 def _fault(view: View, mount: Mount) -> str:

@@ -4,14 +4,15 @@
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.functional.capabilities import require
 from tests.functional.conftest import mount_new, remove_tree
-from tests.functional.rootfs.archives import compress, craft
+from tests.functional.rootfs.archives import Member, compress, craft
+from tests.functional.rootfs.oci_layouts import Layout, MakeLayout
 
 KINDS = ("ext4", "xfs", "btrfs", "tmpfs")
 Filesystem = Callable[[str], Path]
@@ -92,3 +93,18 @@ def large(tmp_path: Path) -> Path:
     members = [(f"f{number}", {"data": data}) for number in range(4)]
     archive = craft(tmp_path / "large.tar", ("first", {}), *members)
     return compress(archive, "zst")
+
+
+@pytest.fixture
+def make_layout(tmp_path: Path) -> MakeLayout:
+    """Make a layout of one image, with layers of these members."""
+
+    def image(*layers: Sequence[Member]) -> Path:
+        archives = [
+            craft(tmp_path / f"{number}.tar", *members)
+            for number, members in enumerate(layers)
+        ]
+        layout = Layout(tmp_path / "layout")
+        return layout.finish(layout.add_image(archives))
+
+    return image

@@ -309,7 +309,7 @@ def expected(seen: Snapshot, uid: Ids, gid: Ids) -> Snapshot:
 
 
 def is_device(inode: Inode) -> bool:
-    """Whether an inode is a device node, which a shift gives to nobody."""
+    """Whether an inode is a device node, which a shift gives to no one."""
     kind = stat.S_IFMT(inode.mode)
     return kind == stat.S_IFBLK or (
         kind == stat.S_IFCHR and inode.rest[1] != 0

@@ -326,4 +326,4 @@ def test_worker_process_dies(
             (root / f"d{number}" / str(name)).touch()
     check_stopped_and_resumed(root, monkeypatch)
     with directory.opened(root) as fd:
-        assert journal.read_left(fd) == {}
+        assert journal.read_notes(fd) == {}

@@ -89,7 +89,7 @@ def test_maps_that_cover_less(tree: Path, unmapped: str) -> None:
     assert os.stat(tree / "1000").st_uid == there
 
 
-def test_maps_that_cover_as_much_are_nobodys_business(tree: Path) -> None:
+def test_maps_that_cover_as_much_change_nothing(tree: Path) -> None:
     rootfs.shift(tree, golden.maps(f"0:{OTHER}:65536"))
     assert runs_as(tree / "0") == OTHER
     # Even the same again, in the face of what somebody has changed.

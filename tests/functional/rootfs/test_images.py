@@ -454,7 +454,7 @@ def test_the_host_sees_an_image_as_it_is(place: Path) -> None:
 
 
 def test_an_image_goes_to_maps_that_cover_less(place: Path) -> None:
-    """Where it is mounted nobody gets, though the file is open to all."""
+    """Where it is mounted no one gets, though the file is open to all."""
     image = make_filled("ext4", place / "image")
     smaller = IdMap.parse(f"0:{OTHER_BASE}:1000")
     for maps, wanted in (

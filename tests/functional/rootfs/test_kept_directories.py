@@ -312,7 +312,7 @@ def test_an_archive_with_the_name_that_is_needed(
         unpack(hostile, out)
     assert os.listdir(out) == []
     assert out.stat().st_uid == 0
-    # Where there was none it harms nobody.
+    # Where there was none it harms no one.
     unpack(hostile, root / "new")
 
 

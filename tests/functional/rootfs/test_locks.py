@@ -97,7 +97,7 @@ def test_a_container_cannot_keep_us_from_its_volume(
         assert rootfs.read_state(path) is not None
 
 
-def test_nobody_else_gets_at_the_locks(root: Path) -> None:
+def test_no_one_else_gets_at_the_locks(root: Path) -> None:
     with held(root):
         assert lock_files(root)
         assert LOCKS.stat().st_mode & 0o7777 == 0o700

@@ -445,7 +445,7 @@ def test_no_descriptor_is_left(one_image: Path, reachable_path: Path) -> None:
         directory.opened(one_image) as tree,
         directory.opened(state) as fd,
         idmapped.idmapped_mount(tree, "image", MAPS, 0) as lower,
-        overlay.detached(lower, "image", fd, MAPS) as root,
+        overlay.overlay_mount(lower, "image", fd, MAPS) as root,
     ):
         assert "secret" in os.listdir(f"/proc/self/fd/{root}")
     # Mounted nowhere, it is gone.

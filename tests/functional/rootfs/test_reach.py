@@ -206,7 +206,7 @@ def test_which_other_mounts_count(store: Path) -> None:
 
 
 @pytest.mark.parametrize("option", ["nosuid", "idmapped"])
-def test_another_mount_that_harms_nobody(store: Path, option: str) -> None:
+def test_another_mount_that_harms_no_one(store: Path, option: str) -> None:
     store.chmod(0o700)
     window = store.parent / "window"
     window.mkdir()
@@ -329,7 +329,7 @@ def test_what_the_container_makes_is_of_no_use_on_the_host(
             # By the view, it is a program of nobody's.
             assert tried(view / name)
             assert not is_privileged(view / name)
-            # By the store, nobody gets there.
+            # By the store, no one gets there.
             assert tried(tree / name) == ""
         # And this is why.
         store.chmod(0o755)

@@ -160,7 +160,7 @@ def test_what_the_container_makes_is_stored_as_root_would(
         host = guest.call(*guest.HOST_USER, program, "/proc/self/status")
         assert guest.effective(host) == 0
     stored = os.getxattr(tree / "cat", CAPABILITY)
-    # Version 2: 20 bytes without a root ID. This is why nobody else may
+    # Version 2: 20 bytes without a root ID. This is why no one else may
     # reach the tree.
     assert (len(stored), stored[3]) == (20, 2)
     assert (tree / "cat").stat().st_uid == 0

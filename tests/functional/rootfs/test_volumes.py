@@ -71,7 +71,7 @@ def test_idmap_shows_guest_ids_and_keeps_the_disk_as_it_is(
     assert "Permission denied" in refused(point, "echo >>other")
 
 
-def test_none_shows_nobody_and_lets_nobody_write(
+def test_none_shows_nobody_and_lets_no_one_write(
     host: Host, tree: Path
 ) -> None:
     point = host.mount(f"{tree}:/data:none")
@@ -98,7 +98,7 @@ def test_chown_shifts_the_disk(host: Host, tree: Path) -> None:
         host.mount(f"{tree}:/data")
 
 
-def test_chown_heeds_how_to_shift(host: Host, hidden: Path) -> None:
+def test_chown_obeys_how_to_shift(host: Host, hidden: Path) -> None:
     options = ShiftOptions(unmapped="error")
     with pytest.raises(RootfsError, match="do not cover: user IDs 70000"):
         host.mount(f"{hidden}:/data:chown", options=options)
@@ -252,7 +252,7 @@ def test_a_socket(host: Host, server: socket.socket, hidden: Path) -> None:
             out, _ = client.communicate(timeout=LONGEST)
             assert out == b"hello\n"
             _, *client_ids = memoryview(credentials).cast("i")
-    # To the server the container's root is nobody special.
+    # To the server the container's root is no one special.
     assert client_ids == [BASE, BASE]
     # Whom it lets in is not the container's to say.
     for change in ("chmod 666 volume0", "chown 1000 volume0"):

@@ -352,7 +352,7 @@ def test_recheck_that_was_killed_is_not_taken_back(root: Path) -> None:
     assert snapshot(root) == before
 
 
-def test_back_needs_a_tree_that_nobody_reaches(
+def test_back_needs_a_tree_that_no_one_reaches(
     root: Path, reachable_path: Path
 ) -> None:
     tree = reachable_path / "tree"

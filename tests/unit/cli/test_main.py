@@ -356,7 +356,7 @@ def test_exit_codes_by_the_cause(
 def test_interrupted_while_it_is_loaded(
     module: str, code: int, said: str
 ) -> None:
-    """Nobody is shown a traceback."""
+    """No one is shown a traceback."""
     script = """
 import os, signal, sys
 # A shell has what it runs in the background ignore it.

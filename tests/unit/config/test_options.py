@@ -198,7 +198,7 @@ def test_ids_that_a_user_has_are_refused(
     assert load_id_maps(conf) == Settings.from_conf(conf).id_maps
 
 
-def test_what_starts_nothing_asks_nobody(
+def test_what_starts_nothing_asks_no_one(
     tmp_path: Path, id_host: IdHost
 ) -> None:
     """Maps of one's own are refused by what refuses a start."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading XML that nobody vouches for."""
+"""Reading XML that no one vouches for."""
 
 import re
 from pathlib import Path

@@ -31,8 +31,8 @@ def status(mode: int = 0o755, uid: int = 0) -> os.stat_result:
     return os.stat_result(values)
 
 
-def judge(text: str, known: bool | None = True, **of: int) -> Severity:
-    return hook.judge(text, status(**of), known).severity
+def evaluate(text: str, known: bool | None = True, **of: int) -> Severity:
+    return hook.evaluate(text, status(**of), known).severity
 
 
 @pytest.fixture
@@ -46,14 +46,14 @@ def program(tmp_path: Path) -> Path:
 
 def test_check(program: Path) -> None:
     text = hook.render([str(program)], [])
-    assert judge(text) == Severity.INFO
-    assert judge(text, None) == Severity.INFO
-    assert judge(text, False) == Severity.WARN
-    assert judge(text, mode=0o644) == Severity.ERROR
-    assert judge(text, mode=0o775) == Severity.ERROR
-    assert judge(text, uid=1000) == Severity.ERROR
+    assert evaluate(text) == Severity.INFO
+    assert evaluate(text, None) == Severity.INFO
+    assert evaluate(text, False) == Severity.WARN
+    assert evaluate(text, mode=0o644) == Severity.ERROR
+    assert evaluate(text, mode=0o775) == Severity.ERROR
+    assert evaluate(text, uid=1000) == Severity.ERROR
     version = metadata.version("lxc-userns")
-    assert judge(text.replace(f" {version}, ", " 99, ")) == Severity.WARN
+    assert evaluate(text.replace(f" {version}, ", " 99, ")) == Severity.WARN
 
 
 @pytest.mark.parametrize("files", [[], ["/etc/a b.conf", "/etc/c.conf"]])
@@ -63,7 +63,7 @@ def test_it_is_installed_again_as_it_is(
     """With the configuration that it has, not with that of who looks."""
     text = hook.render([str(program)], files)
     with configured_by(["/etc/other.conf"]):
-        found = hook.judge(text, status(), False)
+        found = hook.evaluate(text, status(), False)
     words = shlex.split(found.remedy.partition(",")[0])
     options = [word for each in files for word in ("--config-file", each)]
     assert words == ["run", "lxc-userns", *options, "host", "hook", "install"]
@@ -72,8 +72,8 @@ def test_it_is_installed_again_as_it_is(
 def test_check_of_a_program_that_is_gone(program: Path) -> None:
     text = hook.render([str(program)], [])
     program.unlink()
-    assert judge(text) == Severity.ERROR
-    assert judge("#!/bin/sh\n" + text.split("\n")[1]) == Severity.ERROR
+    assert evaluate(text) == Severity.ERROR
+    assert evaluate("#!/bin/sh\n" + text.split("\n")[1]) == Severity.ERROR
 
 
 def run(text: str, place: Path, step: str, xml: str) -> str:

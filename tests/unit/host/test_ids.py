@@ -53,12 +53,12 @@ SEPARATE = "give each owner a range of its own in /etc/subuid"
 )
 def test_subordinate_ids(text: str, result: Finding) -> None:
     found = IdOwnership("user", {}, *parse(text))
-    assert ids.judge(found, FILE, present=True) == result
+    assert ids.evaluate(found, FILE, present=True) == result
 
 
 def test_no_file_of_subordinate_ids() -> None:
     found = IdOwnership("user", {}, ())
-    assert ids.judge(found, FILE, present=False) == passed(
+    assert ids.evaluate(found, FILE, present=False) == passed(
         "none, for there is no /etc/subuid"
     )
 
@@ -106,7 +106,7 @@ HIGH = "SUB_{0}_MIN\t1879048192\nSUB_{0}_MAX 2100000000"
     ],
 )
 def test_range_for_new_users(text: str, result: Finding) -> None:
-    assert ids.judge_login_defs(text) == result
+    assert ids.evaluate_login_defs(text) == result
 
 
 @pytest.mark.parametrize("text", [None, LOW])

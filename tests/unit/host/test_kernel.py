@@ -57,7 +57,7 @@ NOT_IDMAPPED = warned(
     ],
 )
 def test_root(user: int, all_ids: bool, result: Finding) -> None:
-    assert root.judge(user, all_ids) == result
+    assert root.evaluate(user, all_ids) == result
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_system_calls_are_missing_if_the_kernel_does_not_know_them() -> None:
 def test_user_namespaces(
     known: bool, refused: str | None, result: Finding
 ) -> None:
-    assert user_namespaces.judge_making(known, refused) == result
+    assert user_namespaces.evaluate_making(known, refused) == result
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_user_namespaces(
     ],
 )
 def test_number_of_user_namespaces(limit: int, result: Finding) -> None:
-    assert user_namespaces.judge_number(limit) == result
+    assert user_namespaces.evaluate_number(limit) == result
 
 
 @pytest.mark.parametrize(
@@ -204,9 +204,9 @@ def test_switches_are_no_obstacle_to_libvirt(
 ) -> None:
     switch = user_namespaces.SWITCHES[index]
     assert os.fspath(switch.path).startswith("/proc/sys/kernel/")
-    judged = user_namespaces.judge_switch
-    assert judged(switch, allows) == passed(f"sysctl {name} is {allows}")
-    assert judged(switch, forbids) == warned(
+    evaluated = user_namespaces.evaluate_switch
+    assert evaluated(switch, allows) == passed(f"sysctl {name} is {allows}")
+    assert evaluated(switch, forbids) == warned(
         f"sysctl {name} is {forbids}: no obstacle to libvirt's containers, "
         "for libvirt is root; it counts only for user namespaces that "
         "unprivileged users make, and for those nested in containers",
@@ -241,7 +241,7 @@ def test_switches_are_no_obstacle_to_libvirt(
     ],
 )
 def test_shared_limits(found: dict[str, int], result: Finding) -> None:
-    assert limits.judge(found) == result
+    assert limits.evaluate(found) == result
 
 
 @pytest.mark.parametrize(
@@ -271,10 +271,10 @@ def test_shared_limits(found: dict[str, int], result: Finding) -> None:
 )
 def test_programs(missing: set[str], result: Finding) -> None:
     found = {*programs.NEEDED, *programs.UNPACKING} - missing
-    assert programs.judge(found) == result
+    assert programs.evaluate(found) == result
 
 
 @pytest.mark.parametrize("name", programs.NEEDED)
 def test_no_container_without_these(name: str) -> None:
     found = {*programs.NEEDED, *programs.UNPACKING} - {name}
-    assert programs.judge(found).severity == Severity.ERROR
+    assert programs.evaluate(found).severity == Severity.ERROR

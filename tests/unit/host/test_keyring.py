@@ -16,10 +16,10 @@ RUN = "8f2d6a1c53e97b408f2d6a1c53e97b40"
 DAEMON, UNIT = "libvirtd (process 7)", "libvirtd.service"
 
 
-def judge(
+def evaluate(
     *known: str, run: str | None = RUN, is_marked: bool = True
 ) -> Finding:
-    return keyring.judge(
+    return keyring.evaluate(
         DAEMON, UNIT, run, {*map(bytes.fromhex, known)}, is_marked=is_marked
     )
 
@@ -27,7 +27,7 @@ def judge(
 @pytest.mark.parametrize("is_marked", [False, True])
 def test_a_keyring_of_its_own(is_marked: bool) -> None:
     """Also if something else was set after the drop-in."""
-    found = judge("00" * 16, RUN, is_marked=is_marked)
+    found = evaluate("00" * 16, RUN, is_marked=is_marked)
     assert found.severity == Severity.ERROR
     assert found.message.startswith(f"{DAEMON} has a session keyring")
     assert "/etc/systemd/system/libvirtd.service.d" in found.remedy
@@ -38,14 +38,15 @@ def test_a_keyring_whose_key_a_container_has_taken_out(
     run: str | None,
 ) -> None:
     assert (
-        judge("00" * 16, run=run, is_marked=False).severity == Severity.ERROR
+        evaluate("00" * 16, run=run, is_marked=False).severity
+        == Severity.ERROR
     )
-    assert judge(run=run, is_marked=False).severity == Severity.ERROR
+    assert evaluate(run=run, is_marked=False).severity == Severity.ERROR
 
 
 @pytest.mark.parametrize("known", [(), ("00" * 16,), (RUN[::-1],)])
 def test_none(known: tuple[str, ...]) -> None:
-    assert judge(*known).severity == Severity.INFO
+    assert evaluate(*known).severity == Severity.INFO
 
 
 def test_no_daemon() -> None:

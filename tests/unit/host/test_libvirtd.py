@@ -46,7 +46,7 @@ START = (
     ],
 )
 def test_version(version: str, result: Finding) -> None:
-    assert libvirtd.judge_version(version) == result
+    assert libvirtd.evaluate_version(version) == result
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_version(version: str, result: Finding) -> None:
     ],
 )
 def test_silence(error: str, has_driver: bool, remedy: str) -> None:
-    found = libvirtd.judge_silence(error, has_driver)
+    found = libvirtd.evaluate_silence(error, has_driver)
     assert found == failed(error, remedy)
 
 
@@ -123,7 +123,7 @@ NOT_CONFINED = (
 def test_security_driver(
     models: list[str], lsms: list[str], result: Finding
 ) -> None:
-    assert libvirtd.judge_security(models, lsms) == result
+    assert libvirtd.evaluate_security(models, lsms) == result
 
 
 @pytest.mark.parametrize(
@@ -222,12 +222,12 @@ def test_cgroups(
     found: list[Mount], version: Version | None, result: Finding
 ) -> None:
     machined = found == [Mount(1, "/sys/fs/cgroup", "cgroup2")]
-    assert cgroups.judge(found, version, has_machined=machined) == result
+    assert cgroups.evaluate(found, version, has_machined=machined) == result
 
 
 def test_version_1_with_ranges_for_each_container() -> None:
     """Which is why the second one with systemd ended seconds later."""
-    result = cgroups.judge(
+    result = cgroups.evaluate(
         WITH_SYSTEMD, (6, 1), has_machined=False, has_pool=True
     )
     assert result == failed(
@@ -235,14 +235,14 @@ def test_version_1_with_ranges_for_each_container() -> None:
         "each has ID maps of its own; no limit depends on that hierarchy",
         AGAINST_SYSTEMD,
     )
-    assert cgroups.judge(WITH_SYSTEMD, (6, 1), has_pool=True) == passed(
+    assert cgroups.evaluate(WITH_SYSTEMD, (6, 1), has_pool=True) == passed(
         "version 1, with a group for each container"
     )
 
 
 def test_version_2_without_a_group_for_each() -> None:
     found = [Mount(1, "/sys/fs/cgroup", "cgroup2")]
-    result = cgroups.judge(found, (6, 1), has_machined=False)
+    result = cgroups.evaluate(found, (6, 1), has_machined=False)
     assert (result.severity, result.remedy) == (
         Severity.WARN,
         "install systemd-container",
@@ -309,11 +309,11 @@ def test_mounts_in_run_path(
     own: list[Mount], theirs: list[Mount], result: Finding
 ) -> None:
     libvirt = Daemon("libvirtd", 7, tuple(theirs))
-    assert propagation.judge(Path("/run"), own, libvirt) == result
+    assert propagation.evaluate(Path("/run"), own, libvirt) == result
 
 
 def test_mounts_of_a_daemon_that_is_not_found() -> None:
-    assert propagation.judge(Path("/run"), [], None) == warned(
+    assert propagation.evaluate(Path("/run"), [], None) == warned(
         "not known, for the process of libvirtd or virtlxcd is not found",
         "start it, and run this as root in the PID namespace that it is in",
     )

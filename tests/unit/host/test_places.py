@@ -21,10 +21,12 @@ STATE = Path("/var/lib")
 
 
 def test_state_path() -> None:
-    assert paths.judge_state_path(STATE, None) == passed(
+    assert paths.evaluate_state_path(STATE, None) == passed(
         "/var/lib keeps trusted.* extended attributes"
     )
-    assert paths.judge_state_path(STATE, "Operation not supported") == failed(
+    assert paths.evaluate_state_path(
+        STATE, "Operation not supported"
+    ) == failed(
         "no file with trusted.* extended attributes can be made in /var/lib: "
         "Operation not supported",
         "run this as root, with [lxc_userns] state_path on a writable "
@@ -140,7 +142,7 @@ SPOILT = warned(
 def test_overlays(
     outcome: bool | Exception, strategy: str, result: Finding
 ) -> None:
-    assert filesystems.judge_overlays(STATE, outcome, strategy) == result
+    assert filesystems.evaluate_overlays(STATE, outcome, strategy) == result
 
 
 @pytest.mark.parametrize("outcome", [True, OSError(30, "Read-only")])
@@ -152,7 +154,7 @@ def test_overlays_are_tried(outcome: bool | Exception) -> None:
         return outcome
 
     state = Path("/nonexistent/state")
-    expected = filesystems.judge_overlays(Path("/"), outcome, "auto")
+    expected = filesystems.evaluate_overlays(Path("/"), outcome, "auto")
     assert filesystems.check_overlays(state, "auto", check) == expected
 
 

@@ -188,7 +188,7 @@ def test_tty_group() -> None:
         with pytest.raises(IdMapError, match=reason) as caught:
             IdMaps(uid, IdMap.parse(text))
         assert (caught.value.rule, caught.value.value) == (rule, text)
-    # User 5 is nobody special.
+    # User 5 is no one special.
     gid = IdMap.parse("0:100000:6")
     IdMaps(IdMap.parse("0:100000:5,5:200000:5"), gid)
     IdMaps(uid, IdMap.parse("4:200000:2,0:100000:4"))

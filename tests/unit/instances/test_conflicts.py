@@ -38,7 +38,7 @@ SHIFTED_VOLUME = PathUse(
         (AUTO, CHOWN),
         (AUTO, IDMAPPED),
         (AUTO, AUTO),
-        # An image that nobody writes to, with any ID maps.
+        # An image that no one writes to, with any ID maps.
         (OVERLAY, PathUse(path="/r", strategy="overlay", id_maps=OTHER)),
         (IMAGE_BELOW, IMAGE_BELOW),
         (OVERLAY, READ_ONLY),

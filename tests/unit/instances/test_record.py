@@ -315,7 +315,7 @@ def test_threads_exclude_each_other(
     with store.lock("web1"):
         for thread in threads:
             thread.start()
-        # Nobody got past the lock, and other names are free.
+        # No one got past the lock, and other names are free.
         assert inside == []
         with store.lock("web2"), store.lock_container("web1"):
             pass

@@ -242,7 +242,7 @@ class LockedStore(InstanceStore):
 
 @dataclass
 class Directory:
-    """A directory service that lists nobody."""
+    """A directory service that lists no one."""
 
     names: dict[int, str] = field(default_factory=dict)
     asked: list[int] = field(default_factory=list)

@@ -392,7 +392,7 @@ def test_who_sees_all_ids_has_no_range(host: Host) -> None:
     assert host.allocator.acquire("a").uid_start == BASE
 
 
-def test_nobody_waits_for_the_kernel_or_disks(
+def test_no_one_waits_for_the_kernel_or_disks(
     host: Host, tmp_path: Path
 ) -> None:
     host.set_pool(f"lxc:{BASE}:{2 * S}\n")

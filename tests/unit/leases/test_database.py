@@ -203,7 +203,7 @@ def test_shifted_trees(store: LeaseStore) -> None:
             table.note_tree(tree)
         table.add(lease("web", 1))
         assert table.trees() == trees
-        # That of a lease that is held is nobody's business.
+        # That of a lease that is held is no one's business.
         assert table.released_trees() == [trees[0], trees[2]]
         table.forget_trees([trees[0]])
     with store.read() as table:

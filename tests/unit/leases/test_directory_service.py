@@ -39,7 +39,7 @@ def test_users_that_are_not_listed_are_not_leased_over(
         assert number not in lease.ids("gid")
 
 
-def test_nobody_waits_for_a_directory_service(
+def test_no_one_waits_for_a_directory_service(
     host: Host, service: Directory, id_host: IdHost, tmp_path: Path
 ) -> None:
     (tmp_path / "state").mkdir(mode=0o700)

@@ -137,7 +137,7 @@ def test_ids_of_a_damaged_record_stay_taken(
     assert host.starts() == {"web": BASE + S, "c": BASE + 2 * S}
 
 
-def test_nobody_keeps_what_a_damaged_record_names(
+def test_no_one_keeps_what_a_damaged_record_names(
     host: Host, tmp_path: Path
 ) -> None:
     host.save("newer", maps(BASE))

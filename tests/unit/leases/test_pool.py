@@ -177,7 +177,7 @@ def test_a_source_has_no_line_to_add() -> None:
     pools = make_pools("lxc", users, groups)
     assert pools.problems(S) == [
         "lxc has no subordinate user IDs in the source sss; give it 65536 or "
-        "more there that nobody has"
+        "more there that no one has"
     ]
 
 
@@ -205,7 +205,7 @@ def test_advice_where_little_is_free(id_host: IdHost) -> None:
     pools = read(id_host, everything, "")
     assert pools.suggest_subid_line(S) is None
     assert pools.problems(S)[0].endswith(
-        f"in /etc/subuid; give it {S} or more there that nobody has"
+        f"in /etc/subuid; give it {S} or more there that no one has"
     )
 
 

@@ -127,7 +127,7 @@ def guests(libvirtd: FakeLibvirtd) -> Guests:
 
 @pytest.fixture
 def hasty(libvirtd: FakeLibvirtd) -> Guests:
-    """Domains of a libvirtd for which nobody waits."""
+    """Domains of a libvirtd for which no one waits."""
     return Guests(connect=libvirtd.connect, timeout=0)
 
 

@@ -106,7 +106,7 @@ def test_files_that_the_killed_leave(state: str) -> None:
         assert not (place / "shared").exists()
 
 
-def test_sweeping_lets_nobody_in(state: str) -> None:
+def test_sweeping_lets_no_one_in(state: str) -> None:
     """Locks exclude each other while their files are removed."""
     store, inside, most = InstanceStore(state), [], 0
     ends = time.monotonic() + 0.3

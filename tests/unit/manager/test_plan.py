@@ -110,7 +110,7 @@ def test_a_name_means_the_same_to_all(world: World) -> None:
         world.manager.verify("nosuch", started=False)
 
 
-def test_ids_of_the_pool_are_held_by_nobody_else(
+def test_ids_of_the_pool_are_held_by_no_one_else(
     world: World, id_host: IdHost
 ) -> None:
     """Maps of a request may be those of a lease."""

@@ -84,7 +84,7 @@ def test_what_is_private(policy: Policy, needs: Requirements) -> None:
     volumes = [Volume("/a", "/a"), Volume("/b", "/b", "none")]
     decision = decide("web1", policy, needs, volumes)
     assert decision == Decision(
-        "private", ("nothing that it asks for is in the way",)
+        "private", ("nothing it asks for requires mode host",)
     )
 
 
@@ -148,7 +148,7 @@ def test_user_namespaces_that_are_off() -> None:
         decision = decide("web1", policy, Requirements(), enabled=False)
         assert decision == Decision("host", (OFF,))
     shared = Requirements(host_namespaces=("network",))
-    # Nobody gets in by asking for more.
+    # No one gets in by asking for more.
     with pytest.raises(PolicyError, match=NETWORK):
         decide("web1", "required", shared, enabled=False)
     decision = decide("web1", "preferred", shared, enabled=False)

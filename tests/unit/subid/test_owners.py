@@ -118,7 +118,7 @@ def test_an_owner_by_any_name_or_number() -> None:
     ranges = tuple(
         SubordinateRange(owner, number * 10, 10, number)
         for number, owner in enumerate(
-            ("alice", "1000", "also-alice", "bob", "nobody-there", "2000")
+            ("alice", "1000", "also-alice", "bob", "not-there", "2000")
         )
     )
     ids = {"alice": "1000", "also-alice": "1000", "bob": "1001"}
@@ -128,7 +128,7 @@ def test_an_owner_by_any_name_or_number() -> None:
         assert [each.ids.start for each in host.holders(range(99), owner)] == [
             30, 40, 50,
         ]  # fmt: skip
-    assert [each.start for each in host.owned("nobody-there")] == [40]
+    assert [each.start for each in host.owned("not-there")] == [40]
     assert [each.start for each in host.owned("2000")] == [50]
     assert [*host.owned("carol")] == []
 
@@ -177,7 +177,7 @@ def test_another_source(files: Files, id_host: IdHost) -> None:
     assert host.source == "the source sss of subordinate IDs"
     owners.read_host_gids("lxc")
     assert id_host.asked_for[1:] == ["-g lxc"]
-    # Nobody is asked for nobody.
+    # Without an owner, no one is asked.
     owners.read_host_uids()
     assert len(id_host.asked_for) == 2
 
@@ -225,7 +225,7 @@ def test_a_source_that_cannot_be_asked(
         owners.read_host_uids("lxc", run)
 
 
-def test_nobody_is_asked_for_each_owner(files: Files, id_host: IdHost) -> None:
+def test_no_one_is_asked_for_each_owner(files: Files, id_host: IdHost) -> None:
     """A directory service may be far away, and a file have many lines."""
     lines = "".join(f"user{n}:{n * 10 + 100}:10\n" for n in range(1000))
     asked: list[object] = []

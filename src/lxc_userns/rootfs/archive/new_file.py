@@ -59,7 +59,7 @@ class NewFile:
 def created(path: str | os.PathLike[str]) -> Iterator[NewFile]:
     """Create a file that has its name if the body comes to its end.
 
-    :param path: it is not there, and nobody but root can put it there.
+    :param path: it is not there, and no one but root can put it there.
     :raises RootfsError: if it is, could be replaced, or cannot be written;
         for every OSError in the body too.
     """

@@ -102,7 +102,7 @@ def pack(
         only root can replace. An image is mounted read-only meanwhile.
     :param archive: a file that is not there yet. The end of its name says
         how it is compressed: ``.tar``, ``.tar.gz``, ``.tar.xz``,
-        ``.tar.zst``, or ``.tgz``, ``.txz``, ``.tzst``. Nobody but root can
+        ``.tar.zst``, or ``.tgz``, ``.txz``, ``.tzst``. No one but root can
         read it, and it has its name only once all of it is on the disk.
     :param id_maps: what the tree is shifted for if it does not say so itself,
         because its attribute was lost; None if it does, or is not shifted.

@@ -47,7 +47,7 @@ _RESTRICTED = (
 #: Python ignores these, and what it executes would inherit that.
 _SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
 #: The descriptors by which a parent speaks with the supervisor.
-_LIFE, _RESULT = 0, 1
+_LIFELINE, _RESULT = 0, 1
 #: Bytes looked at once; more than any pipe has.
 _CHUNK = pipes.SIZE
 #: Bytes of what tar prints that are read at once, as much as the pipe holds:
@@ -87,7 +87,7 @@ def pass_file(source: int, sink: int, watch: Watch) -> Iterator[int]:
     """Pass on a file to a pipe.
 
     :returns: how many bytes at a time.
-    :raises BrokenPipeError: if nobody reads from the pipe.
+    :raises BrokenPipeError: if no one reads from the pipe.
     """
     while size := os.readv(source, [watch.room]):
         watch.look(size)
@@ -294,7 +294,7 @@ def _start_first(
 def _keep(child: int) -> None:
     """Wait until a child ends, and kill it if the parent dies before."""
     fd = os.pidfd_open(child)
-    if _LIFE in polling.wait(fd, _LIFE):
+    if _LIFELINE in polling.wait(fd, _LIFELINE):
         os.kill(child, signal.SIGKILL)
     # When the first process is gone, all in its PID namespace are.
     os.waitpid(child, 0)
@@ -309,7 +309,7 @@ def keep(work: Work, confine: Confine | None = None) -> None:
         the new mount namespace.
     """
     try:
-        job: dict[str, Any] = ipc.receive(_LIFE)
+        job: dict[str, Any] = ipc.receive(_LIFELINE)
         for fd in job["descriptors"]:
             os.set_inheritable(fd, False)
         _keep(_start_first(job, work, confine))

@@ -314,7 +314,7 @@ def _receive(fd: int, path: str) -> Outcome:
 def _check(
     result: Outcome, archive: Archive, diagnostics: TarDiagnostics
 ) -> None:
-    """Check that all went well, also where nobody has said otherwise."""
+    """Check that all went well, also where no one has said otherwise."""
     if diagnostics.first is not None:
         raise RootfsError(archive.path, diagnostics.first)
     # 2 also says no more than that something was not extracted.

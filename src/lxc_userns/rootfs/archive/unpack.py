@@ -120,7 +120,7 @@ def unpack(
     :param path: the directory; it is not there yet, or empty. One that is
         there is kept with its project ID, inode flags, ACLs, mode and
         attributes, and gets the owner of the archive's root directory; it can
-        be a mount point. Nobody but root can replace it or the archive.
+        be a mount point. No one but root can replace it or the archive.
     :param id_maps: the ID maps to shift for; of no account unless shifted.
     :param shifted: whether owners become host IDs, as :func:`shift` makes
         them. If not they are on disk as in the archive, for a view; then only
@@ -168,7 +168,7 @@ def unpack_oci(
     their whiteouts hide.
 
     :param layout: a directory with ``oci-layout``, ``index.json`` and
-        ``blobs``, in which nobody but root can write. It has one image for
+        ``blobs``, in which no one but root can write. It has one image for
         this machine.
     :param path: as for :func:`unpack`; so are the rest. The limits are for
         all layers together.

@@ -4,7 +4,7 @@
 A device node leads to the same disk wherever it is. If it belonged to IDs of
 the container, or were open to all, whoever can reach the tree on a mount
 without ``nodev`` could read that disk. No container loses anything: its view
-is ``nodev``. So a shift *seals* a device node, to be root's and nobody else's
+is ``nodev``. So a shift *seals* a device node, to be root's and no one else's
 to open, and notes on it what it was before; an unshift gives that back.
 
 As the note says all that matters, the owner of a device node does not tell

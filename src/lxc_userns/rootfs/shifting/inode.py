@@ -37,7 +37,7 @@ LOST = (
     "capabilities cannot be read and were removed; look at owner, mode and "
     "capabilities"
 )
-#: Stands for an ACL, or capabilities, that the kernel hands out to nobody.
+#: Stands for an ACL, or capabilities, that the kernel hands out to no one.
 UNREADABLE = b""
 
 _READ = (acl.ACCESS, acl.DEFAULT, filecaps.NAME, JOURNAL, KEPT)

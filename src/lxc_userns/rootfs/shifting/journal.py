@@ -134,7 +134,7 @@ class Journal:
         return None
 
 
-def read_left(root: int) -> dict[int, list[tuple[str, bytes]]]:
+def read_notes(root: int) -> dict[int, list[tuple[str, bytes]]]:
     """Return the notes that an interrupted run has left, by inode number.
 
     :param root: descriptor of the root directory.

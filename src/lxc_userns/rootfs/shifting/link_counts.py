@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Link:
     """An inode of which not every name was met.
 
-    :param trail: path below the root of the directory of the first name that
+    :param relpath: path below the root of the directory of the first name that
         was met; None if that is too long.
     :param name: that name.
     """
@@ -29,14 +29,14 @@ class Link:
         "met",
         "name",
         "names",
+        "relpath",
         "shifted",
-        "trail",
         "unmapped",
         "unmapped_names",
     )
 
-    def __init__(self, trail: bytes | None, name: bytes) -> None:
-        self.trail = trail
+    def __init__(self, relpath: bytes | None, name: bytes) -> None:
+        self.relpath = relpath
         self.name = name
         self.met = self.names = 0
         self.shifted = self.is_device = False
@@ -44,8 +44,8 @@ class Link:
 
     def plain(self) -> PlainLink:
         """Return it as the pool takes it."""
-        trail = b"..." if self.trail is None else self.trail
-        path = b"%b/%b" % (trail, self.name) if trail else self.name
+        relpath = b"..." if self.relpath is None else self.relpath
+        path = b"%b/%b" % (relpath, self.name) if relpath else self.name
         return (
             self.met,
             self.names,
@@ -65,16 +65,16 @@ class LinkCounts:
         self._links: dict[tuple[int, int], Link] = {}
 
     def meet(
-        self, st: os.stat_result, trail: bytes | None, name: bytes
+        self, st: os.stat_result, relpath: bytes | None, name: bytes
     ) -> Link:
         """Count a name of an inode.
 
-        :param trail: as for :class:`Link`.
+        :param relpath: as for :class:`Link`.
         """
         key = st.st_dev, st.st_ino
         link = self._links.get(key)
         if link is None:
-            link = self._links[key] = Link(trail, name)
+            link = self._links[key] = Link(relpath, name)
         link.met += 1
         link.names = st.st_nlink
         return link

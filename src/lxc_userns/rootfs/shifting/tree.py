@@ -179,7 +179,7 @@ def open_tree(
     that whatever is mounted below the path is out of reach.
 
     :param path: a directory, not the host's own root; neither it nor a
-        directory above is a link, and nobody but root can replace it unless
+        directory above is a link, and no one but root can replace it unless
         it is only read.
     :param shared: whether others may read at the same time.
     :param fd: descriptor of the directory, if it is open; the path is then
@@ -237,7 +237,7 @@ def _without_submounts(path: str, fd: int) -> int:
 
 
 def _lock(tree: Tree, shared: bool, stack: ExitStack) -> int:
-    # Workers inherit it: as long as one of a killed process lives, nobody
+    # Workers inherit it: as long as one of a killed process lives, no one
     # else gets in.
     lock = locks.held_for("tree", tree.fd, shared=shared, limit=_PATIENCE)
     try:

@@ -80,7 +80,7 @@ class TreeWalks:
             _log.warning("%s: %s", self._tree.show(path), reason)
 
     def _task(self, step: Pass) -> WalkTask:
-        left = journal.read_left(self._tree.fd)
+        left = journal.read_notes(self._tree.fd)
         return WalkTask(
             self._tree.fd, step, False, left, self._workers, self._tree.lock
         )

@@ -34,7 +34,7 @@ _BATCH = 4096
 _MOST_OPEN = 64
 #: Longest path, in bytes, below which directories are handed on, and most
 #: bytes of it and of their names; a queue takes 4095.
-_TRAIL = 1000
+_LONGEST_RELPATH = 1000
 _PACKET = 3000
 _OPEN = (
     os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NOATIME | os.O_CLOEXEC
@@ -67,7 +67,7 @@ class _Frame:
     :param fd: its descriptor, owned by the frame.
     :param size: its size in bytes.
     :param depth: how many directories it is below where the walk began.
-    :param trail: its path below the root, for handing subdirectories on;
+    :param relpath: its path below the root, for handing subdirectories on;
         None if that is too long.
     """
 
@@ -77,18 +77,18 @@ class _Frame:
         "_size",
         "depth",
         "fd",
+        "relpath",
         "subdirs",
-        "trail",
     )
 
     def __init__(
-        self, fd: int, size: int, depth: int, trail: bytes | None
+        self, fd: int, size: int, depth: int, relpath: bytes | None
     ) -> None:
         self.fd = fd
         self.depth = depth
         self._identity: tuple[int, int] | None = None
         self._size = size
-        self.trail = trail
+        self.relpath = relpath
         self.subdirs: list[tuple[bytes, int | None]] = []
         self._batches: Iterator[list[bytes]] | None = None
 
@@ -131,10 +131,10 @@ class _Frame:
 
     def relpath_to(self, name: bytes) -> bytes | None:
         """Return the path of a subdirectory, None if too long."""
-        trail = self.trail
-        if trail is None or len(trail) + len(name) > _TRAIL:
+        relpath = self.relpath
+        if relpath is None or len(relpath) + len(name) > _LONGEST_RELPATH:
             return None
-        return b"%b/%b" % (trail, name) if trail else name
+        return b"%b/%b" % (relpath, name) if relpath else name
 
     def take_half(self) -> list[bytes]:
         """Half of the subdirectories that are left, fit for a packet.
@@ -142,10 +142,10 @@ class _Frame:
         :returns: the directory's path below the root, and the last names;
             empty if the path is too long.
         """
-        if self.trail is None:
+        if self.relpath is None:
             return []
-        packed = [self.trail]
-        room = _PACKET - len(self.trail)
+        packed = [self.relpath]
+        room = _PACKET - len(self.relpath)
         for name, _ in reversed(self.subdirs[len(self.subdirs) // 2 :]):
             room -= len(name) + 1
             if room < 0:
@@ -194,7 +194,7 @@ class Walk:
     """All names below one directory, in no particular order.
 
     :param fd: descriptor of the directory; it is the walk's to close.
-    :param trail: its path below the root of the tree.
+    :param relpath: its path below the root of the tree.
     :param subdirs: what to walk of it; empty: all of it.
     :param since: time by the filesystem's clock, in ns, from which on a
         change of a directory counts; None if none does.
@@ -205,11 +205,11 @@ class Walk:
     def __init__(
         self,
         fd: int,
-        trail: bytes = b"",
+        relpath: bytes = b"",
         subdirs: Sequence[bytes] = (),
         since: int | None = None,
     ) -> None:
-        top = _Frame(fd, os.fstat(fd).st_size, 0, trail)
+        top = _Frame(fd, os.fstat(fd).st_size, 0, relpath)
         top.subdirs += ((name, None) for name in subdirs)
         self._stack = [top]
         self._noatime = bool(os.fstatvfs(fd).f_flag & os.ST_NOATIME)
@@ -222,7 +222,7 @@ class Walk:
 
         None if it is too long.
         """
-        return self._stack[-1].trail
+        return self._stack[-1].relpath
 
     def __iter__(
         self,
@@ -309,16 +309,16 @@ class Walk:
                 return
 
 
-def open_below(root: int, trail: bytes) -> int:
+def open_below(root: int, relpath: bytes) -> int:
     """Open the directory at a path below a root, one name at a time.
 
     :param root: descriptor of the root.
-    :param trail: path of names, neither ``.`` nor ``..``; empty: the root.
+    :param relpath: path of names, neither ``.`` nor ``..``; empty: the root.
     :raises ChangedError: if a name is not there, or no directory.
     :raises OSError: if one cannot be opened.
     """
     fd = open_directory(".", dir_fd=root)
-    for name in trail.split(b"/") if trail else ():
+    for name in relpath.split(b"/") if relpath else ():
         try:
             below = open_directory(name, dir_fd=fd)
         except OSError as err:

@@ -98,9 +98,9 @@ class Worker:
                 self._missed += 1
             ipc.report(self._reports, ipc.DONE)
 
-    def _visit_below(self, trail: bytes, *subdirs: bytes) -> None:
-        fd = open_below(self._root, trail)
-        walk = Walk(fd, trail, subdirs, self._since)
+    def _visit_below(self, relpath: bytes, *subdirs: bytes) -> None:
+        fd = open_below(self._root, relpath)
+        walk = Walk(fd, relpath, subdirs, self._since)
         try:
             self._visit(walk)
         finally:

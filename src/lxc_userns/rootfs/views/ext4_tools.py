@@ -59,7 +59,7 @@ _SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
 def run(device: int, user: tuple[int, int]) -> None:
     """Check an ext4, and grow it to all of its device.
 
-    :param device: descriptor of the block device, which nobody has mounted.
+    :param device: descriptor of the block device, which no one has mounted.
     :param user: user and group ID of whoever does it.
     :raises OSError: if that fails; the text says which of the tools has.
     """
@@ -71,7 +71,7 @@ def run(device: int, user: tuple[int, int]) -> None:
 def main() -> None:
     """Check and grow one, in a child that is the first process of its own."""
     device, uid, gid = map(int, sys.argv[2:])
-    # Kept open: of a loop device that nobody has open any more the number is
+    # Kept open: of a loop device that no one has open any more the number is
     # soon that of another image.
     os.set_inheritable(device, False)
     # The end of the caller, or an interrupt from its terminal, is not that of

@@ -2,7 +2,7 @@
 """Growth of the filesystem of an image to all of its device.
 
 xfs and btrfs by the kernel, on a mount that is nowhere attached: no program
-reads the image, which is hostile input, and nobody but this process sees it.
+reads the image, which is hostile input, and no one but this process sees it.
 ext4 before it is mounted, by
 :mod:`~lxc_userns.rootfs.views.ext4_tools`.
 """

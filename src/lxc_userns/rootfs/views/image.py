@@ -5,7 +5,7 @@ Of a file that is partitioned it is the one in the partition that is known as
 the root filesystem.
 
 libvirt cannot mount one for a container with ID maps: it would do so inside,
-where the kernel lets nobody mount a disk.
+where the kernel lets no one mount a disk.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def opened(
 
 
 def _check_device(path: str) -> None:
-    # The kernel takes it by path, which is nobody else's to change there.
+    # The kernel takes it by path, which is no one else's to change there.
     if not path.startswith("/dev/"):
         raise RootfsError(
             path, "is a block device; give it by its path below /dev"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Volumes of disk images: the filesystem in a file, for one container.
 
-It is mounted nowhere but in the container, so that nobody else can reach what
+It is mounted nowhere but in the container, so that no one else can reach what
 is made there.
 """
 

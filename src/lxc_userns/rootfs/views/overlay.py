@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Overlays: one image for many containers, what each changes on top.
 
-The image is an idmapped layer below, which nobody writes to. The upper layer
+The image is an idmapped layer below, which no one writes to. The upper layer
 holds shifted owners on disk, so the state directory of an instance is for
 one pair of ID maps only, and says for which.
 """
@@ -39,7 +39,7 @@ _UNSUPPORTED = (errno.EINVAL, errno.ENODEV, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def detached(
+def overlay_mount(
     lower: int, path: str, state: int, id_maps: IdMaps
 ) -> Iterator[int]:
     """Make an overlay on an image, mounted nowhere yet.

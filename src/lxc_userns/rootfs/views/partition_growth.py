@@ -49,7 +49,7 @@ class Rewrite:
 def grow(fd: int, path: str, place: Partition) -> Partition:
     """Grow a partition as far as can be, and return what it is then.
 
-    :param fd: descriptor of the image, for writing; nobody else does.
+    :param fd: descriptor of the image, for writing; no one else does.
     :param path: the same as the caller knows it.
     :param place: the partition.
     :raises OSError: if it cannot be written.

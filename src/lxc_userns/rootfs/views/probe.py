@@ -121,7 +121,7 @@ def check_overlay(path: str) -> bool:
             idmapped.idmapped_mount(
                 image, path, _ID_MAPS, mount_api.MOUNT_ATTR_NODEV
             ) as lower,
-            overlay.detached(lower, path, state, _ID_MAPS) as root,
+            overlay.overlay_mount(lower, path, state, _ID_MAPS) as root,
         ):
             return _keeps_acl(f"/proc/self/fd/{root}/{_FILE}")
 

@@ -72,7 +72,7 @@ def mount_overlay(
         tree.idmapped(id_maps) as below,
         translated(RootfsError, state_path),
         directory.open_private(state_path, 0o700) as state,
-        overlay.detached(below, tree.path, state, id_maps) as view,
+        overlay.overlay_mount(below, tree.path, state, id_maps) as view,
     ):
         _attach(view, target)
 

@@ -199,7 +199,7 @@ def overlaid(tree: RootfsSource, id_maps: IdMaps, state: str) -> Iterator[int]:
         translated(RootfsError, state),
         directory.open_private(state, 0o700) as fd,
         tree.idmapped(id_maps) as lower,
-        overlay.detached(lower, tree.path, fd, id_maps) as view,
+        overlay.overlay_mount(lower, tree.path, fd, id_maps) as view,
     ):
         yield view
 

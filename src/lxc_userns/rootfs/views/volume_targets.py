@@ -47,7 +47,7 @@ def follow(
 ) -> FollowedTarget:
     """Find where a target leads in a root filesystem.
 
-    :param root: descriptor of its root directory. Nobody may change it until
+    :param root: descriptor of its root directory. No one may change it until
         the container has started.
     :param target: absolute path in it.
     :param covers: descriptors of what is mounted in it by then, by place.

@@ -143,7 +143,7 @@ class Source:
             attributes |= mount_api.MOUNT_ATTR_NOSUID
         if self.volume.nodev:
             attributes |= mount_api.MOUNT_ATTR_NODEV
-        # A socket can be connected to all the same, but nobody changes whom
+        # A socket can be connected to all the same, but no one changes whom
         # its permissions let in.
         if self.volume.readonly or self._kind == stat.S_IFSOCK:
             attributes |= mount_api.MOUNT_ATTR_RDONLY

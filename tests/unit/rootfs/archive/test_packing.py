@@ -148,7 +148,7 @@ def test_who_says_nothing() -> None:
         ({"compressor": 3}, "a.tar: gzip failed with exit code 3"),
     ],
 )
-def test_ends_that_nobody_has_told(
+def test_ends_that_no_one_has_told(
     changes: dict[str, int], reason: str
 ) -> None:
     said = creation.CreationDiagnostics(live=False)

@@ -91,7 +91,7 @@ def test_interrupted_between_any_two_inodes(
 
 
 @given(translations, st.data())
-def test_transit_range_is_nobody_elses(
+def test_transit_range_is_no_one_elses(
     each: Translation, data: st.DataObject
 ) -> None:
     uids = data.draw(st.lists(interesting(each), min_size=1))

@@ -10,7 +10,10 @@ import pytest
 from lxc_userns.cli.container_life import Start
 from lxc_userns.containers.state import Container
 from lxc_userns.traces.trace import Trace
+from tests.unit.manager.conftest import tmp_path, world
 from tests.unit.manager.world import World, run
+
+__all__ = ["tmp_path", "world"]
 
 
 @dataclass

@@ -45,7 +45,7 @@ from lxc_userns.spec.volume import Volume
 from lxc_userns.verification import VerifiedInstance
 from lxc_userns.verification.verifier import Verifier
 from tests.unit.id_host import IdHost
-from tests.unit.test_wire import across
+from tests.unit.privileged.test_wire import across
 
 UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
 MAPS = IdMaps(
