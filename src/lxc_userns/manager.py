@@ -91,9 +91,11 @@ class UserNamespaceManager:
         For who writes the domain before the root filesystem is there:
         :meth:`prepare` gives the same ID maps then, and :meth:`release` takes
         them back. From unknown it leads to allocated; in all other states it
-        changes nothing, and gives what :meth:`prepare` would.
+        changes nothing, and gives what :meth:`prepare` would. Any thread and
+        process may call it; those that have the same instance wait.
 
-        After a crash in it the instance has its lease, or has none.
+        After a crash in it the instance has its lease, or has none; call it
+        again, or :meth:`release`.
 
         :param request: its ``rootfs`` and ``volumes`` do not count.
         :raises ConfigError: if the configuration cannot be used, or others
@@ -123,6 +125,7 @@ class UserNamespaceManager:
         It is prepared then, with its views mounted, from whatever state. One
         that runs as the request has it is left alone. It takes as long as the
         root filesystem is large where that is shifted on disk or unpacked.
+        Any thread and process may call it; with the same instance they wait.
 
         If it fails, nothing new is left but the part of the root filesystem
         that was shifted by then, and a later shift or unshift goes on from
@@ -171,13 +174,14 @@ class UserNamespaceManager:
     ) -> VerifiedInstance:
         """Compare a running container with what was promised.
 
-        One that is as promised is limited in what it may use up of what all
-        containers share, see :doc:`../security/index`, and noted as
-        verified. Repeat that when it may have rebooted itself. One that
-        differs is destroyed: its domain is stopped then, its views stay.
+        It has to be running. One that is as promised is limited in what it
+        may use up of what all containers share, see
+        :doc:`../security/index`, and noted as verified. Repeat that when it
+        may have rebooted itself. One that differs is destroyed, and its views
+        stay. Any thread and process may call it; none waits while it looks.
 
-        After a crash in it the container runs, and is not noted as verified:
-        call it again, with the same ``started``.
+        After a crash in it the container runs and is not noted as verified,
+        or is destroyed: call it again, with the same ``started``.
 
         :param instance: its name, or what :meth:`prepare` gave.
         :param started: whether it has just been started. Nothing of what it
@@ -218,7 +222,8 @@ class UserNamespaceManager:
 
         It is unmounted then: record, lease and what its root filesystem has
         of its own stay, and :meth:`prepare` mounts the views again. Nothing
-        happens where nothing is mounted.
+        happens where nothing is mounted. Any thread and process may call it;
+        those that have the same instance wait.
 
         A crash in it leaves some views mounted; call it again.
 
@@ -240,7 +245,8 @@ class UserNamespaceManager:
         the next start, if the strategy is ``chown``. What was made for the
         instance alone is removed: the upper layer of its overlay, and what
         was unpacked from an archive. Its domain is the caller's to undefine,
-        before or after.
+        before or after. It may be called in every state but running, by any
+        thread and process; those that have the same instance wait.
 
         A crash in it leaves a part; call it again. Its IDs are given back last
         of all, so that no other instance has them while anything is left.
@@ -261,7 +267,10 @@ class UserNamespaceManager:
         For who copies an image while it is mounted. What is written during
         the copy may be in it in part: stop the instance where it has to be of
         one moment. It changes no state, and does nothing where no view is
-        mounted.
+        mounted. Any thread and process may call it in any state; those that
+        have the same instance wait.
+
+        A crash in it leaves everything as it was, written to disk or not.
 
         :raises RootfsError: if that fails.
         :raises InstanceError: if the name is another instance's by now.

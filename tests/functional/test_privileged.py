@@ -57,9 +57,13 @@ class Process:
 
 @dataclass
 class Service:
-    """A service with a configuration, and its helper with another."""
+    """A service with a configuration, and its helper with another.
+
+    :param strategy: how both have root filesystems mounted.
+    """
 
     directory: Path
+    strategy: str = "chown"
 
     @property
     def instances(self) -> Path:
@@ -77,7 +81,7 @@ class Service:
             "".join(texts)
             + f"[lxc_userns]\nstate_path = {self.directory}/state\n"
             f"run_path = {self.directory}/run\n"
-            "rootfs_strategy = chown\n"
+            f"rootfs_strategy = {self.strategy}\n"
             "[lxc_userns_privileged]\n"
             f"helper_command = {helper}\n"
         )
@@ -431,11 +435,15 @@ def test_errors_have_what_they_have_in_one_process(service: Service) -> None:
 
 
 @pytest.mark.parametrize("verbs", ["manager", "privileged"])
+@pytest.mark.parametrize("strategy", ["chown", "idmapped"])
 def test_a_driver_of_root_and_of_a_user(
-    libvirt_connection: libvirt.virConnect, reachable_path: Path, verbs: str
+    libvirt_connection: libvirt.virConnect,
+    reachable_path: Path,
+    verbs: str,
+    strategy: str,
 ) -> None:
     """It is the same text."""
-    made = Service(reachable_path / "nova-service")
+    made = Service(reachable_path / "nova-service", strategy)
     tmp, config = made.directory / "tmp", made.directory / "nova.conf"
     for path in (made.directory, made.instances, tmp):
         path.mkdir()
@@ -469,6 +477,7 @@ def test_a_driver_of_root_and_of_a_user(
         )  # fmt: skip
     found = json.loads(done.stdout)
     assert (found["uid"] != 0) == (verbs == "privileged")
+    assert found["strategy"] == strategy
     spawned, again = found["verified"]
     assert spawned["pid"] != again["pid"]
     assert spawned == {

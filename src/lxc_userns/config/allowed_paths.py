@@ -28,8 +28,8 @@ OPTS: Final = (
 Directories below which the privileged helper takes root filesystems, volumes
 and devices from the service, as absolute paths. Anything elsewhere is refused.
 
-For example /var/lib/nova/instances,/dev/disk/by-path, for instances that boot
-from volumes of iSCSI as well. Empty: the directory that Nova's options
+For example /var/lib/compute/instances,/dev/disk/by-path, for instances that
+boot from volumes of iSCSI as well. Empty: the directory that Nova's options
 instances_path and state_path give, and no device. The helper reads this in
 its own configuration files; the service need not know it. No symbolic link is
 followed, neither on the way to a directory nor below it, but for those in /dev
@@ -39,7 +39,8 @@ that are root's and lead to a block device there.
 )
 
 
-_NOVA_OPTS: Final = (
+#: Of the service itself, as Nova has them: where its instances are.
+_SERVICE_OPTS: Final = (
     SharedStrOpt("instances_path", default=""),
     SharedStrOpt("state_path", default=""),
 )
@@ -54,7 +55,7 @@ def read_roots(conf: cfg.ConfigOpts) -> tuple[str, ...]:
     given: list[str] = conf[GROUP].roots
     if given:
         return tuple(map(os.path.normpath, given))
-    conf.register_opts(_NOVA_OPTS)
+    conf.register_opts(_SERVICE_OPTS)
     try:
         path = conf.instances_path
         if not path and conf.state_path:

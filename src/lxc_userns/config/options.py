@@ -168,9 +168,9 @@ as ext4, xfs or btrfs; not NFS.
         default="/run/lxc-userns",
         help="""
 Directory for the mounts that containers use as filesystems, as an absolute
-path. For example /run/nova-lxc-userns. It is made with mode 0711: users of
-containers pass through it, and no one lists it. It is neither in state_path
-nor above it.
+path. For example /run/compute-lxc-userns. It is made with mode 0711: users
+of containers pass through it, and no one lists it. It is neither in
+state_path nor above it.
 """,
     ),
     cfg.Opt(

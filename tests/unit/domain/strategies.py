@@ -212,6 +212,12 @@ _DEVICES = [
     ),
     _Piece(["<console type='pty'/>", "<console type='pty'></console>"]),
 ]
+#: Anywhere among the devices.
+_BETWEEN = [
+    "<!-- <filesystem/> & -->",
+    "<?x <console type='pty'/> ?>",
+    "<!--\n-->",
+]
 _LAST = [
     _Piece(
         [
@@ -263,6 +269,9 @@ def _documents(draw: st.DrawFn) -> Document:
     newline = draw(st.sampled_from(["", "\n", "\r\n"]))
     unit = draw(st.sampled_from(["", "  ", "\t"])) if newline else ""
     devices = [*map(choose, _DEVICES)]
+    if draw(st.booleans()):
+        place = draw(st.integers(0, len(devices)))
+        devices.insert(place, draw(st.sampled_from(_BETWEEN)))
     parts = [
         *map(choose, _BEFORE),
         choose(_OS),

@@ -2,10 +2,14 @@
 """Errors keep what they say across pickling and privsep."""
 
 import copy
+import importlib
 import inspect
 import pickle
+import socket
+from typing import Any
 
 import pytest
+from oslo_privsep import comm
 
 from lxc_userns import exceptions
 from lxc_userns.exceptions import LxcUsernsError
@@ -41,12 +45,73 @@ def leaves(base: type[LxcUsernsError]) -> list[type[LxcUsernsError]]:
     ]
 
 
-def make(kind: type[LxcUsernsError]) -> LxcUsernsError:
+#: The same for what no one expects there: bytes that are no text, other
+#: scripts, numbers of the largest IDs, and nothing at all.
+ODD_VALUES: dict[str, object] = {
+    **{
+        name: f"{value}\n\udcff\N{BLACK STAR}"
+        for name, value in VALUES.items()
+        if isinstance(value, str)
+    },
+    "line": 2**63,
+    "names": ("\udcff", ""),
+    "code": 0,
+    "timeout": 0.0,
+    "reasons": (),
+    "conflicts": ("", "\udcff"),
+    "uids": (2**32 - 2,),
+    "gids": (),
+}
+
+
+def make(
+    kind: type[LxcUsernsError], values: dict[str, object] = VALUES
+) -> LxcUsernsError:
     names = list(inspect.signature(kind).parameters)
-    error: LxcUsernsError = kind(*(VALUES[name] for name in names))
+    error: LxcUsernsError = kind(*(values[name] for name in names))
     for name in names:
-        assert getattr(error, name) == VALUES[name]
+        assert getattr(error, name) == values[name]
     return error
+
+
+def across(error: Exception) -> Exception:
+    """Send an error as the helper does, and make it as the service does."""
+    kind = type(error)
+    name = f"{kind.__module__}.{kind.__name__}"
+    here, there = socket.socketpair()
+    with here, there:
+        comm.Serializer(here).send((comm.Message.ERR.value, name, error.args))
+        _, path, arguments = next(comm.Deserializer(there))
+    module, _, name = path.rpartition(".")
+    found: Any = getattr(importlib.import_module(module), name)
+    made: Exception = found(*arguments)
+    return made
+
+
+@pytest.mark.parametrize("kind", leaves(LxcUsernsError))
+@pytest.mark.parametrize("values", [VALUES, ODD_VALUES], ids=["usual", "odd"])
+def test_comes_back_from_the_helper(
+    kind: type[LxcUsernsError], values: dict[str, object]
+) -> None:
+    error = make(kind, values)
+    twin = across(error)
+    assert type(twin) is kind
+    assert str(twin) == str(error)
+    # Each attribute with its type: a list is no tuple, a code no text.
+    assert vars(twin) == vars(error)
+    assert list(map(type, vars(twin).values())) == list(
+        map(type, vars(error).values())
+    )
+
+
+def test_every_error_is_among_these() -> None:
+    """All that is public, and whatever else is raised of this package's."""
+    public = {
+        value
+        for name, value in vars(exceptions).items()
+        if isinstance(value, type) and issubclass(value, LxcUsernsError)
+    }
+    assert {*leaves(LxcUsernsError), LxcUsernsError} == public
 
 
 @pytest.mark.parametrize("kind", leaves(LxcUsernsError))

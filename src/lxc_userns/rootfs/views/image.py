@@ -244,7 +244,7 @@ def _choose_type(found: fstype.Signature, path: str) -> str:
         )
     if found.filesystems:
         return found.filesystems[0]
-    # First, for Nova shows no more than 255 characters.
+    # First, for a service may show no more than 255 characters.
     other = f"{found.other}, and " if found.other else ""
     remedy = ""
     if found.other in fstype.OF_QEMU:
