@@ -13,7 +13,7 @@ def choose() -> None:
     """
     threading = str(RELEASE >= 34).lower()
     os.environ["OS_NOVA_DISABLE_EVENTLET_PATCHING"] = threading
-    # It patches, or sees to it that nobody can; until 31 when it is imported.
+    # It patches, or sees to it that no one can; until 31 when it is imported.
     from nova import monkey_patch
 
     if RELEASE >= 32:

@@ -305,7 +305,7 @@ def test_two_servers_with_leases(
     assert is_private(one, 2_000_000_000)
     assert other.uid_map() == [[0, 2_000_065_536, 131072]]
     one.stop()
-    # A third finds no room, and takes nobody else's.
+    # A third finds no room, and takes no one else's.
     third = nova.boot(image, expect="ERROR")
     third.delete()
     one.start()

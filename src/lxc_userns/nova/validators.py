@@ -13,7 +13,7 @@ from lxc_userns.nova.extra_specs import MODE, RANGE_SIZE
 
 
 def register() -> list[base.ExtraSpecValidator]:
-    """Return a validator for each extra spec that the driver heeds."""
+    """Return a validator for each extra spec that the driver obeys."""
     return [
         base.ExtraSpecValidator(
             name=MODE,
