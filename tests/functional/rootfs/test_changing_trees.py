@@ -219,16 +219,17 @@ def test_directory_that_was_handed_on_is_gone(
     fill(root, 3, 3)
     (root / "elsewhere").mkdir()
     names = [b"link", b"absent"]
-    pass_on = os.write
+    pass_on = os.writev
 
-    def pass_on_another(fd: int, data: Any) -> int:
+    def pass_on_another(fd: int, buffers: tuple[bytes]) -> int:
+        (data,) = buffers
         # The root directory, which is what all begins with.
         if data == b"d" and names:
             data += names.pop()
-        return pass_on(fd, data)
+        return pass_on(fd, (data,))
 
     (root / "link").symlink_to("elsewhere")
-    monkeypatch.setattr(os, "write", pass_on_another)
+    monkeypatch.setattr(os, "writev", pass_on_another)
     shift_all(root)
     assert names == []
     assert owners(root) == {100000}
