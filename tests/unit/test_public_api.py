@@ -143,7 +143,7 @@ def test_nothing_of_nova_but_options_of_its_configuration() -> None:
         str(path.relative_to(source))
         for path in source.rglob("*.py")
         if path.relative_to(source).parts[0] != "nova"
-        and "nova" in " ".join(words(ast.parse(path.read_text()))).lower()
+        and "nova" in " ".join(words(ast.parse(path.read_bytes()))).lower()
     }
     assert found == {
         # Where its instances are by default, for whoever has that option.
