@@ -19,7 +19,7 @@ from tests.nova.conftest import (
     need_freezer,
 )
 from tests.nova.harness import Nova
-from tests.nova.ours import DRIVER, is_private
+from tests.nova.ours import is_private, resizable
 from tests.nova.server import Server
 from tests.waiting import wait_for
 
@@ -70,9 +70,9 @@ class Copies:
 
 
 @pytest.fixture
-def nova(start_nova: NovaFactory) -> Iterator[Nova]:
+def nova(start_nova: NovaFactory, strategy: str) -> Iterator[Nova]:
     """Start one with ID maps, and look that nothing is left."""
-    yield from cleaned(start_nova(DRIVER))
+    yield from cleaned(start_nova(resizable(strategy)))
 
 
 @pytest.fixture

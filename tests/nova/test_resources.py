@@ -57,9 +57,9 @@ def test_a_pool_that_goes(
 
 @pytest.mark.usefixtures("pool")
 def test_time_of_processors(
-    start_nova: NovaFactory, busybox_image: ImageFactory
+    start_nova: NovaFactory, busybox_image: ImageFactory, strategy: str
 ) -> None:
-    nova = start_nova(LEASES)
+    nova = start_nova(resizable(strategy, LEASES))
     image = nova.add_image(busybox_image("ext4"))
     for specs, quota in (
         ({}, 100_000),
