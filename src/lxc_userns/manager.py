@@ -122,9 +122,9 @@ class UserNamespaceManager:
     ) -> PreparedInstance:
         """Do what an instance needs before its domain can start.
 
-        It is prepared then, with its views mounted, from whatever state. One
-        that runs as the request has it is left alone. It takes as long as the
-        root filesystem is large where that is shifted on disk or unpacked.
+        It is prepared then, with its views mounted, from any state but
+        running: one that runs as the request has it is left alone. It takes as
+        long as the root filesystem is large where that is shifted or unpacked.
         Any thread and process may call it; with the same instance they wait.
 
         If it fails, nothing new is left but the part of the root filesystem

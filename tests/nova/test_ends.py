@@ -76,7 +76,7 @@ def end(server: Server) -> None:
 
 @pytest.mark.parametrize(
     "bring",
-    [pause, Server.stop, fail, shelve, offload, resize, end],
+    [Server.stop, pause, fail, shelve, offload, resize, end],
     ids=lambda each: str(each.__name__),
 )
 def test_in_a_state(

@@ -129,11 +129,13 @@ def test_life(start_nova: NovaFactory, volume: Path, strategy: str) -> None:
 
 
 @pytest.mark.parametrize("uuid", [VOLUME, QUIESCED])
-def test_a_snapshot(start_nova: NovaFactory, volume: Path, uuid: str) -> None:
+def test_a_snapshot(
+    start_nova: NovaFactory, volume: Path, uuid: str, strategy: str
+) -> None:
     """Others make it; what is on the volume is whole by then."""
     if uuid == QUIESCED:
         need_freezer()
-    nova = start_nova(DRIVER)
+    nova = start_nova(resizable(strategy))
     allow(nova, nova.instances, volume.parent)
     server = boot(nova, volume, uuid=uuid)
     server.run_in("sh", "-c", "echo kept >/note")
