@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import os
-import select
 import time
 from contextlib import ExitStack, suppress
 
-from lxc_userns.linux import pidfds
+from lxc_userns.linux import pidfds, polling
 
 TYPE_CHECKING = False  # It loads little, for processes that start quickly.
 if TYPE_CHECKING:
@@ -56,9 +55,7 @@ class ExitStatus:
 
     def wait(self) -> int | None:
         """Wait for its end, and return how it has ended, if that is told."""
-        ended = select.poll()
-        ended.register(self.pidfd, select.POLLIN)
-        ended.poll()
+        polling.wait(self.pidfd)
         while (status := self.read()) is None and self._is_there():
             time.sleep(_POLL)
         # It was told before it was gone.

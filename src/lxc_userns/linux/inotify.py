@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import ctypes
 import os
-import select
 import struct
 import time
 from collections.abc import Iterator
 
-from lxc_userns.linux import libc
+from lxc_userns.linux import libc, polling
 from lxc_userns.linux.fd import closed_on_error
 
 _init = libc.function("inotify_init1", ctypes.c_int)
@@ -60,11 +59,9 @@ class Listings:
         :param seconds: how long at most.
         :returns: whether one is.
         """
-        poll = select.poll()
-        poll.register(self._fd, select.POLLIN)
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            poll.poll(left * 1000)
+            polling.wait(self._fd, timeout=left)
             for mask in _events(self._fd):
                 # Who began before has maybe not seen what is new in it.
                 if mask & _CLOSE and self._is_open:
