@@ -301,11 +301,12 @@ class Containers:
     def _note_stop(self, record: InstanceRecord) -> bool:
         """Note that it is stopped; return whether libvirt knows it."""
         guest = self._services.instances.find_guest(record)
-        controller = None if guest is None else guest.controller
-        traces = self._services.traces
-        # A note of the run that has just ended is not to be lost.
-        if controller or traces.stopped_run(record.name) is None:
-            traces.note_stop(record.name, controller)
+        if guest is not None and guest.controller is not None:
+            traces = self._services.traces
+            # libvirt notices an end late, and now and then never.
+            has_ended = traces.read(record.name).is_end_of(guest.controller)
+            run = None if has_ended else guest.controller
+            traces.note_stop(record.name, run)
         return guest is not None
 
     def _start_again(

@@ -107,11 +107,11 @@ def wait_for_end(
     guest = guests.find(name)
     # Of the run that was waited for, or else the last that was noted.
     run = controller or noted.controller
-    is_noted = stopped is not None and run in (None, stopped)
+    is_noted = stopped not in (None, 0) and run in (None, stopped)
     if guest is None:
         is_stopped = is_noted or _is_destroyed(services, name, known)
     else:
-        is_stopped = is_noted or guest.is_destroyed
+        is_stopped = is_noted or (guest.is_destroyed and stopped != 0)
     if not (controller or noted.ended or is_stopped):
         raise NotRunningError(name)
     return Ending(status, is_stopped)

@@ -92,7 +92,8 @@ class Traces:
         """Note that somebody stops a container now.
 
         :param controller: process ID of its ``libvirt_lxc``, which tells this
-            run from others; None if it does not run.
+            run from others; None if it had ended by itself, and libvirt had
+            not noticed that.
         """
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         with (

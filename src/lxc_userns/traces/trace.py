@@ -8,6 +8,9 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+#: As what one that reboots has ended, as far as that is told.
+_RESTARTS = (None, signal.SIGHUP, signal.SIGKILL)
+
 
 @dataclass(frozen=True, slots=True)
 class Trace:
@@ -36,6 +39,13 @@ class Trace:
         The kernel kills it by SIGHUP for that (:manpage:`reboot(2)`).
         """
         return self.ended and self.status == signal.SIGHUP
+
+    def is_end_of(self, controller: int) -> bool:
+        """Whether a run has ended, and not as one that may yet reboot.
+
+        :param controller: process ID of its ``libvirt_lxc``.
+        """
+        return self.controller == controller and self.status not in _RESTARTS
 
     def describe(self) -> str | None:
         """Say how it ended; None if it has not, as far as is known."""

@@ -3,6 +3,7 @@
 
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -146,8 +147,33 @@ def test_an_end_before_anybody_waited(world: World) -> None:
     world.guests.add("web1", active=False)
     world.traces.last = Trace(ended=True, status=7 << 8)
     assert world.containers.wait("web1") == Ending(7 << 8, False)
-    world.traces.note_stop("web1", None)
+    world.traces.note_stop("web1", 4321)
     assert world.containers.wait("web1") == Ending(7 << 8, True)
+
+
+@pytest.mark.parametrize(
+    ("status", "is_stopped"),
+    [(7 << 8, False), (signal.SIGHUP, True), (signal.SIGKILL, True)],
+)
+@pytest.mark.parametrize("is_noticed", [False, True])
+def test_a_stop_of_one_that_has_ended(
+    status: int, is_stopped: bool, is_noticed: bool, world: World
+) -> None:
+    """It was not stopped, also if libvirt has not noticed its end.
+
+    One that reboots may be there again at any time.
+    """
+    run(world)
+    controller = world.guests.domains["web1"].controller
+    world.traces.last = Trace(True, status, controller=controller)
+    if is_noticed:
+        world.guests.add("web1", active=False)
+        is_stopped = False
+    world.containers.stop("web1")
+    if not is_noticed:  # libvirt says so of what it is told to end.
+        stopped = world.guests.domains["web1"]
+        world.guests.domains["web1"] = replace(stopped, is_destroyed=True)
+    assert world.containers.wait("web1") == Ending(status, is_stopped)
 
 
 def test_one_that_has_never_run(world: World) -> None:
