@@ -18,6 +18,7 @@ import pytest
 
 from tests.functional.capabilities import TOOLS, require
 from tests.functional.images import make_busybox
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.needs("private-libvirtd")
 
@@ -379,6 +380,9 @@ def neighbour(
     """Start a container in the libvirtd around the tests."""
     definition = DOMAIN.format(name="contained", root=container_root)
     domain = libvirt_connection.createXML(definition)
+    # libvirt writes its status once more when its first process is there.
+    status = Path("/run/libvirt/lxc/contained.xml")
+    wait_for(lambda: "<init pid=" in status.read_text())
     yield domain
     domain.destroy()
 

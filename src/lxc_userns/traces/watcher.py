@@ -133,6 +133,8 @@ class Watched:
         # First of all: its parent waits for it at once.
         if self.init is not None and self.init.pidfd in ready:
             self._note_death(self.init)
+        # Whatever it was, the groups may be gone before the next look.
+        self._count_known_kills()
         if self.init is not None and (not ready or self._is_settling):
             self._count_kills()
         if self._console is not None and self._console.fd in ready:
@@ -164,10 +166,13 @@ class Watched:
     def _count_kills(self) -> None:
         """Count them once more: its groups go with it, and the count too."""
         # Those known already first, for they may go at any moment.
-        self.kills = max(self.kills, memory.count_kills(self._files))
+        self._count_known_kills()
         with suppress(OSError):
             # libvirt moves it there only once its first process is begun.
             self._files = self._find_files(self.pid) or self._files
+        self._count_known_kills()
+
+    def _count_known_kills(self) -> None:
         self.kills = max(self.kills, memory.count_kills(self._files))
 
     def _note_end(self) -> None:

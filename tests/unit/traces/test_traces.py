@@ -88,17 +88,18 @@ def test_kills(tmp_path: Path) -> None:
 
 
 class FakePoll:
-    """Nothing ever happens; how long that was waited for is kept."""
+    """The same ever happens; how long that was waited for is kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, *happens: tuple[int, int]) -> None:
         self.waited: list[float] = []
+        self.happens = happens
 
     def register(self, *_: object) -> None:
         pass
 
     def poll(self, milliseconds: float) -> list[tuple[int, int]]:
         self.waited.append(milliseconds)
-        return []
+        return [*self.happens]
 
 
 @pytest.mark.parametrize("has_group", [False, True])
@@ -124,6 +125,25 @@ def test_it_looks_often_only_while_a_container_starts(
         watched.wait()
     is_found = has_init and has_group
     assert poll.waited == [2, 1000 if is_found else 2, 1000]
+
+
+def test_kills_are_counted_while_it_prints(tmp_path: Path) -> None:
+    """With the next that happens, its group may be gone."""
+    file = tmp_path / "memory.events"
+    poll = FakePoll()
+    watched = watcher.Watched(
+        os.getpid(),
+        cast(Log, None),
+        subscribe=lambda _: None,
+        find_files=lambda _: [str(file)],
+        make_poll=lambda: cast(select.poll, poll),
+    )
+    watched.init = ExitStatus(os.getpid(), None)
+    watched.wait()
+    file.write_text("oom_kill 1\n")
+    poll.happens = ((12345, select.POLLIN),)
+    watched.wait()
+    assert watched.kills == 1
 
 
 class FakeEvents:
