@@ -64,6 +64,24 @@ def test_names_that_an_index_is_asked_for() -> None:
         assert [each for each in listed if _OURS.match(each)] == []
 
 
+def test_nova_is_of_the_releases_that_were_tested() -> None:
+    """Whichever way it is asked for."""
+    ours, shim = (
+        tomllib.loads((path / "pyproject.toml").read_text(encoding="utf-8"))
+        for path in (TOP, TOP / "packaging/lxc-userns-nova")
+    )
+    asked_for = [
+        *shim["project"]["dependencies"],
+        *ours["project"]["optional-dependencies"]["nova"],
+        *ours["dependency-groups"]["bench"],
+        *ours["dependency-groups"]["test-nova"],
+    ]
+    novas = [each for each in asked_for if re.match(r"nova\b", each)]
+    constraints = (TOP / "tests/nova/constraints").glob("*.txt")
+    releases = sorted(int(path.stem) for path in constraints)
+    assert novas == [f"nova>={releases[0]}.0,<{releases[-1] + 1}"] * 4
+
+
 def test_what_is_found_in_a_text() -> None:
     for line in (
         "pip install lxc-userns lxc-userns-nova",
