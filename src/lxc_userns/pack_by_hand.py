@@ -25,7 +25,7 @@ _LIVE = "stop it first, or pack it as it runs (--live)"
 
 @dataclass(frozen=True, slots=True)
 class PackOptions:
-    """How to pack.
+    """Options of packing.
 
     :param id_maps: as for :func:`lxc_userns.rootfs.pack`, and
     :param live: the same, and

@@ -80,7 +80,7 @@ class Planner:
         )
 
     def plan_ids_only(self, request: InstanceRequest) -> InstanceRecord:
-        """The same, without what has to be there.
+        """Plan without what has to be there.
 
         :raises ConfigError: if the configuration cannot be used.
         :raises PolicyError: if the policy forbids it.

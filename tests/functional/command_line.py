@@ -233,7 +233,7 @@ class CommandLine:
         return wait_for(look)
 
     def mounts(self) -> list[str]:
-        """Where views are mounted."""
+        """Mount points of views."""
         lines = Path("/proc/self/mountinfo").read_text().splitlines()
         points = [line.split()[4] for line in lines]
         return [each for each in points if each.startswith(f"{self.run}/")]

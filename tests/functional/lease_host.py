@@ -32,7 +32,7 @@ WITHOUT_LIBVIRT = (
 
 
 def nth(number: int, size: int = SIZE) -> int:
-    """Where the range of a number begins, in a pool from ``BASE`` on."""
+    """Return the start of a numbered range of a pool from ``BASE`` on."""
     return BASE + number * size
 
 
@@ -144,7 +144,7 @@ def starts(lease: dict[str, Any]) -> tuple[int, int]:
 
 
 def held(cli: CommandLine) -> dict[str, tuple[int, int]]:
-    """Where the IDs of all leases begin."""
+    """Return the starts of all leases."""
     listed = cli.json("lease", "list")
     return {lease["instance"]: starts(lease) for lease in listed}
 
@@ -242,7 +242,7 @@ def container_cli(
 
 
 def both(*numbers: int, size: int = SIZE) -> list[tuple[int, int]]:
-    """Where leases begin that have the same user and group IDs."""
+    """Return the starts of leases that have the same user and group IDs."""
     return [(nth(number, size), nth(number, size)) for number in numbers]
 
 
@@ -255,7 +255,7 @@ def run(
 
 
 def start_of(container: dict[str, Any]) -> tuple[int, int]:
-    """Where the IDs of a container begin, as the kernel shows it."""
+    """Return the start of a container's IDs, as the kernel shows it."""
     uid_map, gid_map = id_maps_of(container["init_pid"])
     assert uid_map[::2] == gid_map[::2] == [0, WHOLE]
     return uid_map[1], gid_map[1]

@@ -154,7 +154,7 @@ class Race:
         return self._domains / name
 
     def calls(self) -> int:
-        """How many calls were begun."""
+        """Number of calls that were begun."""
         return sum(
             line[0] == "begin"
             for worker in self.workers

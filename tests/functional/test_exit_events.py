@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How children of a process end, as the kernel tells at once."""
+"""Ends of a process's children, as the kernel tells at once."""
 
 import os
 import subprocess

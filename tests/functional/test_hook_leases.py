@@ -76,7 +76,7 @@ def converted(cli: CommandLine, rootfs: Path, uuid: str = UUID) -> str:
 
 
 def starts(cli: CommandLine) -> tuple[int, int]:
-    """Where the IDs of the running container begin."""
+    """Return the start of the running container's IDs."""
     shown = cli.json("container", "show", "plain")
     assert shown["state"] == "running"
     (_, uid, _), (_, gid, _) = id_maps_of(shown["init_pid"])

@@ -219,7 +219,7 @@ def test_keys_are_shared_by_one_range(cli: CommandLine, image: Path) -> None:
 
 
 def limit_of(pid: int) -> int:
-    """How many inotify instances all of a container may have."""
+    """Return the limit of inotify instances of all of a container."""
     done = inside(pid, "cat /proc/sys/user/max_inotify_instances")
     return int(done.stdout)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which containers run in the host's user namespace, by the command line."""
+"""Policy for the host's user namespace, by the command line."""
 
 import errno
 import json

@@ -35,7 +35,7 @@ def _hear(*parts: bytes) -> tuple[object, ...]:
     st.lists(st.integers(1, 40), max_size=6),
 )
 def complaints(said: bytes, sizes: list[int]) -> None:
-    """Where the stream is cut does not matter; what is shown is harmless."""
+    """A cut of the stream does not matter; what is shown is harmless."""
     parts, rest = [], said
     for size in sizes:
         parts.append(rest[:size])

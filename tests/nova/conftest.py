@@ -219,7 +219,7 @@ def start_shared_nova(
 
 @pytest.fixture(scope="session", params=["idmapped", "chown"])
 def strategy(request: pytest.FixtureRequest) -> str:
-    """How the owners of a root filesystem become an instance's own."""
+    """Strategy that makes the owners of a root filesystem an instance's."""
     return str(request.param)
 
 

@@ -177,7 +177,7 @@ class Server:
 
     @property
     def directory(self) -> Path:
-        """Where Nova keeps its disk."""
+        """Directory in which Nova keeps its disk."""
         return self.nova.instances / self.id
 
     @property

@@ -82,7 +82,7 @@ class Images(nova_fixtures.GlanceFixture):
         return str(made["id"])
 
     def path(self, image_id: str) -> Path:
-        """Where the contents of an image are."""
+        """Path of an image's contents."""
         return Nova.directory / "glance" / image_id
 
     def detail(self, context: object, **options: Any) -> list[Any]:

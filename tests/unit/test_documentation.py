@@ -139,7 +139,9 @@ def test_samples_are_not_in_the_range_of_directory_services() -> None:
 
 def test_docstrings_begin_with_a_noun_or_a_verb() -> None:
     """Never with a clause in place of the noun, as in "What it has"."""
-    clause = re.compile(r"(As|Have|That|What|Who|Whoever|Whose)\b")
+    clause = re.compile(
+        r"(As|Have|How|That|What|Where|Which|Who|Whoever|Whose|Why)\b"
+    )
     nodes = (
         node
         for room in ("src", "tests", "tools")

@@ -129,7 +129,7 @@ class FilesystemEntry:
 
 
 def read_filesystems(domain: etree._Element) -> list[FilesystemEntry]:
-    """The filesystems of a domain."""
+    """Return the filesystems of a domain."""
     return [
         FilesystemEntry(
             element,
@@ -157,7 +157,7 @@ def _source(element: etree._Element) -> str | None:
 
 
 def find(domain: etree._Element, run_path: str) -> Iterator[Violation]:
-    """All that is wrong with a domain's filesystems.
+    """Yield all that is wrong with a domain's filesystems.
 
     :param run_path: where our views are.
     """

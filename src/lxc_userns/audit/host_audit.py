@@ -77,7 +77,7 @@ class Domain:
 def _on_disk(
     found: list[FilesystemEntry], record: InstanceRecord
 ) -> Iterator[FilesystemEntry]:
-    """Filesystems of ours with what is behind their views."""
+    """Yield filesystems of ours with what is behind their views."""
     volumes = {each.target: each for each in record.volumes}
     view = normalised(record.view)
     for seen in found:
@@ -138,7 +138,7 @@ class Auditor:
         return {each.name: each for each in self._store.load_all()}
 
     def audit(self, name: str) -> list[Finding]:
-        """Everything that weakens the isolation of a domain on this host.
+        """Return all that weakens the isolation of a domain on this host.
 
         Of a domain that runs, its XML is what it was started with, and what
         was changed since.
@@ -224,7 +224,7 @@ class Auditor:
 
 
 def _find_held(domain: etree._Element) -> Iterator[Violation]:
-    """Its IDs that somebody on the host holds."""
+    """Yield IDs of the domain that somebody on the host holds."""
     hosts = owners.read_host_uids(), owners.read_host_gids()
     for kind, host in zip(KINDS, hosts, strict=True):
         for entry in read_entries(domain, kind):
@@ -279,7 +279,7 @@ def _find_setuid(path: str) -> str:
 
 
 def _is_shifted(this: Domain, fd: int) -> bool:
-    """Whether the owners of its root filesystem on disk are host IDs."""
+    """Return whether its root filesystem has host IDs on disk."""
     if this.record is not None:
         return this.record.strategy.traits.shifts_on_disk
     mount = mounts.find_mount(fd)

@@ -146,7 +146,7 @@ _FLAWED: Final = ((4, 15), (4, 19))
 def find_overlaps(
     domain: etree._Element, others: Mapping[str, etree._Element]
 ) -> Iterator[Violation]:
-    """IDs that a domain shares with others.
+    """Yield IDs that a domain shares with others.
 
     :param others: the running ones, by name.
     """
@@ -168,7 +168,7 @@ def find_shared(
     mine: Iterable[FilesystemEntry],
     others: Mapping[str, Iterable[FilesystemEntry]],
 ) -> Iterator[Violation]:
-    """Sources that a domain shares with others, and one can write to.
+    """Yield sources that a domain shares with others, and one can write to.
 
     :param mine: its filesystems, with sources on disk.
     :param others: those of other domains, by name.
@@ -196,7 +196,7 @@ def _is_shared(one: FilesystemEntry, other: FilesystemEntry) -> bool:
 def find_mounted(
     mine: Iterable[FilesystemEntry], mounts: Sequence[Mounted], run_path: str
 ) -> Iterator[Violation]:
-    """Places of the host that are mounted below a root filesystem.
+    """Yield places of the host that are mounted below a root filesystem.
 
     :param mine: the filesystems of a domain, as libvirt mounts them: what is
         mounted below another than the root stays out.
@@ -258,7 +258,7 @@ def find_cgroups(
 
 
 def find_many(domain: etree._Element, release: str) -> Iterator[Violation]:
-    """More entries than a kernel can be trusted with.
+    """Yield more entries than a kernel can be trusted with.
 
     :param release: the kernel's, as ``uname -r`` has it.
     """

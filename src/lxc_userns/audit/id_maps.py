@@ -156,14 +156,14 @@ class Entry:
 
 
 def has_id_maps(domain: etree._Element) -> bool:
-    """Whether libvirt makes a user namespace for a domain, or would try."""
+    """Return whether libvirt makes a user namespace, or would try."""
     return domain.find("idmap/uid") is not None or (
         domain.find("idmap/gid") is not None
     )
 
 
 def read_entries(domain: etree._Element, kind: Kind) -> list[Entry]:
-    """The entries that can be read, of all ``<idmap>``, as libvirt does."""
+    """Return the entries of all ``<idmap>`` that libvirt can read."""
     found = (_read(each, kind) for each in domain.iterfind(f"idmap/{kind}"))
     return [entry for entry in found if entry is not None]
 
@@ -184,7 +184,7 @@ def _number(text: str) -> int | None:
 
 
 def find(domain: etree._Element) -> Iterator[Violation]:
-    """All that is wrong with a domain's ID maps."""
+    """Yield all that is wrong with a domain's ID maps."""
     if not has_id_maps(domain):
         yield NO_IDMAP.violation(
             domain,
@@ -262,7 +262,7 @@ def _refused_entry(entry: Entry) -> Iterator[Violation]:
 
 
 def _overlaps(entries: Sequence[Entry], name: str) -> Iterator[Violation]:
-    """Overlaps of neighbours: without these there are no others."""
+    """Yield overlaps of neighbours: without these there are no others."""
 
     def start(entry: Entry) -> int:
         ids: range = getattr(entry, name)

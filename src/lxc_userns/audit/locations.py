@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where elements are: XPath, and order in the document.
+"""Locations of elements: XPath, and order in the document.
 
 libxml2 finds the path of one element by counting the siblings before it,
 which takes hours for a hostile document; here they are counted once.
@@ -19,7 +19,7 @@ from lxc_userns.audit.finding import Finding, Violation
 def to_findings(
     domain: etree._Element, violations: Iterable[Violation]
 ) -> list[Finding]:
-    """Findings, the most severe first, then as in the document."""
+    """Sort findings: the most severe first, then as in the document."""
     places = _Places(domain)
     ordered = sorted(
         violations,
@@ -45,7 +45,7 @@ class _Places:
         self._steps: dict[etree._Element, dict[etree._Element, str]] = {}
 
     def path(self, element: etree._Element) -> str:
-        """The absolute XPath, as libxml2's ``xmlGetNodePath`` has it."""
+        """Return the XPath, as libxml2's ``xmlGetNodePath`` has it."""
         steps: list[str] = []
         place: etree._Element | None = element
         while place is not None:
@@ -80,7 +80,7 @@ def _number(
 
 
 def _name(element: etree._Element) -> str:
-    """Its name in an XPath, with its prefix."""
+    """Return the name of an element in an XPath, with its prefix."""
     name = etree.QName(element)
     if name.namespace is None:
         return name.localname

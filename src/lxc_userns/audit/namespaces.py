@@ -63,7 +63,7 @@ _SHARED: Final = {"sharenet": "net", "shareipc": "IPC", "shareuts": "UTS"}
 
 
 def find(domain: etree._Element) -> Iterator[Violation]:
-    """All that is wrong with the namespaces that a domain shares."""
+    """Yield all that is wrong with the namespaces that a domain shares."""
     shares = [
         (element, etree.QName(element).localname)
         for element in domain.iterfind(f"{_ELEMENT}/*")

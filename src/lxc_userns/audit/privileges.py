@@ -94,7 +94,7 @@ _SHARED: Final = f"{{{LXC_NAMESPACE}}}namespace/*"
 
 
 def find(domain: etree._Element) -> Iterator[Violation]:
-    """All that is wrong with a domain's privileges."""
+    """Yield all that is wrong with a domain's privileges."""
     for element in children(domain, "features", "capabilities"):
         yield from _capabilities(element)
     yield from _devices(domain)

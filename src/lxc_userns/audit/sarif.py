@@ -38,7 +38,7 @@ _INDEX: Final = {rule.code: number for number, rule in enumerate(RULES)}
 def to_sarif(
     findings: Iterable[Finding], *, version: str, file: str | None
 ) -> dict[str, Any]:
-    """A log with one run, for :func:`json.dump`.
+    """Return a log with one run, for :func:`json.dump`.
 
     :param findings: what was found.
     :param version: version of this package.

@@ -22,7 +22,7 @@ RUN_PATH: Final = "/run/lxc-userns"
 def audit_domain(
     domain_xml: str, *, run_path: str = RUN_PATH
 ) -> list[Finding]:
-    """Everything in a domain that weakens its isolation from the host.
+    """Return everything in a domain that weakens its isolation from the host.
 
     The domain need not be one that this package would make. What is only
     known on a host, such as who else has its IDs, is not looked at.
@@ -39,7 +39,7 @@ def audit_domain(
 
 
 def find(domain: etree._Element, run_path: str) -> Iterator[Violation]:
-    """All rules that a ``<domain>`` breaks, in no particular order."""
+    """Yield all rules that a ``<domain>`` breaks, in no particular order."""
     yield from id_maps.find(domain)
     yield from namespaces.find(domain)
     yield from filesystems.find(domain, run_path)

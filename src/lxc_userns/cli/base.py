@@ -133,7 +133,7 @@ class ConfiguredCommand(Command):
         return given
 
     def id_maps(self, parsed_args: argparse.Namespace) -> IdMaps:
-        """The ID maps of the command line, or else of the configuration.
+        """Return the ID maps given, or else those of the configuration.
 
         :raises ConfigError: if there are none in either, or bad ones, or
             others hold their host IDs.
@@ -246,7 +246,7 @@ def add_map_arguments(
 
 
 def given_id_maps(parsed_args: argparse.Namespace) -> IdMaps | None:
-    """The ID maps of the command line, None if it has none.
+    """Return the ID maps of the command line, None if it has none.
 
     :raises ConfigError: if they are bad, or one is missing.
     """

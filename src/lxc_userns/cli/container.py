@@ -75,11 +75,11 @@ class OnOne(ContainerCommand):
     name_help = "Name of the container, or its UUID."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Arguments of all commands on one container."""
+        """Add the arguments of all commands on one container."""
         parser.add_argument("name", metavar="NAME", help=self.name_help)
 
     def name(self, parsed_args: argparse.Namespace) -> str:
-        """The name of the container, which may be given by its UUID."""
+        """Return the name of the container, which may be given by its UUID."""
         require_root()
         return self.find_name(parsed_args.name)
 

@@ -169,7 +169,7 @@ class _Sarif(ListFormatter):
     NAME = "sarif"
 
     def add_argument_group(self, parser: argparse.ArgumentParser) -> None:
-        """Nothing can be chosen."""
+        """Leave out the group: nothing can be chosen."""
 
     def emit_list(
         self,
@@ -200,7 +200,7 @@ class _Sarif(ListFormatter):
 
 
 def _plain(value: object) -> object:
-    """A value as all formats show it; a severity is a number to JSON."""
+    """Return a value as formats show it; to JSON severities are numbers."""
     return value if value is None or type(value) is int else str(value)
 
 

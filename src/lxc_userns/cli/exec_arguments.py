@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the command of ``container exec`` begins in the arguments.
+"""Arguments of ``container exec``: the place where the command begins.
 
 What follows is the command's own: no option of this program is looked for in
 it.

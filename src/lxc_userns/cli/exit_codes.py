@@ -53,7 +53,7 @@ def worst(one: int, other: int) -> int:
 
 
 def _lacks(error: BaseException) -> bool:
-    """Whether something failed for want of rights, memory or descriptors."""
+    """Return whether rights, memory or descriptors were lacking."""
     if isinstance(error, PermissionError):
         return os.geteuid() != 0
     return isinstance(error, OSError) and error.errno in _SHORTAGES

@@ -126,7 +126,7 @@ class List(_LeaseCommand, Lister):
 
 
 def _find_room(allocator: LeaseAllocator) -> PoolUsage | None:
-    """How much is left, None if there is no pool to be seen."""
+    """Return how much is left, None if there is no pool to be seen."""
     if not allocator.pool.owner:
         return None
     try:

@@ -92,7 +92,7 @@ class OneLineFormatter(logging.Formatter):
 
 
 def describe(error: BaseException) -> str:
-    """The text of an error, and of what went wrong while undoing."""
+    """Return the text of an error, and of what went wrong while undoing."""
     text = str(error) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror
@@ -159,7 +159,7 @@ class LxcUserns(App):
         version: str | None,
         argparse_kwargs: dict[str, object] | None = None,
     ) -> argparse.ArgumentParser:
-        """The options before the command."""
+        """Return the options before the command."""
         # It also sees those of the command: no abbreviations.
         parser = _Parser(
             prog=PROGRAM,

@@ -26,7 +26,7 @@ Shown = tuple[tuple[str, ...], tuple[Any, ...]]
 
 class _OnDisk(ConfiguredCommand, ShowOne):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Arguments of all commands that walk a tree."""
+        """Add the arguments of all commands that walk a tree."""
         parser.add_argument(
             "path", metavar="PATH", help="Directory of the root filesystem."
         )
@@ -39,7 +39,7 @@ class _OnDisk(ConfiguredCommand, ShowOne):
         )
 
     def workers(self, parsed_args: argparse.Namespace) -> int | None:
-        """Most worker processes, None for one per CPU."""
+        """Return the most worker processes, None for one per CPU."""
         count = parsed_args.workers
         if count is None:
             count = self.settings.shift_workers

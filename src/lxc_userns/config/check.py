@@ -41,7 +41,7 @@ _error = partial(Finding, severity=Severity.ERROR)
 
 
 def check_config(conf: cfg.ConfigOpts) -> list[Finding]:
-    """Everything there is to say about the configuration on this host.
+    """Return all there is to say about the configuration on this host.
 
     :param conf: configuration with our options registered.
     """

@@ -296,7 +296,7 @@ namespace; there userns_policy decides.
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
-    """All options by section, copied, for oslo-config-generator."""
+    """Return all options by section, copied, for oslo-config-generator."""
     return [
         (LIBVIRT_GROUP, copy.deepcopy(list(LIBVIRT_OPTS))),
         (GROUP, copy.deepcopy(list(OPTS))),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the values of our options are from."""
+"""Sources of the values of our options."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def find_files(conf: cfg.ConfigOpts) -> list[str]:
 
 
 def _find_place(conf: cfg.ConfigOpts, group: str, name: str) -> str:
-    """Where a value is from; empty if oslo.config does not tell."""
+    """Return where a value is from; empty if oslo.config does not tell."""
     try:
         found = conf.get_location(name, group)
     except (cfg.Error, ValueError) as err:
@@ -73,7 +73,7 @@ def _find_place(conf: cfg.ConfigOpts, group: str, name: str) -> str:
 
 
 def _find_file(conf: cfg.ConfigOpts, group: str, name: str) -> str:
-    """The last file that has an option.
+    """Return the last file that has an option.
 
     What oslo.config gives is the last file that has its section.
     """

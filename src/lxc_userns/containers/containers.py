@@ -234,7 +234,7 @@ class Containers:
         return verifier.verify(record, started=started)
 
     def show(self, name: str) -> Container:
-        """A container as it is now.
+        """Return a container as it is now.
 
         :raises NoSuchContainerError: if there is none of this name.
         """
@@ -250,7 +250,7 @@ class Containers:
         return states.with_networks(states.describe_foreign(guest))
 
     def list(self) -> list[Container]:
-        """All containers as they are now, by name, those of others as well.
+        """Return all containers as they are now, by name, others' too.
 
         One whose record is damaged, or of a newer version, is left out, with
         a warning.

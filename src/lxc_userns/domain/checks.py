@@ -23,7 +23,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 def shown(value: object) -> str:
-    """A value for an error text: quoted, on one line, not too long."""
+    """Return a value for an error text: quoted, on one line, not too long."""
     text = repr(value)
     if len(text) > _LONGEST_SHOWN:
         text = f"{text[:_LONGEST_SHOWN]}... ({len(text)} characters)"
@@ -36,7 +36,7 @@ def refuse(what: str, value: object, reason: str) -> NoReturn:
 
 
 def check_text(what: str, value: str) -> None:
-    """Text of an element: blanks and newlines, but no other controls."""
+    """Return an element's text: no controls but blanks and newlines."""
     if not isinstance(value, str):
         refuse(what, value, "expected text")
     if _NO_XML.search(value):
@@ -47,7 +47,7 @@ def check_text(what: str, value: str) -> None:
 
 
 def check_label(what: str, value: str) -> None:
-    """Text that must be there and must be one line."""
+    """Return a text that must be there and must be one line."""
     check_text(what, value)
     if not value:
         refuse(what, value, "must not be empty")
@@ -57,27 +57,27 @@ def check_label(what: str, value: str) -> None:
 
 
 def check_match(what: str, value: str, pattern: str, form: str) -> None:
-    """Text of one form, as libvirt's schema has it."""
+    """Return a text of one form, as libvirt's schema has it."""
     check_label(what, value)
     if not re.fullmatch(pattern, value, re.ASCII):
         refuse(what, value, f"expected {form}")
 
 
 def check_path(what: str, value: str) -> None:
-    """An absolute path."""
+    """Return an absolute path."""
     check_label(what, value)
     if not value.startswith("/"):
         refuse(what, value, "expected an absolute path")
 
 
 def check_number(what: str, value: int, lowest: int, highest: int) -> None:
-    """A whole number between two others, both included."""
+    """Return a whole number between two others, both included."""
     # bool is an int to Python, but True is no amount of memory.
     if type(value) is not int or not lowest <= value <= highest:
         refuse(what, value, f"expected a number from {lowest} to {highest}")
 
 
 def check_choice(what: str, value: str, choices: Collection[str]) -> None:
-    """One of some words."""
+    """Return one of some words."""
     if value not in choices:
         refuse(what, value, f"expected one of {', '.join(sorted(choices))}")

@@ -36,7 +36,7 @@ _BYTES_IN: Final[dict[str, int]] = {"b": 1, "byte": 1, "bytes": 1} | {
 
 
 def encode(text: str) -> bytes:
-    """The text as UTF-8.
+    """Return the text as UTF-8.
 
     :raises DomainXmlError: if it is too large or is not Unicode text.
     """
@@ -60,7 +60,7 @@ def _refuse_doctype(*_: object) -> NoReturn:
 
 
 def parse(text: str) -> etree._Element:
-    """The root element of XML that no one vouches for.
+    """Return the root element of XML that no one vouches for.
 
     :raises DomainXmlError: if it is not well-formed, too large, or has a
         document type.
@@ -89,7 +89,7 @@ def parse(text: str) -> etree._Element:
 
 
 def parse_domain(text: str) -> etree._Element:
-    """The root element of an LXC domain.
+    """Return the root element of an LXC domain.
 
     :raises DomainXmlError: if it is anything else.
     """
@@ -113,13 +113,13 @@ def parse_domain(text: str) -> etree._Element:
 
 
 def serialise(root: etree._Element) -> str:
-    """The document as text, indented by two blanks."""
+    """Return the document as text, indented by two blanks."""
     etree.indent(root)
     return etree.tostring(root, encoding="unicode") + "\n"
 
 
 def attribute(element: etree._Element, name: str) -> str:
-    """An attribute that must be there."""
+    """Return an attribute that must be there."""
     value = element.get(name)
     if value is None:
         raise DomainXmlError(f"<{element.tag}>: has no {name}; add it")
@@ -127,7 +127,7 @@ def attribute(element: etree._Element, name: str) -> str:
 
 
 def text_of(element: etree._Element) -> str:
-    """An element's text; there must be nothing else in it."""
+    """Return an element's text; there must be nothing else in it."""
     if len(element):
         raise DomainXmlError(
             f"<{element.tag}>: expected text alone; remove the elements in it"
@@ -136,20 +136,20 @@ def text_of(element: etree._Element) -> str:
 
 
 def text_at(element: etree._Element, path: str) -> str | None:
-    """The text of an element below, None if there is none."""
+    """Return the text of an element below, None if there is none."""
     found = element.find(path)
     return None if found is None else text_of(found)
 
 
 def number_of(what: str, text: str) -> int:
-    """A decimal number without sign."""
+    """Return a decimal number without sign."""
     if not (text.isascii() and text.isdigit() and len(text) <= 20):
         raise DomainXmlError(f"{what} {shown(text)}: expected a number")
     return int(text)
 
 
 def scaled_kib(element: etree._Element, amount: str, unit: str | None) -> int:
-    """An amount of memory in KiB.
+    """Return an amount of memory in KiB.
 
     :param amount: the number, in ``unit``; None means KiB, as in libvirt.
     :raises DomainXmlError: if the unit is unknown, or it is no whole KiB.
@@ -169,7 +169,7 @@ def scaled_kib(element: etree._Element, amount: str, unit: str | None) -> int:
 
 
 def child(element: etree._Element, path: str, name: str) -> str | None:
-    """An attribute of an element below, None if one of both is missing."""
+    """Return an attribute of an element below; None without either."""
     found = element.find(path)
     return None if found is None else found.get(name)
 
@@ -177,7 +177,7 @@ def child(element: etree._Element, path: str, name: str) -> str | None:
 def children(
     domain: etree._Element, parent: str, name: str
 ) -> Iterator[etree._Element]:
-    """Elements of a name, in whatever XML namespace, just below others.
+    """Yield elements of a name, in whatever XML namespace, just below others.
 
     Of some elements libvirt compares the local name alone: for one,
     ``<x:capabilities>`` counts.

@@ -20,7 +20,7 @@ _POLICIES: Final = frozenset({"default", "allow", "deny"})
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """Which capabilities (:manpage:`capabilities(7)`) init may have.
+    """Capabilities (:manpage:`capabilities(7)`) that init may have.
 
     :param policy: ``default``: all but ``mknod``, ``sys_module``,
         ``sys_time``, ``audit_control``, ``mac_admin`` and, where the kernel

@@ -78,7 +78,7 @@ def have_same_entries(one: IdMaps, other: IdMaps | None) -> bool:
 
 
 def from_domain(domain: etree._Element) -> IdMaps | None:
-    """The ID maps of a ``<domain>``, None if it has no ``<idmap>``.
+    """Return the ID maps of a ``<domain>``, None if it has no ``<idmap>``.
 
     :raises DomainXmlError: as :func:`read_id_maps`.
     """

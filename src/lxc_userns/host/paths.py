@@ -67,7 +67,7 @@ def check_run_path(path: Path) -> Finding:
 
 
 def _refused(check: Callable[[str], None], path: Path) -> Finding | None:
-    """The result if a start would be refused for this path."""
+    """Return the result if a start would be refused for this path."""
     try:
         check(str(path))
     except ConfigError as err:

@@ -157,7 +157,7 @@ class IdMap:
 
 
 def broken_rules(entries: Sequence[IdMapEntry]) -> Iterator[IdMapError]:
-    """Every rule of :class:`IdMap` that its entries would break.
+    """Yield every rule of :class:`IdMap` that its entries would break.
 
     :param entries: entries that are good by themselves.
     """
@@ -190,7 +190,7 @@ def broken_rules(entries: Sequence[IdMapEntry]) -> Iterator[IdMapError]:
 
 
 def broken_tty_rules(entries: Sequence[IdMapEntry]) -> Iterator[IdMapError]:
-    """Every rule about guest group 5 that a group map would break.
+    """Yield every rule about guest group 5 that a group map would break.
 
     virLXCControllerLookupUsernsMap() misses the first ID of an entry, so that
     an entry which starts at 5 gives the container's terminals to the host's

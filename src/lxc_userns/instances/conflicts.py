@@ -53,7 +53,7 @@ class PathUse:
         return self.strategy in {*_SHIFTED, Strategy.AUTO}
 
     def conflicts_with(self, other: PathUse) -> bool:
-        """Whether the two uses would harm each other at the same time."""
+        """Return whether the two would harm each other at the same time."""
         if not overlap(self.path, other.path):
             return False
         if _SHIFTED & {self.strategy, other.strategy}:
@@ -79,7 +79,7 @@ class PathUse:
 def find_conflicts(
     mine: list[PathUse], theirs: list[PathUse]
 ) -> Iterator[tuple[PathUse, PathUse]]:
-    """All pairs that do not go together."""
+    """Yield all pairs that do not go together."""
     for one in mine:
         for other in theirs:
             if one.conflicts_with(other):
@@ -87,7 +87,7 @@ def find_conflicts(
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether two absolute paths are the same, or one is in the other."""
+    """Return whether two absolute paths are the same or nested."""
     paths = PurePath(one), PurePath(other)
     return paths[0].is_relative_to(paths[1]) or paths[1].is_relative_to(
         paths[0]

@@ -84,7 +84,7 @@ class Filesystems:
         self._by_name = by_name or strategies.STRATEGIES
 
     def view(self, instance: str) -> str:
-        """Where the view of a root filesystem is, or would be."""
+        """Return where the view of a root filesystem is, or would be."""
         return self._views.path(instance, _ROOT)
 
     def check_view(
@@ -112,11 +112,11 @@ class Filesystems:
             )
 
     def unpacked(self, instance: str) -> str:
-        """Where an archive for an instance is unpacked, or would be."""
+        """Return where an archive for an instance is unpacked, or would be."""
         return self._private.rootfs(instance)
 
     def is_mounted(self, instance: str) -> bool:
-        """Whether an instance has any view mounted."""
+        """Return whether an instance has any view mounted."""
         return self._views.is_mounted(instance)
 
     def is_unpacked(self, record: InstanceRecord) -> bool:
@@ -238,7 +238,7 @@ class Filesystems:
         *,
         warns: bool = True,
     ) -> InstanceRecord:
-        """The record, with the strategy that suits the root filesystem.
+        """Return the record, with the strategy that suits the root filesystem.
 
         :param warns: whether to warn of what that changes.
         """
@@ -366,7 +366,7 @@ class Filesystems:
 
 
 def _way_back(record: InstanceRecord, chosen: strategies.Choice) -> str:
-    """How a tree that ``auto`` has shifted comes to be idmapped after all."""
+    """Return how a tree that ``auto`` has shifted becomes idmapped."""
     if not chosen.strategy.traits.shifts_on_disk:
         return ""
     see_to = "see to that, " if chosen.changes_owners else ""

@@ -140,7 +140,7 @@ class GivenFiles:
 def identities(
     root: Opened, sources: Sequence[Source]
 ) -> dict[str, FileIdentity]:
-    """Identities of what the host gives an instance, by path."""
+    """Return the identities of what the host gives an instance, by path."""
     found = {source.volume.source: source.identity for source in sources}
     found[root.path] = root.identity
     return {path: each for path, each in found.items() if each is not None}

@@ -50,7 +50,7 @@ class Instances:
         return self.find_files()
 
     def find_guest(self, record: InstanceRecord) -> Guest | None:
-        """The domain of an instance, None if there is none.
+        """Return the domain of an instance, None if there is none.
 
         A domain of the same name and another UUID is somebody else's.
         """
@@ -58,7 +58,7 @@ class Instances:
         return guest if guest and guest.uuid == record.uuid else None
 
     def is_active(self, record: InstanceRecord) -> bool:
-        """Whether the domain of an instance runs; libvirtd is not asked."""
+        """Return whether the domain runs, without asking libvirtd."""
         return self.running.find(record.name, record.uuid) is not None
 
     def load(self, name: str) -> InstanceRecord | None:
@@ -119,7 +119,7 @@ class Instances:
                 raise RunningError(name, verb)
 
     def names_of(self, instance: str) -> tuple[str, str | None]:
-        """The name and the UUID of an instance that is given by either.
+        """Return the name and the UUID of an instance that is given by either.
 
         A name comes before the UUID of another.
 
@@ -141,7 +141,7 @@ class Instances:
         return instance, None
 
     def running_maps(self, name: str) -> IdMaps | None:
-        """ID maps that a domain of this name runs with, ours or not.
+        """Return the ID maps that a domain of this name runs with.
 
         :returns: None if none runs in a user namespace, or none is found.
         """

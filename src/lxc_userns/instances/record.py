@@ -184,7 +184,7 @@ def check_same(name: str, known: str | None, given: str | None) -> None:
 
 
 def volume_name(number: int) -> str:
-    """Name of the mount point of a volume.
+    """Return the name of a volume's mount point.
 
     :param number: its place among the instance's volumes, from 0.
     """

@@ -32,7 +32,7 @@ def renew(
 def with_kind(
     known: InstanceRecord | None, wanted: InstanceRecord
 ) -> InstanceRecord | None:
-    """A record of before the kind was noted, as if it had been."""
+    """Return a record of before the kind was noted, as if it had been."""
     if known is None or known.rootfs_kind is not None:
         return known
     return replace(known, rootfs_kind=wanted.rootfs_kind)
@@ -53,7 +53,7 @@ def ignoring_reasons(record: InstanceRecord) -> InstanceRecord:
 
 
 def is_same(known: InstanceRecord, ready: InstanceRecord) -> bool:
-    """Whether the same was promised before, of the same directory."""
+    """Return whether the same was promised before, of the same directory."""
     before, now = (
         each.identities.get(ready.rootfs) for each in (known, ready)
     )

@@ -110,7 +110,7 @@ class InstanceStore:
             yield
 
     def load(self, name: str) -> InstanceRecord | None:
-        """The record of an instance, None if there is none.
+        """Return the record of an instance, None if there is none.
 
         :raises InstanceError: if it is not a name, or the record is damaged
             or of a newer version.
@@ -124,7 +124,7 @@ class InstanceStore:
         return found
 
     def load_all(self) -> list[InstanceRecord | DamagedRecord]:
-        """All records, by name, and what is left of those that are damaged.
+        """Return all records, by name, and the rests of damaged ones.
 
         :raises ConfigError: if the state path cannot be used.
         """
@@ -258,7 +258,7 @@ class InstanceStore:
 
     @contextmanager
     def _present(self) -> Iterator[int | None]:
-        """The directory of the records, None if it is not there yet."""
+        """Yield the directory of the records, None if it is not there yet."""
         with (
             self._translated(),
             directory.open_subdir(str(self._path), 0o700, "instances") as fd,

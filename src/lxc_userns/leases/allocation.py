@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where in a pool the next lease is: arithmetic, and nothing else."""
+"""Allocation of the next lease in a pool: arithmetic, and nothing else."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class FreeRanges:
 def choose(
     supplies: Sequence[FreeRanges], size: int, alignment: int | None = None
 ) -> list[int | None]:
-    """Where a lease begins, by kind: where no one was, or longest ago.
+    """Return where a lease begins, by kind: where no one was, or longest ago.
 
     Of the same pool for all kinds the places are the same, for as long as
     there are new ones.
@@ -64,7 +64,7 @@ def _choose_one(
 def first_fit(
     pool: IdSet, free: IdSet, size: int, alignment: int | None = None
 ) -> int | None:
-    """The lowest place for a lease.
+    """Return the lowest place for a lease.
 
     Places are a multiple of ``size`` apart within each range of the pool. They
     are counted from its first multiple of ``alignment``; where that would
@@ -94,7 +94,7 @@ def reuse_released(
     size: int,
     alignment: int | None = None,
 ) -> int | None:
-    """The place for a lease that was released the longest time ago.
+    """Return the place for a lease that was released the longest time ago.
 
     :param pool: all IDs that may ever be leased.
     :param free: the ones to choose from that were never leased, with no room
@@ -126,7 +126,7 @@ def reuse_released(
 
 
 def capacity(pool: IdSet, free: IdSet, size: int) -> int:
-    """How many leases :func:`first_fit` would still give, one after the other.
+    """Return how many leases :func:`first_fit` would still give.
 
     :param pool: all IDs that may ever be leased.
     :param free: of these, the ones to choose from.
@@ -141,7 +141,7 @@ def capacity(pool: IdSet, free: IdSet, size: int) -> int:
 
 
 def _next_fit(pool: IdSet, gap: range, step: int, alignment: int) -> int:
-    """The first place at or after the start of a gap."""
+    """Return the first place at or after the start of a gap."""
     whole = pool.range_of(gap.start)
     if whole is None:
         raise ValueError(f"{gap} is not in the pool")

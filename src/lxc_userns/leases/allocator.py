@@ -65,7 +65,7 @@ class LeaseAllocator:
         return self.pool.leases
 
     def find(self, instance: str) -> Lease | None:
-        """The lease that an instance has."""
+        """Return the lease that an instance has."""
         check_name(instance)
         with self.leases.read() as leases:
             return leases.get(instance)
@@ -251,7 +251,7 @@ class LeaseAllocator:
     def _find_maps(
         self, instance: str, known: InstanceRecord | None
     ) -> tuple[IdMaps | None, bool]:
-        """ID maps that an instance has, and whether it is bound to them."""
+        """Return an instance's ID maps, and whether it is bound to them."""
         record = known or self.instances.store.load(instance)
         if record is not None:
             return record.id_maps, known is None and record.mode == "private"
@@ -261,7 +261,7 @@ class LeaseAllocator:
     def _confirm(
         self, instance: str, uuid: str | None, size: int | None, keep: bool
     ) -> Lease | None:
-        """The lease that an instance has, None if it has none."""
+        """Return the lease that an instance has, None if it has none."""
         if self.find(instance) is None:
             return None
         with self.leases.write(keep=keep) as leases:
@@ -302,7 +302,7 @@ class LeaseAllocator:
         request: LeaseRequest,
         looked_at: Mapping[ShiftedTree, bool] | None,
     ) -> Lease | None:
-        """A new lease; None if somebody has to look at what is on disk."""
+        """Return a new lease; None if what is on disk has to be looked at."""
         problems = snapshot.pools.problems(request.size)
         if problems:
             raise ConfigError(OPTION, self.pool.owner, "; ".join(problems))

@@ -76,7 +76,7 @@ class PoolSnapshot:
         return cls(pools, running, has_trees, is_new)
 
     def without(self, holders: Iterable[tuple[Kind, IdOwner]]) -> PoolSnapshot:
-        """The same, with these holders of IDs for good too."""
+        """Return the same, with these holders of IDs for good too."""
         return replace(self, pools=self.pools.with_holders(holders))
 
     def with_holders(
@@ -85,7 +85,7 @@ class PoolSnapshot:
         records: Iterable[InstanceRecord | DamagedRecord],
         instance: str | None = None,
     ) -> Pools:
-        """The pools, with all who hold IDs of them besides leases.
+        """Return the pools, with all who hold IDs of them besides leases.
 
         :param records: what instances were promised.
         :param instance: whose own ID maps do not count.
@@ -140,7 +140,7 @@ def find_waiting(
 
 
 def is_promised(pools: Pools, tree: ShiftedTree) -> bool:
-    """Whether somebody has the IDs of a tree, though not by a lease.
+    """Return whether somebody has the IDs of a tree, though not by a lease.
 
     :param pools: the pools beside leases.
     """
@@ -154,7 +154,7 @@ def why_exhausted(
     pool: Pool,
     waiting: Iterable[ShiftedTree],
 ) -> str:
-    """Why nothing is left, with the names of those who have it."""
+    """Return why nothing is left, with the names of those who have it."""
     leased = pool.ids & IdSet.of(each.ids(kind) for each in leases.all())
     reasons = [f"{len(leased)} of its {len(pool.ids)} IDs are leased"]
     if pool.holders:
@@ -183,7 +183,7 @@ def _released(
 def _is_leased(
     leases: LeaseTransaction, occupant: RunningIdMap, besides: IdSet = _NOTHING
 ) -> bool:
-    """Whether leases, or what is known besides, cover all that it has."""
+    """Return whether all that it has is leased or known otherwise."""
     held = leases.overlapping(occupant.kind, occupant.ids)
     leased = IdSet.of(lease.ids(occupant.kind) for lease in held)
     return not IdSet((occupant.ids,)) - leased - besides
@@ -192,7 +192,7 @@ def _is_leased(
 def _promised(
     leases: LeaseTransaction, record: InstanceRecord | DamagedRecord
 ) -> Iterator[tuple[Kind, range]]:
-    """The IDs of an instance, but for those of its lease."""
+    """Yield the IDs of an instance, but for those of its lease."""
     held = [*record.held_ids]
     lease = leases.get(record.name) if held else None
     for kind, ids in held:

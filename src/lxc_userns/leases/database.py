@@ -173,7 +173,7 @@ def _connect(file: str) -> sqlite3.Connection:
 
 
 def _version(database: sqlite3.Connection) -> int:
-    """The version of the schema, 0 before there is one."""
+    """Return the version of the schema, 0 before there is one."""
     (version,) = database.execute("PRAGMA user_version").fetchone()
     return int(version)
 

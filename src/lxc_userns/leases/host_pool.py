@@ -33,7 +33,7 @@ _MOST = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolUsage:
-    """How much of the pool is in use.
+    """Usage of the pool.
 
     :param pools: the pool, with all who hold IDs of it besides leases.
     :param size: the usual number of IDs of a lease.
@@ -105,7 +105,7 @@ class HostPool:
         return shifted_trees.scan(self.leases, self.read_state)
 
     def usage(self) -> PoolUsage:
-        """How much of the pool is in use.
+        """Return how much of the pool is in use.
 
         :raises ConfigError: if there is no pool.
         :raises PrerequisiteError: if it cannot be asked for.

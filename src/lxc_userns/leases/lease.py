@@ -38,12 +38,12 @@ class Lease:
         )
 
     def ids(self, kind: Kind) -> range:
-        """The IDs of one kind."""
+        """Return the IDs of one kind."""
         start = self.uid_start if kind == "uid" else self.gid_start
         return range(start, start + self.count)
 
     def is_for(self, id_maps: IdMaps | None) -> bool:
-        """Whether these ID maps give just these host IDs."""
+        """Return whether these ID maps give just these host IDs."""
         return id_maps is not None and all(
             entry.host_ids == self.ids(kind) for kind, entry in id_maps.entries
         )

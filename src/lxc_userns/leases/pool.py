@@ -58,7 +58,7 @@ class Pool:
         return self.ids - IdSet.of(holder.ids for holder in self.holders)
 
     def with_holders(self, holders: Iterable[IdOwner]) -> Pool:
-        """The same pool, with these holders too."""
+        """Return the same pool, with these holders too."""
         found = (
             each for each in holders if any(self.ids.overlapping(each.ids))
         )
@@ -75,7 +75,7 @@ class Pool:
         )
 
     def describe_holders(self) -> str:
-        """The first holders, empty if there are none."""
+        """Return the first holders, empty if there are none."""
         names = [*map(str, self.holders[:_MOST_NAMED])]
         if len(self.holders) > _MOST_NAMED:
             names.append(f"{len(self.holders) - _MOST_NAMED} more")
@@ -104,7 +104,7 @@ class Pools:
         yield "gid", self.gid
 
     def with_holders(self, holders: Iterable[tuple[Kind, IdOwner]]) -> Pools:
-        """The same pools, with these holders too."""
+        """Return the same pools, with these holders too."""
         known = [*holders]
         uid, gid = (
             pool.with_holders(holder for of, holder in known if of == kind)
@@ -113,18 +113,18 @@ class Pools:
         return replace(self, uid=uid, gid=gid)
 
     def contains(self, lease: HasIds) -> bool:
-        """Whether all IDs of a lease are in the pool."""
+        """Return whether all IDs of a lease are in the pool."""
         return all(lease.ids(kind) in pool.ids for kind, pool in self)
 
     def problems(self, size: int) -> list[str]:
-        """Why no range can be leased, and what to do; empty if some can.
+        """Return why no range can be leased; empty if some can.
 
         :param size: number of IDs of either kind.
         """
         return [*map("; ".join, self.shortages(size))]
 
     def shortages(self, size: int) -> list[tuple[str, str]]:
-        """The same, each in two: why, and what to do."""
+        """Return the same, each in two: why, and what to do."""
         return [
             (reason, self._remedy(pool, size))
             for _, pool in self
@@ -132,7 +132,7 @@ class Pools:
         ]
 
     def suggest_subid_line(self, size: int) -> str | None:
-        """A line for a file that gives a pool of many ranges.
+        """Return a line for a file that gives a pool of many ranges.
 
         What the other file has already, if it can; None if little is free.
         """
@@ -149,7 +149,7 @@ class Pools:
         return None
 
     def _taken(self) -> IdSet:
-        """IDs of either kind that belong to somebody else, or are not here."""
+        """Return IDs of either kind that others have, or that are not here."""
         return IdSet.of(
             ids for host in self.hosts for ids in _held(host, self.owner)
         )
@@ -179,7 +179,7 @@ class Pools:
 
 
 def read_pools(owner: str) -> Pools:
-    """The pools that this host has now.
+    """Return the pools that this host has now.
 
     :param owner: value of ``[lxc_userns] subid_owner``.
     :raises PrerequisiteError: if the source of subordinate IDs cannot be

@@ -37,7 +37,7 @@ class LeaseRequest:
     is_bound: bool = False
 
     def at(self, uid_start: int, gid_start: int) -> Lease:
-        """The lease that starts there."""
+        """Return the lease that starts there."""
         return Lease(
             instance=self.instance,
             uuid=self.uuid,

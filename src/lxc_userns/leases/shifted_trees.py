@@ -61,7 +61,7 @@ def read_state(path: str) -> bytes:
 def scan(
     store: LeaseStore, read: Callable[[str], bytes] = read_state
 ) -> dict[ShiftedTree, bool]:
-    """Whether what was shifted for IDs that no one leases still is.
+    """Return whether what was shifted for IDs that no one leases still is.
 
     In doubt everything is that is there. It can take long, so no one is made
     to wait meanwhile.
@@ -74,7 +74,7 @@ def scan(
 
 
 def _is_shifted(tree: ShiftedTree, read: Callable[[str], bytes]) -> bool:
-    """Whether it is, wholly or in part, for these IDs."""
+    """Return whether it is, wholly or in part, for these IDs."""
     try:
         value = read(tree.path)
         state = State.decode(value)

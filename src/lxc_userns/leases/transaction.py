@@ -27,18 +27,18 @@ class LeaseTransaction:
         self._database = database
 
     def get(self, instance: str) -> Lease | None:
-        """The lease of an instance, None if it has none."""
+        """Return the lease of an instance, None if it has none."""
         query = f"SELECT {_LEASE} FROM lease WHERE instance = ?"  # noqa: S608
         row = self._database.execute(query, (instance,)).fetchone()
         return None if row is None else _lease(row)
 
     def all(self) -> list[Lease]:
-        """All leases, by their user IDs."""
+        """Return all leases, by their user IDs."""
         query = f"SELECT {_LEASE} FROM lease ORDER BY uid_start"  # noqa: S608
         return [*map(_lease, self._database.execute(query))]
 
     def overlapping(self, kind: Kind, ids: range) -> list[Lease]:
-        """The leases that have any of these IDs, by these."""
+        """Return the leases that have any of these IDs, by these."""
         query = (
             f"SELECT {_LEASE} FROM lease "  # noqa: S608 - of constants
             f"WHERE {kind}_start < ? ORDER BY {kind}_start DESC"
@@ -66,7 +66,7 @@ class LeaseTransaction:
                     )
 
     def used(self, kind: Kind) -> IdSet:
-        """All IDs that any instance ever had."""
+        """Return all IDs that any instance ever had."""
         query = "SELECT start, stop FROM used WHERE kind = ? ORDER BY start"
         rows = self._database.execute(query, (kind,))
         return IdSet(tuple(range(*row) for row in rows))

@@ -76,7 +76,7 @@ class Guests:
         self._connecting = Lock()
 
     def version(self) -> str:
-        """The version of libvirtd, as ``9.0.0``.
+        """Return the version of libvirtd, as ``9.0.0``.
 
         :raises LibvirtError: if it cannot be reached.
         """
@@ -87,7 +87,7 @@ class Guests:
         )
 
     def xml(self, name: str) -> str:
-        """The XML of a domain, as it runs if it does.
+        """Return the XML of a domain, as it runs if it does.
 
         :raises NoSuchContainerError: if there is none of this name.
         """
@@ -180,7 +180,7 @@ class Guests:
                 )
 
     def has_missed_end(self, name: str) -> bool:
-        """Whether libvirt calls a container active for good that has ended.
+        """Return whether libvirt has missed that a container has ended.
 
         libvirt 9.0 does so now and then. One that reboots is without a
         process for a moment as well, and is waited for.
@@ -234,7 +234,7 @@ class Guests:
         _wait_inactive(domain, min(rest, self._timeout))
 
     def find(self, name: str) -> Guest | None:
-        """The domain of this name, None if there is none."""
+        """Return the domain of this name, None if there is none."""
         with self._translated(f"look up {name}"):
             domain = self._lookup(name)
             with _skipping_undefined():
@@ -242,7 +242,7 @@ class Guests:
             return None
 
     def list(self) -> list[Guest]:
-        """All domains, active and not."""
+        """Return all domains, active and not."""
         with self._translated("list domains"):
             found = []
             for domain in self._connect().listAllDomains():

@@ -113,7 +113,7 @@ def find(
     find_pids: Callable[[], Iterable[int]] = find_pids,
     process_of: Callable[[int | str], Process] = Process,
 ) -> Daemon | None:
-    """The daemon, None if it is not found or tells nothing.
+    """Return the daemon, None if it is not found or tells nothing.
 
     :param find_peers: finds the processes that listen.
     :param find_pids: finds others that may be it.

@@ -110,7 +110,7 @@ def writable(group: Group, writes: Writes) -> list[str]:
 
 
 def _files(group: Group, fd: int) -> Iterator[str]:
-    """Names in a group, without those of the groups below it."""
+    """Yield names in a group, without those of the groups below it."""
     with os.scandir(fd) as entries:
         bounded: Iterator[os.DirEntry[str]] = entries
         if group.is_own:
@@ -132,7 +132,7 @@ def give_to_root(group: Group, names: Sequence[str]) -> None:
 
 
 def delegated() -> frozenset[str]:
-    """Files of a group of version 2 that may belong to whoever it is for."""
+    """Return the files of a group of version 2 that its owner may have."""
     try:
         with open(_DELEGATE, encoding="ascii") as stream:
             return frozenset(stream.read().split())

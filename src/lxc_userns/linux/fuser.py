@@ -245,7 +245,7 @@ def _namespace(task: str) -> str:
 
 
 def _read_status(base: str) -> tuple[str, int]:
-    """Name and a user ID that is not root's, 0 if all are root's."""
+    """Return the name and a user ID that is not root's, 0 without one."""
     with open_file(f"{base}/status", os.O_RDONLY) as fd:
         # The first line is the name, in which the kernel escapes a new line.
         name, _, rest = os.read(fd, _STATUS_HEAD).partition(b"\n")
@@ -273,7 +273,7 @@ def _place_on(mount: Mount, top: int, link: str) -> Place | None:
 
 
 def _mapped(base: str, device: str) -> Iterator[str]:
-    """Paths of the files of a device that a process has mapped."""
+    """Yield paths of the files of a device that a process has mapped."""
     major, minor = map(int, device.split(":"))
     with open(f"{base}/maps", "rb") as stream:
         for line in stream:

@@ -137,7 +137,7 @@ def _attach_copy(source: int, target: int) -> None:
 
 
 def _bind_by_path(source: int, target: int, parent: int, name: str) -> None:
-    """The same before Linux 5.12, where for a moment it is as its source."""
+    """Bind as before Linux 5.12: for a moment it is as its source."""
     _call_mount(source, target, MS_BIND)
     try:
         # The descriptor from before is below the new mount. Flags of a bind

@@ -37,7 +37,7 @@ _openat2 = libc.system_call(
 
 
 def lookup(root: int, path: str) -> os.stat_result:
-    """Status of a file, with links followed as if ``root`` were ``/``.
+    """Return the status of a file, as if ``root`` were ``/``.
 
     Nothing is opened: no device, no pipe.
 

@@ -94,11 +94,11 @@ class Process:
         return self._opened("root", os.O_PATH)
 
     def namespace(self, kind: str) -> tuple[int, int]:
-        """Identity of a namespace of it: device and inode."""
+        """Return the identity of a namespace: device and inode."""
         return self._identity(f"ns/{kind}")
 
     def namespace_owner(self, kind: str) -> tuple[int, int]:
-        """Identity of the user namespace that owns a namespace of it."""
+        """Return the identity of the user namespace that owns another."""
         with self.opened_namespace(kind) as fd:
             return namespaces.owner(fd)
 
@@ -202,7 +202,7 @@ class Process:
 
     @property
     def oom_score_adj(self) -> int:
-        """How readily the kernel kills it for want of memory."""
+        """Readiness of the kernel to kill it for want of memory."""
         return int(self._read("oom_score_adj"))
 
     def status(self, *fields: str) -> list[str]:

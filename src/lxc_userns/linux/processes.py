@@ -11,7 +11,7 @@ from lxc_userns.linux.process import Process
 
 
 def children(pid: int) -> Iterator[int]:
-    """Process IDs of the children of a process, each once.
+    """Yield process IDs of the children of a process, each once.
 
     Those of its first thread come first, from a file that leaves some out
     while others end (:manpage:`proc_pid_children(5)`): whoever has found what
@@ -44,7 +44,7 @@ def _first_children(pid: int) -> list[int]:
 
 
 def peers(process: Process) -> Iterator[Process]:
-    """Processes in the PID and user namespace of one, itself included, held.
+    """Yield all processes of the same PID and user namespace, held.
 
     Each is let go when the next one is asked for.
     """
@@ -64,7 +64,7 @@ def peers(process: Process) -> Iterator[Process]:
 
 
 def in_other_user_namespaces() -> Iterator[Process]:
-    """Processes whose ID maps are not the caller's, held.
+    """Yield processes whose ID maps are not the caller's, held.
 
     At least one of each user namespace; each is let go when the next one is
     asked for. A namespace in which no one runs, that is kept by a mount or a

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which system calls this kernel has: tried in a way that does nothing."""
+"""System calls that this kernel has: tried in a way that does nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _try = libc.system_call(*[ctypes.c_long] * len(_NOTHING))
 def missing_syscalls(
     call: Callable[..., object] | None = None,
 ) -> list[str]:
-    """System calls of ours that a kernel may be too old for.
+    """Return the system calls of ours that a kernel may lack.
 
     :param call: makes one, by its number and arguments; None for the kernel.
     :returns: the names of those that this one does not have.

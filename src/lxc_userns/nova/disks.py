@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the disks of a container of Nova's are."""
+"""Disks of a container of Nova's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _find_disk = libvirt_utils.find_disk
 
 
 def backs_loop_device(device: str, path: str) -> bool:
-    """Whether a loop device has this file behind it.
+    """Return whether a loop device has this file behind it.
 
     :param device: its path.
     """
@@ -60,7 +60,7 @@ def patch_find_disk() -> None:
 
 
 def find_disk(guest: Any) -> tuple[str, str | None]:
-    """The path of a domain's root disk, and its format if that is known.
+    """Return the path of a domain's root disk, and its format if known.
 
     :param guest: Nova's ``Guest``.
     """
@@ -72,7 +72,7 @@ def find_disk(guest: Any) -> tuple[str, str | None]:
 
 
 def is_on_view(config: Any) -> bool:
-    """Whether a domain's root filesystem is a view of ours.
+    """Return whether a domain's root filesystem is a view of ours.
 
     :param config: Nova's ``LibvirtConfigGuest``.
     """

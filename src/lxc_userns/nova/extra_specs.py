@@ -17,7 +17,7 @@ RANGE_SIZE: Final = "lxc_userns:range_size"
 
 
 def to_request(extra_specs: Mapping[str, str]) -> dict[str, Any]:
-    """The parts of a request that a flavor decides.
+    """Return the parts of a request that a flavor decides.
 
     :param extra_specs: those of the flavor; others are passed over.
     :raises NeedsError: if a value cannot be used.

@@ -59,7 +59,7 @@ def _loses(domain: RunningDomain, owner: int | None) -> bool:
 
 
 def _root(init: Process) -> int:
-    """Host ID of a container's root, 0 if that is the host's."""
+    """Return the host ID of a container's root, 0 if that is the host's."""
     for first, host, _ in init.uid_map:
         if first == 0:
             return host

@@ -124,7 +124,7 @@ def check_ceiling(
 def host_reasons(
     needs: Requirements, volumes: Sequence[Volume], in_use: Sequence[str] = ()
 ) -> Iterator[str]:
-    """Why an instance would have to run in the host's user namespace.
+    """Yield why an instance would have to run in the host's user namespace.
 
     Arguments are as for :func:`decide`.
     """

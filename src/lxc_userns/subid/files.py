@@ -140,7 +140,7 @@ def parse_source(text: str) -> str:
 def find_overlaps(
     ranges: tuple[SubordinateRange, ...], identify: Callable[[str], str]
 ) -> Iterator[tuple[SubordinateRange, SubordinateRange]]:
-    """Pairs of ranges that share IDs and have different owners.
+    """Yield pairs of ranges that share IDs and have different owners.
 
     :param identify: what is the same for all names of an owner.
     """

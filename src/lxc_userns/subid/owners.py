@@ -51,7 +51,7 @@ class HasIds(Protocol):
     """A lease, or what has been one."""
 
     def ids(self, kind: Kind) -> range:
-        """Its IDs of one kind."""
+        """Return the IDs of one kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class IdOwnership:
 
 
 def read_host_uids(owner: str = "", run: Run = subprocess.run) -> IdOwnership:
-    """Users (by NSS) and subordinate user IDs of this host.
+    """Return users (by NSS) and subordinate user IDs of this host.
 
     :param owner: whose subordinate IDs are asked for by
         :manpage:`getsubids(1)`, if ``/etc/nsswitch.conf`` names a source
@@ -215,7 +215,7 @@ def _read(
 
 
 def _owner_ids(owner: str) -> dict[str, str]:
-    """User IDs, in decimal, of the users that are listed, and of an owner.
+    """Return the user IDs, in decimal, of all listed users and an owner.
 
     A directory service that lists no one is asked for the owner alone, and
     not for each user that has subordinate IDs.

@@ -146,7 +146,7 @@ def _ids(lease: HasIds) -> list[tuple[Kind, range]]:
 
 
 def _sample(ids: range) -> list[int]:
-    """Some of the IDs, ascending."""
+    """Return some of the IDs, ascending."""
     last = len(ids) - 1
     found = {ids[last * n // (_SAMPLE - 1)] for n in range(_SAMPLE)}
     first = ids.start - ids.start % _SLICE

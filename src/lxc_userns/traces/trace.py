@@ -41,7 +41,7 @@ class Trace:
         return self.ended and self.status == signal.SIGHUP
 
     def is_end_of(self, controller: int) -> bool:
-        """Whether a run has ended, and not as one that may yet reboot.
+        """Return whether a run has ended, and not as one that may yet reboot.
 
         :param controller: process ID of its ``libvirt_lxc``.
         """

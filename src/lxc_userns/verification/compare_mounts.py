@@ -95,7 +95,7 @@ def topmost(point: str, mounts: Sequence[Mount]) -> Mount | None:
 def _places(
     expectation: Expectation, observed: Observed
 ) -> list[tuple[AllowedMount, View]]:
-    """Views, each with what it shows; without those that are not there."""
+    """Return views with what each shows, but for those that are absent."""
     found = []
     for view in expectation.views:
         place = _shown_at(view.source, observed.host_mounts)

@@ -242,7 +242,7 @@ def _group(terminals: Mount) -> int:
 
 
 def _nodes(root: int, point: str, shown: str) -> Iterator[Node]:
-    """Device nodes in a directory of libvirt's.
+    """Yield device nodes in a directory of libvirt's.
 
     The container can fill it as it likes, but with nothing that libvirt
     mounts there: it is looked at down to where libvirt's own nodes are.

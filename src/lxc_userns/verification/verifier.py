@@ -277,7 +277,7 @@ class Verifier:
             return True
 
     def _is_active(self, record: InstanceRecord) -> bool:
-        """Whether it runs, or reboots: libvirtd tells, and no lock is held."""
+        """Return whether it runs or reboots, by libvirtd: no lock is held."""
         guest = self.instances.find_guest(record)
         if guest is None or not guest.is_active:
             return False

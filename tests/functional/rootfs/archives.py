@@ -89,7 +89,7 @@ def unpack(
 
 
 def refused(archive: Path, path: Path, **options: Any) -> str:
-    """Why it is refused; nothing is left of it."""
+    """Return why it is refused; nothing is left of it."""
     with pytest.raises(RootfsError) as caught:
         unpack(archive, path, **options)
     assert not os.path.lexists(path)

@@ -80,7 +80,7 @@ def unpack(
 
 
 def refused(layout: Path, path: Path, **options: Any) -> str:
-    """Why it is refused; nothing is left of it."""
+    """Return why it is refused; nothing is left of it."""
     with pytest.raises(RootfsError) as caught:
         unpack(layout, path, **options)
     assert not os.path.lexists(path)

@@ -230,7 +230,7 @@ def test_a_capability_of_the_host_range_does_not_become_the_hosts(
 def test_a_capability_of_the_next_host_range_does_not_become_a_containers(
     root: Path, maps: IdMaps, owner: tuple[int, int]
 ) -> None:
-    """Where the owner is the same before and after, and so does not tell."""
+    """The owner is the same before and after, and so does not tell."""
     root.chmod(0o700)
     tree = root / "tree"
     tree.mkdir()

@@ -258,7 +258,7 @@ def test_a_user_of_the_host_cannot_keep_us_from_an_image(
 
 
 def test_a_disk_that_another_mount_namespace_has(place: Path) -> None:
-    """Where the path of its file, if it has one here, is another file's."""
+    """The path of its file, if it has one here, is another file's."""
     image = make_filled("ext4", place / "image")
     (place / "hidden").mkdir()
     script = (
@@ -461,7 +461,7 @@ def test_the_host_sees_an_image_as_it_is(place: Path) -> None:
 
 
 def test_an_image_goes_to_maps_that_cover_less(place: Path) -> None:
-    """Where it is mounted no one gets, though the file is open to all."""
+    """No one gets to its mount, though the file is open to all."""
     image = make_filled("ext4", place / "image")
     smaller = IdMap.parse(f"0:{OTHER_BASE}:1000")
     for maps, wanted in (

@@ -83,7 +83,7 @@ def test_limits_count_while_it_is_listed(tmp_path: Path) -> None:
 
 
 class TestChoice:
-    """Which image of a layout it is."""
+    """Choice of a layout's image."""
 
     @pytest.fixture
     def layout(self, tmp_path: Path) -> Layout:

@@ -199,7 +199,7 @@ def test_btrfs_of_an_odd_kind(
 def test_a_btrfs_by_the_uuid_of_another(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the kernel puts devices of one UUID together."""
+    """The kernel puts devices of one UUID together."""
     image, copy = new_btrfs(place), place / "copy"
     guest.call("cp", "--sparse=always", image, copy)
     stat = os.stat

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where an archive is unpacked to: taken, shared, full, unable."""
+"""Places to unpack to: taken, shared, full, unable."""
 
 import errno
 import fcntl

@@ -29,7 +29,7 @@ LONGEST = 60
 
 
 class Host:
-    """Where views are mounted for the test."""
+    """Host with views that are mounted for the test."""
 
     def __init__(self, path: Path) -> None:
         self.views = mountpoints.Views(str(path))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the command begins in the arguments of container exec."""
+"""Arguments of container exec: the place where the command begins."""
 
 import pytest
 

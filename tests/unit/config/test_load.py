@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which files are read, and which of them prevails."""
+"""Files that are read, and which of them prevails."""
 
 from pathlib import Path
 

@@ -19,7 +19,7 @@ FILE = "[lxc_userns]\nhook_timeout = 7\nstate_path = /var/lib/x\n"
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """How often oslo.config has read the configuration."""
+    """Count of reads of the configuration by oslo.config."""
     made: list[str] = []
     read = cfg.ConfigOpts.__call__
 

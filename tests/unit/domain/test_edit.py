@@ -152,7 +152,7 @@ def test_of_several_old_maps_one_stays() -> None:
     "features", ["", "<features/>", "<features></features>"]
 )
 def test_several_old_maps_and_no_network(features: str) -> None:
-    """Where the features go, the second of them is taken away."""
+    """A network of its own is asked for once, whatever was there."""
     old = "<idmap><uid start='0' target='1' count='2'/></idmap>"
     bare = FOREIGN[: FOREIGN.index("  <features>")]
     bare += f"  {features}" + FOREIGN[FOREIGN.index("</features>") + 11 :]

@@ -226,7 +226,7 @@ def test_cgroups(
 
 
 def test_version_1_with_ranges_for_each_container() -> None:
-    """Which is why the second one with systemd ended seconds later."""
+    """The second one with systemd ended seconds later for that."""
     result = cgroups.evaluate(
         WITH_SYSTEMD, (6, 1), has_machined=False, has_pool=True
     )

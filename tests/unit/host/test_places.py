@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where things of containers are, and on what filesystems."""
+"""Places of containers' things, and their filesystems."""
 
 import errno
 from collections.abc import Callable

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which uses of a directory or image go together."""
+"""Uses of a directory or image that go together."""
 
 import pytest
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the next lease is, against a search through all places."""
+"""Allocation of leases, against a search through all places."""
 
 from collections.abc import Iterator
 

@@ -83,7 +83,7 @@ class FakeHost:
 
 @pytest.fixture
 def top(tmp_path: Path) -> FakeHost:
-    """Where version 2 is mounted."""
+    """Mount point of version 2."""
     mounts = [hierarchy(tmp_path, "cgroup2", "rw")]
     return FakeHost(tmp_path, with_mounts(mounts))
 
@@ -265,7 +265,7 @@ OWN_1 = {"pids": "/system"}
 
 @pytest.fixture
 def old(tmp_path: Path) -> FakeHost:
-    """Where the hierarchies of version 1 are mounted, with a container."""
+    """Mount points of version 1's hierarchies, with a container."""
     mounts = []
     for controller, files in VERSION_1.items():
         mounts.append(hierarchy(tmp_path / controller, "cgroup", controller))
@@ -394,7 +394,7 @@ def test_without_a_hierarchy_of_pids(old: FakeHost) -> None:
 
 @pytest.fixture
 def scope_1(tmp_path: Path) -> FakeHost:
-    """Where version 1 is mounted, with a container that systemd keeps."""
+    """Mount points of version 1, with a container that systemd keeps."""
     mounts = [
         hierarchy(tmp_path / name, "cgroup", name)
         for name in ("memory", "pids", "cpu")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a tree is to be in the end: a new name, or a directory that is kept.
+"""Destination of a tree: a new name, or a directory that is kept.
 
 A directory that is there already stays what it is: the project ID of its
 quota, inode flags that what is made in it inherits, mode, ACL and attributes.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a tree is kept until it is whole: a directory next to its place.
+"""Staging directory next to a tree's place, until the tree is whole.
 
 If its place is a directory that is there already, it is in that.
 

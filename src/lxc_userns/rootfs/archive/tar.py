@@ -83,7 +83,7 @@ _STRINGS = (*_RAW, _TEXT)
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where tar works.
+    """Directory that tar works in.
 
     :param view: descriptor of the root of a mount, the one to write to.
     :param namespace: descriptor of the user namespace.
@@ -284,7 +284,7 @@ def _make_layer(
 
 
 def _explain(exceeded: str, limits: UnpackLimits) -> str:
-    """Why it was not unpacked to its end."""
+    """Return why it was not unpacked to its end."""
     if exceeded == meter.BYTES:
         return limits.bytes_exceeded
     if exceeded == meter.INODES:

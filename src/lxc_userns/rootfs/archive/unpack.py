@@ -323,7 +323,7 @@ def _another_way(fs_type: str | None) -> str:
 def _explain(
     owners: Iterable[tuple[int, int]], path: str, maps: IdMaps | None
 ) -> RootfsError:
-    """Why some owners could not be given."""
+    """Return why some owners could not be given."""
     covering = maps or THROWAWAY
     uids = {uid for uid, _ in owners if covering.shift_uid(uid) is None}
     gids = {gid for _, gid in owners if covering.shift_gid(gid) is None}

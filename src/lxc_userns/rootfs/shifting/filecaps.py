@@ -29,7 +29,7 @@ _SETS = struct.Struct("<4I")
 
 
 def _unpack(value: bytes) -> tuple[int, bytes, int] | None:
-    """Flags, the four words of sets, and root ID; None if malformed."""
+    """Return flags, sets in four words, and root ID; None if malformed."""
     if len(value) < _WORD.size:
         return None
     magic = _WORD.unpack_from(value)[0]
@@ -45,7 +45,7 @@ def _unpack(value: bytes) -> tuple[int, bytes, int] | None:
 
 
 def translate(value: bytes, uid: Callable[[int], int]) -> bytes | None:
-    """File capabilities with their root ID translated.
+    """Return file capabilities with their root ID translated.
 
     :param value: the extended attribute's value, of any version.
     :param uid: gives the new user ID of a user ID; a version without root ID

@@ -26,7 +26,7 @@ _EXECUTABLE = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 
 
 def find(path: str, most: int) -> list[str]:
-    """Set-user-ID programs of root, and files with capabilities of the host.
+    """Return programs that give the rights of the host's users.
 
     Reads names and attributes, opens nothing but directories, follows no
     link and crosses into no other mount.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which owner on disk becomes which, as plain arithmetic on ranges.
+"""Translation of owners on disk, as plain arithmetic on ranges.
 
 A shift, an unshift and a reshift differ only here: each is a list of passes
 over the tree, and each pass translates IDs so that doing it twice is the same
@@ -138,7 +138,7 @@ def steps(old: IdMap | None, new: IdMap | None) -> Iterator[Segment]:
 
 
 def _keep(old: IdMap | None, new: IdMap | None) -> Iterator[Segment]:
-    """From host IDs of the old map to those of the new one."""
+    """Translate host IDs of the old map to those of the new one."""
     for entry in old or ():
         for other in new or ():
             guest = intersect(entry.guest_ids, other.guest_ids)
@@ -151,7 +151,7 @@ def _keep(old: IdMap | None, new: IdMap | None) -> Iterator[Segment]:
 
 
 def _drop(old: IdMap | None, new: IdMap | None) -> Iterator[Segment]:
-    """From host IDs of the old map to guest IDs that the new one lacks."""
+    """Translate host IDs to guest IDs that the new map lacks."""
     kept = [entry.guest_ids for entry in new or ()]
     for entry in old or ():
         for guest in subtract(entry.guest_ids, kept):
@@ -163,7 +163,7 @@ def _drop(old: IdMap | None, new: IdMap | None) -> Iterator[Segment]:
 
 
 def _enter(old: IdMap | None, new: IdMap | None) -> Iterator[Segment]:
-    """From guest IDs that the old map does not use as host IDs."""
+    """Translate guest IDs that the old map does not use as host IDs."""
     taken = [entry.host_ids for entry in old or ()]
     for entry in new or ():
         for guest in subtract(entry.guest_ids, taken):

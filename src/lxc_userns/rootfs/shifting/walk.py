@@ -106,7 +106,7 @@ class _Frame:
         return self.read_on()
 
     def read_on(self) -> list[bytes]:
-        """More names, none at the end."""
+        """Return more names, none at the end."""
         names = next(self._batches, []) if self._batches else []
         if len(names) < _BATCH:
             self._batches = None
@@ -137,7 +137,7 @@ class _Frame:
         return b"%b/%b" % (relpath, name) if relpath else name
 
     def take_half(self) -> list[bytes]:
-        """Half of the subdirectories that are left, fit for a packet.
+        """Return half of the subdirectories that are left, fit for a packet.
 
         :returns: the directory's path below the root, and the last names;
             empty if the path is too long.
@@ -227,7 +227,7 @@ class Walk:
     def __iter__(
         self,
     ) -> Iterator[tuple[list[bytes], list[tuple[bytes, int | None]]]]:
-        """Batches of names, each in the working directory of its turn.
+        """Yield batches of names, each in the working directory of its turn.
 
         :returns: names, and an empty list to which the caller adds (name,
             size in bytes) of those that are directories to descend into.

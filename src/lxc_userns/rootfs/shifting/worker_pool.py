@@ -362,7 +362,7 @@ class _Link(NamedTuple):
 
 
 def _merge_links(results: list[dict[str, Any]]) -> Collection[_Link]:
-    """Inodes of which no worker has met all names."""
+    """Return the inodes of which no worker has met all names."""
     links: dict[tuple[int, int], _Link] = {}
     for result in results:
         for key, values in result["links"]:

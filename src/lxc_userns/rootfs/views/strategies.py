@@ -78,7 +78,7 @@ class ShiftOptions:
 
 @dataclass(frozen=True, slots=True)
 class MountTarget:
-    """Where a view is to be.
+    """Mount point of a view that is to be.
 
     :param parent: descriptor of the directory that holds the mount point.
     :param name: name of the mount point, a directory.

@@ -160,7 +160,7 @@ def _check_erofs(head: bytes) -> str | None:
 
 
 def _check_squashfs(head: bytes) -> None:
-    """Its format knows no other devices."""
+    """Do nothing: the format knows no other devices."""
 
 
 _CHECKS: Mapping[str, Callable[[bytes], str | None]] = {

@@ -29,7 +29,7 @@ _MOST_LINKS = 40  # As for the kernel: path_resolution(7).
 
 @dataclass(frozen=True, slots=True)
 class FollowedTarget:
-    """Where a target leads.
+    """Directory that a target leads to.
 
     :param names: the way there, without links.
     :param mode: type and permissions of what is there; None if nothing is,
@@ -189,7 +189,7 @@ def _close(fd: int | None) -> None:
 
 
 def _identify(root: int | None, name: str) -> tuple[int, int] | None:
-    """Device and inode of a directory, None if there is none."""
+    """Return the device and inode of a directory, None if there is none."""
     try:
         status = os.stat(name, dir_fd=root, follow_symlinks=False)
     except FileNotFoundError:

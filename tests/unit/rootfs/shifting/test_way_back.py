@@ -76,7 +76,7 @@ def test_twice_is_once(each: Translation) -> None:
 
 @given(translations)
 def test_leads_to_ids_of_before(each: Translation) -> None:
-    """Where the maps lead, and for a host ID of the old maps to that."""
+    """The maps lead back, and a host ID of the old maps to itself."""
     (step,) = WayBack(each.old, each.new, None).passes()
     for segment in step.uid.segments:
         for uid in (segment.targets[0], segment.targets[-1]):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which filesystems are tried, and for how long they are waited for."""
+"""Filesystems that are tried, and how long they are waited for."""
 
 import os
 import socket
