@@ -72,10 +72,16 @@ class ContainerSpec:
     def __post_init__(self) -> None:
         if self.interfaces and "network" in self.needs.host_namespaces:
             raise NeedsError(
-                "network", "host", "excludes interfaces of its own"
+                "network",
+                "host",
+                "excludes interfaces of its own; leave out either",
             )
         if self.hostname is not None and self._shares_hostname:
-            raise NeedsError("uts", "host", "excludes a host name of its own")
+            raise NeedsError(
+                "uts",
+                "host",
+                "excludes a host name of its own; leave out either",
+            )
 
     @property
     def _shares_hostname(self) -> bool:

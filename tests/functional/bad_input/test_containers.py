@@ -178,7 +178,7 @@ def test_roots_that_would_lead_libvirt_astray(
             SLEEP,
         )
     ).error()
-    assert error == f"{place}: has to be a directory, or absent"
+    assert error == (f"{place}: is not a directory; make it one, or remove it")
     assert busybox_rootfs.stat().st_uid == 0
 
 

@@ -223,7 +223,7 @@ def test_verify_finds(
 def test_verify_for_other_maps(root: Path) -> None:
     golden.build(root)
     assert not rootfs.verify(root, id_maps(A)).ok
-    with pytest.raises(RootfsError, match="no ID maps are given"):
+    with pytest.raises(RootfsError, match="give the ID maps"):
         rootfs.verify(root)
     rootfs.shift(root, id_maps(A))
     assert rootfs.verify(root, id_maps(A)).ok

@@ -25,6 +25,7 @@ from lxc_userns.rootfs.shifting.state import STATE
 TREE, _WHOLE = "tree", "whole"
 #: What the directory was before: user ID, group ID, and mode in octal.
 _BEFORE = "before"
+_NOT_EMPTY = "is not empty; give an empty directory, or a new name"
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_ATTRIBUTE = (errno.ENODATA, errno.EOPNOTSUPP)
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -55,7 +56,7 @@ def open_kept(parent: int, name: str, path: str) -> int | None:
     except FileNotFoundError:
         return None
     except NotADirectoryError:
-        reason = "is there already, and no directory"
+        reason = "is there already, and no directory; give a new name"
         raise RootfsError(path, reason) from None
 
 
@@ -129,7 +130,7 @@ class Kept:
         """
         names = _names(self._fd)
         if names and staging_name not in names:
-            raise RootfsError(self._path, "is not empty")
+            raise RootfsError(self._path, _NOT_EMPTY)
 
     def prepare(self, staging: int, staging_name: str) -> None:
         """Close it to others for the time, and check that it is empty.
@@ -152,7 +153,7 @@ class Kept:
 
     def _check_empty(self, staging_name: str) -> None:
         if set(_names(self._fd)) - {staging_name}:
-            raise RootfsError(self._path, "is not empty")
+            raise RootfsError(self._path, _NOT_EMPTY)
 
     def put_back(self, staging: int) -> None:
         """Give it back as it was; not when it has its content."""

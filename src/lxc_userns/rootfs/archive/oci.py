@@ -44,6 +44,7 @@ _LAYER = re.compile(
     r"|application/vnd\.docker\.image\.rootfs(\.foreign)?\.diff\.tar(\.gzip)?"
 )
 _DIGEST = re.compile(r"(sha256):([0-9a-f]{64})|(sha512):([0-9a-f]{128})")
+_AGAIN = "get the image again"
 _NO_DOCUMENT = "is no JSON document of an image"
 _REF = "org.opencontainers.image.ref.name"
 #: Names of architectures as Go has them (GOARCH), by those of the kernel.
@@ -219,11 +220,15 @@ class _Layout:
         shown = f"{self.shown}/{name}"
         with self._file(name) as fd:
             if os.fstat(fd).st_size != blob.size:
-                raise RootfsError(shown, f"has not {blob.size} bytes")
+                raise RootfsError(
+                    shown, f"has not {blob.size} bytes; {_AGAIN}"
+                )
             with open(fd, "rb", closefd=False) as stream:
                 found = hashlib.file_digest(stream, algorithm).hexdigest()
             if found != digest:
-                raise RootfsError(shown, f"has another {algorithm}, {found}")
+                raise RootfsError(
+                    shown, f"has another {algorithm}, {found}; {_AGAIN}"
+                )
             os.lseek(fd, 0, os.SEEK_SET)
             yield fd, shown
 
@@ -243,7 +248,9 @@ class _Layout:
         with translated(RootfsError, f"{self.shown}/{name}"):
             fd = formats.open_regular(path, self.trust)
         if fd is None:
-            raise RootfsError(f"{self.shown}/{name}", "is not a regular file")
+            raise RootfsError(
+                f"{self.shown}/{name}", f"is not a regular file; {_AGAIN}"
+            )
         with owned(fd):
             yield fd
 

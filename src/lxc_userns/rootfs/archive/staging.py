@@ -96,7 +96,9 @@ def open_staging(path: str | os.PathLike[str]) -> Iterator[StagingDirectory]:
     shown = printable(given)
     above, name = os.path.split(given.rstrip("/"))
     if name in ("", ".", ".."):
-        raise RootfsError(shown, "is not the name of a directory to make")
+        raise RootfsError(
+            shown, "is not the name of a directory to make; end it with one"
+        )
     with translated(RootfsError, shown), ExitStack() as stack:
         above_fd, _ = stack.enter_context(
             safe_path.opened_parent(os.path.join(os.path.abspath(above), name))
@@ -145,7 +147,10 @@ def _make_locked(parent: int, name: str, path: str) -> int:
     try:
         return locks.acquire(parent, name, limit=_PATIENCE, make=_make)
     except TimeoutError:
-        raise RootfsError(path, "another process is unpacking to it") from None
+        raise RootfsError(
+            path,
+            "another process is unpacking to it; wait until it has ended",
+        ) from None
 
 
 def _make(parent: int, name: str) -> int | None:

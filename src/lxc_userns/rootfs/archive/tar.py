@@ -331,10 +331,11 @@ def _check(
     if result.read > diagnostics.lone_end:
         raise RootfsError(
             archive.path,
-            "goes on after a lone block of zeros, where tar stops; it is "
-            "damaged, or several archives in one",
+            "goes on after a lone block of zeros, where tar stops; get it "
+            "again, or give one archive alone",
         )
     if not _END.search(result.printed):
         raise RootfsError(
-            archive.path, "is cut short: no end of the archive is marked"
+            archive.path,
+            "is cut short: no end of the archive is marked; get it again",
         )

@@ -175,7 +175,7 @@ def verify(
         maps = state.maps if id_maps is None else id_maps
         if maps is None:
             raise RootfsError(
-                tree.path, "it was not shifted, and no ID maps are given"
+                tree.path, "it was not shifted; give the ID maps to verify"
             )
         return Job(tree, workers, progress).verify(state, maps)
 
@@ -210,7 +210,7 @@ def _check_policy(path: Path, goal: Goal) -> None:
         raise RootfsError(
             os.fspath(path),
             "unmapped owners cannot become nobody: guest ID 65534 is not "
-            "mapped",
+            "mapped; map it, or keep them",
         )
 
 

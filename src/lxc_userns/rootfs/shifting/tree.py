@@ -194,9 +194,14 @@ def open_tree(
         given = _open(name, shared) if fd is None else os.dup(fd)
         tree.given = stack.enter_context(owned(given))
         if not stat.S_ISDIR(os.fstat(given).st_mode):
-            raise RootfsError(tree.path, "not a directory")
+            raise RootfsError(
+                tree.path, "not a directory; give a root filesystem"
+            )
         if os.path.samestat(os.fstat(given), os.stat("/")):
-            raise RootfsError(tree.path, "is the root directory of this host")
+            raise RootfsError(
+                tree.path,
+                "is the root directory of this host; give a container's",
+            )
         mount = _without_submounts(tree.path, given)
         if mount != given:
             stack.enter_context(owned(mount))
@@ -244,7 +249,9 @@ def _lock(tree: Tree, shared: bool, stack: ExitStack) -> int:
         return stack.enter_context(lock)
     except TimeoutError:
         raise RootfsError(
-            tree.path, "another process is shifting or reading it"
+            tree.path,
+            "another process is shifting or reading it; try again once that "
+            "has ended",
         ) from None
 
 

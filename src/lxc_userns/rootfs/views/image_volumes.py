@@ -69,7 +69,9 @@ class ImageSource(volumes.Source):
         self, tree: source.RootfsSource, id_maps: IdMaps | None
     ) -> AbstractContextManager[int]:
         if tree.image is None:
-            raise RootfsError(self._shown, "is no disk image")
+            raise RootfsError(
+                self._shown, "is no disk image; leave out the option image"
+            )
         if id_maps is None or self.volume.owners == "none":
             return owned(tree.image.mount())
         refusals.check_guest_root(tree.fd, self._shown, id_maps)

@@ -116,7 +116,8 @@ def read(fd: int, path: str) -> Sequence[Partition]:
         return [*_read_gpt(fd, path, head[SECTOR:])]
     if MBR_GPT in types:
         raise ImageError(
-            path, "its partition table is not of sectors of 512 bytes"
+            path,
+            "its partition table is not of sectors of 512 bytes; convert it",
         )
     return [*_read_mbr(head)]
 
@@ -147,7 +148,9 @@ def _read_gpt(fd: int, path: str, sector: bytes) -> Iterator[Partition]:
     # Of those that the image ends in the checksum can be right.
     is_sound = is_sound and len(entries) == number * size
     if not is_sound or zlib.crc32(entries) != entries_checksum:
-        raise ImageError(path, "its partition table is damaged")
+        raise ImageError(
+            path, "its partition table is damaged; mend it by gdisk"
+        )
     for index in range(number):
         kind, _, first, last = _GPT_ENTRY.unpack_from(entries, index * size)
         guid = UUID(bytes_le=kind)

@@ -148,7 +148,9 @@ def _check_kind(fd: int, path: str, kind: RootfsKind | None) -> None:
     mode = os.fstat(fd).st_mode
     # To open a device can be to start what it drives.
     if stat.S_IFMT(mode) not in _KINDS:
-        raise RootfsError(path, "is neither a directory nor a disk image")
+        raise RootfsError(
+            path, "is neither a directory nor a disk image; give one"
+        )
     is_directory = stat.S_ISDIR(mode)
     if kind == "image" and is_directory:
         raise RootfsError(path, "is a directory; give a disk image")
@@ -172,7 +174,8 @@ def check_layout(tree: RootfsSource) -> None:
                 continue
             if not stat.S_ISDIR(mode):
                 raise RootfsError(
-                    f"{tree.path}/{name}", "has to be a directory, or absent"
+                    f"{tree.path}/{name}",
+                    "is not a directory; make it one, or remove it",
                 )
 
 
@@ -189,7 +192,7 @@ def check_program(tree: RootfsSource, path: str) -> None:
             return
         raise RootfsError(tree.path, f"has no {path}: {err.strerror}") from err
     if not (stat.S_ISREG(mode) and mode & 0o111):
-        raise RootfsError(tree.path, f"{path} in it is no program")
+        raise RootfsError(tree.path, f"{path} in it is no program; name one")
 
 
 def add_oldroot(tree: RootfsSource, owner: tuple[int, int]) -> None:

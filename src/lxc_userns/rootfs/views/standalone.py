@@ -92,7 +92,9 @@ def unmount(target: Path) -> None:
         directory.opened_in(place, ".") as fd,
     ):
         if not name or not mounts.is_mount_point(fd, name):
-            raise RootfsError(path, "nothing is mounted there")
+            raise RootfsError(
+                path, "nothing is mounted there; give a mount point"
+            )
         with directory.opened_in(fd, name) as point:
             _check_view(point, path)
         try:

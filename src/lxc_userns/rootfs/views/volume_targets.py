@@ -108,7 +108,7 @@ class _Walk:
         elif self.ahead and not stat.S_ISDIR(mode):
             found = "/".join(self.names)
             raise RootfsError(
-                self.target, f"/{found} in it is not a directory"
+                self.target, f"/{found} in it is not a directory; give another"
             )
 
     def _open(self, name: str) -> int | None:

@@ -111,7 +111,7 @@ class Source:
             raise RootfsError(
                 self._shown,
                 "keeps the host's owners, which a container with ID maps "
-                "cannot have",
+                "cannot have; give the option idmap, or chown",
             )
         if self.volume.owners == "chown":
             how = options or ShiftOptions()
@@ -303,7 +303,7 @@ def _check_place(source: Source, place: volume_targets.FollowedTarget) -> None:
         raise RootfsError(
             target,
             f"is {there} in the root filesystem, and {source._shown} is "
-            f"{given}",
+            f"{given}; give another target",
         )
 
 
@@ -317,7 +317,7 @@ def _check(volume: Volume, fd: int) -> mounts.Mount:
     if kind not in _KINDS:
         raise RootfsError(
             volume.source,
-            "is neither a directory nor a regular file nor a socket",
+            "is neither a directory nor a regular file nor a socket; give one",
         )
     if kind != stat.S_IFDIR and volume.owners == "chown":
         raise RootfsError(
@@ -328,13 +328,14 @@ def _check(volume: Volume, fd: int) -> mounts.Mount:
     origin = mounts.find_mount(fd)
     if origin is None:
         raise RootfsError(
-            volume.source, "is on no filesystem that is mounted here"
+            volume.source,
+            "is on no filesystem that is mounted here; mount it on the host",
         )
     if origin.fs_type in mounts.KERNEL_STATE:
         raise RootfsError(
             volume.source,
             f"is on {origin.fs_type}, which shows the kernel's state and "
-            "holds no data",
+            "holds no data; give a directory that does",
         )
     return origin
 
