@@ -292,7 +292,7 @@ def test_no_option_of_novas_is_nearly_ours() -> None:
     known = {GROUP: [each.name for each in OPTS], allowed_paths.GROUP: []}
     for name, section in sections.items():
         options = [each["name"] for each in section["opts"]]
-        assert [*config_names._judge(name, options, known)] == []
+        assert [*config_names._misnamed_options(name, options, known)] == []
 
 
 def test_two_servers_with_leases(

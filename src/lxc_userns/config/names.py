@@ -48,11 +48,11 @@ def find_misnamed(conf: cfg.ConfigOpts, known: Known) -> list[ConfigError]:
     known = _add_privsep(conf, known)
     found: dict[str, ConfigError] = {}
     for section, options in _read_sections(conf):
-        for error in _judge(section, options, known):
+        for error in _misnamed_options(section, options, known):
             found[error.option] = error
     if conf._use_env:
         for name in os.environ:
-            for error in _judge_variable(name, known):
+            for error in _misnamed_variable(name, known):
                 found[error.option] = error
     return [*found.values()]
 
@@ -78,7 +78,7 @@ def _read_sections(
             yield from file.items()
 
 
-def _judge(
+def _misnamed_options(
     section: str, options: Collection[str], known: Known
 ) -> Iterator[ConfigError]:
     # As oslo.config does: sections are in any case, options are not.
@@ -98,7 +98,7 @@ def _judge(
             yield ConfigError(f"[{section}] {option}", "", reason)
 
 
-def _judge_variable(name: str, known: Known) -> Iterator[ConfigError]:
+def _misnamed_variable(name: str, known: Known) -> Iterator[ConfigError]:
     match = _VARIABLE.fullmatch(name)
     if match is None:
         return

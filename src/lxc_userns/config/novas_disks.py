@@ -19,8 +19,8 @@ _REMEDY: Final = (
 )
 
 
-def judge(images_type: str, use_cow_images: bool) -> Iterator[ConfigError]:
-    """Return what is wrong with values of Nova's options.
+def evaluate(images_type: str, use_cow_images: bool) -> Iterator[ConfigError]:
+    """Yield what is wrong with values of Nova's options.
 
     :param images_type: that of ``[libvirt]``.
     :param use_cow_images: that of ``[DEFAULT]``.
@@ -37,7 +37,7 @@ def judge(images_type: str, use_cow_images: bool) -> Iterator[ConfigError]:
 
 
 def find_problems(conf: cfg.ConfigOpts) -> Iterator[ConfigError]:
-    """Return what is wrong if the configuration is that of a compute host.
+    """Yield what is wrong if the configuration is that of a compute host.
 
     :param conf: a configuration object, which need not know these options;
         what it has read counts.
@@ -49,7 +49,7 @@ def find_problems(conf: cfg.ConfigOpts) -> Iterator[ConfigError]:
         cow = Boolean()(_read(conf, "default", "use_cow_images", "True"))
     except ValueError:
         return  # Nova does not start.
-    yield from judge(images_type, cow)
+    yield from evaluate(images_type, cow)
 
 
 def _read(

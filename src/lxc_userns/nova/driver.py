@@ -74,7 +74,7 @@ class LibvirtLXCDriver(
         # This compares the helper's configuration with ours, too.
         problems = [*privileged.find_problems()]
         # The helper has other files, maybe without these.
-        found = novas_disks.judge(
+        found = novas_disks.evaluate(
             CONF.libvirt.images_type, CONF.use_cow_images
         )
         problems += [x for x in map(str, found) if x not in problems]
