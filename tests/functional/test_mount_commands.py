@@ -134,7 +134,7 @@ def test_what_fails_names_path_and_fix(
     assert error.startswith(f"{open_tree}: users of the host can reach it, ")
     assert f"; chmod 0700 {open_tree.parent}, or " in error
     error = cli("rootfs", "unmount", view).error()
-    assert error == f"{view}: nothing is mounted there"
+    assert error == f"{view}: nothing is mounted there; give a mount point"
     error = cli("rootfs", "mount", tree / "absent", view).error()
     assert error == f"{tree}/absent: No such file or directory"
 
