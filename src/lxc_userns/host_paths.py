@@ -56,21 +56,23 @@ class HostPaths:
         """Open a path; see :func:`path_lookup.opened`."""
         return path_lookup.opened(path, Trust(self.roots or ()))
 
-    def find_device(self, path: str) -> Device:
+    def find_device(self, path: str, what: str = "device") -> Device:
         """Return a device of the host.
+
+        :param what: how an error names it.
 
         :raises RootfsError: if it is where it may not be.
         :raises NeedsError: if it is not there, or is none.
         """
         self.check_below_roots(path)
-        with translated(NeedsError, "device", path):
+        with translated(NeedsError, what, path):
             mode = os.stat(path, follow_symlinks=False).st_mode
         if stat.S_ISCHR(mode):
             return Device(path, "char")
         if stat.S_ISBLK(mode):
             return Device(path, "block")
         raise NeedsError(
-            "device",
+            what,
             path,
             "is not a device node (symbolic links are not accepted)",
         )

@@ -102,6 +102,8 @@ class UserNamespaceManager:
             hold the host IDs.
         :raises PolicyError: if the policy forbids the mode.
         :raises PoolExhaustedError: if there is no range left to lease.
+        :raises LeaseError: if its lease is of another size.
+        :raises NeedsError: if a device that it asks for is not there.
         :raises RunningError: if it runs with other ID maps.
         :raises InstanceError: if the name is another instance's, or it was
             promised ID maps and is to have none.
@@ -147,7 +149,7 @@ class UserNamespaceManager:
         :raises RootfsError: if the root filesystem or a volume is not there,
             cannot be used, or is in use by another instance.
         :raises ConfigError: as :meth:`allocate`, and so are PolicyError,
-            PoolExhaustedError and InstanceError.
+            PoolExhaustedError, LeaseError, NeedsError and InstanceError.
         """
         services = self._services
         if isinstance(request, str):
@@ -328,9 +330,9 @@ def _warn(name: str, remedy: str, *, stacklevel: int = 3) -> None:
 
 
 def _not_running(services: Services, record: InstanceRecord) -> str:
-    if not services.files.is_mounted(record.name):
+    state = services.instances.state_of(record)
+    if state == "unmounted":
         return "is unmounted; call prepare, then start its domain"
-    state = "prepared" if record.verified is None else "stopped"
     return f"is {state}; start its domain, then call verify"
 
 

@@ -10,12 +10,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lxc_userns import own_paths
-from lxc_userns.commands import command
 from lxc_userns.exceptions import (
     InstanceError,
     PolicyError,
 )
-from lxc_userns.instances.record import InstanceRecord
+from lxc_userns.instances.record import InstanceRecord, name_taken
 from lxc_userns.linux import block_devices
 from lxc_userns.spec import policy
 from lxc_userns.spec.requirements import (
@@ -89,7 +88,11 @@ class Planner:
         """
         _check_kind(request)
         self._check_config(maps_given=request.id_maps is not None)
-        devices = tuple(map(self.paths.find_device, request.needs.devices))
+        what = f"{request.name}: device"
+        devices = tuple(
+            self.paths.find_device(path, what)
+            for path in request.needs.devices
+        )
         decision = self._decide(request, devices)
         strategy = find_choice(
             request.strategy or self.settings.rootfs_strategy
@@ -128,7 +131,7 @@ class Planner:
         :param keep: whether it is to keep a lease that it gets for that.
         :raises InstanceError: if another instance has its name.
         """
-        _check_same(draft, known)
+        self._check_same(draft, known)
         if not draft.strategy.traits.needs_id_maps:
             return draft
         return replace(draft, id_maps=self._id_maps(request, known, keep))
@@ -215,7 +218,9 @@ class Planner:
         if request.range_size is not None:
             raise InstanceError(
                 request.name,
-                "asks for a lease of its own, and has ID maps or no pool",
+                f"asks for a lease of {request.range_size} IDs, and there is "
+                "no pool; set [lxc_userns] subid_owner, or leave out "
+                "range_size, then call prepare",
             )
         if request.id_maps is None:
             return self.settings.load_id_maps()
@@ -225,6 +230,14 @@ class Planner:
     def _check_held(self, name: str, id_maps: IdMaps) -> None:
         names = (f"uid_maps of {name}", f"gid_maps of {name}")
         self.settings.check_held(id_maps, names)
+
+    def _check_same(
+        self, record: InstanceRecord, known: InstanceRecord | None
+    ) -> None:
+        if known is not None and known.uuid != record.uuid:
+            state = self.allocator.instances.state_of(known)
+            reason = name_taken(state, known.uuid, known.name)
+            raise InstanceError(record.name, reason)
 
     def _max_processes(self, request: InstanceRequest) -> int:
         if request.max_processes is not None:
@@ -270,13 +283,3 @@ def _in_use(device: Device) -> bool:
     if device.kind != "block":
         return False
     return block_devices.in_use(os.stat(device.path).st_rdev)
-
-
-def _check_same(record: InstanceRecord, known: InstanceRecord | None) -> None:
-    if known is not None and known.uuid != record.uuid:
-        raise InstanceError(
-            record.name,
-            f"the name is taken by the instance {known.uuid}; release that "
-            "one first; if libvirt does not know it any more, run: "
-            + command("gc", "--grace-period", "0", record.name),
-        )

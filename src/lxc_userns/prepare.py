@@ -30,6 +30,7 @@ from lxc_userns.rootfs.views.strategies import Progress, ShiftOptions
 
 if TYPE_CHECKING:
     from lxc_userns.config.settings import Settings
+    from lxc_userns.idmap import IdMaps
     from lxc_userns.instances.instances import Instances
     from lxc_userns.leases.allocator import LeaseAllocator
     from lxc_userns.resources import ControlGroups
@@ -82,7 +83,7 @@ class Preparation:
             if known is not None and known.id_maps != record.id_maps:
                 if self.instances.is_active(known):
                     raise RunningError(record.name, "allocate")
-                _check_not_weaker(record, known)
+                self._check_not_weaker(record, known, known.id_maps)
             return renewal.keep_dropped(record, known)
 
     def run(
@@ -145,7 +146,10 @@ class Preparation:
     ) -> InstanceRecord:
         before = self.allocator.find(wanted.name)
         undo(stack, self.allocator.restore_lease, wanted.name, before)
-        return assign_id_maps(wanted, known)
+        record = assign_id_maps(wanted, known)
+        if known is None and before is not None:
+            self._check_not_weaker(record, known, before.id_maps)
+        return record
 
     def _prepare(
         self,
@@ -284,23 +288,28 @@ class Preparation:
         if renewal.own_files(known) != renewal.own_files(record):
             raise InstanceError(
                 record.name,
-                "it has files of its own, by the strategy "
-                f"{known.strategy} from {known.archive or known.rootfs}, and "
-                "would lose them; release it first",
+                f"is {self.instances.state_of(known)} with files of its own, "
+                f"by the strategy {known.strategy} from "
+                f"{known.archive or known.rootfs}, and would lose them; call "
+                "release first",
             )
-        _check_not_weaker(record, known)
+        self._check_not_weaker(record, known, known.id_maps)
 
-
-def _check_not_weaker(record: InstanceRecord, known: InstanceRecord) -> None:
-    """Refuse to take away the user namespace that was promised."""
-    if known.id_maps is not None and record.id_maps is None:
-        raise InstanceError(
-            record.name,
-            f"it was promised the ID maps {known.id_maps.uid} and "
-            f"{known.id_maps.gid}, and is to be in the host's user "
-            f"namespace now ({'; '.join(record.mode_reasons)}); release "
-            "it first",
-        )
+    def _check_not_weaker(
+        self,
+        record: InstanceRecord,
+        known: InstanceRecord | None,
+        promised: IdMaps | None,
+    ) -> None:
+        """Refuse to take away the user namespace that was promised."""
+        if promised is not None and record.id_maps is None:
+            raise InstanceError(
+                record.name,
+                f"is {self.instances.state_of(known)} with the ID maps "
+                f"{promised.uid} and {promised.gid}, and is to be in the "
+                "host's user namespace now "
+                f"({'; '.join(record.mode_reasons)}); call release first",
+            )
 
 
 def _log_ready(ready: InstanceRecord, seconds: float) -> None:

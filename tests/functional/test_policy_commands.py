@@ -202,9 +202,9 @@ def test_capabilities(cli: Cli, busybox_rootfs: Path) -> None:
 
 def test_devices(cli: Cli, busybox_rootfs: Path) -> None:
     error = cli.start("web1", busybox_rootfs, "--device", "/dev/x").error()
-    assert error == "device '/dev/x': No such file or directory"
+    assert error == "web1: device '/dev/x': No such file or directory"
     error = cli.start("web1", busybox_rootfs, "--device", "/dev/net").error()
-    assert error.startswith("device '/dev/net': is not a device node")
+    assert error.startswith("web1: device '/dev/net': is not a device node")
     shown = cli.start("web1", busybox_rootfs, "--device", "/dev/fuse").json()
     assert (shown["mode"], shown["devices"]) == ("private", ["/dev/fuse"])
     pid = shown["init_pid"]

@@ -17,7 +17,7 @@ import pytest
 
 from lxc_userns import PreparedInstance, Requirements, exceptions, rootfs
 from tests.functional import images, instance_host
-from tests.functional.instance_host import NAME, InstanceHost
+from tests.functional.instance_host import NAME, UUID, InstanceHost
 from tests.samples import TOP
 
 pytestmark = pytest.mark.needs("private-libvirtd", "containers")
@@ -169,6 +169,53 @@ def test_each_verb_in_each_state_twice(
             assert host.everything() == there
             if state != after:
                 host.undefine()
+
+
+OTHER_UUID = UUID.replace("0", "1")
+#: What is refused where an instance has files, a lease or ID maps already:
+#: what was asked for first, what is asked for then, and the error.
+REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], type[Exception]]] = {
+    "another UUID": ({}, {"uuid": OTHER_UUID}, exceptions.InstanceError),
+    "another size": ({}, {"range_size": 1000}, exceptions.LeaseError),
+    "mode host": (
+        {},
+        {"needs": Requirements("host")},
+        exceptions.InstanceError,
+    ),
+    "another strategy": (
+        {"strategy": "overlay"},
+        {"strategy": "idmapped"},
+        exceptions.InstanceError,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("verb", "kind", "state"),
+    [
+        (verb, kind, state)
+        for verb in ("allocate", "prepare")
+        for kind in REFUSED
+        for state in STATES[1:]
+        # It has no files yet, or asks for none.
+        if kind != "another strategy"
+        or (verb == "prepare" and state != "allocated")
+    ],
+)
+def test_what_is_refused_in_every_state(
+    host: InstanceHost, verb: str, kind: str, state: str
+) -> None:
+    """The error names instance, state and verb, and nothing is changed."""
+    host.asked, other, error = REFUSED[kind]
+    host.conf.set_override("userns_policy", "preferred", "lxc_userns")
+    reach(host, state, defined=True)
+    before = host.everything()
+    with pytest.raises(error) as caught:
+        getattr(host.manager, verb)(host.request(**other))
+    text = str(caught.value)
+    assert re.match(rf"{NAME}: is {state}\b.*[;,] .*call [a-z]+", text), text
+    assert host.everything() == before
+    assert host.state() == state
 
 
 def test_verbs_at_once(host: InstanceHost) -> None:

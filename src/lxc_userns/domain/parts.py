@@ -150,7 +150,7 @@ def _identity(
     if name != parts.name:
         yield (
             f"<name> {shown(name)}: is not the instance's {parts.name!r}; "
-            "apply the instance to its own domain"
+            "call apply_to with the XML of its own domain"
         )
     elif uuid is None:
         element = etree.Element("uuid")
@@ -160,7 +160,7 @@ def _identity(
     if uuid is not None and _digits(uuid) != _digits(parts.uuid):
         yield (
             f"<uuid> {shown(uuid)}: is not the instance's {parts.uuid!r}; "
-            "apply the instance to its own domain"
+            "call apply_to with the XML of its own domain"
         )
 
 

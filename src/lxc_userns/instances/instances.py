@@ -61,6 +61,21 @@ class Instances:
         """Return whether the domain runs, without asking libvirtd."""
         return self.running.find(record.name, record.uuid) is not None
 
+    def state_of(self, record: InstanceRecord | None) -> str:
+        """Return the state that an instance has between the verbs.
+
+        :param record: its record; None: it has no more than a lease.
+        :returns: ``allocated``, ``prepared``, ``running``, ``stopped`` or
+            ``unmounted``.
+        """
+        if record is None:
+            return "allocated"
+        if self.is_active(record):
+            return "running"
+        if not self.files.is_mounted(record.name):
+            return "unmounted"
+        return "prepared" if record.verified is None else "stopped"
+
     def load(self, name: str) -> InstanceRecord | None:
         """Return the record of a container; None of one of others.
 

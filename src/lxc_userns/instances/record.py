@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lxc_userns.arguments import check_type
+from lxc_userns.commands import command
 from lxc_userns.exceptions import InstanceError
 from lxc_userns.spec.requirements import (
     CAPABILITIES,
@@ -166,6 +167,19 @@ def check_uuid(name: str, text: str) -> None:
         valid = False
     if not valid:
         raise InstanceError(name, f"{text!r} is not a UUID in its usual form")
+
+
+def name_taken(state: str, uuid: str, name: str) -> str:
+    """Return why a name is not given to another instance.
+
+    :param state: that of the instance that has it.
+    :param uuid: its UUID.
+    """
+    remedy = command("gc", "--grace-period", "0", name)
+    return (
+        f"is {state}, as the instance {uuid}; call release first, or, if "
+        f"libvirt does not know that one any more, run: {remedy}"
+    )
 
 
 def check_same(name: str, known: str | None, given: str | None) -> None:

@@ -11,14 +11,17 @@ from dataclasses import dataclass, replace
 from types import EllipsisType
 from typing import TYPE_CHECKING
 
-from lxc_userns.commands import command
 from lxc_userns.exceptions import (
     ConfigError,
     LeaseError,
     PoolExhaustedError,
 )
 from lxc_userns.idmap import ID_LIMIT, TTY_GID, IdMaps
-from lxc_userns.instances.record import InstanceRecord, check_name
+from lxc_userns.instances.record import (
+    InstanceRecord,
+    check_name,
+    name_taken,
+)
 from lxc_userns.leases import (
     Lease,
     LeaseStore,
@@ -267,7 +270,7 @@ class LeaseAllocator:
         with self.leases.write(keep=keep) as leases:
             lease = leases.get(instance)
             if lease is not None:
-                _check_same(lease, uuid, size)
+                self._check_same(lease, uuid, size)
             return leases.confirm(instance, uuid)
 
     def _add(self, request: LeaseRequest, keep: bool) -> Lease | None:
@@ -342,21 +345,22 @@ class LeaseAllocator:
                 )
         return None
 
+    def _check_same(
+        self, lease: Lease, uuid: str | None, size: int | None
+    ) -> None:
+        name = lease.instance
+        if None not in (uuid, lease.uuid) and uuid != lease.uuid:
+            reason = name_taken(self._state_of(name), str(lease.uuid), name)
+            raise LeaseError(name, reason)
+        if size not in (None, lease.count):
+            raise LeaseError(
+                name,
+                f"is {self._state_of(name)} with a lease of {lease.count} "
+                f"IDs, not of {size}; call release first",
+            )
 
-def _check_same(lease: Lease, uuid: str | None, size: int | None) -> None:
-    if None not in (uuid, lease.uuid) and uuid != lease.uuid:
-        raise LeaseError(
-            lease.instance,
-            f"the instance {lease.uuid} has the lease of that name; release "
-            "that one first; if libvirt does not know it any more, run: "
-            + command("gc", "--grace-period", "0", lease.instance),
-        )
-    if size not in (None, lease.count):
-        raise LeaseError(
-            lease.instance,
-            f"has a lease of {lease.count} IDs, not of {size}; release it "
-            "first",
-        )
+    def _state_of(self, name: str) -> str:
+        return self.instances.state_of(self.instances.store.load(name))
 
 
 def _commit(

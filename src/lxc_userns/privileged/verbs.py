@@ -86,19 +86,19 @@ def verify(
 
 @checked(instance=_INSTANCE)
 def unmount(instance: str | PreparedInstance) -> None:
-    """Unmount the views of a stopped instance; record and lease stay."""
+    """Unmount the views of a stopped instance, as the manager's verb."""
     _call(daemon.unmount, instance)
 
 
 @checked(instance=_INSTANCE)
 def release(instance: str | PreparedInstance) -> None:
-    """Release an instance; safe to repeat, and after half of anything."""
+    """Release an instance, as the manager's verb of this name."""
     _call(daemon.release, instance)
 
 
 @checked(instance=_INSTANCE)
 def sync(instance: str | PreparedInstance) -> None:
-    """Write to disk what the kernel has of an instance's root filesystem."""
+    """Write an instance's files to disk, as the manager's verb."""
     _call(daemon.sync, instance)
 
 

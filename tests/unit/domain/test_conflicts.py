@@ -61,7 +61,7 @@ def test_what_is_of_the_host() -> None:
             "<os>",
             f"<uuid>{UUID[::-1]}</uuid><os>",
             {},
-            f"is not the instance's '{UUID}'; apply the instance to its own",
+            f"is not the instance's '{UUID}'; call apply_to with the XML of",
         ),
         ("<os>", "<uuid/><os>", {}, "<uuid> '': is not the instance's"),
         (

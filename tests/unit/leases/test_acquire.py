@@ -79,7 +79,9 @@ def test_whose_it_is(host: Host) -> None:
     host.allocator.acquire("by-hand")
     assert host.allocator.acquire("by-hand", UUID).uuid == UUID
     assert host.allocator.acquire("by-hand").uuid == UUID
-    with pytest.raises(LeaseError, match=f"the instance {UUID} has the lease"):
+    with pytest.raises(
+        LeaseError, match=f"allocated, as the instance {UUID}; call"
+    ):
         host.allocator.acquire("by-hand", OTHER_UUID)
     with pytest.raises(LeaseError, match=r"other: .*uuid"):
         host.allocator.acquire("other", UUID)
@@ -93,7 +95,9 @@ def test_sizes(host: Host) -> None:
     host.reach(size=5)
     assert host.allocator.acquire("small").count == 10
     host.reach(size=S)
-    with pytest.raises(LeaseError, match="has a lease of 10 IDs, not of 11"):
+    with pytest.raises(
+        LeaseError, match="with a lease of 10 IDs, not of 11; call"
+    ):
         host.allocator.acquire("small", size=11)
     with pytest.raises(PoolExhaustedError):
         host.allocator.acquire("middle")

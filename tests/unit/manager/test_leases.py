@@ -98,7 +98,7 @@ def test_a_lease_of_another_size(pool: World) -> None:
 
 def test_a_size_without_a_pool(world: World) -> None:
     request = replace(world.request, range_size=65536)
-    with pytest.raises(InstanceError, match="has ID maps or no pool"):
+    with pytest.raises(InstanceError, match="and there is no pool; set"):
         world.manager.prepare(request)
 
 
@@ -153,7 +153,9 @@ def test_containers_have_leases(pool: World) -> None:
     assert lease_of(pool, "web1") is None
     # Another container of the same name is not the same instance.
     pool.services.allocator.acquire("web1", UUID)
-    with pytest.raises(LeaseError, match=f"the instance {UUID} has the lease"):
+    with pytest.raises(
+        LeaseError, match=f"is allocated, as the instance {UUID}"
+    ):
         pool.containers.run(spec)
 
 
@@ -177,14 +179,18 @@ def test_a_refused_instance_takes_nothing_from_the_one_that_is(
     """Neither its lease, nor what it has without one."""
     other = another_uuid("other")
     lease = pool.manager.prepare(pool.request).id_maps
-    with pytest.raises(InstanceError, match="the name is taken"):
+    with pytest.raises(
+        InstanceError, match="web1: is prepared, as the instance"
+    ):
         pool.manager.prepare(replace(pool.request, uuid=other))
     held = lease_of(pool, "web1")
     assert held is not None
     assert (held.id_maps, held.uuid) == (lease, UUID)
     fixed = replace(another(pool, "fixed"), id_maps=leased(1))
     pool.manager.prepare(fixed)
-    with pytest.raises(InstanceError, match="the name is taken"):
+    with pytest.raises(
+        InstanceError, match="fixed: is prepared, as the instance"
+    ):
         pool.manager.prepare(replace(fixed, uuid=other))
     with pytest.raises(PoolExhaustedError, match="held by the instance fixed"):
         pool.manager.prepare(another(pool, "third"))

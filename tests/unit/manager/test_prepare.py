@@ -149,7 +149,9 @@ def test_a_running_domain_without_a_record_is_not_prepared(
 def test_a_name_is_not_taken_over(world: World) -> None:
     world.manager.prepare(world.request)
     other = replace(world.request, uuid=UUID.replace("0", "1"))
-    with pytest.raises(InstanceError, match=f"taken by the instance {UUID}"):
+    with pytest.raises(
+        InstanceError, match=f"is prepared, as the instance {UUID}"
+    ):
         world.manager.prepare(other)
 
 

@@ -8,12 +8,14 @@ import pytest
 
 from lxc_userns.exceptions import (
     InstanceError,
+    NeedsError,
     NoSuchContainerError,
     RunningError,
 )
 from lxc_userns.instances.prepared import PreparedInstance
 from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.plan import Planner
+from lxc_userns.spec.requirements import Requirements
 from tests.unit.manager.world import (
     MAPS,
     OTHER,
@@ -38,8 +40,26 @@ def test_a_name_is_not_given_to_another(world: World, verb: str) -> None:
     world.manager.prepare(world.request)
     before = look(world)
     other = replace(world.request, uuid=OTHER_UUID)
-    with pytest.raises(InstanceError, match=f"web1: .*{UUID}; release that"):
+    with pytest.raises(InstanceError) as caught:
         world.verb(verb)(other)
+    assert str(caught.value) == (
+        f"web1: is prepared, as the instance {UUID}; call release first, or, "
+        "if libvirt does not know that one any more, run: lxc-userns gc "
+        "--grace-period 0 web1"
+    )
+    assert look(world) == before
+
+
+@pytest.mark.parametrize("verb", ["allocate", "prepare"])
+def test_a_device_that_is_not_there(world: World, verb: str) -> None:
+    """The error names the instance, and it has nothing."""
+    before = look(world)
+    needs = Requirements(devices=("/dev/lxc-userns-none",))
+    with pytest.raises(NeedsError) as caught:
+        world.verb(verb)(replace(world.request, needs=needs))
+    assert str(caught.value) == (
+        "web1: device '/dev/lxc-userns-none': No such file or directory"
+    )
     assert look(world) == before
 
 
@@ -121,7 +141,9 @@ def test_what_runs_is_not_given_other_ids(world: World) -> None:
 def test_an_allocation_does_not_weaken_a_promise(pool: World) -> None:
     pool.manager.prepare(pool.request)
     pool.set(subid_owner="")
-    with pytest.raises(InstanceError, match="was promised the ID maps"):
+    with pytest.raises(
+        InstanceError, match=r"is prepared with the ID maps .*; call rel"
+    ):
         pool.manager.allocate(pool.request)
     assert pool.manager.prepare("web1").id_maps == leased(0)
 
