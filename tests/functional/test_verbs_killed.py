@@ -15,7 +15,11 @@ import libvirt
 import pytest
 
 from lxc_userns import InstanceRequest, Requirements, Volume
-from lxc_userns.exceptions import IsolationError, NotRunningError
+from lxc_userns.exceptions import (
+    IsolationError,
+    NotRunningError,
+    RunningError,
+)
 from lxc_userns.instances.verified import Verified
 from tests.functional import images, instance_host
 from tests.functional.guest import wait_for_no_disk
@@ -228,7 +232,7 @@ KINDS = ("idmapped", "overlay", "chown", "image", "archive", "volumes", "host")
 LATER = ("allocated", "prepared", "stopped", "unmounted")
 
 
-@pytest.mark.parametrize("state", ["unknown", "unmounted"])
+@pytest.mark.parametrize("state", ["unknown", *LATER])
 def test_allocate(host: InstanceHost, state: str) -> None:
     assert (
         check(
@@ -338,7 +342,7 @@ def test_release(host: InstanceHost, state: str, kind: str) -> None:
     )
 
 
-@pytest.mark.parametrize("state", ["allocated", "stopped", "unmounted"])
+@pytest.mark.parametrize("state", ["unknown", *LATER])
 def test_sync(host: InstanceHost, state: str) -> None:
     assert (
         check(
@@ -348,6 +352,41 @@ def test_sync(host: InstanceHost, state: str) -> None:
         )
         > 2
     )
+
+
+@pytest.mark.parametrize("verb", ["unmount", "release"])
+@pytest.mark.parametrize("state", ["unknown", "allocated", "unmounted"])
+def test_where_nothing_is_mounted(
+    host: InstanceHost, state: str, verb: str
+) -> None:
+    assert (
+        check(
+            host,
+            lambda: reach(host, state, "idmapped"),
+            lambda: getattr(host.manager, verb)(NAME),
+        )
+        > 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "verb"),
+    [
+        ("unknown", "prepare"),
+        ("stopped", "prepare"),
+        ("prepared", "unmount"),
+        ("stopped", "release"),
+    ],
+)
+def test_shared_maps(host: InstanceHost, state: str, verb: str) -> None:
+    """There is no lease that tells what the instance has."""
+    host.share_id_maps()
+
+    def call() -> None:
+        given = ask(host, "idmapped") if verb == "prepare" else NAME
+        getattr(host.manager, verb)(given)
+
+    assert check(host, lambda: reach(host, state, "idmapped"), call) > 5
 
 
 @pytest.fixture
@@ -418,3 +457,57 @@ def test_verify_of_what_differs(running: InstanceHost, started: bool) -> None:
     host.undefine()
     host.manager.release(NAME)
     assert host.state() == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("verb", "is_refused"),
+    [
+        ("allocate", False),
+        ("prepare", False),
+        ("prepare by name", False),
+        ("prepare by another request", True),
+        ("sync", False),
+        ("unmount", True),
+        ("release", True),
+    ],
+)
+def test_what_runs_is_left_alone(
+    running: InstanceHost, verb: str, is_refused: bool
+) -> None:
+    host, manager = running, running.manager
+    calls: dict[str, Callable[[], object]] = {
+        "allocate": lambda: manager.allocate(host.request()),
+        "prepare": lambda: manager.prepare(host.request()),
+        "prepare by name": lambda: manager.prepare(NAME),
+        "prepare by another request": lambda: manager.prepare(
+            host.request(volumes=())
+        ),
+        "sync": lambda: manager.sync(NAME),
+        "unmount": lambda: manager.unmount(NAME),
+        "release": lambda: manager.release(NAME),
+    }
+    host.start()
+    manager.verify(NAME, started=True)
+    before, pid = host.everything(), init_pid(host)
+
+    def call() -> None:
+        if is_refused:
+            with pytest.raises(RunningError):
+                calls[verb]()
+        else:
+            calls[verb]()
+
+    for at in count(1):
+        died = run_and_kill(call, at, is_change)
+        call()
+        assert (host.everything(), init_pid(host)) == (before, pid), at
+        assert host.state() == "running"
+        if not died:
+            break
+    assert at > 1 or is_refused
+
+
+def init_pid(host: InstanceHost) -> int:
+    """Return the process ID of the container's first process."""
+    with host.services.guests.init_process(NAME) as init:
+        return int(init.pid)
