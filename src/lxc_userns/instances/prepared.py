@@ -106,8 +106,8 @@ class PreparedInstance:
         - ``<uuid>``;
         - ``<idmap>`` in mode ``private``;
         - a ``<filesystem>`` of type ``mount`` for the root and each volume.
-          One whose source is what was requested, of whatever type, is made
-          one of the view;
+          In place of one whose source is what was requested, of whatever
+          type, it has nothing else of what that had;
         - ``<privnet/>`` without an interface, unless the host's network was
           promised;
         - ``<capabilities>``: what the instance may have, and no others;

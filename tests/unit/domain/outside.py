@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -143,7 +144,7 @@ class _Cut:
 
 def _target(raw: str) -> str | None:
     found = re.search(r"<target\s+dir=[\"']([^\"']*)", raw)
-    return found[1] if found else None
+    return html.unescape(found[1]) if found else None
 
 
 def _below(element: _Element) -> Iterator[_Element]:

@@ -4,6 +4,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from lxc_userns.domain import DomainParts, Filesystem, Marker
 from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.spec.requirements import DROPPED_PRIVATE
@@ -19,6 +21,9 @@ PUNCHED_MAPS = IdMaps(
 UUID = "3e3fce45-4f53-4fa7-bb32-11f34168b82b"
 VIEWS = "/run/lxc-userns/instance"
 SCHEMA = Path("/usr/share/libvirt/schemas/domain.rng")
+needs_schema = pytest.mark.skipif(
+    not SCHEMA.exists(), reason="libvirt's RELAX NG schema is not installed"
+)
 
 #: By the name that each has.
 DOCUMENTS = {

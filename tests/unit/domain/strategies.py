@@ -77,7 +77,10 @@ def _idmap(host: int) -> str:
 
 _LXC = "xmlns:lxc='http://libvirt.org/schemas/domain/lxc/1.0'"
 _BEFORE = [
-    _Piece(["<name>web</name>"], ["<name>web2</name>", "<name>Web</name>"]),
+    _Piece(
+        ["<name>web</name>", "<name><![CDATA[web]]></name>"],
+        ["<name>web2</name>", "<name>Web</name>"],
+    ),
     _Piece(
         ["", f"<uuid>{UUID}</uuid>", f"<uuid>{UUID.upper()}</uuid>"],
         [f"<uuid>{UUID[:-1]}0</uuid>"],
@@ -243,6 +246,18 @@ _LAST = [
 ]
 
 
+#: The text is read as what it is, not as it says that its bytes once were.
+_HEADS = [
+    "",
+    "<!-- a -->",
+    "<?xml version='1.0'?>",
+    *(
+        f"<?xml version='1.0' encoding='{name}'?>"
+        for name in ("UTF-8", "utf-16", "ISO-8859-1", "us-ascii")
+    ),
+]
+
+
 class Document(NamedTuple):
     """A domain of others.
 
@@ -285,7 +300,7 @@ def _documents(draw: st.DrawFn) -> Document:
     text = f"<domain type='lxc'>{text}{newline}</domain>{newline}"
     if draw(st.booleans()):
         text = text.replace("'", '"')
-    head = draw(st.sampled_from(["", "<?xml version='1.0'?>", "<!-- a -->"]))
+    head = draw(st.sampled_from(_HEADS))
     return Document(head + text, fits)
 
 

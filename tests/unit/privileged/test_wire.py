@@ -19,11 +19,18 @@ from lxc_userns.instances.verified import Verified
 from lxc_userns.linux.file_identity import FileIdentity
 from lxc_userns.privileged import daemon, wire
 from lxc_userns.spec.request import InstanceRequest
-from lxc_userns.spec.requirements import CAPABILITIES, Device, Requirements
+from lxc_userns.spec.requirements import Device, Requirements
 from lxc_userns.spec.strategy import Strategy
 from lxc_userns.spec.volume import Volume
 from lxc_userns.verification import VerifiedInstance
 from tests.unit.id_map_strategies import id_maps
+from tests.unit.instances.strategies import (
+    needs,
+    numbers,
+    paths,
+    texts,
+    volumes,
+)
 
 UUID = "0c9a9b1e-6f0f-4a5c-9d0e-5d6d3a1f2b3c"
 MAPS = IdMaps(
@@ -224,28 +231,6 @@ def test_no_tree_of_values_breaks_it(data: Any) -> None:
             wire.decode("verb", "it", kind, data)
 
 
-texts = st.text(st.characters(codec="utf-8"), max_size=20)
-numbers = st.integers(0, 2**64 - 1)
-paths = st.text("ab\N{BLACK STAR}", min_size=1).map("/srv/{}".format)
-volumes = st.builds(
-    Volume,
-    source=paths,
-    target=paths,
-    owners=st.sampled_from(["idmap", "none", "chown", "host"]),
-    readonly=st.booleans(),
-    nosuid=st.booleans(),
-    nodev=st.booleans(),
-    owned=st.booleans(),
-)
-needs = st.builds(
-    Requirements,
-    mode=st.sampled_from([None, "private", "host"]),
-    host_namespaces=st.sets(st.sampled_from(["network", "ipc", "uts"])),
-    capabilities=st.sets(st.sampled_from(CAPABILITIES)),
-    devices=st.sets(
-        st.sampled_from(["/dev/fuse", "/dev/sda", "/dev/net/tun"])
-    ),
-)
 #: What contradicts nothing else.
 modes = st.one_of(
     st.fixed_dictionaries({"needs": needs}),
