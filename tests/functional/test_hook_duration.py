@@ -7,7 +7,9 @@ libvirtd answers no one meanwhile.
 import subprocess
 import time
 from collections.abc import Iterator
+from operator import truediv
 from pathlib import Path
+from statistics import median
 
 import libvirt
 import pytest
@@ -111,5 +113,6 @@ def test_it_does_not_grow_with_the_tree(
             times[name].append(time.perf_counter() - start)
             said[name].add(told.replace(name, "NAME"))
     assert said["few"] == said["many"]
-    # Others use the machine too: the best of several counts.
-    assert min(times["many"]) < MOST * min(times["few"]), times
+    # Others use the machine too, now and then and not for both.
+    ratios = map(truediv, times["many"], times["few"])
+    assert median(ratios) < MOST, times
