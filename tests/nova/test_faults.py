@@ -7,7 +7,7 @@ import pytest
 
 from tests.nova.conftest import ImageFactory, NovaFactory
 from tests.nova.harness import OTHER_HOST, wait_until
-from tests.nova.ours import DRIVER, LEASES, is_private
+from tests.nova.ours import DRIVER, LEASES, is_private, resizable
 from tests.nova.server import Server
 
 
@@ -61,10 +61,10 @@ def test_an_image_that_cannot_be_mounted(
 
 @pytest.mark.usefixtures("pool")
 def test_no_range_left(
-    start_nova: NovaFactory, busybox_image: ImageFactory
+    start_nova: NovaFactory, busybox_image: ImageFactory, strategy: str
 ) -> None:
     """Another host is tried; Nova does not show why there was no other."""
-    nova = start_nova(LEASES)
+    nova = start_nova(resizable(strategy, LEASES))
     image = nova.add_image(busybox_image("ext4"))
     large = nova.flavor(lxc_userns__range_size="131072")
     nova.boot(image, flavor=large)

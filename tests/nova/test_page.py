@@ -3,12 +3,13 @@
 
 import configparser
 import os
+import re
 import subprocess
 from pathlib import Path
 
 from tests.nova.conftest import ImageFactory, NovaFactory, subordinate_ids
 from tests.nova.harness import FIRST_HOST, OTHER_HOST, Nova, Settings
-from tests.nova.ours import DRIVER, is_private, mode_of, resizable
+from tests.nova.ours import BASE, DRIVER, is_private, mode_of, resizable
 from tests.nova.user import BIN
 from tests.samples import TOP, run_line, samples
 
@@ -121,3 +122,41 @@ def test_there_and_back(
     assert mode_of(server, "/bin/su") == "4755 0"
     server.delete()
     nova.wait_for_no_leftovers()
+
+
+def test_back_with_partitions(
+    start_nova: NovaFactory, busybox_image: ImageFactory
+) -> None:
+    """The page says where the root partition of a disk is found."""
+    nova = start_nova(resizable("chown"))
+    server = nova.boot(nova.add_image(busybox_image("partitioned")))
+    assert is_private(server)
+    server.stop()
+    nova.stop_compute()
+    listed = run("fdisk -l disk", server.directory).stdout
+    (start,) = re.findall(r"^disk2 +(\d+) .*root", listed, re.MULTILINE)
+    offset = f"offset={512 * int(start)}"
+    assert "mounted with ``offset=`` besides: 512 times" in PAGE.read_text()
+    back = with_configuration(block("rootfs unshift"), nova)
+    told = back.replace(" -o loop,", f" -o loop,{offset},")
+    assert told != back
+    assert owner_in(server.disk, offset, "bin/su") == BASE
+    follow(told, server.directory)
+    assert owner_in(server.disk, offset, "bin/su") == 0
+    nova.start_compute()
+    server.delete()
+    nova.wait_for_no_leftovers()
+
+
+def owner_in(disk: Path, offset: str, path: str) -> int:
+    """Return the owner of a file on a disk that is in no use."""
+    point = disk.with_name("looked-into")
+    point.mkdir(mode=0o700)
+    options = f"loop,ro,nosuid,nodev,{offset}"
+    argv = ["mount", "-o", options, str(disk), str(point)]
+    subprocess.run(argv, check=True)
+    try:
+        return (point / path).stat().st_uid
+    finally:
+        subprocess.run(["umount", point], check=True)
+        point.rmdir()

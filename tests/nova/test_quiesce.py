@@ -170,12 +170,17 @@ def test_a_snapshot_of_one_moment(
 def test_one_whose_image_asks_for_nothing(
     nova: Nova, copies: Copies, busybox_image: ImageFactory
 ) -> None:
+    """The kernel mounts the copy as after a loss of power."""
     server = boot(nova, busybox_image)
-    copies.begin(server)
+    written = server.run_in("cat", "/bin/writer").stdout
+    image = copies.begin(server)
     assert goes_on(server)
     copies.go_on()
     server.wait()
     assert goes_on(server)
+    with mounted(nova.directory / "glance" / image) as root:
+        assert (root / "bin/writer").read_text() == written
+        assert {each.name for each in root.glob("root/?")} <= {"a", "b"}
 
 
 def test_a_copy_that_fails(
