@@ -26,7 +26,7 @@ from contextlib import contextmanager
 import libvirt
 
 from lxc_userns import rootfs
-from lxc_userns.linux import threads
+from lxc_userns.linux import namespaces
 from tests.functional import images, instance_host
 from tests.functional.conftest import reachable_directory
 from tests.functional.instance_host import NAME, InstanceHost
@@ -112,7 +112,7 @@ def count_ticks(path: str, verb: Callable[[], object]) -> int:
 
 def main() -> None:
     """Do all of it."""
-    assert not threads.has_native_threads()
+    assert not namespaces.has_native_threads()
     libvirt.registerErrorHandler(lambda *_: None, None)
     found: dict[str, object] = {}
     with (

@@ -11,13 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxc_userns.linux import (
-    loop,
-    mount_api,
-    mounts,
-    superblocks,
-    user_namespaces,
-)
+from lxc_userns.linux import loop, mount_api, mounts, user_namespaces
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +55,7 @@ def test_no_mount(touched: type[BaseException], tmp_path: Path) -> None:
         lambda: mount_api.clone_mount(-1),
         lambda: mount_api.set_attributes(-1, 0),
         lambda: mount_api.attach(-1, -1),
-        lambda: superblocks.mount("overlay", options, 0),
+        lambda: mount_api.mount("overlay", options, 0),
         lambda: loop.attached(image, "image", readonly=True).__enter__(),
         lambda: user_namespaces.create([], []).__enter__(),
     ):

@@ -23,13 +23,7 @@ from lxc_userns.exceptions import (
     NotRunningError,
 )
 from lxc_userns.libvirtd.client import Guests
-from lxc_userns.linux import (
-    cgroup_files,
-    mount_api,
-    namespaces,
-    programs,
-    threads,
-)
+from lxc_userns.linux import cgroup_files, mount_api, namespaces, programs
 from lxc_userns.linux.process import Process
 
 _RESTRICTED = mount_api.MOUNT_ATTR_RDONLY | mount_api.MOUNT_ATTR_NOSUID
@@ -205,7 +199,7 @@ def _popen(pidfd: int, control: socket.socket) -> subprocess.Popen[bytes]:
     the host, and be able to open what another executes or has mapped.
     """
     # Only for this thread, which ends with that, and its child.
-    threads.unshare_working_directory()
+    namespaces.unshare_working_directory()
     namespaces.unshare(namespaces.CLONE_NEWNS)
     mount_api.set_attributes_of_all(_RESTRICTED)
     # It has to say what it is to become.

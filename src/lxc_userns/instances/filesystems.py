@@ -26,7 +26,7 @@ from lxc_userns.exceptions import (
 )
 from lxc_userns.instances.given_files import GivenFiles
 from lxc_userns.instances.record import InstanceRecord, volume_name
-from lxc_userns.linux import syncing
+from lxc_userns.linux import directory
 from lxc_userns.rootfs import exposure
 from lxc_userns.rootfs.views import (
     idmapped,
@@ -321,7 +321,7 @@ class Filesystems:
                 self._views.opened(instance, _ROOT) as fd,
                 translated(RootfsError, self.view(instance)),
             ):
-                syncing.sync_filesystem(fd)
+                directory.sync_filesystem(fd)
 
     def follow_targets(self, record: InstanceRecord) -> dict[str, str]:
         """Return where its root filesystem leads its volumes, by target.

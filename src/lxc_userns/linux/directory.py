@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Directories of our own, opened by descriptor and never through a link."""
+"""Directories of our own, by descriptor and never through a link."""
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import stat
+import subprocess
 from collections.abc import Iterator
 from contextlib import (
     AbstractContextManager,
@@ -15,10 +17,12 @@ from contextlib import (
 )
 from pathlib import Path
 
-from lxc_userns.linux import safe_path
+from lxc_userns.linux import libc, safe_path
 from lxc_userns.linux.fd import closed_on_error, open_file
 
 _FLAGS = os.O_DIRECTORY | os.O_NOFOLLOW
+
+_syncfs = libc.function("syncfs", ctypes.c_int)
 
 
 def opened(path: str | os.PathLike[str]) -> AbstractContextManager[int]:
@@ -219,3 +223,44 @@ def check(fd: int, path: str, mode: int) -> None:
             f"{path} has mode {found:04o}, it may have {mode:04o} at most; "
             f"chmod {mode:04o} {path}"
         )
+
+
+def remove_tree(parent: int, name: str) -> None:
+    """Remove ``parent/name`` and all in it; nothing happens if it is missing.
+
+    What is mounted below is left alone, and an error. rm does it: it follows
+    no link, knows no limit of depth, and a container can make trees deeper
+    than Python can recurse.
+
+    :param parent: descriptor of a directory of ours.
+    :param name: name in it, with no slash.
+    :raises OSError: if not all of it could be removed.
+    """
+    with suppress(FileNotFoundError):
+        os.stat(name, dir_fd=parent, follow_symlinks=False)
+        done = subprocess.run(
+            ["rm", "--recursive", "--force", "--one-file-system", "--", name],
+            cwd=f"/proc/self/fd/{parent}",
+            pass_fds=(parent,),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="backslashreplace",
+            check=False,
+        )
+        if done.returncode:
+            # Who is killed says nothing.
+            end = f"{name} is not removed: rm ended with {done.returncode}"
+            raise OSError([*done.stderr.strip().splitlines(), end][0])
+
+
+def sync_filesystem(fd: int) -> None:
+    """Wait until all that was written to a filesystem is on its disk.
+
+    See :manpage:`syncfs(2)`.
+
+    :param fd: descriptor of a file in it, not ``O_PATH``.
+    :raises OSError: EIO if something could not be written.
+    """
+    _syncfs(fd)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 
 from lxc_userns.exceptions import LockTimeoutError
-from lxc_userns.linux import directory, threads
+from lxc_userns.linux import directory, namespaces
 from lxc_userns.linux.fd import closed_on_error, owned
 
 #: Where locks of files are that have no place of their own for them. No
@@ -139,7 +139,7 @@ def wait(fd: int, name: str) -> None:
         :func:`time_limit` allows.
     """
     deadline = _deadline(None)
-    if deadline is None and threads.has_native_threads():
+    if deadline is None and namespaces.has_native_threads():
         fcntl.flock(fd, fcntl.LOCK_EX)
         return
     while not try_lock(fd):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-from lxc_userns.linux import namespaces, threads
+from lxc_userns.linux import namespaces
 from lxc_userns.linux.bounds import at_most
 from lxc_userns.linux.fd import open_file
 from lxc_userns.linux.mounts import Mount, parse_all
@@ -26,7 +26,7 @@ def read(process: Process, limit: int) -> list[Mount]:
     :raises BoundExceededError: if there are more.
     :raises OSError: if the namespace cannot be entered.
     """
-    if not threads.has_native_threads():
+    if not namespaces.has_native_threads():
         return []
     with (
         process.opened_namespace("mnt") as fd,
@@ -39,7 +39,7 @@ def _read_inside(fd: int, limit: int) -> list[Mount]:
     # Only for this thread, which ends with that. What it reads is by a
     # descriptor of the host's /proc, and nothing of the container is opened.
     with open_file("/proc", os.O_PATH | os.O_DIRECTORY) as proc:
-        threads.unshare_working_directory()
+        namespaces.unshare_working_directory()
         namespaces.setns(fd, namespaces.CLONE_NEWNS)
         flags = os.O_RDONLY | os.O_CLOEXEC
         own = os.open("thread-self/mountinfo", flags, dir_fd=proc)

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Namespaces of the calling process (:manpage:`namespaces(7)`)."""
+"""Namespaces of the calling process and thread (:manpage:`namespaces(7)`)."""
 
 from __future__ import annotations
 
 import ctypes
 import fcntl
 import os
+import threading
 
 from lxc_userns.linux import libc
 from lxc_userns.linux.fd import owned
 
+CLONE_FS = 0x00000200
 CLONE_NEWNS = 0x00020000
 CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
@@ -66,3 +68,28 @@ def owner(fd: int) -> tuple[int, int]:
     with owned(fcntl.ioctl(fd, _NS_GET_USERNS)) as found:
         status = os.fstat(found)
     return status.st_dev, status.st_ino
+
+
+def unshare_working_directory() -> None:
+    """Give the calling thread a root and working directory of its own.
+
+    See :manpage:`unshare(2)`.
+
+    :raises OSError: if the kernel is out of memory.
+    """
+    _unshare(CLONE_FS)
+
+
+def has_native_threads() -> bool:
+    """Return whether threads of this process are threads to the kernel.
+
+    They are not where eventlet has replaced them: all that one of them does to
+    itself it does to the process.
+    """
+    found: list[int] = []
+    thread = threading.Thread(
+        target=lambda: found.append(threading.get_native_id())
+    )
+    thread.start()
+    thread.join()
+    return found != [threading.get_native_id()]

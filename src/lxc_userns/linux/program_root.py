@@ -6,7 +6,7 @@ from __future__ import annotations
 import ctypes
 import os
 
-from lxc_userns.linux import libc, mount_api, superblocks
+from lxc_userns.linux import libc, mount_api
 from lxc_userns.linux.fd import open_file, owned
 
 #: Where programs and their libraries are (:manpage:`hier(7)`). Of a system
@@ -32,9 +32,7 @@ def enter() -> None:
 
     :raises OSError: EPERM without CAP_SYS_ADMIN.
     """
-    with owned(
-        superblocks.mount("tmpfs", {"mode": "755"}, _ATTRIBUTES)
-    ) as root:
+    with owned(mount_api.mount("tmpfs", {"mode": "755"}, _ATTRIBUTES)) as root:
         # Before Linux 6.15 nothing can be mounted on what hangs nowhere.
         _attach(root, "/proc", None)
         for name in _DIRECTORIES:

@@ -19,7 +19,7 @@ from contextlib import (
 from typing import IO, Any, cast
 
 from lxc_userns import own_paths
-from lxc_userns.linux import directory, programs, removal
+from lxc_userns.linux import directory, programs
 from lxc_userns.linux.fd import owned
 from lxc_userns.text import escape
 from lxc_userns.traces import watcher
@@ -132,7 +132,7 @@ class Traces:
             directory.open_subdir(self._state_path, _MODE, _NAME) as traces,
         ):
             if traces is not None and name in os.listdir(traces):
-                removal.remove_tree(traces, name)
+                directory.remove_tree(traces, name)
 
     def begin_unwatched(self, name: str) -> None:
         """Remove the traces of earlier runs of one that libvirt has started.

@@ -18,7 +18,7 @@ import pytest
 
 from lxc_userns import rootfs
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.linux import directory, threads
+from lxc_userns.linux import directory, namespaces
 from lxc_userns.rootfs.shifting import journal
 from tests.functional.conftest import remove_tree
 from tests.functional.rootfs import golden
@@ -278,7 +278,7 @@ def test_worker_is_killed_before_a_change(
         "Popen",
         lambda argv, **options: started([*traced, *argv], **options),
     )
-    monkeypatch.setattr(threads, "has_native_threads", lambda: False)
+    monkeypatch.setattr(namespaces, "has_native_threads", lambda: False)
     check_stopped_and_resumed(root, monkeypatch)
     rootfs.unshift(root, workers=2)
     assert golden.snapshot(root) == before

@@ -14,7 +14,7 @@ import pytest
 from lxc_userns import IdMaps, rootfs
 from lxc_userns.exceptions import NotIdmappableError, RootfsError
 from lxc_userns.linux import directory
-from lxc_userns.linux.superblocks import FSCONFIG_CMD_CREATE
+from lxc_userns.linux.mount_api import FSCONFIG_CMD_CREATE
 from lxc_userns.rootfs.views import idmapped, overlay, probe
 from tests import system_calls
 from tests.functional import guest

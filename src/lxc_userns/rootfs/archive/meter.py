@@ -13,7 +13,7 @@ import os
 import stat
 import threading
 
-from lxc_userns.linux import syncing
+from lxc_userns.linux import directory
 from lxc_userns.linux.fd import open_file
 from lxc_userns.rootfs.archive import depth_first
 
@@ -54,7 +54,7 @@ def find_shortage(fd: int, bytes_needed: int) -> str | None:
 def _sync(view: int) -> None:
     # By a descriptor that is not O_PATH.
     with open_file(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=view) as fd:
-        syncing.sync_filesystem(fd)
+        directory.sync_filesystem(fd)
 
 
 class Meter:

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 
 from lxc_userns.exceptions import RootfsError, translated
-from lxc_userns.linux import directory, locks, removal, safe_path, syncing
+from lxc_userns.linux import directory, locks, safe_path
 from lxc_userns.linux.fd import closed_on_error, owned
 from lxc_userns.rollback import undo
 from lxc_userns.rootfs import refusals
@@ -69,13 +69,13 @@ class StagingDirectory:
 
     def clear(self) -> None:
         """Remove all that is in it."""
-        removal.remove_tree(self.fd, TREE)
+        directory.remove_tree(self.fd, TREE)
 
     @contextmanager
     def syncing(self) -> Iterator[None]:
         """Synchronise what was written with the disk in the end."""
         with ThreadPoolExecutor(1) as thread:
-            done = thread.submit(syncing.sync_filesystem, self.fd)
+            done = thread.submit(directory.sync_filesystem, self.fd)
             yield
         done.result()
 

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 
-from lxc_userns.linux import directory, mount_api, threads
+from lxc_userns.linux import directory, mount_api, namespaces
 from lxc_userns.linux.fd import owned
 from lxc_userns.rootfs.shifting import filecaps
 from lxc_userns.rootfs.shifting.walk import Walk, open_directory
@@ -38,7 +38,7 @@ def find(path: str, most: int) -> list[str]:
     """
     # A walk changes the working directory.
     with ThreadPoolExecutor(
-        max_workers=1, initializer=threads.unshare_working_directory
+        max_workers=1, initializer=namespaces.unshare_working_directory
     ) as executor:
         return executor.submit(_find, path, most).result()
 

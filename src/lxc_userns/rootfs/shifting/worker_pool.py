@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lxc_userns.exceptions import RootfsError
-from lxc_userns.linux import descriptors, polling, programs, threads
+from lxc_userns.linux import descriptors, namespaces, polling, programs
 from lxc_userns.linux.fd import owned
 from lxc_userns.rootfs.shifting import ipc, worker
 from lxc_userns.rootfs.shifting.translation import (
@@ -171,7 +171,7 @@ class _WorkerPool:
     def run(self, progress: Progress | None) -> list[dict[str, Any]]:
         """Walk the tree; the results of all workers."""
         self._queue.put([b""])
-        if threads.has_native_threads():
+        if namespaces.has_native_threads():
             self._start_thread()
         else:
             self._start_worker()
@@ -272,7 +272,7 @@ class _WorkerPool:
 
 def _work_in_thread(job: dict[str, Any], output: int) -> None:
     with owned(output):
-        threads.unshare_working_directory()
+        namespaces.unshare_working_directory()
         worker.work(job, output)
 
 

@@ -23,7 +23,6 @@ from lxc_userns.linux import (
     prctl,
     program_root,
     programs,
-    superblocks,
 )
 from lxc_userns.linux.fd import open_file, owned
 
@@ -112,7 +111,7 @@ def _add_disk(device: int, uid: int, gid: int) -> None:
     os.mkdir(directory, 0o755)
     attributes = mount_api.MOUNT_ATTR_NOSUID
     with (
-        owned(superblocks.mount("tmpfs", {"mode": "755"}, attributes)) as made,
+        owned(mount_api.mount("tmpfs", {"mode": "755"}, attributes)) as made,
         open_file(directory, os.O_PATH | os.O_DIRECTORY) as target,
     ):
         mount_api.attach(made, target)

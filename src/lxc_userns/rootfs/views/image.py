@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from lxc_userns.exceptions import ImageError, RootfsError
-from lxc_userns.linux import block_devices, btrfs, loop, mount_api, superblocks
+from lxc_userns.linux import block_devices, btrfs, loop, mount_api
 from lxc_userns.linux.fd import reopen
 from lxc_userns.rootfs import exposure
 from lxc_userns.rootfs.views import (
@@ -90,7 +90,7 @@ class Image:
             options["ro"] = None
             attributes |= mount_api.MOUNT_ATTR_RDONLY
         try:
-            return superblocks.mount_device(
+            return mount_api.mount_device(
                 self.fs_type, self.device, self.number, options, attributes
             )
         except OSError as err:

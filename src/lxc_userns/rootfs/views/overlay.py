@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 
 from lxc_userns.exceptions import NotIdmappableError, RootfsError, reason_of
 from lxc_userns.idmap import IdMap, IdMaps
-from lxc_userns.linux import directory, locks, mount_api, mounts, superblocks
+from lxc_userns.linux import directory, locks, mount_api, mounts
 from lxc_userns.linux.fd import owned
 from lxc_userns.rootfs import refusals
 from lxc_userns.rootfs.shifting import acl
@@ -226,9 +226,7 @@ def _mount(state: int, path: str) -> int:
         **_INDEX,
     }
     try:
-        return superblocks.mount(
-            "overlay", options, mount_api.MOUNT_ATTR_NODEV
-        )
+        return mount_api.mount("overlay", options, mount_api.MOUNT_ATTR_NODEV)
     except OSError as err:
         reason = _explain(state, err)
         if err.errno in _UNSUPPORTED:

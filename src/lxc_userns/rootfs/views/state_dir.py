@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from lxc_userns.exceptions import RootfsError, translated
-from lxc_userns.linux import directory, mounts, removal
+from lxc_userns.linux import directory, mounts
 from lxc_userns.rootfs.views import overlay
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class PrivateFiles:
                 return
             self._unmount_leftovers(private, instance)
             _check_nothing_mounted(private, instance, path)
-            removal.remove_tree(private, instance)
+            directory.remove_tree(private, instance)
 
     def _path(self, instance: str) -> str:
         return f"{self._state_path}/{_NAME}/{instance}"

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from lxc_userns.linux import mount_namespaces, threads
+from lxc_userns.linux import mount_namespaces, namespaces
 from lxc_userns.linux.process import Process
 
 
@@ -22,8 +22,8 @@ class GreenThread:
 
 
 def test_whose_threads_these_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert threads.has_native_threads()
+    assert namespaces.has_native_threads()
     monkeypatch.setattr(threading, "Thread", GreenThread)
-    assert not threads.has_native_threads()
+    assert not namespaces.has_native_threads()
     # Not even opened, for the process itself would be there.
     assert mount_namespaces.read(cast(Process, None), 10) == []
