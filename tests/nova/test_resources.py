@@ -81,7 +81,17 @@ def gibibytes(server: Server) -> float:
 
 
 @pytest.mark.parametrize(
-    "kind", ["ext4", "xfs", "btrfs", "partitioned-ext4", "partitioned-xfs"]
+    ("kind", "strategy"),
+    [
+        ("ext4", "idmapped"),
+        ("ext4", "chown"),
+        # The strategy has no part in how each grows.
+        ("xfs", "chown"),
+        ("btrfs", "idmapped"),
+        ("partitioned-ext4", "idmapped"),
+        ("partitioned-xfs", "chown"),
+    ],
+    indirect=["strategy"],
 )
 def test_a_root_is_as_large_as_the_flavors_disk(
     start_nova: NovaFactory,
