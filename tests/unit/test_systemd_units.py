@@ -109,6 +109,15 @@ def test_systemd_finds_no_fault(tmp_path: Path) -> None:
 @pytest.mark.parametrize("unit", SERVICES, ids=lambda each: each.stem)
 def test_exposure(unit: Path) -> None:
     """systemd's own measure, of 10, where most services of root have 9.6."""
+    told = subprocess.run(
+        ["systemd-analyze", "--help"],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=True,
+    ).stdout
+    if "--offline" not in told:
+        pytest.skip("systemd before 250 looks at units that it has loaded")
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--threshold=70",
          unit],

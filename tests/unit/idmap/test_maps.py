@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lxc_userns.exceptions import IdMapError
 from lxc_userns.idmap import ID_LIMIT, IdMap, IdMapEntry, IdMaps, advisories
 from lxc_userns.text import shorten
-from tests.unit.id_map_strategies import host_id_maps
+from tests.unit.id_map_strategies import TOO_LONG, host_id_maps
 
 TOP = ID_LIMIT - 1
 
@@ -107,7 +107,7 @@ def test_bad_entry(text: str, rule: str, reason: str) -> None:
         (None, "syntax", "three decimal integers"),
         (2**70, "limit", "the highest ID is 4294967294"),
         # Python writes no number of more than 4300 digits.
-        (10**5000, "limit", "of too many digits, the highest ID is"),
+        (10**5000, "limit", f"{TOO_LONG}, the highest ID is"),
         (-(10**5000), "syntax", "without sign"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

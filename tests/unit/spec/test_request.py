@@ -12,6 +12,7 @@ from lxc_userns.idmap import IdMap, IdMaps
 from lxc_userns.spec.request import InstanceRequest
 from lxc_userns.spec.requirements import Requirements
 from lxc_userns.spec.volume import Volume
+from tests.unit.id_map_strategies import TOO_LONG
 
 UUID = "7c1f7a5e-3b52-4a55-9f1d-0c6a2f6f3b10"
 
@@ -69,7 +70,7 @@ def test_number_of_too_many_digits_as_something_else(name: str) -> None:
 def test_number_of_too_many_digits_in_parts(
     make: Callable[[], object],
 ) -> None:
-    with pytest.raises(LxcUsernsError, match="of too many digits"):
+    with pytest.raises(LxcUsernsError, match=TOO_LONG):
         make()
 
 
