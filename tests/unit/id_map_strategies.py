@@ -12,7 +12,7 @@ from lxc_userns.idmap import ID_LIMIT, IdMap, IdMapEntry, IdMaps
 TOO_LONG = (
     "of too many digits"
     if hasattr(sys, "get_int_max_str_digits")
-    else r"10000000000\S*"
+    else r"[19][09]{9}\S*"
 )
 # Edges of what is special about IDs, and ranges close enough to collide.
 _EDGES = (0, 5, 1000, 65534, 65536, 100000, 2**31, ID_LIMIT)
