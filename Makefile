@@ -157,10 +157,11 @@ test-platforms:
 	$(MAKE) test-recipes
 	$(MAKE) test-release RELEASE=bookworm
 	$(MAKE) test-release RELEASE=trixie
-# Not by the variable MAKE, for which "make -n" would run the line.
-	for release in jammy noble; do \
-	    ! tools/in-release $$release true \
-	    || make test-release RELEASE=$$release || exit; done
+# Not by the variable MAKE, for which "make -n" would run the line. libvirt and
+# util-linux of jammy are older than what containers need here.
+	! tools/in-release noble true || make test-release RELEASE=noble
+	! tools/in-release jammy true \
+	    || tools/in-release jammy sh -c '$(HARD) make unit'
 	$(MAKE) test-deb
 	$(MAKE) test-vm
 	$(MAKE) test-oldest
