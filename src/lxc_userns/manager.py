@@ -18,7 +18,7 @@ from lxc_userns.exceptions import (
     NotRunningError,
 )
 from lxc_userns.instances.prepared import PreparedInstance
-from lxc_userns.instances.record import InstanceRecord, check_same
+from lxc_userns.instances.record import InstanceRecord
 from lxc_userns.libvirtd.client import Guests
 from lxc_userns.services import Services
 from lxc_userns.spec.request import InstanceRequest
@@ -282,7 +282,9 @@ class UserNamespaceManager:
         with services.store.lock(name):
             record = services.store.load(name)
             if record is not None:
-                check_same(name, record.uuid, _uuid(instance))
+                services.instances.check_same(
+                    name, record, _uuid(instance), "sync"
+                )
                 services.files.check_view(record)
             services.files.sync(name)
 
@@ -303,7 +305,8 @@ class UserNamespaceManager:
             raise NoSuchContainerError(
                 name, f"{state}; call prepare with a request"
             )
-        check_same(name, record.uuid, uuid)
+        # Of the verbs that need a record, this alone is given a UUID.
+        services.instances.check_same(name, record, uuid, "verify")
         return record
 
     if not TYPE_CHECKING:

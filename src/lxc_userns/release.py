@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lxc_userns.exceptions import RunningError
-from lxc_userns.instances.record import InstanceRecord, check_same
 
 if TYPE_CHECKING:
     from lxc_userns.instances.instances import Instances
@@ -45,7 +44,11 @@ class Releaser:
         """
         record = self.instances.store.load(name)
         if uuid is not None:
-            check_same(name, self._find_uuid(name, record), uuid)
+            lease = None if record else self.allocator.find(name)
+            leased_to = None if lease is None else lease.uuid
+            self.instances.check_same(
+                name, record, uuid, verb, leased_to=leased_to
+            )
         if record is not None:
             if self.instances.is_active(record):
                 raise RunningError(name, verb)
@@ -77,11 +80,3 @@ class Releaser:
         if give_back is not None:
             return give_back(name)
         return self.allocator.release(name, record)
-
-    def _find_uuid(
-        self, name: str, record: InstanceRecord | None
-    ) -> str | None:
-        if record is not None:
-            return record.uuid
-        lease = self.allocator.find(name)
-        return None if lease is None else lease.uuid

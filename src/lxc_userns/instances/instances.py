@@ -76,6 +76,33 @@ class Instances:
             return "unmounted"
         return "prepared" if record.verified is None else "stopped"
 
+    def check_same(
+        self,
+        name: str,
+        record: InstanceRecord | None,
+        given: str | None,
+        verb: str,
+        *,
+        leased_to: str | None = None,
+    ) -> None:
+        """Refuse an instance that had the name of another before.
+
+        :param record: record of that name, None if there is none.
+        :param given: UUID of the one that is meant; None: whichever has it.
+        :param verb: what was called, for the error.
+        :param leased_to: without a record, UUID that the lease of that name
+            is for; None if there is none, or it is not known.
+        :raises InstanceError: if it is refused.
+        """
+        known = leased_to if record is None else record.uuid
+        if None not in (known, given) and known != given:
+            raise InstanceError(
+                name,
+                f"is {self.state_of(record)}, as the instance {known}, and "
+                f"{given} is released; call {verb} with what prepare has "
+                "returned for that one",
+            )
+
     def load(self, name: str) -> InstanceRecord | None:
         """Return the record of a container; None of one of others.
 

@@ -182,21 +182,6 @@ def name_taken(state: str, uuid: str, name: str) -> str:
     )
 
 
-def check_same(name: str, known: str | None, given: str | None) -> None:
-    """Refuse an instance that had the name of another before.
-
-    :param known: UUID of the one that has it now, if one has.
-    :param given: UUID of the one that is meant; None: whichever has it.
-    :raises InstanceError: if it is refused.
-    """
-    if None not in (known, given) and known != given:
-        raise InstanceError(
-            name,
-            f"is the instance {known}, and {given} is released; call the "
-            "verbs with what prepare has returned for that one",
-        )
-
-
 def volume_name(number: int) -> str:
     """Return the name of a volume's mount point.
 

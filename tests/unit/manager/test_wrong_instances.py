@@ -76,8 +76,8 @@ def test_one_that_was_released_is_not_the_next(
     with pytest.raises(InstanceError) as caught:
         getattr(world.manager, verb)(first)
     assert str(caught.value) == (
-        f"web1: is the instance {OTHER_UUID}, and {UUID} is released; call "
-        "the verbs with what prepare has returned for that one"
+        f"web1: is prepared, as the instance {OTHER_UUID}, and {UUID} is "
+        f"released; call {verb} with what prepare has returned for that one"
     )
     assert look(world) == before
     world.manager.release("web1")
@@ -88,7 +88,9 @@ def test_a_lease_of_another_is_not_released(pool: World) -> None:
     first = pool.manager.prepare(pool.request)
     pool.manager.release(first)
     pool.manager.allocate(replace(pool.request, uuid=OTHER_UUID))
-    with pytest.raises(InstanceError, match=f"{UUID} is released; call the"):
+    with pytest.raises(
+        InstanceError, match=f"{UUID} is released; call release"
+    ):
         pool.manager.release(first)
     assert lease_of(pool, "web1") is not None
 
