@@ -35,10 +35,10 @@ def wait_for_fault(server: Server, text: str) -> None:
 
 
 def test_a_policy_that_refuses_a_flavor(
-    start_nova: NovaFactory, busybox_image: ImageFactory
+    start_nova: NovaFactory, busybox_image: ImageFactory, strategy: str
 ) -> None:
     """No other host is asked for: there is none, and no word of it."""
-    nova = start_nova(DRIVER)
+    nova = start_nova(resizable(strategy))
     image = nova.add_image(busybox_image("ext4"))
     flavor = nova.flavor(lxc_userns__mode="host")
     server = nova.boot(image, "ERROR", flavor=flavor)
@@ -48,9 +48,9 @@ def test_a_policy_that_refuses_a_flavor(
 
 
 def test_an_image_that_cannot_be_mounted(
-    start_nova: NovaFactory, directory: Path
+    start_nova: NovaFactory, directory: Path, strategy: str
 ) -> None:
-    nova = start_nova(DRIVER)
+    nova = start_nova(resizable(strategy))
     broken = directory / "no-filesystem"
     broken.write_bytes(bytes(1 << 20))
     server = nova.boot(nova.add_image(broken), "ERROR")

@@ -13,10 +13,10 @@ from tests.nova.server import Server
 
 @pytest.mark.usefixtures("pool")
 def test_a_host_without_ranges_is_not_chosen(
-    start_nova: NovaFactory, busybox_image: ImageFactory
+    start_nova: NovaFactory, busybox_image: ImageFactory, strategy: str
 ) -> None:
     """The pool has three, of which the flavor needs two."""
-    nova = start_nova(LEASES)
+    nova = start_nova(resizable(strategy, LEASES))
     image = nova.add_image(busybox_image("ext4"))
     flavor = nova.flavor(
         lxc_userns__range_size="131072",

@@ -53,6 +53,41 @@ def test_each_row_has_a_test_that_is_there(
     assert headers >= tables - 1
 
 
+def read_arguments(path: Path) -> dict[str, list[str]]:
+    """Read which fixtures each function of a module takes, by its name."""
+    return {
+        node.name: [each.arg for each in node.args.args]
+        for node in ast.parse(path.read_text("utf-8")).body
+        if isinstance(node, ast.FunctionDef)
+    }
+
+
+def find_fixtures(name: str, functions: Mapping[str, list[str]]) -> set[str]:
+    """Find all fixtures of a test, those of its fixtures among them."""
+    found: set[str] = set()
+    pending = [name]
+    while pending:
+        new = set(functions.get(pending.pop(), ())) - found
+        found |= new
+        pending += new
+    return found
+
+
+def test_each_operation_of_nova_has_a_test_in_each_strategy() -> None:
+    """The page says so above the table."""
+    base = TOP / "tests/nova"
+    shared = read_arguments(base / "conftest.py")
+    text = (DOC / "nova/index.rst").read_text("utf-8")
+    without = {
+        name
+        for module, names in _CITED.findall(text)
+        for name in re.findall(r"test_\w+", names)
+        if "strategy"
+        not in find_fixtures(name, shared | read_arguments(base / module))
+    }
+    assert without == set()
+
+
 def test_capabilities_that_count_on_the_host_only() -> None:
     text = (DOC / "policy/index.rst").read_text("utf-8")
     listed = text.split("user_namespaces(7)`):")[1].split("A container that")[
