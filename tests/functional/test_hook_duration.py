@@ -80,7 +80,11 @@ def domains(
         found[name] = domain.XMLDesc()
     yield found
     for name in found:
+        # Of one that the hook has refused there is no record.
         cli("container", "destroy", name)
+    for domain in libvirt_connection.listAllDomains():
+        if domain.name() in found:
+            domain.undefine()
 
 
 def call(cli: CommandLine, name: str, operation: str, xml: str) -> str:
